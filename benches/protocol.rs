@@ -1,4 +1,5 @@
-//! Benchmarks of layer 0: encoding frames, compared with tungstenite, parsing upgrades, and inflating messages.
+//! Benchmarks of the protocol code: frame encoding, in comparison with tungstenite, parsing of upgrades, and inflation of
+//! messages.
 //!
 //! Both encoders append to a buffer with enough capacity. `benches/peers/`, a separate workspace, compares decoders.
 
@@ -20,13 +21,13 @@ fn encode(c: &mut Criterion) {
         let payload = Bytes::from(vec![b'x'; size]);
         let encode_tungstenite = |out: &mut Vec<u8>| {
             let frame = Frame::message(payload.clone(), coding::OpCode::Data(coding::Data::Text), true);
-            frame.format(out).expect("enough capacity");
+            frame.format(out).expect("the buffer has enough capacity");
         };
         let encode_fdpush = |out: &mut Vec<u8>| {
             ServerHeader::new(Opcode::Text, payload.len()).append_to(out);
             out.extend_from_slice(&payload);
         };
-        let encode_shared = || SharedFrame::encode(Opcode::Text, &payload).expect("memory");
+        let encode_shared = || SharedFrame::encode(Opcode::Text, &payload).expect("memory is available");
 
         let (mut out, mut tungstenite_out) = (Vec::with_capacity(size + 16), Vec::with_capacity(size + 16));
         encode_fdpush(&mut out);
@@ -52,7 +53,7 @@ fn encode(c: &mut Criterion) {
 
 /// Parses the upgrade request of a browser.
 ///
-/// It finds the end, checks the head, and computes `Sec-WebSocket-Accept`.
+/// The benchmark includes the search for the end of the head, all checks, and `Sec-WebSocket-Accept`.
 fn upgrade(c: &mut Criterion) {
     const HEAD: &str = "GET /chat?uid=10010 HTTP/1.1\r\n\
         Host: example.org\r\n\
@@ -69,8 +70,9 @@ fn upgrade(c: &mut Criterion) {
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
     let read = |bytes: &str| {
-        let end = find_head_end(bytes.as_bytes(), &mut 0, 8 << 10).expect("a valid head").expect("a complete head");
-        parse_head(bytes.as_bytes()[..end].to_vec(), 64, Peer::Unix).expect("a valid head")
+        let end =
+            find_head_end(bytes.as_bytes(), &mut 0, 8 << 10).expect("the head is valid").expect("the head is complete");
+        parse_head(bytes.as_bytes()[..end].to_vec(), 64, Peer::Unix).expect("the head is valid")
     };
     let head = read(HEAD);
     assert_eq!(head.kind, RequestKind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" });

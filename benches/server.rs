@@ -1,8 +1,8 @@
 //! Benchmarks of the whole server through sockets.
 //!
-//! They are echo, fan-out to 100 connections, and point to point by uid. The server runs on one thread, all clients on
-//! another. The results show changes in the cost of the server, not its maximum rate. `benches/load/run.sh` measures
-//! that rate with an external load generator.
+//! The benchmarks are echo, fan-out to 100 connections, and point to point by uid. The server runs on one thread, and
+//! all clients run on another. The results show changes in the cost of the server, not its maximum rate.
+//! `benches/load/run.sh` measures the maximum rate with an external load generator.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use fdpush::{Frame, Remote, Server};
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A server on its own thread. It is drained when dropped.
+/// A server on its own thread, which is shut down when this value is dropped.
 struct Running {
     address: SocketAddr,
     remote: Remote,
@@ -27,21 +27,21 @@ impl Running {
     fn start() -> Running {
         let (sender, receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false);
-            let address = server.local_addr().expect("a TCP address");
+            let server = Server::bind("127.0.0.1:0").expect("a port is free").catch_signals(false);
+            let address = server.local_addr().expect("the server has a TCP address");
             sender.send((address, server.remote())).expect("the receiver is open");
             serve(server);
         });
-        let (address, remote) = receiver.recv_timeout(TIMEOUT).expect("a server");
+        let (address, remote) = receiver.recv_timeout(TIMEOUT).expect("the server starts");
         Running { address, remote, thread: Some(thread) }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.remote.shutdown().expect("a running server");
+        self.remote.shutdown().expect("the server is running");
         if let Some(thread) = self.thread.take() {
-            thread.join().expect("no panic");
+            thread.join().expect("the server thread does not panic");
         }
     }
 }
@@ -49,7 +49,7 @@ impl Drop for Running {
 /// Runs the server.
 ///
 /// The query of a connection selects its group (`?group=`) and its uid (`?uid=`). A message `all:…` goes to the group
-/// `all`, a message that starts with four digits to that uid, and any other message to its sender.
+/// `all`. A message that starts with four digits goes to the uid of these digits. Any other message goes to its sender.
 fn serve(server: Server) {
     server
         .on_open(|ctx, fd, request| {
@@ -73,7 +73,7 @@ fn serve(server: Server) {
             assert!(delivered > 0, "no connection received {message:?}");
         })
         .run()
-        .expect("a clean end");
+        .expect("the server ends without an error");
 }
 
 /// A client that writes encoded frames and compares the received bytes.
@@ -84,9 +84,9 @@ struct Client {
 
 impl Client {
     fn connect(address: SocketAddr, query: &str) -> Client {
-        let stream = TcpStream::connect(address).expect("a listening server");
+        let stream = TcpStream::connect(address).expect("the server is listening");
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a read timeout can be set");
         let mut client = Client { stream, buffer: Vec::new() };
         client.send(
             format!(
@@ -98,7 +98,7 @@ impl Client {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            client.stream.read_exact(&mut byte).expect("a response");
+            client.stream.read_exact(&mut byte).expect("the server answers");
             head.push(byte[0]);
         }
         assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
@@ -109,10 +109,10 @@ impl Client {
         self.stream.write_all(bytes).expect("the server reads its socket");
     }
 
-    /// Waits for exactly these bytes.
+    /// Reads as many bytes as `bytes` has, and compares them with `bytes`.
     fn expect(&mut self, bytes: &[u8]) {
         self.buffer.resize(bytes.len(), 0);
-        self.stream.read_exact(&mut self.buffer).expect("an answer");
+        self.stream.read_exact(&mut self.buffer).expect("the server answers");
         assert!(self.buffer == bytes, "the server sends the expected bytes");
     }
 }
@@ -134,7 +134,7 @@ fn unmasked(text: &str, times: usize) -> Vec<u8> {
     Frame::text(text).as_bytes().repeat(times)
 }
 
-/// All clients send, then all wait for their answers.
+/// Measures echo: all clients send, then all clients wait for their answers.
 fn echo(c: &mut Criterion) {
     const CLIENTS: usize = 20;
     let server = Running::start();
@@ -155,7 +155,7 @@ fn echo(c: &mut Criterion) {
     }
 }
 
-/// One client sends to 100 subscribers.
+/// Measures fan-out: one client sends to 100 subscribers.
 fn fan_out(c: &mut Criterion) {
     const SUBSCRIBERS: usize = 100;
     let text = format!("all:{}", "x".repeat(124));
@@ -176,7 +176,7 @@ fn fan_out(c: &mut Criterion) {
     }
 }
 
-/// Pairs of users: each sends to the other's uid.
+/// Measures point to point: the two users of a pair send to each other's uid.
 fn point_to_point(c: &mut Criterion) {
     const USERS: usize = 20;
     let server = Running::start();

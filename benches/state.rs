@@ -1,7 +1,7 @@
-//! Benchmarks of layer 1, without sockets.
+//! Benchmarks of the timer wheel and the registry, without sockets.
 //!
-//! A million connections are in the timer wheel and the registry. In test mode (`cargo bench -- --test`) there are ten
-//! thousand. Before criterion starts, one line reports the memory per connection and the cost of a heartbeat period.
+//! The timer wheel and the registry contain a million connections, or ten thousand in test mode (`cargo bench --
+//! --test`). Before criterion starts, one line reports the memory per connection and the cost of a heartbeat period.
 
 use std::fs;
 use std::hint::black_box;
@@ -24,7 +24,7 @@ fn connections() -> u32 {
 
 /// Returns the time of a connection's first ping.
 ///
-/// The times are evenly distributed over a period, in no order.
+/// The times are distributed evenly over a period, in no order.
 fn first_ping(slot: u32) -> Tick {
     Tick(1 + u64::from(slot.wrapping_mul(0x9e37_79b1)) % PERIOD)
 }
@@ -52,16 +52,16 @@ fn run_period(wheel: &mut Wheel, from: u64) -> u32 {
     expired
 }
 
-/// The resident memory of this process in bytes.
+/// Returns the resident memory of this process in bytes.
 fn resident_bytes() -> f64 {
-    let rollup = fs::read_to_string("/proc/self/smaps_rollup").expect("Linux");
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").expect("Linux has smaps_rollup");
     let kib = rollup.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB")?.parse().ok());
     1024.0 * kib.unwrap_or(0.0)
 }
 
 /// Reports memory and the cost of a heartbeat period.
 ///
-/// All connections are bound to their own uids. It must run first: later measurements would reuse freed memory.
+/// Each connection has its own uid. This function must run first, because later measurements would reuse freed memory.
 fn report(_: &mut Criterion) {
     let count = connections();
     let uids = uids(count);
@@ -74,8 +74,8 @@ fn report(_: &mut Criterion) {
     let with_registry = resident_bytes();
     assert_eq!(registry.user_count(), uids.len());
 
-    // In the first period, deadlines cascade from their initial slots. The cost of the second period is that of all
-    // later periods.
+    // In the first period, deadlines cascade from their initial slots. The second period costs as much as each later
+    // period.
     assert_eq!(run_period(&mut wheel, 0), count);
     let began = Instant::now();
     assert_eq!(run_period(&mut wheel, PERIOD), count);
@@ -91,16 +91,18 @@ fn report(_: &mut Criterion) {
     );
 }
 
-/// The heartbeat period with the longest cascades: its deadlines are on the third level of the wheel.
+/// The heartbeat period with the longest cascades.
+///
+/// Its deadlines are on the third level of the wheel.
 const LONG_PERIOD: u64 = 300_000;
 
-/// Calls that are timed together. A clock read costs as much as a call.
+/// The number of calls that are timed together, because a clock read costs as much as a call.
 const CALLS: u32 = 16;
 
-/// The ticks of one advance of the wheel.
+/// The number of ticks by which each call advances the wheel.
 const TICKS: u64 = 4;
 
-/// Reports the longest of all calls while the structures grow and shrink, in CPU time of this thread.
+/// Reports the CPU time of the longest calls while the structures grow and shrink.
 ///
 /// The loop serves no client during a call.
 fn report_longest(_: &mut Criterion) {
@@ -116,7 +118,7 @@ fn report_longest(_: &mut Criterion) {
     let removing = longest(count, |slot| _ = registry.remove(Slot(slot)));
     assert_eq!((registry.user_count(), registry.membership_count()), (0, 0));
 
-    // All connections open at once, and each is due in the second half of the period, as a connection arms its first ping.
+    // All connections open at the same time. The first ping of each connection is due in the second half of the period.
     let mut wheel = Wheel::new(Tick(0));
     for slot in 0..count {
         let early = (u64::from(slot.wrapping_mul(0x9e37_79b9)) * (LONG_PERIOD / 2)) >> 32;
@@ -137,7 +139,7 @@ fn report_longest(_: &mut Criterion) {
     );
 }
 
-/// Returns the CPU time of the longest calls in milliseconds, for [`CALLS`] calls together.
+/// Returns the longest CPU time of [`CALLS`] consecutive calls, in milliseconds.
 fn longest(count: u32, mut call: impl FnMut(u32)) -> f64 {
     let cpu = || {
         let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -167,7 +169,7 @@ fn wheel(c: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(count))).sample_size(10).sampling_mode(SamplingMode::Flat);
     group.bench_function("arm", |b| b.iter_with_large_drop(|| armed(black_box(count))));
 
-    // The cost per message: nothing moves, because the existing deadline is earlier.
+    // The cost per message: the deadline is not moved, because the existing deadline is earlier.
     group.bench_function("touch", |b| {
         b.iter(|| {
             for slot in 0..count {
@@ -273,7 +275,7 @@ fn group(c: &mut Criterion) {
     });
 }
 
-/// Walks over the open connections, as a broadcast does.
+/// Measures iteration over the open connections, as in a broadcast.
 fn open(c: &mut Criterion) {
     const LEFT: usize = 10;
     let count = connections();

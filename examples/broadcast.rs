@@ -1,5 +1,5 @@
-//! Sends every message to all other connections, and the time to all of them every second:
-//! `cargo run --release --example broadcast 127.0.0.1:9501`.
+//! Sends every message to all other connections, and the time to all connections every second: `cargo run --release
+//! --example broadcast 127.0.0.1:9501`.
 
 use std::time::{Duration, SystemTime};
 

@@ -3,7 +3,7 @@
 
 use fdpush::{Closed, Context, Fd, Handler, Message, Request, Response, Server, Upgrade};
 
-/// An implementation of the trait `Handler`, instead of closures. It holds the state of the program.
+/// The handler, which has the state of the program. It replaces closures.
 struct Chat {
     message_count: u64,
 }
@@ -19,7 +19,7 @@ impl Handler for Chat {
     fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         let change = ctx.join(fd, request.path());
         if !change.is_ok() {
-            // The path exceeds the maximum length of a group name.
+            // The path is longer than the maximum length of a group name.
             ctx.close(fd, 1008, &change.to_string());
             return;
         }

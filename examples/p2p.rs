@@ -1,5 +1,5 @@
-//! Sends a text `uid payload` to that uid. Clients connect with `?uid=NAME`:
-//! `cargo run --release --example p2p 127.0.0.1:9501`.
+//! Sends a text message `uid payload` to the connections of this uid. Clients connect with `?uid=NAME`: `cargo run
+//! --release --example p2p 127.0.0.1:9501`.
 
 use fdpush::{Message, Server};
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), fdpush::Error> {
             if let Some(uid) = request.query("uid") {
                 let change = ctx.bind(fd, uid);
                 if !change.is_ok() {
-                    // The uid is taken or invalid. Without this close, the connection stays open without a uid.
+                    // The uid is invalid. Without this close, the connection would stay open without a uid.
                     ctx.close(fd, 1008, &change.to_string());
                 }
             }

@@ -1,5 +1,5 @@
-//! Pushes from another thread: a line of standard input goes to all, or `uid: text` to that uid.
-//! `cargo run --release --example remote 127.0.0.1:9501`.
+//! Pushes from another thread: a line `uid: text` of standard input goes to this uid, and any other line goes to all
+//! connections. `cargo run --release --example remote 127.0.0.1:9501`.
 
 use std::io::BufRead;
 

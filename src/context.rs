@@ -20,7 +20,8 @@ impl Context<'_> {
 
     /// Pushes to one connection (Swoole's `push`).
     ///
-    /// The message is queued in order, and written at the end of the turn at the latest.
+    /// The message is queued behind earlier messages. The loop writes the queue at the end of its current turn at the
+    /// latest.
     pub fn push<'p>(&mut self, fd: Fd, push: impl Into<Push<'p>>) -> Outcome {
         self.core.push(fd, push.into())
     }
@@ -57,7 +58,7 @@ impl Context<'_> {
 
     /// Pushes to the members of several groups.
     ///
-    /// A member of more than one gets the message once.
+    /// A member of more than one of these groups gets the message once.
     pub fn push_groups<'p>(
         &mut self,
         groups: impl IntoIterator<Item = impl AsRef<str>>,
@@ -73,8 +74,8 @@ impl Context<'_> {
 
     /// Sends a ping with at most 125 bytes (RFC 6455 section 5.5).
     ///
-    /// The heartbeat sends its own pings. `Dropped`: the queue is full, and the connection stays open under any policy for slow
-    /// readers. `TooLarge`: the payload exceeds 125 bytes.
+    /// The heartbeat sends its own pings. `Dropped`: the queue is full. The connection stays open, even under
+    /// [`SlowReader::Close`](crate::SlowReader::Close). `TooLarge`: the payload exceeds 125 bytes.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
         self.core.ping(fd, payload)
     }
@@ -83,23 +84,25 @@ impl Context<'_> {
 
     /// Binds a connection to a uid of 1 to 128 bytes.
     ///
-    /// An earlier uid of the connection is replaced. [`Server::second_login`](crate::Server::second_login) says what happens to
-    /// other connections of the uid: they stay, are closed, or make this bind [`Change::Taken`]. The end of the connection
-    /// unbinds it. [`Change::Already`]: it has this uid.
+    /// An earlier uid of the connection is replaced. [`Server::second_login`](crate::Server::second_login) decides
+    /// about the other connections of the uid: they stay, they are closed, or they make the result of this call
+    /// [`Change::Taken`]. The uid is removed when the connection ends. [`Change::Already`]: the connection has this uid
+    /// already.
     pub fn bind(&mut self, fd: Fd, uid: impl AsRef<str>) -> Change {
         self.core.bind(fd, uid.as_ref())
     }
 
-    /// Removes the uid of a connection. [`Change::Already`]: it has none.
+    /// Removes the uid of a connection. [`Change::Already`]: the connection has no uid.
     pub fn unbind(&mut self, fd: Fd) -> Change {
         self.core.unbind(fd)
     }
 
     /// Returns the uid of a connection.
     ///
-    /// Inside `on_close` it is the last uid. The name is borrowed from the context: to push afterwards, copy it with
-    /// `ctx.uid_of(fd).map(str::to_owned)`. The same holds for [`groups_of`](Context::groups_of), [`users`](Context::users),
-    /// [`groups`](Context::groups) and [`connections`](Context::connections).
+    /// Inside `on_close`, the result is the uid that the connection had. The result borrows the context. A handler that
+    /// pushes afterwards copies the uid first: `ctx.uid_of(fd).map(str::to_owned)`. The same holds for
+    /// [`groups_of`](Context::groups_of), [`users`](Context::users), [`groups`](Context::groups) and
+    /// [`connections`](Context::connections).
     pub fn uid_of(&self, fd: Fd) -> Option<&str> {
         self.core.uid_of(fd)
     }
@@ -111,7 +114,7 @@ impl Context<'_> {
 
     /// Returns the number of connections of a uid.
     ///
-    /// The time does not depend on the number.
+    /// The call takes constant time.
     pub fn connection_count(&self, uid: &str) -> usize {
         self.core.registry().count_of(uid)
     }
@@ -121,7 +124,7 @@ impl Context<'_> {
         self.core.registry().count_of(uid) > 0
     }
 
-    /// Returns the uids that have connections, with their number, in no order.
+    /// Returns each uid that has connections, with the number of its connections, in no order.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().users()
     }
@@ -130,14 +133,14 @@ impl Context<'_> {
 
     /// Adds a connection to a group. The name has 1 to 128 bytes.
     ///
-    /// The group need not exist. The end of the connection removes it. [`Change::Already`]: it is a member. [`Change::Full`]: it is in
-    /// [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or all connections have
-    /// [`memberships_max`](crate::Limits::memberships_max) memberships.
+    /// The group need not exist. A connection leaves its groups when it ends. [`Change::Already`]: the connection is a
+    /// member. [`Change::Full`]: the connection is in [`connection_groups_max`](crate::Limits::connection_groups_max)
+    /// groups, or all connections together have [`memberships_max`](crate::Limits::memberships_max) memberships.
     pub fn join(&mut self, fd: Fd, group: impl AsRef<str>) -> Change {
         self.core.join(fd, group.as_ref())
     }
 
-    /// Removes a connection from a group. [`Change::Already`]: it is not a member.
+    /// Removes a connection from a group. [`Change::Already`]: the connection is not a member.
     pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
         self.core.leave(fd, group)
     }
@@ -164,12 +167,12 @@ impl Context<'_> {
 
     /// Returns the groups of a connection, the last joined first.
     ///
-    /// Inside `on_close` they are its last groups.
+    /// Inside `on_close`, the result is the groups that the connection had.
     pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
         self.core.groups_of(fd)
     }
 
-    /// Returns the groups that have members, with their number, in no order.
+    /// Returns each group that has members, with the number of its members, in no order.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().groups()
     }
@@ -178,24 +181,25 @@ impl Context<'_> {
 
     /// Closes a WebSocket with a code and a reason (Swoole's `disconnect`).
     ///
-    /// The reason has at most 123 bytes. Queued messages are sent before the close frame. The socket is closed when the client has answered (RFC 6455
-    /// section 7.1.2), or after [`close_wait_max`](Limits::close_wait_max).
+    /// The reason has at most 123 bytes. Queued messages are sent before the close frame. The socket is closed when the
+    /// client has answered the close frame (RFC 6455 section 7.1.2), or after
+    /// [`close_wait_max`](Limits::close_wait_max).
     pub fn close(&mut self, fd: Fd, code: impl Into<CloseCode>, reason: &str) -> CloseOutcome {
         self.core.close(fd, code.into(), reason)
     }
 
-    /// Closes several WebSockets with the same code and reason, and returns the number of those that were open.
+    /// Closes several WebSockets, and returns how many of them were open.
     ///
-    /// All are closed when this returns: no later push reaches one of them. The close frames are written in portions of
-    /// some milliseconds a turn, so thousands of them do not delay the other clients. With a code or a reason for which
-    /// [`close`](Context::close) returns [`CloseOutcome::Invalid`], none is closed.
+    /// After the call, no push reaches these WebSockets. Each turn writes close frames for some milliseconds, so thousands
+    /// of close frames do not delay other clients. If [`close`](Context::close) would return [`CloseOutcome::Invalid`] for
+    /// the code or the reason, no WebSocket is closed.
     pub fn close_fds(&mut self, fds: impl IntoIterator<Item = Fd>, code: impl Into<CloseCode>, reason: &str) -> usize {
         self.core.close_fds(fds.into_iter(), code.into(), reason)
     }
 
-    /// Drops a connection at once, in any state: without a close frame and without its queued messages.
+    /// Ends a connection at once, without a close frame. Its queued messages are dropped.
     ///
-    /// The connection may be an open WebSocket, one whose client has not answered a close frame, or an HTTP connection.
+    /// The connection may be an open WebSocket, a WebSocket in its close handshake, or an HTTP connection.
     pub fn abort(&mut self, fd: Fd) -> AbortOutcome {
         self.core.abort(fd)
     }
@@ -205,16 +209,16 @@ impl Context<'_> {
         self.core.table().slot_of(fd).is_some()
     }
 
-    /// Returns whether it is an open WebSocket (Swoole's `isEstablished`).
+    /// Returns whether a connection is an open WebSocket (Swoole's `isEstablished`).
     ///
-    /// Only an open WebSocket can be pushed to.
+    /// A push to any other connection has the outcome [`Gone`](Outcome::Gone).
     pub fn is_open(&self, fd: Fd) -> bool {
         self.core.open_slot(fd).is_some()
     }
 
     /// Returns the state of a connection, its names and its counters.
     ///
-    /// `None`: no connection has this fd. Inside `on_close` the connection still has it.
+    /// `None`: no connection has this fd. Inside `on_close`, the ended connection still has its fd.
     pub fn info(&self, fd: Fd) -> Option<Info> {
         self.core.info(fd)
     }
@@ -226,40 +230,42 @@ impl Context<'_> {
 
     /// Returns a page of the open WebSockets: at most `limit`, in the order of slots.
     ///
-    /// `after` is the last fd of the page before, whether it is still open or not. A connection that stays open while the pages
-    /// are read is returned once. The cost is that of one page.
+    /// `after` is the last fd of the previous page. Its connection may have ended. A connection that stays open while
+    /// the pages are read is returned once. The time of a call depends on the length of its page, not on the number of
+    /// pages before it.
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
         self.core.connections_after(after, limit)
     }
 
-    /// Keeps a control connection: it is not closed to make room for another one.
+    /// Protects a control connection from being closed in favor of a new connection.
     ///
-    /// A handler calls it when it has authenticated a request, before it carries the request out. The connection is
-    /// kept until it ends, or until [`release_control`](Context::release_control).
+    /// A handler calls this method after a request was authenticated and before the request is carried out. The
+    /// connection is kept until it ends, or until [`release_control`](Context::release_control).
     ///
-    /// The result is [`Change::Done`], also if it was kept already, or [`Change::Gone`] if the fd belongs to no control
-    /// connection. [`Change::Full`]: [`control_connections_max`](Limits::control_connections_max) others are kept. Then the
-    /// handler answers with 503. It counts as [`control_refused`](Stats::control_refused).
+    /// The result is [`Change::Done`], also if the connection was kept already, or [`Change::Gone`] if the fd belongs
+    /// to no control connection. [`Change::Full`]: [`control_connections_max`](Limits::control_connections_max) other
+    /// connections are kept. The handler should then answer with 503. [`Stats::control_refused`] counts these results.
     pub fn keep_control(&mut self, fd: Fd) -> Change {
         self.core.keep_control(fd)
     }
 
     /// Undoes [`keep_control`](Context::keep_control), for instance when a key was revoked.
     ///
-    /// The result is [`Change::Done`], also if it was not kept, or [`Change::Gone`] if the fd belongs to no control connection.
+    /// The result is [`Change::Done`], also if the connection was not kept, or [`Change::Gone`] if the fd belongs to no
+    /// control connection.
     pub fn release_control(&mut self, fd: Fd) -> Change {
         self.core.release_control(fd)
     }
 
     /// Stores a value of any type with a connection.
     ///
-    /// It replaces an earlier value.
+    /// The value replaces an earlier value of the connection.
     ///
-    /// `on_upgrade` is the first event that can set it. It is dropped when the connection's `on_close` has returned, or when a
-    /// connection ends that never opened. So the `Drop` of the value runs when the client of a deferred upgrade has
-    /// gone. A connection without a value takes no memory for it.
+    /// `on_upgrade` is the first event that can store a value. The value is dropped after `on_close`, or at the end of
+    /// a connection that never opened. So the `Drop` of a value also reports that the client of a deferred upgrade has
+    /// disconnected. A connection without a value uses no memory for values.
     ///
-    /// The result is [`Change::Done`], or [`Change::Gone`] if no connection has this fd or it is closing.
+    /// The result is [`Change::Done`], or [`Change::Gone`] if no connection has this fd or the connection is closing.
     ///
     /// ```
     /// # use fdpush::{Context, Fd};
@@ -282,8 +288,9 @@ impl Context<'_> {
 
     /// Calls `call` with the context and the value of a connection.
     ///
-    /// So a handler can push data of the value. The value is taken out for the call and put back after it, unless the call set another one. A panic drops it.
-    /// `None`: the connection has no value, or one of another type.
+    /// Inside `call`, a handler can push data from the value. The value is removed before the call and stored again
+    /// after it, unless the call stored another value. If the call panics, the value is dropped. `None`: the connection
+    /// has no value, or a value of another type.
     pub fn with_session<T: 'static, R>(
         &mut self,
         fd: Fd,
@@ -298,12 +305,12 @@ impl Context<'_> {
 
     /// Returns the value that [`set_session`](Context::set_session) stored.
     ///
-    /// `None`: the connection has no value, or one of another type.
+    /// `None`: the connection has no value, or a value of another type.
     pub fn session<T: 'static>(&self, fd: Fd) -> Option<&T> {
         self.core.session(fd)?.downcast_ref()
     }
 
-    /// Returns the stored value, to change it.
+    /// Returns a mutable reference to the stored value.
     ///
     /// To push at the same time, use [`with_session`](Context::with_session).
     pub fn session_mut<T: 'static>(&mut self, fd: Fd) -> Option<&mut T> {
@@ -312,7 +319,7 @@ impl Context<'_> {
 
     /// Removes the stored value and returns it.
     ///
-    /// A value of another type stays.
+    /// `None`: the connection has no value, or a value of another type, which stays stored.
     pub fn take_session<T: 'static>(&mut self, fd: Fd) -> Option<T> {
         self.session::<T>(fd)?;
         self.core.take_session(fd)?.downcast().ok().map(|session| *session)
@@ -320,14 +327,14 @@ impl Context<'_> {
 
     /// Returns the counters of the server.
     ///
-    /// The time does not depend on the number of connections.
+    /// The time of the call does not depend on the number of connections.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
 
     /// Gives a connection its own heartbeat in place of the server's.
     ///
-    /// The result is [`Change::Done`], or [`Change::Gone`] if no connection has this fd or it is closing.
+    /// The result is [`Change::Done`], or [`Change::Gone`] if no connection has this fd or the connection is closing.
     ///
     /// # Errors
     /// A period or count of the heartbeat is invalid. Nothing was changed.
@@ -339,48 +346,48 @@ impl Context<'_> {
     /// Gives a connection the heartbeat of the server again.
     ///
     /// It undoes [`set_heartbeat`](Context::set_heartbeat) and [`protect`](Context::protect). The result is
-    /// [`Change::Done`], or [`Change::Gone`] if no connection has this fd or it is closing.
+    /// [`Change::Done`], or [`Change::Gone`] if no connection has this fd or the connection is closing.
     pub fn reset_heartbeat(&mut self, fd: Fd) -> Change {
         Change::done_or_gone(self.core.set_heartbeat(fd, None))
     }
 
     /// Exempts a connection from heartbeats (Swoole's `protect`).
     ///
-    /// [`reset_heartbeat`](Context::reset_heartbeat) undoes it. The result is [`Change::Done`], or [`Change::Gone`] if no
-    /// connection has this fd or it is closing.
+    /// [`reset_heartbeat`](Context::reset_heartbeat) undoes it. The result is [`Change::Done`], or [`Change::Gone`] if
+    /// no connection has this fd or the connection is closing.
     pub fn protect(&mut self, fd: Fd) -> Change {
         Change::done_or_gone(self.core.set_heartbeat(fd, Some(Heartbeat::Off)))
     }
 
-    /// Returns the bytes in the queue of a connection; 0 if it is gone.
+    /// Returns the number of bytes in the queue of a connection; 0 if no connection has this fd.
     pub fn queued_bytes(&self, fd: Fd) -> usize {
         self.core.queued_bytes(fd)
     }
 
-    /// Returns the bytes in the queues of all WebSockets.
+    /// Returns the number of bytes in the queues of all WebSockets.
     ///
     /// [`queue_total_bytes_max`](Limits::queue_total_bytes_max) bounds them.
     pub fn queued_bytes_total(&self) -> usize {
         self.core.total_queued_bytes()
     }
 
-    /// Returns the bytes of the longest queue since the last call.
+    /// Returns the largest length of a queue since the last call, in bytes.
     ///
-    /// Only queues that were pushed to count.
+    /// The length of a queue is recorded when a push adds a message to it.
     ///
     /// A handler that pushes much data can pause its source while a queue is long.
     pub fn take_longest_queue(&mut self) -> usize {
         self.core.take_longest_queue()
     }
 
-    /// Stops reading from a WebSocket, or from a request whose body comes in pieces.
+    /// Stops reading from a WebSocket, or from a request with a streamed body.
     ///
     /// The client's bytes wait in the kernel, and TCP slows the client down. Messages that were read together with the
-    /// current one, up to [`read_budget_bytes`](Limits::read_budget_bytes), are still delivered. Until
-    /// [`resume`](Context::resume), the server notices neither answers to heartbeats nor the end of the stream. It does
-    /// notice a broken connection. [`body_time_max`](Limits::body_time_max) does not apply meanwhile.
+    /// current message, up to [`read_budget_bytes`](Limits::read_budget_bytes), are still delivered. Until
+    /// [`resume`](Context::resume), the server notices neither answers to heartbeats nor the end of the stream. The
+    /// server still notices a broken connection. [`body_time_max`](Limits::body_time_max) does not apply meanwhile.
     ///
-    /// The result is [`Change::Done`], or [`Change::Gone`] if the fd belongs to no such connection.
+    /// The result is [`Change::Done`], or [`Change::Gone`] if the fd belongs to no connection that can be paused.
     pub fn pause(&mut self, fd: Fd) -> Change {
         Change::done_or_gone(self.core.set_paused(fd, true))
     }
@@ -396,8 +403,8 @@ impl Context<'_> {
 
     /// Calls `closure` once, `delay` from now (Swoole's `Timer::after`).
     ///
-    /// It is never called early. The call is late by at most the current turn of the loop. A delay is rounded up to a
-    /// millisecond.
+    /// The closure is never called early. The call is late by at most the current turn of the loop. The delay is
+    /// rounded up to whole milliseconds.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -421,8 +428,8 @@ impl Context<'_> {
 
     /// Calls `closure` every `period` (Swoole's `Timer::tick`).
     ///
-    /// The period is at least a millisecond. A late call does not delay the next one. If a handler blocked the loop for
-    /// several periods, the closure is called once for all of them, and again a whole period later.
+    /// The period is at least a millisecond. A late call does not delay the next call. If a handler blocked the loop
+    /// for several periods, the closure is called once for all of them, and again a whole period later.
     ///
     /// A closure that panics is called again after the next period. [`cancel`](Context::cancel) ends the timer, also
     /// from within the closure.
@@ -434,14 +441,14 @@ impl Context<'_> {
 
     /// Calls [`on_timer`](crate::Handler::on_timer) once, `delay` from now.
     ///
-    /// It works like [`after`](Context::after), for a timer that needs the handler itself.
+    /// It works like [`after`](Context::after), for timers that need access to the [`Handler`](crate::Handler).
     pub fn set_timer(&mut self, delay: Duration) -> TimerId {
         self.core.add_timer(delay, None)
     }
 
     /// Calls [`on_timer`](crate::Handler::on_timer) every `period`.
     ///
-    /// It works like [`every`](Context::every), for a timer that needs the handler itself.
+    /// It works like [`every`](Context::every), for timers that need access to the [`Handler`](crate::Handler).
     pub fn set_interval(&mut self, period: Duration) -> TimerId {
         let period = period.max(Duration::from_millis(1));
         self.core.add_timer(period, Some(period))
@@ -449,7 +456,7 @@ impl Context<'_> {
 
     /// Ends a timer.
     ///
-    /// Returns whether the timer was running. A timer that fires once has ended when it is called.
+    /// Returns whether the timer was running. A one-shot timer ends before its closure is called.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         self.host.timers.take(timer);
         self.core.cancel_timer(timer)
@@ -469,9 +476,9 @@ impl Context<'_> {
 
     /// Sets the limits.
     ///
-    /// `connections_max`, `control_connections_max` and `inbox_max` keep their values from the start of the server. Present
-    /// connections get the new limits within a few turns of the loop. The time of an HTTP head, a body, an answer or a close
-    /// that has begun does not change.
+    /// `connections_max`, `control_connections_max` and `inbox_max` keep their values from the start of the server.
+    /// Open connections get the new limits within a few turns of the loop. A deadline that is already running does not
+    /// change: the deadline of an HTTP head, a body, an answer or a close handshake.
     ///
     /// # Errors
     /// A limit is invalid. Nothing was changed.
@@ -500,9 +507,9 @@ impl Context<'_> {
 
     /// Shuts the server down gracefully (Swoole's `shutdown`).
     ///
-    /// The server accepts no more connections and closes every WebSocket with 1001, spread over
-    /// [`drain_for`](Limits::drain_for). [`run`](crate::Server::run) returns when the last connection has ended, or after
-    /// [`drain_time_max`](Limits::drain_time_max). Calling it again does nothing.
+    /// The server accepts no more connections. It closes every WebSocket with code 1001, and spreads the closes over
+    /// [`drain_for`](Limits::drain_for). [`run`](crate::Server::run) returns when the last connection has ended, or
+    /// after [`drain_time_max`](Limits::drain_time_max). A second call does nothing.
     pub fn shutdown(&mut self) {
         self.core.begin_drain();
     }

@@ -14,10 +14,10 @@ const GENERATION_BITS: u32 = 29;
 
 /// The number of a connection: 1, 2, 3 … 2^53 - 1.
 ///
-/// JavaScript and PHP hold every fd exactly. A server never gives the same fd to two connections. The low 24 bits are
-/// `slot + 1`. The bits above are the generation: the number of times that the slot was reused. The next fd of a reused
-/// slot is larger by 2^24 (16,777,216). Every accepted connection gets an fd, also one that sends only plain HTTP
-/// requests, so the fds of a server's WebSockets have gaps.
+/// JavaScript and PHP represent every fd exactly. A server never gives the same fd to two connections. The low 24 bits
+/// are `slot + 1`. The bits above are the generation: the number of times that the slot was reused. The next fd of a
+/// reused slot is larger by 2^24 (16,777,216). Every accepted connection gets an fd, also a connection that sends only
+/// plain HTTP requests. So the fds of a server's WebSockets have gaps.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fd(NonZeroU64);
 
@@ -42,7 +42,7 @@ impl fmt::Display for Slot {
 }
 
 impl Fd {
-    /// The largest number of simultaneous connections: `slot + 1` fills 24 bits.
+    /// The largest number of simultaneous connections, because `slot + 1` has 24 bits.
     pub const CONNECTIONS_MAX: u32 = (1 << SLOT_BITS) - 1;
 
     /// The last generation.
@@ -66,7 +66,7 @@ impl Fd {
         NonZeroU64::new(number).filter(|_| has_slot && fits).map(Fd)
     }
 
-    /// Returns the number that is printed and sent to clients.
+    /// Returns the fd as a number.
     pub fn as_u64(self) -> u64 {
         self.0.get()
     }

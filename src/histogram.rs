@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// The number of buckets with an upper bound.
 ///
-/// The last of them ends at 2^23 µs, 8.4 s.
+/// The upper bound of the last bucket is 2^23 µs, 8.4 s.
 const BOUNDED_BUCKETS: usize = 24;
 
 /// Durations since the start of the server, counted in buckets.
@@ -42,8 +42,8 @@ impl Histogram {
 
     /// Returns cumulative buckets, as Prometheus has them.
     ///
-    /// Each is an upper bound (1 µs, 2 µs, 4 µs … 8.4 s) and the number of durations up to it. Longer durations are
-    /// counted only in [`count`](Histogram::count).
+    /// A bucket is an upper bound (1 µs, 2 µs, 4 µs … 8.4 s) and the number of durations up to this bound. Longer
+    /// durations are counted only in [`count`](Histogram::count).
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         self.buckets.iter().take(BOUNDED_BUCKETS).enumerate().scan(0, |cumulative, (power, count)| {
             *cumulative += count;
@@ -54,7 +54,7 @@ impl Histogram {
     /// Returns the upper bound of the bucket that holds a quantile.
     ///
     /// `share` is from 0 to 1: `quantile(0.99)` is a bound that 99 of 100 durations do not exceed. `None` if nothing
-    /// was recorded, or if the quantile lies beyond the last bucket.
+    /// was recorded, or if the quantile exceeds the last upper bound.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = (self.count() as f64 * share).ceil().max(1.0) as u64;
         self.buckets().find(|(_, cumulative)| *cumulative >= rank).map(|(end, _)| end)

@@ -24,8 +24,8 @@
 //! }
 //! ```
 //!
-//! [`Server`] is the start: it binds the addresses, takes the closures and runs. Closures get a [`Context`]. Other threads
-//! use a [`Remote`]. A program with state of its own implements [`Handler`] in place of closures.
+//! Start with [`Server`]: it binds addresses, takes closures and runs. Closures get a [`Context`]. Other threads use a
+//! [`Remote`]. A program with state of its own implements [`Handler`] in place of closures.
 //!
 //! # Logging
 //!
@@ -179,7 +179,7 @@ pub mod shared {
     pub use crate::token_bucket::{RATE_MAX, Rate, Take, TokenBucket};
 }
 
-/// The README, whose examples are tested.
+/// The README. `cargo test` runs its examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,6 +1,7 @@
 //! The limits of the server, and the heartbeat of connections.
 //!
-//! Every queue, buffer and loop has a limit here. A limit that ends in `_max` is the largest allowed value.
+//! Every queue and every buffer has a limit here, and so has the work of one turn. A limit that ends in `_max` is the
+//! largest allowed value.
 
 mod error;
 
@@ -38,35 +39,35 @@ pub struct Limits {
     /// Simultaneous [kept](crate::Context::keep_control) connections of control listeners.
     ///
     /// Connections of [control listeners](crate::Server::listen_control) are not counted in `connections_max`. Besides
-    /// the kept ones, 16 more may be open. When all are in use, a new connection replaces the oldest one that is not
-    /// kept. The value is fixed when the server starts, because it reserves a descriptor for each. From 1 to 65,536.
-    /// Default 256.
+    /// the kept connections, 16 other connections may be open. At this limit, a new connection replaces the oldest
+    /// connection that is not kept. The value is fixed when the server starts, because the server reserves a descriptor
+    /// for each connection. From 1 to 65,536. Default 256.
     pub control_connections_max: u32,
 
     /// New connections per second.
     ///
-    /// A burst after an idle second may have the same number. A connection over the limit gets status 503 with
-    /// `Retry-After`, before its request is read. On a TLS listener it gets the alert `internal_error` instead, before
-    /// its handshake. Default `None`: no limit.
+    /// After an idle second, the server accepts this many connections at once. A connection over the limit gets status
+    /// 503 with `Retry-After`, before its request is read. On a TLS listener, the connection gets the alert
+    /// `internal_error` in place of a status, before its handshake. Default `None`: no limit.
     pub accepts_per_second_max: Option<u32>,
 
     /// TLS handshakes per second.
     ///
-    /// A burst after an idle second may have the same number. A client over the limit waits for its handshake, at most
-    /// [`head_time_max`](Limits::head_time_max). Besides this limit, few handshakes are made in each turn of the loop,
-    /// so that many of them do not delay the messages of others. Default `None`: no limit.
+    /// After an idle second, the server makes this many handshakes at once. A client over the limit waits for its
+    /// handshake, at most [`head_time_max`](Limits::head_time_max). Each turn of the loop also bounds its handshakes,
+    /// so that they do not delay the messages of other connections. Default `None`: no limit.
     pub handshakes_per_second_max: Option<u32>,
 
-    /// Leading bits of an IPv6 address that identify one client.
+    /// The number of leading bits of an IPv6 address that identify one client.
     ///
-    /// Providers assign networks of 64 bits or shorter prefixes, so one client has at least 2^64 addresses. The server
-    /// itself has no limit by address. [`counted_address`](Limits::counted_address) uses the value, for handlers that
-    /// have one. From 1 to 128. Default 64.
+    /// Providers assign each client a network with a prefix of at most 64 bits, so one client has at least 2^64
+    /// addresses. The server itself has no limit per address. A handler with such a limit calls
+    /// [`counted_address`](Limits::counted_address), which uses this value. From 1 to 128. Default 64.
     pub address_ipv6_prefix: u8,
 
     /// Bytes of an HTTP head, with request line and blank line.
     ///
-    /// A longer head gets status 431. From 1 to 1 MiB. Default 8 KiB.
+    /// A longer head gets status 431. From 1 byte to 1 MiB. Default 8 KiB.
     pub head_bytes_max: usize,
 
     /// Header lines of an HTTP head.
@@ -76,27 +77,28 @@ pub struct Limits {
 
     /// Time to receive an HTTP head.
     ///
-    /// It starts when the connection opens, or with the first byte of the next request on a kept-alive connection. A
-    /// later head gets status 408. On a TLS listener, it starts again when the hello of the client is answered. A
-    /// connection whose handshake is not complete in time is closed without a status. Default 10 s.
+    /// The time starts when the connection opens, or with the first byte of the next request on a kept-alive
+    /// connection. A head that is not complete by then gets status 408. On a TLS listener, the time starts again when the
+    /// client hello is answered. A connection whose handshake is not complete in time is closed without a status. Default
+    /// 10 s.
     pub head_time_max: Duration,
 
-    /// Bytes of the body of an HTTP request that is collected.
+    /// Bytes of the body of an HTTP request, if the body is collected.
     ///
     /// A longer body gets status 413. A [streamed](crate::BodyMode::Stream) body has no limit. Default 1 MiB.
     pub body_bytes_max: usize,
 
     /// Time to receive the body of an HTTP request.
     ///
-    /// It starts at the end of the head. For a [streamed](crate::BodyMode::Stream) body, it starts again at each read.
-    /// A later body gets status 408. Default 30 s.
+    /// The time starts at the end of the head. For a [streamed](crate::BodyMode::Stream) body, it starts again at each
+    /// read. A body that is not complete by then gets status 408. Default 30 s.
     pub body_time_max: Duration,
 
     /// Time for a deferred answer to an upgrade or a request.
     ///
-    /// A client whose answer is later gets status 503. See [`Context::defer_upgrade`](crate::Context::defer_upgrade)
-    /// and [`Context::defer_response`](crate::Context::defer_response). For a response in pieces, it starts again at each
-    /// piece, and a late piece ends the connection. Default 10 s.
+    /// If the answer is late, the client gets status 503. See [`Context::defer_upgrade`](crate::Context::defer_upgrade)
+    /// and [`Context::defer_response`](crate::Context::defer_response). For a response in pieces, the time starts again
+    /// at each piece, and a late piece ends the connection. Default 10 s.
     pub answer_time_max: Duration,
 
     /// Time that an HTTP connection stays open between two requests.
@@ -106,34 +108,34 @@ pub struct Limits {
 
     /// Payload bytes of a client's message, in all its fragments.
     ///
-    /// A longer message closes the connection with code 1009. From 1 to 1 TiB. Default 1 MiB.
+    /// A longer message closes the connection with code 1009. From 1 byte to 1 TiB. Default 1 MiB.
     pub message_bytes_max: usize,
 
     /// Whether permessage-deflate is accepted (RFC 7692).
     ///
-    /// A client that offers it gets deflated messages and may send such. Nothing is kept for it between two messages, in
-    /// either direction. A message to many is deflated once, when the first receiver needs it. Others than messages of
-    /// `compress_bytes_min` to 256 KiB, and messages that would become longer, are sent as they are.
+    /// A client that offers permessage-deflate receives deflated messages and may send them. No compression context is
+    /// kept between two messages, in either direction. A message to many connections is deflated once. A message is
+    /// deflated if it has `compress_bytes_min` bytes to 256 KiB and if deflating makes it shorter.
     ///
-    /// The length of a deflated message tells something about its content. Do not deflate a message that has a secret
-    /// next to text of an attacker, as in the CRIME and BREACH attacks on TLS: see
+    /// The length of a deflated message reveals something about its content. Do not deflate a message that contains
+    /// both a secret and text from an attacker, as in the CRIME and BREACH attacks on TLS: see
     /// [`Push::compress`](crate::Push::compress). Default `false`.
     pub compression: bool,
 
-    /// Payload bytes from which a message is deflated.
+    /// The shortest payload that is deflated, in bytes.
     ///
     /// Default 512.
     pub compress_bytes_min: usize,
 
     /// Bytes per second that the deflated messages of one client may inflate to.
     ///
-    /// Few bytes can inflate to the longest message, so the bytes on the wire do not limit the work. A client over the
-    /// limit is not read for a while, which slows it down by TCP, as it would a fast sender. At most
-    /// [`read_budget_bytes`](Limits::read_budget_bytes) and one message are inflated at once.
+    /// A few bytes can inflate to the longest message, so a limit on received bytes would not limit the work. The
+    /// server stops reading from a client over the limit for a while, and TCP flow control slows the client down.
+    /// Without a pause, at most [`read_budget_bytes`](Limits::read_budget_bytes) and one message are inflated.
     ///
-    /// Compressed bytes may inflate to nothing and still take time, so each received byte counts as 16 more. A message
-    /// counts at least 1 KiB. With the default, the most expensive messages of one client take an eighth of the time of the
-    /// loop. At least `message_bytes_max`, if `compression` is on. Default 16 MiB.
+    /// Compressed bytes may inflate to nothing and still take time, so each received byte counts as 16 additional bytes.
+    /// A message counts as at least 1 KiB. With the default, the most expensive messages of one client take an eighth of
+    /// the time of the loop. With `compression`, the value is at least `message_bytes_max`. Default 16 MiB.
     pub inflated_bytes_per_second_max: usize,
 
     /// Time to receive a message, from its first byte to its last.
@@ -145,14 +147,14 @@ pub struct Limits {
     ///
     /// The capacity of buffers is counted, which may be twice the bytes received. Over the limit, the connections with
     /// the largest buffers are closed until one eighth of the limit is free. They get close code 1013 or status 503,
-    /// and the cause is [`InboundOverload`](crate::Cause::InboundOverload). At least twice the largest of
-    /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that a single client cannot exceed it. Default
-    /// 64 MiB.
+    /// and the cause is [`InboundOverload`](crate::Cause::InboundOverload). The limit must be at least twice the
+    /// largest of `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single client can exceed the
+    /// limit. Default 64 MiB.
     pub inbound_total_bytes_max: usize,
 
     /// Time that a close handshake waits for the client's close frame.
     ///
-    /// It starts when the server's close frame is written, after all queued messages. Until then `write_time_max`
+    /// The time starts when the server's close frame is written, after all queued messages. Until then `write_time_max`
     /// applies. Default 5 s.
     pub close_wait_max: Duration,
 
@@ -162,25 +164,25 @@ pub struct Limits {
     /// refused with [`TooLarge`](crate::Outcome::TooLarge). The limit also applies to the messages that one turn of
     /// the loop pushes to a connection. Bytes that the socket accepts at once are not counted.
     ///
-    /// A message that is not copied into the queue counts with the memory of its reference and its key. These are long
-    /// messages to many connections, and messages with a key.
+    /// Long messages to many connections and messages with a key are shared, not copied into the queue. A shared
+    /// message counts with its bytes, and with the memory of its reference and its key.
     ///
-    /// At least `message_bytes_max` and 10 bytes, the longest frame header, so that every received message can be
+    /// At least `message_bytes_max` plus 10 bytes, the longest frame header, so that every received message can be
     /// pushed. Default 4 MiB, four messages of the default `message_bytes_max`.
     pub queue_bytes_max: usize,
 
     /// Memory of the queues of all WebSockets together, in bytes.
     ///
-    /// A shared frame is counted once. A queue contains only bytes that its socket did not accept. The messages of the
-    /// present turn are first in the journal of the loop, at most 512 KiB, or 1 MiB with `compression`. They are written at the end of the turn, or
-    /// when the limit would be exceeded.
+    /// A shared frame is counted once. A queue contains only bytes that its socket did not accept. Messages of the
+    /// current turn are first stored in the journal, a buffer of the loop of at most 512 KiB, or 1 MiB with
+    /// `compression`. The loop writes the journal at the end of the turn, or earlier if the journal is long.
     ///
-    /// Over the limit, the longest queues are shortened until one 16th of the limit is free, whichever connection was
-    /// pushed to. Under [`Close`](SlowReader::Close) their connections are closed. Under the other policies their
-    /// newest messages are dropped, including messages whose outcome was [`Queued`](crate::Outcome::Queued). A message
-    /// that is partly written cannot be dropped: if it alone is too long, its connection is closed under any policy. A
-    /// close frame that does not fit is not sent. No queue is shortened below
-    /// [`queue_bytes_min`](Limits::queue_bytes_min).
+    /// Over the limit, the longest queues are shortened until one 16th of the limit is free, even if the last push was
+    /// to another connection. Under [`Close`](SlowReader::Close) the connections of these queues are closed. Under the
+    /// other policies the newest messages of these queues are dropped, including messages whose outcome was
+    /// [`Queued`](crate::Outcome::Queued). A message that is partly written cannot be dropped: if such a message alone
+    /// is too long, its connection is closed under any policy. A close frame that does not fit is not sent. No queue is
+    /// shortened below [`queue_bytes_min`](Limits::queue_bytes_min).
     ///
     /// HTTP responses have a separate limit of the same size. A connection is closed if its response exceeds that limit
     /// and cannot be written at once. Default 64 MiB.
@@ -188,13 +190,14 @@ pub struct Limits {
 
     /// Bytes that each queue keeps when all queues exceed `queue_total_bytes_max`.
     ///
-    /// With so many queues that these bytes would exceed half of the total limit, each queue keeps an equal share of
-    /// that half. Default 64 KiB.
+    /// If these bytes of all queues would exceed half of the total limit, each queue keeps an equal share of that half.
+    /// Default 64 KiB.
     pub queue_bytes_min: usize,
 
     /// Time without progress in writing to a socket.
     ///
-    /// A connection that exceeds it is closed. It is also the `TCP_USER_TIMEOUT` of TCP sockets. Default 30 s.
+    /// A connection that exceeds this time is closed. The value is also the `TCP_USER_TIMEOUT` of TCP sockets. Default
+    /// 30 s.
     pub write_time_max: Duration,
 
     /// The policy for a connection whose queue is full.
@@ -204,19 +207,19 @@ pub struct Limits {
 
     /// Groups of one connection.
     ///
-    /// A join over the limit is [`Full`](crate::Change::Full). From 1 to 2^30. Default 1,000.
+    /// The result of a join over the limit is [`Full`](crate::Change::Full). From 1 to 2^30. Default 1,000.
     pub connection_groups_max: usize,
 
     /// Memberships of all connections in all groups.
     ///
-    /// A join over the limit is [`Full`](crate::Change::Full). A membership in a large group takes 60 bytes of memory.
-    /// A group with one member and a name of 128 bytes takes 300 bytes. From 1 to 2^30. Default
+    /// The result of a join over the limit is [`Full`](crate::Change::Full). A membership in a large group takes 60
+    /// bytes of memory. A group with one member and a name of 128 bytes takes 300 bytes. From 1 to 2^30. Default
     /// 1,000,000.
     pub memberships_max: usize,
 
     /// Bytes read from one connection in one turn of the loop.
     ///
-    /// It keeps a fast sender from delaying the other connections. From 1 KiB to 64 MiB. Default 64 KiB.
+    /// The limit keeps a fast sender from delaying the other connections. From 1 KiB to 64 MiB. Default 64 KiB.
     pub read_budget_bytes: usize,
 
     /// Commands of other threads that wait for the loop.
@@ -226,18 +229,19 @@ pub struct Limits {
 
     /// Time over which a drain spreads the close frames.
     ///
-    /// Otherwise all clients would reconnect at the same moment. At most `drain_time_max`. Default 0: all at once.
+    /// Without the spread, all clients would reconnect at the same moment. At most `drain_time_max`. Default 0: all
+    /// close frames are sent at once.
     pub drain_for: Duration,
 
     /// Time that a drain waits for its clients.
     ///
-    /// The server then ends without them. Default 10 s.
+    /// The server then closes the remaining connections and ends. Default 10 s.
     pub drain_time_max: Duration,
 }
 
 /// The policy for a push to a connection whose queue is full.
 ///
-/// Before it applies, the socket is offered the queued bytes once more.
+/// Before the policy applies, the server tries once more to write the queue to the socket.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub enum SlowReader {
     /// Closes the connection with code 1013.
@@ -251,7 +255,8 @@ pub enum SlowReader {
     DropNewest,
     /// Replaces the unsent message with the same [key](crate::Push::key).
     ///
-    /// A message without a key, or without a predecessor in the queue, is dropped as under `DropNewest`.
+    /// A message without a key is dropped as under `DropNewest`. A message is dropped, too, if no unsent message has
+    /// the same key.
     Conflate,
 }
 
@@ -298,7 +303,7 @@ impl Default for Limits {
 const NAT64: u128 = 0x64_ff9b << 64;
 
 impl Limits {
-    /// Returns the bytes that each of `queues` queues keeps.
+    /// Returns the number of bytes that each queue keeps if there are `queues` queues.
     pub(crate) fn queue_share_min(&self, queues: usize) -> usize {
         self.queue_bytes_min.min(self.queue_total_bytes_max / 2 / queues.max(1))
     }
@@ -316,10 +321,10 @@ impl Limits {
         Limits::DESCRIPTORS_RESERVED + if has_control { self.control_connections_max } else { 0 }
     }
 
-    /// Returns the `connections_max` of a server that has not set it.
+    /// Returns the maximum of connections that applies if `connections_max` is `None`.
     ///
-    /// It is the descriptor limit of the process minus [`descriptors_reserved`](Limits::descriptors_reserved), at least
-    /// 1 and at most [`Fd::CONNECTIONS_MAX`]. `None` for `descriptors` means that the process has no limit.
+    /// The result is the descriptor limit of the process minus [`descriptors_reserved`](Limits::descriptors_reserved),
+    /// at least 1 and at most [`Fd::CONNECTIONS_MAX`]. `None` for `descriptors` means that the process has no limit.
     pub fn derived_connections_max(&self, descriptors: Option<u64>, has_control: bool) -> u32 {
         let Some(descriptors) = descriptors else { return Fd::CONNECTIONS_MAX };
         let left = descriptors.saturating_sub(self.descriptors_reserved(has_control).into());
@@ -329,7 +334,7 @@ impl Limits {
     /// Checks all limits.
     ///
     /// # Errors
-    /// The first of the [`faults`](Limits::faults).
+    /// Returns the first of the [`faults`](Limits::faults).
     pub fn check(&self) -> Result<(), LimitError> {
         self.faults().into_iter().next().map_or(Ok(()), Err)
     }
@@ -409,9 +414,10 @@ impl Limits {
 impl Limits {
     /// Returns the address that identifies the client at `ip`.
     ///
-    /// A limit per client counts by it. An IPv4 address is returned unchanged. An IPv4-mapped IPv6 address, or one with
-    /// the prefix `64:ff9b::/96` of RFC 6052, is converted to its IPv4 address. Any other IPv6 address is reduced to
-    /// its network: the first [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
+    /// A limit per client counts connections by this address. An IPv4 address is returned unchanged. An IPv4-mapped
+    /// IPv6 address, or an address with the prefix `64:ff9b::/96` of RFC 6052, is converted to its IPv4 address. Any
+    /// other IPv6 address is reduced to its network: the first [`address_ipv6_prefix`](Limits::address_ipv6_prefix)
+    /// bits.
     pub fn counted_address(&self, ip: IpAddr) -> IpAddr {
         match ip.to_canonical() {
             IpAddr::V4(v4) => IpAddr::V4(v4),
@@ -437,21 +443,23 @@ pub enum Heartbeat {
     ///
     /// This is Swoole's `heartbeat_idle_time`. The server sends no pings.
     Client {
-        /// The longest time without a byte from the client, over 0.
+        /// The longest time without a byte from the client, more than 0.
         idle_max: Duration,
     },
     /// Sends pings, and closes a connection that does not answer.
     ///
-    /// It is closed after `missed_max` unanswered pings in a row. Every byte from the client counts as an answer.
+    /// The connection is closed after `missed_max` unanswered pings in a row. Every byte from the client counts as an
+    /// answer.
     Ping {
         /// The time between two pings, at least 10 ms.
         ///
-        /// The first ping comes between half of it and all of it, at a time that depends on the fd. So the pings of
-        /// clients that connected at the same moment spread out.
+        /// The time to the first ping is between half a period and a whole period. Its exact time depends on the fd, so
+        /// that the pings of clients that connected at the same moment are spread out.
         every: Duration,
         /// The number of unanswered pings in a row, at least 1.
         ///
-        /// A ping is not counted while the socket still accepts the bytes queued before it: a slow link is not dead.
+        /// A ping is not counted while the socket still accepts bytes that were queued before the ping: a slow link is
+        /// not dead.
         missed_max: u32,
     },
     /// Sends pings, and requires only TCP acknowledgements, not pongs.
@@ -464,7 +472,7 @@ pub enum Heartbeat {
     },
 }
 
-/// A ping every 25 s, and 2 unanswered pings in a row.
+/// By default, a ping is sent every 25 s, and 2 unanswered pings in a row end the connection.
 impl Default for Heartbeat {
     fn default() -> Heartbeat {
         Heartbeat::Ping { every: Duration::from_secs(25), missed_max: 2 }
@@ -475,7 +483,7 @@ impl Heartbeat {
     /// Checks the periods and counts.
     ///
     /// # Errors
-    /// The field, its value and the valid range.
+    /// [`LimitError::Heartbeat`] names the field, its value and the valid range.
     pub fn check(&self) -> Result<(), LimitError> {
         let fault = |name, value, min| Err(LimitError::Heartbeat { name, value, min });
         match *self {
@@ -561,10 +569,10 @@ mod tests {
         ];
         for (address_ipv6_prefix, ip, counted) in table {
             let limits = Limits { address_ipv6_prefix, ..Limits::default() };
-            let found = limits.counted_address(ip.parse().expect("an address"));
-            assert_eq!(found.to_string(), counted, "{ip} by /{address_ipv6_prefix}");
+            let found = limits.counted_address(ip.parse().expect("the address is valid"));
+            assert_eq!(found.to_string(), counted, "{ip} counts as expected with the prefix /{address_ipv6_prefix}");
         }
         let limits = Limits { address_ipv6_prefix: 0, ..Limits::default() };
-        assert_eq!(limits.counted_address("2001:db8::1".parse().expect("an address")).to_string(), "::");
+        assert_eq!(limits.counted_address("2001:db8::1".parse().expect("the address is valid")).to_string(), "::");
     }
 }

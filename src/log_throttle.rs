@@ -24,7 +24,8 @@ impl LogThrottle {
 
     /// Counts an event.
     ///
-    /// Returns the number of events since the last line, this one included, if a line is to be written now.
+    /// If a line may be written now, returns the number of events since the last line, including this event. `None`:
+    /// write no line.
     pub fn count(&mut self, now: Tick) -> Option<u64> {
         self.events += 1;
         if now < self.next {

@@ -24,8 +24,8 @@ impl<'a> Message<'a> {
 
 /// A message and the options of its push.
 ///
-/// Every method that takes a `Push` also takes a [`Message`], a `&str`, a `&[u8]` or a `&`[`Frame`]. All are borrowed:
-/// pass a new `String` as `&format!(…)`. [`IntoPush`] adds the options to all of these types.
+/// Every method that takes a `Push` also takes a [`Message`], a `&str`, a `&[u8]` or a `&`[`Frame`]. All of these are
+/// borrowed: pass a new `String` as `&format!(…)`. [`IntoPush`] adds the options to all of these types.
 #[derive(Copy, Clone, Debug)]
 pub struct Push<'a> {
     pub(crate) content: Content<'a>,
@@ -50,9 +50,9 @@ impl<'a> Push<'a> {
 
     /// Sets the conflation key.
     ///
-    /// With the slow-consumer policy [`SlowReader::Conflate`](crate::SlowReader::Conflate), a newer message replaces
-    /// the unsent older one with the same key once the queue of the connection is full. The bytes of the key count
-    /// towards the limits of the queues. With any other policy the key has no effect.
+    /// Under the slow-consumer policy [`SlowReader::Conflate`](crate::SlowReader::Conflate), a message that does not
+    /// fit into the queue replaces the unsent message with the same key. The bytes of the key count towards the limits
+    /// of the queues. With any other policy the key has no effect.
     pub fn key(mut self, key: &'a str) -> Push<'a> {
         self.key = Some(key);
         self
@@ -60,8 +60,9 @@ impl<'a> Push<'a> {
 
     /// Sets whether the message may be deflated for clients that negotiated permessage-deflate.
     ///
-    /// The default is `true`. Turn it off for a message with a secret next to text of an attacker, whose length would
-    /// tell something about the secret (as in the CRIME and BREACH attacks), and for data that is compressed already.
+    /// The default is `true`. Turn compression off for data that is compressed already, and for a message that contains
+    /// both a secret and text from an attacker. The compressed length of such a message reveals something about the
+    /// secret, as in the CRIME and BREACH attacks.
     pub fn compress(mut self, may_compress: bool) -> Push<'a> {
         self.may_compress = may_compress;
         self
@@ -143,22 +144,22 @@ impl<'a> From<&'a Frame> for Push<'a> {
 
 /// The result of a push to one connection.
 ///
-/// `Queued` means that the message is in the queue of the connection, in order. It is written unless the connection
-/// ends first, or all queues reach [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max) and this queue is
-/// among the longest. It does not mean that the client received it, which TCP cannot confirm.
+/// `Queued` means that the message is in the queue of the connection. The message is written unless the connection ends
+/// first, or all queues reach [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max) and this queue is among
+/// the longest. `Queued` does not mean that the client received the message: TCP cannot confirm that.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
     /// The message is in the queue.
     Queued,
-    /// The message was not queued: a limit of queues is reached.
+    /// The message was not queued: a limit on queues is reached.
     ///
-    /// This queue is full, or all queues together are full and this one is among the longest. The slow-consumer policy
-    /// dropped the message or closed the connection.
+    /// This queue is full, or all queues together are full and this queue is among the longest. The slow-consumer
+    /// policy dropped the message or closed the connection.
     Dropped,
     /// No open WebSocket has this fd.
     ///
-    /// It was never assigned, or the connection is closed, closing, or not upgraded (yet).
+    /// The fd was never assigned, or the connection is closed, closing, or not upgraded.
     Gone,
     /// The message was not queued: the frame is longer than `queue_bytes_max`, or the payload of a ping exceeds 125
     /// bytes.
@@ -180,16 +181,16 @@ impl Outcome {
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// Connections that were addressed, without the excluded ones.
+    /// The number of addressed connections, without excluded connections.
     pub matched: usize,
-    /// Connections that have the message in their queue.
+    /// The number of connections whose queue took the message.
     pub queued: usize,
-    /// Connections that do not have it.
+    /// The number of connections whose queue did not take the message.
     pub dropped: usize,
 }
 
 impl Delivery {
-    /// Returns the result of a push that `queued` connections have and `dropped` do not.
+    /// Creates a result from two counts. `matched` is their sum.
     pub fn new(queued: usize, dropped: usize) -> Delivery {
         Delivery { matched: queued + dropped, queued, dropped }
     }

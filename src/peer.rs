@@ -17,7 +17,7 @@ pub enum Peer {
     },
     /// An IPv6 address and a port.
     ///
-    /// Flow label and scope are not kept.
+    /// The flow label and the scope id are not stored.
     V6 {
         /// The address, in network order.
         ip: [u8; 16],
@@ -50,8 +50,8 @@ impl Peer {
 
     /// Returns whether the client has a loopback address.
     ///
-    /// Loopback addresses are 127.0.0.0/8, `::1`, and 127.0.0.0/8 as IPv4-mapped IPv6 addresses. A unix socket has
-    /// none.
+    /// Loopback addresses are 127.0.0.0/8, `::1`, and 127.0.0.0/8 as IPv4-mapped IPv6 addresses. For a unix socket, the
+    /// result is `false`.
     pub fn is_loopback(&self) -> bool {
         self.ip().is_some_and(|ip| ip.to_canonical().is_loopback())
     }
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn is_displayed_as_a_socket_address() {
         for text in ["127.0.0.1:80", "[::1]:9501", "203.0.113.9:65535"] {
-            let peer = Peer::from(text.parse::<SocketAddr>().expect("an address"));
+            let peer = Peer::from(text.parse::<SocketAddr>().expect("the address is valid"));
             assert_eq!(peer.to_string(), text);
         }
         assert_eq!(Peer::Unix.to_string(), "unix");
@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn loopback_addresses() {
-        let is_loopback = |text: &str| Peer::from(text.parse::<SocketAddr>().expect("an address")).is_loopback();
+        let is_loopback =
+            |text: &str| Peer::from(text.parse::<SocketAddr>().expect("the address is valid")).is_loopback();
         assert!(is_loopback("127.8.9.1:1"));
         assert!(is_loopback("[::1]:1"));
         assert!(is_loopback("[::ffff:127.0.0.1]:1"));

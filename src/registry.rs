@@ -1,14 +1,14 @@
 //! The registry: uids of connections, and members of groups.
 //!
-//! A connection is a slot number here. The registry does not know connections, fds, queues or limits.
+//! The registry knows a connection by its slot number. It does not know connections, fds, queues or limits.
 //!
-//! Data structure: relations are doubly linked lists whose links are stored in the related entries. The slots of a user
-//! are a list through [`SlotEntry`]. The memberships of a slot are a list through [`Membership`]. A membership also
-//! stores its position in the array of its group. Nothing is searched: a slot is removed in as many steps as it has
-//! memberships, however large its groups are.
+//! Data structure: the slots of a user form a doubly linked list, whose links are fields of [`SlotEntry`]. The
+//! memberships of a slot form a doubly linked list, whose links are fields of [`Membership`]. A membership also stores
+//! its position in the array of its group. So the removal of a slot searches no list: it takes one step for each
+//! membership of the slot, however large the groups are.
 //!
-//! A user exists while a slot is bound to it, and a group while it has a member. Clients choose these names, so the
-//! memory of unused names is freed.
+//! A user exists while a slot is bound to it. A group exists while it has a member. Clients choose uids and group
+//! names, so the memory of unused names is freed.
 
 mod arena;
 mod change;
@@ -41,7 +41,8 @@ const _: () = assert!(size_of::<User>() == 32);
 const _: () = assert!(size_of::<Membership>() == 20);
 const _: () = assert!(size_of::<Member>() == 8);
 // A uid of up to 24 bytes is stored inside its `User`. A connection with its own uid costs one slot entry, one user,
-// and five bytes in an index that is at least 7/16 full while it grows. The unused capacity of vectors is not included.
+// and one entry of five bytes in a hash index. The index is at least 7/16 full while it grows. The sum does not include
+// the unused capacity of vectors.
 const _: () = assert!(size_of::<SlotEntry>() + size_of::<User>() + 5 * 16 / 7 < 60);
 
 /// The capacity up to which a group's array is not shrunk.
@@ -61,10 +62,11 @@ const NO_SLOT: Slot = Slot(NONE);
 /// 2. The client logs in: [`bind`](Registry::bind). With [`SecondLogin::KickOld`] the caller then closes the slots in
 ///    `kicked`. They stay bound until step 4, so that their close events can name the uid.
 /// 3. The client joins and leaves groups: [`join`](Registry::join), [`leave`](Registry::leave),
-///    [`ungroup`](Registry::ungroup). The registry has no limits of its own. A caller that has some compares
+///    [`ungroup`](Registry::ungroup). The registry has no limits of its own. A caller with limits compares
 ///    [`group_count_of`](Registry::group_count_of) and [`membership_count`](Registry::membership_count) before `join`.
 /// 4. The connection ends: [`remove`](Registry::remove), once, before the slot is reused. Otherwise the next connection
-///    in this slot would have the uid and the groups of the last one. The result is the data of the close event.
+///    in this slot would have the uid and the groups of the ended connection. The result has the uid and the groups for
+///    the close event.
 ///
 /// Iterators borrow the registry. A caller that closes connections while it visits them collects the slots first.
 ///
@@ -78,12 +80,12 @@ const NO_SLOT: Slot = Slot(NONE);
 /// registry.slots_of("10010");                                            // Slot(1)
 /// ```
 ///
-/// The test `the_example_of_the_documentation` runs it.
+/// The test `the_example_of_the_documentation` runs this example.
 #[derive(Debug)]
 pub struct Registry {
     /// The entries, by slot.
     ///
-    /// It grows to the largest slot that was ever bound or joined.
+    /// The vector grows to the largest slot that was ever bound or joined.
     slots: Vec<SlotEntry>,
     users: Directory<User>,
     groups: Directory<Group>,
@@ -134,7 +136,7 @@ struct Membership {
     position: u32,
     /// The next newer membership of the same slot.
     ///
-    /// In the newest membership, it is the number of the slot's memberships.
+    /// In the newest membership, this field holds the number of the slot's memberships instead.
     prev: u32,
     /// The next older membership of the same slot.
     next: u32,
@@ -156,13 +158,13 @@ impl Registry {
     /// Binds the slot to a uid.
     ///
     /// It replaces the slot's earlier uid. With [`SecondLogin::KickOld`], the other slots of the uid are appended to
-    /// `kicked`, the newest first. They stay bound: the caller closes them, and then calls
-    /// [`remove`](Registry::remove). A slot that is bound to this uid already kicks no other slot, so that a repeated
-    /// bind of a kicked connection has no effect.
+    /// `kicked`, the newest first. They stay bound: the caller closes these connections, and then calls
+    /// [`remove`](Registry::remove). If the slot is bound to this uid already, `kicked` stays empty, so a repeated bind
+    /// of a kicked connection has no effect.
     ///
     /// Nothing changes unless the result is [`Change::Done`]. [`Change::Already`]: the slot is bound to this uid.
-    /// [`Change::Taken`]: another slot is, and the policy is [`SecondLogin::RejectNew`]. [`Change::BadName`]: see
-    /// [`is_name`].
+    /// [`Change::Taken`]: another slot is bound to this uid, and the policy is [`SecondLogin::RejectNew`].
+    /// [`Change::BadName`]: see [`is_name`].
     pub fn bind(&mut self, slot: Slot, uid: &str, policy: SecondLogin, kicked: &mut Vec<Slot>) -> Change {
         if !is_name(uid) {
             return Change::BadName;
@@ -219,7 +221,7 @@ impl Registry {
         self.slots_from(self.users.get(uid).map_or(NO_SLOT, |user| user.first))
     }
 
-    /// Returns the slot of a uid that has exactly one.
+    /// Returns the slot of a uid if the uid has exactly one slot.
     #[inline(always)]
     pub fn only_slot_of(&self, uid: &str) -> Option<Slot> {
         self.users.get(uid).filter(|user| user.count == 1).map(|user| user.first)
@@ -306,7 +308,7 @@ impl Registry {
 
     /// Removes the uid and all groups of the slot, and returns them.
     ///
-    /// O(groups of the slot). It does not allocate for a slot without uid and groups.
+    /// The call takes O(groups of the slot) time, and does not allocate for a slot without uid and groups.
     pub fn remove(&mut self, slot: Slot) -> FormerNames {
         let names = FormerNames {
             uid: self.uid_of(slot).map(CompactString::from),
@@ -319,12 +321,12 @@ impl Registry {
         names
     }
 
-    /// Returns all uids with the number of their slots, in no order.
+    /// Returns each uid with the number of its slots, in no order.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> + '_ {
         self.users.iter().map(|(_, user)| (user.name.as_str(), user.count as usize))
     }
 
-    /// Returns all groups with the number of their members, in no order.
+    /// Returns each group with the number of its members, in no order.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> + '_ {
         self.groups.iter().map(|(_, group)| (group.name.as_str(), group.members.len()))
     }
@@ -346,7 +348,7 @@ impl Registry {
 
     /// Panics if the data structure is inconsistent.
     ///
-    /// O(n): for tests and debug builds.
+    /// This check takes O(n) time, and is for tests and debug builds.
     pub fn check_invariants(&self) {
         self.users.check_invariants();
         self.groups.check_invariants();
@@ -378,7 +380,7 @@ impl Registry {
         self.memberships.find(&MembershipKey { slot, group })
     }
 
-    /// Inserts an unbound slot as the first of a user.
+    /// Inserts an unbound slot at the start of a user's list.
     fn link_slot(&mut self, slot: Slot, user: u32) {
         let entry = &mut self.users[user];
         let next = mem::replace(&mut entry.first, slot);
@@ -405,7 +407,7 @@ impl Registry {
 
     /// Removes a membership from its slot and its group.
     ///
-    /// The last member of the group takes its position. A group without members is removed.
+    /// The last member of the group moves to the freed position. A group without members is removed.
     fn remove_membership(&mut self, membership: u32) {
         let Membership { key, position, .. } = self.unlink_membership(membership);
         let members = &mut self.groups[key.group].members;
@@ -422,7 +424,7 @@ impl Registry {
 
     /// Removes a membership from the list of its slot.
     ///
-    /// The caller removes it from its group.
+    /// The caller removes the membership from its group.
     fn unlink_membership(&mut self, membership: u32) -> Membership {
         let ended = self.memberships.remove(membership);
         let last = self.slot(ended.key.slot).memberships;
@@ -451,14 +453,18 @@ impl Registry {
                 assert_eq!(
                     (self.slot(slot).user, self.slot(slot).prev),
                     (id, newer),
-                    "user and previous slot of slot {slot}"
+                    "slot {slot} stores its user and the next newer slot"
                 );
                 newer = slot;
                 bound += 1;
             }
-            assert_eq!(self.slot(newer).next, NO_SLOT, "the list of user {} ends after its count", user.name);
+            assert_eq!(self.slot(newer).next, NO_SLOT, "the list of user {} has `count` slots", user.name);
         }
-        assert_eq!(self.slots.iter().filter(|slot| slot.user != NONE).count(), bound, "count of slots with a user");
+        assert_eq!(
+            self.slots.iter().filter(|slot| slot.user != NONE).count(),
+            bound,
+            "each slot with a user is in the list of a user"
+        );
     }
 
     fn check_groups(&self) {
@@ -471,14 +477,18 @@ impl Registry {
                 assert_eq!(
                     membership.key,
                     MembershipKey { slot: member.slot, group: id },
-                    "key in group {}",
+                    "a membership stores its slot and its group, {}",
                     group.name
                 );
-                assert_eq!(membership.position as usize, position, "position of a membership in group {}", group.name);
+                assert_eq!(
+                    membership.position as usize, position,
+                    "a membership stores its position in group {}",
+                    group.name
+                );
                 found += 1;
             }
         }
-        assert_eq!(self.memberships.len(), found, "count of memberships in all groups");
+        assert_eq!(self.memberships.len(), found, "each membership is in a group");
 
         let mut listed = 0;
         for (slot, entry) in self.slots.iter().enumerate() {
@@ -489,13 +499,13 @@ impl Registry {
                 assert_eq!(
                     (membership.key.slot.index(), membership.prev),
                     (slot, newer),
-                    "slot and previous membership of membership {id}"
+                    "membership {id} stores its slot and the next newer membership"
                 );
                 (newer, next) = (id, membership.next);
                 listed += 1;
             }
         }
-        assert_eq!(self.memberships.len(), listed, "count of memberships of all slots");
+        assert_eq!(self.memberships.len(), listed, "each membership is in the list of a slot");
     }
 }
 
@@ -562,7 +572,7 @@ impl Keyed for Membership {
 
 /// Returns whether `name` has the length of a uid or group name.
 ///
-/// That is 1 to [`NAME_BYTES_MAX`] bytes.
+/// The length is 1 to [`NAME_BYTES_MAX`] bytes.
 pub fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
 }

@@ -17,9 +17,9 @@ use crate::registry::Change;
 
 /// A handle on a server for other threads. A clone is cheap.
 ///
-/// It has the actions that [`Context`] has for handlers. Each method puts a command into the server's inbox and returns at once with a [`Reply`]: wait for it, await it, or drop
-/// it. The loop carries out the commands of one thread in order, also those sent before [`Server::run`](crate::Server::run).
-/// A message is encoded on the calling thread.
+/// The methods are actions of [`Context`]. Each method puts a command into the server's inbox and returns a [`Reply`]
+/// at once. A reply can be waited for, awaited or dropped. The loop carries out the commands of one thread in order,
+/// also commands that were sent before [`Server::run`](crate::Server::run). A message is encoded on the calling thread.
 ///
 /// The inbox is bounded by [`Limits::inbox_max`](crate::Limits::inbox_max). A command that a full inbox rejects has no
 /// effect, and its reply is [`RemoteError::Full`].
@@ -46,7 +46,7 @@ pub struct Remote {
 
 /// The pending result of a command.
 ///
-/// [`wait`](Reply::wait) blocks the thread for it. An async task awaits it, on any executor:
+/// [`wait`](Reply::wait) blocks the thread until the result is ready. An async task awaits the reply, on any executor:
 ///
 /// ```
 /// # use fdpush::{Delivery, Remote, RemoteError};
@@ -55,7 +55,7 @@ pub struct Remote {
 /// }
 /// ```
 ///
-/// A reply can be dropped. The command is carried out all the same.
+/// Dropping a reply does not cancel the command.
 #[derive(Debug)]
 #[must_use = "if the result is not needed, drop the reply with `let _ =`"]
 pub struct Reply<T> {
@@ -66,14 +66,14 @@ pub struct Reply<T> {
 
 /// The future of a [`Reply`], for combinators that take no `IntoFuture`.
 ///
-/// Dropping it does not cancel the command.
+/// A drop of the future does not cancel the command.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct ReplyFuture<T> {
     receiver: Result<oneshot::AsyncReceiver<Result<T, RemoteError>>, RemoteError>,
 }
 
-/// The reason why there is no result of a command.
+/// The reason why a command has no result.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RemoteError {
@@ -81,11 +81,11 @@ pub enum RemoteError {
     Full,
     /// The server has ended. The command has no effect.
     Closed,
-    /// The command panicked on the loop's thread. It may have taken effect in part. The server goes on.
+    /// The command panicked on the loop's thread. The command may have taken effect in part. The server goes on.
     Panicked,
     /// The result did not come in time. The command may still be carried out.
     TimedOut,
-    /// A wait on the loop's own thread, which would never end. Inside a handler, use its [`Context`].
+    /// The loop's own thread called [`Reply::wait`], which would block forever. Inside a handler, use its [`Context`].
     OwnThread,
 }
 
@@ -96,17 +96,17 @@ impl Remote {
 
     /// Runs `call` on the loop's thread, like a handler.
     ///
-    /// It does whatever has no method here, such as `remote.call(move |ctx| ctx.protect(fd))`. The methods below are short
-    /// forms of it.
+    /// Use `call` for an action that has no method here, for instance `remote.call(move |ctx| ctx.protect(fd))`. The
+    /// other methods are short forms of `call`.
     pub fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> Reply<T> {
         let (sender, receiver) = oneshot::channel();
         let command = Command::Call(Box::new(move |ctx| {
-            // A send fails if the reply was dropped.
+            // The send fails if the receiver was dropped.
             match catch_unwind(AssertUnwindSafe(|| call(ctx))) {
                 Ok(value) => drop(sender.send(Ok(value))),
                 Err(panic) => {
                     drop(sender.send(Err(RemoteError::Panicked)));
-                    // The loop logs it.
+                    // The loop logs the panic.
                     resume_unwind(panic)
                 }
             }
@@ -274,7 +274,8 @@ impl Remote {
 
     /// Shuts the server down: see [`Context::shutdown`].
     ///
-    /// The commands that were sent before it run first. A full inbox does not reject it. Calling it again does nothing.
+    /// Commands that were sent before the shutdown run first. A full inbox does not reject a shutdown. A second call
+    /// does nothing.
     ///
     /// # Errors
     /// [`RemoteError::Closed`]: the server has ended already.
@@ -290,11 +291,12 @@ impl Remote {
 impl<T> Reply<T> {
     /// Blocks the thread until the loop has carried out the command.
     ///
-    /// Before the server runs, it carries out nothing: wait on another thread than the one that is going to run it.
+    /// The server carries out commands only while it runs. Do not wait on the thread that calls
+    /// [`Server::run`](crate::Server::run) later.
     ///
     /// # Errors
-    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked). On the loop's own
-    /// thread [`OwnThread`](RemoteError::OwnThread), at once: the command is carried out later.
+    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked). On the loop's
+    /// own thread, `wait` returns [`OwnThread`](RemoteError::OwnThread) at once, and the command is carried out later.
     pub fn wait(self) -> Result<T, RemoteError> {
         self.check_thread()?;
         self.receiver?.recv().unwrap_or(Err(RemoteError::Closed))
@@ -303,7 +305,7 @@ impl<T> Reply<T> {
     /// Blocks the thread for at most `timeout`.
     ///
     /// # Errors
-    /// As [`wait`](Reply::wait), and [`TimedOut`](RemoteError::TimedOut).
+    /// The errors of [`wait`](Reply::wait), and [`TimedOut`](RemoteError::TimedOut).
     pub fn wait_timeout(self, timeout: Duration) -> Result<T, RemoteError> {
         self.check_thread()?;
         self.receiver?.recv_timeout(timeout).unwrap_or_else(|error| match error {
@@ -312,9 +314,9 @@ impl<T> Reply<T> {
         })
     }
 
-    /// Returns the reply if the command is in the inbox. It does not wait.
+    /// Returns the reply if the inbox accepted the command, without waiting.
     ///
-    /// A producer that does not need the results can check it to slow down: `remote.broadcast(text).sent()?`.
+    /// A producer that needs no results can use the error to slow down: `remote.broadcast(text).sent()?`.
     ///
     /// # Errors
     /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed).
@@ -361,7 +363,7 @@ impl From<Rejected> for RemoteError {
     }
 }
 
-/// A push that outlives the caller's borrow.
+/// A push that owns its data.
 struct OwnedPush {
     frame: Frame,
     except: Vec<Fd>,

@@ -26,14 +26,14 @@ use crate::tls::TlsConfig;
 /// A WebSocket server that is bound to its addresses and not running yet.
 ///
 /// [`bind`](Server::bind) listens at once, so that a program knows the port before it starts: see
-/// [`local_addr`](Server::local_addr). The `on_*` methods set a closure for each event, and the others a setting, in any
-/// order. [`run`](Server::run) takes the server and returns when it has shut down. Clients that connect before `run` wait
-/// in the backlog.
+/// [`local_addr`](Server::local_addr). The `on_*` methods set closures for events. The other methods change settings.
+/// All of them can be called in any order. [`run`](Server::run) consumes the server and returns when it has shut down.
+/// Clients that connect before `run` wait in the backlog.
 ///
-/// A `Server` with closures is [`Send`], because its closures are: it can be built on one thread and run on another.
-/// [`handler`](Server::handler) takes a value of the program's own type instead, which need not be `Send` if the server
-/// runs on the thread that built it. [`remote`](Server::remote) returns a handle for other threads, which pushes, and
-/// shuts the server down.
+/// A `Server` with closures is [`Send`], because its closures are `Send`: it can be built on one thread and run on
+/// another. [`handler`](Server::handler) takes a value of the program's own type instead. The value need not be `Send`
+/// if the server runs on the thread that built it. With the handle from [`remote`](Server::remote), other threads push
+/// messages and shut the server down.
 ///
 /// ```no_run
 /// use fdpush::Server;
@@ -62,9 +62,9 @@ pub struct Server<H = Closures> {
 impl Server<Closures> {
     /// Listens on `address`: `host:port`, `[v6]:port` or `unix:PATH`.
     ///
-    /// Port 0 takes a free port, which [`local_addr`](Server::local_addr) returns. A name with several addresses is
-    /// listened to on each. An IPv6 address accepts IPv6 only. A socket file without a listener is replaced. The file is
-    /// removed when the server ends.
+    /// Port 0 takes a free port, which [`local_addr`](Server::local_addr) returns. If a host name has several
+    /// addresses, the server listens on each. A listener on an IPv6 address accepts only IPv6. A socket file on which
+    /// no process listens is replaced. The server removes its socket file when it ends.
     ///
     /// # Errors
     /// [`Error::Listen`] names the address. Its source is the error of the system.
@@ -82,7 +82,7 @@ impl Server<Closures> {
         Server::with(listeners.into_iter().map(|listener| listener.with_tls(&tls)).collect())
     }
 
-    /// As [`bind_tls`](Server::bind_tls), on a socket that listens already.
+    /// Works like [`bind_tls`](Server::bind_tls), on a socket that listens already.
     ///
     /// # Errors
     /// As [`from_listener`](Server::from_listener).
@@ -93,8 +93,8 @@ impl Server<Closures> {
 
     /// Uses a socket that listens already.
     ///
-    /// It is a [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener), or a socket
-    /// of systemd. It is made nonblocking. The file of a unix socket is not removed.
+    /// `socket` is a [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener), or a
+    /// socket of systemd. The server makes the socket nonblocking. It does not remove the file of a unix socket.
     ///
     /// # Errors
     /// [`Error::NotListening`], [`Error::UnsupportedSocket`], [`Error::Socket`].
@@ -118,8 +118,8 @@ impl Server<Closures> {
 
     /// Sets a handler in place of closures.
     ///
-    /// Closures that were set before are dropped, and a line in the log warns of them. The server is `Send` if the
-    /// handler is.
+    /// Closures that were set before are dropped, and the log has a warning. The server is `Send` if the handler is
+    /// `Send`.
     pub fn handler<H: Handler>(self, handler: H) -> Server<H> {
         if !self.handler.is_empty() {
             log::warn!("closures dropped: handler() was called after they were set");
@@ -141,8 +141,8 @@ impl<H: Handler> Server<H> {
 
     /// Listens on one more address for TLS: `wss://` and `https://`.
     ///
-    /// A handshake that is not complete within [`head_time_max`](Limits::head_time_max) ends its connection. Plain HTTP
-    /// gets status 400. A [PROXY header](Server::proxy_protocol) comes before the handshake, and is not encrypted.
+    /// A connection is closed if its handshake is not complete within [`head_time_max`](Limits::head_time_max). Plain
+    /// HTTP gets status 400. A [PROXY header](Server::proxy_protocol) comes before the handshake, and is not encrypted.
     ///
     /// # Errors
     /// As [`bind`](Server::bind).
@@ -153,7 +153,7 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// As [`listen_tls`](Server::listen_tls), on a socket that listens already.
+    /// Works like [`listen_tls`](Server::listen_tls), on a socket that listens already.
     ///
     /// # Errors
     /// As [`from_listener`](Server::from_listener).
@@ -172,18 +172,19 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// Expects the [PROXY protocol] on the client addresses so far, versions 1 and 2.
+    /// Expects [PROXY protocol] headers on the client listeners added so far.
     ///
-    /// A load balancer sends a header with the address of its client before the first byte of HTTP. [`Peer`] is that
-    /// client from then on. `trusts` returns whether the other end of a socket is a trusted load balancer. All others are
-    /// closed at once and counted in [`Stats::untrusted_proxies`](crate::Stats::untrusted_proxies).
+    /// A load balancer sends a header, version 1 or 2, with the address of its client before the first byte of HTTP.
+    /// [`Peer`] is then the address of this client. `trusts` returns whether the other end of a socket is a trusted
+    /// load balancer. All other connections are closed at once and counted in
+    /// [`Stats::untrusted_proxies`](crate::Stats::untrusted_proxies).
     ///
-    /// A trusted one that sends no valid header gets status 400. Header and head of the first request must arrive within
-    /// [`head_time_max`](Limits::head_time_max), or it gets 408. The header has at most
-    /// [`head_bytes_max`](Limits::head_bytes_max) bytes. If it names no TCP address (`LOCAL`, `UNKNOWN`, `UNSPEC`), as for
-    /// health checks, `Peer` is the load balancer.
+    /// A trusted load balancer that sends no valid header gets status 400. The header and the head of the first request
+    /// must arrive within [`head_time_max`](Limits::head_time_max), otherwise the status is 408. The header has at most
+    /// [`head_bytes_max`](Limits::head_bytes_max) bytes. If the header has no TCP address (`LOCAL`, `UNKNOWN`,
+    /// `UNSPEC`), as in health checks, `Peer` is the address of the load balancer.
     ///
-    /// Addresses that are added later, and control listeners, expect no header.
+    /// Client listeners that are added later, and all control listeners, expect no header.
     ///
     /// ```no_run
     /// # use fdpush::{Peer, Server};
@@ -203,9 +204,10 @@ impl<H: Handler> Server<H> {
 
     /// Listens on one more address for back ends and operators: a control listener.
     ///
-    /// It serves plain HTTP, no WebSocket. Its requests are [`is_control`](Request::is_control). Its connections count
-    /// towards [`Limits::control_connections_max`], not [`Limits::connections_max`]. It keeps listening during a shutdown.
-    /// The server's own refusals are JSON there: `{"error":{"code":"too_large","message":"…"}}`.
+    /// The listener serves plain HTTP, no WebSocket. [`Request::is_control`] is `true` for its requests. Its
+    /// connections count towards [`Limits::control_connections_max`], not [`Limits::connections_max`]. The listener
+    /// stays open during a shutdown. Error responses of the server itself are JSON on this listener:
+    /// `{"error":{"code":"too_large","message":"…"}}`.
     ///
     /// # Errors
     /// As [`bind`](Server::bind).
@@ -227,7 +229,7 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// As [`listen_control`](Server::listen_control), for TLS.
+    /// Works like [`listen_control`](Server::listen_control), for TLS.
     ///
     /// # Errors
     /// As [`bind`](Server::bind).
@@ -240,7 +242,7 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// As [`listen_control_tls`](Server::listen_control_tls), on a socket that is bound and listens already.
+    /// Works like [`listen_control_tls`](Server::listen_control_tls), on a socket that is bound and listens already.
     ///
     /// # Errors
     /// As [`from_listener`](Server::from_listener).
@@ -265,13 +267,13 @@ impl<H: Handler> Server<H> {
         self
     }
 
-    /// Sets the origins that browsers may connect from. The default is the same origin only.
+    /// Sets the origins that browsers may connect from. By default, only pages of the server's own origin may connect.
     pub fn origins(mut self, origins: Origins) -> Self {
         self.config.origins = origins;
         self
     }
 
-    /// Sets the policy for a second connection of a uid. The default keeps both.
+    /// Sets the policy for a second connection of a uid. The default keeps both connections.
     pub fn second_login(mut self, policy: SecondLogin) -> Self {
         self.config.second_login = policy;
         self
@@ -310,16 +312,16 @@ impl<H: Handler> Server<H> {
     /// It raises the descriptor limit of the process to the hard limit.
     ///
     /// # Errors
-    /// Before it listens: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`]. Later:
-    /// [`Error::Interrupted`] after a second signal, [`Error::Poll`], [`Error::Accept`]. `on_close` is called for every
-    /// open WebSocket, and `on_stop`, before an error of a running server is returned.
+    /// Before the loop starts: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`]. While
+    /// the loop runs: [`Error::Interrupted`] after a second signal, [`Error::Poll`], [`Error::Accept`]. Before `run`
+    /// returns an error of a running loop, it calls `on_close` for every open WebSocket, and `on_stop`.
     pub fn run(self) -> Result<(), Error> {
         let Server { handler, config, listeners, poll, inbox } = self;
         config.limits.check()?;
         config.heartbeat.check()?;
         for listener in &listeners {
             match listener.kind {
-                Kind::Control => log::debug!("listening on {} for control", listener.name()),
+                Kind::Control => log::debug!("listening on {} for control connections", listener.name()),
                 Kind::Client | Kind::Proxied => log::info!("listening on {}", listener.name()),
             }
         }
@@ -330,13 +332,14 @@ impl<H: Handler> Server<H> {
 /// Defines [`Closures`]: for each event a field, the method of [`Handler`] that calls it, and the method of [`Server`]
 /// that sets it.
 ///
-/// A closure that answers may return whatever converts into the answer. Without a closure the default applies.
+/// A closure that returns an answer may return any type that converts into the answer. Without a closure, the answer is
+/// the default of [`Handler`].
 macro_rules! closures {
     (
         events { $($(#[$doc:meta])* $event:ident($($arg:ident: $type:ty),*);)* }
         questions { $($(#[$q_doc:meta])* $question:ident($($q_arg:ident: $q_type:ty),*) -> $answer:ty = $default:expr;)* }
     ) => {
-        /// The handler that [`Server`]'s `on_*` methods build: a closure for each event that was given one.
+        /// The handler that [`Server`]'s `on_*` methods build: one optional closure for each event.
         #[derive(Default)]
         pub struct Closures {
             $($event: Option<Box<dyn FnMut(&mut Context<'_>, $($type),*) + Send>>,)*
@@ -362,8 +365,8 @@ macro_rules! closures {
             })*
         }
 
-        /// The closures. Each replaces the one that was set before. They are `Send`, so that a server is: a handler that
-        /// is not `Send` implements [`Handler`].
+        /// The methods that set closures. A closure replaces an earlier closure of the same event. Closures are `Send`,
+        /// so that the server is `Send`. A handler that is not `Send` implements [`Handler`].
         impl Server<Closures> {
             $($(#[$doc])*
             pub fn $event(mut self, closure: impl FnMut(&mut Context<'_>, $($type),*) + Send + 'static) -> Self {
@@ -409,8 +412,8 @@ closures! {
     questions {
         /// Sets the closure that is called when a client asks for a WebSocket: see [`Handler::on_upgrade`].
         ///
-        /// It returns the result of [`Upgrade::accept`], a [`Response`] that refuses, a `Result` of the two, or an
-        /// [`Upgrade`].
+        /// The closure returns the result of [`Upgrade::accept`], a [`Response`] that refuses the upgrade, a `Result`
+        /// of these two types, or an [`Upgrade`].
         ///
         /// ```no_run
         /// # use fdpush::{Response, Server, Upgrade};
@@ -426,7 +429,7 @@ closures! {
         on_upgrade(fd: Fd, request: &Request<'_>) -> Upgrade = Upgrade::accept().into();
         /// Sets the closure that is called for every plain HTTP request: see [`Handler::on_request`].
         ///
-        /// It returns a [`Response`], or an `Option` of one.
+        /// The closure returns a [`Response`] or an `Option<Response>`.
         on_request(fd: Fd, request: &Request<'_>) -> Option<Response> = None;
     }
 }

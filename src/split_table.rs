@@ -1,8 +1,8 @@
 //! A hash table that grows in steps.
 //!
-//! A hash table that grows moves all its entries in one call. For the uids of a million connections that takes 250 ms,
-//! and the loop serves no client meanwhile. So a large table is split into several. The hash of an entry selects its
-//! table, and the tables grow at different times. A call that grows one moves about a 64th of the entries.
+//! A hash table that grows moves all its entries in one call. For the uids of a million connections, this takes 250 ms,
+//! and the loop serves no client meanwhile. So a large table is split into several tables. The hash of an entry selects
+//! its table, and the tables grow at different times. A call that grows one table moves about a 64th of all entries.
 
 use std::iter::{Chain, Flatten};
 use std::vec;
@@ -25,13 +25,13 @@ const TABLE_KEPT: usize = 64;
 
 /// Entries by their hash.
 ///
-/// The caller hashes and compares, as with [`HashTable`]: an entry of the registry is an id, whose key is stored
-/// elsewhere. `hash_of` returns the hash of an entry of the table.
+/// As with [`HashTable`], the caller hashes and compares entries: an entry of the registry is an id, and its key is
+/// stored elsewhere. `hash_of` returns the hash of an entry of the table.
 #[derive(Debug)]
 pub struct SplitTable<T> {
-    /// All entries before the split. It is empty after the split.
+    /// All entries before the split; empty after it.
     first: HashTable<T>,
-    /// The tables after the split. There are none before it.
+    /// The tables after the split; empty before it.
     rest: Box<[HashTable<T>]>,
 }
 
@@ -43,7 +43,7 @@ impl<T> SplitTable<T> {
 
     /// Returns the number of entries.
     ///
-    /// O(1): there are at most [`TABLES`] tables.
+    /// This takes O(1) time, because there are at most [`TABLES`] tables.
     pub fn len(&self) -> usize {
         self.first.len() + self.rest.iter().map(HashTable::len).sum::<usize>()
     }
@@ -61,7 +61,7 @@ impl<T> SplitTable<T> {
         table.find(hash, is_equal)
     }
 
-    /// Returns the entry for changes. Its hash must stay the same.
+    /// Returns a mutable reference to the entry with this hash. The hash of the entry must not change.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, is_equal: impl FnMut(&T) -> bool) -> Option<&mut T> {
         self.table_mut(hash).find_mut(hash, is_equal)
@@ -95,10 +95,10 @@ impl<T> SplitTable<T> {
         if self.rest.is_empty() { &mut self.first } else { &mut self.rest[table_of(hash)] }
     }
 
-    /// Moves all entries from the first table to the others.
+    /// Moves all entries from the first table to the other tables.
     #[cold]
     fn split(&mut self, hash_of: impl Fn(&T) -> u64) {
-        // With room for more entries, the tables do not grow soon after the split.
+        // The additional capacity keeps the tables from growing soon after the split.
         let table = |_| HashTable::with_capacity(SPLIT_LEN / TABLES * 3 / 2);
         self.rest = (0..TABLES).map(table).collect();
         for entry in std::mem::take(&mut self.first) {
@@ -166,13 +166,18 @@ mod tests {
         for id in 0..COUNT {
             moved.set(0);
             table.insert(hasher.hash_one(id), id, hash_of);
-            assert!(moved.get() <= bound(id), "{} of {id} entries moved", moved.get());
+            assert!(moved.get() <= bound(id), "{} of {id} entries moved, more than the bound", moved.get());
         }
         assert_eq!(table.len(), COUNT as usize);
         for id in 0..COUNT {
             moved.set(0);
             assert_eq!(table.remove(hasher.hash_one(id), |other| *other == id, hash_of), Some(id));
-            assert!(moved.get() <= bound(COUNT - id), "{} of {} entries moved", moved.get(), COUNT - id);
+            assert!(
+                moved.get() <= bound(COUNT - id),
+                "{} of {} entries moved, more than the bound",
+                moved.get(),
+                COUNT - id
+            );
         }
         assert!(table.is_empty());
         assert!(table.rest.is_empty());
@@ -187,7 +192,7 @@ mod tests {
             let hash_of = |id: &u32| hasher.hash_one(id);
             let (mut table, mut naive) = (SplitTable::new(), BTreeSet::new());
             for (operation, first) in operations {
-                // Runs of ids cross the split in both directions.
+                // Ranges of ids make the table both split and join.
                 for id in first..first + 1000 {
                     let is_id = |other: &u32| *other == id;
                     prop_assert_eq!(table.find(hash_of(&id), is_id).is_some(), naive.contains(&id));

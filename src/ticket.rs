@@ -13,12 +13,12 @@ use crate::remote::RemoteError;
 /// The right to answer one request later: an upgrade with an [`Upgrade`], a plain request with a [`Response`].
 ///
 /// [`Context::defer_upgrade`](crate::Context::defer_upgrade), [`Context::defer_response`](crate::Context::defer_response)
-/// and [`Context::ticket`](crate::Context::ticket) make it. It moves to any thread. An answer uses it up, and so does
-/// [`Context::begin_response`](crate::Context::begin_response). It never answers another request, also not the next one on
-/// the same connection.
+/// and [`Context::ticket`](crate::Context::ticket) create tickets. A ticket can be sent to any thread. An answer
+/// consumes the ticket, and so does [`Context::begin_response`](crate::Context::begin_response). A ticket never answers
+/// another request, not even the next request on the same connection.
 ///
-/// A ticket that is dropped without an answer answers with status 503. So the client of a thread that panics does not
-/// wait. If the inbox of the server is full then, the client gets the 503 after
+/// If a ticket is dropped without an answer, the client gets status 503. So a client does not wait for a thread that
+/// has panicked. If the inbox of the server is full at that time, the client gets status 503 after
 /// [`answer_time_max`](crate::Limits::answer_time_max).
 #[must_use = "without an answer the client gets a 503"]
 pub struct Ticket<A> {
@@ -31,14 +31,14 @@ pub struct Ticket<A> {
 
 /// The right to write one response in pieces.
 ///
-/// [`Context::begin_response`](crate::Context::begin_response) makes it, and
-/// [`Context::end_response`](crate::Context::end_response) uses it up. A connection answers one request at a time, and a
-/// response that has begun ends with `end_response` or with its connection. So a stream never writes into another
-/// response, also not into the next one on the same connection.
+/// [`Context::begin_response`](crate::Context::begin_response) creates the stream, and
+/// [`Context::end_response`](crate::Context::end_response) consumes it. A connection answers one request at a time, and
+/// a response that has begun ends with `end_response` or with its connection. So a stream never writes into another
+/// response, not even into the next response on the same connection.
 ///
-/// A stream that is dropped does not end its response. The connection is ended
-/// [`answer_time_max`](crate::Limits::answer_time_max) after the last piece, so that the client sees that the response is
-/// incomplete.
+/// A stream that is dropped does not end its response. The server closes the connection
+/// [`answer_time_max`](crate::Limits::answer_time_max) after the last piece, so that the client sees that the response
+/// is incomplete.
 #[derive(Debug)]
 #[must_use = "end the response with `Context::end_response`"]
 pub struct ResponseStream {
@@ -55,13 +55,13 @@ impl<A> Ticket<A> {
         self.deferral
     }
 
-    /// Uses the ticket up without the inbox.
+    /// Consumes the ticket without a command to the inbox.
     pub(crate) fn into_parts(mut self) -> (Fd, Deferral) {
         self.sender = None;
         (self.fd, self.deferral)
     }
 
-    /// Returns the fd of the connection that waits.
+    /// Returns the fd of the connection that waits for the answer.
     pub fn fd(&self) -> Fd {
         self.fd
     }
@@ -70,7 +70,7 @@ impl<A> Ticket<A> {
 impl Ticket<Upgrade> {
     /// Answers the upgrade, from any thread.
     ///
-    /// The answer is dropped if the client has gone or got a 503 meanwhile.
+    /// The answer is dropped if the client has disconnected or got a 503 meanwhile.
     ///
     /// # Errors
     /// [`RemoteError::Full`], [`RemoteError::Closed`].
@@ -82,7 +82,7 @@ impl Ticket<Upgrade> {
 impl Ticket<Response> {
     /// Answers the request, from any thread.
     ///
-    /// The answer is dropped if the client has gone or got a 503 meanwhile.
+    /// The answer is dropped if the client has disconnected or got a 503 meanwhile.
     ///
     /// # Errors
     /// [`RemoteError::Full`], [`RemoteError::Closed`].
@@ -105,7 +105,7 @@ impl<A> Drop for Ticket<A> {
         let (fd, deferral) = (self.fd, self.deferral);
         let Some(sender) = self.sender.take() else { return };
         let call = Box::new(move |ctx: &mut Context<'_>| ctx.core.refuse_unanswered(fd, deferral));
-        // If the inbox is full, `answer_time_max` applies.
+        // If the inbox is full, the client gets status 503 after `answer_time_max`.
         let _ = sender.send(Command::Call(call));
     }
 }

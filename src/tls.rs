@@ -1,7 +1,8 @@
 //! TLS (RFC 8446 and RFC 5246): certificates, settings, and the engine of a session.
 //!
-//! rustls does the work. No other module imports it, because the interface of its next version differs. The engine has
-//! neither a socket nor buffers of its own: `connection/tls.rs` joins it with a stream, and the loop lends the buffers.
+//! The implementation is rustls. Only this module imports rustls, because its next version has a different interface.
+//! The engine has neither a socket nor buffers of its own: `connection/tls.rs` connects the engine to a stream, and the
+//! loop lends the buffers.
 
 #[cfg(feature = "tls")]
 mod config;
@@ -25,7 +26,7 @@ pub use self::testing::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, test_co
 
 pub use self::info::{TlsCounts, TlsInfo, TlsVersion};
 
-/// The settings of a TLS listener. Without the feature `tls` there is none.
+/// The settings of a TLS listener. Without the feature `tls`, this type has no values.
 #[cfg(feature = "tls")]
 pub type ListenerTls = TlsConfig;
 #[cfg(not(feature = "tls"))]

@@ -1,12 +1,12 @@
 //! A token bucket: a bound on the rate of an event.
 //!
 //! The arithmetic uses whole numbers. The level is in thousandths of a token: a bucket of one token a second gains exactly
-//! one thousandth in a millisecond. The bucket reads no clock and stores no rate. Both are arguments, so the rate can
-//! change at any time, and a bucket takes 16 bytes.
+//! one thousandth in a millisecond. The bucket reads no clock and stores no rate. The time and the rate are arguments,
+//! so the rate can change at any time, and a bucket takes 16 bytes.
 
 use std::num::NonZeroU32;
 
-/// The maximum rate and burst. Their thousandths fit 32 bits.
+/// The maximum rate and burst. A thousand times this value fits into 32 bits.
 pub const RATE_MAX: u32 = 1_000_000;
 
 /// The cost of one event in thousandths of a token.
@@ -22,14 +22,14 @@ pub struct Rate {
     burst: u32,
 }
 
-/// A bucket of tokens. Each event takes one.
+/// A bucket of tokens. Each event takes one token.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct TokenBucket {
     /// The time of the last refill, in milliseconds.
     at: u64,
     /// The remaining thousandths of a token.
     level: u32,
-    /// A token was denied since the bucket was last full.
+    /// Whether a token was denied since the bucket was last full.
     was_denied: bool,
 }
 
@@ -38,9 +38,9 @@ pub struct TokenBucket {
 pub enum Take {
     /// A token was taken.
     Granted,
-    /// Denied, for the first time since the bucket was full.
+    /// No token was left, for the first time since the bucket was full.
     FirstDenied,
-    /// Denied again: the bucket was not full since the first denial.
+    /// No token was left, and the bucket was not full since the first denial.
     Denied,
 }
 
@@ -68,7 +68,7 @@ impl TokenBucket {
 
     /// Takes a token if there is one.
     ///
-    /// `now` is in milliseconds of a monotonic clock. If it is earlier than before, no time has passed.
+    /// `now` is in milliseconds of a monotonic clock. If `now` is earlier than in the last call, no tokens are added.
     pub fn take(&mut self, rate: Rate, now: u64) -> Take {
         self.refill(rate, now);
         if self.level >= COST {
@@ -97,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn rate(per_second: u32, burst: u32) -> Rate {
-        Rate::new(NonZeroU32::new(per_second).expect("a rate"), NonZeroU32::new(burst))
+        Rate::new(NonZeroU32::new(per_second).expect("the rate is not 0"), NonZeroU32::new(burst))
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(Rate::new(NonZeroU32::MAX, None).burst, RATE_MAX);
     }
 
-    /// Counts millisecond by millisecond and token by token.
+    /// A slow model that adds and removes tokens one by one.
     struct Naive {
         thousandths: u64,
         now: u64,

@@ -1,16 +1,17 @@
 //! The timer wheel: one deadline for each connection and each timer.
 //!
-//! It does not know connections or timers, and does not read a clock. The time is the last [`Tick`] that it was given.
+//! The wheel does not know connections or timers, and does not read a clock. Its time is the last [`Tick`] that
+//! [`Wheel::advance`] was given.
 //!
 //! Data structure: level `n` counts in units of 256ⁿ ticks. A block is 256 units. A level has two blocks of slots, one
-//! slot per unit: the present block and the next one. A deadline further away is stored on a higher level. When the
-//! time enters a new block of a level, the block after it comes into reach. That block is one slot of the level above,
-//! and its deadlines cascade from there into the slots of this level. Eight levels cover all values of `u64`.
+//! slot per unit: the present block and the next block. A deadline further away is stored on a higher level. When the
+//! time enters a block, the deadlines of the following block are in one slot of the next higher level. These deadlines
+//! cascade from this slot into the slots of the lower level. Eight levels cover all values of `u64`.
 //!
 //! Two blocks instead of one, and 256 units instead of the usual 64, keep the cascades of a million heartbeats short.
-//! Every deadline within 65 seconds is on level 0 or 1 when it is armed, so it cascades at most once, in portions of
-//! 256 ms. With one block per level, or with 64 units, the deadlines of several seconds would cascade at once and stall
-//! the loop.
+//! Every deadline within 65 seconds is on level 0 or 1 when it is armed, so it cascades at most once. A cascade moves
+//! the deadlines of 256 ms. With one block per level, or with 64 units per block, one cascade would move the deadlines
+//! of several seconds, and would stall the loop.
 //!
 //! The slot of a node follows from its deadline and the present time. The node needs no field for its slot, and
 //! [`Wheel::cancel`] is O(1).
@@ -44,15 +45,17 @@ const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level holds two blocks");
 ///
 /// 1. [`next`](Wheel::next) returns the latest time to call `advance`. The loop waits for events until then.
 /// 2. [`advance`](Wheel::advance) sets the present time, read once after the wait. All due deadlines expire.
-/// 3. [`pop_expired`](Wheel::pop_expired) returns their owners, one per call, until it returns `None`. The caller handles
-///    each before it takes the next. Meanwhile it may arm and cancel any owner. A cancelled owner is not popped. A
-///    deadline that is armed for the present expires at the next `advance`, so this loop ends.
+/// 3. [`pop_expired`](Wheel::pop_expired) returns their owners, one per call, until it returns `None`. The caller
+///    handles each owner before it pops the next. Before the next pop, the caller may arm and cancel any owner. A
+///    cancelled owner is not popped. A deadline that is armed for the present expires at the next `advance`, so this
+///    loop ends.
 /// 4. [`arm`](Wheel::arm), [`arm_no_later`](Wheel::arm_no_later) and [`cancel`](Wheel::cancel) are called at any time. A
 ///    popped owner has no deadline until it is armed again. An owner that ends must be cancelled before its index is
 ///    reused, or the next owner of the index gets its deadline.
 ///
 /// A deadline that moves with every message, such as a heartbeat, is not armed at each message. The caller keeps the
-/// time of the last message, lets the armed deadline expire, and arms the remaining time: see `arm_no_later`.
+/// time of the last message, lets the armed deadline expire, and then arms a deadline for the remaining time: see
+/// `arm_no_later`.
 ///
 /// ```text
 /// let mut wheel = Wheel::new(Tick(0));
@@ -66,7 +69,7 @@ const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level holds two blocks");
 /// wheel.next();                 // None
 /// ```
 ///
-/// The test `the_example_of_the_documentation` runs it.
+/// The test `the_example_of_the_documentation` runs this example.
 ///
 /// No deadline expires early. Every due deadline expires at the next `advance`. Arming, cancelling and popping are
 /// O(1).
@@ -78,10 +81,10 @@ pub struct Wheel {
     levels: Box<[Level; LEVELS]>,
     /// Deadlines that had passed when they were armed.
     ///
-    /// They expire at the next `advance`. Otherwise an owner that re-arms itself for the present each time it expires
-    /// would keep the caller in its pop loop.
+    /// They expire at the next `advance`. If they expired at once, an owner that always re-arms itself for the present
+    /// would keep the caller in its loop over `pop_expired`.
     overdue: List,
-    /// Expired deadlines that were not popped yet, in order of deadline.
+    /// Expired deadlines that were not popped, in the order of their time.
     expired: List,
     nodes: Nodes,
     /// The number of linked nodes.
@@ -105,8 +108,8 @@ impl Wheel {
 
     /// Sets the owner's deadline.
     ///
-    /// It replaces any earlier one, also one that has expired and was not popped. A tick in the past counts as the
-    /// present one. It expires at the next [`advance`](Wheel::advance).
+    /// The owner's earlier deadline is removed, also if it has expired and was not popped. A tick in the past counts as
+    /// the present tick: it expires at the next [`advance`](Wheel::advance).
     pub fn arm(&mut self, owner: Owner, at: Tick) {
         let link = Link::to(owner);
         self.nodes.grow_to(link);
@@ -124,10 +127,10 @@ impl Wheel {
         }
     }
 
-    /// Sets the owner's deadline unless an earlier or equal one is set.
+    /// Sets the owner's deadline unless an earlier or equal deadline is set.
     ///
-    /// A postponed deadline does not need a call: the caller lets the old one expire, finds nothing to do, and arms
-    /// again. This costs one operation a period, however often the owner is active.
+    /// To postpone a deadline, the caller lets the old deadline expire, and then arms the new deadline. So an owner
+    /// costs one operation per period, however often it is active.
     pub fn arm_no_later(&mut self, owner: Owner, at: Tick) {
         let at = at.max(self.now);
         if self.deadline(owner).is_none_or(|armed| armed > at) {
@@ -156,8 +159,9 @@ impl Wheel {
 
     /// Returns the time of the next call of [`advance`](Wheel::advance).
     ///
-    /// `None` if nothing is armed. The result is never later than the earliest deadline; if that has passed, it is the
-    /// present. It may be earlier, because a far deadline takes one step for each level.
+    /// `None` if nothing is armed. The result is never later than the earliest deadline. If the earliest deadline has
+    /// passed, the result is the present. The result may be earlier than any deadline, because a far deadline cascades
+    /// once for each level.
     pub fn next(&self) -> Option<Tick> {
         if self.overdue.is_empty() && self.expired.is_empty() {
             self.next_slot().map(|(tick, _, _)| tick)
@@ -202,7 +206,7 @@ impl Wheel {
 
     /// Returns the number of armed owners.
     ///
-    /// Expired ones that were not popped yet are included.
+    /// Owners whose deadline has expired and was not popped are included.
     #[cfg(any(test, feature = "unstable"))]
     pub fn len(&self) -> usize {
         self.len
@@ -216,7 +220,7 @@ impl Wheel {
 
     /// Panics if the data structure is inconsistent.
     ///
-    /// O(n): for tests and debug builds.
+    /// This check takes O(n) time, and is for tests and debug builds.
     pub fn check_invariants(&self) {
         let mut listed = 0;
         for (at, level) in self.levels.iter().enumerate() {
@@ -224,7 +228,11 @@ impl Wheel {
             for (slot, &list) in level.lists().iter().enumerate().filter(|(_, list)| !list.is_empty()) {
                 for deadline in self.checked_deadlines(list) {
                     assert!(deadline > self.now, "{deadline:?} on level {at} is in the future");
-                    assert_eq!(slot_for(self.now, deadline), (at, slot), "level and slot of {deadline:?}");
+                    assert_eq!(
+                        slot_for(self.now, deadline),
+                        (at, slot),
+                        "{deadline:?} is on its level and in its slot"
+                    );
                     listed += 1;
                 }
             }
@@ -236,7 +244,7 @@ impl Wheel {
         listed += expired.len();
 
         let linked = self.nodes.iter().filter(|node| node.is_linked()).count();
-        assert_eq!((listed, linked), (self.len, self.len), "nodes in lists, linked nodes: each is len");
+        assert_eq!((listed, linked), (self.len, self.len), "the lists contain `len` nodes, and `len` nodes are linked");
     }
 
     /// Returns the next slot to process, as (time, level, slot).
@@ -248,15 +256,15 @@ impl Wheel {
     fn next_slot_of(&self, level: usize, slots: &Level) -> Option<(Tick, usize, usize)> {
         let present = units(self.now, level);
         let unit = present + slots.distance_to_occupied(slot_of(present))?;
-        // A slot of level 0 is one tick and is due then. A slot of a higher level cascades when the time enters the
-        // unit before it.
+        // A slot of level 0 is one tick, and is due at this tick. A slot of a higher level cascades when the time
+        // enters the preceding unit.
         let when = if level == 0 { unit } else { (unit - 1) << (level as u32 * UNIT_BITS) };
         Some((Tick(when), level, slot_of(unit)))
     }
 
     /// Inserts an unlinked node into its slot.
     ///
-    /// Its deadline must be after the present.
+    /// The deadline of the node must be after the present.
     fn insert(&mut self, link: Link) {
         let (level, slot) = slot_for(self.now, self.nodes[link].deadline);
         self.nodes.push_back(self.levels[level].occupy(slot), link);
@@ -307,7 +315,7 @@ impl Wheel {
 
 /// Returns the level and slot of a deadline after `now`.
 ///
-/// The level is the lowest one on which the deadline is in the present block or the next one.
+/// The level is the lowest level on which the deadline is in the present block or the next block.
 fn slot_for(now: Tick, deadline: Tick) -> (usize, usize) {
     let mut level = 0;
     while units(deadline, level + 1) - units(now, level + 1) > 1 {
@@ -345,7 +353,7 @@ mod tests {
         std::iter::from_fn(|| wheel.pop_expired()).collect()
     }
 
-    /// Both sides of every digit boundary, and the range's ends.
+    /// Returns ticks around powers of two and block boundaries, and the largest ticks.
     fn boundaries() -> Vec<u64> {
         let powers = (0..u64::BITS).map(|bits| 1 << bits);
         let mut ticks: Vec<u64> = powers.flat_map(|power: u64| [power - 1, power, power + 1]).collect();

@@ -1,4 +1,4 @@
-//! Operations on two connections, checked by a naive client.
+//! Runs operations on two connections, and compares them with a naive model of a client.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_connection(data));

@@ -1,4 +1,4 @@
-//! The result for a client's frames does not depend on their split into reads.
+//! Checks that the result for a client's frames does not depend on how the input is split.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_frames(data));

@@ -1,6 +1,6 @@
-//! The result for a PROXY header does not depend on its split into reads.
+//! Checks that the result for a PROXY header does not depend on how the input is split.
 //!
-//! The bytes after the header do not change the result.
+//! The result must not depend on the bytes after the header, either.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_proxy(data));

@@ -37,7 +37,7 @@ impl Connection {
 
     /// Fills `slices` with output, and returns the number of slices filled.
     ///
-    /// It fills none while the socket is full.
+    /// While the socket is full, no slice is filled.
     pub fn poll_slices<'a>(&'a self, env: &'a Env, slices: &mut [IoSlice<'a>]) -> usize {
         self.output.poll_slices(&env.journal, slices)
     }

@@ -11,8 +11,8 @@ use crate::protocol::error::ProtocolError;
 pub struct Closed {
     /// The status code of the close frame.
     ///
-    /// It is the client's code if the client ended the connection, else the server's code. 1005: the close frame had no
-    /// code. 1006: there was no close frame.
+    /// If the client ended the connection, this is the client's code, else the server's code. 1005: the close frame had
+    /// no code. 1006: there was no close frame.
     pub code: CloseCode,
     /// The reason in the close frame, often empty.
     pub reason: Box<str>,
@@ -26,13 +26,13 @@ pub struct Closed {
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum CloseOutcome {
-    /// The close frame follows the queued messages. `on_close` follows.
+    /// The close frame is queued behind the queued messages, and `on_close` will be called.
     Closing,
     /// No open WebSocket has this fd. Nothing was done.
     Gone,
     /// The arguments are invalid. Nothing was done.
     ///
-    /// The reason exceeds 123 bytes, or the code is one that no endpoint may send (RFC 6455 section 7.4).
+    /// The reason exceeds 123 bytes, or no endpoint may send the code (RFC 6455 section 7.4).
     Invalid,
 }
 
@@ -42,12 +42,12 @@ pub enum CloseOutcome {
 pub enum AbortOutcome {
     /// The connection is dropped at the end of the turn.
     Aborted {
-        /// Whether the connection was an open WebSocket, so that `on_close` follows.
+        /// Whether the connection was an open WebSocket, so that `on_close` will be called.
         ///
-        /// Otherwise it was an HTTP connection, or `on_close` is called already for the close handshake.
+        /// If not, the connection spoke HTTP, or `on_close` was called when its close handshake began.
         was_open: bool,
     },
-    /// No connection has this fd, or it is dropped already.
+    /// No connection has this fd, or the connection is dropped already.
     ///
     /// Nothing was done.
     Gone,
@@ -70,9 +70,9 @@ impl CloseOutcome {
 /// The side that ended a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum By {
-    /// The client ended it, with a close frame or by disconnecting.
+    /// The client ended the connection, with a close frame or by disconnecting.
     Client,
-    /// The server ended it, by a handler or a limit.
+    /// The server ended the connection, because of a handler or a limit.
     Server,
 }
 
@@ -84,17 +84,17 @@ pub enum Cause {
     ClientClosed,
     /// The TCP connection ended without a close frame.
     ConnectionLost,
-    /// A handler or another thread closed it.
+    /// A handler or another thread closed the connection.
     ServerClosed,
     /// The client missed its heartbeats.
     HeartbeatMissed,
-    /// The client read too slowly: its queue was full, or all queues were over their bound.
+    /// The client read too slowly: a limit on queues was reached.
     SlowConsumer,
     /// The socket accepted no bytes for `write_time_max`.
     WriteTimedOut,
     /// A message was not complete within `message_time_max`.
     MessageTimedOut,
-    /// Unfinished messages exceeded `inbound_total_bytes_max`, or memory was used up.
+    /// Unfinished messages exceeded `inbound_total_bytes_max`, or no memory was free.
     ///
     /// This connection had one of the largest unfinished messages.
     InboundOverload,
@@ -145,12 +145,12 @@ impl Cause {
 }
 
 impl Closed {
-    /// Returns an end without a close frame: code 1006.
+    /// Creates the end of a connection without a close frame: code 1006.
     pub(crate) fn abnormal(by: By, cause: Cause) -> Closed {
         Closed { code: CloseCode::ABNORMAL, reason: "".into(), by, cause }
     }
 
-    /// Returns an end with a close frame that the server sends.
+    /// Creates the end of a connection to which the server sends a close frame.
     pub(crate) fn by_server(code: CloseCode, reason: &str, cause: Cause) -> Closed {
         Closed { code, reason: reason.into(), by: By::Server, cause }
     }

@@ -1,31 +1,32 @@
-//! Counts of permessage-deflate.
+//! Counters of permessage-deflate.
 
 use crate::protocol::frame::server_payload;
 use crate::protocol::inflation::InflatedCounts;
 
-/// Counts of permessage-deflate since the start.
+/// Counters of permessage-deflate since the start.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Compression {
     /// WebSockets that negotiated permessage-deflate.
     pub connections: u64,
-    /// Messages received deflated, a part of `messages_in`.
+    /// Deflated messages received. [`Traffic::messages_in`](crate::Traffic::messages_in) includes them.
     pub messages_in: u64,
     /// Payload bytes of received deflated messages, as received.
     pub bytes_in_deflated: u64,
-    /// The bytes that these were inflated to.
+    /// Payload bytes of received deflated messages, after inflation.
     pub bytes_in: u64,
-    /// Received messages that could not be inflated, or inflated to more than `message_bytes_max`.
+    /// Received messages that are invalid or inflate to more than `message_bytes_max`.
     pub failures: u64,
-    /// Times that a client had to wait because its messages inflated to too much.
+    /// Pauses of a client because of `inflated_bytes_per_second_max`.
     pub holds: u64,
-    /// Messages queued deflated, once a receiver; a part of `messages_out`.
+    /// Deflated messages queued, counted per receiver. [`Traffic::messages_out`](crate::Traffic::messages_out) includes
+    /// them.
     pub messages_out: u64,
-    /// Messages that were deflated, once for all receivers.
+    /// Messages that were deflated, counted once for all receivers.
     pub deflated: u64,
-    /// Payload bytes of these messages.
+    /// Payload bytes of the messages in `deflated`, before deflation.
     pub bytes_out: u64,
-    /// The bytes that these were deflated to.
+    /// Payload bytes of the messages in `deflated`, after deflation.
     pub bytes_out_deflated: u64,
 }
 

@@ -1,10 +1,10 @@
-//! Counts of all connections of a loop.
+//! The counters of all connections of a loop.
 
 use crate::connection::compression::Compression;
 use crate::connection::event::Traffic;
 use crate::histogram::Histogram;
 
-/// Counts since the start.
+/// Counters since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// Bytes and messages, in both directions.
@@ -15,7 +15,7 @@ pub struct Counts {
     pub pings: u64,
     /// Heartbeats that were not answered in time.
     pub missed: u64,
-    /// Messages that replaced an unsent older one in a full queue.
+    /// Messages that replaced an unsent message in a full queue.
     pub conflated: u64,
     /// Messages and responses that were dropped because a queue was full.
     pub dropped: u64,
@@ -23,10 +23,11 @@ pub struct Counts {
     pub dropped_by_close: u64,
     /// Messages longer than `queue_bytes_max`.
     pub too_large: u64,
-    /// Read and write system calls.
+    /// System calls that read from a socket.
     pub reads: u64,
+    /// System calls that write to a socket.
     pub writes: u64,
-    /// The number of outputs that were written in the turn that created them.
+    /// The number of times that all output of a connection was written in the turn of its push.
     ///
     /// The count is reset at the end of a turn.
     pub sent: u64,

@@ -54,7 +54,9 @@ impl Connection {
         self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env))
     }
 
-    /// Returns whether only the heartbeat has a deadline. This is common: no message is unfinished, and no output waits.
+    /// Returns whether only the heartbeat has a deadline.
+    ///
+    /// In this common case, no message is unfinished, and no output waits.
     #[inline]
     pub(super) fn has_only_heartbeat(&self) -> bool {
         matches!(self.stage, Stage::Open { unfinished: None, .. }) && !self.output.is_queued()
@@ -68,7 +70,7 @@ impl Connection {
         None
     }
 
-    /// Ends a WebSocket whose client is late with the rest of a record: see
+    /// Ends a WebSocket whose client is late with the remaining bytes of a record: see
     /// [`Transport::unfinished_since`](crate::connection::Transport::unfinished_since).
     pub fn handle_late_record(&mut self, env: &mut Env) -> Option<Event<'static>> {
         self.end_late_message(env)
@@ -102,7 +104,7 @@ impl Connection {
                 // The server does not read, so the client is not late.
                 _ if self.is_paused => Tick::NEVER,
                 None => unfinished.started().after(env.limits.message_time_max),
-                // The client is not late while its input is held. The input is read at that time.
+                // While input is held back, the client is not late. The held input is processed at `until`.
                 Some(until) if until > env.now => until,
                 Some(_) => Tick::NEVER,
             },

@@ -1,7 +1,7 @@
 //! Deflated messages of a connection (RFC 7692), in both directions.
 //!
-//! A connection keeps one bit and the [`InflationPace`]: no context is taken over. The loop has one deflater and one
-//! inflater for all connections.
+//! A connection stores two settings and an [`InflationPace`]. No compression context is kept between messages. The loop
+//! has one deflater and one inflater for all connections.
 
 use crate::connection::{Connection, Env, Event, Outbound, Sent, Stage};
 use crate::limits::Limits;
@@ -11,10 +11,10 @@ use crate::protocol::extension::WINDOW_BITS_MAX;
 use crate::protocol::inflation::{InflatedCounts, KEPT_BYTES_MAX};
 use crate::tick::Tick;
 
-/// The units of an [`InflationPace`] in a millisecond.
+/// The number of time units of an [`InflationPace`] in a millisecond.
 const UNITS_PER_MS: u64 = 16;
 
-/// The bytes that a message counts at least, so that many tiny messages are slowed, too.
+/// The minimum that is counted for a message, in bytes.
 const CHARGE_BYTES_MIN: u64 = 1 << 10;
 
 /// The inflated bytes that a received byte counts as, besides those that it becomes.
@@ -29,8 +29,9 @@ const CHARGE_FACTOR: u64 = 16;
 /// A few bytes can inflate to the longest message, and many can inflate to nothing. So the inflated bytes of each client,
 /// and [`CHARGE_FACTOR`] times the received ones, are limited to
 /// [`inflated_bytes_per_second_max`](Limits::inflated_bytes_per_second_max), in portions of
-/// [`read_budget_bytes`](Limits::read_budget_bytes). It is a leaky bucket that stores only the time at which it is empty,
-/// in 16ths of a millisecond, and wraps after 3 days. A value that is further ahead than a full bucket is an old one.
+/// [`read_budget_bytes`](Limits::read_budget_bytes). The type is a leaky bucket that stores only the time at which it
+/// becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that is later than a
+/// full bucket allows is in the past.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct InflationPace(u32);
 
@@ -49,27 +50,27 @@ impl InflationPace {
         self.0 = units(now).wrapping_add(ahead.min(full(limits)));
     }
 
-    /// Returns the units after `now` at which the bucket is empty.
+    /// Returns the time until the bucket is empty, in units.
     fn ahead(self, limits: &Limits, now: Tick) -> u32 {
         Some(self.0.wrapping_sub(units(now))).filter(|ahead| *ahead <= full(limits)).unwrap_or(0)
     }
 }
 
-/// Returns the largest content of the bucket, in units: what may be left, and one step.
+/// Returns the largest content of the bucket, in units: the remaining content plus the cost of one step.
 ///
-/// A step inflates at most one message. It takes the kept part of that message, and what one read returned.
+/// A step inflates at most one message, from the stored part of the message and the bytes of one read.
 fn full(limits: &Limits) -> u32 {
     let received = (KEPT_BYTES_MAX + limits.read_budget_bytes) as u64;
     let inflated = (limits.read_budget_bytes + limits.message_bytes_max) as u64;
     cost(inflated + CHARGE_BYTES_MIN + received * CHARGE_FACTOR, limits)
 }
 
-/// Returns the low bits of a time in units.
+/// Converts a time to units, and keeps the low 32 bits.
 fn units(time: Tick) -> u32 {
     time.0.wrapping_mul(UNITS_PER_MS) as u32
 }
 
-/// Returns the time that inflating `bytes` takes at the maximum rate, in units.
+/// Returns the time for `bytes` at the maximum rate, in units.
 fn cost(bytes: u64, limits: &Limits) -> u32 {
     let per_second = u128::from(limits.inflated_bytes_per_second_max.max(1) as u64);
     let units = (u128::from(bytes) * u128::from(1000 * UNITS_PER_MS)).div_ceil(per_second);
@@ -85,8 +86,8 @@ impl Connection {
 
     /// Returns whether the client can inflate a message.
     ///
-    /// Its window may be smaller than that of the deflater. A message refers to nothing before its start, so one that is
-    /// not longer than the window can be inflated. A longer one is sent as it is.
+    /// The client's window may be smaller than the deflater's window. A message refers to no earlier message, so a
+    /// message that fits into the client's window can be inflated. A longer message is sent without deflation.
     pub(super) fn accepts_deflated(&self, outbound: &Outbound<'_>) -> bool {
         match self.stage {
             Stage::Open { deflates: true, window_bits, .. } => {
@@ -140,7 +141,7 @@ impl Connection {
         }
     }
 
-    /// Returns the time until which input is held. `None`: none is held.
+    /// Returns the time until which input is held back. `None`: no input is held back.
     #[inline]
     pub fn held_until(&self) -> Option<Tick> {
         match &self.stage {
@@ -151,7 +152,7 @@ impl Connection {
 
     /// Replaces the unsent message that has the same key.
     ///
-    /// `false`: there is none.
+    /// `false`: no unsent message has the key, or the replacement failed.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         if !self.is_open() {
             return false;
@@ -165,7 +166,7 @@ impl Connection {
     /// Queues a message for a client that negotiated permessage-deflate.
     #[inline(never)]
     pub(super) fn send_deflated(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
-        // The bound holds for the message, whatever its encoding: the answer is the same for each client.
+        // The bound applies to the plain message, so that the result is the same for each client.
         if outbound.bytes() > env.limits.queue_bytes_max {
             return Sent::TooLarge;
         }
@@ -193,7 +194,7 @@ mod tests {
     fn messages_are_inflated_at_the_pace_of_the_limit() {
         let limits = Limits { inflated_bytes_per_second_max: 1 << 20, ..Limits::default() };
         let mut pace = InflationPace::default();
-        // The time wraps in the middle of the test.
+        // The stored time wraps in the middle of the test.
         let start = (1 << 28) - 2_000;
         let (mut now, mut charged) = (Tick(start), 0);
         for step in 0..20_000 {
@@ -206,7 +207,7 @@ mod tests {
                 }
             }
             let allowed = (now.0 - start) * (1 << 20) / 1000 + (64 << 10) + (1 << 20);
-            assert!(charged <= allowed + 20_000, "{charged} of {allowed}");
+            assert!(charged <= allowed + 20_000, "{charged} charged bytes exceed the limit of {allowed}");
         }
         let allowed = (now.0 - start) * (1 << 20) / 1000;
         assert!(charged > allowed / 100 * 98, "the limit is reached");

@@ -13,35 +13,35 @@ use crate::tick::Tick;
 
 /// The maximum number of empty queues that are kept.
 ///
-/// A busy turn uses about as many queues.
+/// A busy turn uses about this many queues.
 const SPARE_QUEUES_MAX: usize = 1024;
 
 /// The state that all connections of a loop share.
 ///
-/// It holds the limits, the time, the totals and reusable memory. Every call on a connection takes it.
+/// It holds the limits, the time, the totals and reusable memory. The calls on a connection take it as an argument.
 #[derive(Debug)]
 pub struct Env {
     /// The limits.
     pub limits: Limits,
     /// The default heartbeat of a connection.
     pub heartbeat: Heartbeat,
-    /// The origins that browsers may have.
+    /// The origins that browsers may connect from.
     pub origins: Origins,
     /// The time of this turn.
     pub now: Tick,
-    /// The time of this turn as the line `Date` of HTTP responses.
+    /// The `Date` line of HTTP responses, with the time of this turn.
     pub date: String,
     /// The bytes in all queues.
     ///
     /// Bytes in the journal are not in a queue.
     pub queued: Queued,
-    /// The length of the longest queue since the last reset of this value.
+    /// The largest length of a queue since the last reset, in bytes.
     ///
-    /// It is in bytes, and is updated when a frame is pushed to a queue.
+    /// It is updated when a frame is pushed to a queue.
     pub longest_queue: usize,
     /// The memory of unfinished messages, heads and bodies.
     pub inbound: MemoryTotal,
-    /// Counts of all connections.
+    /// The counters of all connections.
     pub counts: Counts,
     /// The frames of this turn.
     pub journal: Journal,
@@ -49,12 +49,12 @@ pub struct Env {
     pub deflater: Deflater,
     /// Reusable assemblers.
     pub assemblers: assembler::AssemblerPool,
-    #[expect(clippy::vec_box, reason = "a queue moves between connections by its box")]
+    #[expect(clippy::vec_box, reason = "a queue is moved as a box")]
     queues: Vec<Box<Queue>>,
 }
 
 impl Env {
-    /// Returns the state at tick 0.
+    /// Creates the state at tick 0.
     pub fn new(limits: Limits, heartbeat: Heartbeat, origins: Origins) -> Env {
         let inbound = MemoryTotal::default();
         Env {
@@ -88,7 +88,7 @@ impl Env {
 
     /// Ends the turn and clears the journal.
     ///
-    /// Before the call, all output of the turn is written or moved to queues.
+    /// Before this call, the caller writes the output of the turn or moves it to queues.
     pub fn end_turn(&mut self) {
         self.journal.clear();
     }
@@ -98,7 +98,7 @@ impl Env {
         self.queues.pop().unwrap_or_default()
     }
 
-    /// Empties a queue and keeps it for another connection.
+    /// Empties a queue, and keeps its memory for another connection.
     pub fn give_queue(&mut self, mut queue: Box<Queue>) {
         queue.clear(&mut self.queued);
         if self.queues.len() < SPARE_QUEUES_MAX && queue.is_small() {

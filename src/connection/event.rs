@@ -1,4 +1,4 @@
-//! Events of a connection, results of its commands, and its state.
+//! The events of a connection, the results of commands, and the state.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -33,25 +33,25 @@ impl std::ops::AddAssign for Traffic {
     }
 }
 
-/// An event in the input of a connection, or its end.
+/// An event in the input of a connection, or the end of the connection.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A request for plain HTTP.
     ///
-    /// It is answered with `respond`, or deferred with `defer`.
+    /// The caller answers with `respond`, or defers the answer with `defer`.
     Request {
-        /// The request. Its body is borrowed from the input if the input contains all of it.
+        /// The request. Its body is borrowed from the input if the input contains the whole body.
         request: Box<Request<'a>>,
-        /// Whether it looks like an upgrade from which a proxy removed headers.
+        /// Whether the request looks like an upgrade from which a proxy removed headers.
         wanted_upgrade: bool,
     },
-    /// The head of a request that announces a body. The application must call `receive_body`.
+    /// The head of a request that announces a body. The caller must call `receive_body`.
     Head(Box<Request<'static>>),
     /// A part of a streamed body, with the handler's state.
     ///
-    /// The state is returned with `return_state`, unless this is the last piece.
+    /// The caller returns the state with `return_state`, unless this piece is the last.
     Piece {
-        /// At least one byte, unless it is the last piece.
+        /// The bytes of the piece: at least one, except in the last piece.
         bytes: Cow<'a, [u8]>,
         /// Whether the body is complete.
         is_last: bool,
@@ -60,7 +60,7 @@ pub enum Event<'a> {
     },
     /// A request for a WebSocket.
     ///
-    /// It is answered with `accept` or `respond`, or deferred with `defer`.
+    /// The caller answers with `accept` or `respond`, or defers the answer with `defer`.
     Upgrade(Box<Request<'static>>),
     /// A text message.
     Text(Cow<'a, str>),
@@ -74,7 +74,7 @@ pub enum Event<'a> {
     Closed(Closed),
     /// The connection refused a request, and queued the response.
     ///
-    /// The connection was not a WebSocket and will not become a WebSocket.
+    /// The connection is not a WebSocket and never becomes one.
     Refused(Refusal),
 }
 
@@ -87,7 +87,7 @@ impl<'a> From<Message<'a>> for Event<'a> {
     }
 }
 
-/// The reason why a request was refused without its handler.
+/// The reason why a connection refused a request by itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// The request is invalid, exceeds a limit, or took too long.
@@ -98,7 +98,7 @@ pub enum Refusal {
     Unanswered,
     /// The server is shutting down.
     Drained,
-    /// It is a TLS hello, and the listener does not speak TLS.
+    /// The client sent a TLS hello to a listener without TLS.
     TlsHello,
 }
 
@@ -129,15 +129,15 @@ impl fmt::Display for Refusal {
 /// The result of `Connection::send`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Sent {
-    /// It is in the queue.
+    /// The message is in the queue.
     Queued,
     /// The queue is full.
     ///
-    /// The table writes to the transport and tries again before it treats the reader as slow.
+    /// The table first writes to the transport and tries again. Then the policy for slow readers applies.
     Full,
     /// The connection is not an open WebSocket.
     NotOpen,
-    /// It is longer than `queue_bytes_max`.
+    /// The message is longer than `queue_bytes_max`.
     TooLarge,
 }
 
@@ -150,7 +150,7 @@ pub enum SocketAction {
     Shut,
     /// Close the socket.
     Drop,
-    /// Close the socket so that the client sees that its response is incomplete.
+    /// Reset the socket, so that the client sees that its response is incomplete.
     Reset,
 }
 
@@ -158,12 +158,12 @@ pub enum SocketAction {
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum State {
-    /// It speaks HTTP, or its upgrade is not answered yet.
+    /// The connection speaks HTTP, or its upgrade is not answered yet.
     Http,
-    /// It is an open WebSocket.
+    /// The connection is an open WebSocket.
     ///
-    /// Only in this state messages can be pushed to it.
+    /// Messages can be pushed only in this state.
     Open,
-    /// It is ending: it was an open WebSocket or an HTTP connection.
+    /// The connection is ending. It was an open WebSocket or an HTTP connection.
     Closing,
 }

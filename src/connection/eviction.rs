@@ -1,8 +1,8 @@
 //! Selects the connections that free memory when all queues exceed their bound.
 //!
-//! The largest holder frees memory, then again the largest, until a part of the bound is free. So a search is rare:
-//! many bytes are queued before the next search. Each holder keeps a minimum. The minimums of all holders take at most
-//! half of the bound.
+//! A holder is a connection with a queue. Repeatedly, the holder with the largest queue frees memory, until a part of
+//! the bound is free. So searches are rare, because many bytes can be queued before the next search. A minimum of
+//! memory is never taken from a holder. The minimums of all holders are together at most half of the bound.
 
 use crate::fd::Slot;
 use std::collections::BinaryHeap;
@@ -14,42 +14,44 @@ use crate::protocol::close::CloseCode;
 /// An eviction frees the bound divided by this number.
 const FREED_PART: usize = 16;
 
-/// The maximum ratio of an undroppable holder to the largest droppable one.
+/// The maximum ratio between the memory of an undroppable holder and of any other holder.
 ///
-/// A partly written message cannot be dropped. If the ratio is larger, the connection of the undroppable holder is
-/// closed.
+/// An undroppable holder has only a partly written message, which cannot be dropped. If the ratio is reached, the
+/// connection of this holder is closed.
 const UNDROPPABLE_FACTOR: usize = 2;
 
-/// Charges that are read for each eviction, on average.
+/// The average number of queues whose memory is read for each eviction.
 const CHARGES_PER_EVICTION: usize = 64;
 
 /// Selects the holders that free memory while all queues exceed their bound.
 ///
-/// The [`Table`](crate::connection::Table) creates one when [`Env::is_over_total`] is true, and drops it afterwards:
+/// The [`Table`](crate::connection::Table) creates an evictor when [`Env::is_over_total`] is true, and drops it
+/// afterwards:
 ///
 /// 1. [`Evictor::new`] takes all connections that have a queue.
-/// 2. [`poll`](Evictor::poll) returns the next eviction. `None`: enough is free, or nothing more can be freed.
-/// 3. The caller carries it out before the next poll. After [`Eviction::Drop`] it reports the result with
-///    [`handle_dropped`](Evictor::handle_dropped). If it wrote to the socket instead, it reports that with
+/// 2. [`poll`](Evictor::poll) returns the next eviction. `None`: enough memory is free, or no more memory can be freed.
+/// 3. The caller carries out the eviction before the next poll. After an [`Eviction::Drop`], it reports the result with
+///    [`handle_dropped`](Evictor::handle_dropped). If the caller wrote to the socket instead, it calls
 ///    [`handle_written`](Evictor::handle_written).
 ///
-/// The evictor never touches a connection. It works on a snapshot of the charges: if one queue drops a shared frame,
-/// the charge of the other queues grows. With `n` holders, each poll works on a snapshot that is at most `n / 64` polls
-/// old. With fewer than 64 holders, each poll makes a snapshot and returns the largest holder that can free memory.
-/// With 64 or more holders, no other holder has more unshared bytes than the charge of the returned holder.
+/// The evictor does not access connections. It works on a snapshot of the memory of all queues. The snapshot can become
+/// outdated: if one queue drops a shared frame, the counted memory of the other queues grows. With `n` holders, the
+/// snapshot is at most `n / 64` polls old. With fewer than 64 holders, each poll makes a snapshot and returns the
+/// largest holder that can free memory. With 64 or more holders, another holder may have more counted memory, but only
+/// because of shared frames.
 #[derive(Debug)]
 pub struct Evictor {
     /// Holders that may have messages to drop.
     holders: BinaryHeap<Holder>,
-    /// Holders without a message that can be dropped: at most a partly written one is left.
+    /// Holders without a message that can be dropped.
     undroppable: BinaryHeap<Holder>,
-    /// Slots whose charge was at most the minimum, and closed slots.
+    /// Slots with at most `bytes_min` of counted memory, and slots of closed connections.
     exempt: Vec<Slot>,
-    /// Whether undroppable holders are closed, because dropping was not enough.
+    /// Whether undroppable holders are closed, because dropping messages did not free enough memory.
     closes_undroppable: bool,
-    /// Polls until the charges are read again.
+    /// The number of polls until the next snapshot of the queues' memory.
     polls_left: usize,
-    /// The number of polls between two readings of the charges.
+    /// The number of polls between two snapshots of the queues' memory.
     polls_per_read: usize,
     bytes_min: usize,
 }
@@ -57,28 +59,28 @@ pub struct Evictor {
 /// A connection with a queue.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Holder {
-    /// Its charge: the memory that counts against the bound of all queues.
+    /// The memory of the connection that counts against the bound of all queues.
     pub charge: usize,
-    /// Its slot.
+    /// The slot of the connection.
     pub slot: Slot,
 }
 
-/// The next step to free memory.
+/// An action of the caller to free memory.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Eviction {
     /// Close the connection.
     Close(Holder),
-    /// Drop its newest messages, until its charge is at most `charge_max`.
+    /// Drop the newest messages of the connection, until its counted memory is at most `charge_max`.
     Drop {
         /// The largest holder.
         holder: Holder,
-        /// The maximum charge after the drop.
+        /// The maximum of counted memory after the drop.
         charge_max: usize,
     },
 }
 
 impl Evictor {
-    /// Returns an evictor for these holders.
+    /// Creates an evictor for these holders.
     pub fn new(holders: Vec<Holder>, limits: &Limits) -> Evictor {
         let bytes_min = limits.queue_share_min(holders.len());
         let polls_per_read = holders.len() / CHARGES_PER_EVICTION;
@@ -99,16 +101,16 @@ impl Evictor {
         env.queued.frames <= max - max / FREED_PART
     }
 
-    /// Returns the bytes that every holder keeps.
+    /// Returns the minimum of bytes that every holder keeps.
     pub fn bytes_min(&self) -> usize {
         self.bytes_min
     }
 
     /// Returns the next eviction.
     ///
-    /// `None`: enough is free, or no holder is left.
+    /// `None`: enough memory is free, or no more memory can be freed.
     ///
-    /// `charge` returns the charge of a slot at this time.
+    /// `charge` returns the counted memory of a slot.
     pub fn poll(&mut self, env: &Env, charge: impl Fn(Slot) -> usize) -> Option<Eviction> {
         match self.polls_left.checked_sub(1) {
             Some(polls_left) => self.polls_left = polls_left,
@@ -120,7 +122,8 @@ impl Evictor {
         let other = largest.map_or(0, |holder| holder.charge);
         if self.undroppable.peek().is_some_and(|undroppable| undroppable.charge / UNDROPPABLE_FACTOR >= other) {
             if !self.closes_undroppable && env.queued.frames <= max {
-                // If the queues are within the bound, small holders are not evicted instead of a much larger one.
+                // The queues are within the bound, and the largest holder is undroppable. Much smaller holders are not
+                // evicted in its place.
                 return None;
             }
             self.closes_undroppable = true;
@@ -132,14 +135,15 @@ impl Evictor {
         Some(match env.limits.slow_reader {
             SlowReader::Close => self.close(holder),
             SlowReader::DropNewest | SlowReader::Conflate => {
-                // The next holder may be nearly as large.
+                // At most half of the holder's memory is dropped at once, because the next holder may be nearly as
+                // large.
                 let charge_max = (holder.charge / 2).max(holder.charge.saturating_sub(excess)).max(self.bytes_min);
                 Eviction::Drop { holder, charge_max }
             }
         })
     }
 
-    /// Reports how many messages a holder dropped, and its new charge.
+    /// Reports how many messages a connection dropped, and the memory that still counts.
     pub fn handle_dropped(&mut self, holder: Holder, dropped: usize, charge: usize) {
         let holder = Holder { charge, ..holder };
         if charge <= self.bytes_min {
@@ -149,9 +153,9 @@ impl Evictor {
         if dropped > 0 { &mut self.holders } else { &mut self.undroppable }.push(holder);
     }
 
-    /// Closes a holder. The evictor reads its charge again later.
+    /// Returns the eviction that closes a holder. The next snapshot includes the holder.
     ///
-    /// It may keep a partly written frame, and its share of the frame can grow.
+    /// The holder may keep a partly written frame, and its share of this frame can grow.
     fn close(&mut self, holder: Holder) -> Eviction {
         self.exempt.push(holder.slot);
         Eviction::Close(holder)
@@ -165,7 +169,7 @@ impl Evictor {
         self.undroppable = self.undroppable.drain().map(read).collect();
     }
 
-    /// Reports that the holder's socket accepted output, and its charge after that.
+    /// Reports that the holder's socket accepted output, and the memory that still counts.
     pub fn handle_written(&mut self, holder: Holder, charge: usize) {
         self.holders.push(Holder { charge, ..holder });
     }
@@ -177,15 +181,15 @@ impl Connection {
         self.output.charge()
     }
 
-    /// Returns whether it has a queue.
+    /// Returns whether the connection has a queue.
     #[inline]
     pub fn has_queue(&self) -> bool {
         self.output.is_queued()
     }
 
-    /// Drops its newest messages until its charge is at most `charge_max`.
+    /// Drops the newest messages until the counted memory is at most `charge_max`.
     ///
-    /// A partly written message is not dropped. Returns the number of messages dropped.
+    /// A partly written message is not dropped. Returns the number of dropped messages.
     pub fn drop_newest(&mut self, charge_max: usize, env: &mut Env) -> usize {
         if !self.is_open() {
             return 0;
@@ -214,9 +218,9 @@ impl Connection {
 
     /// Ends a connection that reads too slowly.
     ///
-    /// All output except a partly written frame is dropped, so that the close frame is next. If the charge is then
-    /// still over `kept_max`, or all queues exceed their bound, the rest is dropped, too, and no close frame is sent. A
-    /// connection that was already ending is aborted.
+    /// All output except a partly written frame is dropped, so that the close frame is next. If the counted memory
+    /// still exceeds `kept_max`, or all queues exceed their bound, the partly written frame is dropped, too, and no
+    /// close frame is sent. A connection that is already ending is aborted.
     pub fn close_slow(&mut self, kept_max: usize, env: &mut Env) -> Option<Event<'static>> {
         if !self.is_open() {
             return self.abort(env);
@@ -226,7 +230,8 @@ impl Connection {
             None => self.output.clear(env),
         }
         if env.is_over_total(0) || self.charge() > kept_max {
-            // The rest of the partly written frame must precede a close frame, and there is no memory for it.
+            // A close frame cannot be sent before the end of the partly written frame, and there is no memory for this
+            // frame.
             self.release(env);
             return Some(self.end_abnormally(By::Server, Cause::SlowConsumer));
         }
@@ -235,8 +240,8 @@ impl Connection {
 
     /// Ends a connection with one of the largest unfinished inputs.
     ///
-    /// It is called when unfinished messages, heads and bodies together exceed their bound. Their memory is freed at
-    /// once.
+    /// The caller calls this method when unfinished messages, heads and bodies together exceed their bound. The memory
+    /// of the input is freed at once.
     pub fn close_overload(&mut self, env: &mut Env) -> Option<Event<'static>> {
         match self.stage {
             Stage::Open { .. } => Some(self.fail_overload("too many unfinished messages", env)),
@@ -248,7 +253,7 @@ impl Connection {
         }
     }
 
-    /// Ends an open connection because memory is used up.
+    /// Ends an open WebSocket because memory is used up.
     ///
     /// No more input is read.
     pub(super) fn fail_overload(&mut self, reason: &str, env: &mut Env) -> Event<'static> {

@@ -18,14 +18,14 @@ use crate::protocol::upgrade::Accept;
 use crate::tls::TlsInfo;
 
 impl Connection {
-    /// Accepts the upgrade of `request`, and returns early data of the client.
+    /// Accepts the upgrade of `request`, and returns the client's early data.
     ///
-    /// The data is passed to [`handle_bytes`](Connection::handle_bytes) like any input. `None`: the upgrade is no
-    /// longer pending.
+    /// The caller passes the data to [`handle_bytes`](Connection::handle_bytes), like any input. `None`: the upgrade is
+    /// no longer pending.
     ///
     /// # Errors
     ///
-    /// The error in the handler's response. The client gets a 500.
+    /// The handler's answer is invalid. The client gets a 500.
     pub fn accept(
         &mut self,
         fd: Fd,
@@ -92,14 +92,14 @@ impl Connection {
         }
     }
 
-    /// Sets the TLS session of the connection, for its requests.
+    /// Sets the TLS version and cipher suite that later requests report.
     pub fn set_tls(&mut self, tls: TlsInfo) {
         if let Stage::Http(http) = &mut self.stage {
             http.set_tls(tls);
         }
     }
 
-    /// Receives an announced body in the mode that the handler chose.
+    /// Begins to receive an announced body in the mode that the handler chose.
     pub fn receive_body(
         &mut self,
         request: Box<Request<'static>>,
@@ -130,14 +130,14 @@ impl Connection {
         }
     }
 
-    /// Returns the state of [`Event::Piece`] to the connection, until the next piece.
+    /// Stores the state of [`Event::Piece`] in the connection until the next piece.
     pub fn return_state(&mut self, state: Box<dyn Any>) {
         if let Stage::Http(http) = &mut self.stage {
             http.return_state(state);
         }
     }
 
-    /// Gives a ticket to the request that a handler is processing, in place of an earlier ticket.
+    /// Sets the ticket of the request that a handler is processing.
     pub fn set_ticket(&mut self, ticket: Deferral) {
         if let Stage::Http(http) = &mut self.stage
             && let Some(answer) = http.pending_mut()
@@ -183,7 +183,7 @@ impl Connection {
         true
     }
 
-    /// Sends a piece of the body.
+    /// Queues a piece of the body of a response.
     ///
     /// `NotOpen`: no response was started. `Full`: the queue is at its bound.
     pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> Sent {
@@ -209,9 +209,9 @@ impl Connection {
         Sent::Queued
     }
 
-    /// Ends the response. `false`: none was started.
+    /// Ends the response. `false`: no response was started.
     ///
-    /// The connection ends too, if the body of the request is not complete.
+    /// If the body of the request is not complete, the connection ends, too.
     pub fn end_response(&mut self, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
         if http.pending_mut().is_none_or(|answer| answer.reply == ResponseMode::None) {
@@ -247,7 +247,7 @@ impl Connection {
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         if let Some(answer) = http.handled_request_mut() {
-            // Its handler is running and may have started the shutdown. The response is sent as the last one of the
+            // The handler of the request is running, and may have started the shutdown. Its response is the last of the
             // connection.
             answer.keep_alive = false;
             return None;
@@ -283,7 +283,7 @@ impl Connection {
         }
     }
 
-    /// Takes the deferred request, to answer it.
+    /// Removes and returns the deferred request, so that the caller can answer it.
     pub fn take_deferred(&mut self) -> Option<Deferred> {
         let Stage::Http(http) = &mut self.stage else { return None };
         let deferred = http.pending_mut()?.deferred.take();
@@ -350,7 +350,7 @@ impl Connection {
     pub(super) fn handle_http_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         match http.awaits() {
-            // The client is still reading a response, and sends the next request after it.
+            // The client is still reading a response, and sends its next request afterwards.
             Awaited::Request if !self.output.is_empty() => self.deadline = http.deadline(env),
             Awaited::Request => self.finish(),
             // The handler paused the body, so the client is not late.
@@ -365,7 +365,7 @@ impl Connection {
         None
     }
 
-    /// Ends the connection because unfinished heads and bodies exceed their bound.
+    /// Refuses the request because unfinished heads and bodies exceed their bound.
     pub(super) fn refuse_overload(&mut self, env: &mut Env) -> Event<'static> {
         let Stage::Http(http) = &mut self.stage else { return Event::Refused(Refusal::Http(HttpError::Overload)) };
         if http.pending_mut().is_some_and(|answer| answer.reply == ResponseMode::None) {
@@ -394,7 +394,7 @@ impl Connection {
         Event::Refused(if is_tls { Refusal::TlsHello } else { Refusal::Http(error) })
     }
 
-    /// Like `linger`, with a deadline.
+    /// Flushes the output like `linger`, but with a deadline.
     ///
     /// The time that a client has to read a large response is `write_time_max`.
     fn linger_after_http(&mut self, env: &Env) {

@@ -1,8 +1,8 @@
 //! The fuzz target `connection`: operations on a table of two connections.
 //!
-//! Events and output are compared with a model of the client ([`reader`]). The target drives the table as the loop
-//! does: it reads only if [`Connection::wants_read`], flushes before a turn ends, and removes connections that are
-//! over. Everything else may happen in any order.
+//! Events and output are compared with a model of the client ([`reader`]). The target calls the table as the loop does:
+//! it reads only if [`Connection::wants_read`], flushes before a turn ends, and removes ended connections. All other
+//! operations may happen in any order.
 
 mod draw;
 mod http;
@@ -38,7 +38,7 @@ struct Rig {
     table: Table<Socket>,
     log: Log,
     sides: [Side; 2],
-    /// The output that is being pushed, and the first expected result.
+    /// The frame that is being pushed, and the expected result of the first try.
     pushing: Option<(Due, Option<Sent>)>,
     /// The number of messages so far, so that consecutive messages differ.
     messages: usize,
@@ -53,7 +53,7 @@ struct Side {
     reader: Reader,
     /// Selects the reaction of the handler to events.
     manner: u8,
-    /// Whether the last request is a HEAD, and its minor HTTP version.
+    /// Whether the last request was a HEAD request, and its minor HTTP version.
     asked: (bool, u8),
     messages_in: u64,
     messages_out: u64,
@@ -63,7 +63,7 @@ struct Side {
 enum Phase {
     Http,
     Open,
-    /// It was open, and its end was reported.
+    /// The WebSocket has ended, and its end was reported.
     Ended,
 }
 
@@ -102,7 +102,7 @@ impl Rig {
         Rig { table, log, sides, pushing: None, messages: 0 }
     }
 
-    /// Performs one operation. Its highest bit selects the connection.
+    /// Performs one operation. The highest bit of `operation` selects the connection.
     fn step(&mut self, operation: u8, bytes: &mut impl Iterator<Item = u8>) {
         let at = usize::from(operation >> 7);
         let argument = next(bytes);
@@ -134,7 +134,7 @@ impl Rig {
             12 => {
                 let room = if argument == u8::MAX { usize::MAX } else { size(argument) };
                 let slot = side.fd.slot();
-                self.table.transport_mut(slot).expect("a socket").room = room;
+                self.table.transport_mut(slot).expect("the connection has a socket").room = room;
                 self.table.handle_writable(slot);
             }
             13 => self.write(at),
@@ -175,15 +175,15 @@ impl Rig {
                 Err(end) => Some(*end),
             };
             let Some(event) = event else {
-                // Input after the end of a connection may be left.
+                // A connection that has ended may leave input unread.
                 let is_over = self.connection(at).state() == State::Closing;
-                assert!(is_over || input.is_empty(), "an open connection consumes all input");
+                assert!(is_over || input.is_empty(), "a connection consumes all input unless it has ended");
                 self.table.end_input(slot);
                 return self.replay();
             };
             self.handle_event(at, event);
         }
-        panic!("a connection returned more events than it got bytes");
+        panic!("a connection returned too many events for its input");
     }
 
     fn end_stream(&mut self, at: usize, argument: u8) {
@@ -223,14 +223,14 @@ impl Rig {
         match event {
             Event::Head(request) => self.receive_body(at, request, manner),
             Event::Piece { bytes, is_last, state } => {
-                assert!(is_last || !bytes.is_empty(), "an empty piece");
+                assert!(is_last || !bytes.is_empty(), "only the last piece may be empty");
                 self.stream(at, manner / 16);
                 if !is_last {
                     self.change(at, |connection, _| connection.return_state(state));
                     self.replay();
                 }
             }
-            // The response was started, and a later operation ends it.
+            // The response has begun, and a later operation ends it.
             Event::Request { .. } if side.reader.is_streaming_last() && manner & 4 == 0 => {}
             Event::Request { .. } if manner % 8 == 7 => self.defer(at, Deferred::Plain),
             Event::Request { .. } => self.respond(at, manner),
@@ -257,7 +257,7 @@ impl Rig {
 
     fn handle_closed(&mut self, at: usize, closed: &Closed) {
         let side = &mut self.sides[at];
-        assert_eq!(side.phase, Phase::Open, "only an open connection ends: {closed}");
+        assert_eq!(side.phase, Phase::Open, "only an open WebSocket is closed: {closed}");
         side.phase = Phase::Ended;
         side.reader.expect_close(closed);
     }
@@ -382,20 +382,20 @@ impl Rig {
 
     /// Applies a transition.
     ///
-    /// The log has the changes that the table makes after the transition.
+    /// The log records changes that the table makes after the transition.
     fn change<R>(&mut self, at: usize, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> R {
         let slot = self.slot(at);
         self.table.step(slot, transition).expect("each side has a connection")
     }
 
-    /// Reports the changes that the table made by itself to the readers.
+    /// Passes the logged changes to the models of the clients.
     fn replay(&mut self) {
         let log = std::mem::take(&mut *self.log.borrow_mut());
         for (at, change) in log {
             self.handle_change(at, change);
         }
         self.pushing = None;
-        // The log also has the ends of these connections.
+        // The log has the ends of connections already, so the table's list of ends is dropped.
         while self.table.poll_ended().is_some() {}
     }
 
@@ -404,8 +404,11 @@ impl Rig {
         match change {
             Change::Wrote(bytes) => side.reader.read(&bytes),
             Change::Sent(sent) => {
-                let (due, expected) = self.pushing.as_mut().expect("a push");
-                assert!(expected.take().is_none_or(|expected| expected == sent), "result of a push, with {due:?}");
+                let (due, expected) = self.pushing.as_mut().expect("a push is pending");
+                assert!(
+                    expected.take().is_none_or(|expected| expected == sent),
+                    "the push of {due:?} has the expected result"
+                );
                 if sent == Sent::Queued {
                     side.reader.due.push_back(due.clone());
                     side.messages_out += 1;
@@ -413,11 +416,11 @@ impl Rig {
             }
             Change::Pinged(sent) => {
                 assert_eq!(sent == Sent::NotOpen, side.phase != Phase::Open, "a ping");
-                let (due, _) = self.pushing.as_ref().expect("a ping");
+                let (due, _) = self.pushing.as_ref().expect("a ping is pending");
                 side.reader.due.extend((sent == Sent::Queued).then(|| due.clone()));
             }
             Change::Conflated(is_done) => {
-                let (due, _) = self.pushing.as_ref().expect("a push");
+                let (due, _) = self.pushing.as_ref().expect("a push is pending");
                 if is_done {
                     side.reader.conflate(due);
                 }
@@ -463,7 +466,7 @@ impl Rig {
             charges <= queued.frames && charges + 64 > queued.frames,
             "the charges of all connections are the queued bytes"
         );
-        // A connection that was closed has a queue for its close frame.
+        // A closed connection may have an additional queue for its close frame.
         assert!(
             queued.frames <= max + 2 * (QUEUE_BYTES + CONTROL_BYTES_MAX),
             "queued bytes stay within the total bound of {max}: {queued:?}"
@@ -483,7 +486,7 @@ impl Rig {
     }
 }
 
-/// Adds a connection for a side.
+/// Adds the connection of side `at` to the table.
 fn insert(table: &mut Table<Socket>, at: usize, log: &Log) -> Fd {
     let connection = Connection::new(Peer::Unix, table.env());
     table.insert(Socket::new(at, log), connection).expect("a free slot")
@@ -520,7 +523,7 @@ mod tests {
 
         /// Runs lists of operations on connections that are open from the start.
         ///
-        /// A random list of operations rarely opens a connection.
+        /// Random operations rarely open a connection.
         #[test]
         fn any_list_of_operations_on_open_connections(
             setting in any::<[u8; 2]>(),
@@ -536,7 +539,7 @@ mod tests {
         }
     }
 
-    /// If the largest holder is partly written and within the bound, no other holder is evicted.
+    /// A smaller queue is not evicted in place of a large partly written message.
     #[test]
     fn a_partly_written_largest_holder_does_not_evict_a_smaller_one() {
         let both = [3, 0, 4, 250, 143, 0, 144, 250];

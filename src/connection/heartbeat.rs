@@ -9,9 +9,9 @@ use crate::tick::Tick;
 /// The state of a connection's heartbeat.
 #[derive(Clone, Debug, Default)]
 pub struct HeartbeatState {
-    /// Consecutive pings without an answer.
+    /// The number of consecutive pings without an answer.
     missed: u16,
-    /// Whether a ping was sent and nothing was received since.
+    /// Whether a ping was sent, and no byte was received since.
     is_unanswered: bool,
     /// Whether the socket accepted output since the last check.
     has_written: bool,
@@ -31,8 +31,8 @@ pub enum HeartbeatAction {
 impl HeartbeatState {
     /// Returns the time of the first check.
     ///
-    /// Pings are spread over the second half of the period by fd, so that clients that connected at the same time are
-    /// not pinged at the same time.
+    /// The time depends on the fd, and is in the second half of the period. So clients that connected at the same time
+    /// are not pinged at the same time.
     pub fn first_check(heartbeat: &Heartbeat, fd: Fd, now: Tick) -> Tick {
         match *heartbeat {
             Heartbeat::Off => Tick::NEVER,
@@ -61,10 +61,10 @@ impl HeartbeatState {
         self.missed > 0
     }
 
-    /// Performs a check whose time has come.
+    /// Performs a check that is due.
     ///
     /// `last_seen` is the time of the client's last byte. `is_backlogged`: output waits for the socket, and may delay
-    /// the ping. A slow client counts as alive while the socket accepts that output.
+    /// the ping. A client counts as alive while the socket accepts this output.
     pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, is_backlogged: bool, now: Tick) -> HeartbeatAction {
         match *heartbeat {
             Heartbeat::Off => HeartbeatAction::Wait(Tick::NEVER),
@@ -101,7 +101,7 @@ impl HeartbeatState {
 
 /// Maps an fd to a number from 0 to 1 (Fibonacci hashing).
 ///
-/// Fds that differ by little get numbers that differ by much.
+/// Fds that differ by a little get numbers that differ by a lot.
 fn spread(fd: Fd) -> f64 {
     let hash = (fd.as_u64() as u32).wrapping_mul(0x9e37_79b9);
     f64::from(hash) / f64::from(u32::MAX)
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), false, Tick(1000)),
             HeartbeatAction::Ping(Tick(2000)),
-            "the first ping"
+            "the first check sends a ping"
         );
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), false, Tick(2000)),

@@ -27,16 +27,16 @@ const BUF_BYTES_MAX: usize = 4 << 10;
 /// The HTTP state of a connection.
 #[derive(Debug, Default)]
 pub struct Http {
-    /// Input that is not parsed yet, from `at` on.
+    /// Input. The bytes from the index `at` on are not parsed yet.
     buf: Vec<u8>,
     at: usize,
-    /// The number of bytes from `at` on that were searched and do not contain the end of the head.
+    /// The number of bytes after `at` that were searched for the end of the head.
     scanned: usize,
-    /// Whether the request is a HEAD, which gets no body.
+    /// Whether the request is a HEAD request, whose response has no body.
     is_head: bool,
-    /// Whether the head is a TLS hello.
+    /// Whether a TLS hello was received in place of a head.
     has_tls_hello: bool,
-    /// The TLS session of the connection.
+    /// The TLS version and cipher suite of the connection.
     tls: Option<TlsInfo>,
     phase: Phase,
     /// The memory of unfinished heads and bodies, and of early input.
@@ -50,7 +50,7 @@ enum Phase {
     Idle,
     /// Before the PROXY header.
     Proxy,
-    /// In a head, or before the first request.
+    /// A part of a head was received, or the connection has not sent a request yet.
     Head,
     /// A head announced a body. The handler has not chosen the mode of the body yet.
     Announced(Announced),
@@ -66,9 +66,9 @@ enum Phase {
 pub enum Awaited {
     /// The first byte of the next request.
     Request,
-    /// The rest of a head.
+    /// The end of a head.
     Head,
-    /// The rest of a body.
+    /// The end of a body.
     Body,
     /// The next piece of a body.
     Piece,
@@ -83,7 +83,7 @@ struct Announced {
     wanted_upgrade: bool,
     length: BodyLength,
     expects_continue: bool,
-    /// Whether bytes behind the head have arrived.
+    /// Whether bytes of the body have arrived.
     is_body_begun: bool,
 }
 
@@ -123,13 +123,13 @@ pub enum Step<'a> {
     More,
     /// The PROXY header is complete.
     ///
-    /// It contains the address of the client, unless the peer of the socket is the client.
+    /// The address of the client is in the header. `None`: the peer of the socket is the client.
     Proxied(Option<Peer>),
     /// The head of a request that announces a body. [`Http::receive_body`] sets how the body is handled.
     Head(Box<Request<'static>>),
     /// A piece of a body, with the state that [`Http::return_state`] returns.
     Piece {
-        /// At least one byte, unless it is the last piece.
+        /// The bytes of the piece: at least one, except in the last piece.
         bytes: Cow<'a, [u8]>,
         is_last: bool,
         state: Box<dyn Any>,
@@ -138,7 +138,7 @@ pub enum Step<'a> {
     Request {
         /// The request.
         request: Box<Request<'a>>,
-        /// Whether it looks like an upgrade of which a proxy removed headers.
+        /// Whether the request looks like an upgrade from which a proxy removed headers.
         wanted_upgrade: bool,
     },
     /// A request for a WebSocket.
@@ -146,7 +146,7 @@ pub enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// Copies lent bytes.
+    /// Copies borrowed bytes.
     fn into_owned(self) -> Step<'static> {
         match self {
             Step::Piece { bytes, is_last, state } => {
@@ -164,25 +164,25 @@ impl Step<'_> {
 }
 
 impl Http {
-    /// Returns the state of a connection that was just accepted.
+    /// Creates the state of a connection that was just accepted.
     pub fn new(memory: &MemoryTotal) -> Http {
         Http { phase: Phase::Head, memory: memory.share(), ..Http::default() }
     }
 
-    /// Returns the state of a connection from a proxy.
+    /// Creates the state of a connection from a proxy.
     ///
     /// The proxy sends a PROXY header first.
     pub fn new_proxied(memory: &MemoryTotal) -> Http {
         Http { phase: Phase::Proxy, ..Http::new(memory) }
     }
 
-    /// Buffers `input` until it is parsed.
+    /// Appends `input` to the buffer.
     ///
     /// # Errors
     ///
     /// [`HttpError::OutOfMemory`].
     pub fn buffer(&mut self, input: &[u8]) -> Result<(), HttpError> {
-        // The buffer is compacted once for each read, and not for each request, so that pipelined input is moved once.
+        // The buffer is compacted once per read, and not once per request, so that pipelined input is moved once.
         if !input.is_empty() {
             self.compact();
             self.buf.try_reserve(input.len()).map_err(|_| HttpError::OutOfMemory)?;
@@ -214,7 +214,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// The request is invalid or exceeds a limit. The rest of the input is ignored.
+    /// The request is invalid or exceeds a limit. All further input is ignored.
     pub fn step<'a>(&mut self, input: &mut &'a mut [u8], from: Source<'_>) -> Result<Step<'a>, HttpError> {
         if !self.is_drained() {
             return self.step_buffered(input, from);
@@ -237,7 +237,7 @@ impl Http {
         self.at = buf.len() - unparsed;
         self.buf = buf;
         if unparsed <= input.len() && !matches!(step, Ok(Step::More)) {
-            // The rest of `input` is parsed where it is, so that a body can be lent.
+            // The unparsed part of `input` is not copied, so that a body can be borrowed from it.
             self.at = self.buf.len();
             self.compact();
             take_front(input, input.len() - unparsed);
@@ -270,7 +270,7 @@ impl Http {
         }
     }
 
-    /// Returns whether the socket should be read: not while early input waits.
+    /// Returns whether the socket should be read. It is not read while early input waits.
     pub fn wants_read(&self) -> bool {
         !self.is_answering() || self.is_drained()
     }
@@ -291,13 +291,13 @@ impl Http {
         env.now.after(limit)
     }
 
-    /// Returns the input or answer that it waits for.
+    /// Returns the input or answer that the connection waits for.
     ///
     /// If the result changes, a new deadline starts.
     pub fn awaits(&self) -> Awaited {
         match self.phase {
             Phase::Idle => Awaited::Request,
-            // Both have one deadline.
+            // The PROXY header and the head have one deadline together.
             Phase::Proxy | Phase::Head => Awaited::Head,
             Phase::Body(_) => Awaited::Body,
             Phase::Pieces(_) => Awaited::Piece,
@@ -310,12 +310,12 @@ impl Http {
         self.is_head
     }
 
-    /// Returns whether the input is the start of a TLS connection: a handshake record (RFC 8446 section 5.1).
+    /// Returns whether the input starts with a TLS handshake record.
     pub fn has_tls_hello(&self) -> bool {
         self.has_tls_hello
     }
 
-    /// Sets the TLS session of the connection, for its requests.
+    /// Sets the TLS version and cipher suite that later requests report.
     pub fn set_tls(&mut self, tls: TlsInfo) {
         self.tls = Some(tls);
     }
@@ -342,7 +342,7 @@ impl Http {
 
     /// Returns the request that may be answered.
     ///
-    /// It is pending, or its body is being received in pieces.
+    /// The request is pending, or its body is being received in pieces.
     pub fn pending_mut(&mut self) -> Option<&mut PendingRequest> {
         match &mut self.phase {
             Phase::Pending(answer) => Some(answer),
@@ -370,7 +370,7 @@ impl Http {
         }
     }
 
-    /// Returns the mode of the response to the current request.
+    /// Returns the mode of the streamed response to the current request.
     pub fn reply(&self) -> ResponseMode {
         match &self.phase {
             Phase::Idle | Phase::Proxy | Phase::Head => ResponseMode::None,
@@ -405,7 +405,8 @@ impl Http {
 
     /// Starts to receive the body that [`Step::Head`] announced.
     ///
-    /// The body is passed on in pieces with `state`, or else collected. `true`: the client waits for a `100 Continue`.
+    /// With `state`, the body is passed to the handler in pieces. Without `state`, the body is collected. `true`: the
+    /// client waits for a `100 Continue`.
     pub fn receive_body(
         &mut self,
         request: Box<Request<'static>>,
@@ -420,7 +421,7 @@ impl Http {
             }
         };
         let Announced { answer, wanted_upgrade, length, expects_continue, is_body_begun } = announced;
-        // After the head of a response no other response may follow, not even a 100.
+        // After the head of a response, no 100 response may follow.
         let must_tell = expects_continue && answer.reply == ResponseMode::None && !is_body_begun;
         let decoder = match BodyDecoder::new(length, if state.is_none() { bytes_max } else { usize::MAX }) {
             Ok(decoder) => decoder,
@@ -436,14 +437,14 @@ impl Http {
         Ok(must_tell)
     }
 
-    /// Takes the state of [`Step::Piece`] until the next piece.
+    /// Stores the state of [`Step::Piece`] until the next piece.
     pub fn return_state(&mut self, state: Box<dyn Any>) {
         if let Phase::Pieces(stream) = &mut self.phase {
             stream.state = Some(state);
         }
     }
 
-    /// Takes the input that the client sent before the response.
+    /// Removes and returns the input that the client sent before the response.
     pub fn take_early_data(&mut self) -> Vec<u8> {
         self.compact();
         mem::take(&mut self.buf)
@@ -525,7 +526,7 @@ impl Http {
         let is_last = match stream.decoder.decode(input, &mut bytes) {
             Ok(is_last) => is_last,
             Err(error) => {
-                // The request is answered with an error, unless its response has begun.
+                // The phase stays, so that the request can be answered with the error.
                 self.phase = Phase::Pieces(stream);
                 return Err(error);
             }
@@ -543,9 +544,9 @@ impl Http {
         Ok(Step::Piece { bytes, is_last, state })
     }
 
-    /// Removes parsed input.
+    /// Removes parsed input from the buffer.
     ///
-    /// It is called before input is added, and when a request was answered.
+    /// The caller calls this method before it adds input, and after a request was answered.
     fn compact(&mut self) {
         if self.at > 0 {
             self.buf.drain(..self.at.min(self.buf.len()));

@@ -1,8 +1,8 @@
 //! The frames of a turn, encoded once in a shared buffer.
 //!
-//! Most output is written in the turn that created it, to a socket that is not full. For each connection, its output is
-//! one range of the journal: a reply, all replies to one read, or several publishes to a thousand subscribers. So no
-//! connection needs a queue or a copy.
+//! Most output is written in the turn that created it, to a socket that is not full. The output of a connection is one
+//! range of the journal: for instance a reply, all replies to one read, or several publishes. A thousand subscribers
+//! can have the same range. So no connection needs a queue or a copy.
 
 use crate::connection::outbound::{COPIED_BYTES_MAX, DEFLATED_START, JournalPart, Outbound, Range};
 use crate::connection::queue::Queue;
@@ -12,81 +12,84 @@ use crate::protocol::shared::SharedFrame;
 
 /// The length of the journal at which it is flushed before the end of the turn.
 ///
-/// The bytes are still in the CPU cache then. While a push to very many is unfinished, the length grows in steps of this size.
+/// At this length, the bytes are still in the CPU cache. While a flush is unfinished, the length grows in steps of this
+/// size.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
 
 /// The maximum size of the journal.
 ///
-/// Frames beyond it go to queues. The journal is a fixed cost, like the read buffer, and does not count as queued
+/// Frames that do not fit go to queues. The journal is a fixed cost, like the read buffer, and does not count as queued
 /// bytes.
 const BYTES_MAX: usize = 256 << 10;
 
-// Separate frames are copies. The documentation of `Limits::queue_total_bytes_max` gives the sum, of one part and of both.
+// The doc of `Limits::queue_total_bytes_max` has this number: 256 KiB of bytes, and as much for copies of separate
+// frames. With compression, the journal has two parts.
 const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
-/// The maximum number of separate frames.
+/// The maximum number of [`SeparateFrame`]s in each part of the journal.
 ///
-/// The journal reaches its maximum size before it contains as many large frames. More small frames with a key go to
-/// queues, which costs no more.
+/// The journal cannot contain more large frames than this number. If there are more small frames with a key, these
+/// frames go to queues.
 const SEPARATE_MAX: usize = 1024;
 
 const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 
 /// The frames of this turn.
 ///
-/// A message to many is in the journal once. Each of its recipients has a range of a few bytes in place of a queue, so a push
-/// neither copies nor allocates for a recipient whose socket takes the message in this turn.
+/// A message to many connections is in the journal once. Each recipient has a [`Range`] in place of a queue. So a push
+/// neither copies nor allocates for a recipient whose socket accepts the message in this turn.
 ///
-/// Only [`Output`](crate::connection::output::Output) uses it. In this order:
+/// Only [`Output`](crate::connection::output::Output) uses the journal, in this order:
 ///
-/// 1. [`put`](Journal::put) appends a frame for its first recipient and returns its range. For the next recipients of
-///    the same [`Outbound`] it returns the same range. A recipient that has a range extends it, if the frame directly
-///    follows it. Otherwise the frame goes to a [`Queue`].
-/// 2. [`get`](Journal::get) returns the bytes of a range, to write them.
+/// 1. [`put`](Journal::put) appends a frame for its first recipient, and returns the range of the frame. For the next
+///    recipients of the same [`Outbound`], `put` returns the same range. If a recipient has a range already, and the
+///    frame directly follows this range, the range is extended. Otherwise the frame goes to a [`Queue`].
+/// 2. [`get`](Journal::get) returns the bytes of a range, for the write.
 /// 3. [`move_to_queue`](Journal::move_to_queue) copies a range that the socket did not accept to a queue.
-/// 4. [`clear`](Journal::clear) ends the turn. After the call no range is valid, so all output of the turn must be
+/// 4. [`clear`](Journal::clear) ends the turn. After this call no range is valid, so the output of the turn must be
 ///    written or moved before.
 ///
 /// One range for each connection is enough because frames are pushed in order, and most connections of a turn receive
 /// the same frames.
 ///
-/// It has two parts, one for the connections that negotiated permessage-deflate and one for the others. A connection has a
-/// range in one of them. So its messages of a turn are adjacent, also if others get the same messages in another encoding.
+/// The journal has two parts: one for connections that negotiated permessage-deflate, and one for all other
+/// connections. A connection has a range in one part. So its messages of a turn are adjacent, even if other connections
+/// get the same messages in another encoding.
 #[derive(Debug)]
 pub struct Journal {
     plain: Part,
-    /// For connections that negotiated permessage-deflate.
+    /// The frames for connections that negotiated permessage-deflate.
     deflated: Part,
-    /// The length at which it is flushed before the end of the turn.
+    /// The length at which the journal is flushed before the end of the turn.
     flushed_at: usize,
 }
 
-/// The frames of a turn for connections of one kind.
+/// One part of the journal: the frames of a turn in one encoding.
 #[derive(Debug)]
 struct Part {
     /// The position of the first byte.
     ///
     /// The ranges of the two parts never overlap.
     start: u32,
-    /// The frames, then unused bytes. Its length is 0 or [`BYTES_MAX`].
+    /// The frames, then unused bytes. The length of the slice is 0 or [`BYTES_MAX`].
     ///
-    /// It is allocated zeroed, so the kernel provides memory only for the part that was ever used.
+    /// The slice is allocated zeroed, so the kernel provides memory only for bytes that were ever used.
     bytes: Box<[u8]>,
     /// The length of the frames.
     len: usize,
-    /// The frames in `bytes` that become segments of their own.
+    /// The frames in `bytes` that become separate segments in queues.
     ///
-    /// They are in the order of `bytes`.
+    /// The list has the order of `bytes`.
     separate: Vec<SeparateFrame>,
 }
 
-/// A frame that becomes a segment of its own in a queue.
+/// A frame that becomes a separate segment in a queue.
 ///
 /// Queues share a large frame. A frame with a key can be replaced.
 #[derive(Debug)]
 struct SeparateFrame {
     start: u32,
-    /// The bytes of all separate frames before it.
+    /// The bytes of all separate frames before this frame.
     before: u32,
     frame: SharedFrame,
     key: Option<Box<str>>,
@@ -108,20 +111,20 @@ impl Journal {
     /// Returns the bytes of a range.
     #[inline]
     pub fn get(&self, range: Range) -> &[u8] {
-        // The positions of deflated frames are beyond the plain part.
+        // The positions of the deflated part are larger than all positions of the plain part.
         match self.plain.bytes.get(range.start as usize..range.end as usize) {
             Some(bytes) => bytes,
             None => self.deflated.get(range),
         }
     }
 
-    /// Returns whether the turn should be flushed early.
+    /// Returns whether the journal should be flushed before the end of the turn.
     #[inline]
     pub fn is_long(&self) -> bool {
         self.plain.len + self.deflated.len >= self.flushed_at
     }
 
-    /// Lets the journal grow by another step before it is flushed early. `false`: it is close to its maximum size.
+    /// Lets the journal grow by another step before it is flushed. `false`: the journal is close to its maximum size.
     pub fn postpone_flush(&mut self) -> bool {
         let may_grow = self.flushed_at + 2 * FLUSHED_AT_BYTES <= BYTES_MAX;
         if may_grow {
@@ -130,11 +133,11 @@ impl Journal {
         may_grow
     }
 
-    /// Returns the range of a frame, or `before` extended by the frame.
+    /// Returns the range of a frame. With `before`, returns `before` extended by the frame.
     ///
-    /// The frame is appended unless an earlier recipient did so. `None`: the frame goes to a queue, because it does not
-    /// follow `before`, or because the journal does not accept it.
-    // Always inlined, as `Output::push`.
+    /// The first call for a frame appends the frame. `None`: the frame must go to a queue, because it does not follow
+    /// `before`, or because the journal does not accept it.
+    // This function is always inlined, for the reason given at `Output::push`.
     #[inline(always)]
     pub fn put(&mut self, before: Option<Range>, outbound: &mut Outbound<'_>) -> Option<Range> {
         let place = match outbound.place {
@@ -156,12 +159,12 @@ impl Journal {
 
     /// Appends the frames of a range to a queue.
     ///
-    /// The result is the same as if they had been pushed to the queue.
+    /// The queue is then the same as if the frames had been pushed to it.
     pub fn move_to_queue(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
         self.part(range).move_to_queue(range, queue, total);
     }
 
-    /// Returns the bytes of a range that [`move_to_queue`](Journal::move_to_queue) copies.
+    /// Returns the number of bytes of a range that [`move_to_queue`](Journal::move_to_queue) copies.
     pub fn copied_bytes(&self, range: Range) -> usize {
         self.part(range).copied_bytes(range)
     }
@@ -173,7 +176,7 @@ impl Journal {
         }
     }
 
-    /// Removes all frames. No connection may have a range of it.
+    /// Removes all frames. No connection may have a range of the journal.
     pub fn clear(&mut self) {
         self.flushed_at = FLUSHED_AT_BYTES;
         self.plain.clear();
@@ -186,7 +189,7 @@ impl Part {
         Part { start, bytes: Box::default(), len: 0, separate: Vec::new() }
     }
 
-    /// Returns the position behind the last frame.
+    /// Returns the position after the last frame.
     #[inline]
     fn end(&self) -> u32 {
         self.start + self.len as u32
@@ -198,7 +201,7 @@ impl Part {
         self.bytes.get(at(range.start)..at(range.end)).unwrap_or_default()
     }
 
-    // Always inlined, as `Output::push`.
+    // This function is always inlined, for the reason given at `Output::push`.
     #[inline(always)]
     fn append(&mut self, outbound: &mut Outbound<'_>) -> Option<Range> {
         let start = self.end();
@@ -212,7 +215,7 @@ impl Part {
         outbound.place
     }
 
-    /// Prepares for a frame that is separate, or the first. `None`: the journal does not accept it.
+    /// Prepares for a separate frame, or for the first frame. `None`: the journal does not accept the frame.
     #[inline(never)]
     fn prepare(&mut self, outbound: &mut Outbound<'_>) -> Option<()> {
         if self.len + outbound.bytes() > BYTES_MAX || (outbound.is_separate() && !self.add_separate(outbound)) {
@@ -224,7 +227,7 @@ impl Part {
         Some(())
     }
 
-    /// Stores a separate frame. `false`: the journal does not accept it.
+    /// Stores a separate frame. `false`: the journal does not accept the frame.
     fn add_separate(&mut self, outbound: &mut Outbound<'_>) -> bool {
         // Frames over 64 KiB are written directly and are not stored in the journal.
         if outbound.bytes() > FLUSHED_AT_BYTES || self.separate.len() >= SEPARATE_MAX {
@@ -255,7 +258,7 @@ impl Part {
         range.len() - (self.separate_bytes(range.end) - self.separate_bytes(range.start)) as usize
     }
 
-    /// Returns the bytes of the separate frames that start before `end`.
+    /// Returns the number of bytes in separate frames that start before `end`.
     fn separate_bytes(&self, end: u32) -> u32 {
         let count = self.separate.partition_point(|separate| separate.start < end);
         let last = count.checked_sub(1).and_then(|last| self.separate.get(last));

@@ -1,7 +1,7 @@
 //! One connection as a state machine without I/O.
 //!
-//! Input and the time go in, events and output come out. A connection knows neither a socket nor a clock. The server,
-//! the simulator and the fuzzer drive the same code.
+//! The arguments are input and the time. The results are events and output. A connection knows neither a socket nor a
+//! clock. The server, the simulator and the fuzzer run the same code.
 
 mod actions;
 mod closed;
@@ -68,35 +68,35 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::message::Message;
 use crate::tick::Tick;
 
-/// The bytes of unwritten output above which the next pipelined HTTP request is not read.
+/// The maximum of unwritten output before the next pipelined HTTP request is read.
 const HTTP_OUTPUT_MAX: usize = 64 << 10;
 
-/// A connection, from its first byte to its last.
+/// A connection, from its acceptance to its end.
 ///
-/// A caller drives it in the manner of quinn-proto: `handle_*` reports an event, verbs such as
-/// [`send`](Connection::send) are commands of a handler, and `poll_*` returns the next action. The connection does no
-/// I/O. The [`Table`] does it, and is the only caller in the server. The order of calls is:
+/// The interface follows quinn-proto: `handle_*` reports an event, verbs such as [`send`](Connection::send) are
+/// commands of a handler, and `poll_*` returns the next action. The connection does no I/O. The [`Table`] does the I/O,
+/// and is the only caller in the server. The order of calls is:
 ///
 /// 1. **Input.** [`handle_received`](Connection::handle_received) counts the bytes of one read. Then
 ///    [`handle_message`](Connection::handle_message) and [`handle_bytes`](Connection::handle_bytes) are called until
-///    neither returns an event. An event of HTTP is answered before the next call: [`Event::Request`] with
+///    neither returns an event. The caller answers an HTTP event before the next call: [`Event::Request`] with
 ///    [`respond`](Connection::respond), [`Event::Head`] with [`receive_body`](Connection::receive_body),
 ///    [`Event::Piece`] with [`return_state`](Connection::return_state), [`Event::Upgrade`] with
 ///    [`accept`](Connection::accept) or `respond`. A request and an upgrade may also be deferred with
-///    [`defer`](Connection::defer). The end of the stream is [`handle_end`](Connection::handle_end).
+///    [`defer`](Connection::defer). The end of the stream is reported with [`handle_end`](Connection::handle_end).
 /// 2. **Output.** While [`can_write`](Connection::can_write), the caller writes the bytes of
 ///    [`poll_slice`](Connection::poll_slice) or [`poll_slices`](Connection::poll_slices), and reports the result with
-///    [`handle_written`](Connection::handle_written). Output may be in the journal of the turn, so all of it is written
-///    or moved to a queue before [`Env::end_turn`].
+///    [`handle_written`](Connection::handle_written). Output may be in the journal of the turn, so all output is
+///    written or moved to a queue before [`Env::end_turn`].
 /// 3. **Socket.** [`poll_next`](Connection::poll_next) then returns the action for the socket.
 /// 4. **Time.** [`handle_tick`](Connection::handle_tick) is called no later than
-///    [`poll_timeout`](Connection::poll_timeout). The timeout may change with every call, so it is read after the
-///    others.
+///    [`poll_timeout`](Connection::poll_timeout). The timeout may change with every call, so it is read after all other
+///    calls.
 /// 5. **End.** [`release`](Connection::release) returns the memory before the connection is dropped.
 ///
-/// A connection starts with HTTP. An accepted upgrade opens a WebSocket. After that it is closing, lingering or
-/// finished, and never goes back. [`Event::Closed`] is returned exactly once for each WebSocket, by the call that ends
-/// it. The flush and the close handshake that follow cause no more events.
+/// A connection starts with HTTP. An accepted upgrade opens a WebSocket. After its end, the connection is closing,
+/// lingering or finished, and never returns to an earlier stage. [`Event::Closed`] is returned exactly once for each
+/// WebSocket, by the call that ends it. The flush and the close handshake afterwards cause no more events.
 ///
 /// An idle connection takes only the size of this type, so the type is kept small.
 #[derive(Debug)]
@@ -113,13 +113,13 @@ pub struct Connection {
     traffic: Traffic,
     peer: Peer,
     heartbeat_state: HeartbeatState,
-    /// The client sent its close frame or ended its stream.
+    /// Whether the client sent its close frame or ended its stream.
     is_peer_done: bool,
-    /// The handler stopped reading.
+    /// Whether the handler paused reading.
     is_paused: bool,
-    /// Whether it was accepted by a control listener.
+    /// Whether a control listener accepted the connection.
     is_control: bool,
-    /// Whether the table has listed it for its next flush.
+    /// Whether the connection is listed for the table's next flush.
     ///
     /// The flag is stored here because it fits into padding.
     is_listed: bool,
@@ -129,7 +129,7 @@ const _: () = assert!(size_of::<Connection>() <= 120, "a connection takes at mos
 
 /// The opening time of a connection in units of 16 ms.
 ///
-/// It takes 4 bytes. The value is at its maximum two years after the server started.
+/// It takes 4 bytes. The value reaches its maximum two years after the server started.
 #[derive(Copy, Clone, Debug)]
 struct Opened(u32);
 
@@ -141,19 +141,19 @@ impl Opened {
     }
 }
 
-/// The stage of a connection. A connection moves down this list only.
+/// The stage of a connection. A connection never returns to an earlier stage of this list.
 #[derive(Debug)]
 enum Stage {
     Http(Box<Http>),
     /// An open WebSocket.
     Open {
-        /// The first part of an incomplete message, and input that is held.
+        /// The first part of an incomplete message, and input that is held back.
         unfinished: Option<Box<Assembler>>,
         /// Whether permessage-deflate was negotiated.
         deflates: bool,
-        /// The bits of the window in which the client inflates.
+        /// The size of the client's inflation window, as a power of two.
         window_bits: u8,
-        /// The pace at which its messages are inflated.
+        /// The pace at which the client's messages are inflated.
         pace: InflationPace,
     },
     /// The close frame is queued or sent.
@@ -178,7 +178,7 @@ enum Stage {
 }
 
 impl Connection {
-    /// Returns a connection that was just accepted.
+    /// Creates a connection that was just accepted.
     pub fn new(peer: Peer, env: &Env) -> Connection {
         let http = Http::new(&env.inbound);
         Connection {
@@ -198,25 +198,25 @@ impl Connection {
         }
     }
 
-    /// Returns a connection that was just accepted from a trusted proxy.
+    /// Creates a connection that was just accepted from a trusted proxy.
     ///
-    /// A PROXY header names its client.
+    /// It expects a PROXY header with the address of the client.
     pub fn new_proxied(peer: Peer, env: &Env) -> Connection {
         let http = Http::new_proxied(&env.inbound);
         Connection { stage: Stage::Http(Box::new(http)), ..Connection::new(peer, env) }
     }
 
-    /// Returns a connection of a control listener, which speaks HTTP only.
+    /// Creates a connection of a control listener, which speaks only HTTP.
     pub fn new_control(peer: Peer, env: &Env) -> Connection {
         Connection { is_control: true, ..Connection::new(peer, env) }
     }
 
-    /// Returns whether a control listener accepted it.
+    /// Returns whether a control listener accepted the connection.
     pub fn is_control(&self) -> bool {
         self.is_control
     }
 
-    /// Returns whether it speaks HTTP, so that its output consists of responses.
+    /// Returns whether the connection speaks HTTP. Its output then consists of responses.
     pub fn is_http(&self) -> bool {
         self.is_control || matches!(self.stage, Stage::Http(_))
     }
@@ -237,7 +237,7 @@ impl Connection {
 
     /// Counts received bytes.
     ///
-    /// The bytes are then passed to [`handle_message`](Connection::handle_message) and
+    /// The caller then passes the bytes to [`handle_message`](Connection::handle_message) and
     /// [`handle_bytes`](Connection::handle_bytes).
     #[inline]
     pub fn handle_received(&mut self, count: usize, env: &mut Env) {
@@ -246,7 +246,7 @@ impl Connection {
         self.handle_alive(env);
     }
 
-    /// Reports that bytes of the client arrived, which need not be input yet.
+    /// Reports that bytes of the client arrived. The bytes may be part of an incomplete TLS record.
     #[inline]
     pub fn handle_alive(&mut self, env: &Env) {
         self.last_seen = env.now;
@@ -260,7 +260,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The end of the connection, if the client broke a rule of the protocol.
+    /// The end of the connection, because the client broke a rule of the protocol.
     #[inline]
     pub fn handle_message<'a>(
         &mut self,
@@ -280,7 +280,7 @@ impl Connection {
 
     /// Reads `input` up to the next event, and moves `input` past it.
     ///
-    /// `None`: all of `input` was processed or buffered. An event of HTTP is answered before the next call.
+    /// `None`: all of `input` was processed or buffered. The caller answers an HTTP event before the next call.
     pub fn handle_bytes<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         match &mut self.stage {
             Stage::Open { unfinished, deflates: false, .. } => {
@@ -302,7 +302,7 @@ impl Connection {
 
     /// Reports the end of the client's stream.
     ///
-    /// `is_reset`: the client cannot receive anything, either.
+    /// `is_reset`: the client cannot receive data, either.
     pub fn handle_end(&mut self, is_reset: bool) -> Option<Event<'static>> {
         self.is_peer_done = true;
         match &self.stage {
@@ -343,7 +343,7 @@ impl Connection {
         }
     }
 
-    // Always inlined, as `Output::push`.
+    // This function is always inlined, for the reason given at `Output::push`.
     #[inline(always)]
     fn send_encoded(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
         let sent = self.check_bounds(outbound, env);
@@ -369,14 +369,14 @@ impl Connection {
 
     /// Starts the close handshake, and returns the end of the WebSocket.
     ///
-    /// `None`: it was not open.
+    /// `None`: the WebSocket was not open.
     pub fn close(&mut self, code: CloseCode, reason: &str, cause: Cause, env: &mut Env) -> Option<Event<'static>> {
         debug_assert!(code.is_sendable() && reason.len() <= CLOSE_REASON_BYTES_MAX);
         let Stage::Open { unfinished, deflates, .. } = &mut self.stage else { return None };
         let mut held = unfinished.as_mut().and_then(|unfinished| unfinished.take_held()).unwrap_or_default();
         self.stage = Stage::Closing { unfinished: unfinished.take(), deflates: *deflates };
-        // The deadline for the client's answer starts when the close frame is written. Much other output may precede
-        // it.
+        // The deadline for the client's answer starts when the close frame is written. Other output may precede the
+        // frame.
         self.deadline = Tick::NEVER;
         self.push_close(code, reason, env);
         if !held.is_empty() {
@@ -393,12 +393,12 @@ impl Connection {
         event
     }
 
-    /// Returns whether it has ended, so that its socket is dropped.
+    /// Returns whether the connection has ended, so that its socket can be dropped.
     pub fn is_finished(&self) -> bool {
         matches!(self.stage, Stage::Finished { .. })
     }
 
-    /// Sets a heartbeat for this connection. `None`: it gets the heartbeat of the server.
+    /// Sets the heartbeat of this connection. `None`: the heartbeat of the server.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>, env: &Env) {
         self.heartbeat_state = HeartbeatState::default();
         self.heartbeat = heartbeat.map(Box::new);
@@ -407,10 +407,10 @@ impl Connection {
         }
     }
 
-    /// Stops or resumes reading from a WebSocket, or a streamed request body.
+    /// Pauses or resumes reading of a WebSocket or a streamed request body.
     ///
     /// The input of a paused connection waits in the kernel, and TCP slows the client down. When reading resumes, the time
-    /// for an unfinished message begins again. `false`: there is neither.
+    /// for an unfinished message begins again. `false`: the connection is not a WebSocket and receives no streamed body.
     pub fn set_paused(&mut self, is_paused: bool, env: &Env) -> bool {
         let may = match &mut self.stage {
             Stage::Open { unfinished, .. } => {
@@ -438,8 +438,8 @@ impl Connection {
             return Sent::TooLarge;
         }
         let held = self.counted_bytes();
-        // A connection without a queue accepts one frame of any size that is allowed. The bound of all queues is
-        // enforced by eviction.
+        // Only a queue can be full: a connection without a queue accepts any frame of at most `queue_bytes_max`.
+        // Eviction enforces the bound of all queues.
         let is_over = || held + outbound.bytes() + outbound.overhead() > env.limits.queue_bytes_max;
         if held > 0 && is_over() { Sent::Full } else { Sent::Queued }
     }
@@ -481,7 +481,7 @@ impl Connection {
         Event::Closed(closed)
     }
 
-    /// Reads input after our close frame: only the client's close frame matters.
+    /// Reads input after the server's close frame, and skips all frames except the client's close frame.
     fn handle_bytes_closing(&mut self, input: &mut &mut [u8], env: &mut Env) -> Option<Event<'static>> {
         let Stage::Closing { unfinished, deflates } = &mut self.stage else { return None };
         let deflated = if *deflates { DeflatedMessages::Skipped } else { DeflatedMessages::Refused };
@@ -519,13 +519,13 @@ impl Connection {
         event
     }
 
-    /// Ends the connection. Output that is left is not written.
+    /// Ends the connection. Unwritten output is dropped.
     fn finish(&mut self) {
         let is_cut = match &self.stage {
             Stage::Http(http) => http.reply() == ResponseMode::UntilClose,
             Stage::Lingering { .. } => self.output.has_response(),
             Stage::Finished { is_cut } => *is_cut,
-            // A client of a WebSocket detects the end of the stream within a frame.
+            // The client of a WebSocket detects an end of the stream inside a frame.
             Stage::Open { .. } | Stage::Closing { .. } => false,
         };
         self.stage = Stage::Finished { is_cut };
@@ -537,7 +537,7 @@ impl Connection {
         Event::Closed(Closed::abnormal(by, cause))
     }
 
-    /// Flushes the output, then waits for the client.
+    /// Begins to flush the output. Afterwards the connection waits for the client.
     ///
     /// The flush has no time limit while the socket accepts output. The deadline of the client starts after the flush.
     fn linger(&mut self) {

@@ -1,4 +1,4 @@
-//! A frame to send, encoded at most once: plain, and deflated for clients that negotiated it.
+//! A frame to send. Its plain form and its deflated form are each encoded at most once.
 
 use crate::connection::compression::Compression;
 use crate::connection::segment::overhead;
@@ -9,29 +9,29 @@ use crate::protocol::shared::{Frame, SharedFrame};
 
 /// The longest frame to many connections that is copied to each queue.
 ///
-/// A longer frame is shared. A copy of a shorter one costs less than a slice of its own in `writev`.
+/// A longer frame is shared. For a shorter frame, a copy costs less than an additional slice in `writev`.
 pub(super) const COPIED_BYTES_MAX: usize = 512;
 
-/// The position of the first byte in the part for deflated frames.
+/// The position of the first byte in the deflated part of the journal.
 pub(super) const DEFLATED_START: u32 = 1 << 31;
 
 /// A frame to send to connections, encoded at most once.
 pub struct Outbound<'a> {
     source: Source<'a>,
-    /// Its length in bytes, with its header.
+    /// The length of the frame in bytes, with its header.
     bytes: usize,
     shared: Option<SharedFrame>,
-    /// Its range in the journal, after it was appended.
+    /// The range of the frame in the journal, after the frame was appended.
     pub(super) place: Option<Range>,
-    /// Whether it may go to more than one queue.
+    /// Whether the frame may go to more than one queue.
     pub(crate) to_many: bool,
-    /// The conflation key, if the server conflates.
+    /// The conflation key, if the policy for slow readers is `SlowReader::Conflate`.
     pub(crate) key: Option<&'a str>,
-    /// The part of the journal that it is appended to.
+    /// The part of the journal for this frame.
     pub(super) part: JournalPart,
-    /// Whether it may be deflated.
+    /// Whether the message may be deflated.
     pub(crate) may_deflate: bool,
-    /// The same message for clients that negotiated permessage-deflate, after the first of them.
+    /// The message in its deflated form, for clients that negotiated permessage-deflate.
     deflated: Option<Box<Outbound<'a>>>,
 }
 
@@ -46,8 +46,8 @@ enum Source<'a> {
 
 /// A part of the journal.
 ///
-/// Frames for clients with and without permessage-deflate are in different parts. So the output of a client is one range,
-/// also if a turn has several messages to both kinds of clients.
+/// Frames for clients with and without permessage-deflate are in different parts. So the output of a client is one
+/// range, even if a turn sends several messages to both kinds of clients.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum JournalPart {
     Plain,
@@ -55,14 +55,14 @@ pub enum JournalPart {
 }
 
 impl<'a> Outbound<'a> {
-    /// Returns a message or a control frame.
+    /// Creates an outbound message or control frame.
     #[inline]
     pub fn message(opcode: Opcode, payload: &'a [u8]) -> Outbound<'a> {
         let bytes = ServerHeader::new(opcode, payload.len()).bytes() + payload.len();
         Outbound::new(Source::Payload(opcode, payload), bytes, false)
     }
 
-    /// Returns a frame that is encoded already, and is shared.
+    /// Creates an outbound frame from an encoded, shared frame.
     #[inline]
     pub fn frame(frame: &'a Frame) -> Outbound<'a> {
         Outbound::new(Source::Frame(frame), frame.as_bytes().len(), true)
@@ -85,7 +85,7 @@ impl<'a> Outbound<'a> {
 
     /// Returns the message for clients that negotiated permessage-deflate.
     ///
-    /// The first call deflates it. A message that is short, or would become longer, stays plain.
+    /// The first call deflates the message. A message that is short, or would become longer, stays plain.
     pub(super) fn deflated(
         &mut self,
         deflater: &mut Deflater,
@@ -95,7 +95,7 @@ impl<'a> Outbound<'a> {
         if self.deflated.is_none() {
             self.deflated = Some(Box::new(self.encode_deflated(deflater, counts, limits)));
         }
-        self.deflated.as_deref_mut().unwrap_or_else(|| unreachable!("it was just encoded"))
+        self.deflated.as_deref_mut().unwrap_or_else(|| unreachable!("the deflated frame was just encoded"))
     }
 
     fn encode_deflated(&self, deflater: &mut Deflater, counts: &mut Compression, limits: &Limits) -> Outbound<'a> {
@@ -110,7 +110,7 @@ impl<'a> Outbound<'a> {
         Outbound { part, key: self.key, shared: frame, ..Outbound::new(source, bytes, self.to_many) }
     }
 
-    /// Returns the length of its payload in bytes, if it is not deflated.
+    /// Returns the length of the payload in bytes, or 0 for a deflated frame.
     pub(super) fn payload_bytes(&self) -> usize {
         self.source.payload_bytes()
     }
@@ -120,19 +120,19 @@ impl<'a> Outbound<'a> {
         matches!(self.source, Source::Deflated)
     }
 
-    /// Returns its length in bytes, with its header.
+    /// Returns the length of the frame in bytes, with its header.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Returns the memory that it takes in a queue besides its bytes.
+    /// Returns the memory of the frame in a queue besides its bytes.
     #[inline]
     pub fn overhead(&self) -> usize {
         if self.is_separate() { overhead(self.key.map(str::len)) } else { 0 }
     }
 
-    /// Writes the frame to `out`, which has its length.
+    /// Writes the frame to `out`, which has the length of the frame.
     #[inline(always)]
     pub(super) fn write_to(&self, out: &mut [u8]) {
         match self.source {
@@ -154,13 +154,13 @@ impl<'a> Outbound<'a> {
         }
     }
 
-    /// Returns whether it becomes a segment of its own in a queue.
+    /// Returns whether the frame becomes a separate segment in a queue.
     #[inline]
     pub(super) fn is_separate(&self) -> bool {
         self.key.is_some() || (self.to_many && self.bytes() > COPIED_BYTES_MAX)
     }
 
-    /// Returns the frame for any number of queues. `None`: out of memory.
+    /// Returns the frame in a form that queues can share. `None`: out of memory.
     pub(super) fn share(&mut self) -> Option<SharedFrame> {
         if self.shared.is_none() {
             self.shared = Some(match self.source {
@@ -182,7 +182,7 @@ impl Source<'_> {
         }
     }
 
-    /// Deflates the message. `None`: it stays plain.
+    /// Deflates the message. `None`: the message stays plain.
     fn deflate(&self, deflater: &mut Deflater, counts: &mut Compression) -> Option<SharedFrame> {
         match self {
             Source::Payload(opcode, payload) => {
@@ -205,7 +205,7 @@ impl Source<'_> {
 
 /// A range of the journal that holds the output of a connection.
 ///
-/// It is never empty.
+/// A range is never empty.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Range {
     pub(super) start: u32,
@@ -213,13 +213,13 @@ pub struct Range {
 }
 
 impl Range {
-    /// Returns its length.
+    /// Returns the length in bytes.
     #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
     }
 
-    /// Returns the part of the journal that it is in.
+    /// Returns the part of the journal that contains the range.
     #[inline]
     pub fn part(self) -> JournalPart {
         if self.start < DEFLATED_START { JournalPart::Plain } else { JournalPart::Deflated }

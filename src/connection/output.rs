@@ -13,20 +13,20 @@ use crate::tick::Tick;
 /// The output of a connection that is not written yet.
 ///
 /// An output starts as [`Empty`](Output::Empty). [`push`](Output::push) appends the frame to the journal of the turn
-/// and the output becomes [`Journaled`](Output::Journaled): frames of many connections share the bytes, and no queue is
-/// allocated. At the end of the turn the owner writes [`poll_slice`](Output::poll_slice) or
+/// and the output becomes [`Journaled`](Output::Journaled): many connections share the bytes of a frame, and no queue
+/// is allocated. At the end of the turn the owner writes [`poll_slice`](Output::poll_slice) or
 /// [`poll_slices`](Output::poll_slices) and reports the result with [`handle_written`](Output::handle_written). If the
-/// socket accepted everything, which is the common case, the output is empty again. Otherwise the rest is moved to a
-/// queue, and the output is [`Queued`](Output::Queued) until it is empty.
+/// socket accepted all bytes, which is the common case, the output is empty again. Otherwise the unwritten bytes move
+/// to a queue, and the output is [`Queued`](Output::Queued) until it is empty.
 ///
-/// A range of the journal is valid until [`Journal::clear`]. Before that the output must be written, moved with
+/// A range of the journal is valid until [`Journal::clear`]. Before this call, the output must be written, moved with
 /// [`queue`](Output::queue), or dropped with [`clear`](Output::clear). A queue may be dropped only with `clear`,
 /// because its memory counts in the totals of [`Env`].
 #[derive(Debug, Default)]
 pub enum Output {
     #[default]
     Empty,
-    /// Frames of this turn that were not offered to the socket yet.
+    /// Frames of this turn that are not written yet.
     Journaled(Range),
     Queued(Box<Queue>),
 }
@@ -39,7 +39,7 @@ impl Output {
         matches!(self, Output::Empty)
     }
 
-    /// Returns the bytes that are not written yet.
+    /// Returns the number of bytes that are not written yet.
     #[inline]
     pub fn bytes(&self) -> usize {
         match self {
@@ -49,9 +49,9 @@ impl Output {
         }
     }
 
-    /// Returns the bytes that count against `queue_bytes_max`.
+    /// Returns the number of bytes that count against `queue_bytes_max`.
     ///
-    /// Output in the journal has no keys or shared frames of its own.
+    /// For output in the journal, neither keys nor shared frames are counted.
     #[inline]
     pub fn counted_bytes(&self) -> usize {
         match self {
@@ -60,9 +60,9 @@ impl Output {
         }
     }
 
-    /// Returns the bytes in the journal.
+    /// Returns the number of bytes in the journal.
     ///
-    /// They move to a queue if the socket does not accept them.
+    /// These bytes move to a queue if the socket does not accept them.
     #[inline]
     pub fn journal_bytes(&self) -> usize {
         match self {
@@ -89,7 +89,7 @@ impl Output {
         }
     }
 
-    /// Returns the time of the last byte that the full socket accepted.
+    /// Returns the time since which a full socket has accepted no bytes.
     #[inline]
     pub fn stalled_since(&self) -> Option<Tick> {
         match self {
@@ -104,7 +104,7 @@ impl Output {
     }
 
     /// Appends a frame. `false`: out of memory.
-    // Always inlined: a function call for each message would cost a fifth of the push.
+    // This function is always inlined: a call per message would take a fifth of the time of a push.
     #[inline(always)]
     pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let before = match self {
@@ -121,7 +121,7 @@ impl Output {
         }
     }
 
-    // Not inlined, because most frames go to the journal.
+    // This function is not inlined, because most frames go to the journal.
     #[inline(never)]
     fn push_to_queue(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         let queue = self.queue(env);
@@ -144,7 +144,7 @@ impl Output {
 
     /// Appends a control frame. `false`: out of memory.
     ///
-    /// It is always plain, and goes behind the frames of this turn.
+    /// The frame is never deflated, and is sent after the frames of this turn.
     pub fn push_control(&mut self, opcode: Opcode, payload: &[u8], env: &mut Env) -> bool {
         let mut outbound = Outbound::message(opcode, payload);
         if let Output::Journaled(range) = self {
@@ -153,9 +153,9 @@ impl Output {
         self.push(&mut outbound, env)
     }
 
-    /// Returns the queue, which is created if there is none.
+    /// Returns the queue, and creates it if there is none.
     ///
-    /// The output in the journal moves to the queue. The caller must not leave it empty.
+    /// The output in the journal moves to the queue. The caller must not leave the queue empty.
     pub fn queue(&mut self, env: &mut Env) -> &mut Queue {
         if !matches!(self, Output::Queued(_)) {
             let mut queue = env.take_queue();
@@ -197,7 +197,7 @@ impl Output {
         }
     }
 
-    /// Returns the output if it is one slice, which is common.
+    /// Returns the output if it is one slice, which is the common case.
     #[inline]
     pub fn poll_slice<'a>(&'a self, journal: &'a Journal) -> Option<&'a [u8]> {
         match self {
@@ -209,7 +209,7 @@ impl Output {
 
     /// Fills `slices` with output, and returns the number of slices filled.
     ///
-    /// It fills none while the socket is full.
+    /// While the socket is full, no slice is filled.
     pub fn poll_slices<'a>(&'a self, journal: &'a Journal, slices: &mut [IoSlice<'a>]) -> usize {
         match (self, slices) {
             (Output::Journaled(range), [first, ..]) => {
@@ -248,7 +248,7 @@ impl Output {
         }
     }
 
-    /// Reports the bytes that the transport holds after a read. The socket is full if there are any.
+    /// Reports the number of unsent bytes in the transport after a read. If it is not 0, the socket is full.
     pub fn handle_held(&mut self, held: usize, has_sent: bool, is_http: bool, env: &mut Env) {
         if held == 0 && !self.is_queued() {
             return;
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(waiting(&output, &env), b"", "the socket is full");
         assert_eq!(env.queued.frames, QUEUE_BYTES + 10);
         output.push(&mut text("three"), &mut env);
-        output.as_queue().expect("a queue").handle_writable();
+        output.as_queue().expect("the output has a queue").handle_writable();
         assert_eq!(waiting(&output, &env), b"e\x81\x03two\x81\x05three");
         output.clear(&mut env);
         assert_eq!(env.queued.frames, 0);
@@ -383,14 +383,14 @@ mod tests {
 
         for output in stalled.iter_mut() {
             output.handle_written(Written::new(10_004 + 7 + 1, true), &mut env);
-            output.as_queue().expect("a queue").check_invariants();
+            output.as_queue().expect("the output has a queue").check_invariants();
         }
-        // The small frames are copied, and one byte of the first of them is written.
+        // The small frames are copied, and one byte of the first small frame is written.
         let frames = 3 * (10_004 + FRAME_BYTES);
         assert_eq!(env.queued.frames, frames + 3 * (QUEUE_BYTES + 3 * (SEGMENT_BYTES + 7)));
         env.end_turn();
         for output in stalled {
-            output.as_queue().expect("a queue").handle_writable();
+            output.as_queue().expect("the output has a queue").handle_writable();
             assert_eq!(waiting(output, &env), all[10_004 + 7 + 1..]);
             output.clear(&mut env);
         }
@@ -439,11 +439,11 @@ mod tests {
         let mut conflate = |message: &str| {
             let mut newer = text(message);
             newer.key = Some(&message[..4]);
-            output.as_queue().expect("a queue").conflate(&mut newer, &env.limits, &mut env.queued)
+            output.as_queue().expect("the output has a queue").conflate(&mut newer, &env.limits, &mut env.queued)
         };
         assert!(!conflate("gold=2"), "a partly written message is not replaced");
         assert!(conflate("iron=2"));
-        output.as_queue().expect("a queue").handle_writable();
+        output.as_queue().expect("the output has a queue").handle_writable();
         assert_eq!(waiting(&output, &env), b"old=1\x81\x06iron=2");
         output.clear(&mut env);
         assert_eq!(env.queued, Queued::default());
@@ -459,7 +459,7 @@ mod tests {
         }
         assert!(matches!(output, Output::Journaled(_)));
         output.handle_written(Written::new(0, true), &mut env);
-        assert_eq!(output.as_queue().expect("a queue").segment_count(), 100_usize.div_ceil(32));
+        assert_eq!(output.as_queue().expect("the output has a queue").segment_count(), 100_usize.div_ceil(32));
         output.clear(&mut env);
     }
 }

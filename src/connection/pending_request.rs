@@ -1,4 +1,4 @@
-//! The properties of a request that waits for its response.
+//! A request that waits for its response.
 
 use crate::protocol::deferral::Deferral;
 use crate::protocol::request::Request;
@@ -6,13 +6,13 @@ use crate::protocol::request::Request;
 /// The properties of a request that its response needs.
 #[derive(Debug, Default)]
 pub struct PendingRequest {
-    /// Whether another request may follow.
+    /// Whether another request may follow on the connection.
     pub keep_alive: bool,
-    /// Whether it is a HEAD, whose response has no body.
+    /// Whether the request is a HEAD request, whose response has no body.
     pub head_only: bool,
-    /// The value of `Sec-WebSocket-Accept`, if it is an upgrade.
+    /// For an upgrade, the value of `Sec-WebSocket-Accept`.
     pub accept: Option<[u8; 28]>,
-    /// Set while the handler defers the response.
+    /// The deferred request, until the handler has answered the request.
     pub deferred: Option<Deferred>,
     /// The ticket that may answer the request, until a response begins.
     pub ticket: Option<Deferral>,
@@ -34,18 +34,18 @@ pub enum ResponseMode {
     Chunked,
     /// The head is queued, and the connection ends with the body.
     ///
-    /// This is for HTTP/1.0: see RFC 9112 section 6.3, item 8.
+    /// This mode is for HTTP/1.0: see RFC 9112 section 6.3, item 8.
     UntilClose,
     /// The head is queued, and the response has no body.
     ///
-    /// The request is a HEAD, or the status has no body.
+    /// The request is a HEAD request, or a response with this status has no body.
     HeadOnly,
 }
 
 /// A request whose response is deferred.
 #[derive(Debug)]
 pub enum Deferred {
-    /// A request for a WebSocket, which is needed to accept it.
+    /// A request for a WebSocket. It is needed when the upgrade is accepted.
     Upgrade(Box<Request<'static>>),
     /// A request for plain HTTP.
     Plain,

@@ -1,4 +1,4 @@
-//! Queries of a connection: its state, its output and its counts.
+//! The getters of a connection: its state, its output and its counters.
 
 use crate::connection::output::Output;
 use crate::connection::queue::Queue;
@@ -7,13 +7,13 @@ use crate::peer::Peer;
 use crate::tick::Tick;
 
 impl Connection {
-    /// Returns whether it is an open WebSocket.
+    /// Returns whether the connection is an open WebSocket.
     #[inline]
     pub fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open { .. })
     }
 
-    /// Returns its public state.
+    /// Returns the state, as handlers see it.
     pub fn state(&self) -> State {
         match self.stage {
             Stage::Http(_) => State::Http,
@@ -22,19 +22,19 @@ impl Connection {
         }
     }
 
-    /// Returns whether it is an open WebSocket without output.
+    /// Returns whether the connection is an open WebSocket without output.
     #[inline]
     pub fn is_flushed(&self) -> bool {
         self.is_open() && self.output.is_empty()
     }
 
-    /// Returns the bytes of output that are not written yet.
+    /// Returns the number of output bytes that are not written yet.
     #[inline]
     pub fn queued_bytes(&self) -> usize {
         self.output.bytes()
     }
 
-    /// Returns the bytes that count against `queue_bytes_max`.
+    /// Returns the number of bytes that count against `queue_bytes_max`.
     ///
     /// These are the bytes of output, the memory of shared frames, and conflation keys.
     #[inline]
@@ -42,9 +42,9 @@ impl Connection {
         self.output.counted_bytes()
     }
 
-    /// Returns the bytes of output that are in the journal.
+    /// Returns the number of output bytes that are in the journal.
     ///
-    /// They were pushed in this turn and were not offered to the socket yet.
+    /// These bytes were pushed in this turn, and were not offered to the socket yet.
     #[inline]
     pub fn journal_bytes(&self) -> usize {
         self.output.journal_bytes()
@@ -74,10 +74,10 @@ impl Connection {
         self.output.is_backlogged()
     }
 
-    /// Reports the bytes that the transport holds after a read.
+    /// Reports the number of unsent bytes in the transport after a read.
     ///
-    /// They are output of the transport itself, for instance of a TLS handshake. The socket is full if there are any.
-    /// `has_sent`: the socket took bytes.
+    /// These are bytes of the transport itself, for instance of a TLS handshake. If there are any, the socket is full.
+    /// `has_sent`: the socket accepted bytes.
     pub fn handle_held(&mut self, held: usize, has_sent: bool, env: &mut Env) {
         if has_sent {
             self.heartbeat_state.handle_written();
@@ -85,7 +85,7 @@ impl Connection {
         self.output.handle_held(held, has_sent, self.is_http(), env);
     }
 
-    /// Returns the time, if bytes are read from the socket now.
+    /// Returns the present time if bytes are read from the socket now, or else `None`.
     pub fn reads_at(&self, env: &Env) -> Option<Tick> {
         self.wants_read().then_some(env.now)
     }
@@ -100,12 +100,12 @@ impl Connection {
         self.peer
     }
 
-    /// Returns the count of bytes and messages, received and sent.
+    /// Returns the number of bytes and messages, received and sent.
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
 
-    /// Returns the time of its acceptance, or of the WebSocket's opening.
+    /// Returns the time at which the WebSocket opened, or the HTTP connection was accepted.
     pub fn opened(&self) -> Tick {
         Tick(u64::from(self.opened.0) * OPENED_UNIT)
     }
@@ -115,7 +115,7 @@ impl Connection {
         self.last_seen
     }
 
-    /// Panics if its parts do not agree. For tests and debug builds.
+    /// Panics if the fields are inconsistent. This check is for tests and debug builds.
     pub fn check_invariants(&self) {
         if let Output::Queued(output) = &self.output {
             output.check_invariants();
@@ -123,9 +123,9 @@ impl Connection {
         }
     }
 
-    /// Subtracts its memory from the totals of all connections.
+    /// Subtracts the memory of the connection from the totals of all connections.
     ///
-    /// It is called before the connection is dropped.
+    /// The caller calls this method before it drops the connection.
     pub fn release(&mut self, env: &mut Env) {
         self.output.clear(env);
     }

@@ -1,10 +1,11 @@
 //! A queue of output: frames in order, each copied or shared.
 //!
-//! Small frames are copied into one run of bytes, so that they are written as one slice. Queues share large frames.
-//! While the socket is full, queues share each frame that is longer than the memory that sharing it takes.
+//! Small frames are copied into one buffer, called a run, so that they are written as one slice. A large frame is
+//! shared by queues. While the socket is full, a smaller frame is shared, too, if sharing takes less memory than a
+//! copy.
 //!
-//! The counts cover the memory of the queue, and not only its bytes: the queue itself, and for each shared frame its
-//! segment, its key and the frame. A test compares the counts with the allocated memory.
+//! The counters cover all memory of a queue, not only its bytes: the queue itself, and for each shared frame its
+//! segment, its key and the frame. A test compares the counters with the allocated memory.
 
 mod newest;
 
@@ -20,107 +21,107 @@ use crate::protocol::frame::{Opcode, server_frame_bytes};
 use crate::protocol::shared::SharedFrame;
 use crate::tick::Tick;
 
-/// The size at which a run ends.
+/// The maximum size of a buffer with several copied frames.
 ///
-/// So the memory of a long queue is freed run by run while it is written.
+/// So the memory of a long queue is freed in steps while the queue is written.
 pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
 /// The longest frame that is copied even if the socket is full.
 ///
-/// A segment of its own would take more memory.
+/// A shared frame of this length would take more memory, because of its segment.
 pub(super) const SHARED_BYTES_MIN: usize = 2 * size_of::<Segment>();
 
 /// The largest buffer that an empty queue keeps for its next use.
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
-/// The largest capacity of an empty queue that is kept.
+/// The largest capacity of the lists of an empty queue that is kept.
 ///
-/// It is the number of segments, and of keys.
+/// The lists are the segments and the keys.
 const SPARE_SEGMENTS_MAX: usize = 64;
 
 /// The memory of a queue besides its segments.
 pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
 
-/// The output up to which each ping has its own pong.
+/// The queue length up to which each ping has its own pong, in bytes.
 ///
-/// A longer queue keeps the pong of the latest ping only (RFC 6455 section 5.5.3).
+/// A longer queue keeps only the pong of the latest ping (RFC 6455 section 5.5.3).
 pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
 /// A queue of output that the socket did not accept at once.
 ///
 /// [`Output`](crate::connection::output::Output) takes an empty queue from
-/// [`Env::take_queue`](crate::connection::Env::take_queue) and returns it with
-/// [`Env::give_queue`](crate::connection::Env::give_queue) when it is empty again. In between:
+/// [`Env::take_queue`](crate::connection::Env::take_queue), and returns the queue with
+/// [`Env::give_queue`](crate::connection::Env::give_queue) when the queue is empty again. In between:
 ///
 /// 1. `push_*` appends frames or HTTP output. [`conflate`](Queue::conflate) replaces a message that has the same key.
-/// 2. While the queue [`is_full`](Queue::is_full), nothing is written. [`handle_writable`](Queue::handle_writable) ends
-///    that.
-/// 3. [`poll_slices`](Queue::poll_slices) returns the output, which is written with one system call. Its result is
-///    reported with [`handle_written`](Queue::handle_written) before the next call.
+/// 2. While the socket [`is_full`](Queue::is_full), nothing is written. [`handle_writable`](Queue::handle_writable)
+///    reports that the socket is writable again.
+/// 3. [`poll_slices`](Queue::poll_slices) returns the output, which is written with one system call. The result of the
+///    write is reported with [`handle_written`](Queue::handle_written) before the next call.
 /// 4. [`drop_newest`](Queue::drop_newest) frees memory when all queues are over their bound.
 ///    [`truncate_to_frame`](Queue::truncate_to_frame) prepares a queue for the close frame.
 ///
 /// The queue enforces no bound: the caller compares [`counted_bytes`](Queue::counted_bytes) before it pushes. Every
-/// call that changes the memory takes the totals of the loop, so that they are always exact.
+/// call that changes the memory of the queue updates the totals of the loop, so that the totals are always exact.
 #[derive(Debug, Default)]
 pub struct Queue {
     segments: VecDeque<Segment>,
-    /// The bytes of the first segment that are written.
+    /// The number of written bytes of the first segment.
     ///
-    /// Less than its length.
+    /// It is less than the length of the segment.
     sent: usize,
     /// Unwritten bytes in all segments.
     bytes: usize,
     /// The memory of shared frames and keys, without the frames' bytes.
     overhead: usize,
-    /// Bytes that the transport holds, because the socket did not take them.
+    /// The number of unsent bytes in the transport.
     ///
-    /// They are the ciphertext of output that has left the queue.
+    /// These bytes are the ciphertext of output that is no longer in the queue.
     held: usize,
-    /// Whether the memory of the queue itself counts as HTTP: it has held no frame since it was empty.
+    /// Whether the memory of the queue itself counts as HTTP output: no frame was queued since the queue was empty.
     is_http: bool,
-    /// Whether the memory of the queue itself is counted: it is not empty.
+    /// Whether the memory of the queue itself is counted. An empty queue is not counted.
     is_counted: bool,
-    /// Whether the socket is full. Nothing is written until it is writable.
+    /// Whether the socket is full. Nothing is written until the socket is writable.
     is_full: bool,
     /// The time since which a full socket has accepted no bytes.
     ///
-    /// It is set until the socket accepts all bytes of a write.
+    /// The value is kept until the socket accepts all bytes of a write.
     stalled_since: Option<Tick>,
     /// The time since which output waits for a full socket.
     backlogged_since: Option<Tick>,
-    /// The number of the segment with the pong that a newer pong replaces.
+    /// The number of the segment whose pong a newer pong replaces.
     pong: Option<u64>,
-    /// The number of the first segment: the count of removed segments.
+    /// The number of the first segment. This number equals the number of removed segments.
     first: u64,
     /// The numbers of the segments that have a conflation key.
     keys: HashMap<Arc<str>, u64>,
-    /// An empty buffer for the next run.
+    /// An empty buffer for the next frames that are copied.
     spare: Vec<u8>,
 }
 
 impl Queue {
-    /// Returns the bytes that are not written yet, with those that the transport holds.
+    /// Returns the number of unsent bytes, in the queue and in the transport.
     pub fn bytes(&self) -> usize {
         self.bytes + self.held
     }
 
-    /// Returns the bytes that count against `queue_bytes_max`.
+    /// Returns the number of bytes that count against `queue_bytes_max`.
     ///
-    /// These are the unwritten bytes and the memory of shared frames besides their bytes.
+    /// These are the unsent bytes, and the memory of shared frames besides their bytes.
     pub fn counted_bytes(&self) -> usize {
         self.bytes + self.held + self.overhead
     }
 
     /// Returns the memory that counts against the bound of all queues.
     ///
-    /// A shared frame counts with its bytes divided by the number of queues that hold it.
+    /// A shared frame counts with its bytes divided by the number of queues that share it.
     pub fn charge(&self) -> usize {
         let own = if self.is_http || self.is_empty() { 0 } else { QUEUE_BYTES + self.held };
         own + self.segments.iter().map(Segment::charge).sum::<usize>()
     }
 
-    /// Returns whether all of the output is HTTP.
+    /// Returns whether all output consists of HTTP responses.
     pub fn is_http(&self) -> bool {
         self.is_http
     }
@@ -130,7 +131,7 @@ impl Queue {
         self.segments.is_empty() && self.held == 0
     }
 
-    /// Returns whether it contains frames, and not only HTTP responses.
+    /// Returns whether the last output is a frame, and not an HTTP response.
     pub fn has_frames(&self) -> bool {
         self.segments.back().is_some_and(|last| last.kind != Kind::Http)
     }
@@ -167,7 +168,7 @@ impl Queue {
         true
     }
 
-    /// Appends a frame that is shared or has a key.
+    /// Appends a frame that is shared or has a conflation key.
     pub fn push_separate(&mut self, frame: SharedFrame, key: Option<&str>, total: &mut Queued) {
         let key: Option<Arc<str>> = key.map(Into::into);
         if let Some(key) = &key {
@@ -183,14 +184,14 @@ impl Queue {
 
     /// Appends an encoded frame.
     pub fn push_frame(&mut self, frame: &[u8], total: &mut Queued) {
-        // A frame of the journal is small. If there is no memory for it, the process ends.
+        // A frame from the journal is small. The process ends if no memory is free for the frame.
         let run = self.run(frame.len(), Kind::Frames, total).expect("memory for a small frame can be allocated");
         run.extend_from_slice(frame);
         self.bytes += frame.len();
         total.frames += frame.len();
     }
 
-    /// Appends an HTTP response, which `write` appends to the buffer.
+    /// Appends an HTTP response: `write` writes the response to the end of a buffer.
     pub fn push_http(&mut self, write: impl FnOnce(&mut Vec<u8>), total: &mut Queued) {
         let Some(run) = self.run(0, Kind::Http, total) else { return };
         let before = run.len();
@@ -226,7 +227,7 @@ impl Queue {
 
     /// Queues a pong.
     ///
-    /// In a long queue it replaces the pong that is already queued.
+    /// In a long queue, it replaces the queued pong.
     pub fn push_pong(&mut self, payload: &[u8], total: &mut Queued) {
         let outbound = Outbound::message(Opcode::Pong, payload);
         if !self.is_full && self.bytes <= PONG_QUEUE_BYTES_MAX {
@@ -286,9 +287,10 @@ impl Queue {
         self.set_full(written.is_full, written.has_sent, now);
     }
 
-    /// Reports the bytes that the transport holds. The socket is full if there are any.
+    /// Reports the number of unsent bytes in the transport. If it is not 0, the socket is full.
     ///
-    /// With `is_http`, they count as HTTP, unless the queue holds frames. `has_sent`: the socket took bytes.
+    /// With `is_http`, the unsent bytes count as HTTP output, unless the queue contains frames. `has_sent`: the socket
+    /// accepted bytes.
     pub fn handle_held(&mut self, held: usize, has_sent: bool, is_http: bool, now: Tick, total: &mut Queued) {
         self.set_held(held, is_http, total);
         self.set_full(held > 0, has_sent, now);
@@ -322,14 +324,14 @@ impl Queue {
         self.is_full = false;
     }
 
-    /// Drops all output after the frame that is partly written.
+    /// Drops all output after the partly written frame.
     ///
-    /// No frame is cut, so the client can read the output that follows.
+    /// The partly written frame stays whole, so the client can read the output that follows.
     pub fn truncate_to_frame(&mut self, total: &mut Queued) {
         self.pong = None;
         let http = self.segments.iter().take_while(|segment| segment.kind == Kind::Http).count();
         let kept = match self.segments.front_mut() {
-            // The 101 response, and responses before it, are written in full.
+            // The 101 response and earlier responses are written in full.
             _ if http > 0 => http,
             Some(Segment { bytes: Bytes::Run(run), .. }) if self.sent > 0 => {
                 let end = frame_end_behind(run, self.sent);
@@ -338,7 +340,7 @@ impl Queue {
                 run.shrink_to(end / 8 * 9);
                 usize::from(end > self.sent)
             }
-            // A shared frame that is partly written must be written in full.
+            // A partly written shared frame must be written in full.
             Some(_) if self.sent > 0 => 1,
             _ => 0,
         };
@@ -355,7 +357,7 @@ impl Queue {
         self.overhead = self.segments.iter().map(Segment::overhead).sum();
     }
 
-    /// Drops all output and returns its memory to the totals.
+    /// Drops all output, and subtracts its memory from the totals.
     pub fn clear(&mut self, total: &mut Queued) {
         while !self.segments.is_empty() {
             self.pop_front(total);
@@ -378,7 +380,7 @@ impl Queue {
         self.segments.capacity() <= SPARE_SEGMENTS_MAX && self.keys.capacity() <= SPARE_SEGMENTS_MAX
     }
 
-    /// Panics if the counts do not agree. For tests and debug builds.
+    /// Panics if the counters are inconsistent. This check is for tests and debug builds.
     pub fn check_invariants(&self) {
         let bytes: usize = self.segments.iter().map(|segment| segment.bytes.as_slice().len()).sum();
         assert_eq!(bytes, self.bytes + self.sent, "queued bytes");
@@ -409,9 +411,9 @@ impl Queue {
         }
     }
 
-    /// Returns a run for a control frame.
+    /// Returns a buffer for a control frame.
     ///
-    /// If there is no memory for it, the process ends.
+    /// The process ends if no memory is free for the frame.
     fn small_run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> &mut Vec<u8> {
         self.run(bytes, kind, total).expect("memory for a control frame can be allocated")
     }
@@ -425,16 +427,17 @@ impl Queue {
         self.segments.push_back(segment);
     }
 
-    /// Moves the memory of the queue itself from the total of HTTP to that of frames.
+    /// Moves the memory of the queue itself from the total of HTTP output to the total of frames.
     ///
-    /// The 101 response may still be in the queue when the first frame comes. Eviction frees only what counts as frames.
+    /// The 101 response may still be in the queue when the first frame comes. Eviction frees only memory that counts as
+    /// frames.
     fn count_as_frames(&mut self, total: &mut Queued) {
         self.is_http = false;
         total.http -= QUEUE_BYTES + self.held;
         total.frames += QUEUE_BYTES + self.held;
     }
 
-    /// Adds the memory of an empty queue itself to the totals.
+    /// Adds the memory of the queue itself to the totals.
     fn count_in(&mut self, is_http: bool, total: &mut Queued) {
         if !self.is_counted {
             (self.is_counted, self.is_http) = (true, is_http);
@@ -442,9 +445,9 @@ impl Queue {
         }
     }
 
-    /// Updates the totals after output was removed.
+    /// Subtracts the memory of the queue itself from the totals, because the queue is empty.
     ///
-    /// With `has_more`, segments are left.
+    /// With `has_more`, the queue is not empty, and nothing is subtracted.
     fn handle_emptied(&mut self, has_more: bool, total: &mut Queued) {
         if self.is_counted && !has_more && self.held == 0 {
             self.is_counted = false;
@@ -452,12 +455,12 @@ impl Queue {
         }
     }
 
-    /// Returns the total in which the queue itself counts.
+    /// Returns the total that includes the memory of the queue itself.
     fn counted_in<'t>(&self, total: &'t mut Queued) -> &'t mut usize {
         if self.is_http { &mut total.http } else { &mut total.frames }
     }
 
-    /// Frees unused capacity, because the queue may exist for a long time.
+    /// Frees unused capacity, because a slow reader may keep the queue for a long time.
     fn shrink(&mut self) {
         self.spare = Vec::new();
         for segment in &mut self.segments {
@@ -467,7 +470,7 @@ impl Queue {
         }
     }
 
-    /// Keeps the lists at least a quarter full.
+    /// Shrinks lists that are less than a quarter full.
     fn shrink_lists(&mut self) {
         let len = self.segments.len();
         if self.segments.capacity() > SPARE_SEGMENTS_MAX && len < self.segments.capacity() / 4 {
@@ -491,7 +494,7 @@ impl Queue {
         segment.release(total);
         self.shrink_lists();
         self.handle_emptied(!self.segments.is_empty(), total);
-        // A backlogged queue keeps no spare buffer, because its reader may be slow for a long time.
+        // The queue of a full socket keeps no spare buffer, because its reader may be slow for a long time.
         if let Bytes::Run(mut run) = segment.bytes
             && run.capacity() <= SPARE_BYTES_MAX
             && self.backlogged_since.is_none()
@@ -502,9 +505,9 @@ impl Queue {
     }
 }
 
-/// Reserves capacity for `more` bytes and a quarter of the result.
+/// Reserves capacity for `more` bytes, plus a quarter of the new length.
 ///
-/// `Vec` would double its capacity.
+/// By itself, `Vec` would double its capacity.
 fn reserve(run: &mut Vec<u8>, more: usize) -> Option<()> {
     if run.capacity() - run.len() < more {
         run.try_reserve_exact(more + (run.len() + more) / 4).ok()?;
@@ -512,9 +515,9 @@ fn reserve(run: &mut Vec<u8>, more: usize) -> Option<()> {
     Some(())
 }
 
-/// Returns the end of the frame that contains `sent`.
+/// Returns the end of the frame that contains the position `sent`.
 ///
-/// The run starts with a frame.
+/// The run must start with a frame.
 fn frame_end_behind(run: &[u8], sent: usize) -> usize {
     let mut end = 0;
     while end < sent {

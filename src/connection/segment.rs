@@ -1,4 +1,4 @@
-//! The segments of a queue, and the memory that each counts.
+//! The segments of a queue, and the counted memory of a segment.
 
 use std::sync::Arc;
 
@@ -11,25 +11,25 @@ pub const SEGMENT_BYTES: usize = size_of::<Segment>() * 3 / 2;
 
 /// The memory of a conflation key besides its bytes.
 ///
-/// It consists of the reference counts and the entry of a hash map that is at least 7/16 full.
+/// This is the memory of the reference counts, and of an entry of a hash map that is at least 7/16 full.
 pub const KEY_BYTES: usize = 88;
 
 #[derive(Debug)]
 pub struct Segment {
     pub bytes: Bytes,
-    /// The conflation key, under which `keys` lists the segment.
+    /// The conflation key. The `keys` of the queue contain it.
     pub key: Option<Arc<str>>,
     pub kind: Kind,
 }
 
-/// The content of a segment.
+/// The kind of content in a segment.
 ///
-/// Only content of the same kind is appended to a run.
+/// A run contains content of one kind.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
     Frames,
     Http,
-    /// One pong. A newer pong may replace its payload.
+    /// One pong. The payload of a newer pong may replace the payload of this pong.
     Pong,
 }
 
@@ -40,21 +40,21 @@ pub enum Bytes {
     Shared(SharedFrame),
 }
 
-/// The bytes in all queues of a loop.
+/// The memory of all queues of a loop, in bytes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Queued {
-    /// All memory of WebSocket queues. A shared frame counts once.
+    /// The memory of WebSocket queues. A shared frame counts once.
     pub frames: usize,
-    /// Bytes of HTTP responses.
+    /// The bytes of HTTP responses.
     ///
-    /// They have a separate bound, so that a client that requests pages and does not read them cannot use up the memory
-    /// of WebSockets.
+    /// HTTP responses have a separate bound. So a client that requests pages and does not read them cannot use up the
+    /// memory of WebSockets.
     pub http: usize,
 }
 
 /// Returns the memory of a shared frame besides its bytes.
 ///
-/// `key` is the length of its key.
+/// `key` is the length of its conflation key.
 pub fn overhead(key: Option<usize>) -> usize {
     SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |bytes| KEY_BYTES + bytes)
 }
@@ -69,7 +69,7 @@ impl Bytes {
 }
 
 impl Segment {
-    /// Returns the bytes besides its content that count against the queue's bound.
+    /// Returns the number of bytes, besides the content, that count against the queue's bound.
     pub fn overhead(&self) -> usize {
         match &self.bytes {
             Bytes::Run(_) => 0,
@@ -77,7 +77,7 @@ impl Segment {
         }
     }
 
-    /// Returns its part of the queue's charge.
+    /// Returns the segment's part of the queue's counted memory.
     pub fn charge(&self) -> usize {
         match &self.bytes {
             Bytes::Run(_) if self.kind == Kind::Http => 0,
@@ -93,7 +93,7 @@ impl Segment {
         }
     }
 
-    /// Subtracts the segment from the total when it leaves its queue.
+    /// Subtracts the segment from the total, when it is removed from its queue.
     pub fn release(&self, total: &mut Queued) {
         match &self.bytes {
             Bytes::Run(run) if self.kind == Kind::Http => total.http -= run.len(),

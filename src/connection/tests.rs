@@ -1,4 +1,4 @@
-//! Tests that drive a connection and check each byte of its output.
+//! Tests of one connection, which check each byte of its output.
 
 mod deflated;
 mod lent;
@@ -24,11 +24,11 @@ use crate::protocol::upgrade::Upgrade;
 const UPGRADE: &str = "GET /chat?uid=ann HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// A connection with the state that a loop would share with it.
+/// A connection, and the state that a loop shares with its connections.
 struct Rig {
     connection: Connection,
     env: Env,
-    /// The mode for the next announced body. `None`: collect it.
+    /// The mode for the next announced body. `None`: the body is collected.
     mode: Option<BodyMode>,
     /// The pieces of streamed bodies.
     pieces: Vec<u8>,
@@ -55,8 +55,8 @@ impl Rig {
         };
         self.connection
             .accept(Fd::new(Slot(0), 0), accept, &request, &mut self.env)
-            .expect("no fault")
-            .expect("still there")
+            .expect("the answer is valid")
+            .expect("the connection is open")
     }
 
     /// Passes bytes to the connection, and returns a description of each event.
@@ -68,7 +68,7 @@ impl Rig {
         let mut events = Vec::new();
         self.connection.handle_received(input.len(), &mut self.env);
         while let Some(event) = next_event(&mut self.connection, &mut input, &mut self.env) {
-            // The head of a collected body is not in the result.
+            // The head of a request with a collected body is not in the result.
             if self.mode.is_some() || !matches!(event, Event::Head(_)) {
                 events.push(describe(&event));
             }
@@ -109,7 +109,7 @@ impl Rig {
         sent
     }
 
-    /// Takes all output, like a socket that is never full.
+    /// Writes all output, as to a socket that is never full, and returns the bytes.
     fn written(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         loop {
@@ -121,7 +121,7 @@ impl Rig {
         }
     }
 
-    /// Writes once to a socket with room for `room` bytes.
+    /// Writes once to a socket that accepts at most `room` bytes.
     fn write(&mut self, room: usize) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 4];
         let filled = self.connection.poll_slices(&self.env, &mut slices);
@@ -233,7 +233,7 @@ fn pipelined_requests_are_answered_in_order() {
     let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
     let stream = request.repeat(50);
     let mut requests = 0;
-    // Every part ends inside a request, so some input is always left.
+    // Every part ends inside a request, so unparsed input is always left.
     for part in stream.chunks(request.len() * 3 - 7) {
         requests += rig.feed(part).len();
         rig.written();
@@ -249,7 +249,7 @@ fn unread_responses_stop_the_reading_of_requests() {
     let post = [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 61440\r\n\r\n", &body[..]].concat();
     assert_eq!(rig.feed(&post).len(), 1);
     assert_eq!(rig.feed(&post).len(), 1);
-    assert_eq!(rig.feed(&post).len(), 0, "the third waits");
+    assert_eq!(rig.feed(&post).len(), 0, "the third request waits");
     assert!(!rig.connection.wants_read());
     rig.written();
     assert_eq!(rig.feed(b"").len(), 1, "reading resumes");
@@ -473,7 +473,7 @@ fn a_slow_close_between_frames_drops_the_queue() {
     }
     rig.send(&"y".repeat(618));
     rig.send("");
-    assert_eq!(rig.write(32_750).len(), 32_750, "all frames except the last one are written");
+    assert_eq!(rig.write(32_750).len(), 32_750, "all frames except the last frame are written");
     assert!(rig.connection.close_slow(usize::MAX, &mut rig.env).is_some());
     rig.connection.check_invariants();
     assert_eq!(rig.env.queued.frames, QUEUE_BYTES + 22, "written bytes are freed");
@@ -505,7 +505,7 @@ fn a_frame_to_many_is_stored_once() {
     for rig in &mut rigs {
         assert_eq!(rig.connection.send(&mut outbound, &mut env), Sent::Queued);
     }
-    assert_eq!(env.queued.frames, 0, "no queue yet");
+    assert_eq!(env.queued.frames, 0, "no connection has a queue yet");
     for (rig, queues) in rigs.iter_mut().zip(1..) {
         assert_eq!(rig.connection.queued_bytes(), 10_004);
         rig.connection.handle_written(Written::new(1, true), &mut env);
@@ -537,7 +537,7 @@ fn conflation_replaces_the_content_in_place() {
     assert!(keyed(&mut rig, "gold", "gold=1000"));
     assert!(keyed(&mut rig, "iron", "iron=2000"));
     rig.send(&"=".repeat(18));
-    assert!(keyed(&mut rig, "gold", "gold=1001"), "the newer message replaces the older one");
+    assert!(keyed(&mut rig, "gold", "gold=1001"), "the newer message replaces the older message");
     assert!(!keyed(&mut rig, "lead", "lead=3000"), "no queued message can be replaced");
     rig.connection.check_invariants();
     assert!(rig.connection.handle_writable());

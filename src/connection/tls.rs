@@ -1,8 +1,8 @@
-//! A TLS session over a stream: the transport of connections that came through a TLS listener.
+//! A TLS session on a stream: the transport of connections of a TLS listener.
 //!
-//! It keeps the state of the session, and bytes only while something is unfinished: a part of a record, plaintext for
-//! which a read had no space, and ciphertext that the stream did not take. All other buffers are in [`TlsShared`], which
-//! the loop lends to each call.
+//! A session stores its state and unfinished bytes: a part of a record, plaintext for which a read had no space, and
+//! ciphertext that the stream did not accept. All other buffers are in [`TlsShared`], which the loop lends to each
+//! call.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -15,23 +15,23 @@ use crate::protocol::proxy::parse_proxy_header;
 use crate::tick::Tick;
 use crate::tls::{Ciphertext, Engine, EngineError, RECORD_BYTES_MAX, TlsConfig, TlsCounts, TlsInfo};
 
-/// The plaintext of a full record.
+/// The maximum length of the plaintext of a record.
 const RECORD_PLAINTEXT: usize = 1 << 14;
 
-/// The plaintext that one write encrypts, at most. It bounds the ciphertext that a session holds.
+/// The maximum of plaintext that one write encrypts. This limit bounds the unsent ciphertext of a session.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
-/// As [`WRITE_BYTES_MAX`], after a write that the stream did not take as a whole.
+/// The maximum of plaintext that one write encrypts, if the stream did not accept the last write as a whole.
 ///
-/// Output that is not encrypted can still be dropped for a newer message, or to free memory.
+/// It is lower, because only unencrypted output can be replaced by a newer message or dropped to free memory.
 const FULL_WRITE_BYTES_MAX: usize = RECORD_PLAINTEXT;
 
-/// The unfinished input of a session, at most: a handshake message and the headers of its records.
+/// The maximum of unfinished input: a handshake message in many records.
 ///
-/// A client can split a message into records of one byte, and the library needs all of them.
+/// A client can split a handshake message into records of one byte, and rustls needs all these records at once.
 const UNFINISHED_BYTES_MAX: usize = 128 << 10;
 
-/// The first byte of a TLS connection: a handshake record (RFC 8446 section 5.1).
+/// The first byte of a TLS connection: the type of a handshake record (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 22;
 
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 47\r\n\
@@ -41,12 +41,12 @@ const PLAIN_HTTP_CONTROL: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: ap
     Content-Length: 79\r\nConnection: close\r\n\r\n\
     {\"error\":{\"code\":\"bad_request\",\"message\":\"this port speaks TLS: use https://\"}}";
 
-/// The alert for a client over a limit, before its handshake: fatal, `internal_error` (RFC 8446 section 6).
+/// The alert for a client over a limit: fatal, `internal_error` (RFC 8446 section 6).
 pub const REFUSED: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
 
-/// The stream below a session: a socket, or a model.
+/// The stream of a session: a socket, or a model of a socket.
 pub trait Stream {
-    /// Reads once. 0 bytes are the end of the stream.
+    /// Reads once. A result of 0 bytes means the end of the stream.
     fn receive(&mut self, buffer: &mut [u8]) -> Io;
 
     /// Writes once.
@@ -59,25 +59,25 @@ pub trait Stream {
 /// The state that all sessions of a table share.
 #[derive(Debug)]
 pub struct TlsShared {
-    /// Received records, behind the unfinished input of the session.
+    /// The unfinished input of a session, and newly received records after it.
     incoming: Vec<u8>,
-    /// Small pieces of output that become one record.
+    /// Small pieces of output, which are encrypted as one record.
     gathered: Vec<u8>,
     /// Records to send.
     outgoing: Ciphertext,
     inbound: MemoryTotal,
-    /// Handshakes by outcome.
+    /// The number of handshakes by outcome.
     pub counts: TlsCounts,
-    /// The result of the last read.
+    /// The report of the last read.
     pub last: ReadReport,
 }
 
-/// The result of a read, besides its bytes.
+/// The result of a read, besides the plaintext.
 #[derive(Debug, Default)]
 pub struct ReadReport {
-    /// The part for the connection.
+    /// The part of the result that the connection uses.
     pub read: SessionRead,
-    /// The session, if the read completed its handshake.
+    /// The version and cipher suite, if the read completed the handshake.
     pub secured: Option<TlsInfo>,
     /// The error that ended the session.
     pub error: Option<EngineError>,
@@ -88,36 +88,36 @@ pub struct TlsStream {
     engine: Engine,
     stage: Stage,
     is_control: bool,
-    /// Whether the last read filled its buffer, so that the stream may have more.
+    /// Whether the last read filled its buffer. The stream may then have more bytes.
     may_have_more: bool,
     /// Whether the client ended its stream with `close_notify`.
     is_closed: bool,
-    /// Whether the last write was not taken as a whole.
+    /// Whether the stream did not accept the last write as a whole.
     was_full: bool,
     /// Whether input is ignored.
-    is_deaf: bool,
-    /// Received bytes that are not a whole record, or not a whole handshake message.
+    ignores_input: bool,
+    /// Received bytes of an incomplete record or handshake message.
     unfinished: Vec<u8>,
     /// Plaintext for which the last read had no space.
     unread: Vec<u8>,
-    /// Ciphertext that the stream did not take.
+    /// Ciphertext that the stream did not accept.
     unsent: Vec<u8>,
-    /// The time since which the client owes the rest of the unfinished bytes.
+    /// The time since which the client owes the bytes that complete `unfinished`.
     unfinished_since: Option<Tick>,
     /// The memory of unfinished and unread bytes.
     memory: MemoryShare,
 }
 
-/// The stage of a session. It moves down this list only.
+/// The stage of a session. A session never returns to an earlier stage of this list.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Stage {
-    /// Before the PROXY header, which is not encrypted.
+    /// The PROXY header was not received yet. This header is not encrypted.
     Proxy,
-    /// Before the first byte of the client.
+    /// No byte of the client was received yet.
     Hello,
     Handshake,
     Open,
-    /// The PROXY header is invalid: the error is told without TLS.
+    /// The PROXY header is invalid. The error response is sent without TLS.
     Plain,
     /// The handshake failed. Input is ignored, and output is dropped.
     Refused,
@@ -128,7 +128,7 @@ enum Stage {
 impl TlsShared {
     /// Creates the buffers for reads of at most `read_bytes` of plaintext.
     ///
-    /// The memory of unfinished input is added to `inbound`.
+    /// `inbound` counts the memory of unfinished input of all sessions.
     pub fn new(read_bytes: usize, inbound: MemoryTotal) -> TlsShared {
         TlsShared {
             incoming: vec![0; UNFINISHED_BYTES_MAX + read_bytes.max(RECORD_BYTES_MAX)],
@@ -140,7 +140,7 @@ impl TlsShared {
         }
     }
 
-    /// Panics if records of one session are left for the next. For tests and debug builds.
+    /// Panics if records of one session are left for the next session. This check is for tests and debug builds.
     #[cfg(test)]
     pub fn check_invariants(&self) {
         assert!(self.outgoing.as_slice().is_empty(), "each call sends its records, keeps them, or drops them");
@@ -153,7 +153,7 @@ impl TlsStream {
     /// With `is_proxied`, a PROXY header comes before the handshake.
     ///
     /// # Errors
-    /// The settings cannot be used.
+    /// The TLS settings are invalid.
     pub fn new(
         config: &TlsConfig,
         is_control: bool,
@@ -167,7 +167,7 @@ impl TlsStream {
             may_have_more: false,
             is_closed: false,
             was_full: false,
-            is_deaf: false,
+            ignores_input: false,
             unfinished: Vec::new(),
             unread: Vec::new(),
             unsent: Vec::new(),
@@ -178,11 +178,11 @@ impl TlsStream {
 
     /// Reads once from the stream, and decrypts into `buffer`.
     ///
-    /// [`Io::WouldBlock`]: no plaintext was received. [`TlsShared::last`] has the rest of the result.
+    /// [`Io::WouldBlock`]: no plaintext was received. [`TlsShared::last`] has the other results of the read.
     pub fn read(&mut self, stream: &mut impl Stream, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
         shared.last = ReadReport::default();
         if !self.unread.is_empty() {
-            // The stream may still have more than the read before took.
+            // `may_have_more` is not changed: the stream may have more bytes since the previous read.
             return Io::Done(self.take_unread(buffer));
         }
         self.may_have_more = false;
@@ -200,7 +200,7 @@ impl TlsStream {
             shared.counts.failed += u64::from(self.stage == Stage::Handshake);
             return self.refuse(stream, shared);
         }
-        // The plaintext of all of it fits into the buffer, unless the buffer is shorter than a record.
+        // The read is so short that its plaintext fits into the buffer, unless the buffer is shorter than a record.
         let end = shared.incoming.len().min(buffer.len().max(start + RECORD_BYTES_MAX));
         let room = &mut shared.incoming[start..end];
         let received = match stream.receive(room) {
@@ -209,7 +209,7 @@ impl TlsStream {
         };
         self.may_have_more = received == room.len();
         shared.last.read.has_received = true;
-        if self.is_deaf || self.stage == Stage::Refused {
+        if self.ignores_input || self.stage == Stage::Refused {
             return Io::WouldBlock;
         }
         let mut incoming = mem::take(&mut shared.incoming);
@@ -231,7 +231,7 @@ impl TlsStream {
         if self.stage == Stage::Proxy {
             match parse_proxy_header(input, UNFINISHED_BYTES_MAX) {
                 Ok(Some(header)) => {
-                    // The connection parses the header once more, as it does without TLS.
+                    // The connection parses the PROXY header, as on a listener without TLS.
                     let (header, rest) = mem::take(&mut input).split_at_mut(header.bytes);
                     self.unread.extend_from_slice(header);
                     filled = self.take_unread(buffer);
@@ -273,7 +273,7 @@ impl TlsStream {
             Ok(received) => {
                 self.is_closed = received.is_closed;
                 if received.used > 0 {
-                    // The rest began in this read.
+                    // The unfinished bytes began in this read.
                     self.unfinished_since = None;
                 }
                 self.keep_unfinished(&input[received.used..]);
@@ -293,8 +293,8 @@ impl TlsStream {
 
     /// Encrypts output and writes it once. `None`: the stream is broken.
     ///
-    /// It takes nothing before earlier ciphertext is sent, so that it holds that of one write at most. Output before the
-    /// handshake, such as the response to a timeout, is dropped.
+    /// Output is encrypted only after all earlier ciphertext is sent. So the session has the ciphertext of at most one
+    /// write. Output before the end of the handshake, such as the response to a timeout, is dropped.
     pub fn write(
         &mut self,
         stream: &mut impl Stream,
@@ -318,7 +318,7 @@ impl TlsStream {
             Stage::Open => {}
         }
         let Some(bytes) = self.encrypt(shared, slices) else {
-            // The next session must not send the records of this one.
+            // `outgoing` is shared: another session must not send the records of this session.
             shared.outgoing.clear();
             return None;
         };
@@ -327,11 +327,11 @@ impl TlsStream {
         Some(Written { bytes, held: self.unsent.len(), is_full: self.was_full, has_sent: sent > 0 })
     }
 
-    /// Ends the output: `close_notify`, then the end of the stream.
+    /// Ends the output: Sends `close_notify`, and then ends the stream.
     pub fn shutdown(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) {
         self.close(stream, shared);
         if matches!(self.stage, Stage::Hello | Stage::Handshake) {
-            // The server gave up: it answers no hello that is still waiting.
+            // The server ended the connection during the handshake, so it does not answer a hello any more.
             self.count_abandoned(&mut shared.counts);
             self.stage = Stage::Refused;
             self.drop_unfinished();
@@ -339,13 +339,13 @@ impl TlsStream {
         stream.shutdown();
     }
 
-    /// Sends `close_notify`, if the stream takes it.
+    /// Sends `close_notify`, if the stream accepts it.
     pub fn close(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) {
         if self.stage == Stage::Open
             && self.unsent.is_empty()
             && self.engine.close(&mut self.unfinished, &mut shared.outgoing).is_ok()
         {
-            // It is the last record. Nothing is sent after it, so a part that the stream does not take is dropped.
+            // This record is the last, so a part that the stream does not accept is dropped.
             stream.send(shared.outgoing.as_slice());
         }
         shared.outgoing.clear();
@@ -353,16 +353,16 @@ impl TlsStream {
 
     /// Ignores all further input, and frees the memory of unfinished input.
     pub fn ignore_input(&mut self) {
-        self.is_deaf = true;
+        self.ignores_input = true;
         self.unread = Vec::new();
         if !holds_record(&self.unfinished) {
-            // The library still refers to the whole records of an unfinished handshake message.
+            // Whole records of an unfinished handshake message must stay, because rustls refers to them.
             self.drop_unfinished();
         }
         self.memory.set(self.unfinished.capacity());
     }
 
-    /// Starts the time of unfinished bytes at `now`, unless it has started. `None`: stops it.
+    /// Starts the time of the unfinished bytes at `now`, unless the time has started. `None`: stops the time.
     pub fn set_reading(&mut self, now: Option<Tick>) {
         self.unfinished_since = match now {
             Some(now) if !self.unfinished.is_empty() => self.unfinished_since.or(Some(now)),
@@ -370,7 +370,7 @@ impl TlsStream {
         };
     }
 
-    /// Returns the time since which the client owes the rest of the unfinished bytes.
+    /// Returns the time since which the client owes the bytes that complete the unfinished bytes.
     pub fn unfinished_since(&self) -> Option<Tick> {
         self.unfinished_since
     }
@@ -380,7 +380,7 @@ impl TlsStream {
         matches!(self.stage, Stage::Proxy | Stage::Hello | Stage::Handshake) && !self.engine.has_answered()
     }
 
-    /// Returns whether a read may return more, without an event of the stream.
+    /// Returns whether another read may return more plaintext, without an epoll event.
     pub fn may_have_more(&self) -> bool {
         self.may_have_more || self.is_closed || !self.unread.is_empty() || self.stage == Stage::Broken
     }
@@ -395,9 +395,9 @@ impl TlsStream {
         if self.stage == Stage::Open { self.engine.info() } else { None }
     }
 
-    /// Counts a handshake that was not completed, when the connection is removed.
+    /// Counts a handshake that was never completed.
     pub fn count_abandoned(&self, counts: &mut TlsCounts) {
-        // A connection without a byte is not a handshake.
+        // If no byte was received, no handshake has begun.
         counts.abandoned += u64::from(self.stage == Stage::Handshake);
     }
 
@@ -407,10 +407,10 @@ impl TlsStream {
         self.refuse(stream, shared)
     }
 
-    /// Ends a session before it is open. The connection stays until the client ends it, or its deadline.
+    /// Ends a session before its handshake is complete.
     ///
-    /// Closing it at once would reset the stream if the client is still sending. The client might then not read the
-    /// reason.
+    /// The connection stays until the client ends it, or until its deadline. If it were closed while the client is
+    /// still sending, the stream would be reset, and the client might not read the reason.
     fn refuse(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) -> Io {
         self.stage = Stage::Refused;
         self.drop_unfinished();
@@ -433,7 +433,7 @@ impl TlsStream {
         self.refuse(stream, shared)
     }
 
-    /// Ends an open session. Plaintext before the error is still returned.
+    /// Ends an open session. Plaintext before the error is still returned: `filled` bytes.
     fn fail_stream(&mut self, filled: usize) -> Io {
         self.stage = Stage::Broken;
         self.drop_unfinished();
@@ -463,14 +463,14 @@ impl TlsStream {
         count
     }
 
-    /// Keeps the rest of the input, and no more memory than twice its bytes.
+    /// Stores unfinished input in a buffer of at most twice its length.
     fn keep_unfinished(&mut self, rest: &[u8]) {
         self.unfinished.clear();
         self.unfinished.shrink_to(2 * rest.len());
         self.unfinished.extend_from_slice(rest);
     }
 
-    /// Encrypts as much output as one write takes, and returns its bytes. `None`: the keys are used up.
+    /// Encrypts the output of one write, and returns its length. `None`: the limit of the keys is reached.
     fn encrypt(&mut self, shared: &mut TlsShared, slices: &[IoSlice<'_>]) -> Option<usize> {
         let bytes_max = if self.was_full { FULL_WRITE_BYTES_MAX } else { WRITE_BYTES_MAX };
         let mut taken = 0;
@@ -479,7 +479,7 @@ impl TlsStream {
             let mut rest = &slice[..slice.len().min(bytes_max - taken)];
             taken += rest.len();
             if shared.gathered.is_empty() {
-                // Full records, and the only slice, are encrypted in place.
+                // Full records are encrypted without a copy to `gathered`, and so is a single slice.
                 let whole = rest.len() - if slices.len() == 1 { 0 } else { rest.len() % RECORD_PLAINTEXT };
                 self.encrypt_slice(&rest[..whole], &mut shared.outgoing)?;
                 rest = &rest[whole..];
@@ -508,7 +508,8 @@ impl TlsStream {
         self.engine.encrypt(plaintext, &mut self.unfinished, outgoing).ok()
     }
 
-    /// Sends records, and keeps those that the stream does not take. Returns the bytes sent. `None`: the stream is broken.
+    /// Sends records, and stores bytes that the stream does not accept. Returns the number of sent bytes. `None`: the
+    /// stream is broken.
     fn send_output(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) -> Option<usize> {
         let records = shared.outgoing.as_slice();
         if records.is_empty() {
@@ -536,12 +537,12 @@ impl TlsStream {
         sent
     }
 
-    /// Sends held ciphertext once. Returns the bytes sent. `None`: the stream is broken.
+    /// Sends unsent ciphertext once. Returns the number of sent bytes. `None`: the stream is broken.
     fn send_unsent(&mut self, stream: &mut impl Stream) -> Option<usize> {
         match stream.send(&self.unsent) {
             Io::Done(count) => {
                 self.unsent.drain(..count);
-                // A stalled connection keeps at most twice the bytes that count as queued.
+                // The capacity is at most twice the unsent bytes, because only the bytes count as queued.
                 let kept = if self.unsent.is_empty() { 0 } else { 2 * self.unsent.len() };
                 self.unsent.shrink_to(kept);
                 Some(count)

@@ -3,21 +3,21 @@
 /// The result of a write to a transport.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Written {
-    /// The bytes of the output that the transport took.
+    /// The number of output bytes that the transport accepted.
     pub bytes: usize,
-    /// The bytes that the transport holds after the write.
+    /// The number of unsent bytes in the transport after the write.
     ///
-    /// A transport that encrypts takes output that the socket may not take. It holds the ciphertext until the socket
-    /// takes it. A socket holds nothing.
+    /// A TLS session may accept more output than its socket. The session then keeps the ciphertext until the socket
+    /// accepts it. A plain socket keeps no bytes.
     pub held: usize,
-    /// Whether it takes no more until it is writable.
+    /// Whether the transport accepts no more bytes until it is writable.
     pub is_full: bool,
-    /// Whether the socket took bytes, of this output or of those that the transport held.
+    /// Whether the socket accepted bytes of this output, or unsent bytes of the transport.
     pub has_sent: bool,
 }
 
 impl Written {
-    /// Returns the result of a write to a transport that holds nothing.
+    /// Creates the result of a write to a transport without unsent bytes.
     #[inline]
     pub fn new(bytes: usize, is_full: bool) -> Written {
         Written { bytes, held: 0, is_full, has_sent: bytes > 0 }

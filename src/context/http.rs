@@ -1,4 +1,4 @@
-//! The methods of [`Context`] for HTTP: answers later, and responses in pieces.
+//! The methods of [`Context`] for HTTP: deferred answers, and responses in pieces.
 
 use crate::event_loop::Context;
 use crate::fd::Fd;
@@ -11,11 +11,11 @@ use crate::ticket::{ResponseStream, Ticket};
 impl Context<'_> {
     /// Defers the answer to an upgrade, for instance until another thread has queried a database.
     ///
-    /// `on_upgrade` returns the [`Upgrade`]. The [`Ticket`] answers later, within
-    /// [`answer_time_max`](crate::Limits::answer_time_max). After that the client gets a 503.
+    /// `on_upgrade` returns the [`Upgrade`] of this call. The [`Ticket`] is used for the answer, within
+    /// [`answer_time_max`](crate::Limits::answer_time_max). After this time the client gets a 503.
     ///
-    /// If the client disconnects before the answer, or shuts down its side of the stream, the connection ends. The value
-    /// of [`set_session`](Context::set_session) is dropped then.
+    /// If the client disconnects before the answer, or shuts down its side of the stream, the connection ends. The
+    /// value that [`set_session`](Context::set_session) stored is then dropped.
     ///
     /// ```no_run
     /// # use fdpush::{Response, Server, Upgrade};
@@ -41,8 +41,8 @@ impl Context<'_> {
 
     /// Defers the response to a plain HTTP request.
     ///
-    /// `on_request` returns the [`Response`]. The [`Ticket`] answers later, at once or in pieces, within
-    /// [`answer_time_max`](crate::Limits::answer_time_max). After that the client gets a 503.
+    /// `on_request` returns the [`Response`] of this call. The [`Ticket`] is used for the answer, whole or in pieces,
+    /// within [`answer_time_max`](crate::Limits::answer_time_max). After this time the client gets a 503.
     #[must_use = "on_request must return the Response"]
     pub fn defer_response(&mut self, fd: Fd) -> (Response, Ticket<Response>) {
         let ticket = self.ticket(fd);
@@ -51,19 +51,20 @@ impl Context<'_> {
 
     /// Returns a ticket for the plain request that a handler of this connection is processing.
     ///
-    /// `on_head` takes one for a body that it wants in pieces, and stores it in the state of the body: see
-    /// [`begin_response`](Context::begin_response). `on_request` uses [`defer_response`](Context::defer_response).
+    /// `on_head` calls this method for a request whose body comes in pieces, and stores the ticket in the state of the
+    /// body: see [`begin_response`](Context::begin_response). In `on_request`, use
+    /// [`defer_response`](Context::defer_response).
     ///
-    /// A request has one ticket, the last that was made for it. If no handler is processing a request of this connection, the
-    /// ticket answers nothing.
+    /// Only the last ticket that was made for a request is valid. If no handler is processing a request of this
+    /// connection, the ticket answers nothing.
     pub fn ticket(&mut self, fd: Fd) -> Ticket<Response> {
         Ticket::new(fd, self.core.make_ticket(fd), self.host.sender.clone())
     }
 
-    /// Gives the answer of a ticket from a handler.
+    /// Answers the request of a ticket, from a handler.
     ///
     /// It works like [`Ticket::answer`], but does not use the inbox. The answer is sent when the handler has returned.
-    /// The result is [`Change::Done`], or [`Change::Gone`] if the client has gone or got a 503 meanwhile.
+    /// The result is [`Change::Done`], or [`Change::Gone`] if the client has disconnected or got a 503 meanwhile.
     pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) -> Change {
         let (fd, deferral) = ticket.into_parts();
         self.core.answer(fd, deferral, answer.into().into())
@@ -71,20 +72,20 @@ impl Context<'_> {
 
     // HTTP in pieces.
 
-    /// Begins a response that is sent in pieces, to the request of this ticket.
+    /// Begins a response in pieces to the request of a ticket.
     ///
-    /// The body of the response follows in pieces, too: the body of `response` is not sent. [`write_response`] sends a
-    /// piece, and [`end_response`] ends the response. Both need the [`ResponseStream`] that this method returns.
+    /// The body of `response` is not sent. [`write_response`] sends a piece, and [`end_response`] ends the response.
+    /// Both need the [`ResponseStream`] that this method returns.
     ///
-    /// The ticket is that of [`defer_response`](Context::defer_response), used at once or later, or that of
-    /// [`ticket`](Context::ticket), which `on_head` stored for `on_body`. `None`: the client has gone or has a response, or
-    /// `response` has an invalid header, and the client gets a 500.
+    /// The ticket comes from [`defer_response`](Context::defer_response), or from [`ticket`](Context::ticket) in
+    /// `on_head`, which stores the ticket for `on_body`. `None`: the client has disconnected, or has a response
+    /// already, or `response` has an invalid header. In the last case the client gets a 500.
     ///
     /// [`write_response`]: Context::write_response
     /// [`end_response`]: Context::end_response
     ///
-    /// A client that waits for a `100 Continue` gets none after the response has begun: begin it with the first piece, not with
-    /// the head (RFC 9110 section 10.1.1).
+    /// After a response has begun, the client gets no `100 Continue` any more. So begin the response at the first piece
+    /// of the body, not at the head (RFC 9110 section 10.1.1).
     ///
     /// ```
     /// use std::any::Any;
@@ -118,19 +119,19 @@ impl Context<'_> {
         self.core.begin_reply(fd, deferral, response).is_queued().then(|| ResponseStream::new(fd))
     }
 
-    /// Sends a piece of the body of a response that was begun.
+    /// Sends a piece of the body of a response.
     ///
-    /// `Gone`: the connection has ended. `Dropped`: the client does not read, and more than
-    /// [`queue_bytes_max`](crate::Limits::queue_bytes_max) would wait, or all responses together hold more than
-    /// [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). The connection is ended, so that the client sees that the
-    /// response is incomplete.
+    /// `Gone`: the connection has ended. `Dropped`: the client does not read, and its queue would exceed
+    /// [`queue_bytes_max`](crate::Limits::queue_bytes_max), or all responses together hold more than
+    /// [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). The connection is ended, so that the client
+    /// sees that the response is incomplete.
     pub fn write_response(&mut self, stream: &ResponseStream, piece: &[u8]) -> Outcome {
         self.core.write_reply(stream.fd(), piece)
     }
 
-    /// Ends a response that was begun.
+    /// Ends a response in pieces.
     ///
-    /// If the body of the request did not arrive completely, the connection ends, too. `Gone`: the connection has ended.
+    /// If the body of the request is not complete yet, the connection ends, too. `Gone`: the connection has ended.
     pub fn end_response(&mut self, stream: ResponseStream) -> Outcome {
         self.core.end_reply(stream.fd())
     }

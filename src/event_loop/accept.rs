@@ -20,16 +20,16 @@ use crate::tick::Tick;
 use crate::tls::ListenerTls;
 use crate::token_bucket::{Rate, Take, TokenBucket};
 
-/// Connections accepted from one listener in one turn.
+/// The maximum of connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN_MAX: usize = 512;
 
-/// Spare descriptors: for control connections after all others are in use, and one for refusing clients.
+/// The number of spare descriptors: see [`Acceptor::spares`].
 const SPARES: usize = 16;
 
-/// Errors of accept(2) after which a listener waits for the next turn.
+/// The number of accept(2) errors in a turn after which a listener pauses.
 const FAILURES_PER_TURN_MAX: usize = 16;
 
-/// The pause of a listener after errors. A freed descriptor ends it early.
+/// The time for which a listener pauses after errors. A freed descriptor ends the pause early.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
@@ -41,16 +41,16 @@ const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n
 /// Accepts connections from all listeners of the loop.
 ///
 /// [`handle_event`](Acceptor::handle_event) records that clients wait at a listener.
-/// [`accept_pending`](Acceptor::accept_pending) then accepts them once a turn, control connections first. Each becomes a
-/// connection of the [`Core`] or gets a 503 response. [`handle_freed`](Acceptor::handle_freed) reports that descriptors are
-/// free again.
+/// [`accept_pending`](Acceptor::accept_pending) then accepts them once a turn, control connections first. An accepted
+/// socket becomes a connection of the [`Core`], or gets a 503 response. [`handle_freed`](Acceptor::handle_freed)
+/// reports that descriptors are free again.
 #[derive(Debug)]
 pub struct Acceptor {
-    /// By the index in the epoll token.
+    /// The listeners, by the index in their epoll token.
     listeners: Vec<ListenerState>,
     tokens: Option<(Rate, TokenBucket)>,
-    /// Spare descriptors. When no other descriptor is free, control connections use all spares except the last one. The
-    /// last one serves to accept clients and refuse them.
+    /// Spare descriptors. When no other descriptor is free, control connections use all spare descriptors except the
+    /// last. The last spare descriptor is used to accept a client and refuse it with 503.
     spares: Vec<OwnedFd>,
     /// The response for a control connection over the limit.
     control_full: Vec<u8>,
@@ -70,11 +70,11 @@ enum RefusalReason {
 /// A listener and its state.
 #[derive(Debug)]
 struct ListenerState {
-    /// `None` after it was closed.
+    /// `None` after the listener was closed.
     listener: Option<Listener>,
     kind: Kind,
     tls: Option<ListenerTls>,
-    /// Whether clients may wait. Edge-triggered epoll reports it once.
+    /// Whether clients may wait. Edge-triggered epoll reports waiting clients once.
     is_pending: bool,
     /// The end of a pause in accepting.
     retry: Option<Retry>,
@@ -83,12 +83,12 @@ struct ListenerState {
 #[derive(Copy, Clone, Debug)]
 struct Retry {
     at: Tick,
-    /// Whether a connection was freed since the pause began. It ends the pause.
+    /// Whether a connection was freed since the pause began. A freed connection ends the pause.
     is_freed: bool,
 }
 
 impl Acceptor {
-    /// Creates an acceptor with these listeners, and the limit of control connections.
+    /// Creates an acceptor. `control_connections_max` is for the text of 503 responses.
     pub fn new(listeners: Vec<Listener>, control_connections_max: u32) -> Acceptor {
         let listener = |listener: Listener| ListenerState {
             kind: listener.kind,
@@ -123,12 +123,12 @@ impl Acceptor {
         }
     }
 
-    /// Returns whether clients may wait that can be accepted now.
+    /// Returns whether clients may wait at a listener that is not paused.
     pub fn has_pending(&self) -> bool {
         self.listeners.iter().any(|listener| listener.is_pending && listener.retry.is_none_or(|retry| retry.is_freed))
     }
 
-    /// Returns the end of the first pause.
+    /// Returns the time at which the first pause ends.
     pub fn retry_at(&self) -> Option<Tick> {
         self.listeners.iter().filter_map(|listener| Some(listener.retry?.at)).min()
     }
@@ -152,7 +152,7 @@ impl Acceptor {
         }
     }
 
-    /// Accepts waiting clients, at most [`ACCEPTS_PER_TURN_MAX`] a listener.
+    /// Accepts waiting clients, at most [`ACCEPTS_PER_TURN_MAX`] per listener.
     ///
     /// Control listeners come first.
     pub fn accept_pending(&mut self, core: &mut Core, epoll: &mio::Registry) -> io::Result<()> {
@@ -203,8 +203,8 @@ impl Acceptor {
 
     /// Accepts one connection. A control connection may use a spare descriptor.
     ///
-    /// The last spare is for refusals, unless another control connection can be closed. Its descriptor is then free at the
-    /// end of the turn.
+    /// It uses the last spare only if another control connection can be closed, whose descriptor is free at the end of
+    /// the turn. Otherwise the last spare descriptor is kept for refusals.
     fn accept_one(&mut self, index: usize, core: &mut Core) -> io::Result<Accepted> {
         let ListenerState { listener: Some(listener), kind, .. } = &self.listeners[index] else {
             return Ok(Accepted::Empty);
@@ -229,7 +229,7 @@ impl Acceptor {
         let kind = self.listeners[index].kind;
         let is_control = kind == Kind::Control;
         if kind == Kind::Proxied && !core.trusts(peer) {
-            // It need not speak HTTP, so it gets no response.
+            // An untrusted peer need not speak HTTP, so it gets no response.
             return core.count_untrusted_proxy(peer);
         }
         if let Some(refused) = self.refusal(is_control, core) {
@@ -273,7 +273,7 @@ impl Acceptor {
         Some(RefusalReason::TooFast)
     }
 
-    /// Returns the response to a client that is refused. Before a TLS handshake it is an alert.
+    /// Returns the response to a refused client: on a TLS listener, a TLS alert.
     fn response(&self, refused: RefusalReason, index: usize) -> &[u8] {
         match refused {
             _ if self.listeners[index].tls.is_some() => REFUSED,
@@ -284,7 +284,7 @@ impl Acceptor {
         }
     }
 
-    /// Uses a spare descriptor to accept one client and refuse it.
+    /// Accepts one client with a spare descriptor, and refuses the client.
     ///
     /// Returns whether a client got the response.
     fn refuse_with_spare(&mut self, index: usize, core: &mut Core) -> io::Result<bool> {
@@ -321,7 +321,7 @@ impl ListenerState {
         self.kind == Kind::Control
     }
 
-    /// Returns whether clients may be accepted from it now. It clears a pause that is over.
+    /// Returns whether this listener accepts clients now, and ends a pause that is over.
     fn begin(&mut self, is_control: bool, now: Tick) -> bool {
         if self.is_control() != is_control || !self.is_pending {
             return false;
@@ -334,7 +334,7 @@ impl ListenerState {
     }
 }
 
-/// Takes a token for one connection. A new rate starts with a full bucket.
+/// Takes a token for one connection, and returns whether there was a token. A new rate starts with a full bucket.
 pub fn take_token(bucket: &mut Option<(Rate, TokenBucket)>, per_second: Option<u32>, now: Tick) -> bool {
     let Some(per_second) = per_second else {
         *bucket = None;
@@ -363,7 +363,7 @@ fn control_limit_reached(max: u32) -> String {
     format!("API connection limit reached ({max})")
 }
 
-/// A 503 response for a control connection. `message` needs no JSON escape.
+/// Creates a 503 response for a control connection. `message` must not contain characters that JSON escapes.
 fn control_unavailable(message: &str) -> Vec<u8> {
     let body = format!("{{\"error\":{{\"code\":\"unavailable\",\"message\":\"{message}\"}}}}\n");
     let count = body.len();
@@ -399,7 +399,7 @@ mod tests {
 
     impl Acceptor {
         fn inject(&self, errors: &[Errno]) {
-            let listener = self.listeners[0].listener.as_ref().expect("a listener");
+            let listener = self.listeners[0].listener.as_ref().expect("the listener is open");
             listener.injected.borrow_mut().extend(errors);
         }
 
@@ -414,8 +414,9 @@ mod tests {
         for error in [Errno::PERM, Errno::ACCESS, Errno::NOPROTOOPT, Errno::NONET, Errno::OPNOTSUPP, Errno::CONNABORTED]
         {
             let (mut acceptor, mut core, poll, address) = acceptor();
-            // A connection on the loopback interface waits in the queue once connect() has returned.
-            let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("a place")).collect();
+            // On the loopback interface, the connection is in the listener's queue when connect() returns.
+            let clients: Vec<TcpStream> =
+                (0..20).map(|_| TcpStream::connect(address).expect("the listener's queue has space")).collect();
             acceptor.inject(&[error]);
             acceptor.turn(&mut core, &poll);
             assert_eq!((core.table().count(), core.stats().refused, acceptor.retry_at()), (20, 0, None), "{error:?}");
@@ -428,7 +429,7 @@ mod tests {
     #[test]
     fn a_persistent_error_pauses_its_listener_and_refuses_no_client() {
         let (mut acceptor, mut core, poll, address) = acceptor();
-        let _client = TcpStream::connect(address).expect("a place");
+        let _client = TcpStream::connect(address).expect("the listener's queue has space");
         acceptor.inject(&[Errno::PERM; 100]);
         acceptor.turn(&mut core, &poll);
         assert_eq!(core.stats().accept_errors, FAILURES_PER_TURN_MAX as u64);
@@ -449,7 +450,8 @@ mod tests {
     #[test]
     fn one_emfile_refuses_one_client() {
         let (mut acceptor, mut core, poll, address) = acceptor();
-        let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("a place")).collect();
+        let clients: Vec<TcpStream> =
+            (0..20).map(|_| TcpStream::connect(address).expect("the listener's queue has space")).collect();
         acceptor.inject(&[Errno::MFILE]);
         acceptor.turn(&mut core, &poll);
         assert_eq!((core.table().count(), core.stats().refused), (19, 1));
@@ -464,7 +466,7 @@ mod tests {
             |count: usize, at: u64, rate| (0..count).filter(|_| take_token(&mut bucket, rate, Tick(at))).count();
         assert_eq!(come(20, 0, Some(10)), 10);
         assert_eq!(come(20, 250, Some(10)), 2);
-        assert_eq!(come(20, 300, Some(10)), 1, "two half tokens add up to one");
+        assert_eq!(come(20, 300, Some(10)), 1, "two half tokens are one token");
         assert_eq!(come(20, 60_000, Some(10)), 10, "the bucket holds the tokens of one second");
         assert_eq!(come(20, 60_000, Some(3)), 3, "a new rate starts with a full bucket");
         assert_eq!(come(20, 60_000, None), 20);
@@ -473,8 +475,8 @@ mod tests {
     #[test]
     fn the_content_length_of_refusals_is_correct() {
         for refusal in [FULL, &control_unavailable(&control_limit_reached(7)), TOO_FAST] {
-            let text = str::from_utf8(refusal).expect("text");
-            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            let text = str::from_utf8(refusal).expect("the output is UTF-8");
+            let (head, body) = text.split_once("\r\n\r\n").expect("the response has a head");
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
         }
     }

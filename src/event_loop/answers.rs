@@ -16,7 +16,7 @@ use crate::protocol::upgrade::Upgrade;
 use crate::registry::{Change, is_name};
 
 impl<H: Handler> EventLoop<H> {
-    /// Calls `on_head` for a request with a body, and applies its answer.
+    /// Calls `on_head` for a request with a body, and applies the returned [`BodyMode`].
     pub(super) fn answer_head(&mut self, fd: Fd, request: Box<Request<'static>>) {
         let mut mode = None;
         self.call("on_head", Some(fd), |handler, ctx| mode = Some(handler.on_head(ctx, fd, &request)));
@@ -75,8 +75,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Sends an answer that was given with a ticket. The answer is dropped if the ticket does not belong to the current
-    /// request.
+    /// Sends the answer of a ticket. The answer is dropped if the ticket does not belong to the current request.
     pub(super) fn answer_deferred(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) {
         let Some(slot) = self.core.table().slot_of(fd).filter(|_| self.core.has_ticket(fd, ticket)) else { return };
         let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();
@@ -86,11 +85,11 @@ impl<H: Handler> EventLoop<H> {
                 Some(deferral) => self.defer(fd, Deferred::Plain, deferral),
                 None => {
                     self.respond(fd, response);
-                    // The next request may be in the buffer already, and epoll does not report it again.
+                    // The next request may be in the buffer already, and epoll does not report buffered bytes.
                     self.core.make_ready(slot);
                 }
             },
-            // The ticket of a plain request only takes a response.
+            // A ticket of a plain request accepts only a response, not an upgrade.
             (Some(Deferred::Plain) | None, Upgrade::Accept(_) | Upgrade::Later(_)) => {}
         }
     }
@@ -104,9 +103,10 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Sends a response before the rest of a push to many.
+    /// Sends a response before unwritten messages of a push to many connections.
     ///
-    /// The response must not confirm a push. The response to a health check confirms none.
+    /// The response must not be the answer to a push, because that answer follows the messages. An example is the
+    /// response to a health check.
     fn respond_at_once(&mut self, fd: Fd, response: Response) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let is_alone = self.core.table().connection(slot).is_some_and(|connection| connection.queued_bytes() == 0);
@@ -149,7 +149,7 @@ impl<H: Handler> EventLoop<H> {
                 return self.refuse(fd, Response::text(409, "uid connected already\n"), "uid connected already");
             }
             if !is_name(uid) {
-                // A handler may pass on a name that the client chose.
+                // The client may have chosen the invalid uid, so the status is 400.
                 return self.refuse(fd, Response::text(400, format!("{}\n", Change::BadName)), "invalid uid");
             }
         }

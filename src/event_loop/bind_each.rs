@@ -1,15 +1,15 @@
-//! Sockets for all addresses of a name.
+//! Binds sockets to all addresses of a host name.
 
 use std::io;
 use std::net::SocketAddr;
 
-/// Binds a socket to each of the addresses of a name, such as `localhost`.
+/// Binds a socket to each address of a host name, such as `localhost`.
 ///
-/// If the port is 0, only the first address is bound: each one would get a different port. An address that this machine does
-/// not have is left out, if the name has others.
+/// If the port is 0, only the first address is bound, because each address would get a different port. An address that
+/// this machine does not have is skipped, if the name has other addresses.
 ///
 /// # Errors
-/// The error of the first address that cannot be bound. `AddrNotAvailable`: the machine has none of them.
+/// The error of the first address that cannot be bound. `AddrNotAvailable`: the machine has none of the addresses.
 pub fn bind_each<S>(
     addresses: impl IntoIterator<Item = SocketAddr>,
     bind: impl Fn(SocketAddr) -> io::Result<S>,
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     fn bind(addresses: &[&str], missing: &[&str]) -> Result<Vec<String>, io::ErrorKind> {
-        let addresses = addresses.iter().map(|address| address.parse().expect("an address"));
+        let addresses = addresses.iter().map(|address| address.parse().expect("the address is valid"));
         let bound = bind_each(addresses, |address| match address.to_string() {
             address if missing.contains(&&*address) => Err(io::ErrorKind::AddrNotAvailable.into()),
             address if address.ends_with(":1") => Err(io::ErrorKind::PermissionDenied.into()),
@@ -55,7 +55,11 @@ mod tests {
         assert_eq!(bind(&[v6, v4], &[v6, v4]), Err(io::ErrorKind::AddrNotAvailable));
         assert_eq!(bind(&[v4], &[v4]), Err(io::ErrorKind::AddrNotAvailable));
         assert_eq!(bind(&[v4, "127.0.0.1:1"], &[]), Err(io::ErrorKind::PermissionDenied));
-        assert_eq!(bind(&["[::1]:0", "127.0.0.1:0"], &[]), owned(&["[::1]:0"]), "each would get a different port");
+        assert_eq!(
+            bind(&["[::1]:0", "127.0.0.1:0"], &[]),
+            owned(&["[::1]:0"]),
+            "only the first address is bound to port 0"
+        );
         assert_eq!(bind(&[], &[]), Err(io::ErrorKind::AddrNotAvailable));
     }
 }

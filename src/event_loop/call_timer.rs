@@ -1,8 +1,8 @@
 //! Measures the time that handlers take, and decides which warnings are logged.
 //!
-//! Reading a clock around each message would cost too much. So time is measured in sections with the coarse clock. A section
-//! ends after each socket that was read, and before and after each call that is not for a message. A long section counts for
-//! the call that ends it.
+//! Reading a clock around each message would cost too much. So time is measured in intervals with the coarse clock. An
+//! interval ends after the input of each socket, and before and after each handler call except `on_message`. The time
+//! of an interval is attributed to the call that ends the interval.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,11 +18,11 @@ const BLOCKED_MAX: coarsetime::Duration = coarsetime::Duration::from_millis(100)
 /// The timer of handler calls.
 #[derive(Debug)]
 pub struct CallTimer {
-    /// The start of the current section, by the coarse clock.
+    /// The start of the current interval, read from the coarse clock.
     began: coarsetime::Instant,
     /// The connection whose input is being handled.
     pub input: Option<CurrentInput>,
-    /// The throttle of the warnings, by handler.
+    /// The throttle of the warnings, by name of the called method.
     throttles: BTreeMap<&'static str, LogThrottle>,
 }
 
@@ -30,22 +30,22 @@ pub struct CallTimer {
 #[derive(Copy, Clone, Debug)]
 pub struct CurrentInput {
     pub fd: Fd,
-    /// Whether it was an HTTP connection before this input.
+    /// Whether the connection spoke HTTP before this input.
     pub was_http: bool,
 }
 
 impl CallTimer {
-    /// Creates a timer whose first section begins now.
+    /// Creates a timer whose first interval begins now.
     pub fn new() -> CallTimer {
         CallTimer { began: clock::coarse(), input: None, throttles: BTreeMap::new() }
     }
 
-    /// Begins a section.
+    /// Begins an interval.
     pub fn begin(&mut self) {
         self.began = clock::coarse();
     }
 
-    /// Ends a section and begins the next. Returns the duration of a long one.
+    /// Ends an interval and begins the next. Returns the duration if it exceeds [`BLOCKED_MAX`].
     #[inline]
     pub fn lap(&mut self) -> Option<Duration> {
         let now = clock::coarse();
@@ -54,7 +54,8 @@ impl CallTimer {
         (took > BLOCKED_MAX).then(|| took.into())
     }
 
-    /// Counts a long call of a handler. Returns the number of long calls since its last warning, if a warning is due.
+    /// Counts a long call of a handler. If a warning is due, returns the number of long calls since the last warning
+    /// about this handler.
     pub fn count(&mut self, name: &'static str, now: Tick) -> Option<u64> {
         self.throttles.entry(name).or_default().count(now)
     }

@@ -18,13 +18,13 @@ pub fn now() -> Instant {
 
 /// Reads the coarse monotonic clock (`CLOCK_MONOTONIC_COARSE`).
 ///
-/// It is up to some milliseconds old, and reading it costs a fraction of reading the exact clock.
+/// The result can be some milliseconds old. A read of this clock costs a fraction of a read of the exact clock.
 #[inline]
 pub fn coarse() -> coarsetime::Instant {
     coarsetime::Instant::now_without_cache_update()
 }
 
-/// The moment of tick 0.
+/// The time of tick 0 on the monotonic clock.
 #[derive(Copy, Clone, Debug)]
 pub struct Epoch(Instant);
 
@@ -34,9 +34,9 @@ pub struct Clock {
     pub epoch: Epoch,
     /// The start of this turn.
     pub turn_start: Instant,
-    /// The duration of the turn before.
+    /// The duration of the previous turn.
     pub last_turn: Duration,
-    /// The second of the last `Date` header.
+    /// The second, counted from tick 0, of the last `Date` header.
     dated: u64,
 }
 
@@ -46,7 +46,7 @@ impl Epoch {
         self.tick_of(now())
     }
 
-    /// Returns the moment of a tick.
+    /// Returns the time of a tick on the monotonic clock.
     pub fn at(self, tick: Tick) -> Instant {
         self.0 + Duration::from_millis(tick.0)
     }
@@ -64,7 +64,7 @@ impl Clock {
 
     /// Reads the monotonic clock, and once a second the wall clock.
     ///
-    /// The loop calls it once a turn.
+    /// The loop calls this method once a turn.
     pub fn read(&mut self) -> Reading {
         self.turn_start = now();
         let elapsed = self.turn_start - self.epoch.0;
@@ -88,7 +88,7 @@ pub struct Reading {
 /// A second of the wall clock.
 #[derive(Debug)]
 pub struct Second {
-    /// The line `Date` of HTTP responses.
+    /// The `Date` line of HTTP responses.
     pub date: String,
     wall: SystemTime,
     /// The time since tick 0.
@@ -98,7 +98,7 @@ pub struct Second {
 impl Second {
     /// Returns the wall-clock time of tick 0, which was `before` at the last reading.
     ///
-    /// It changes only if the wall clock was set, not if it drifts.
+    /// The result differs from `before` only if the wall clock was set, not if it drifts.
     pub fn started_at(&self, before: SystemTime) -> SystemTime {
         let started = self.wall.checked_sub(self.elapsed).unwrap_or(before);
         let jump = started.duration_since(before).unwrap_or_else(|earlier| earlier.duration());

@@ -1,4 +1,4 @@
-//! The [`Context`] that handlers get, and the commands of other threads.
+//! The [`Context`] that handlers use, and the commands of other threads.
 //!
 //! The loop makes a [`Context`] for each call. Its methods are in `src/context.rs`.
 
@@ -15,13 +15,14 @@ pub type Notice = Box<dyn Any + Send>;
 
 /// The running server, for handlers: push, bind uids, join groups, close, start timers.
 ///
-/// Every closure and every method of [`Handler`](crate::Handler) gets one and uses it until it returns. No method blocks,
-/// and none calls a handler: the `on_close` of a connection that is closed here comes after the handler has returned.
-/// Pushed messages are written at the end of the turn, together.
+/// Every closure and every method of [`Handler`](crate::Handler) gets a context, which is valid until the closure or
+/// method returns. No method of the context blocks or calls a handler: if a handler closes a connection, its `on_close`
+/// is called after the handler has returned. The messages that a turn pushes to a connection are written together, at
+/// the end of the turn.
 ///
-/// Most methods take an [`Fd`]. From the moment its connection has ended, it is `Gone` to all of them, also when another
-/// connection has its slot. A push returns an [`Outcome`](crate::Outcome) or, to many, a [`Delivery`](crate::Delivery). A
-/// change of a connection returns a [`Change`](crate::Change).
+/// Most methods take an [`Fd`]. After its connection has ended, the result of these methods is `Gone`, even if another
+/// connection uses the same slot. A push returns an [`Outcome`](crate::Outcome) or, for many connections, a
+/// [`Delivery`](crate::Delivery). A method that changes a connection returns a [`Change`](crate::Change).
 ///
 /// A push takes anything that is [`Into<Push>`](crate::Push): a received message, a `&str`, a `&[u8]`, or a
 /// [`Frame`](crate::Frame) that is encoded once for many pushes. [`IntoPush`](crate::IntoPush) adds `.except(&[fd])` to
@@ -44,7 +45,7 @@ pub struct Context<'a> {
     pub(crate) host: &'a mut Host,
 }
 
-/// The part of a [`Context`] outside the core: the inbox and the closures of timers.
+/// The parts of a [`Context`] outside [`Core`]: the inbox and the closures of timers.
 #[derive(Debug)]
 pub struct Host {
     pub sender: Sender<Command>,
@@ -58,11 +59,11 @@ pub enum Command {
     Shutdown,
 }
 
-/// The closures of timers that have one. The other timers call `on_timer`.
+/// The closures of timers. A timer without a closure calls `on_timer`.
 #[derive(Default)]
 pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 
-/// The closure of a timer. It is called with the context at every expiry.
+/// The closure of a timer, which is called at every expiry.
 pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 
 impl Host {

@@ -1,4 +1,4 @@
-//! Tickets, and the answers that were given with them.
+//! The numbers of tickets, and the answers of handlers to deferred requests.
 
 use std::collections::VecDeque;
 
@@ -6,15 +6,15 @@ use crate::fd::Fd;
 use crate::protocol::deferral::Deferral;
 use crate::protocol::upgrade::Upgrade;
 
-/// The numbers of tickets, and the answers to send.
+/// The last ticket number, and the answers to send.
 ///
-/// An answer waits here until the handler that gave it has returned. Then the connection compares the ticket with the
-/// ticket of its current request.
+/// An answer waits here until the running handler has returned. Then the connection compares the ticket with the ticket
+/// of its current request.
 #[derive(Debug, Default)]
 pub struct Deferrals {
     /// The last number that was given to a ticket.
     made: u64,
-    /// The response to a plain request is stored as a refusal.
+    /// The answers, in order. A response to a plain request is stored as [`Upgrade::Refuse`].
     answers: VecDeque<(Fd, Deferral, Upgrade)>,
 }
 
@@ -25,12 +25,12 @@ impl Deferrals {
         Deferral(self.made)
     }
 
-    /// Adds an answer that was given with a ticket.
+    /// Adds the answer of a ticket.
     pub fn answer(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) {
         self.answers.push_back((fd, ticket, answer));
     }
 
-    /// Returns whether [`pop`](Deferrals::pop) returns an answer.
+    /// Returns whether an answer is waiting.
     #[inline]
     pub fn has_answers(&self) -> bool {
         !self.answers.is_empty()

@@ -11,11 +11,11 @@ use crate::tick::Tick;
 pub struct Drain {
     /// The time at which the loop ends, with or without open connections.
     pub until: Tick,
-    /// Whether only control connections are left, which are being ended.
+    /// Whether only control connections are left. They are being ended.
     pub is_last: bool,
     started: Tick,
     spread_ms: u128,
-    /// WebSockets that are still to be closed, the next one first.
+    /// WebSockets that are not closed yet, in the order of their close.
     left: VecDeque<Fd>,
     total: usize,
 }
@@ -38,7 +38,7 @@ impl Drain {
         if self.next_due()? > now { None } else { self.left.pop_front() }
     }
 
-    /// Returns the next time at which a connection or the end is due.
+    /// Returns the time of the next close, or of the end of the drain.
     pub fn next(&self) -> Tick {
         self.next_due().map_or(self.until, |due| due.min(self.until))
     }

@@ -7,8 +7,8 @@ use crate::limits::LimitError;
 
 /// An error of binding or running a server.
 ///
-/// The text does not repeat the [`source`](std::error::Error::source), which is the error of the system. It converts into
-/// an [`io::Error`] with the texts of both.
+/// The text does not repeat the [`source`](std::error::Error::source), which is the error of the system. `Error`
+/// converts into an [`io::Error`] with both texts.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +17,7 @@ pub enum Error {
     Listen {
         /// The address as it was given.
         address: String,
-        /// The error of the system, or of the syntax.
+        /// The error of the system, or of the address syntax.
         source: io::Error,
     },
     /// The socket that was passed in does not listen.
@@ -38,7 +38,7 @@ pub enum Error {
     /// SIGTERM and SIGINT cannot be caught.
     #[error("cannot catch signals")]
     Signals(#[source] io::Error),
-    /// An epoll instance cannot be created, or it fails.
+    /// An epoll instance cannot be created, or a wait on it failed.
     #[error("cannot wait for events")]
     Poll(#[source] io::Error),
     /// A listening socket can no longer accept connections.

@@ -1,6 +1,6 @@
-//! Writes output, at the end of a turn or earlier if there is much.
+//! Writes output, at the end of a turn, or earlier if the journal is long.
 //!
-//! One turn writes only a portion, so that a push to very many connections does not delay the others.
+//! One turn writes only a portion, so that a push to very many connections does not delay other connections.
 
 use crate::connection::{FlushResult, JournalResult};
 use crate::event_loop::EventLoop;
@@ -8,18 +8,19 @@ use crate::event_loop::handler::Handler;
 use crate::event_loop::portion::Portion;
 use crate::fd::Slot;
 
-/// Connections with replies and pushes to few that are written without reading the clock.
+/// The number of listed connections that a flush writes to before it reads the clock.
 ///
-/// Even a turn that started late writes to this many.
+/// Listed connections have replies, or messages of pushes to few connections. Even a turn that started late writes to
+/// this many connections.
 const LISTED_MIN: usize = 1024;
 
 /// Bytes that are written between two clock reads.
 const CLOCK_EVERY_BYTES: u64 = 1 << 20;
 
-/// A portion of writes, which the written bytes end as well: one write of a long message takes as long as many short ones.
+/// A time limit for writes. Written bytes count, too: one write of a long message takes as long as many short writes.
 struct Deadline {
     portion: Portion,
-    /// The value of `bytes_out` at which the clock is read, after however few writes.
+    /// The value of `bytes_out` at which the clock is read, even after few writes.
     look_at: u64,
 }
 
@@ -28,7 +29,7 @@ impl Deadline {
         Deadline { portion: Portion::new(), look_at: bytes_out + CLOCK_EVERY_BYTES }
     }
 
-    /// Counts one written connection, and returns whether the time is over.
+    /// Counts one connection that was written to, and returns whether the time is over.
     #[inline]
     fn is_over(&mut self, bytes_out: u64) -> bool {
         if bytes_out < self.look_at {
@@ -48,7 +49,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Writes replies, then for a [`Portion`] the rest of a push to many.
+    /// Writes replies, then a [`Portion`] of a push to many connections.
     pub(super) fn flush(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(true);
@@ -58,7 +59,7 @@ impl<H: Handler> EventLoop<H> {
         self.end_flush();
     }
 
-    /// Writes all output once, however long it takes.
+    /// Writes to each connection with output once, without a time limit.
     pub(super) fn flush_all(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(false);
@@ -68,8 +69,9 @@ impl<H: Handler> EventLoop<H> {
 
     /// Writes replies, and empties the journal.
     ///
-    /// The rest of a push to many is moved to queues if they take little memory. If they would take much, the rest stays in the
-    /// journal. It is written only if the journal is close to its maximum size.
+    /// The unwritten output of a push to many connections is moved to queues if the queues would take little memory.
+    /// Otherwise the output stays in the journal until the journal is close to its maximum size. Then the output is
+    /// written.
     #[cold]
     fn clear_journal(&mut self) {
         self.core.table_mut().begin_flush();
@@ -81,9 +83,10 @@ impl<H: Handler> EventLoop<H> {
         self.call_timer.begin();
     }
 
-    /// Writes to the connections that got replies and pushes to few in this turn.
+    /// Writes to connections with replies, or with messages of pushes to few connections.
     ///
-    /// They come before the connections that earlier flushes left, so that they do not wait behind a push to very many.
+    /// They come before the connections that earlier flushes have not written to, so that a reply does not wait behind
+    /// a push to many connections.
     fn flush_listed(&mut self, is_timed: bool) {
         let mut written = 0;
         let mut deadline = None;

@@ -14,17 +14,17 @@ use crate::fd::Fd;
 use crate::peer::Peer;
 use crate::protocol::close::CloseCode;
 
-/// Bytes of a panic's message that are logged.
+/// The maximum of bytes of a panic message that are logged.
 const PANIC_BYTES_MAX: usize = 1024;
 
 impl<H: Handler> EventLoop<H> {
     /// Calls the handler and measures its time.
     ///
-    /// A panic ends only the connection that was served.
+    /// A panic closes only the connection of the call.
     pub(super) fn call(&mut self, name: &'static str, fd: Option<Fd>, call: impl FnOnce(&mut H, &mut Context<'_>)) {
-        // The input of an HTTP request has no messages before its call, so no section ends.
+        // Before the call for an HTTP request, the input contained no messages, so no time is attributed to messages.
         if self.call_timer.input.is_none_or(|input| self.has_messages(input)) {
-            self.end_section();
+            self.end_interval();
         }
         self.call_untimed(name, fd, call);
         if let Some(took) = self.call_timer.lap() {
@@ -32,8 +32,8 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Like [`call`](EventLoop::call), without measuring time.
-    // Always inlined, as `Output::push`.
+    /// Works like [`call`](EventLoop::call), but does not measure time.
+    // This function is always inlined, for the reason given at `Output::push`.
     #[inline(always)]
     pub(super) fn call_untimed(
         &mut self,
@@ -48,18 +48,18 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Handles the input of a connection, and measures its messages together.
+    /// Handles the input of a connection, and measures the time of all its messages together.
     #[inline]
     pub(super) fn time_input(&mut self, input: CurrentInput, handle: impl FnOnce(&mut EventLoop<H>)) {
         let outer = self.call_timer.input.replace(input);
         handle(self);
-        self.end_section();
+        self.end_interval();
         self.call_timer.input = outer;
     }
 
-    /// Ends a section without a measured call. Its time counts for the messages of the current input, if any.
+    /// Ends an interval that contains no measured call. Its time is attributed to the messages of the current input.
     #[inline]
-    fn end_section(&mut self) {
+    fn end_interval(&mut self) {
         if let Some(took) = self.call_timer.lap()
             && let Some(input) = self.call_timer.input
             && self.has_messages(input)
@@ -68,7 +68,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Returns whether the input can have held messages: that of an HTTP request cannot.
+    /// Returns whether the input can contain messages. The input of an HTTP request contains no messages.
     fn has_messages(&self, input: CurrentInput) -> bool {
         let is_open = || self.core.table().connection(input.fd.slot()).is_some_and(Connection::is_open);
         !input.was_http || is_open()
@@ -99,7 +99,7 @@ impl<H: Handler> EventLoop<H> {
 /// The name of the method that is called for messages.
 pub const ON_MESSAGE: &str = "on_message";
 
-/// The connection that a call served, for the log.
+/// The connection for which a handler was called, in the format of the log.
 struct ServedConnection<'a> {
     fd: Option<Fd>,
     uid: Option<&'a str>,
@@ -120,7 +120,7 @@ impl fmt::Display for ServedConnection<'_> {
             write!(f, ", fd {fd}")?;
         }
         if let Some(uid) = self.uid {
-            // The client may have chosen it. The quotes keep it from forging a log line.
+            // The client may have chosen the uid. The quotes keep the uid from forging a log line.
             write!(f, ", uid {uid:?}")?;
         }
         self.peer.map_or(Ok(()), |peer| write!(f, ", peer {peer}"))

@@ -14,14 +14,14 @@ use crate::protocol::upgrade::Upgrade;
 
 /// Receives the events of a server. Every method has a default.
 ///
-/// Implement it for a type that holds the state of a program, and pass the value to
+/// Implement this trait for a type that holds the state of a program, and pass the value to
 /// [`Server::handler`](crate::Server::handler). Closures do the same for programs without shared state: see
-/// [`Server::on_open`](crate::Server::on_open). The order of events for a WebSocket is `on_upgrade`, `on_open`, any number
-/// of `on_message`, `on_ping` and `on_pong`, and `on_close`. There is one `on_close` for each `on_open`.
+/// [`Server::on_open`](crate::Server::on_open). The order of events for a WebSocket is `on_upgrade`, `on_open`, any
+/// number of `on_message`, `on_ping` and `on_pong`, and `on_close`. There is one `on_close` for each `on_open`.
 ///
-/// All methods are called on the thread of the loop, one at a time. A push inside a method calls no other method before
-/// the first returns. They must not block: one that takes over 100 ms is logged with its name. A panic is logged and closes
-/// the connection that was served, with code 1011. The server goes on.
+/// All methods are called on the thread of the loop, one at a time. No method is called from within another method, for
+/// instance by a push. A method must not block: a call of over 100 ms is logged with the name of the method. A panic is
+/// logged, and closes the connection of the call with code 1011. The server goes on.
 ///
 /// ```no_run
 /// use fdpush::{Context, Fd, Handler, Message, Server};
@@ -40,15 +40,15 @@ use crate::protocol::upgrade::Upgrade;
 /// # ; Ok::<(), fdpush::Error>(())
 /// ```
 pub trait Handler {
-    /// The server has started. Timers can be started here.
+    /// The server has started. The handler can start timers in this call.
     fn on_start(&mut self, ctx: &mut Context<'_>) {
         let _ = ctx;
     }
 
     /// A client asks for a WebSocket (Swoole's `handshake`).
     ///
-    /// The answer accepts, or refuses with any status. [`Context::defer_upgrade`] answers later, for instance from
-    /// another thread. The connection keeps this fd when the WebSocket opens.
+    /// The result accepts the upgrade, or refuses it with any status. With [`Context::defer_upgrade`], the answer comes
+    /// later, for instance from another thread. The connection keeps this fd when the WebSocket opens.
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Upgrade {
         let _ = (ctx, fd, request);
         Upgrade::accept().into()
@@ -61,16 +61,16 @@ pub trait Handler {
 
     /// A complete message arrived (Swoole's `message`).
     ///
-    /// Its payload is borrowed from the read buffer, or from the buffer that its fragments were collected in.
+    /// The payload is borrowed from the read buffer, or from the buffer in which its fragments were collected.
     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
         let _ = (ctx, fd, message);
     }
 
     /// A WebSocket has closed (Swoole's `close`), once for each `on_open`.
     ///
-    /// It is called in the turn in which the connection stopped being open. [`fds_of`](Context::fds_of) and
-    /// [`members`](Context::members) do not list it any more. [`uid_of`](Context::uid_of), [`groups_of`](Context::groups_of)
-    /// and [`info`](Context::info) still return its last values.
+    /// The call comes in the turn in which the connection stopped being open. [`fds_of`](Context::fds_of) and
+    /// [`members`](Context::members) do not list the connection any more. [`uid_of`](Context::uid_of),
+    /// [`groups_of`](Context::groups_of) and [`info`](Context::info) still return the last values of the connection.
     fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
         let _ = (ctx, fd, closed);
     }
@@ -87,27 +87,27 @@ pub trait Handler {
 
     /// The head of a plain HTTP request with a body arrived.
     ///
-    /// The result refuses the request before its body is sent, collects the body, or takes it in pieces of any total length.
-    /// By default the body is collected.
+    /// The result refuses the request before its body is sent, collects the body, or streams the body in pieces without
+    /// a limit. By default the body is collected.
     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> BodyMode {
         let _ = (ctx, fd, request);
         BodyMode::Collect
     }
 
-    /// A piece of a body arrived, after `on_head` chose pieces.
+    /// A piece of a body arrived, after `on_head` returned [`BodyMode::stream`].
     ///
-    /// The handler sends the response itself, with the [`ticket`](Context::ticket) that `on_head` took: see
-    /// [`begin_response`](Context::begin_response).
-    /// While the client does not read the response, no more of the body is read.
+    /// The handler sends the response itself, with the [`ticket`](Context::ticket) from `on_head`: see
+    /// [`begin_response`](Context::begin_response). While the client does not read the response, no more of the body is
+    /// read.
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         let _ = (ctx, fd, state, event);
     }
 
     /// A plain HTTP request arrived on the same port (Swoole's `request`).
     ///
-    /// `None` means that nothing is served there: the client gets 426 for a request that should have been an upgrade,
-    /// else 404. [`Context::defer_response`] answers later, for instance from another thread, and
-    /// [`Context::begin_response`] in pieces.
+    /// `None` means that nothing is served at this path: the client gets 426 if the request should have been an
+    /// upgrade, else 404. With [`Context::defer_response`], the answer comes later, for instance from another thread.
+    /// With [`Context::begin_response`], the answer comes in pieces.
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
         let _ = (ctx, fd, request);
         None
@@ -123,17 +123,18 @@ pub trait Handler {
         let _ = (ctx, timer);
     }
 
-    /// The turn ends in which [`Context::request_turn_end`] was called.
+    /// The turn ends, and [`Context::request_turn_end`] was called.
     ///
-    /// All events of the turn are handled, and the last output is not written yet. A handler can send here, once, the result
-    /// of several events.
+    /// All events of the turn are handled, and the last output is not written yet. A handler can use this call to send
+    /// one result for several events.
     fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
         let _ = ctx;
     }
 
     /// The server has ended (Swoole's `shutdown`).
     ///
-    /// It is called once, after every `on_close`, before [`run`](crate::Server::run) returns. A push here is not sent.
+    /// The call comes after every `on_close`, before [`run`](crate::Server::run) returns. A push inside `on_stop` is
+    /// not sent.
     fn on_stop(&mut self, ctx: &mut Context<'_>) {
         let _ = ctx;
     }

@@ -1,8 +1,8 @@
 //! The budget of TLS handshakes.
 //!
-//! The answer to a client hello takes a key exchange and a signature, which is much longer than a message. Many clients
-//! that connect at once must not delay those that are connected. So a turn answers few hellos, and the others wait in
-//! order. Only the hello is budgeted: the rest of a handshake is cheap.
+//! The answer to a client hello takes a key exchange and a signature, which take much longer than a message. Many
+//! clients that connect at once must not delay connected clients. So a turn answers few hellos, and the other hellos
+//! wait in order. Only the hello has a budget: the other steps of a handshake are cheap.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use crate::fd::Fd;
 use crate::tick::Tick;
 use crate::token_bucket::{Rate, TokenBucket};
 
-/// Hellos that are answered in one turn. Each takes 0.1 to 0.3 ms.
+/// The maximum of hellos that one turn answers. Each answer takes 0.1 to 0.3 ms.
 const PER_TURN_MAX: u32 = 4;
 
-/// Waiting connections that are read in one turn.
+/// The maximum number of waiting connections that one turn reads.
 ///
-/// A client that sent no complete hello takes nothing from the budget, but its read takes time.
+/// A client without a complete hello uses no budget of handshakes, but its read takes time.
 const READS_PER_TURN_MAX: u32 = 64;
 
-/// The budget of handshakes, and the connections whose hello waits.
+/// The budget of handshakes, and the connections that wait for it.
 ///
-/// [`begin_turn`](Handshakes::begin_turn) is called once a turn. A connection whose next read may answer a hello is read
-/// if [`may_answer`](Handshakes::may_answer), or else passed to [`wait`](Handshakes::wait).
-/// [`handle_answered`](Handshakes::handle_answered) reports an answer.
+/// [`begin_turn`](Handshakes::begin_turn) is called once a turn. A connection whose next read may answer a hello is
+/// read if [`may_answer`](Handshakes::may_answer) returns `true`, and is otherwise passed to
+/// [`wait`](Handshakes::wait). [`handle_answered`](Handshakes::handle_answered) reports an answer.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     waiting: VecDeque<Fd>,
     /// Hellos that may still be answered in this turn.
     left: u32,
-    /// Waiting connections that may still be read in this turn.
+    /// The number of waiting connections that may still be read in this turn.
     reads_left: u32,
-    /// Whether a token of the rate was taken for the next answer.
+    /// Whether a token of the rate limit was taken for the next answer.
     has_token: bool,
     tokens: Option<(Rate, TokenBucket)>,
     /// Hellos that may be answered in a second.
@@ -58,12 +58,12 @@ impl Handshakes {
         self.has_token = false;
     }
 
-    /// Adds a connection behind those that wait.
+    /// Adds a connection to the end of the queue of waiting connections.
     pub fn wait(&mut self, fd: Fd) {
         self.waiting.push_back(fd);
     }
 
-    /// Returns the connection that waits longest, if its hello may be answered.
+    /// Removes the connection that has waited longest, if its hello may be answered.
     pub fn take(&mut self, now: Tick) -> Option<Fd> {
         if self.waiting.is_empty() || self.reads_left == 0 || !self.may_answer(now) {
             return None;
@@ -72,7 +72,7 @@ impl Handshakes {
         self.waiting.pop_front()
     }
 
-    /// Returns whether connections wait. Those that come later wait behind them.
+    /// Returns whether connections wait. A new connection must wait behind them.
     pub fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -82,7 +82,7 @@ impl Handshakes {
         if self.waiting.is_empty() {
             return None;
         }
-        // If only the turn has used up its budget, the next one continues at once.
+        // If the budget of the turn is used up, but the rate is not, the next turn continues at once.
         let is_limited = self.left > 0 && !self.has_token;
         let per_second = self.per_second.filter(|_| is_limited);
         Some(per_second.map_or(Duration::ZERO, |rate| Duration::from_millis(u64::from(1000 / rate.max(1)).max(1))))
@@ -100,7 +100,7 @@ mod tests {
         handshakes
     }
 
-    /// Takes connections until the budget is used up. Each hello is answered if `is_answered`.
+    /// Removes and returns waiting connections until the budget is used up. With `is_answered`, each hello is answered.
     fn take_all(handshakes: &mut Handshakes, now: u64, is_answered: bool) -> Vec<u32> {
         let mut taken = Vec::new();
         while let Some(fd) = handshakes.take(Tick(now)) {

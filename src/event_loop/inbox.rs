@@ -13,7 +13,7 @@ use mio::Waker;
 #[derive(Debug)]
 pub struct Sender<C>(Arc<Shared<C>>);
 
-/// The receiving side, for the loop. Dropping it closes the inbox.
+/// The receiving side, for the loop. A drop of the receiving side closes the inbox.
 #[derive(Debug)]
 pub struct Inbox<C>(Arc<Shared<C>>);
 
@@ -21,7 +21,7 @@ pub struct Inbox<C>(Arc<Shared<C>>);
 struct Shared<C> {
     queue: Mutex<Queue<C>>,
     waker: Waker,
-    /// The thread of the loop, once it runs.
+    /// The thread of the loop, set when the loop runs.
     thread: OnceLock<ThreadId>,
 }
 
@@ -68,7 +68,8 @@ impl<C> Inbox<C> {
 
     /// Moves at most `max` commands into `into`, and returns whether more wait.
     ///
-    /// The caller must call this again for the rest, because no event wakes it.
+    /// If more commands wait, the caller must call this method again, because no event wakes the loop for these
+    /// commands.
     pub fn take(&self, max: usize, into: &mut Vec<C>) -> bool {
         let mut queue = self.0.lock();
         let count = queue.commands.len().min(max);
@@ -82,7 +83,7 @@ impl<C> Drop for Inbox<C> {
         let mut queue = self.0.lock();
         queue.is_closed = true;
         let dropped = std::mem::take(&mut queue.commands);
-        // After unlocking: dropping a command may drop a sender or run code that sends.
+        // The lock is released first, because the drop of a command may run code that sends a command.
         drop(queue);
         drop(dropped);
     }
@@ -99,7 +100,7 @@ impl<C> Sender<C> {
         )
     }
 
-    /// Sends the shutdown command, also to a full inbox. A second one is dropped.
+    /// Sends the shutdown command, also to a full inbox. A second shutdown command is dropped.
     pub fn send_last(&self, command: C) -> Result<(), Rejected> {
         self.push(command, |queue| Ok(!std::mem::replace(&mut queue.has_shutdown, true)))
     }
@@ -146,7 +147,7 @@ impl<C> Clone for Sender<C> {
 }
 
 impl<C> Shared<C> {
-    /// Locks the queue. No code panics under the lock, so a poisoned queue is valid.
+    /// Locks the queue. No code panics under the lock, so the queue is valid.
     fn lock(&self) -> MutexGuard<'_, Queue<C>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

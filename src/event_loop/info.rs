@@ -9,18 +9,19 @@ use crate::tls::TlsInfo;
 
 /// The state of a connection: see [`Context::info`](crate::Context::info).
 ///
-/// It is a copy from one moment, and owns its names. To read a single value, [`Context::uid_of`](crate::Context::uid_of),
-/// [`groups_of`](crate::Context::groups_of) and [`queued_bytes`](crate::Context::queued_bytes) copy nothing.
+/// All values are from the same moment, and the names are copies. [`Context::uid_of`](crate::Context::uid_of),
+/// [`groups_of`](crate::Context::groups_of) and [`queued_bytes`](crate::Context::queued_bytes) return a single value
+/// without copies.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Info {
     /// The fd of the connection.
     pub fd: Fd,
-    /// The state. Only an open WebSocket can be pushed to.
+    /// The state. A push reaches only an open WebSocket.
     pub state: State,
-    /// The uid, if it is bound.
+    /// The uid, if the connection is bound to a uid.
     pub uid: Option<String>,
-    /// The groups it is in, the last joined first.
+    /// The groups of the connection, the last joined first.
     pub groups: Vec<String>,
     /// The address of the client.
     pub peer: Peer,
@@ -28,7 +29,7 @@ pub struct Info {
     pub connected_at: SystemTime,
     /// The time since `connected_at`.
     pub connected_for: Duration,
-    /// The time since its last byte arrived.
+    /// The time since the last byte arrived.
     pub idle_for: Duration,
     /// Bytes and messages in both directions.
     pub traffic: Traffic,

@@ -17,9 +17,9 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Reads once from each connection that may have bytes, of very many from a portion.
+    /// Reads once from each connection that may have bytes, for at most one [`Portion`].
     ///
-    /// The next turn reads the rest before all others.
+    /// The next turn reads the remaining connections first.
     pub(super) fn read_ready(&mut self) {
         let mut slots = std::mem::take(&mut self.slots);
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -54,7 +54,7 @@ impl<H: Handler> EventLoop<H> {
         if self.may_read_hello(slot) {
             self.read_ready_slot(slot, buffer);
         } else {
-            // It stays marked as ready, so that an event of epoll does not list it a second time.
+            // The socket stays marked as ready, so that an epoll event does not list it a second time.
             self.handshakes.wait(self.core.table().fd_of(slot));
         }
     }
@@ -68,7 +68,8 @@ impl<H: Handler> EventLoop<H> {
         self.flush_early();
     }
 
-    /// Returns whether a connection may be read, because it does not await a TLS hello or there is a budget for one.
+    /// Returns whether a TLS connection may be read now. A connection that awaits a client hello needs budget for a
+    /// handshake.
     fn may_read_hello(&mut self, slot: Slot) -> bool {
         let table = self.core.table();
         let awaits = table
@@ -77,7 +78,7 @@ impl<H: Handler> EventLoop<H> {
         !awaits || (!self.handshakes.has_waiting() && self.handshakes.may_answer(table.env().now))
     }
 
-    /// Handles the rest of the result of a read of a TLS session. Returns whether a further read may return more.
+    /// Handles the report of a TLS session about its last read. Returns whether another read may return more plaintext.
     fn handle_tls_read(&mut self, slot: Slot) -> bool {
         let report = self.core.table_mut().shared_mut().take_report();
         if report.read.has_answered {
@@ -92,7 +93,7 @@ impl<H: Handler> EventLoop<H> {
         self.core.table().transport(slot).is_some_and(|socket| socket.is_readable)
     }
 
-    /// Reads once from a connection, and lists it again if there may be more.
+    /// Reads once from a connection, and lists it again if more bytes may follow.
     fn read(&mut self, slot: Slot, buffer: &mut [u8]) {
         let parts = match self.core.table_mut().parts(slot) {
             Some((connection, _, env)) if connection.has_buffered_input(env) => {
@@ -106,14 +107,14 @@ impl<H: Handler> EventLoop<H> {
         let Some((connection, socket, _)) = parts else { return };
         if !socket.is_readable || !connection.wants_read() {
             if socket.is_hung_up && connection.is_deferred_upgrade() {
-                // Bytes before the end of the stream are not read until the upgrade is answered.
+                // A deferred upgrade pauses reading, so a client that ended its stream is detected here.
                 self.core.handle_end(slot, true);
             }
             return;
         }
         let (is_hung_up, is_tls, was_http) = (socket.is_hung_up, socket.is_tls(), connection.is_http());
         let read = self.core.table_mut().read(slot, buffer);
-        // A TLS session may have more for other reasons than a plain socket.
+        // A TLS session decides by itself whether another read may return more.
         let has_more = is_tls && self.handle_tls_read(slot);
         match read {
             Io::Done(count @ 1..) => {
@@ -128,23 +129,23 @@ impl<H: Handler> EventLoop<H> {
         }
         self.handle_pending();
         if self.core.table().env().is_over_inbound() {
-            self.core.relieve_inbound();
+            self.core.close_largest_inputs();
             self.handle_pending();
         }
         if is_tls {
-            // The session may hold records of its own, which have a deadline.
+            // The session may have unsent records, which have a deadline.
             self.core.arm(slot);
         }
     }
 
-    /// Passes bytes to a connection, and its events to the handler. Then it arms the wheel.
+    /// Passes bytes to a connection, and its events to the handler. Then arms the wheel.
     ///
-    /// `was_http`: whether it is an HTTP connection before these bytes.
+    /// `was_http`: whether the connection spoke HTTP before these bytes.
     #[inline]
     pub(super) fn feed(&mut self, slot: Slot, was_http: bool, bytes: &mut [u8]) {
         let fd = self.core.table().fd_of(slot);
         self.time_input(CurrentInput { fd, was_http }, |this| this.handle_input(slot, fd, bytes));
-        // A WebSocket between two messages has a deadline that is armed.
+        // The deadline of a WebSocket between two messages is armed already.
         if self.core.end_input(slot) || was_http {
             self.core.arm(slot);
         }
@@ -190,7 +191,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    // Always inlined, as `Output::push`.
+    // This function is always inlined, for the reason given at `Output::push`.
     #[inline(always)]
     fn deliver(&mut self, fd: Fd, message: Message<'_>) {
         self.call_untimed(ON_MESSAGE, Some(fd), |handler, ctx| handler.on_message(ctx, fd, message));
@@ -203,8 +204,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Reads and writes once more before a timeout closes a connection.
     ///
-    /// After a pause, because a handler blocked or the machine was suspended, one wait does not return all events. The
-    /// client's bytes may then still be in the kernel.
+    /// If a handler blocked or the machine was suspended, the next wait may not return all events. So bytes of the
+    /// client may still be in the kernel.
     pub(super) fn recheck_before_timeout(&mut self, slot: Slot) {
         let table = self.core.table_mut();
         if table.is_overdue(slot) {
@@ -212,7 +213,7 @@ impl<H: Handler> EventLoop<H> {
                 socket.is_readable = true;
             }
             table.retry_write(slot);
-            // A hello that waits for its turn is not answered for a connection that is about to be closed.
+            // A connection whose client hello may not be read yet is closed by its timeout.
             if self.may_read_hello(slot) {
                 self.call_timer.begin();
                 let mut buffer = std::mem::take(&mut self.buffer);

@@ -1,8 +1,8 @@
-//! The progress of a change of limits through the open connections.
+//! The progress of a change of limits.
 
 use std::time::Duration;
 
-/// A change of limits that not all connections have yet.
+/// A change of limits that is not applied to all connections yet.
 #[derive(Debug)]
 pub struct LimitUpdate {
     /// The next slot to update.

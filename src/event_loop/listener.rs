@@ -19,14 +19,14 @@ use crate::event_loop::socket_file::SocketFile;
 use crate::peer::Peer;
 use crate::tls::ListenerTls;
 
-/// Connections that may wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 ///
-/// The listeners of mio have 128, which is too few when many clients reconnect at once.
+/// The listeners of mio have a backlog of 128, which is too short when many clients reconnect at once.
 const BACKLOG: i32 = 4096;
 
 /// Unsent bytes above which a socket is not writable (`TCP_NOTSENT_LOWAT`).
 ///
-/// It bounds the kernel memory of a client that does not read.
+/// The limit bounds the kernel memory of a client that does not read.
 const UNSENT_BYTES_MAX: u32 = 16 << 10;
 
 /// The maximum of `TCP_USER_TIMEOUT`: about 24 days.
@@ -43,17 +43,17 @@ pub enum Address {
 
 /// A listening socket.
 ///
-/// Dropping one that created a socket file removes the file.
+/// If the listener created a socket file, dropping the listener removes the file.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
     address: Address,
     pub kind: Kind,
-    /// The settings of TLS, if its connections speak it.
+    /// The TLS settings of a TLS listener.
     pub tls: Option<ListenerTls>,
-    /// Dropping it removes the file.
+    /// The socket file, which is removed when this value is dropped.
     _file: Option<SocketFile>,
-    /// Errors that the next calls of `accept` get in place of the system's answer.
+    /// Errors that the next calls of `accept` report in place of the system's result.
     #[cfg(test)]
     pub injected: std::cell::RefCell<std::collections::VecDeque<Errno>>,
 }
@@ -74,7 +74,7 @@ pub enum Accepted {
     Connection(OwnedFd, Peer),
     /// No client waits.
     Empty,
-    /// The client disconnected before it was accepted. Others may wait.
+    /// The client disconnected before it was accepted. Other clients may wait.
     Aborted,
     /// The system refused this client, for instance by a firewall or a security module.
     Failed(Errno),
@@ -85,8 +85,8 @@ pub enum Accepted {
 impl Listener {
     /// Listens on `address`.
     ///
-    /// A name such as `localhost` can have several addresses. It listens on each of them, unless the port is 0: each address
-    /// would get a different port.
+    /// A name such as `localhost` can have several addresses. The result has a listener for each address. With port 0,
+    /// the result has only one listener, because each address would get a different port.
     pub fn bind_all(address: &str) -> Result<Vec<Listener>, Error> {
         if let Some(path) = address.strip_prefix("unix:") {
             return Ok(vec![with_address(address, Listener::bind_unix(Path::new(path)))?]);
@@ -114,7 +114,7 @@ impl Listener {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
-            // Without it, `[::]:80` would conflict with `0.0.0.0:80`.
+            // Without this option, `[::]:80` would conflict with `0.0.0.0:80`.
             socket.set_only_v6(true)?;
         }
         socket.bind(&address.into())?;
@@ -130,7 +130,7 @@ impl Listener {
         Ok(Listener::new(socket, Address::Unix(path.to_owned()), Some(file)))
     }
 
-    /// Uses a socket that listens already. Its socket file is not removed.
+    /// Creates a listener from a listening socket. Its socket file is not removed.
     pub fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
         let socket = Socket::from(socket);
         if !socket.is_listener().map_err(Error::Socket)? {
@@ -186,7 +186,7 @@ impl Listener {
         &self.address
     }
 
-    /// Sets the TLS settings of its connections.
+    /// Sets the TLS settings of the listener.
     #[cfg(feature = "tls")]
     pub fn with_tls(self, tls: &ListenerTls) -> Listener {
         Listener { tls: Some(tls.clone()), ..self }
@@ -220,7 +220,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Returns whether only this machine can reach it.
+    /// Returns whether only processes on this machine can connect to the address.
     pub fn is_local(&self) -> bool {
         match self {
             Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -236,10 +236,10 @@ pub fn user_timeout(write_time_max: Duration) -> Duration {
     write_time_max.min(TCP_USER_TIMEOUT_MAX)
 }
 
-/// Sends a response to a client that gets no connection.
+/// Sends a response to a refused client.
 pub fn refuse(socket: &OwnedFd, response: &[u8]) {
-    // Bytes of the client are read first: closing with unread bytes resets the connection and can lose the response. Errors
-    // are ignored, because the client is gone then.
+    // The client's bytes are read first: a close with unread bytes resets the connection, and the response can be lost.
+    // Errors are ignored, because they mean that the client has disconnected.
     let _ = rustix::net::recv(socket, &mut [0; 4096], RecvFlags::empty());
     let _ = rustix::net::send(socket, response, SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(socket, Shutdown::Write);
@@ -252,7 +252,7 @@ pub fn refuse(socket: &OwnedFd, response: &[u8]) {
 fn classify(error: Errno) -> io::Result<Accepted> {
     match error {
         Errno::AGAIN => Ok(Accepted::Empty),
-        // accept(2) lists these network errors of the new connection. It says to try again, as after EAGAIN.
+        // accept(2) lists these errors as network errors of the new connection, after which the caller should retry.
         Errno::INTR
         | Errno::CONNABORTED
         | Errno::NETDOWN
@@ -324,7 +324,7 @@ mod tests {
                     Ok(Accepted::Empty) => "Empty",
                     Ok(Accepted::Aborted) => "Aborted",
                     Ok(Accepted::Failed(same)) if same == error => "Failed",
-                    Ok(Accepted::Failed(_)) => "Failed by another error",
+                    Ok(Accepted::Failed(_)) => "Failed with another error",
                     Ok(Accepted::Exhausted) => "Exhausted",
                     Err(_) => "no listener",
                 };

@@ -1,6 +1,6 @@
 //! The loop. No other module uses epoll, sockets, system calls or the clock.
 //!
-//! [`EventLoop`] runs the turns, and its doc has their order. [`Core`] is the state.
+//! [`EventLoop`] runs the turns. Its doc has the steps of a turn. [`Core`] is the state.
 
 mod accept;
 mod answers;
@@ -70,7 +70,7 @@ use crate::protocol::origin::Origins;
 use crate::registry::SecondLogin;
 use crate::wheel::Owner;
 
-/// The maximum of events that one wait returns. Unit tests have few, to reach it.
+/// The maximum of events that one wait returns. In unit tests the maximum is low, so that the tests reach it.
 const EVENTS_MAX: usize = if cfg!(test) { 4 } else { 512 };
 
 /// The maximum of waits in a turn.
@@ -78,13 +78,13 @@ const EVENTS_MAX: usize = if cfg!(test) { 4 } else { 512 };
 /// Only a wait that returned [`EVENTS_MAX`] events is repeated.
 const WAITS_PER_TURN_MAX: usize = if cfg!(test) { 2 } else { 32 };
 
-/// The time in a turn for commands of other threads. The next turn runs the rest.
+/// The time in a turn for commands of other threads. The next turn runs the remaining commands.
 const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// Commands that are taken from the inbox under one lock.
 const COMMANDS_AT_ONCE: usize = 8;
 
-/// Tokens above `u32::MAX` are not slots: these two, and below them one for each listener.
+/// Tokens up to `u32::MAX` are slots. These are the two largest tokens. The tokens below them are listeners.
 const TOKEN_WAKER: Token = Token(usize::MAX);
 const TOKEN_SIGNALS: Token = Token(usize::MAX - 1);
 const TOKEN_LISTENERS_END: usize = usize::MAX - 1;
@@ -110,24 +110,24 @@ pub struct Config {
 ///
 /// 1. Wait for events, at most until the next deadline. Then read the clock: the turn has one time.
 /// 2. Run the commands of other threads, for at most [`COMMANDS_TIME_MAX`].
-/// 3. Handle the events. This only records which sockets can be read or written.
+/// 3. Handle the events. This step only records which sockets can be read or written.
 /// 4. While the loop drains, close WebSockets that are due. Apply new limits.
 /// 5. Accept connections. Epoll reports their first bytes in the next turn.
-/// 6. Read once from each connection that has bytes, of very many from a portion, and call the handler for its messages. One
-///    read a turn keeps a fast client from delaying the others. Few TLS handshakes are answered in a turn.
+/// 6. Read once from each connection that has bytes, for at most one [`Portion`], and call the handler for the
+///    messages. One read per turn keeps a fast client from delaying other clients. A turn answers few TLS handshakes.
 /// 7. Fire timers. They come after reads, because bytes that arrived in time prevent a timeout.
 /// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
-/// 9. Flush: write to each connection that has output. It comes last, so that all messages of the turn to one connection
-///    take one system call.
-/// 10. Free the slots of finished connections. It is the last step, so that no event of the turn reaches a new connection in
-///     the same slot.
+/// 9. Flush: write to each connection that has output. The flush comes after all handlers, so that all messages of the
+///    turn to one connection take one system call.
+/// 10. Free the slots of finished connections. This step is the last, so that no event of the turn reaches a new
+///     connection in the same slot.
 ///
-/// A handler is never called from within a handler. The events that it causes are queued, and the loop handles them when the
-/// handler has returned.
+/// A handler is never called from within a handler. Events that a handler causes are queued, and the loop handles them
+/// when the handler has returned.
 ///
-/// Sockets are registered with epoll once, edge-triggered. Epoll does not report bytes a second time, so a connection with
-/// bytes left is on the list of ready connections. A connection with output is on a list of the table until a flush has
-/// written it. The loop does not wait for events while one of these lists has entries.
+/// Sockets are registered with epoll once, edge-triggered. Epoll does not report bytes a second time, so a connection
+/// with unread bytes is on the list of ready connections. A connection with output is on a list of the table until a
+/// flush has written the output. The loop does not wait for events while one of these lists has entries.
 #[derive(Debug)]
 pub struct EventLoop<H> {
     core: Core,
@@ -144,9 +144,9 @@ pub struct EventLoop<H> {
     buffer: Vec<u8>,
     /// Whether the inbox has commands for the next turn.
     has_commands: bool,
-    /// A list for commands, kept for its memory.
+    /// The commands that one step of a turn carries out. All steps reuse its memory.
     commands: Vec<Command>,
-    /// A list for connections to read, kept for its memory.
+    /// The list of the connections to read in a turn. All turns reuse its memory.
     slots: Vec<Slot>,
     /// Connections that are freed at the end of the turn.
     finished: Vec<Slot>,
@@ -215,7 +215,7 @@ impl<H: Handler> EventLoop<H> {
         self.core.set_time(self.clock.read());
         self.call_untimed("on_start", None, |handler, ctx| handler.on_start(ctx));
         let ended = self.turn_until_drained();
-        // After an error, and after a drain that took too long, too, each `on_open` has its `on_close`.
+        // Each `on_open` has its `on_close`, also after an error or a drain that took too long.
         self.core.begin_drain();
         self.core.close_all();
         self.handle_pending();
@@ -251,7 +251,7 @@ impl<H: Handler> EventLoop<H> {
             if cfg!(debug_assertions) && self.core.table().count() < 64 {
                 self.core.check_invariants();
             }
-            // One clock read gives the duration of the turn and the time to wait.
+            // One clock read is used for the duration of the turn and for the time to wait.
             now = clock::now();
             self.clock.last_turn = now - self.clock.turn_start;
             self.core.end_turn(self.clock.last_turn);
@@ -259,7 +259,7 @@ impl<H: Handler> EventLoop<H> {
         Ok(())
     }
 
-    /// Returns the time to wait for events: zero while work is left.
+    /// Returns the time to wait for events: zero if the next turn has work.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = self.core.ready_len() > 0 || self.core.table().has_dirty() || self.acceptor.has_pending();
         let has_more = self.core.wants_turn_end() || self.core.has_new_limits();
@@ -271,7 +271,7 @@ impl<H: Handler> EventLoop<H> {
         [next, self.handshakes.delay()].into_iter().flatten().min()
     }
 
-    // The steps of a turn.
+    // The methods below are the steps of a turn.
 
     /// Runs the commands of other threads, for at most [`COMMANDS_TIME_MAX`].
     fn handle_commands(&mut self) {
@@ -297,8 +297,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Handles the events that a wait returned.
     ///
-    /// If most of them are writable sockets, as after a long push to many, it waits again without blocking. So connections
-    /// with bytes to read do not wait behind the writable ones.
+    /// If most events report writable sockets, as after a push to many connections, the loop polls again without
+    /// blocking. So a connection with bytes to read does not wait behind writable sockets.
     fn handle_events(&mut self, events: &mut Events) -> Result<(), Error> {
         let listed = self.core.table().listed_len();
         self.handle_few_events(events)?;
@@ -337,7 +337,8 @@ impl<H: Handler> EventLoop<H> {
         if count == 0 {
             return Ok(());
         }
-        // Signals of one wake count as one: a terminal can send SIGINT and a supervisor SIGTERM at the same time.
+        // Signals that arrive together count as one signal: a terminal can send SIGINT while a supervisor sends
+        // SIGTERM.
         if self.core.is_draining() {
             return Err(Error::Interrupted);
         }
@@ -346,9 +347,10 @@ impl<H: Handler> EventLoop<H> {
         Ok(())
     }
 
-    /// Handles expired timeouts and timers, of very many a portion.
+    /// Handles expired timeouts and timers, for at most one [`Portion`].
     ///
-    /// The next turn handles the rest. It begins at once, because they have expired.
+    /// The next turn handles the remaining timeouts and timers. The next turn begins at once, because these deadlines
+    /// have expired.
     fn fire_timers(&mut self) {
         self.core.advance();
         let mut portion = Portion::new();
@@ -370,7 +372,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Calls the closure of a timer, or `on_timer` if it has none.
+    /// Calls the closure of a timer, or `on_timer` for a timer without a closure.
     fn call_timer(&mut self, timer: TimerId) {
         match self.host.timers.take(timer) {
             Some(mut closure) => {
@@ -383,7 +385,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Calls `on_close` and sends deferred answers, until none is left.
+    /// Calls `on_close` and sends deferred answers, until none are pending.
     #[inline]
     fn handle_pending(&mut self) {
         if self.core.has_pending_closes() || self.core.deferrals().has_answers() {
@@ -401,13 +403,13 @@ impl<H: Handler> EventLoop<H> {
 
     /// Calls `on_close` for the connections that closed.
     ///
-    /// It sends no deferred answers: an answer can open a WebSocket, which calls this again, and many answers would overflow
-    /// the stack.
+    /// Deferred answers are not sent. An answer can open a WebSocket, whose input calls this function again: many
+    /// answers would overflow the stack.
     fn call_on_close(&mut self) {
         while let Some((fd, closed)) = self.core.begin_on_close() {
             self.call("on_close", Some(fd), |handler, ctx| handler.on_close(ctx, fd, &closed));
             self.core.end_on_close();
-            // The `drop` of a session is code of the program, too.
+            // The `drop` of a session value is code of the user's program, too.
             self.call("dropping a session", Some(fd), |_, ctx| ctx.core.drop_session(fd));
         }
     }
@@ -422,7 +424,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn reap(&mut self) {
-        // The flush can have closed connections: those with a broken socket, and slow consumers.
+        // The flush can have closed connections with a broken socket, and slow consumers.
         self.handle_pending();
         if self.finished.is_empty() {
             return;

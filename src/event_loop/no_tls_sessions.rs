@@ -1,4 +1,4 @@
-//! The place of `tls_sessions.rs` in builds without the feature `tls`: no socket has a session.
+//! Replaces `tls_sessions.rs` in builds without the feature `tls`: no socket has a session.
 
 use std::convert::Infallible;
 use std::io::IoSlice;
@@ -9,7 +9,7 @@ use crate::protocol::memory::MemoryTotal;
 use crate::tick::Tick;
 use crate::tls::{ListenerTls, TlsCounts, TlsInfo};
 
-/// Not sent, because no listener speaks TLS.
+/// The TLS alert for refused clients. This alert is never sent, because there is no TLS listener.
 pub const REFUSED: &[u8] = &[];
 
 /// No sessions.

@@ -1,10 +1,10 @@
-//! A part of a turn that is limited in time.
+//! A time limit for the repeated steps of a turn.
 
 use std::time::{Duration, Instant};
 
 use crate::event_loop::clock;
 
-/// The time of a portion.
+/// The time limit of a portion.
 const TIME_MAX: Duration = Duration::from_millis(5);
 
 /// The largest time of the portion of reads.
@@ -12,14 +12,14 @@ const READ_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// The steps between two clock reads.
 ///
-/// A step can take a millisecond: it inflates a long message, or calls a handler. So many steps are also the progress of a
-/// turn that started late.
+/// One step can take a millisecond: it inflates a long message, or calls a handler. Every portion makes at least this
+/// number of steps, also in a turn that started late.
 const CLOCK_EVERY: u32 = 32;
 
-/// A limit on the steps that one turn makes for the same reason.
+/// A limit on the repeated steps of one turn, such as reads.
 ///
-/// Without it, thousands of steps would delay all other connections. Its time begins at the first clock read, so that few
-/// steps need none.
+/// Without this limit, thousands of reads would delay all other work of the loop. The time begins at the first clock
+/// read, so that few steps need no clock read.
 #[derive(Debug)]
 pub struct Portion {
     steps: u32,
@@ -29,20 +29,20 @@ pub struct Portion {
 }
 
 impl Portion {
-    /// Creates a portion of at least [`CLOCK_EVERY`] steps, and of [`TIME_MAX`] after them.
+    /// Creates a portion: [`CLOCK_EVERY`] steps, and then more steps for [`TIME_MAX`].
     pub fn new() -> Portion {
         Portion { steps: 0, clock_at: CLOCK_EVERY, time_max: TIME_MAX, until: None }
     }
 
     /// Creates a portion of reads, whose time is a quarter of the last turn's, at least [`TIME_MAX`].
     ///
-    /// Writes have no such limit: each turn writes to at least a thousand connections. On a slow machine that takes long, and
-    /// the bytes of clients would wait longer in each turn.
+    /// Writes have no such limit: each turn writes to at least a thousand connections. On a slow machine these writes
+    /// take long, and the bytes of clients would wait longer in each turn.
     pub fn of_reads(last_turn: Duration) -> Portion {
         Portion { time_max: (last_turn / 4).clamp(TIME_MAX, READ_TIME_MAX), ..Portion::new() }
     }
 
-    /// Counts a step that is to be made. `true`: the next turn makes it instead.
+    /// Counts a step. Returns `true` if the next turn should make this step instead.
     #[inline]
     pub fn is_over(&mut self) -> bool {
         self.steps += 1;

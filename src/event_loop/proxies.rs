@@ -11,7 +11,7 @@ use crate::peer::Peer;
 pub struct Proxies(Option<Box<dyn Fn(Peer) -> bool + Send>>);
 
 impl Proxies {
-    /// Creates the proxies of a rule.
+    /// Trusts the proxies for which `trusts` returns `true`.
     pub fn new(trusts: impl Fn(Peer) -> bool + Send + 'static) -> Proxies {
         Proxies(Some(Box::new(trusts)))
     }

@@ -20,13 +20,13 @@ impl Sessions {
         Some(&*entry.1)
     }
 
-    /// Returns the value of a connection, to change it.
+    /// Returns a mutable reference to the value of a connection.
     pub fn find_mut(&mut self, fd: Fd) -> Option<&mut Box<dyn Any>> {
         let entry = self.table.find_mut(self.hasher.hash_one(fd), |(other, _)| *other == fd)?;
         Some(&mut entry.1)
     }
 
-    /// Stores a value, in place of an earlier one.
+    /// Stores a value, in place of an earlier value.
     pub fn insert(&mut self, fd: Fd, session: Box<dyn Any>) {
         match self.find_mut(fd) {
             Some(stored) => *stored = session,

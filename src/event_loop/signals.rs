@@ -7,7 +7,7 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 
-/// The reading end of the pipe, and the signal handlers. Dropping it removes them.
+/// The reading end of the pipe, and the signal handlers. Dropping this value removes the handlers.
 #[derive(Debug)]
 pub struct Signals {
     pub pipe: mio::net::UnixStream,

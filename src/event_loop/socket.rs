@@ -11,20 +11,20 @@ use crate::connection::{Io, SessionRead, Transport, Written};
 use crate::event_loop::tls_sessions::TlsSessions;
 use crate::tick::Tick;
 
-/// A connected, non-blocking socket. It is closed when it is dropped, which also removes it from epoll.
+/// A connected, non-blocking socket. When the value is dropped, the socket is closed, and epoll forgets the socket.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
-    /// Whether it is in the list of connections to read from.
+    /// Whether the socket is in the list of connections to read.
     pub is_ready: bool,
     /// Whether epoll has reported bytes that were not all read.
     pub is_readable: bool,
-    /// Whether epoll has reported the end of the peer's stream. The end itself is a read of 0 bytes.
+    /// Whether epoll has reported the end of the peer's stream. A read of 0 bytes then confirms the end.
     pub is_hung_up: bool,
     is_tls: bool,
 }
 
-const _: () = assert!(size_of::<Socket>() == 8, "the flags fit into the word of the descriptor");
+const _: () = assert!(size_of::<Socket>() == 8, "the descriptor and the flags fit into 8 bytes");
 
 impl Socket {
     /// Creates a socket from an accepted descriptor.
@@ -37,12 +37,12 @@ impl Socket {
         self.fd.as_raw_fd()
     }
 
-    /// Records that it has a TLS session.
+    /// Records that the socket has a TLS session.
     pub fn set_tls(&mut self) {
         self.is_tls = true;
     }
 
-    /// Returns whether it has a TLS session.
+    /// Returns whether the socket has a TLS session.
     #[inline]
     pub fn is_tls(&self) -> bool {
         self.is_tls
@@ -55,26 +55,28 @@ impl Transport for Socket {
     #[inline]
     fn read(&mut self, sessions: &mut TlsSessions, buffer: &mut [u8]) -> Io {
         if self.is_tls {
-            // A session may have read more than it returned, or records without plaintext.
+            // A further read can return plaintext if the session has more plaintext, or if the records of this read had
+            // no plaintext.
             let (read, may_have_more) =
                 sessions.read(self.as_raw_fd(), &mut PlainSocket(&self.fd), self.is_hung_up, buffer);
             self.is_readable = may_have_more && !matches!(read, Io::Done(0) | Io::Closed);
             return read;
         }
         let read = receive(&self.fd, buffer);
-        // A short read has emptied the socket. If the peer has ended its stream, one more read finds the end.
+        // A read that did not fill the buffer has emptied the socket. If the peer has ended its stream, one more read
+        // finds the end.
         self.is_readable = matches!(read, Io::Done(count @ 1..) if count == buffer.len() || self.is_hung_up);
         read
     }
 
-    // Always inlined, as `Table::poll_flush`.
+    // This function is always inlined, for the reason given at `Table::poll_flush`.
     #[inline(always)]
     fn write_vectored(&mut self, sessions: &mut TlsSessions, slices: &[IoSlice<'_>]) -> Option<Written> {
         if self.is_tls {
             return sessions.write(self.as_raw_fd(), &mut PlainSocket(&self.fd), slices);
         }
         let (sent, offered) = match slices {
-            // One slice needs no vector, which the kernel would have to copy.
+            // For one slice, `send` is cheaper: the kernel need not copy a vector of slices.
             [only] => (send(&self.fd, only), only.len()),
             _ => (send_vector(&self.fd, slices), slices.iter().map(|slice| slice.len()).sum()),
         };
@@ -153,7 +155,7 @@ fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> Io {
 
 #[inline]
 fn send(fd: &OwnedFd, bytes: &[u8]) -> Io {
-    // NOSIGNAL: a library cannot rely on SIGPIPE being ignored.
+    // NOSIGNAL prevents SIGPIPE: a library cannot rely on the program to ignore this signal.
     retry(|| rustix::net::send(fd, bytes, SendFlags::NOSIGNAL))
 }
 
@@ -162,7 +164,7 @@ fn send_vector(fd: &OwnedFd, slices: &[IoSlice<'_>]) -> Io {
 }
 
 fn shutdown(fd: &OwnedFd) {
-    // It fails only if the peer is gone.
+    // This call fails only if the peer has disconnected.
     let _ = rustix::net::shutdown(fd, Shutdown::Write);
 }
 

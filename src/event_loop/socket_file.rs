@@ -1,4 +1,4 @@
-//! The files of unix sockets. A stale file is replaced, and a file is removed with its socket.
+//! The files of unix sockets. A stale file is replaced. A file is removed when its socket is closed.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// The file of a unix socket. Dropping it removes the file, unless another process has replaced it.
+/// The file of a unix socket. Dropping this value removes the file, unless another process has replaced the file.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -19,11 +19,11 @@ pub struct SocketFile {
 impl SocketFile {
     /// Creates a socket of `kind` and binds it to `path`.
     ///
-    /// A socket file at `path` is replaced if no process serves it.
+    /// A socket file at `path` is replaced if no process listens on it.
     ///
     /// # Errors
-    /// `AlreadyExists`: the file is not a socket. `AddrInUse`: a process serves it. All other errors come from the
-    /// system calls.
+    /// `AlreadyExists`: the file is not a socket. `AddrInUse`: a process listens on the socket. All other errors come
+    /// from the system calls.
     pub fn bind(path: &Path, kind: Type) -> io::Result<(Socket, SocketFile)> {
         let address = SockAddr::unix(path)?;
         remove_stale(path, kind)?;
@@ -44,7 +44,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Removes a socket file that no process serves.
+/// Removes a socket file on which no process listens.
 fn remove_stale(path: &Path, kind: Type) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,

@@ -1,6 +1,7 @@
 //! The counters of a loop.
 //!
-//! Each counter is updated where its event happens. Reading them costs the same for any number of connections.
+//! Each counter is updated where its event happens. The time to read the counters does not depend on the number of
+//! connections.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::tls::TlsCounts;
 pub struct Stats {
     /// Open WebSockets.
     pub open: usize,
-    /// Connections in any state, including HTTP and closing ones.
+    /// Connections in any state, including HTTP connections and closing connections.
     pub connections: usize,
     /// Connections of [control listeners](crate::Server::listen_control). `connections` includes them.
     pub control: usize,
@@ -42,12 +43,13 @@ pub struct Stats {
     pub refused: u64,
     /// Failed calls of accept(2) since the start.
     ///
-    /// A firewall or a security module causes them. Clients that disconnected early, and a lack of descriptors or memory, do not count.
+    /// A firewall or a security module causes these errors. An early disconnect of a client, and a lack of descriptors
+    /// or memory, do not count.
     pub accept_errors: u64,
     /// Client requests refused since the start, by HTTP status.
     ///
-    /// They are new connections over a limit (503), invalid HTTP, and upgrades that a rule or a handler refused. A response
-    /// of [`on_request`](crate::Handler::on_request) does not count.
+    /// These are new connections over a limit (503), invalid HTTP, and upgrades that a rule or a handler refused. A
+    /// response of [`on_request`](crate::Handler::on_request) does not count.
     pub refused_by_status: BTreeMap<u16, u64>,
     /// Control connections refused since the start because a limit was reached. `refused` does not count them.
     pub control_refused: u64,
@@ -55,9 +57,9 @@ pub struct Stats {
     pub control_refused_by_status: BTreeMap<u16, u64>,
     /// Connections closed since the start because they did not come from a trusted proxy.
     ///
-    /// They came through listeners of the [PROXY protocol](crate::Server::proxy_protocol).
+    /// Only listeners with the [PROXY protocol](crate::Server::proxy_protocol) close such connections.
     pub untrusted_proxies: u64,
-    /// Control connections closed since the start to make room for others.
+    /// Control connections closed since the start in favor of new connections.
     ///
     /// See [`Context::keep_control`](crate::Context::keep_control).
     pub control_evicted: u64,
@@ -73,31 +75,33 @@ pub struct Stats {
     pub groups: usize,
     /// The memory of all queues, in bytes: messages and HTTP responses that sockets have not accepted yet.
     ///
-    /// A shared frame counts once. Messages of this turn that were not offered to a socket yet are not in a queue.
+    /// A shared frame counts once. Messages of the current turn that the loop has not tried to write are not in a queue
+    /// yet.
     pub queued_bytes: usize,
     /// Bytes of memory of unfinished messages, heads and bodies.
     ///
-    /// They are at most `inbound_total_bytes_max` and the bytes of one read.
+    /// The maximum is `inbound_total_bytes_max` plus the bytes of one read.
     pub inbound_bytes: usize,
     /// Bytes and messages since the start in both directions, including closed connections.
     pub traffic: Traffic,
     /// Deflated messages since the start, in both directions: [`Limits::compression`](crate::Limits::compression).
     pub compression: Compression,
-    /// Messages dropped since the start because a queue was full, counted once a receiver.
+    /// Messages dropped since the start because a queue was full, counted per receiver.
     ///
-    /// A response counts if its connection was ended because a queue was full.
+    /// An HTTP response counts, too, if a full queue ended its connection.
     pub dropped: u64,
-    /// Dropped messages whose receiver was closed: [`SlowReader::Close`](crate::SlowReader).
+    /// Dropped messages whose receiver was closed under [`SlowReader::Close`](crate::SlowReader).
     pub dropped_by_close: u64,
-    /// Messages that replaced an unsent older one in a full queue: [`SlowReader::Conflate`](crate::SlowReader).
+    /// Messages that replaced an unsent message in a full queue under [`SlowReader::Conflate`](crate::SlowReader).
     pub conflated: u64,
     /// Messages refused because they are longer than `queue_bytes_max`.
     pub too_large: u64,
     /// Pings sent by heartbeats.
     pub pings: u64,
-    /// Heartbeats without an answer in time. `closed_by_cause` counts the connections that missed too many.
+    /// Heartbeats without an answer in time. `closed_by_cause` counts the connections that were closed for missed
+    /// heartbeats.
     pub missed_heartbeats: u64,
-    /// Running timers of handlers, such as those of [`after`](crate::Context::after).
+    /// Running timers of handlers, such as the timers of [`after`](crate::Context::after).
     pub timers: usize,
     /// System calls that read from a connection.
     pub reads: u64,
@@ -107,9 +111,9 @@ pub struct Stats {
     pub turn_time: Histogram,
     /// The time from a push until the socket has accepted the last byte of the output.
     ///
-    /// A duration is recorded each time that a connection's output is empty again. Output that is written in the turn
-    /// of the push counts with the duration of the whole turn, which is an upper bound. Output that a full socket left
-    /// over counts from that moment, in milliseconds.
+    /// A duration is recorded each time that a connection has no more output. Output that is written in the turn of its
+    /// push counts with the duration of the whole turn, which is an upper bound. Output that a full socket did not
+    /// accept counts from the failed write on, in milliseconds.
     pub write_delay: Histogram,
     /// TLS handshakes by outcome.
     pub tls: TlsCounts,
@@ -136,7 +140,7 @@ pub struct Counters {
     pub closed_by_cause: BTreeMap<&'static str, u64>,
     pub open: usize,
     pub turn_time: Histogram,
-    /// The duration of the turns whose output is not all written.
+    /// The total duration of the turns since a turn left output unwritten.
     pub waited: Duration,
     pub accept: LogThrottle,
     pub origin: LogThrottle,
@@ -145,7 +149,7 @@ pub struct Counters {
 /// The counters of refused clients or refused control connections.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// Refused because a limit was reached.
+    /// Connections refused because a limit was reached.
     pub full: u64,
     pub by_status: BTreeMap<u16, u64>,
     pub throttle: LogThrottle,

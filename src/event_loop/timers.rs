@@ -7,9 +7,10 @@ use slab::Slab;
 
 use crate::tick::Tick;
 
-/// Identifies a timer. It is never reused for another timer.
+/// Identifies a timer. An id is never reused for another timer.
 ///
-/// The methods of [`Context`](crate::Context) that start a timer return it, and [`cancel`](crate::Context::cancel) takes it.
+/// The methods of [`Context`](crate::Context) that start a timer return the id, and [`cancel`](crate::Context::cancel)
+/// takes it.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
     index: u32,
@@ -26,7 +27,7 @@ pub struct Timers {
 #[derive(Debug)]
 struct Timer {
     serial: u64,
-    /// The period. `None` means that it fires once.
+    /// The period. `None`: the timer fires once.
     every: Option<Duration>,
     at: Tick,
 }
@@ -35,7 +36,7 @@ struct Timer {
 #[derive(Copy, Clone, Debug)]
 pub struct Fired {
     pub id: TimerId,
-    /// The next expiry, if it repeats.
+    /// The next expiry of a repeating timer.
     pub again: Option<Tick>,
 }
 
@@ -82,8 +83,8 @@ impl Timers {
 
     /// Records that a timer expired.
     ///
-    /// A timer that repeats expires again one period after it was due, even if it was handled late. Missed periods are
-    /// skipped.
+    /// A repeating timer expires again one period after its deadline, even if the deadline was handled late. Missed
+    /// periods are skipped.
     pub fn fire(&mut self, index: u32, now: Tick) -> Option<Fired> {
         let timer = self.timers.get_mut(index as usize)?;
         let id = TimerId { index, serial: timer.serial };

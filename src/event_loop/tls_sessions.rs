@@ -1,7 +1,7 @@
 //! The TLS sessions of a loop.
 //!
-//! They are stored apart from the sockets, so that a plain socket takes no more memory. A loop without a TLS listener
-//! has no buffers for them.
+//! The sessions are stored apart from the sockets, so that a plain socket needs no memory for TLS. A loop without a TLS
+//! listener has no buffers for TLS.
 
 use std::io::IoSlice;
 use std::os::fd::RawFd;
@@ -22,19 +22,19 @@ pub struct TlsSessions {
 
 #[derive(Debug)]
 struct Tls {
-    /// By the kernel's descriptor of the socket, which is a small number.
+    /// The sessions, indexed by the kernel's descriptor of the socket, which is a small number.
     streams: Vec<Option<Box<TlsStream>>>,
     shared: TlsShared,
 }
 
 impl TlsSessions {
-    /// Makes the shared buffers, if there are none.
+    /// Creates the shared buffers, unless they exist.
     pub fn make_buffers(&mut self, read_bytes: usize, inbound: MemoryTotal) {
         self.tls
             .get_or_insert_with(|| Box::new(Tls { streams: Vec::new(), shared: TlsShared::new(read_bytes, inbound) }));
     }
 
-    /// Adds the session of an accepted socket. `false`: the settings cannot be used.
+    /// Creates the TLS session of an accepted socket. `false`: the settings are invalid.
     pub fn insert(&mut self, descriptor: RawFd, config: &TlsConfig, is_control: bool, is_proxied: bool) -> bool {
         let Some(tls) = &mut self.tls else { return false };
         match TlsStream::new(config, is_control, is_proxied, &tls.shared) {
@@ -61,10 +61,10 @@ impl TlsSessions {
         }
     }
 
-    /// Reads once from a socket, and decrypts.
+    /// Reads once from a socket, and decrypts the bytes.
     ///
-    /// Returns also whether a further read may return more without an event of epoll. `is_hung_up` tells that epoll has
-    /// reported the end of the peer's stream, which one more read finds.
+    /// The second result is whether another read may return more without an epoll event. `is_hung_up` is whether epoll
+    /// has reported the end of the peer's stream.
     pub fn read(
         &mut self,
         descriptor: RawFd,
@@ -78,7 +78,7 @@ impl TlsSessions {
         (read, stream.may_have_more() || (is_hung_up && has_input))
     }
 
-    /// Encrypts and writes once to a socket.
+    /// Encrypts bytes, and writes them to a socket once.
     pub fn write(&mut self, descriptor: RawFd, socket: &mut impl Stream, slices: &[IoSlice<'_>]) -> Option<Written> {
         let (stream, shared) = self.stream_mut(descriptor)?;
         stream.write(socket, shared, slices)
@@ -91,7 +91,7 @@ impl TlsSessions {
         }
     }
 
-    /// Ends the session of a connection that is over.
+    /// Ends the session of a finished connection.
     pub fn finish(&mut self, descriptor: RawFd, socket: &mut impl Stream) {
         if let Some((stream, shared)) = self.stream_mut(descriptor) {
             stream.close(socket, shared);
@@ -110,7 +110,7 @@ impl TlsSessions {
         Some(self.tls.as_ref()?.shared.last.read)
     }
 
-    /// Returns the time since which the client of a socket owes the rest of a record.
+    /// Returns the time since which the client of a socket owes the remaining bytes of a record.
     pub fn unfinished_since(&self, descriptor: RawFd) -> Option<Tick> {
         self.stream(descriptor)?.unfinished_since()
     }
@@ -127,7 +127,7 @@ impl TlsSessions {
         self.stream(descriptor).map_or(0, TlsStream::inbound_bytes)
     }
 
-    /// Returns whether the next read of a socket may be the costly step of a handshake.
+    /// Returns whether the next read of a socket may answer a client hello.
     pub fn awaits_hello(&self, descriptor: RawFd) -> bool {
         self.stream(descriptor).is_some_and(TlsStream::awaits_hello)
     }
@@ -137,7 +137,7 @@ impl TlsSessions {
         self.stream(descriptor)?.info()
     }
 
-    /// Takes the rest of the result of the last read.
+    /// Takes the report of the last read.
     pub fn take_report(&mut self) -> ReadReport {
         self.tls.as_mut().map(|tls| std::mem::take(&mut tls.shared.last)).unwrap_or_default()
     }
@@ -147,7 +147,7 @@ impl TlsSessions {
         self.tls.as_ref().map_or(0, |tls| tls.streams.iter().flatten().count())
     }
 
-    /// Returns the handshakes by outcome.
+    /// Returns the number of handshakes by outcome.
     pub fn counts(&self) -> TlsCounts {
         self.tls.as_ref().map(|tls| tls.shared.counts).unwrap_or_default()
     }

@@ -1,20 +1,20 @@
-//! Marks the slots that a search has found, so that overlapping sets yield each slot once.
+//! Marks the slots that a search has found, so that a slot in several sets is found once.
 //!
-//! Each search has its own number, and a mark with another number does not count. So no search has to clear the marks.
+//! A mark is the number of a search. Marks of earlier searches do not count, so a new search need not clear them.
 
 use crate::fd::Slot;
 
 /// The slots that the current search has found.
 #[derive(Debug, Default)]
 pub struct VisitedSlots {
-    /// By slot, the number of the last search that found it.
+    /// For each slot, the number of the last search that found it.
     searches: Vec<u32>,
     /// The number of the current search.
     current: u32,
 }
 
 impl VisitedSlots {
-    /// Begins a search over the slots below `end`. None is visited.
+    /// Begins a search over the slots below `end`. No slot is visited yet.
     pub fn begin(&mut self, end: u32) {
         self.searches.resize(end as usize, 0);
         self.current = self.current.wrapping_add(1);

@@ -1,4 +1,4 @@
-//! The errors of limits and heartbeats that cannot work.
+//! The errors of invalid limits and heartbeats.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub enum LimitError {
     OutOfRange {
         /// The field of [`Limits`](crate::Limits).
         name: &'static str,
-        /// Its value.
+        /// The value of the field.
         value: usize,
         /// The smallest valid value.
         min: usize,
@@ -25,11 +25,11 @@ pub enum LimitError {
     TooSmall {
         /// The field of [`Limits`](crate::Limits).
         name: &'static str,
-        /// Its value.
+        /// The value of the field.
         value: usize,
         /// The smallest valid value.
         min: usize,
-        /// The limits that it follows from.
+        /// The limits that determine `min`.
         reason: String,
     },
     /// `read_budget_bytes` is out of its range.
@@ -57,9 +57,9 @@ pub enum LimitError {
     Heartbeat {
         /// The field of the heartbeat.
         name: &'static str,
-        /// Its value.
+        /// The value of the field.
         value: String,
-        /// The condition that it breaks.
+        /// The condition that the value does not meet.
         min: &'static str,
     },
 }

@@ -1,12 +1,12 @@
 //! The message assembler: joins the payloads of frames into messages.
 //!
-//! It follows RFC 6455 sections 5.4 and 5.6.
+//! The rules are those of RFC 6455 sections 5.4 and 5.6.
 //!
-//! Nearly all messages are complete in the input. They are returned as borrowed slices of it. Only the start of an
-//! unfinished message is copied, into an `Assembler` that exists as long as that message does. An idle connection has
-//! none. The memory of an assembler grows with bytes received, never with a length announced.
+//! Nearly all messages are complete in the input. They are returned as slices of the input. Only the start of an
+//! unfinished message is copied, into an `Assembler`, which exists until the message is complete. An idle connection
+//! has no assembler. The memory of an assembler grows with bytes received, never with a length announced.
 //!
-//! `inflation.rs` has the payload of an unfinished deflated message.
+//! `inflation.rs` stores the payload of an unfinished deflated message.
 
 use std::borrow::Cow;
 use std::collections::TryReserveError;
@@ -35,7 +35,7 @@ pub enum Item<'a> {
     Ping(Cow<'a, [u8]>),
     /// A pong, solicited or not.
     Pong(Cow<'a, [u8]>),
-    /// A close frame. Its payload is not checked yet.
+    /// A close frame, whose payload is not checked yet.
     Close(Cow<'a, [u8]>),
 }
 
@@ -52,27 +52,27 @@ impl<'a> From<Message<'a>> for Item<'a> {
 #[derive(Debug, Default)]
 pub struct Assembler {
     decoder: Decoder,
-    /// The payload so far: in `text` or `binary`, by opcode.
+    /// The received payload, in `text` or `binary` by opcode.
     text: String,
     binary: Vec<u8>,
     utf8: Utf8Stream,
-    /// The payload so far of a deflated message.
+    /// The received payload of a deflated message.
     deflated: Option<Box<DeflatedPayload>>,
-    /// Input that is read later, because the client's messages inflate to too much.
+    /// Input that is held back, because the client exceeds the rate of inflated bytes.
     held: Option<Box<HeldInput>>,
-    /// The payload so far of a control frame that arrives in parts.
+    /// The received payload of a control frame that arrives in parts.
     ///
-    /// It may come between two fragments of the message.
+    /// A control frame may come between two fragments of the message.
     control: Vec<u8>,
     /// The arrival time of the first byte.
     started: Tick,
-    /// The memory of an unfinished message, with this struct.
+    /// The memory of the unfinished message, including this struct.
     memory: MemoryShare,
 }
 
 /// A pool of unused assemblers.
 ///
-/// It saves an allocation for each large message.
+/// The pool saves an allocation for each large message.
 #[derive(Debug, Default)]
 pub struct AssemblerPool {
     #[expect(clippy::vec_box, reason = "the box moves to the connection")]
@@ -119,9 +119,9 @@ const POOLED_MAX: usize = 64;
 
 const _: () = assert!(size_of::<Assembler>() <= 304);
 
-/// The longest character in bytes.
+/// The length of the longest character in bytes.
 ///
-/// A character that began in an earlier part may be completed by the next.
+/// The next part of a text may complete a character that began in an earlier part.
 const UTF8_BYTES_MAX: usize = 4;
 
 impl AssemblerPool {
@@ -131,7 +131,7 @@ impl AssemblerPool {
         AssemblerPool::default()
     }
 
-    /// Creates an empty pool whose assemblers are counted in `memory`.
+    /// Creates an empty pool. `memory` counts the memory of its assemblers.
     pub fn counted_in(memory: &MemoryTotal) -> AssemblerPool {
         AssemblerPool { memory: memory.clone(), ..AssemblerPool::default() }
     }
@@ -151,8 +151,8 @@ impl AssemblerPool {
 impl Assembler {
     /// Returns the next item and advances `input` past it.
     ///
-    /// Returns `None` once `input` is used up. `unfinished` belongs to the connection: the unfinished message of
-    /// earlier input, if any. `now` becomes the arrival time of a message that starts here.
+    /// Returns `None` when `input` is used up. `unfinished` is the unfinished message of the connection, if there is
+    /// one. `now` becomes the arrival time of a message that starts in `input`.
     ///
     /// # Errors
     /// The client violated RFC 6455 or RFC 7692, or memory is exhausted. The connection cannot continue.
@@ -193,7 +193,7 @@ impl Assembler {
 
     /// Returns the memory of this assembler in bytes.
     ///
-    /// The value is that of the last call of [`next`](Assembler::next).
+    /// The last call of [`next`](Assembler::next) has set the value.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         self.memory.bytes()
@@ -259,7 +259,7 @@ impl Assembler {
 }
 
 impl Assembler {
-    /// Drops all bytes and state of a client, so that the next client gets none of them.
+    /// Drops all bytes and state of a client, before another client gets the assembler.
     fn clear(&mut self) {
         let Assembler { decoder, text, binary, utf8, deflated, held, control, started: _, memory } = self;
         (*decoder, *utf8) = Default::default();
@@ -277,7 +277,7 @@ impl Assembler {
     ) -> Result<Option<Item<'static>>, AssemblerError> {
         let (opcode, is_whole) = (part.opcode, part.ends == Ends::Message);
         if rules.deflated == DeflatedMessages::Skipped {
-            // The message may have begun before the connection was closing.
+            // The unfinished message is dropped. It may have begun before the server sent its close frame.
             self.deflated = None;
             return Ok(is_whole.then_some(Item::Binary(Cow::Borrowed(&[]))));
         }
@@ -286,9 +286,9 @@ impl Assembler {
         message.map(|bytes| inflated_item(opcode, bytes)).transpose()
     }
 
-    /// Keeps `input` from `now` until the time `until`.
+    /// Holds `input` back from `now` until the time `until`.
     ///
-    /// Input that is held already comes before it.
+    /// `input` is appended to input that is held already.
     ///
     /// # Errors
     /// Memory is exhausted.
@@ -307,7 +307,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// Returns the time until which input is held. `None`: none is held.
+    /// Returns the time until which input is held back. `None`: no input is held back.
     #[inline]
     pub fn held_until(&self) -> Option<Tick> {
         self.held.as_ref().map(|held| held.until)
@@ -316,7 +316,7 @@ impl Assembler {
     /// Returns the next item of the held input, as [`next`](Assembler::next) does.
     ///
     /// # Errors
-    /// As those of `next`.
+    /// The errors of `next`.
     pub fn next_held(
         unfinished: &mut Option<Box<Assembler>>,
         rules: MessageRules,
@@ -372,7 +372,7 @@ impl Item<'_> {
 
 /// Returns the capacity to reserve for `more` bytes.
 ///
-/// A buffer doubles, but not beyond the longest message.
+/// The capacity doubles, up to the length of the longest message.
 fn growth(len: usize, capacity: usize, more: usize, rules: MessageRules) -> usize {
     if capacity - len >= more {
         return 0;
@@ -381,14 +381,14 @@ fn growth(len: usize, capacity: usize, more: usize, rules: MessageRules) -> usiz
     doubled.max(len + more) - len
 }
 
-/// The first byte of an unfragmented message.
+/// The first byte of an unfragmented text message.
 const WHOLE_TEXT: u8 = 0x80 | Opcode::Text as u8;
 const WHOLE_BINARY: u8 = 0x80 | Opcode::Binary as u8;
 
 /// Takes a message that is one complete frame from `input`.
 ///
-/// This is the common case. Nothing is copied or stored. In all other cases the result is `None` and `input` is
-/// unchanged. The stream must not be inside a message or a frame.
+/// In this common case, no byte is copied or stored. In all other cases the result is `None`, and `input` is unchanged.
+/// The stream must not be inside a message or a frame.
 ///
 /// # Errors
 /// The frame violates RFC 6455, or its text is not UTF-8.
@@ -403,7 +403,7 @@ pub fn take_message<'a>(
         _ => return Ok(None),
     };
     let Some(header) = Header::parse_lengths(true, opcode, false, input)? else { return Ok(None) };
-    // The decoder reports a message over the limit, complete or not.
+    // The decoder reports a message that exceeds the limit, even if `input` contains the whole message.
     if header.payload_bytes > message_bytes_max {
         return Ok(None);
     }
@@ -427,7 +427,7 @@ fn take_deflated(
         return Ok(None);
     }
     let header = Header::parse_deflated(input)?.filter(|header| header.is_deflated && header.fin);
-    // The decoder reports a message over the limit, complete or not.
+    // The decoder reports a message that exceeds the limit, even if `input` contains the whole message.
     let bytes_max = rules.bytes_max.min(KEPT_BYTES_MAX as u64);
     let Some(header) = header.filter(|header| header.payload_bytes <= bytes_max) else { return Ok(None) };
     let Some(payload) = take_payload(input, &header) else { return Ok(None) };
@@ -474,8 +474,8 @@ fn control_item(opcode: Opcode, payload: Cow<'_, [u8]>) -> Item<'_> {
 
 /// Runs the fuzz target `frames`.
 ///
-/// The first bytes of `data` define chunk sizes. The rest is a client's stream. Items and errors must be the same with
-/// and without division into chunks.
+/// The first bytes of `data` define chunk sizes. The other bytes are a client's stream. The items and errors of the
+/// whole stream and of the stream in chunks must be the same.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_frames(data: &[u8]) {
     const MESSAGE_BYTES_MAX: u64 = 1 << 16;
@@ -486,8 +486,8 @@ pub fn fuzz_frames(data: &[u8]) {
     let bytewise = run_stream(stream, &[1], MESSAGE_BYTES_MAX);
     assert_eq!(whole.items, cut.items);
     assert_eq!(whole.items, bytewise.items);
-    // A complete frame of invalid text fails at its end, one in parts at the invalid byte. The error is the same. It
-    // may be reported before the header of a later frame was read.
+    // Invalid text in a complete frame fails at the end of the frame. Invalid text in parts fails at the invalid byte,
+    // possibly before the header of a later frame was read. The error is the same in both cases.
     assert_eq!(whole.error, cut.error);
     assert_eq!(whole.error, bytewise.error);
 }

@@ -2,44 +2,44 @@
 //!
 //! A body has a known length (RFC 9112 section 6.2) or comes in chunks (section 7.1).
 //!
-//! The decoder is one state machine. Body and error do not depend on the division of the input. It consumes only the
-//! bytes of its own body and leaves the next request in the input. Its memory grows with bytes received, never with a
-//! length announced.
+//! The decoder is a state machine. The body and the error do not depend on how the input is split. The decoder consumes
+//! only the bytes of the body, and leaves the next request in the input. Its memory grows with bytes received, never
+//! with a length announced.
 //!
-//! Chunks are parsed strictly. If two parsers disagree about the end of a body, an attacker can smuggle a second
-//! request past the proxy in front.
+//! Chunks are parsed strictly. If the server and a proxy in front of it disagree about the end of a body, an attacker
+//! can smuggle a second request past the proxy.
 
 use std::borrow::Cow;
 use std::mem;
 
 use super::http::{BodyLength, HttpError};
 
-/// The maximum bytes of chunk extensions and trailers in one body.
+/// The maximum number of bytes in the chunk extensions and trailers of a body.
 ///
-/// They are ignored. The texts of [`HttpError`] state the number.
+/// Chunk extensions and trailers are ignored. The texts of [`HttpError`] contain this number.
 const EXTRAS_BYTES_MAX: u32 = 8 * 1024;
 
-/// The maximum digits of a chunk size: 64 bits.
+/// The maximum number of hexadecimal digits of a chunk size.
 const SIZE_DIGITS_MAX: u8 = 16;
 
 /// Decodes one request body.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     position: Position,
-    /// The bytes by which the body may still grow.
+    /// The number of bytes that the body may still have.
     bytes_left: u64,
     /// The remaining bytes for chunk extensions and trailers.
     extras_left: u32,
 }
 
-/// The syntax element that the next byte of a body belongs to.
+/// The syntax element of the next byte of a body.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Position {
     /// In a body of known length: the remaining bytes, at least one.
     Sized(u64),
     /// The digits of a chunk size.
     Size { size: u64, digits: u8 },
-    /// White space after a chunk size. Only an extension may follow.
+    /// White space after a chunk size, before an extension.
     Padding { size: u64 },
     /// A chunk extension.
     Extension { size: u64 },
@@ -67,7 +67,7 @@ impl BodyDecoder {
     /// Creates a decoder for a body of at most `bytes_max` bytes.
     ///
     /// # Errors
-    /// [`HttpError::BodyTooLarge`] if the length is known and exceeds `bytes_max`.
+    /// [`HttpError::BodyTooLarge`]: the announced length exceeds `bytes_max`.
     pub fn new(length: BodyLength, bytes_max: usize) -> Result<BodyDecoder, HttpError> {
         let bytes_left = bytes_max as u64;
         let position = match length {
@@ -81,12 +81,12 @@ impl BodyDecoder {
 
     /// Moves content of the body from `input` to the end of `out`.
     ///
-    /// Content that is in one piece in `input` is lent to an empty `out`. Any other content is copied. Returns `true` if the body
-    /// is complete. The rest of `input` is then not part of it.
+    /// If `out` is empty and the content is one slice of `input`, `out` borrows this slice. Any other content is
+    /// copied. Returns `true` if the body is complete. The remaining `input` then follows the body.
     ///
     /// # Errors
-    /// After an error the position in the stream is lost. The caller must respond, close, and drop the decoder and the
-    /// rest of `input`.
+    /// After an error, the end of the body is unknown. The caller must respond, close the connection, and drop the
+    /// decoder and the remaining `input`.
     pub fn decode<'a>(&mut self, input: &mut &'a mut [u8], out: &mut Cow<'a, [u8]>) -> Result<bool, HttpError> {
         loop {
             match self.position {
@@ -188,7 +188,7 @@ pub fn take_front<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
     input.split_off_mut(..count).unwrap_or_default()
 }
 
-/// Copies content that is lent.
+/// Copies borrowed content.
 ///
 /// # Errors
 /// [`HttpError::OutOfMemory`].
@@ -214,15 +214,15 @@ fn hex(digit: u8) -> u64 {
 
 /// Returns whether a chunk extension or a trailer may contain `byte`.
 ///
-/// Parsers disagree about control characters, above all a bare CR or LF.
+/// Control characters are refused because parsers disagree about them, above all about a bare CR or LF.
 fn is_line_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// Runs the fuzz target `body`.
 ///
-/// The result must not depend on the division of the input, and the body must stay within its limit. The first bytes of
-/// `data` choose the length, the limit and the division. The rest is input.
+/// The result must not depend on how the input is split, and the body must stay within its limit. The first bytes of
+/// `data` select the length, the limit and the split. The other bytes are the input.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_body(data: &[u8]) {
     let [mode, length, bytes_max, piece, input @ ..] = data else {
@@ -249,7 +249,7 @@ pub fn fuzz_body(data: &[u8]) {
     }
 }
 
-/// Feeds `input` in pieces until the body ends or fails.
+/// Decodes `input` in pieces until the body ends or fails.
 ///
 /// Returns the result, the body and the number of bytes consumed.
 #[cfg(any(test, feature = "unstable"))]
@@ -277,7 +277,8 @@ mod tests {
 
     /// The expected result of decoding.
     ///
-    /// Body and remaining input, an error, or `Cut` if the end is missing.
+    /// `Body` has the body and the remaining input. `Bad` has the status and the error. `Cut`: the end of the body is
+    /// missing.
     enum Want {
         Body(&'static str, &'static str),
         Bad(u16, HttpError),
@@ -424,7 +425,7 @@ mod tests {
     fn an_announced_length_allocates_no_memory() {
         let (mut one, mut two, mut chunk) = (*b"x", *b"y", *b"7fffffff\r\nz");
         let mut out = Cow::default();
-        let mut sized = BodyDecoder::new(BodyLength::Length(1 << 40), usize::MAX).expect("a length");
+        let mut sized = BodyDecoder::new(BodyLength::Length(1 << 40), usize::MAX).expect("the length is allowed");
         assert_eq!(sized.decode(&mut &mut one[..], &mut out), Ok(false));
         assert_eq!(sized.decode(&mut &mut two[..], &mut out), Ok(false));
         assert_eq!(chunked(usize::MAX).decode(&mut &mut chunk[..], &mut out), Ok(false));

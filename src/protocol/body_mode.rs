@@ -15,23 +15,23 @@ pub enum BodyMode {
     Collect,
     /// Passes the body to [`on_body`](crate::Handler::on_body) as it arrives, with this state.
     ///
-    /// The total length is not limited. The state belongs to the handler. It is dropped at the end of the body or of
-    /// the connection. `on_request` is not called: the handler answers with the [`Ticket`](crate::Ticket) that it took from
+    /// The total length is not limited. The state belongs to the handler. The state is dropped at the end of the body
+    /// or of the connection. `on_request` is not called: the handler answers with a [`Ticket`](crate::Ticket) from
     /// [`Context::ticket`](crate::Context::ticket).
     Stream(Box<dyn Any>),
-    /// Refuses the body: sends this response and closes the connection.
+    /// Refuses the request: sends this response, and closes the connection.
     ///
-    /// The connection must close, because the client may already be sending the body.
+    /// The connection is closed because the client may already be sending the body.
     Refuse(Response),
 }
 
 /// An event of a streamed request body.
 ///
-/// A body of `n` bytes is any number of [`Data`](BodyEvent::Data) events with `n` bytes in total, then one
+/// A body of `n` bytes causes any number of [`Data`](BodyEvent::Data) events with `n` bytes in total, and then one
 /// [`End`](BodyEvent::End). The framing of chunked bodies (RFC 9112 section 7.1) is removed.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum BodyEvent<'a> {
-    /// The next bytes, at least one.
+    /// The next bytes of the body, at least one byte.
     Data(&'a [u8]),
     /// The end of the body.
     End,

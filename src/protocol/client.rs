@@ -1,4 +1,4 @@
-//! Client frames, for tests and fuzz targets only: the server never masks.
+//! Encodes client frames, for tests and fuzz targets: the server never masks.
 
 use crate::protocol::frame::Opcode;
 
@@ -29,7 +29,7 @@ pub fn deflated_frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
 
 /// Encodes a header with mask bit and masking key.
 ///
-/// `short` is the 7-bit length, `extended` the bytes of an extended length.
+/// `short` is the 7-bit length. `extended` has the bytes of an extended length.
 pub fn masked(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | short], extended, &MASK].concat()
 }

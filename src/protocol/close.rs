@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The longest close reason in bytes.
 ///
-/// A control frame has at most 125 bytes of payload, and the code takes two.
+/// A control frame has at most 125 bytes of payload, and the code takes two bytes.
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// A WebSocket close code (RFC 6455 section 7.4).
@@ -12,7 +12,7 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 pub struct CloseCode(u16);
 
 impl CloseCode {
-    /// 1000: the purpose is fulfilled.
+    /// 1000: the purpose of the connection is fulfilled.
     pub const NORMAL: CloseCode = CloseCode(1000);
     /// 1001: the server shuts down, or the browser left the page.
     pub const GOING_AWAY: CloseCode = CloseCode(1001);
@@ -44,7 +44,7 @@ impl CloseCode {
 
     /// Returns whether a close frame may carry this code.
     ///
-    /// That is 1000-1003, 1007-1014 and 3000-4999 (RFC 6455 section 7.4 and the IANA registry).
+    /// These are 1000-1003, 1007-1014 and 3000-4999 (RFC 6455 section 7.4 and the IANA registry).
     pub fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }

@@ -1,8 +1,8 @@
 //! The frame decoder: splits a client's byte stream into payloads.
 //!
-//! It checks RFC 6455 sections 5.2 to 5.5. It unmasks in place and returns borrowed slices. It keeps no payload:
-//! between two reads it holds at most the 13 bytes of an incomplete header and a few numbers. The frames are the same
-//! for every division of the stream into reads.
+//! The decoder checks the rules of RFC 6455 sections 5.2 to 5.5. It unmasks in place and returns borrowed slices. It
+//! stores no payload: between two reads it stores at most the 13 bytes of an incomplete header and a few numbers. The
+//! frames do not depend on how the stream is split into reads.
 
 use std::mem;
 
@@ -14,7 +14,7 @@ use crate::protocol::mask::unmask;
 /// The rules for the messages of a connection.
 #[derive(Copy, Clone, Debug)]
 pub struct MessageRules {
-    /// The limit of a message in bytes, with all its fragments, inflated.
+    /// The maximum length of a message in bytes, with all its fragments, after inflation.
     pub bytes_max: u64,
     /// The treatment of deflated messages.
     pub deflated: DeflatedMessages,
@@ -23,11 +23,11 @@ pub struct MessageRules {
 /// The treatment of deflated messages (RFC 7692).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum DeflatedMessages {
-    /// They are errors: permessage-deflate was not negotiated.
+    /// A deflated message is an error: permessage-deflate was not negotiated.
     Refused,
-    /// They are inflated.
+    /// Deflated messages are inflated.
     Inflated,
-    /// They are read past, because the connection is closing.
+    /// Deflated messages are skipped, because the connection is closing.
     Skipped,
 }
 
@@ -37,12 +37,12 @@ impl MessageRules {
         MessageRules { bytes_max, deflated: DeflatedMessages::Refused }
     }
 
-    /// Returns the limit of an inflated message.
+    /// Returns the maximum length of a message after inflation.
     pub(super) fn inflated_bytes_max(self) -> usize {
         usize::try_from(self.bytes_max).unwrap_or(usize::MAX)
     }
 
-    /// Returns the limit of a message on the wire.
+    /// Returns the maximum length of a message on the wire.
     fn received_bytes_max(self, is_deflated: bool) -> u64 {
         if is_deflated { deflated_bytes_max(self.bytes_max) } else { self.bytes_max }
     }
@@ -65,20 +65,20 @@ pub struct PayloadPart<'a> {
     pub opcode: Opcode,
     /// Whether the message is deflated.
     pub is_deflated: bool,
-    /// The bytes. Empty only if the frame has no payload.
+    /// The bytes. The slice is empty only if the frame has no payload.
     pub payload: &'a mut [u8],
     /// Whether the frame, or the message, ends after these bytes.
     pub ends: Ends,
 }
 
-/// The unit that ends after a part.
+/// The unit that ends after a payload part.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// None: the frame continues.
+    /// The frame continues.
     Nothing,
-    /// The frame. More fragments of its message follow.
+    /// The frame ends. More fragments of its message follow.
     Frame,
-    /// The message, or a control frame.
+    /// The message or the control frame ends.
     Message,
 }
 
@@ -90,7 +90,7 @@ pub struct Decoder {
     frame: Option<Frame>,
     /// The opcode of the unfinished message, and whether it is deflated.
     ///
-    /// Set by its first fragment, cleared by its last.
+    /// The first fragment sets this field, and the last fragment clears it.
     message: Option<(Opcode, bool)>,
     /// The sum of all payload lengths of the unfinished message.
     message_bytes: u64,
@@ -100,16 +100,16 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Frame {
     header: Header,
-    /// The payload bytes decoded so far.
+    /// The number of decoded payload bytes.
     ///
-    /// Below `header.payload_bytes`, except in an empty frame.
+    /// The number is less than `header.payload_bytes`, except in an empty frame.
     decoded: u64,
 }
 
 impl Decoder {
     /// Decodes the next part and advances `input` past it.
     ///
-    /// Returns `None` once `input` is used up.
+    /// Returns `None` when `input` is used up.
     ///
     /// # Errors
     /// The first violated rule. [`ProtocolError::MessageTooBig`] is reported at the header that exceeds the limit.
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::protocol::client::{frame, masked};
 
-    /// A frame whose parts are joined: opcode, payload, and whether it ends a message.
+    /// A whole frame: its opcode, its payload, and the unit that it ends.
     type Whole = (Opcode, Vec<u8>, Ends);
 
     /// Decodes `stream` in chunks. Returns all frames and the final error.
@@ -223,7 +223,7 @@ mod tests {
                         if !unfinished {
                             frames.push((part.opcode, Vec::new(), Ends::Nothing));
                         }
-                        let last = frames.last_mut().expect("just pushed");
+                        let last = frames.last_mut().expect("the list has a frame");
                         last.1.extend_from_slice(part.payload);
                         last.2 = part.ends;
                         unfinished = part.ends == Ends::Nothing;
@@ -252,7 +252,11 @@ mod tests {
         assert_eq!(whole.0.len(), 6);
         assert_eq!(whole.0[2], (Opcode::Text, b"last".to_vec(), Ends::Message));
         for chunk in (1..64).chain([65, 127, 128, 1000, 4096]) {
-            assert_eq!(decode(&stream, chunk, 1 << 20), whole, "chunks of {chunk}");
+            assert_eq!(
+                decode(&stream, chunk, 1 << 20),
+                whole,
+                "chunks of {chunk} bytes have the same result as the whole stream"
+            );
         }
     }
 

@@ -1,7 +1,7 @@
-//! Answers to HTTP requests that come later.
+//! The numbers of deferred answers to HTTP requests.
 
 /// The number of a [`Ticket`](crate::Ticket).
 ///
-/// A request remembers the number of the ticket that may answer it.
+/// A request stores the number of the ticket that may answer it.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Deferral(pub(crate) u64);

@@ -1,10 +1,10 @@
 //! The payload encoding of permessage-deflate (RFC 7692 section 7.2).
 //!
-//! A message is a DEFLATE stream (RFC 1951) without its last 4 bytes, `00 00 ff ff`. No context is taken over in either
-//! direction: each message starts with an empty window of 32 KiB. So one [`Deflater`] and one [`Inflater`] serve all
-//! connections of a loop, and a deflated frame can be sent to any number of them.
+//! A message is a DEFLATE stream (RFC 1951) without its last 4 bytes, `00 00 ff ff`. No compression context is kept
+//! between messages, in either direction: each message starts with an empty window of 32 KiB. So one [`Deflater`] and
+//! one [`Inflater`] serve all connections of a loop, and a deflated frame can be sent to any number of connections.
 //!
-//! This module does not negotiate the extension, which `extension.rs` does, and does not read frame headers.
+//! This module does not read frame headers. `extension.rs` negotiates the extension.
 
 use std::fmt;
 
@@ -17,29 +17,30 @@ use crate::protocol::frame::{Opcode, ServerHeader};
 /// DEFLATE takes up to 50 ns a byte, and the loop does nothing else meanwhile.
 pub const DEFLATED_BYTES_MAX: usize = 256 << 10;
 
-/// The end of each message, which is not sent: an empty stored block without its first 3 bits.
+/// The last bytes of each message, which are not sent: an empty stored block without its first 3 bits.
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// The tail, and an empty final block.
+/// The tail, followed by an empty final block.
 ///
-/// An inflater that reads it ends exactly there, without output, if and only if the message ended between two blocks.
+/// If a message ended between two blocks, an inflater that reads these bytes ends exactly at their end, without output.
+/// In all other cases, the inflater does not end there.
 const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
 
-/// The bits of the window: 32 KiB.
+/// The size of the window: 2^15 bytes.
 const WINDOW_BITS: u8 = 15;
 
 /// The bytes that the inflater produces in one step.
 const STEP_BYTES: usize = 16 << 10;
 
-/// The compression level: that of zlib's default.
+/// The compression level, the default of zlib.
 const LEVEL: i32 = 6;
 
 /// The reason why a payload cannot be inflated.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum InflateError {
-    /// It is not a DEFLATE stream, or the stream is not complete.
+    /// The payload is not a complete DEFLATE stream.
     Invalid,
-    /// It inflates to more than the limit.
+    /// The payload inflates to more than the limit.
     TooBig,
     /// Memory for the result could not be allocated.
     OutOfMemory,
@@ -54,14 +55,15 @@ pub fn deflated_bytes_max(bytes_max: u64) -> u64 {
 
 /// Inflates the payloads of messages, one after the other.
 ///
-/// In this order: [`begin`](Inflater::begin), [`push`](Inflater::push) for each part, [`finish`](Inflater::finish).
+/// The caller calls [`begin`](Inflater::begin), then [`push`](Inflater::push) for each part, then
+/// [`finish`](Inflater::finish).
 pub struct Inflater {
     stream: Inflate,
     /// The output of one step.
     step: Box<[u8]>,
     /// Whether the message has no bytes yet.
     is_empty: bool,
-    /// Whether the bytes so far end with a final block.
+    /// Whether the received bytes end with a final block.
     has_ended: bool,
 }
 
@@ -69,31 +71,32 @@ impl Inflater {
     /// The memory of an inflater: its window and tables, and the output of a step.
     pub const MEMORY_BYTES: usize = (48 << 10) + STEP_BYTES;
 
-    /// Creates an inflater. It allocates its window.
+    /// Creates an inflater and allocates its window.
     pub fn new() -> Inflater {
         let stream = Inflate::new(false, WINDOW_BITS);
         Inflater { stream, step: vec![0; STEP_BYTES].into(), is_empty: true, has_ended: false }
     }
 
-    /// Starts a message. The rest of an earlier one is dropped.
+    /// Starts a message. An unfinished earlier message is dropped.
     pub fn begin(&mut self) {
         self.stream.reset(false);
         (self.is_empty, self.has_ended) = (true, false);
     }
 
-    /// Appends a part of the payload, inflated, to `out`.
+    /// Inflates a part of the payload, and appends the result to `out`.
     ///
-    /// `out` never has more than `bytes_max` bytes, and its capacity is not larger either.
+    /// Neither the length nor the capacity of `out` exceeds `bytes_max`.
     ///
     /// # Errors
-    /// The payload cannot be inflated. The message is over.
+    /// The payload cannot be inflated, and no further part may be pushed.
     pub fn push(&mut self, part: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), InflateError> {
         let mut rest = part;
         let mut is_step_full = false;
         self.is_empty &= part.is_empty();
         while !rest.is_empty() || is_step_full {
             if self.has_ended {
-                // A block after the final one begins a new stream: see the second example of section 7.2.3.4.
+                // A block after the final block begins a new stream: see the second example of RFC 7692 section
+                // 7.2.3.4.
                 self.stream.reset(false);
                 self.has_ended = false;
             }
@@ -112,9 +115,9 @@ impl Inflater {
     /// Ends the message.
     ///
     /// # Errors
-    /// The payload ends within a block, or within the header of one.
+    /// The payload ends inside a block or inside the header of a block.
     pub fn finish(&mut self) -> Result<(), InflateError> {
-        // A payload of no bytes is no valid stream, but the meaning is clear. Others accept it as well.
+        // An empty payload is no valid stream, but its meaning is clear. Other implementations accept it, too.
         if self.has_ended || self.is_empty {
             return Ok(());
         }
@@ -124,7 +127,7 @@ impl Inflater {
         }
     }
 
-    /// Inflates into the buffer of a step. Returns the bytes taken and made.
+    /// Inflates a part of `input` into the buffer `step`. Returns the number of input bytes and of output bytes.
     fn step(&mut self, input: &[u8]) -> Result<(usize, usize, Status), InflateError> {
         let (taken, made) = (self.stream.total_in(), self.stream.total_out());
         let status = self.stream.decompress(input, &mut self.step, InflateFlush::SyncFlush);
@@ -162,7 +165,7 @@ impl fmt::Debug for Inflater {
 /// Deflates messages into frames.
 #[derive(Default)]
 pub struct Deflater {
-    /// Created by the first message.
+    /// The DEFLATE stream, created by the first message.
     stream: Option<Deflate>,
     scratch: Vec<u8>,
 }
@@ -184,13 +187,13 @@ impl Deflater {
         Some(frame)
     }
 
-    /// Deflates a payload. `None`: it would not become shorter.
+    /// Deflates a payload. `None`: the result would not be shorter.
     fn deflate(&mut self, payload: &[u8]) -> Option<&[u8]> {
         let stream = self.stream.get_or_insert_with(|| {
             let window_bits = -i32::from(WINDOW_BITS);
             Deflate::new_with_config(DeflateConfig { level: LEVEL, window_bits, ..DeflateConfig::default() })
         });
-        // A stream that fills the room is not shorter than the payload, or not complete.
+        // A stream that fills the buffer is not shorter than the payload, or not complete.
         let room = payload.len() + TAIL.len();
         if self.scratch.len() < room {
             self.scratch.try_reserve(room - self.scratch.len()).ok()?;

@@ -1,6 +1,6 @@
 //! Violations of RFC 6455 by a client.
 //!
-//! There is one variant per rule, and each has a close code.
+//! Each variant is one rule, and has a close code.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::protocol::close::CloseCode;
 pub enum ProtocolError {
     /// A reserved bit (RSV1 to RSV3) is set (section 5.2).
     ///
-    /// Only RSV1 may be set: in the first frame of a message, if permessage-deflate was negotiated (RFC 7692 section 6).
+    /// If permessage-deflate was negotiated, RSV1 may be set in the first frame of a message (RFC 7692 section 6).
     ReservedBits,
     /// The opcode is reserved: 3-7 or 11-15 (section 5.2).
     ReservedOpcode,
@@ -32,7 +32,7 @@ pub enum ProtocolError {
     ContinuationWithoutStart,
     /// A text or binary frame comes inside an unfinished message (section 5.4).
     MessageUnfinished,
-    /// A message, with all its fragments, exceeds `message_bytes_max`.
+    /// A message, including all its fragments, exceeds `message_bytes_max`.
     MessageTooBig,
     /// Text is not UTF-8 (section 8.1).
     ///

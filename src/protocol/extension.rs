@@ -1,9 +1,9 @@
 //! Negotiation of permessage-deflate (RFC 7692 section 7.1, RFC 6455 section 9.1).
 //!
-//! The server takes over no context. A message that is not longer than the window of a client refers to nothing outside
-//! of it, and longer ones are sent as they are. So each legal offer can be met, and one deflated frame fits all clients.
-//! Any other offer is declined, and the connection goes on without compression. A malformed header declines all offers of
-//! a client.
+//! The server keeps no compression context between messages. A message that fits into the window of a client is sent
+//! deflated, and refers to no bytes outside the window. A longer message is sent without deflation. So the server can
+//! accept every legal offer, and the same deflated frame is valid for all clients. An illegal offer is declined. If the
+//! header is malformed, all offers of the client are declined. Without an accepted offer, no message is deflated.
 
 use crate::protocol::token::is_token_byte;
 
@@ -16,14 +16,14 @@ pub const WINDOW_BITS_MAX: u8 = 15;
 /// An accepted offer of permessage-deflate.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct PermessageDeflate {
-    /// The limit of the server's window in the offer, which the response repeats.
+    /// The maximum of the server's window in the offer. The response repeats it.
     server_window_bits: Option<u8>,
 }
 
 impl PermessageDeflate {
     /// Returns the value of `Sec-WebSocket-Extensions` in the response, in two parts.
     ///
-    /// The server requires that the client takes over no context, which section 7.1.1.2 allows for every offer.
+    /// The server requires that the client keeps no context. Section 7.1.1.2 allows this for every offer.
     pub fn response(self) -> [&'static str; 2] {
         let window = match self.server_window_bits {
             None => "",
@@ -39,7 +39,7 @@ impl PermessageDeflate {
         ["permessage-deflate; server_no_context_takeover; client_no_context_takeover", window]
     }
 
-    /// Returns the bits of the window in which the client inflates.
+    /// Returns the size of the client's inflation window, as a power of two.
     pub fn server_window_bits(self) -> u8 {
         self.server_window_bits.unwrap_or(WINDOW_BITS_MAX)
     }
@@ -47,7 +47,7 @@ impl PermessageDeflate {
 
 /// Selects the first offer that the server can accept, in the client's order of preference.
 ///
-/// `values` are the values of all `Sec-WebSocket-Extensions` lines. `None`: the extension is not used.
+/// `values` are the values of all `Sec-WebSocket-Extensions` lines. `None`: no offer is acceptable.
 pub fn negotiate<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<PermessageDeflate> {
     let mut accepted = None;
     for value in values {
@@ -72,7 +72,7 @@ struct Offer {
     client_no_context_takeover: bool,
     server_max_window_bits: Option<u8>,
     has_client_max_window_bits: bool,
-    /// A parameter is unknown, repeated or has an illegal value.
+    /// Whether a parameter is unknown, is repeated or has an illegal value.
     is_invalid: bool,
 }
 
@@ -108,7 +108,7 @@ fn window_bits(value: &[u8]) -> Option<u8> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Skips white space and empty elements. `false`: the value ends.
+    /// Skips white space and empty elements. `false`: the end of the value is reached.
     fn skip_to_element(&mut self) -> bool {
         while let [b' ' | b'\t' | b',', rest @ ..] = self.rest {
             self.rest = rest;
@@ -116,7 +116,7 @@ impl<'a> Cursor<'a> {
         !self.rest.is_empty()
     }
 
-    /// Reads one extension with its parameters, up to the comma behind it.
+    /// Reads one extension with its parameters, up to the next comma.
     ///
     /// `None`: the value is malformed. `Some(None)`: the offer is declined.
     fn read_offer(&mut self) -> Option<Option<PermessageDeflate>> {
@@ -139,7 +139,7 @@ impl<'a> Cursor<'a> {
         Some(offer.accept().filter(|_| name == PERMESSAGE_DEFLATE))
     }
 
-    /// Reads a token and the white space around it. `None`: there is no token.
+    /// Reads a token, and skips the white space around it. `None`: there is no token.
     fn read_token(&mut self) -> Option<&'a [u8]> {
         self.skip_space();
         let len = self.rest.iter().take_while(|byte| is_token_byte(**byte)).count();
@@ -151,7 +151,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads a quoted string, whose content must be a token (RFC 6455 section 9.1).
     ///
-    /// Only its first bytes are returned. No legal value is longer.
+    /// Only the first [`QUOTED_BYTES_MAX`] bytes are returned. All legal values are shorter.
     fn read_quoted<'b>(&mut self, unquoted: &'b mut [u8; QUOTED_BYTES_MAX]) -> Option<&'b [u8]> {
         let mut len = 0;
         self.rest = self.rest.strip_prefix(b"\"")?;
@@ -176,7 +176,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Skips `byte` and the white space behind it. `false`: something else comes.
+    /// Skips `byte` and the white space after it. `false`: the next byte is not `byte`.
     fn skip(&mut self, byte: u8) -> bool {
         let Some((_, rest)) = self.rest.split_first().filter(|(first, _)| **first == byte) else { return false };
         self.rest = rest;
@@ -191,7 +191,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The bytes of a quoted value that are compared: one more than the longest legal value has.
+/// The number of compared bytes of a quoted value: one more than the longest legal value.
 const QUOTED_BYTES_MAX: usize = 3;
 
 #[cfg(test)]

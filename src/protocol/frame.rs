@@ -1,18 +1,18 @@
 //! Frame headers (RFC 6455 section 5.2).
 //!
-//! The headers of clients are parsed, those of the server are encoded. This module checks only rules that concern one
-//! header. `decoder.rs` checks rules about sequences of frames.
+//! Headers of clients are parsed. Headers of the server are encoded. This module checks only rules that concern a
+//! single header. `decoder.rs` checks rules about sequences of frames.
 
 use crate::protocol::error::ProtocolError;
 
 /// The longest header of a client frame, in bytes.
 ///
-/// It consists of two bytes, a 64-bit length and a masking key.
+/// The longest header has two bytes, a 64-bit length and a masking key.
 pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
 
 /// The longest header of a server frame, in bytes.
 ///
-/// It has no masking key.
+/// A server frame has no masking key.
 pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
@@ -43,9 +43,9 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// Returns whether this is close, ping or pong.
+    /// Returns whether the opcode is close, ping or pong.
     ///
-    /// Those may come between the fragments of a message.
+    /// Control frames may come between the fragments of a message.
     pub fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
     }
@@ -83,10 +83,10 @@ pub struct Header {
 impl Header {
     /// Parses the header at the start of `input`.
     ///
-    /// Returns `None` if it is incomplete.
+    /// Returns `None` if the header is incomplete.
     ///
     /// # Errors
-    /// A violated rule is reported at the byte that violates it, also in an incomplete header.
+    /// The violated rule. The error is reported at the invalid byte, also in an incomplete header.
     #[inline]
     pub fn parse(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
         match input.first() {
@@ -97,10 +97,10 @@ impl Header {
 
     /// Parses a header that may have RSV1, as permessage-deflate allows.
     ///
-    /// Only the first frame of a text or binary message may have it (RFC 7692 section 6.1).
+    /// Only the first frame of a text or binary message may have RSV1 (RFC 7692 section 6.1).
     ///
     /// # Errors
-    /// As those of [`parse`](Header::parse).
+    /// The errors of [`parse`](Header::parse).
     #[inline]
     pub fn parse_deflated(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
         let Some(&first) = input.first() else { return Ok(None) };
@@ -119,10 +119,10 @@ impl Header {
         Header::parse_lengths(fin, opcode, is_deflated, input)
     }
 
-    /// Parses the rest of a header, whose first byte is checked.
+    /// Parses the bytes of a header after the first byte, which is checked already.
     ///
     /// # Errors
-    /// As for [`parse`](Header::parse).
+    /// The errors of [`parse`](Header::parse).
     #[inline]
     pub fn parse_lengths(
         fin: bool,
@@ -152,7 +152,7 @@ impl Header {
 
 /// Parses an extended payload length.
 ///
-/// Returns the length and the offset of the masking key after it.
+/// Returns the length, and the offset of the masking key in the header.
 fn parse_long_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
     let extended = input.get(2..).unwrap_or_default();
     if short == 126 {
@@ -170,7 +170,7 @@ fn parse_long_length(short: u8, input: &[u8]) -> Result<Option<(u64, usize)>, Pr
 
 /// The header of an unfragmented, unmasked server frame.
 ///
-/// Its length is encoded in the shortest form.
+/// The payload length is encoded in the shortest form.
 #[derive(Copy, Clone, Debug)]
 pub struct ServerHeader {
     first: u8,
@@ -199,7 +199,8 @@ impl ServerHeader {
         }
     }
 
-    /// Writes the header and `payload` to `frame`, which has the length of both.
+    /// Writes the header and `payload` to `frame`. The length of `frame` is the length of the header plus the length of
+    /// `payload`.
     #[inline(always)]
     pub fn write_frame(self, payload: &[u8], frame: &mut [u8]) {
         let rest = match (self.payload_bytes, frame) {
@@ -223,7 +224,7 @@ impl ServerHeader {
     }
 
     /// Appends the header to `out`.
-    // Inlined always: if the length is a constant, this is one store instead of a call of memcpy.
+    // This function is always inlined: for a constant length, the compiler emits one store instead of a call of memcpy.
     #[inline(always)]
     pub fn append_to(self, out: &mut Vec<u8>) {
         let first = self.first;
@@ -243,7 +244,7 @@ impl ServerHeader {
 
 /// Returns the length of the server frame at the start of `bytes`.
 ///
-/// The length includes the header. `None` if the header is incomplete.
+/// The length includes the header. `None`: the header is incomplete.
 pub fn server_frame_bytes(bytes: &[u8]) -> Option<usize> {
     let short = bytes.get(1)? & 0x7f;
     let (payload, header) = match short {
@@ -307,9 +308,9 @@ mod tests {
         ];
         for (bytes, payload_bytes, header_bytes) in table {
             for cut in 0..bytes.len() {
-                assert_eq!(Header::parse(&bytes[..cut]), Ok(None), "{bytes:?} cut at {cut}");
+                assert_eq!(Header::parse(&bytes[..cut]), Ok(None), "{bytes:?} is incomplete if it is cut at {cut}");
             }
-            let header = Header::parse(bytes).expect("valid").expect("whole");
+            let header = Header::parse(bytes).expect("the header is valid").expect("the header is complete");
             assert_eq!((header.payload_bytes, header.header_bytes), (payload_bytes, header_bytes));
             assert_eq!(header.mask, [1, 2, 3, 4]);
         }

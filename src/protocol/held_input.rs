@@ -1,30 +1,30 @@
-//! Input that is read later.
+//! Input that is held back for a while.
 //!
-//! A client whose messages inflate to much waits, and the rest of its input is kept until then.
+//! If a client exceeds the rate of inflated bytes, its further input is held back until the rate allows it.
 
 use std::collections::TryReserveError;
 
 use crate::tick::Tick;
 
-/// Input of a connection that is read later.
+/// Input of a connection that is held back for a while.
 #[derive(Debug)]
 pub struct HeldInput {
     bytes: Vec<u8>,
-    /// The number of bytes that were read.
+    /// The number of bytes that were processed.
     read: usize,
-    /// The time since which reading waits.
+    /// The time since which processing waits.
     pub since: Tick,
-    /// The time at which reading continues.
+    /// The time at which processing continues.
     pub until: Tick,
 }
 
 impl HeldInput {
-    /// Creates an empty one that is read at the time `until`.
+    /// Creates empty held input, which is processed at the time `until`.
     pub fn new(since: Tick, until: Tick) -> HeldInput {
         HeldInput { bytes: Vec::new(), read: 0, since, until }
     }
 
-    /// Returns its memory in bytes.
+    /// Returns the allocated memory in bytes.
     pub fn allocated_bytes(&self) -> usize {
         size_of::<HeldInput>() + self.bytes.capacity()
     }
@@ -39,17 +39,17 @@ impl HeldInput {
         Ok(())
     }
 
-    /// Returns the bytes that were not read.
+    /// Returns the unprocessed bytes.
     pub fn rest(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.read..).unwrap_or_default()
     }
 
-    /// Records that all but the last `left` bytes were read.
+    /// Records that only the last `left` bytes are unprocessed.
     pub fn set_left(&mut self, left: usize) {
         self.read = self.bytes.len() - left;
     }
 
-    /// Returns the bytes that were not read, without the others.
+    /// Returns a vector of only the unprocessed bytes.
     pub fn into_rest(mut self) -> Vec<u8> {
         self.bytes.drain(..self.read);
         self.bytes

@@ -1,8 +1,8 @@
-//! HTTP/1.1 request heads: finding their end, parsing them and checking them.
+//! Finds the end of an HTTP/1.1 request head, and parses and checks the head.
 //!
-//! [`httparse`] parses the syntax. This module checks the rules that a parser alone does not enforce. If
-//! two servers read one request differently, an attacker can smuggle a second one (RFC 9112 section 11.2). So an
-//! ambiguous body length or host is an error that closes the connection.
+//! [`httparse`] parses the syntax. This module checks all other rules. If two servers interpret one request
+//! differently, an attacker can smuggle a second request (RFC 9112 section 11.2). So an ambiguous body length or host
+//! is an error that closes the connection.
 //!
 //! The functions take bytes and return values. The module does not use sockets or clocks and does not route requests.
 
@@ -20,9 +20,9 @@ use crate::peer::Peer;
 
 pub use error::HttpError;
 
-/// The largest number of header lines that a limit can allow.
+/// The largest valid `headers_max`.
 ///
-/// The parser keeps their positions on the stack.
+/// The parser stores the positions of header lines on the stack.
 pub const HEADERS_CEILING: usize = 256;
 
 /// A valid head.
@@ -38,7 +38,7 @@ pub struct Head {
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends its body.
     ///
-    /// Never without a body.
+    /// It is `false` if the request has no body.
     pub expects_continue: bool,
 }
 
@@ -63,7 +63,7 @@ pub enum RequestKind {
 /// The length of a request body (RFC 9112 section 6.3).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum BodyLength {
-    /// No body: neither header is present, or `Content-Length` is 0.
+    /// No body: the request has neither `Content-Length` nor `Transfer-Encoding`, or `Content-Length` is 0.
     None,
     /// A known number of bytes. [`parse_head`] never returns 0 here.
     Length(u64),
@@ -77,7 +77,7 @@ struct Fields<'a> {
     host: Single<'a>,
     content_length: Single<'a>,
     coding: Coding,
-    /// `Connection: close`, `keep-alive` and `upgrade`.
+    /// Whether `Connection` contains `close`. The next two fields are for `keep-alive` and `upgrade`.
     close: bool,
     keep_alive: bool,
     upgrade: bool,
@@ -117,7 +117,7 @@ enum Expect {
     Unknown,
 }
 
-/// Returns the length of blank lines at the front of `buf`.
+/// Returns the number of bytes in blank lines at the start of `buf`.
 ///
 /// A server should ignore blank lines before a request line (RFC 9112 section 2.2). The caller removes them before
 /// [`find_head_end`].
@@ -125,16 +125,16 @@ pub fn skip_empty_lines(buf: &[u8]) -> usize {
     buf.chunks_exact(2).take_while(|line| line == b"\r\n").count() * 2
 }
 
-/// Finds the end of the head at the front of `buf`.
+/// Finds the end of the head at the start of `buf`.
 ///
-/// `buf` may grow between calls. Returns the index after the blank line, or `None` if that has not arrived. `scanned`
-/// is the number of bytes that earlier calls have searched; it must be 0 for a new head. No byte is searched twice, so
-/// a head that arrives byte by byte costs no more than one that arrives at once. The result does not depend on the
-/// division of the input.
+/// `buf` may grow between calls. Returns the index after the blank line, or `None` if the blank line has not arrived.
+/// `scanned` is the number of bytes that earlier calls have searched. It must be 0 for a new head. No byte is searched
+/// twice, so a head that arrives byte by byte costs no more than a head that arrives at once. The result does not
+/// depend on how the input is split.
 ///
 /// # Errors
-/// Reported as soon as the bytes cannot begin a valid head: [`HttpError::NotHttp`], [`HttpError::BareLineFeed`], or
-/// [`HttpError::HeadTooLarge`] if the head does not end within `bytes_max`.
+/// [`HttpError::NotHttp`] or [`HttpError::BareLineFeed`], as soon as the bytes cannot begin a valid head.
+/// [`HttpError::HeadTooLarge`]: the head does not end within `bytes_max`.
 pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Result<Option<usize>, HttpError> {
     match buf {
         // These bytes may be the first half of a blank line.
@@ -165,8 +165,8 @@ pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Resul
 /// replaces `Host` (RFC 9112 section 3.2.2). A raw target that is not UTF-8 is percent-encoded.
 ///
 /// # Errors
-/// The first violated rule. Syntax is checked before semantics. The framing of the request (`Host`, the length of the
-/// body) is checked before its upgrade headers.
+/// The error names the first rule that the head violates. Syntax is checked before semantics. `Host` and the length of
+/// the body are checked before the headers of an upgrade.
 pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head, HttpError> {
     debug_assert_eq!(
         find_head_end(&bytes, &mut 0, usize::MAX),
@@ -200,7 +200,7 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
     fields.check_host(version)?;
     if let RequestTarget::Absolute(absolute) = form {
         let rewritten = absolute.rewrite(method, version, parsed.headers);
-        // An HTTP/1.0 request without `Host` has one line more after the rewrite.
+        // The rewrite adds a `Host` line to an HTTP/1.0 request without `Host`.
         return parse_head(rewritten, headers_max.saturating_add(1), peer);
     }
     let body = fields.body_length(version)?;
@@ -224,7 +224,7 @@ impl<'a> Fields<'a> {
 
     /// Records one header line.
     ///
-    /// The comparisons check the length first, so most lines cost a few comparisons of numbers.
+    /// The length of the name is compared first, so most lines cost a few comparisons of numbers.
     fn record(&mut self, name: &str, value: &'a [u8]) {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         if is("host") {
@@ -252,7 +252,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Checks `Host` (RFC 9112 section 3.2). It is optional in HTTP/1.0.
+    /// Checks `Host` (RFC 9112 section 3.2). The header is optional in HTTP/1.0.
     fn check_host(&self, version: u8) -> Result<(), HttpError> {
         match self.host {
             Single::Missing if version == 0 => Ok(()),
@@ -265,7 +265,7 @@ impl<'a> Fields<'a> {
 
     /// Determines the length of the body (RFC 9112 section 6.3).
     ///
-    /// If the RFC permits either recovery or refusal, this refuses.
+    /// If the RFC permits both recovery and refusal, the request is refused.
     fn body_length(&self, version: u8) -> Result<BodyLength, HttpError> {
         match (self.content_length, self.coding) {
             (Single::Missing, Coding::Missing) => Ok(BodyLength::None),
@@ -283,7 +283,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Evaluates `Expect` (RFC 9110 section 10.1.1). It has no effect in HTTP/1.0.
+    /// Evaluates `Expect` (RFC 9110 section 10.1.1). The header has no effect in HTTP/1.0.
     fn expects_continue(&self, version: u8) -> Result<bool, HttpError> {
         match self.expect {
             _ if version == 0 => Ok(false),
@@ -293,7 +293,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Checks whether the request is a valid upgrade (RFC 6455 section 4.2.1).
+    /// Returns the type of the request, and checks an upgrade (RFC 6455 section 4.2.1).
     fn kind(&self, method: &str, version: u8, body: BodyLength) -> Result<RequestKind, HttpError> {
         if !(self.upgrade && self.websocket) {
             let wanted_upgrade = self.websocket || !matches!(self.key, Single::Missing);
@@ -331,9 +331,9 @@ impl<'a> Single<'a> {
 }
 
 impl Coding {
-    /// Adds one element of the list.
+    /// Adds one element of the header's list of codings.
     ///
-    /// An unknown coding takes precedence over a malformed list.
+    /// The error of an unknown coding takes precedence over the error of a malformed list.
     fn record(&mut self, element: &[u8]) {
         let chunked = element.eq_ignore_ascii_case(b"chunked");
         *self = match self {
@@ -379,8 +379,8 @@ fn parse_decimal(digits: &[u8]) -> Option<u64> {
 
 /// Runs the fuzz target `head`.
 ///
-/// The end of a head must not depend on the division of the input. A parsed head that is written out again must have
-/// the same meaning.
+/// The end of a head must not depend on how the input is split. If a parsed head is encoded and parsed again, the
+/// result must be equal.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_head(data: &[u8]) {
     const BYTES_MAX: usize = 1024;
@@ -400,11 +400,11 @@ pub fn fuzz_head(data: &[u8]) {
     };
     let request = &head.request;
     let is_options = request.method() == "OPTIONS" && request.target() == "*";
-    // One more than 64: an HTTP/1.0 request with a target in absolute-form and without `Host` gets one.
+    // The maximum is 65 header lines: the rewrite adds a `Host` line to an HTTP/1.0 request without `Host`.
     assert!((request.target().starts_with('/') || is_options) && request.headers().len() <= 65);
     assert!(!matches!(head.kind, RequestKind::Upgrade { .. }) || request.version() == 1);
 
-    // The same request in absolute-form is equivalent, with the host of its target.
+    // The same request in absolute-form is equivalent, except that `Host` is the host of the target.
     let absolute = format!("HTTP://[::1]:8080{}", request.target().trim_start_matches('*'));
     for (target, host) in [(request.target(), None), (absolute.as_str(), Some(&b"[::1]:8080"[..]))] {
         let mut rewritten = format!("{} {target} HTTP/1.{}\r\n", request.method(), request.version()).into_bytes();

@@ -1,46 +1,47 @@
 //! Unfinished deflated messages (RFC 7692 section 7.2.2).
 //!
-//! The payload of an unfinished message is kept deflated, up to [`KEPT_BYTES_MAX`]. A longer one gets an inflater of its
-//! own, so that no single part takes long to inflate. All others share the inflater of the pool.
+//! The payload of an unfinished message is stored deflated, up to [`KEPT_BYTES_MAX`]. A message with a longer payload
+//! gets its own inflater and is inflated part by part, so that no single part takes long. All other messages share the
+//! inflater of the pool.
 
 use std::mem;
 
 use crate::protocol::deflate::{InflateError, Inflater};
 
-/// The longest deflated payload that is kept until its message is complete.
+/// The longest deflated payload that is stored until its message is complete.
 pub const KEPT_BYTES_MAX: usize = 64 << 10;
 
-/// The inflater that the messages of all connections share, and the counts.
+/// The inflater that the messages of all connections share, and counters.
 #[derive(Debug, Default)]
 pub struct InflaterPool {
-    /// Created by the first message.
+    /// The inflater, created by the first message.
     inflater: Option<Box<Inflater>>,
     counts: InflatedCounts,
 }
 
-/// Counts of deflated messages.
+/// Counters of deflated messages.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct InflatedCounts {
     /// Deflated messages that were received completely.
     pub messages: u64,
-    /// Their payload bytes, also those of messages that are not complete.
+    /// Received payload bytes of deflated messages, also of incomplete messages.
     pub deflated_bytes: u64,
-    /// The bytes that these became.
+    /// Payload bytes of received messages after inflation.
     pub inflated_bytes: u64,
     /// Messages that could not be inflated.
     pub failures: u64,
 }
 
-/// The payload so far of an unfinished message.
+/// The received payload of an unfinished message.
 #[derive(Debug, Default)]
 pub struct DeflatedPayload {
-    /// It is deflated, unless the message has an inflater of its own.
+    /// The bytes are deflated, unless the message has its own inflater.
     bytes: Vec<u8>,
     inflater: Option<Box<Inflater>>,
 }
 
 impl InflaterPool {
-    /// Returns the counts since the last call.
+    /// Returns the counters since the last call.
     pub fn take_counts(&mut self) -> InflatedCounts {
         mem::take(&mut self.counts)
     }
@@ -48,7 +49,7 @@ impl InflaterPool {
     /// Inflates the complete payload of a message.
     ///
     /// # Errors
-    /// It cannot be inflated to at most `bytes_max` bytes.
+    /// The payload is invalid, or inflates to more than `bytes_max` bytes.
     pub fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
         let inflater = self.inflater.get_or_insert_default();
         let mut bytes = Vec::new();
@@ -60,16 +61,16 @@ impl InflaterPool {
 }
 
 impl DeflatedPayload {
-    /// Returns its memory in bytes.
+    /// Returns the allocated memory in bytes.
     pub fn allocated_bytes(&self) -> usize {
         let inflater = if self.inflater.is_some() { Inflater::MEMORY_BYTES } else { 0 };
         size_of::<DeflatedPayload>() + self.bytes.capacity() + inflater
     }
 
-    /// Adds a part. With the last one, the message is returned and nothing is kept.
+    /// Adds a part. With the last part, returns the message and keeps no bytes.
     ///
     /// # Errors
-    /// The message cannot be inflated to at most `bytes_max` bytes.
+    /// The message is invalid, or inflates to more than `bytes_max` bytes.
     pub fn add(
         &mut self,
         part: &[u8],

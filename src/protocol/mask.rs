@@ -8,7 +8,7 @@ const STEP: usize = 32;
 /// Unmasks `payload`, which starts at `offset` in the payload of its frame.
 #[inline]
 pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: u64) {
-    // The first byte of the key is the least significant one, on machines of either byte order.
+    // The first byte of the key is the least significant byte, whatever the byte order of the machine.
     let key = u32::from_le_bytes(key).rotate_right((offset % 4) as u32 * 8);
     let word = u64::from(key) << 32 | u64::from(key);
 
@@ -49,7 +49,7 @@ mod tests {
                 let mut naive = fast.clone();
                 unmask(&mut fast, [0xde, 0xad, 0xbe, 0xef], offset);
                 unmask_naively(&mut naive, [0xde, 0xad, 0xbe, 0xef], offset);
-                assert_eq!(fast, naive, "{len} bytes at {offset}");
+                assert_eq!(fast, naive, "{len} bytes at offset {offset} are unmasked");
             }
         }
     }

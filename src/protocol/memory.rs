@@ -1,6 +1,6 @@
 //! Memory accounting: shares that add up to a total.
 //!
-//! A share returns its bytes to the total when it is dropped. No path that drops an owner can forget it.
+//! When a share is dropped, its bytes are subtracted from the total. So no code path can forget the subtraction.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use std::rc::Rc;
 pub struct MemoryTotal(Rc<Cell<usize>>);
 
 impl MemoryTotal {
-    /// Returns the bytes of all shares.
+    /// Returns the number of bytes of all shares.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.0.get()
@@ -32,7 +32,7 @@ pub struct MemoryShare {
 }
 
 impl MemoryShare {
-    /// Returns the bytes of this share.
+    /// Returns the number of bytes of this share.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes

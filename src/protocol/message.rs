@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// A WebSocket message (RFC 6455 section 5.6), borrowed.
 ///
-/// It is `Copy`. A handler can push a received message without a copy of its payload.
+/// `Message` is `Copy`: a handler can push a received message without a copy of its payload.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Message<'a> {
     /// UTF-8 text (opcode 1).
@@ -24,7 +24,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Returns the payload of either type.
+    /// Returns the payload of a text or binary message.
     pub fn as_bytes(self) -> &'a [u8] {
         match self {
             Message::Text(text) => text.as_bytes(),

@@ -1,6 +1,6 @@
-//! RFC 6455 and the part of HTTP/1.1 that an upgrade needs, sans-IO.
+//! WebSocket (RFC 6455) and the part of HTTP/1.1 that an upgrade needs, without I/O.
 //!
-//! All functions take bytes and return values, or the reverse. The module does not use sockets, clocks, logs or
+//! The functions convert bytes to values, or values to bytes. The module does not use sockets, clocks, logs or
 //! connections.
 
 pub mod assembler;

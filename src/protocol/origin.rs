@@ -1,9 +1,9 @@
 //! The `Origin` check for requests from browsers.
 //!
-//! It follows RFC 6455 section 10.2 and RFC 6454 section 7. A browser lets any page open a WebSocket to any server, and
-//! only reports the origin of the page. The server must check it. It compares scheme, host and port as parsed values,
-//! not as text, so neither `evil-example.com` nor `example.com.evil` equals `example.com`. An origin that cannot be
-//! parsed is refused.
+//! See RFC 6455 section 10.2 and RFC 6454 section 7. A browser lets any page open a WebSocket to any server, and only
+//! reports the origin of the page. So the server must check the origin. It compares scheme, host and port as parsed
+//! values, not as text, so neither `evil-example.com` nor `example.com.evil` equals `example.com`. An origin that
+//! cannot be parsed is refused.
 
 pub mod authority;
 mod rule;
@@ -22,46 +22,46 @@ pub enum Origins {
     /// Only pages of this server.
     ///
     /// The `Origin` must have the host and port of the `Host` header. The scheme may be `http` or `https`, because TLS
-    /// may end at a proxy in front of the server. Through a TLS listener (`Server::listen_tls`) it must be `https`.
+    /// may end at a proxy in front of the server. On a TLS listener (`Server::listen_tls`), the scheme must be `https`.
     ///
     /// A client on the loopback interface must also use a loopback name in `Host`: `localhost`, `*.localhost`,
-    /// `127.0.0.0/8` or `[::1]`. Otherwise a page that rebinds its own DNS name to 127.0.0.1 would have the same origin
-    /// as every server on the visitor's machine.
+    /// `127.0.0.0/8` or `[::1]`. Otherwise a page could rebind its own DNS name to 127.0.0.1, and would then have the
+    /// same origin as every server on the visitor's machine.
     #[default]
     Same,
     /// Any page of any site.
     ///
-    /// For servers that do not rely on cookies or on the network for authentication.
+    /// Use this variant for servers that do not rely on cookies or on the network for authentication.
     Any,
-    /// Only pages of these origins; made by [`Origins::list`].
+    /// Only pages of these origins. [`Origins::list`] creates this variant.
     List(Vec<String>),
 }
 
-/// The reason that an origin is refused.
+/// The reason why an origin is refused.
 ///
-/// The text says how to allow it.
+/// The text says how to allow the origin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum OriginError {
     /// The header is repeated.
     Repeated,
-    /// The header is `null`, which is not listed.
+    /// The header is `null`, and `null` is not listed.
     ///
-    /// It comes from a sandboxed frame, a local file, or a redirect across sites.
+    /// Browsers send `null` from a sandboxed frame or a local file, or after a redirect across sites.
     Null,
-    /// The header is not `scheme://host[:port]`. Holds its value.
+    /// The header is not `scheme://host[:port]`. The field is the value of the header.
     Malformed(String),
     /// The origin is not the server's own, and no list is set.
     ///
-    /// Holds the origin.
+    /// The field is the origin.
     Foreign(String),
-    /// The origin is not in the list. Holds the origin.
+    /// The origin is not in the list. The field is the origin.
     ///
-    /// The list replaces the server's own origin.
+    /// With a list, the server's own origin is allowed only if it is in the list.
     Unlisted(String),
     /// A loopback client used a name that is not a loopback name.
     ///
-    /// This indicates DNS rebinding. Holds the origin.
+    /// This indicates DNS rebinding. The field is the origin.
     Rebound(String),
 }
 
@@ -72,13 +72,13 @@ impl Origins {
     /// allowed.
     ///
     /// A host may begin with one `*.`, which stands for one or more labels, as in CSP: `https://*.example.com` matches
-    /// `https://a.example.com` and `https://a.b.example.com`, and not `https://example.com`.
+    /// `https://a.example.com` and `https://a.b.example.com`, but not `https://example.com`.
     ///
     /// Two special origins can be listed. `file://` is the origin of some native clients (ESP32). `null` is the origin
     /// of pages from files, and also of every sandboxed frame of any site: a list with `null` does not protect cookies.
     ///
     /// # Errors
-    /// Names the entry that is not an origin, or that no browser sends.
+    /// The text names the entry that is not an origin, or that no browser sends.
     pub fn list<I>(origins: I) -> Result<Origins, String>
     where
         I: IntoIterator,
@@ -91,7 +91,7 @@ impl Origins {
     /// Checks the `Origin` header of a request.
     ///
     /// # Errors
-    /// The reason of the refusal; [`OriginError::response`] is the 403 to send.
+    /// The reason why the origin is refused. [`OriginError::response`] returns the 403 response.
     pub fn allows(&self, request: &Request<'_>) -> Result<(), OriginError> {
         if *self == Origins::Any {
             return Ok(());
@@ -131,22 +131,22 @@ impl Origins {
         }
     }
 
-    /// Returns whether a special origin without host is listed.
+    /// Returns whether a special origin, `null` or `file://`, is listed.
     fn is_listed(&self, name: &str) -> bool {
         matches!(self, Origins::List(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(name)))
     }
 
     /// Returns whether `Host` is a loopback name: `localhost`, `*.localhost`, `127.0.0.0/8`, `[::1]`.
     ///
-    /// Code that trusts loopback clients without authentication must check this, also for requests without `Origin`: a
-    /// page under a rebound DNS name sends none with a `GET`.
+    /// Code that trusts loopback clients without authentication must call this function, also for requests without
+    /// `Origin`: a page under a rebound DNS name sends a `GET` without `Origin`.
     pub fn host_is_loopback(request: &Request<'_>) -> bool {
         host_of(request).is_some_and(|authority| authority.host.is_loopback())
     }
 }
 
 impl OriginError {
-    /// Returns the 403 response with the reason. It closes the connection.
+    /// Returns the 403 response with the reason, which closes the connection.
     #[must_use]
     pub fn response(&self) -> Response {
         Response::text(403, format!("{self}\n")).close()
@@ -178,7 +178,7 @@ impl std::error::Error for OriginError {}
 
 /// Escapes a header value for errors and logs.
 ///
-/// The limit is 100 bytes.
+/// At most 100 bytes are shown.
 fn escaped(value: &[u8]) -> String {
     const BYTES_MAX: usize = 100;
     match value.get(..BYTES_MAX) {

@@ -3,8 +3,8 @@
 //! A proxy sends a header with the address of its client.
 //!
 //! Specification: `doc/proxy-protocol.txt` of HAProxy. The header comes once, before the first byte of the client. This
-//! module parses it. The code that accepted the connection decides whether the sender is trusted. The parser checks
-//! every bound, fails at the first invalid byte, and reads no byte after the header.
+//! module parses it. The acceptor of the connection decides whether the sender is trusted. The parser checks every
+//! bound, fails at the first invalid byte, and reads no byte after the header.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -22,7 +22,7 @@ const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The length of the fixed part of version 2, in bytes.
 ///
-/// It has signature, version and command, family and protocol, length.
+/// This part has the signature, the version and command, the family and protocol, and the length.
 const V2_START_BYTES: usize = 16;
 
 /// A parsed header.
@@ -30,19 +30,19 @@ const V2_START_BYTES: usize = 16;
 pub struct ProxyHeader {
     /// The length of the header in bytes.
     pub bytes: usize,
-    /// The client.
+    /// The address of the client.
     ///
-    /// `None` if the peer of the socket is the client itself. That is the case for health checks of a load balancer
-    /// (`LOCAL`), and if the address of the client is unknown or not of TCP.
+    /// `None` if the peer of the socket counts as the client: for health checks of a load balancer (`LOCAL`), and if
+    /// the address of the client is unknown or is no TCP address.
     pub client: Option<Peer>,
 }
 
-/// Parses the header at the front of `buf`.
+/// Parses the header at the start of `buf`.
 ///
 /// `buf` may grow between calls. Returns `None` if the header is incomplete.
 ///
 /// # Errors
-/// [`HttpError::ProxyHeader`] as soon as the bytes cannot begin a valid header, or if it is longer than `bytes_max`.
+/// [`HttpError::ProxyHeader`], as soon as the bytes cannot begin a valid header of at most `bytes_max` bytes.
 pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHeader>, HttpError> {
     let header = if buf.starts_with(V1) {
         parse_v1(buf)
@@ -63,8 +63,8 @@ pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHe
 
 /// Parses version 1 (section 2.1).
 ///
-/// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF. `None` is an error,
-/// `Some(None)` an incomplete header.
+/// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF. `None` is an error.
+/// `Some(None)` is an incomplete header.
 fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let window = buf.get(..V1_BYTES_MAX).unwrap_or(buf);
     let Some(end) = memchr::memchr(b'\n', window) else {
@@ -107,8 +107,8 @@ fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
 
 /// Parses version 2 (section 2.2).
 ///
-/// The header has the fixed part, the addresses of the family, and extensions (TLV). `None` is an error, `Some(None)`
-/// an incomplete header.
+/// The header has the fixed part, the addresses of the family, and extensions (TLV). `None` is an error. `Some(None)`
+/// is an incomplete header.
 fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     // An error is reported at the invalid byte, not at the end of the header.
     let command = match buf.get(12) {
@@ -136,7 +136,7 @@ fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let bytes = V2_START_BYTES + rest_bytes;
     let Some(rest) = buf.get(V2_START_BYTES..bytes) else { return Some(None) };
     let (addresses, extensions) = rest.split_at(address_bytes);
-    // The bytes after LOCAL, or after an unknown family, must be skipped without a check.
+    // With LOCAL or an unknown family, the following bytes must be skipped without a check.
     if command == Command::Proxy && family != 0 {
         check_extensions(extensions)?;
     }
@@ -163,7 +163,7 @@ enum Command {
 
 /// Checks that extensions fill their space exactly.
 ///
-/// Each has a type, a length in two bytes, and a value. Values are not checked.
+/// An extension has a type, a length in two bytes, and a value. Values are not checked.
 fn check_extensions(mut extensions: &[u8]) -> Option<()> {
     while !extensions.is_empty() {
         let &[_, high, low, ref rest @ ..] = extensions else { return None };
@@ -184,7 +184,7 @@ fn parse_port(digits: &str) -> Option<u16> {
 
 /// Runs the fuzz target `proxy`.
 ///
-/// The result must not depend on the division of the input or on the bytes after the header.
+/// The result must not depend on how the input is split, or on the bytes after the header.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_proxy(data: &[u8]) {
     const BYTES_MAX: usize = 512;
@@ -207,20 +207,20 @@ mod tests {
 
     const BYTES_MAX: usize = 8192;
 
-    /// A header of version 2.
+    /// Returns a header of version 2.
     fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(rest.len()).expect("a length").to_be_bytes();
+        let length = u16::try_from(rest.len()).expect("the length fits into 16 bits").to_be_bytes();
         [V2, &[command, family], &length, rest].concat()
     }
 
     const V4_ADDRESSES: [u8; 12] = [203, 0, 113, 9, 10, 0, 0, 1, 0x12, 0x67, 0, 80];
 
     fn v6_addresses() -> Vec<u8> {
-        let ips = ["2001:db8::7", "::1"].map(|ip| ip.parse::<Ipv6Addr>().expect("an address").octets());
+        let ips = ["2001:db8::7", "::1"].map(|ip| ip.parse::<Ipv6Addr>().expect("the address is valid").octets());
         [&ips.concat()[..], &[0x12, 0x67, 0, 80]].concat()
     }
 
-    /// Parses a header at once and split at every byte.
+    /// Parses a header as a whole, and split at every byte.
     fn read(header: &[u8]) -> Result<String, HttpError> {
         fuzz_proxy(header);
         let request = b"GET / HTTP/1.1\r\n\r\n";

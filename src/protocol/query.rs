@@ -1,7 +1,7 @@
 //! Percent-decoding of paths and query parameters.
 //!
-//! Rule: text that is not UTF-8 has no value. A replacement character would make two names equal. This module does not
-//! know requests or particular parameters.
+//! Text that is not UTF-8 has no value: with replacement characters, two different names could become equal. This
+//! module does not know requests or particular parameters.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,9 +13,9 @@ use super::token;
 /// The longest parameter name in an error, in bytes.
 const SHOWN_NAME_BYTES_MAX: usize = 64;
 
-/// The reason that a query parameter has no value.
+/// The reason why a query parameter has no value.
 ///
-/// Each variant holds the name of the parameter.
+/// The field of each variant is the name of the parameter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum QueryError {
@@ -23,7 +23,7 @@ pub enum QueryError {
     Escape(String),
     /// The decoded bytes are not UTF-8.
     NotUtf8(String),
-    /// The parameter is repeated. Implementations disagree about which value counts.
+    /// The parameter is repeated. Implementations disagree about the value that counts.
     Repeated(String),
 }
 
@@ -64,7 +64,7 @@ pub fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Que
 /// Checks that all names and values of a query are percent-encoded UTF-8.
 ///
 /// # Errors
-/// The first parameter that is not.
+/// The first parameter that is not percent-encoded UTF-8.
 pub fn check(query: &str) -> Result<(), QueryError> {
     pairs(query).try_for_each(|(name, value)| {
         decode_form(name).and_then(|_| decode_form(value)).map(|_| ()).map_err(|fault| {
@@ -125,7 +125,7 @@ impl DecodeError {
     }
 }
 
-/// Names the parameter. The value is not included.
+/// Names the parameter. The text does not include the value of the parameter.
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, fault) = match self {
@@ -164,8 +164,8 @@ mod tests {
             ("uid=张三", Ok(Some("张三"))),
             ("uid=张%E4%B8%89+", Ok(Some("张三 "))),
             ("uid=%00", Ok(Some("\0"))),
-            // Not UTF-8: GBK, Latin-1, an overlong NUL, half of a surrogate pair, a character that is partly raw and
-            // partly encoded.
+            // Values that are not UTF-8: GBK, Latin-1, an overlong NUL, half of a surrogate pair, and a character that
+            // is partly raw and partly encoded.
             ("uid=%D5%C5%C8%FD", not_utf8()),
             ("uid=%C0%EE%CB%C4", not_utf8()),
             ("uid=caf%E9", not_utf8()),
@@ -188,7 +188,7 @@ mod tests {
             let got = value(query, "uid");
             assert_eq!(got.as_ref().map(Option::as_deref), outcome.as_ref().copied(), "{query}");
         }
-        assert_eq!(value("a+b=1", "a b").expect("a value").as_deref(), Some("1"));
+        assert_eq!(value("a+b=1", "a b").expect("the parameter has a value").as_deref(), Some("1"));
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
         ] {
             assert_eq!(check(bad).map_err(|error| error.to_string()), Err(message.to_owned()), "{bad}");
         }
-        let long = check(&format!("{}=%", "é".repeat(500))).expect_err("refused").to_string();
+        let long = check(&format!("{}=%", "é".repeat(500))).expect_err("the query is refused").to_string();
         assert!(long.contains(&format!("{}… has", "é".repeat(32))), "{long}");
     }
 }

@@ -1,10 +1,9 @@
 //! An HTTP request, as handlers see it.
 //!
-//! It owns the bytes of the head unchanged, and a list of ranges into them: one allocation for the bytes, one for the
-//! ranges, no string per header. Headers are found by a linear scan, which is faster than a map for the few dozen of a
-//! request.
+//! A request owns the unchanged bytes of its head, and a list of ranges of these bytes. So it has two allocations, and
+//! no string per header. A header is found by a linear scan, which is faster than a map for a few dozen headers.
 //!
-//! This module does not parse or check heads, which `http.rs` does, and does not route requests.
+//! `http.rs` parses and checks heads. This module does not route requests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,8 +16,8 @@ use crate::tls::TlsInfo;
 
 /// An HTTP request: a WebSocket upgrade or a plain request.
 ///
-/// It is [`Send`]. It owns its head, and borrows a body that was received in one piece. A handler that keeps the request, or
-/// moves it to another thread, makes a copy with [`into_owned`](Request::into_owned).
+/// `Request` is [`Send`]. It owns its head, and borrows a body that was received in one piece. A handler that keeps the
+/// request, or moves it to another thread, copies the body with [`into_owned`](Request::into_owned).
 #[derive(Clone)]
 pub struct Request<'a> {
     /// The head, from the method to the blank line.
@@ -26,7 +25,7 @@ pub struct Request<'a> {
     /// The positions of the parts in `head`.
     layout: Layout,
     peer: Peer,
-    /// Empty until the body is complete.
+    /// The body. It is empty until the body is complete.
     body: Cow<'a, [u8]>,
     is_control: bool,
     tls: Option<TlsInfo>,
@@ -39,7 +38,7 @@ pub(crate) struct Layout {
     target: Span,
     /// The length of the path, up to the first `?` of the target.
     path_bytes: u32,
-    /// 0 or 1, for HTTP/1.0 and HTTP/1.1.
+    /// The minor HTTP version: 0 or 1.
     version: u8,
     /// The name and value of each header line, in order.
     fields: Vec<(Span, Span)>,
@@ -62,7 +61,7 @@ impl<'a> Request<'a> {
 
     /// Returns the request with its own copy of the body.
     ///
-    /// It has no lifetime, so it can be stored and moved to another thread:
+    /// The result borrows no bytes, so it can be stored and moved to another thread:
     ///
     /// ```
     /// # use std::thread::{self, JoinHandle};
@@ -90,21 +89,21 @@ impl<'a> Request<'a> {
 
     /// Returns the path and query of the request target, still encoded: `/chat?uid=10010`.
     ///
-    /// It starts with `/`, or is `*` with the method OPTIONS. It is UTF-8 without `#`, spaces and ASCII control
+    /// The target starts with `/`, or is `*` with the method OPTIONS. It is UTF-8 without `#`, spaces and ASCII control
     /// characters. Browsers percent-encode non-ASCII characters; other clients may send them raw. A raw target that is
     /// not UTF-8 is percent-encoded.
     ///
-    /// A target in absolute-form, `http://host/chat`, is split. Its path and query are the target. Its host replaces
-    /// the value of the header `Host` (RFC 9112 section 3.2.2).
+    /// If the client sent a target in absolute-form, `http://host/chat`, the result is its path and query. The host of
+    /// the target replaces the value of the header `Host` (RFC 9112 section 3.2.2).
     pub fn target(&self) -> &str {
         self.text(self.layout.target)
     }
 
     /// Returns the percent-decoded path: `/caf%C3%A9` is `/café`.
     ///
-    /// The path is UTF-8. A request with an invalid one gets 400 before any handler is called, so two different paths
-    /// never become equal. Dots and slashes are not resolved, and a decoded path may contain any character. Compare it,
-    /// but do not open it as a file.
+    /// The path is UTF-8. A request with an invalid path gets 400 before any handler is called, so two different paths
+    /// never become equal. Dots and slashes are not resolved, and a decoded path may contain any character. Compare the
+    /// path, but do not open it as a file.
     pub fn path(&self) -> Cow<'_, str> {
         let (path, _) = self.split_target();
         query::decode_path(path).unwrap_or_default()
@@ -118,7 +117,7 @@ impl<'a> Request<'a> {
 
     /// Returns the encoded query: the target after its first `?`.
     ///
-    /// It is empty if there is none.
+    /// The result is empty if the target has no query.
     pub fn raw_query(&self) -> &str {
         let (_, query) = self.split_target();
         query
@@ -126,10 +125,10 @@ impl<'a> Request<'a> {
 
     /// Returns the value of a query parameter, decoded as form data.
     ///
-    /// In form data, `+` is a space, and a name without `=` has the value `""`. `None` if the parameter is
-    /// absent or ambiguous. It is ambiguous if it is repeated, has a `%` without two hexadecimal digits, or has bytes
-    /// that are not UTF-8: a replacement character would make two uids equal. [`try_query`](Request::try_query)
-    /// distinguishes these cases. [`query_lossy`](Request::query_lossy) ignores them.
+    /// In form data, `+` is a space, and a name without `=` has the value `""`. `None` if the parameter is absent or
+    /// ambiguous. A parameter is ambiguous if it is repeated, has a `%` without two hexadecimal digits, or has bytes
+    /// that are not UTF-8: with replacement characters, two different uids could become equal.
+    /// [`try_query`](Request::try_query) distinguishes these cases. [`query_lossy`](Request::query_lossy) ignores them.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         self.try_query(name).ok().flatten()
     }
@@ -158,15 +157,15 @@ impl<'a> Request<'a> {
 
     /// Returns the first value of a query parameter, lossily decoded.
     ///
-    /// U+FFFD replaces each invalid byte sequence. Different values may become equal. Use it for texts that people
-    /// read, not for names.
+    /// U+FFFD replaces each invalid byte sequence. Different values may become equal. Use this method for texts that
+    /// people read, not for names.
     pub fn query_lossy(&self, name: &str) -> Option<Cow<'_, str>> {
         self.query_pairs_lossy().find_map(|(key, value)| (key == name).then_some(value))
     }
 
     /// Returns all names and values of the query, decoded.
     ///
-    /// They are in order and include repeated names.
+    /// The pairs are in the order of the query. Repeated names are included.
     ///
     /// # Errors
     /// The first parameter whose name or value is not percent-encoded UTF-8.
@@ -177,7 +176,7 @@ impl<'a> Request<'a> {
 
     /// Returns all names and values of the query, lossily decoded.
     ///
-    /// They are in order. U+FFFD replaces each invalid byte sequence.
+    /// The pairs are in the order of the query. U+FFFD replaces each invalid byte sequence.
     pub fn query_pairs_lossy(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         form_urlencoded::parse(self.raw_query().as_bytes())
     }
@@ -185,7 +184,7 @@ impl<'a> Request<'a> {
     /// Returns the value of a header. Names are not case-sensitive.
     ///
     /// `None` if the header is absent, if its value is not UTF-8, or if it is repeated: proxies and libraries disagree
-    /// about which line counts. [`header_all`](Request::header_all) returns all values.
+    /// about the line that counts. [`header_all`](Request::header_all) returns all values.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.values(name);
         let value = values.next().filter(|_| values.next().is_none())?;
@@ -209,8 +208,8 @@ impl<'a> Request<'a> {
 
     /// Returns the first cookie of this name. Cookie names are case-sensitive.
     ///
-    /// Browsers send cookies of one name in a defined order, the longest path first (RFC 6265 section 5.4), and servers
-    /// use the first. `None` if the first is not UTF-8, even if a later one is.
+    /// Browsers send cookies of the same name in a defined order, the longest path first (RFC 6265 section 5.4), and
+    /// servers use the first. `None` if the first cookie is not UTF-8, even if a later cookie of this name is valid.
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let (_, value) = self.raw_cookies().find(|(key, _)| *key == name.as_bytes())?;
         str::from_utf8(value).ok()
@@ -231,7 +230,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// Returns the subprotocols that the client offers, the preferred one first.
+    /// Returns the subprotocols that the client offers, in the order of preference.
     ///
     /// See RFC 6455 section 4.1, item 10. Elements that are not tokens are skipped.
     pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
@@ -265,9 +264,9 @@ impl<'a> Request<'a> {
         self.is_control
     }
 
-    /// Returns the TLS version and cipher suite, if it came through a TLS listener (`Server::listen_tls`).
+    /// Returns the TLS version and cipher suite of a request through a TLS listener (`Server::listen_tls`).
     ///
-    /// `None` behind a proxy that ends TLS in front of the server.
+    /// `None` if a proxy in front of the server ends TLS.
     pub fn tls(&self) -> Option<TlsInfo> {
         self.tls
     }
@@ -287,11 +286,11 @@ impl<'a> Request<'a> {
 
     /// Returns all values of a header as bytes.
     ///
-    /// A security check must use this: it includes values that are not UTF-8.
+    /// Security checks must use this method: it includes values that are not UTF-8.
     pub(crate) fn values<'r>(&'r self, name: &str) -> impl Iterator<Item = &'r [u8]> {
         let wanted = name.as_bytes();
         let named = self.layout.fields.iter().filter(move |(name, _)| {
-            // The length first: it differs for most names and avoids reading the head.
+            // The lengths are compared first. The lengths differ for most names, and then the head is not read.
             name.len() == wanted.len() && name.within(&self.head).eq_ignore_ascii_case(wanted)
         });
         named.map(|(_, value)| value.within(&self.head))
@@ -299,7 +298,7 @@ impl<'a> Request<'a> {
 
     fn split_target(&self) -> (&str, &str) {
         let target = self.target();
-        // The byte after the path is the `?`.
+        // The byte after the path is the `?` of the query.
         let path_bytes = self.layout.path_bytes as usize;
         (target.get(..path_bytes).unwrap_or(target), target.get(path_bytes + 1..).unwrap_or_default())
     }
@@ -312,7 +311,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Shows method, path and peer.
+/// Shows the method, the path and the peer.
 ///
 /// The query is hidden, because queries contain tokens and debug output is logged.
 impl fmt::Debug for Request<'_> {
@@ -345,7 +344,7 @@ impl Layout {
 impl Span {
     /// Returns the position of `part`, which is a slice of `whole`.
     fn of(whole: &[u8], part: &[u8]) -> Span {
-        // An empty slice has no position: the parser may point it anywhere.
+        // An empty slice has no defined position: its pointer may be outside `whole`.
         if part.is_empty() {
             return Span::default();
         }
@@ -371,7 +370,7 @@ mod tests {
     fn request(lines: &str) -> Request<'static> {
         let head = format!("{}\r\n\r\n", lines.replace('|', "\r\n"));
         let peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
-        parse_head(head.into_bytes(), 64, peer).expect("a good head").request
+        parse_head(head.into_bytes(), 64, peer).expect("the head is valid").request
     }
 
     #[test]
@@ -398,7 +397,7 @@ mod tests {
         ] {
             let request = request(&format!("GET {target} HTTP/1.1|Host: a"));
             assert_eq!(request.path(), path, "{target}");
-            assert_eq!(request.raw_path(), target.split('?').next().expect("a path"), "{target}");
+            assert_eq!(request.raw_path(), target.split('?').next().expect("the target has a path"), "{target}");
             assert_eq!(request.raw_query(), query, "{target}");
         }
     }
@@ -425,7 +424,7 @@ mod tests {
     #[test]
     fn query_pairs_are_in_order() {
         let request = request("GET /?tag=1&b=+&tag=2 HTTP/1.1|Host: a");
-        let pairs: Vec<_> = request.query_pairs().expect("UTF-8").collect();
+        let pairs: Vec<_> = request.query_pairs().expect("the query is UTF-8").collect();
         assert_eq!(pairs, [("tag", "1"), ("b", " "), ("tag", "2")].map(|(name, value)| (name.into(), value.into())));
     }
 
@@ -446,7 +445,7 @@ mod tests {
     #[test]
     fn a_value_that_is_not_utf8_is_available_as_bytes() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nX: \xff\r\nX: y\r\n\r\n".to_vec();
-        let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
+        let request = parse_head(head, 64, Peer::Unix).expect("the head is valid").request;
         assert_eq!(request.header("x"), None);
         assert_eq!(request.header_all("x").collect::<Vec<_>>(), ["y"]);
         assert_eq!(request.values("x").count(), 2);
@@ -467,12 +466,12 @@ mod tests {
     #[test]
     fn a_cookie_that_is_not_utf8_is_skipped() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: name=\xd5\xc5; \xff=1; sid=7\r\n\r\n".to_vec();
-        let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
+        let request = parse_head(head, 64, Peer::Unix).expect("the head is valid").request;
         assert_eq!(request.cookies().collect::<Vec<_>>(), [("sid", "7")]);
         assert_eq!(request.cookie("name"), None);
-        // A back end that reads the first one would identify another user.
+        // A back end that uses the first cookie would identify another user.
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: sid=\xd5\xc5\r\nCookie: sid=7\r\n\r\n".to_vec();
-        let request = parse_head(head, 64, Peer::Unix).expect("a good head").request;
+        let request = parse_head(head, 64, Peer::Unix).expect("the head is valid").request;
         assert_eq!((request.cookie("sid"), request.cookies().count()), (None, 1));
     }
 

@@ -1,10 +1,10 @@
 //! HTTP responses: built by handlers, encoded as bytes.
 //!
-//! The builder never returns an error. It records the first mistake (a header name that is not a token, a line break in
-//! a value, an invalid status), and the response becomes a 500. Untrusted text that a handler passes on cannot add a
-//! line to a head.
+//! The builder never returns an error. It records the first fault (a header name that is not a token, a line break in a
+//! value, an invalid status), and the response becomes a 500. So untrusted text in a header value cannot add a header
+//! line.
 //!
-//! This module does not know the request or the time. The loop passes in values that depend on them.
+//! This module does not know the request or the time. The caller passes values that depend on the request or the time.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,9 +15,9 @@ use super::token;
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// An upper bound of a head without the handler's headers.
+/// The maximum length of a head without the handler's headers.
 ///
-/// It lets a buffer grow once.
+/// A buffer with this capacity need not grow again.
 const HEAD_BYTES: usize = 256;
 
 /// Headers that only the server writes.
@@ -32,19 +32,19 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfe
 /// assert_eq!(response.status(), 404);
 /// ```
 ///
-/// `Content-Length`, `Connection`, `Transfer-Encoding` and `Date` are written by the server. Setting one of them is an
-/// error. A response with an error is replaced by a bare 500, and the server logs the error.
+/// The server writes `Content-Length`, `Connection`, `Transfer-Encoding` and `Date`. A response that sets one of these
+/// headers has an error. A response with an error is replaced by a 500, and the server logs the error.
 #[derive(Clone, Debug)]
 pub struct Response {
     status: u16,
-    /// The line `Content-Type`. Set by the constructor, cleared by a `Content-Type` header.
+    /// The `Content-Type` line. The constructor sets it, and a `Content-Type` header clears it.
     content_type: &'static str,
     lines: HeaderLines,
     body: Cow<'static, [u8]>,
     closes: bool,
-    /// Whether an `Upgrade` header is set, which `Connection` has to name.
+    /// Whether an `Upgrade` header is set. The `Connection` header must then name it.
     upgrades: bool,
-    /// The ticket that answers later, if this response defers.
+    /// The ticket for the answer, if this response defers the answer.
     deferral: Option<Deferral>,
 }
 
@@ -56,7 +56,7 @@ pub(crate) enum Length {
     UntilClose,
 }
 
-/// Encoded header lines, and the first mistake in writing them.
+/// Encoded header lines, and the first fault.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeaderLines {
     bytes: Vec<u8>,
@@ -69,7 +69,7 @@ const LOG_TEXT_BYTES_MAX: usize = 200;
 impl Response {
     /// Creates a response without a body.
     ///
-    /// The status must be 200 to 599. With any other, the client gets a 500.
+    /// The status must be 200 to 599. With any other status, the client gets a 500.
     #[must_use]
     pub fn new(status: u16) -> Response {
         let mut lines = HeaderLines::default();
@@ -107,8 +107,8 @@ impl Response {
 
     /// Creates an error response of the server.
     ///
-    /// It is plain text for clients, and JSON on a control listener. Back ends parse every error on a control listener
-    /// in the same way. `text` must not contain characters that JSON escapes.
+    /// The body is plain text for clients, and JSON on a control listener, so that back ends can parse all errors in
+    /// the same way. `text` must not contain characters that JSON escapes.
     pub(crate) fn refusal(is_control: bool, status: u16, text: &'static str) -> Response {
         if !is_control {
             return Response::text(status, format!("{text}\n"));
@@ -118,9 +118,9 @@ impl Response {
         Response::json(status, format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"{text}\"}}}}\n"))
     }
 
-    /// Creates the response that stands for one that follows.
+    /// Creates a response that defers the answer.
     ///
-    /// Anywhere but in `on_request` it is an error.
+    /// It is valid only as the result of `on_request`.
     pub(crate) fn deferred(deferral: Deferral) -> Response {
         let mut response = Response::new(500);
         response.deferral = Some(deferral);
@@ -130,9 +130,9 @@ impl Response {
 
     /// Adds a header line. Names may be repeated.
     ///
-    /// Only `Content-Type` replaces the one that [`text`](Response::text), [`html`](Response::html) and
-    /// [`json`](Response::json) set. With an `Upgrade` header (of a 426) the server also sends `Connection: upgrade`,
-    /// as RFC 9110 section 7.8 demands.
+    /// Only a `Content-Type` header replaces the earlier value, which [`text`](Response::text),
+    /// [`html`](Response::html) and [`json`](Response::json) set. With an `Upgrade` header, as in a 426 response, the
+    /// server also sends `Connection: upgrade` (RFC 9110 section 7.8).
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Response {
         if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
@@ -155,7 +155,8 @@ impl Response {
 
     /// Sets the body.
     ///
-    /// It is not sent with status 204, 205 and 304, which have none (RFC 9110 section 15), nor in response to `HEAD`.
+    /// The body is not sent with status 204, 205 and 304, which have no body (RFC 9110 section 15), and not in response
+    /// to `HEAD`.
     #[must_use]
     pub fn body(mut self, body: impl Into<Cow<'static, [u8]>>) -> Response {
         self.body = body.into();
@@ -174,9 +175,9 @@ impl Response {
         self.status
     }
 
-    /// Returns the first line of the text for a log.
+    /// Returns the first line of the text, for the log.
     ///
-    /// It is shortened and has no control characters.
+    /// The line is shortened and has no control characters.
     pub(crate) fn log_text(&self) -> Option<String> {
         let line = str::from_utf8(&self.body).ok()?.lines().next().filter(|line| !line.is_empty())?;
         let cut = line.floor_char_boundary(LOG_TEXT_BYTES_MAX);
@@ -188,7 +189,7 @@ impl Response {
         self.closes
     }
 
-    /// Returns the number of the response that follows.
+    /// Returns the number of the ticket, if this response defers the answer.
     pub(crate) fn deferral(&self) -> Option<Deferral> {
         self.deferral
     }
@@ -198,9 +199,9 @@ impl Response {
         matches!(self.status, 204 | 205 | 304)
     }
 
-    /// Returns the first mistake in building this response.
+    /// Returns the first fault of this response.
     ///
-    /// With one it is sent as a 500.
+    /// A response with a fault is sent as a 500.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.lines.fault()
     }
@@ -216,9 +217,9 @@ impl Response {
 
     /// Appends the response, which must have no fault, to `out`.
     ///
-    /// `date` is the line of [`date_line`], or `""` to omit it. `keep_alive` says
-    /// whether the request allows another one; the response may still close the connection. `head_only` is set
-    /// for `HEAD` requests: the length of the body is sent, the body is not.
+    /// `date` is the result of [`date_line`], or `""` to omit the line. `keep_alive` is whether the request allows
+    /// another request on the connection. The response may still close the connection. `head_only` is set for `HEAD`
+    /// requests: the length of the body is sent, but not the body.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, date: &str, keep_alive: bool, head_only: bool) {
         debug_assert_eq!(self.fault(), None);
         let body: &[u8] = if self.has_no_body() { b"" } else { &self.body };
@@ -231,9 +232,9 @@ impl Response {
 
     /// Appends the head to `out`.
     ///
-    /// `keep_alive` is what the request allows; the response may still close.
+    /// `keep_alive` is whether the request allows another request. The response may still close the connection.
     pub(crate) fn encode_head(&self, out: &mut Vec<u8>, date: &str, length: Length, keep_alive: bool) {
-        // Few pieces: each costs more than its bytes.
+        // The text is appended in few pieces, because an append costs more than the copied bytes.
         match self.status {
             200 => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
             status => {
@@ -258,7 +259,7 @@ impl Response {
             Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Length::UntilClose => {}
         }
-        // HTTP/1.0 needs an explicit keep-alive. For HTTP/1.1 it is redundant and harmless.
+        // HTTP/1.0 needs an explicit keep-alive. In HTTP/1.1 it is redundant and harmless.
         let is_kept_alive = keep_alive && !self.closes;
         let end: &[u8] = match (is_kept_alive, self.upgrades) {
             (true, false) => b"Connection: keep-alive\r\n\r\n",
@@ -289,7 +290,7 @@ impl HeaderLines {
         if !token::is_field_value(value) {
             return self.set_fault(|| format!("header {name} has a control character in its value"));
         }
-        // Capacity for one or two lines more than most responses add.
+        // Most responses fit into this capacity, even with one or two more header lines.
         self.bytes.reserve(128.max(name.len() + value.len() + 4));
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.extend_from_slice(b": ");
@@ -336,7 +337,7 @@ pub(super) fn push<const N: usize>(out: &mut Vec<u8>, texts: [&str; N]) {
     }
 }
 
-/// Returns the line `Date` of a response (RFC 9110 section 6.6.1).
+/// Returns the `Date` line of a response (RFC 9110 section 6.6.1).
 ///
 /// `date` is an IMF-fixdate (RFC 9110 section 5.6.7).
 pub fn date_line(date: impl fmt::Display) -> String {
@@ -429,8 +430,8 @@ mod tests {
     fn encoded(response: &Response, keep_alive: bool, head_only: bool) -> String {
         let mut out = b"before|".to_vec();
         response.clone().or_fault(false).encode(&mut out, "", keep_alive, head_only);
-        let text = String::from_utf8(out).expect("a response of text");
-        text.strip_prefix("before|").expect("it appends").to_owned()
+        let text = String::from_utf8(out).expect("the response is UTF-8");
+        text.strip_prefix("before|").expect("the encoder appends").to_owned()
     }
 
     #[test]
@@ -466,7 +467,7 @@ mod tests {
 
     #[test]
     fn bodies_by_status_and_method() {
-        // Status, HEAD, the Content-Length sent, the body sent.
+        // Each case has the status, whether the request is a HEAD request, the sent Content-Length, and the sent body.
         for (status, head_only, length, body) in [
             (200, false, Some("4"), "body"),
             (200, true, Some("4"), ""),
@@ -477,7 +478,7 @@ mod tests {
             (599, false, Some("4"), "body"),
         ] {
             let text = encoded(&Response::new(status).body(b"body"), true, head_only);
-            let (head, sent) = text.split_once("\r\n\r\n").expect("a head");
+            let (head, sent) = text.split_once("\r\n\r\n").expect("the response has a head");
             let said = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
             assert_eq!((said, sent), (length, body), "{status} {head_only}");
         }

@@ -10,15 +10,15 @@ use crate::protocol::frame::{Opcode, ServerHeader, server_payload};
 
 /// A message encoded as a WebSocket frame (RFC 6455 section 5.2).
 ///
-/// It can be pushed any number of times and from any thread. A clone shares the bytes. Its length has no limit here; a
-/// push of a frame over [`Limits::queue_bytes_max`](crate::Limits::queue_bytes_max) is
+/// A frame can be pushed any number of times and from any thread. A clone shares the bytes. A frame can have any
+/// length, but a push of a frame over [`Limits::queue_bytes_max`](crate::Limits::queue_bytes_max) has the outcome
 /// [`TooLarge`](crate::Outcome::TooLarge).
 #[derive(Clone)]
 pub struct Frame {
     bytes: Arc<[u8]>,
-    /// The deflated frame, once it was tried. `None`: it would be longer.
+    /// The deflated frame, set by the first try. `None`: the deflated frame would not be shorter.
     ///
-    /// A clone has it if it was tried before.
+    /// A clone copies the result of an earlier try.
     deflated: OnceLock<Option<Arc<[u8]>>>,
 }
 
@@ -50,9 +50,9 @@ impl Frame {
         self.deflated.get().is_some()
     }
 
-    /// Returns the deflated frame. The first call deflates it.
+    /// Returns the deflated frame. The first call deflates the frame.
     ///
-    /// `None`: it would be longer.
+    /// `None`: the deflated frame would not be shorter.
     pub(crate) fn deflate(&self, deflater: &mut Deflater) -> Option<Arc<[u8]>> {
         let is_text = self.bytes.first().is_some_and(|first| first & 0x0f == Opcode::Text as u8);
         let opcode = if is_text { Opcode::Text } else { Opcode::Binary };
@@ -64,7 +64,7 @@ impl Frame {
     }
 }
 
-/// Frames are equal if their messages are.
+/// Frames are equal if their messages are equal.
 impl PartialEq for Frame {
     fn eq(&self, other: &Frame) -> bool {
         self.bytes == other.bytes
@@ -89,12 +89,12 @@ fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
 
 /// The memory of a shared frame besides its bytes.
 ///
-/// It consists of counters and the overhead of the allocator.
+/// This memory consists of counters and the overhead of the allocator.
 pub const FRAME_BYTES: usize = size_of::<Inner>() + 32;
 
 /// A frame in the queues of one loop.
 ///
-/// It counts the queues that it is in, so that its memory is accounted once.
+/// A frame counts the queues that contain it, so that its memory is counted once.
 #[derive(Clone, Debug)]
 pub struct SharedFrame(Rc<Inner>);
 
@@ -131,7 +131,7 @@ impl SharedFrame {
         SharedFrame::new(Bytes::Encoded(bytes))
     }
 
-    /// Shares the bytes of an encoded frame, which others share already.
+    /// Shares the bytes of an encoded frame that are shared already.
     pub fn from_shared(bytes: Arc<[u8]>) -> SharedFrame {
         SharedFrame::new(Bytes::Shared(bytes))
     }
@@ -146,7 +146,7 @@ impl SharedFrame {
 
     /// Records that one more queue has the frame.
     ///
-    /// Returns the memory to add to the total: all of it for the first queue, else 0.
+    /// Returns the memory to add to the total: the whole memory for the first queue, else 0.
     pub fn enter_queue(&self) -> usize {
         let queues = self.0.queues.get();
         self.0.queues.set(queues + 1);
@@ -155,14 +155,14 @@ impl SharedFrame {
 
     /// Records that one queue released the frame.
     ///
-    /// Returns the memory to subtract from the total: all of it for the last queue, else 0.
+    /// Returns the memory to subtract from the total: the whole memory for the last queue, else 0.
     pub fn leave_queue(&self) -> usize {
         let queues = self.0.queues.get() - 1;
         self.0.queues.set(queues);
         if queues == 0 { self.as_bytes().len() + FRAME_BYTES } else { 0 }
     }
 
-    /// Returns the memory that each queue of the frame accounts for.
+    /// Returns the memory of the frame divided by the number of its queues.
     pub fn charge(&self) -> usize {
         (self.as_bytes().len() + FRAME_BYTES) / self.0.queues.get().max(1) as usize
     }

@@ -1,8 +1,8 @@
 //! Request targets (RFC 9112 section 3.2): the supported forms and their parts.
 //!
-//! A target in absolute-form contains the host and the path. This module splits it, and `http.rs` rewrites the head in
-//! origin-form. Raw bytes that are not UTF-8 are percent-encoded. All later code sees one form, one `Host` and valid
-//! UTF-8.
+//! A target in absolute-form contains the host and the path. This module splits the target, and `http.rs` rewrites the
+//! head in origin-form. Raw bytes that are not UTF-8 are percent-encoded. So all later code deals with origin-form, one
+//! `Host` and valid UTF-8.
 
 use percent_encoding::{AsciiSet, percent_encode};
 
@@ -20,9 +20,9 @@ pub(super) enum RequestTarget<'a> {
 /// A target in absolute-form.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Absolute<'a> {
-    /// The host of the request. It replaces the one in `Host`.
+    /// The host and port, which replace the value of `Host`.
     authority: &'a str,
-    /// The path and the query. Empty, or starts with `/` or `?`.
+    /// The path and the query. The text is empty, or starts with `/` or `?`.
     rest: &'a str,
     is_options: bool,
 }
@@ -32,8 +32,8 @@ impl<'a> RequestTarget<'a> {
     ///
     /// Returns `None` if its form is not supported, or if it has a control character, a space or a fragment.
     ///
-    /// RFC 3986 allows only ASCII. Raw non-ASCII bytes are accepted, as nginx does: browsers never send them, other
-    /// clients do, and a proxy in front forwards them. They are equivalent to their percent-encoded form.
+    /// RFC 3986 allows only ASCII. Raw non-ASCII bytes are accepted, too, as in nginx: browsers never send them, but
+    /// other clients do. They are equivalent to their percent-encoded form.
     pub(super) fn parse(method: &str, target: &'a str) -> Option<RequestTarget<'a>> {
         if !target.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'#') || !byte.is_ascii()) {
             return None;
@@ -46,12 +46,13 @@ impl<'a> RequestTarget<'a> {
             return Some(RequestTarget::Origin);
         }
         let (scheme, rest) = target.split_once("://")?;
-        // RFC 6455 section 4.1 requires clients to write http instead of ws here. Some write ws; it is equivalent.
+        // RFC 6455 section 4.1 requires clients to write http instead of ws in the target. Some clients write ws, which
+        // is treated like http.
         if !["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
             return None;
         }
         let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        // An authority with a user part is not accepted, as RFC 9110 section 4.2.4 demands.
+        // An authority with a user part is refused, as RFC 9110 section 4.2.4 requires.
         Authority::parse(authority.as_bytes())?;
         Some(RequestTarget::Absolute(Absolute { authority, rest, is_options: method == "OPTIONS" }))
     }
@@ -60,8 +61,8 @@ impl<'a> RequestTarget<'a> {
 impl Absolute<'_> {
     /// Writes the same head in origin-form.
     ///
-    /// The path is that of this target, and its authority is the only `Host`. RFC 9112 section 3.2.2: a server ignores
-    /// the received `Host` and replaces it with the host of the target.
+    /// The path is the path of this target. The only `Host` line has the authority of this target, because a server
+    /// must ignore the received `Host` (RFC 9112 section 3.2.2).
     pub(super) fn rewrite(&self, method: &str, version: u8, headers: &[httparse::Header<'_>]) -> Vec<u8> {
         let lines = headers.iter().filter(|header| !header.name.eq_ignore_ascii_case("host"));
         let bytes: usize = lines.clone().map(|header| header.name.len() + header.value.len() + 4).sum();
@@ -82,7 +83,7 @@ impl Absolute<'_> {
 
     /// Returns the prefix that origin-form needs before the path and query.
     ///
-    /// An empty path becomes `/`, with OPTIONS `*` (RFC 9112 sections 3.2.1 and 3.2.4).
+    /// An empty path becomes `/`, or `*` with OPTIONS (RFC 9112 sections 3.2.1 and 3.2.4).
     fn prefix(&self) -> &'static str {
         match self.rest {
             "" if self.is_options => "*",
@@ -94,8 +95,9 @@ impl Absolute<'_> {
 
 /// Percent-encodes the non-ASCII bytes of the path and query in a head.
 ///
-/// Returns `None` if the path and query are UTF-8, or if the host is not. httparse refuses such targets as a whole.
-/// After encoding, the path is checked as any path, and a parameter when it is read, so that the error names it.
+/// Returns `None` if the path and query are UTF-8, or if the host is not UTF-8. httparse refuses raw bytes that are not
+/// UTF-8. After encoding, the usual checks apply: the path is checked with the head, and a query parameter when a
+/// handler reads it. So the error names the path or the parameter.
 pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     let line_end = head.iter().position(|&byte| byte == b'\r')?;
     let start = head[..line_end].iter().position(|&byte| byte == b' ')? + 1;
@@ -107,7 +109,7 @@ pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     }
     let mut encoded = Vec::with_capacity(head.len() + 2 * path.iter().filter(|byte| !byte.is_ascii()).count());
     encoded.extend_from_slice(&head[..start]);
-    // Control characters stay unencoded, so that they are refused.
+    // Control characters are not encoded, so that they are refused.
     percent_encode(path, &AsciiSet::EMPTY).for_each(|piece| encoded.extend_from_slice(piece.as_bytes()));
     encoded.extend_from_slice(&head[end..]);
     Some(encoded)

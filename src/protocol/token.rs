@@ -1,7 +1,7 @@
 //! Lexical elements of HTTP: tokens, field values, comma-separated lists.
 //!
-//! They follow RFC 9110 sections 5.5 and 5.6. These are pure predicates over bytes. The parser and the encoder of heads
-//! share them, so that both define "token" in the same way. This module knows no header by name.
+//! See RFC 9110 sections 5.5 and 5.6. The parser and the encoder of heads share these functions, so that both have the
+//! same definition of a token. This module knows no header by name.
 
 /// Returns whether a token may contain `byte` (RFC 9110 section 5.6.2, `tchar`).
 ///
@@ -15,7 +15,7 @@ pub const fn is_token_byte(byte: u8) -> bool {
     )
 }
 
-/// [`is_token_byte`] of every byte.
+/// The results of [`is_token_byte`] for all bytes.
 const TOKEN_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -33,7 +33,7 @@ pub fn is_token(text: &[u8]) -> bool {
 
 /// Returns whether `value` may be sent as a field value.
 ///
-/// RFC 9110 section 5.5 allows visible ASCII, space, tab and the bytes from 0x80 up. CR, LF and NUL would let a value
+/// RFC 9110 section 5.5 allows visible ASCII, space, tab and the bytes from 0x80 up. With CR, LF or NUL, a value could
 /// inject header lines.
 pub fn is_field_value(value: &[u8]) -> bool {
     value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
@@ -41,15 +41,16 @@ pub fn is_field_value(value: &[u8]) -> bool {
 
 /// Splits a comma-separated list and trims white space around elements.
 ///
-/// See RFC 9110 section 5.6.1. Empty elements are included. Most callers skip them, as that section demands; the parser
-/// of `Transfer-Encoding` does not. The list must consist of tokens: a comma in a quoted string splits, too.
+/// See RFC 9110 section 5.6.1. Empty elements are included. Most callers skip empty elements, as the section requires.
+/// The parser of `Transfer-Encoding` does not. The list must consist of tokens, because a comma in a quoted string
+/// splits the list, too.
 pub fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Splits a text at the first `byte`, which is in neither part.
 ///
-/// `byte` must be ASCII. For the short texts of a head this costs a quarter of [`str::split_once`].
+/// `byte` must be ASCII. For the short texts in a head, this takes a quarter of the time of [`str::split_once`].
 pub fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
     debug_assert!(byte.is_ascii());
     let at = memchr::memchr(byte, text.as_bytes())?;

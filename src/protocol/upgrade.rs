@@ -21,13 +21,13 @@ const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Base64 that ignores the unused bits of the last digit.
 ///
-/// The example key of RFC 6455 (section 4.1, item 7: `AQIDBAUGBwgJCgsMDQ4PEC==`) has some of them set.
+/// The example key of RFC 6455 (section 4.1, item 7: `AQIDBAUGBwgJCgsMDQ4PEC==`) has some of these bits set.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// Headers of a 101 response that only the server writes.
 ///
-/// So are all names that start with `Sec-WebSocket-`.
+/// The server also writes all headers whose name starts with `Sec-WebSocket-`.
 const OWN_HEADERS: [&str; 5] = ["connection", "content-length", "date", "transfer-encoding", "upgrade"];
 
 /// The decision of `on_upgrade` about an upgrade request.
@@ -50,9 +50,9 @@ pub enum Upgrade {
 /// # assert!(matches!(accepted.into(), Upgrade::Accept(_)));
 /// ```
 ///
-/// `Connection`, `Upgrade`, `Sec-WebSocket-…`, `Date` and the headers about a body are written by the server. Setting
-/// one of them is an error, as is an invalid header name or value. An upgrade with such an error gets a 500, and the
-/// server logs the first one.
+/// The server writes `Connection`, `Upgrade`, `Sec-WebSocket-…`, `Date` and the headers about a body. An acceptance
+/// that sets one of these headers, or an invalid header name or value, has an error. The client then gets a 500, and
+/// the server logs the first error.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
     lines: HeaderLines,
@@ -76,8 +76,9 @@ impl Upgrade {
 
     /// Returns whether `name` can be the name of a subprotocol.
     ///
-    /// It must be a token (RFC 6455 section 4.1, item 10): ASCII letters, digits and ``!#$%&'*+-.^_`|~``, at least one.
-    /// Check configured names with it. A client cannot offer any other name, so such a name would never be selected.
+    /// A name must be a token (RFC 6455 section 4.1, item 10): one or more ASCII letters, digits and
+    /// ``!#$%&'*+-.^_`|~``. Check configured names with this function: a client cannot offer a name that is not a
+    /// token.
     #[must_use]
     pub fn is_subprotocol(name: &str) -> bool {
         token::is_token(name.as_bytes())
@@ -96,7 +97,7 @@ impl From<Response> for Upgrade {
     }
 }
 
-/// Both sides of a `Result` are decisions, such as `Ok(Upgrade::accept())` and `Err(Response::new(403))`.
+/// Converts a `Result`. So a handler can return `Ok(Upgrade::accept())` or `Err(Response::new(403))`.
 impl<T: Into<Upgrade>, E: Into<Upgrade>> From<Result<T, E>> for Upgrade {
     fn from(result: Result<T, E>) -> Upgrade {
         result.map_or_else(E::into, T::into)
@@ -124,9 +125,9 @@ impl Accept {
 
     /// Selects a subprotocol.
     ///
-    /// It must equal one of [`Request::subprotocols`] (RFC 6455 section 4.2.2, item 5). A browser closes the connection
-    /// over any other. A browser that offers subprotocols also closes a connection without a selected one, and the
-    /// server sees it as open until then. Select one, or refuse the upgrade.
+    /// It must be one of [`Request::subprotocols`] (RFC 6455 section 4.2.2, item 5). If a browser offers subprotocols
+    /// and the server selects none of them, the browser closes the connection after the server has opened it. So select
+    /// an offered subprotocol, or refuse the upgrade.
     #[must_use]
     pub fn subprotocol(mut self, name: impl Into<String>) -> Accept {
         self.subprotocol = Some(name.into());
@@ -135,9 +136,9 @@ impl Accept {
 
     /// Binds the connection to a uid before `on_open` is called.
     ///
-    /// A uid has 1 to [`NAME_BYTES_MAX`](crate::NAME_BYTES_MAX) bytes: with any other, the client gets a 400 instead of
-    /// the 101. The policy for a second login applies: with [`RejectNew`](crate::SecondLogin::RejectNew), the client of
-    /// a uid that is online gets a 409.
+    /// A uid has 1 to [`NAME_BYTES_MAX`](crate::NAME_BYTES_MAX) bytes. With an invalid uid, the client gets a 400
+    /// instead of the 101. The policy for a second login applies: with [`RejectNew`](crate::SecondLogin::RejectNew),
+    /// the client of a uid that is online gets a 409.
     #[must_use]
     pub fn uid(mut self, uid: impl Into<String>) -> Accept {
         self.uid = Some(uid.into());
@@ -146,30 +147,30 @@ impl Accept {
 
     /// Sets whether permessage-deflate may be negotiated (RFC 7692).
     ///
-    /// The default is `true`. It has an effect only if [`Limits::compression`](crate::Limits::compression) is on and the
-    /// client offers the extension.
+    /// The default is `true`. The setting has an effect only if [`Limits::compression`](crate::Limits::compression) is
+    /// on and the client offers the extension.
     #[must_use]
     pub fn compress(mut self, may_compress: bool) -> Accept {
         self.is_plain = !may_compress;
         self
     }
 
-    /// Returns the offer of permessage-deflate that is accepted, if any.
+    /// Returns the accepted offer of permessage-deflate, if there is one.
     pub(crate) fn negotiate(&self, request: &Request<'_>) -> Option<PermessageDeflate> {
         if self.is_plain { None } else { negotiate(request.values("sec-websocket-extensions")) }
     }
 
-    /// Returns the uid to bind, if any.
+    /// Returns the uid to bind, if one was set.
     pub(crate) fn chosen_uid(&self) -> Option<&str> {
         self.uid.as_deref()
     }
 
-    /// Appends the 101 response to `request` to `out`.
+    /// Appends the 101 response of `request` to `out`.
     ///
-    /// `accept` is the value of `Sec-WebSocket-Accept`, and `deflate` the offer that is accepted.
+    /// `accept` is the value of `Sec-WebSocket-Accept`. `deflate` is the accepted offer.
     ///
     /// # Errors
-    /// Describes the first invalid option, for the log. Nothing is appended then.
+    /// A description of the first invalid option, for the log. In this case nothing is appended.
     pub(crate) fn encode(
         &self,
         accept: &[u8; 28],
@@ -204,10 +205,10 @@ impl Accept {
 
 /// Computes `Sec-WebSocket-Accept` from `Sec-WebSocket-Key`.
 ///
-/// It is the base64 of the SHA-1 of the key and a fixed suffix (RFC 6455 section 4.2.2, item 5). `None` if the key is
-/// not the base64 of exactly 16 bytes.
+/// The result is the base64 of the SHA-1 of the key and a fixed suffix (RFC 6455 section 4.2.2, item 5). `None`: the
+/// key is not the base64 of exactly 16 bytes.
 pub fn accept_key(key: &str) -> Option<[u8; 28]> {
-    // 24 digits of base64 including padding decode to at most 18 bytes.
+    // 24 digits of base64, including padding, decode to at most 18 bytes.
     let mut nonce = [0; 18];
     if key.len() != 24 || BASE64.decode_slice(key, &mut nonce) != Ok(16) {
         return None;
@@ -229,8 +230,8 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offers}\r\n"
         );
-        let head = parse_head(head.into_bytes(), 64, Peer::Unix).expect("a good head");
-        let RequestKind::Upgrade { accept } = head.kind else { panic!("not an upgrade") };
+        let head = parse_head(head.into_bytes(), 64, Peer::Unix).expect("the head is valid");
+        let RequestKind::Upgrade { accept } = head.kind else { panic!("the request is an upgrade") };
         (head.request, accept)
     }
 

@@ -5,9 +5,10 @@
 use ascii::AsciiStr;
 use simdutf8::{basic, compat};
 
-/// The length from which simdutf8 is faster, in bytes.
+/// Texts of at least this number of bytes go to simdutf8 without a check for ASCII.
 ///
-/// Below it, simdutf8 uses the standard library, which reads byte by byte up to a word boundary.
+/// A shorter text is first checked for ASCII, word by word. For such a text, simdutf8 calls the standard library, which
+/// reads byte by byte up to a word boundary.
 const SHORT_BYTES_MAX: usize = 64;
 
 /// The text is not UTF-8.
@@ -16,7 +17,7 @@ pub struct NotUtf8;
 
 /// Validates a complete text.
 ///
-/// Most texts are short and ASCII. That is checked a word at a time.
+/// Most texts are short ASCII texts, which are checked word by word.
 #[inline]
 pub fn validate(bytes: &[u8]) -> Result<&str, NotUtf8> {
     if bytes.len() < SHORT_BYTES_MAX
@@ -29,7 +30,7 @@ pub fn validate(bytes: &[u8]) -> Result<&str, NotUtf8> {
 
 /// Validates text in pieces.
 ///
-/// Between two pieces it keeps at most the first three bytes of a character.
+/// Between two pieces, the stream stores at most the first three bytes of a character.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct Utf8Stream {
     pending: [u8; 4],
@@ -39,7 +40,7 @@ pub struct Utf8Stream {
 impl Utf8Stream {
     /// Appends the complete characters of `piece` to `text`.
     ///
-    /// The rest is kept for the next piece.
+    /// The bytes of an incomplete character are stored until the next piece.
     ///
     /// # Errors
     /// [`NotUtf8`] at the first invalid byte.
@@ -62,7 +63,7 @@ impl Utf8Stream {
                 compat::from_utf8(whole).map_err(|_| NotUtf8)?
             }
         };
-        // An incomplete character after `whole` is in `pending` and not yet in `text`.
+        // `cut` is in `pending`, and not in `text` yet, so `whole` directly follows the earlier text.
         text.push_str(whole);
         Ok(())
     }
@@ -70,7 +71,7 @@ impl Utf8Stream {
     /// Checks that the text does not end inside a character.
     ///
     /// # Errors
-    /// [`NotUtf8`] if it does.
+    /// [`NotUtf8`]: the text ends inside a character.
     pub fn finish(&self) -> Result<(), NotUtf8> {
         if self.len == 0 { Ok(()) } else { Err(NotUtf8) }
     }
@@ -117,7 +118,11 @@ mod tests {
                 for odd in [&b"\xff"[..], b"\x80", b"\xc3\xa9", b"\xed\xa0\x80", b"\0"] {
                     let mut bytes = ascii.clone();
                     bytes.splice(at..at + 1, odd.iter().copied());
-                    assert_eq!(validate(&bytes).ok(), std::str::from_utf8(&bytes).ok(), "{odd:x?} at {at} of {len}");
+                    assert_eq!(
+                        validate(&bytes).ok(),
+                        std::str::from_utf8(&bytes).ok(),
+                        "{odd:x?} at byte {at} of {len} has the same result as in std"
+                    );
                 }
             }
         }
@@ -130,7 +135,11 @@ mod tests {
         for first in 0..=bytes.len() {
             for second in first..=bytes.len() {
                 let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
-                assert_eq!(push_all(&pieces).as_deref(), Ok(text), "split at {first} and {second}");
+                assert_eq!(
+                    push_all(&pieces).as_deref(),
+                    Ok(text),
+                    "the text is valid if it is split at {first} and {second}"
+                );
             }
         }
     }

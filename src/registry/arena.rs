@@ -1,8 +1,8 @@
 //! An arena: entries by id, in chunks of 256.
 //!
-//! A chunk is allocated when it gets its first entry and freed when it loses its last. A single array would keep the
-//! memory of its largest size. Here a long-lived entry keeps one chunk. New entries go to the lowest chunk with a free
-//! place, so that the higher chunks become empty.
+//! A chunk is allocated for its first entry, and freed after the removal of its last entry. A single array would keep
+//! the memory of its largest length. In an arena, a long-lived entry keeps only one chunk. New entries go to the lowest
+//! chunk with a free place, so that higher chunks become empty.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,7 +17,7 @@ const CHUNK_LEN: usize = 256;
 #[derive(Debug)]
 pub(super) struct Arena<T> {
     chunks: Vec<Slab<T>>,
-    /// The chunks with a free place, each once.
+    /// The indices of the chunks with a free place, each once.
     free: BinaryHeap<Reverse<u32>>,
     len: usize,
 }
@@ -61,7 +61,7 @@ impl<T> Arena<T> {
 
     /// Removes the entry with this id.
     ///
-    /// Panics if there is none.
+    /// Panics if no entry has this id.
     pub(super) fn remove(&mut self, id: usize) -> T {
         let chunk = id / CHUNK_LEN;
         let entries = &mut self.chunks[chunk];
@@ -79,7 +79,7 @@ impl<T> Arena<T> {
 
     /// Returns the lowest chunk with a free place.
     ///
-    /// If all chunks are full, it adds one.
+    /// If all chunks are full, a chunk is added.
     fn free_chunk(&mut self) -> usize {
         match self.free.peek() {
             Some(Reverse(chunk)) => *chunk as usize,
@@ -91,7 +91,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Removes the empty chunks at the end if they are the majority.
+    /// Removes the empty chunks at the end, if more than half of the chunks are empty.
     fn remove_last_chunks(&mut self) {
         let used = self.chunks.iter().rposition(|chunk| !chunk.is_empty()).map_or(0, |last| last + 1);
         if 2 * used < self.chunks.len() {
@@ -121,7 +121,7 @@ mod tests {
         ids.into_iter().filter(|id| *id != kept).for_each(|id| assert_eq!(arena.remove(id), id));
         let capacity: usize = arena.chunks.iter().map(Slab::capacity).sum();
         assert!(capacity <= CHUNK_LEN, "{capacity}");
-        assert_eq!(arena.insert(7), 0, "the lowest id is reused first");
+        assert_eq!(arena.insert(7), 0, "the lowest free id is used first");
         arena.remove(0);
         arena.remove(kept);
         assert_eq!((arena.len(), arena.chunks.len()), (0, 0));
@@ -148,7 +148,7 @@ mod tests {
                     let id = arena.insert(number);
                     prop_assert!(naive.insert(id, number).is_none(), "a new id is not in use");
                 } else {
-                    let (&id, _) = naive.iter().nth(usize::from(choice) % naive.len()).expect("an entry");
+                    let (&id, _) = naive.iter().nth(usize::from(choice) % naive.len()).expect("an entry exists");
                     prop_assert_eq!(Some(arena.remove(id)), naive.remove(&id));
                 }
                 prop_assert_eq!(arena.len(), naive.len());

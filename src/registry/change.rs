@@ -9,26 +9,27 @@ use super::NAME_BYTES_MAX;
 /// The policy for a second connection with the same uid.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub enum SecondLogin {
-    /// Both stay open. A uid may have any number of connections.
+    /// Both connections stay open. A uid may have any number of connections.
     #[default]
     Multi,
     /// The earlier connections are closed with code 4001.
     KickOld,
     /// The second connection is refused.
     ///
-    /// An upgrade gets status 409, and a later bind [`Change::Taken`], while the first connection is open.
+    /// While the first connection is open, an upgrade gets status 409, and the result of a bind is [`Change::Taken`].
     RejectNew,
 }
 
-/// The result of a change to a connection or its request: a bind, a join, a heartbeat, a session, a pause, an answer.
+/// The result of a change to a connection or to its request.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Change {
     /// The change was made.
     Done,
-    /// Nothing to change.
+    /// The connection has the requested state already.
     ///
-    /// The connection is bound to this uid, has no uid, is a member, or is not a member.
+    /// For a bind, the connection is bound to this uid. For an unbind, the connection has no uid. For a join, the
+    /// connection is a member. For a leave, the connection is not a member.
     Already,
     /// Another connection has the uid, and the policy is [`SecondLogin::RejectNew`].
     Taken,
@@ -40,12 +41,12 @@ pub enum Change {
     Gone,
 }
 
-/// The uid and groups that a removed slot had.
+/// The uid and groups of a slot before its removal.
 ///
 /// [`Registry::remove`](super::Registry::remove) returns it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FormerNames {
-    /// The uid, if the slot was bound.
+    /// The uid, if the slot was bound to a uid.
     pub uid: Option<CompactString>,
     /// The groups, the last joined first.
     pub groups: Vec<CompactString>,
@@ -64,7 +65,7 @@ impl Change {
 
     /// Returns whether the requested state is reached.
     ///
-    /// That is `Done` or `Already`.
+    /// The result is `true` for `Done` and `Already`.
     pub fn is_ok(self) -> bool {
         matches!(self, Change::Done | Change::Already)
     }

@@ -1,7 +1,7 @@
 //! A directory: entries by id and by key.
 //!
-//! It owns the entries and a hash index. It does not know the meaning of the entries. The index stores ids, not keys: a
-//! key is stored once, in its entry, and the index takes five bytes for it.
+//! A directory owns entries and a hash index. It does not know the meaning of the entries. The index stores ids, not
+//! keys: a key is stored only in its entry, and takes five bytes in the index.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -18,7 +18,7 @@ pub(super) trait Keyed {
 
     /// Returns the key.
     ///
-    /// It must not change while the entry is in a directory.
+    /// The key must not change while the entry is in a directory.
     fn key(&self) -> &Self::Key;
 }
 
@@ -35,11 +35,11 @@ pub(super) trait Key: Eq {
 pub(super) struct Directory<T> {
     entries: Arena<T>,
     index: SplitTable<u32>,
-    /// Seeded at random: clients choose the keys and could make them collide.
+    /// The hash function, with a random seed: clients choose the keys, and could otherwise make them collide.
     hasher: SipHasher13,
-    /// The id that was found last, to find its key again without a hash.
+    /// The id that was found last. If its key is searched again, no hash is needed.
     ///
-    /// A key is often looked up several times in a row: for the messages of one read, or for a check before a push.
+    /// A key is often searched several times in a row: for the messages of one read, or for a check before a push.
     last: Cell<u32>,
 }
 
@@ -61,7 +61,7 @@ impl<T: Keyed> Directory<T> {
     /// Returns the entry with this key.
     #[inline(always)]
     pub(super) fn get(&self, key: &T::Key) -> Option<&T> {
-        // The entry with the last id may have been replaced, so its key is compared.
+        // The last id may belong to another entry now, so the key is compared.
         match self.entries.get(self.last.get() as usize) {
             Some(entry) if entry.key() == key => Some(entry),
             _ => Some(&self[self.find_by_hash(key)?]),
@@ -78,7 +78,8 @@ impl<T: Keyed> Directory<T> {
         }
     }
 
-    // Not inlined, so that a key that was found last costs no stack frame for the hash.
+    // This function is not inlined, so that the search for the key that was found last needs no stack frame for the
+    // hash.
     #[inline(never)]
     fn find_by_hash(&self, key: &T::Key) -> Option<u32> {
         let hash = key.hash(&self.hasher);
@@ -108,9 +109,9 @@ impl<T: Keyed> Directory<T> {
     }
 
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.index.len(), self.entries.len(), "the index has each entry");
+        assert_eq!(self.index.len(), self.entries.len(), "the index has one id for each entry");
         for (id, entry) in self.iter() {
-            assert_eq!(self.find(entry.key()), Some(id), "id found by key");
+            assert_eq!(self.find(entry.key()), Some(id), "the key of each entry finds its id");
         }
     }
 }
@@ -119,13 +120,13 @@ impl<T> Index<u32> for Directory<T> {
     type Output = T;
 
     fn index(&self, id: u32) -> &T {
-        self.entries.get(id as usize).expect("a valid id")
+        self.entries.get(id as usize).expect("the directory has an entry with this id")
     }
 }
 
 impl<T> IndexMut<u32> for Directory<T> {
     fn index_mut(&mut self, id: u32) -> &mut T {
-        self.entries.get_mut(id as usize).expect("a valid id")
+        self.entries.get_mut(id as usize).expect("the directory has an entry with this id")
     }
 }
 
@@ -135,8 +136,8 @@ fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &SipHasher13, id: u32) -> u64 {
 
 /// Converts an index to an id.
 ///
-/// All indices fit: there are at most 2^24 users, one for each connection, and 2^30 memberships, the largest
-/// `memberships_max`.
+/// All indices fit into 32 bits: there are at most 2^24 users, one for each connection, and 2^30 memberships, the
+/// largest valid `memberships_max`.
 pub(super) fn id(index: usize) -> u32 {
     u32::try_from(index).expect("an index fits into 32 bits")
 }

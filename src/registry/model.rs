@@ -1,6 +1,6 @@
 //! A naive model of the registry.
 //!
-//! One interpreter runs both for proptest and the fuzzer.
+//! For proptest and for the fuzzer, one interpreter runs operations on the registry and the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,11 @@ use crate::fd::Slot;
 
 /// The slots of all operations.
 ///
-/// They are few, so that operations often hit the same slot. They have gaps: the slots in between are never used.
+/// There are few slots, so that operations often use the same slot. The slots have gaps, so that some slots are never
+/// used.
 const SLOTS: [Slot; 6] = [Slot(0), Slot(1), Slot(2), Slot(5), Slot(8), Slot(300)];
 
-/// The model: two lists of (slot, name), the newest last.
+/// The model: two lists of pairs (slot, name), the newest pair last.
 #[derive(Default)]
 struct NaiveRegistry {
     bound: Vec<(Slot, String)>,
@@ -21,13 +22,13 @@ struct NaiveRegistry {
 
 /// The number of operations between two full comparisons.
 ///
-/// Comparisons take most of the run time. No difference stays undetected in between, because every prefix of a list of
-/// operations is an input, too.
+/// Comparisons take most of the run time. A difference between two comparisons is also found, because every prefix of a
+/// list of operations is an input, too.
 const COMPARE_EVERY: usize = 8;
 
 /// Runs encoded operations on a registry and on the model.
 ///
-/// It panics if they differ.
+/// Panics if the registry and the model differ.
 pub fn fuzz_registry(data: &[u8]) {
     let names = names();
     let mut registry = Registry::new();
@@ -52,18 +53,33 @@ fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot:
         1 => both_bind(registry, naive, slot, name, SecondLogin::KickOld),
         2 => both_bind(registry, naive, slot, name, SecondLogin::RejectNew),
         3 => assert_eq!(registry.unbind(slot), naive.unbind(slot), "unbind {slot}"),
-        4 => assert_eq!(registry.join(slot, name), naive.join(slot, name), "result of join {slot} {name}"),
-        5 => assert_eq!(registry.leave(slot, name), naive.leave(slot, name), "result of leave {slot} {name}"),
+        4 => assert_eq!(
+            registry.join(slot, name),
+            naive.join(slot, name),
+            "join {slot} {name} has the same result in the registry and the model"
+        ),
+        5 => assert_eq!(
+            registry.leave(slot, name),
+            naive.leave(slot, name),
+            "leave {slot} {name} has the same result in the registry and the model"
+        ),
         6 => assert_eq!(registry.remove(slot), naive.remove(slot), "remove {slot}"),
         _ => assert_eq!(registry.ungroup(name), naive.ungroup(name), "ungroup {name}"),
     }
 }
 
 fn both_bind(registry: &mut Registry, naive: &mut NaiveRegistry, slot: Slot, uid: &str, policy: SecondLogin) {
-    let (mut kicked, mut naive_kicked) = (vec![Slot(77)], vec![Slot(77)]); // earlier elements must stay
+    let (mut kicked, mut naive_kicked) = (vec![Slot(77)], vec![Slot(77)]); // bind must keep earlier elements
     let change = registry.bind(slot, uid, policy, &mut kicked);
-    assert_eq!(change, naive.bind(slot, uid, policy, &mut naive_kicked), "result of bind {slot} {uid} {policy:?}");
-    assert_eq!(kicked, naive_kicked, "connections kicked by bind {slot} {uid} {policy:?}");
+    assert_eq!(
+        change,
+        naive.bind(slot, uid, policy, &mut naive_kicked),
+        "bind {slot} {uid} {policy:?} has the same result in the registry and the model"
+    );
+    assert_eq!(
+        kicked, naive_kicked,
+        "bind {slot} {uid} {policy:?} kicks the same connections in the registry and the model"
+    );
 }
 
 fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
@@ -72,29 +88,33 @@ fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
         assert_eq!(registry.uid_of(slot), naive.uid_of(slot), "uid of {slot}");
         assert!(
             registry.groups_of(slot).eq(naive.groups_of(slot)),
-            "groups of {slot} in the registry and in the model"
+            "{slot} has the same groups in the registry and the model"
         );
         assert_eq!(
             registry.group_count_of(slot),
             naive.groups_of(slot).count(),
-            "count of groups of {slot} in the registry and in the model"
+            "{slot} has the same number of groups in the registry and the model"
         );
     }
     for name in names {
         assert!(registry.slots_of(name).eq(naive.slots_of(name)), "slots of {name}");
         assert_eq!(registry.count_of(name), naive.slots_of(name).count(), "count of {name}");
         let members = naive.members(name);
-        assert_eq!(registry.members(name).len(), members.len(), "members of {name} in the registry and in the model");
+        assert_eq!(
+            registry.members(name).len(),
+            members.len(),
+            "{name} has the same members in the registry and the model"
+        );
         assert_eq!(
             registry.members(name).collect::<BTreeSet<Slot>>(),
             members,
-            "members of {name} in the registry and in the model"
+            "{name} has the same members in the registry and the model"
         );
         for slot in SLOTS {
             assert_eq!(
                 registry.is_member(slot, name),
                 members.contains(&slot),
-                "{slot} is a member of {name} in both, or in neither"
+                "{slot} is a member of {name} in the registry if it is a member in the model"
             );
         }
     }
@@ -191,7 +211,7 @@ impl NaiveRegistry {
 
 /// Removes all matching pairs.
 ///
-/// Returns `Done` if there were any, else `Already`.
+/// Returns `Done` if a pair was removed, else `Already`.
 fn remove_pairs(pairs: &mut Vec<(Slot, String)>, matches: impl Fn(&(Slot, String)) -> bool) -> Change {
     let before = pairs.len();
     pairs.retain(|pair| !matches(pair));
@@ -200,8 +220,8 @@ fn remove_pairs(pairs: &mut Vec<(Slot, String)>, matches: impl Fn(&(Slot, String
 
 /// Returns the names of all operations.
 ///
-/// Some are short enough to be stored inline, and some are on the heap. One is empty, one has the maximum length, and one
-/// exceeds it.
+/// Some names are short enough to be stored inline, and some are stored on the heap. One name is empty, one has the
+/// maximum length, and one is longer.
 fn names() -> Vec<String> {
     let mut names: Vec<String> = ["a", "b", "10010", "Zoë", "小明", ""].map(String::from).into();
     names.extend([24, 25, NAME_BYTES_MAX, NAME_BYTES_MAX + 1].map(|bytes| "x".repeat(bytes)));

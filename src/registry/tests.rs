@@ -1,4 +1,4 @@
-//! Unit tests, and a property test against the naive model.
+//! Unit tests of the registry, and a property test against the naive model.
 
 use super::*;
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ fn a_name_that_was_found_last_may_be_replaced() {
         assert_eq!(registry.only_slot_of(former), None);
         registry.bind(Slot(9), uid, SecondLogin::Multi, &mut Vec::new());
         assert_eq!(registry.only_slot_of(uid), None, "two slots");
-        // The next uid gets the id of this one.
+        // The next uid gets the id of the removed uid.
         for slot in [slot, 9] {
             registry.remove(Slot(slot));
         }

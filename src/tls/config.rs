@@ -18,11 +18,11 @@ use crate::tls::info::TlsVersion;
 
 /// The certificates and settings of a TLS listener: see [`Server::listen_tls`](crate::Server::listen_tls).
 ///
-/// A clone refers to the same settings. [`replace`](TlsConfig::replace) changes them for all connections that are
-/// accepted later, also while a server runs, and from any thread.
+/// A clone refers to the same settings. [`replace`](TlsConfig::replace) changes the settings for all connections that
+/// are accepted later. `replace` can be called while a server runs, and from any thread.
 ///
-/// TLS 1.2 and 1.3 are spoken, with ALPN `http/1.1`. Each handshake gets one session ticket. The keys of tickets are in
-/// memory only, and change every six hours. There is no early data and no renegotiation.
+/// The server supports TLS 1.2 and 1.3, with ALPN `http/1.1`. It sends one session ticket per handshake. The keys of
+/// tickets are only in memory, and change every six hours. Early data and renegotiation are not supported.
 ///
 /// ```no_run
 /// use fdpush::{Server, TlsConfig};
@@ -55,10 +55,10 @@ impl TlsConfig {
         }
     }
 
-    /// Replaces the settings by those of another config.
+    /// Replaces the settings with the settings of another config.
     ///
-    /// Connections that are accepted later use them. Tickets of earlier sessions are no longer valid, so that a client
-    /// certificate is checked by the new rules.
+    /// Connections that are accepted later use the new settings. Tickets of earlier sessions become invalid, so that
+    /// client certificates are checked by the new rules.
     pub fn replace(&self, other: &TlsConfig) {
         let other = other.current();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = other;
@@ -78,19 +78,19 @@ impl fmt::Debug for TlsConfig {
 }
 
 impl TlsBuilder {
-    /// Sets the cryptography. It must precede the pairs.
+    /// Sets the cryptography. This call must precede the calls of `pair`.
     #[cfg(test)]
     pub(super) fn provider(self, provider: Arc<CryptoProvider>) -> TlsBuilder {
         TlsBuilder { provider, ..self }
     }
 
-    /// Adds a certificate chain and its private key, both PEM.
+    /// Adds a certificate chain and its private key, both in PEM.
     ///
-    /// The chain begins with the certificate of the server. The first pair whose certificate is valid for the name that
-    /// the client sends (SNI) is used, or the first of all.
+    /// The chain begins with the certificate of the server. For a client, the server uses the first pair whose
+    /// certificate is valid for the name that the client sends (SNI), or else the first pair.
     ///
     /// # Errors
-    /// [`TlsError`], for instance if the key does not fit the certificate.
+    /// [`TlsError`], for instance if the key does not belong to the certificate.
     pub fn pair(mut self, certificates: &[u8], key: &[u8]) -> Result<TlsBuilder, TlsError> {
         let chain = chain(certificates)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
@@ -115,10 +115,10 @@ impl TlsBuilder {
         self
     }
 
-    /// Requires a certificate of each client, issued by one of these authorities (PEM).
+    /// Requires client certificates, issued by one of these authorities (PEM).
     ///
     /// # Errors
-    /// [`TlsError`].
+    /// [`TlsError`], for instance if the text is not PEM.
     pub fn client_ca(mut self, certificates: &[u8]) -> Result<TlsBuilder, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in chain(certificates)? {
@@ -154,7 +154,7 @@ impl TlsBuilder {
         };
         let mut config = builder.with_cert_resolver(Arc::new(Pairs(pairs)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Sessions are in the tickets, so a client that does not come back leaves nothing in memory.
+        // The state of a session is in its ticket, so the server stores no sessions.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ring::Ticketer::new().map_err(settings)?;
         config.send_tls13_tickets = 1;
@@ -170,7 +170,7 @@ fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if chain.is_empty() { Err(TlsError::NoCertificate) } else { Ok(chain) }
 }
 
-/// Selects the pair for a client by the name that it sends. The first is the default.
+/// Selects the certificate and the key for a client by the name that the client sends. The first pair is the default.
 #[derive(Debug)]
 struct Pairs(Vec<Arc<CertifiedKey>>);
 
@@ -181,7 +181,7 @@ impl ResolvesServerCert for Pairs {
             let (Some(name), Ok(certificate)) = (&name, pair.end_entity_cert()) else { return false };
             ParsedCertificate::try_from(certificate).is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
         };
-        // With one pair there is nothing to select.
+        // A single pair needs no selection.
         let selected = if self.0.len() > 1 { self.0.iter().find(fits) } else { None };
         selected.or(self.0.first()).cloned()
     }

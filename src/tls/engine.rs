@@ -1,4 +1,4 @@
-//! The engine of a session: records in, plaintext and records out.
+//! The engine of a TLS session: converts records to plaintext, and plaintext to records.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 use crate::tls::config::TlsConfig;
 use crate::tls::info::{TlsInfo, TlsVersion};
 
-/// The longest record: its header, 2^14 bytes, and 256 bytes of expansion (RFC 8446 section 5.2).
+/// The length of the longest record (RFC 8446 section 5.2).
 pub const RECORD_BYTES_MAX: usize = 5 + (1 << 14) + 256;
 
-/// A buffer for records to send. The loop has one for all sessions.
+/// A buffer for records to send. The loop has one buffer for all sessions.
 #[derive(Default)]
 pub struct Ciphertext {
     bytes: Vec<u8>,
@@ -22,19 +22,19 @@ pub struct Ciphertext {
 /// The result of [`Engine::receive`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Received {
-    /// The bytes at the front of the input that are used up. The others are input of the next call.
+    /// The number of bytes that the call used, at the start of the input. The next call must get the other bytes again.
     pub used: usize,
     /// Whether the peer ended its stream with `close_notify`.
     pub is_closed: bool,
 }
 
-/// An error of the peer, or of the session. Its text is for the log.
+/// An error of the peer or of the session. The text is for the log.
 #[derive(Debug)]
 pub struct EngineError(rustls::Error);
 
 /// The state of one TLS session.
 ///
-/// It keeps no bytes: neither unfinished records, nor plaintext, nor records to send.
+/// The engine stores no unfinished records, no plaintext and no records to send.
 pub struct Engine {
     connection: UnbufferedServerConnection,
 }
@@ -43,7 +43,7 @@ impl Engine {
     /// Creates the session of a connection that was just accepted.
     ///
     /// # Errors
-    /// The settings cannot be used.
+    /// The TLS settings are invalid.
     pub fn new(config: &TlsConfig) -> Result<Engine, EngineError> {
         let connection = UnbufferedServerConnection::new(config.current()).map_err(EngineError)?;
         Ok(Engine { connection })
@@ -51,12 +51,12 @@ impl Engine {
 
     /// Reads all whole records of `input`.
     ///
-    /// Plaintext is passed to `sink`. Records of the session itself, such as those of a handshake, are added to
-    /// `output`. After an error, `output` may have an alert. `input` starts with the bytes that the last call left over,
-    /// as that call left them.
+    /// Plaintext is passed to `sink`. Records of the session itself, such as handshake records, are added to `output`.
+    /// After an error, `output` may contain an alert. `input` must start with the unused bytes of the last call. The
+    /// caller must not have changed them.
     ///
     /// # Errors
-    /// The peer broke a rule. The session is over.
+    /// The peer broke a rule of the protocol. The session has ended.
     pub fn receive(
         &mut self,
         input: &mut [u8],
@@ -93,9 +93,10 @@ impl Engine {
         }
     }
 
-    /// Takes the alert that tells the peer about its error.
+    /// Adds the alert about an error of the peer to `output`.
     fn take_alert(&mut self, input: &mut [u8], output: &mut Ciphertext) {
-        // Without a record that waits, the library would read the input with the error once more.
+        // While a record waits to be sent, rustls returns this record. Without a waiting record, rustls would read the
+        // invalid input again.
         while self.connection.wants_write() {
             match self.connection.process_tls_records(input).state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(output, |buffer| data.encode(buffer)),
@@ -104,12 +105,12 @@ impl Engine {
         }
     }
 
-    /// Encrypts `plaintext` and adds the records to `output`. `unfinished` is the input that [`receive`] left over.
+    /// Encrypts `plaintext`, and adds the records to `output`. `unfinished` is the unused input of [`receive`].
     ///
     /// [`receive`]: Engine::receive
     ///
     /// # Errors
-    /// The handshake is not complete, or the keys are used up.
+    /// The handshake is not complete, or the limit of the keys is reached.
     pub fn encrypt(
         &mut self,
         plaintext: &[u8],
@@ -119,10 +120,10 @@ impl Engine {
         self.write(unfinished, output, |traffic, buffer| traffic.encrypt(plaintext, buffer))
     }
 
-    /// Adds the `close_notify` that ends the stream to `output`.
+    /// Adds `close_notify`, which ends the stream, to `output`.
     ///
     /// # Errors
-    /// As [`encrypt`](Engine::encrypt).
+    /// The errors of [`encrypt`](Engine::encrypt).
     pub fn close(&mut self, unfinished: &mut [u8], output: &mut Ciphertext) -> Result<(), EngineError> {
         self.write(unfinished, output, |traffic, buffer| traffic.queue_close_notify(buffer))
     }
@@ -134,7 +135,7 @@ impl Engine {
         mut write: impl FnMut(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), EngineError> {
         loop {
-            // Partly received handshake messages are in the input, and the library looks at them.
+            // `unfinished` is passed because rustls reads partly received handshake messages again.
             match self.connection.process_tls_records(unfinished).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => return encrypt(output, |b| write(&mut traffic, b)),
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(output, |buffer| data.encode(buffer)),
@@ -151,9 +152,10 @@ impl Engine {
         self.connection.is_handshaking()
     }
 
-    /// Returns whether the hello of the client was answered, which is the costly step.
+    /// Returns whether the client hello was answered, which is the costly step of a handshake.
     ///
-    /// A HelloRetryRequest (RFC 8446 section 4.1.4) is not the answer: it takes no key exchange, and a second hello follows.
+    /// A HelloRetryRequest (RFC 8446 section 4.1.4) does not count as the answer: it takes no key exchange, and a second
+    /// hello follows.
     pub fn has_answered(&self) -> bool {
         match self.connection.handshake_kind() {
             None => false,
@@ -162,12 +164,12 @@ impl Engine {
         }
     }
 
-    /// Returns whether the session resumed an earlier one.
+    /// Returns whether the session resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// Returns the version and the cipher suite, when they are negotiated.
+    /// Returns the version and the cipher suite, after they were negotiated.
     pub fn info(&self) -> Option<TlsInfo> {
         let version = match self.connection.protocol_version()? {
             ProtocolVersion::TLSv1_3 => TlsVersion::Tls13,
@@ -191,7 +193,7 @@ impl fmt::Display for EngineError {
 
 type Traffic<'a> = rustls::unbuffered::WriteTraffic<'a, rustls::server::ServerConnectionData>;
 
-/// Adds a record of a handshake. The buffer grows if it is too small.
+/// Adds a handshake record. The buffer grows if the record does not fit.
 fn encode(output: &mut Ciphertext, mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) {
     loop {
         match encode(output.free()) {
@@ -204,7 +206,7 @@ fn encode(output: &mut Ciphertext, mut encode: impl FnMut(&mut [u8]) -> Result<u
     }
 }
 
-/// Adds encrypted records. The buffer grows if it is too small.
+/// Adds encrypted records. The buffer grows if the records do not fit.
 fn encrypt(
     output: &mut Ciphertext,
     mut encrypt: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
@@ -238,12 +240,12 @@ impl Ciphertext {
         }
     }
 
-    /// Empties the buffer, whose memory is kept.
+    /// Empties the buffer, and keeps its memory.
     pub fn clear(&mut self) {
         self.filled = 0;
     }
 
-    /// The part behind the records. It is initialized once, and not for each record.
+    /// Returns the free bytes after the records. The free bytes are initialized already.
     fn free(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.filled..).unwrap_or_default()
     }
@@ -261,7 +263,7 @@ impl fmt::Debug for Ciphertext {
     }
 }
 
-/// Returns the IANA name of a cipher suite. The library has names of its own for those of TLS 1.3.
+/// Returns the IANA name of a cipher suite. rustls has other names for the suites of TLS 1.3.
 fn name(suite: CipherSuite) -> &'static str {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",

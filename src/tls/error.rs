@@ -4,7 +4,7 @@
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The text is not PEM (RFC 7468). Holds the error of the parser.
+    /// The text is not PEM (RFC 7468). The field is the error of the parser.
     #[error("invalid PEM: {0}")]
     Pem(String),
     /// There is no `CERTIFICATE` section.
@@ -16,16 +16,16 @@ pub enum TlsError {
     /// A certificate cannot be parsed.
     #[error("invalid certificate: {0}")]
     Certificate(String),
-    /// The key cannot be used.
+    /// The key is invalid, or its type is not supported.
     #[error("invalid private key: {0}")]
     Key(String),
     /// The key belongs to another certificate.
     #[error("the private key does not fit the certificate")]
     KeyMismatch,
-    /// No certificate and key were given.
+    /// No pair of certificate and key was added.
     #[error("no certificate and key set")]
     NoPair,
-    /// The settings cannot be used. Holds the error of the library.
+    /// The settings are invalid. The field is the error of rustls.
     #[error("invalid TLS settings: {0}")]
     Settings(String),
 }

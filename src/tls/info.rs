@@ -1,4 +1,4 @@
-//! The values about TLS that handlers see.
+//! Information about TLS for handlers.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct TlsInfo {
     pub cipher: &'static str,
 }
 
-/// A version of TLS. Older ones are not spoken.
+/// A version of TLS. The server does not support versions before TLS 1.2.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum TlsVersion {
@@ -39,7 +39,7 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// Handshakes by outcome, and connections that sent the wrong protocol: see [`Stats::tls`](crate::Stats::tls).
+/// Handshakes by outcome, and connections with the wrong protocol: see [`Stats::tls`](crate::Stats::tls).
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct TlsCounts {
@@ -47,12 +47,14 @@ pub struct TlsCounts {
     pub full: u64,
     /// Handshakes that resumed an earlier session and succeeded.
     pub resumed: u64,
-    /// Handshakes that failed, because the client broke a rule, or has no version or cipher suite in common.
+    /// Handshakes that failed.
+    ///
+    /// The client broke a rule of the protocol, or shares no version or cipher suite with the server.
     pub failed: u64,
-    /// Handshakes that the client left unfinished, or that took longer than `head_time_max`.
+    /// Handshakes that the client abandoned, or did not complete within `head_time_max`.
     pub abandoned: u64,
-    /// Connections to a TLS listener that sent plain HTTP. They get status 400.
+    /// Connections to a TLS listener that sent plain HTTP, and got status 400.
     pub plain_http: u64,
-    /// Connections to a plain listener that sent a TLS hello. They are closed.
+    /// Connections to a plain listener that sent a TLS hello, and were closed.
     pub on_plain: u64,
 }

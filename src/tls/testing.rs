@@ -1,7 +1,7 @@
-//! A provider without randomness and a client, for tests and fuzz targets.
+//! A provider of cryptography without randomness, and a client, for tests and fuzz targets.
 //!
 //! The same calls make records of the same lengths, so that a test can be repeated. The key exchange takes no time, and
-//! the client accepts each certificate. Nothing of it is secure.
+//! the client accepts each certificate. None of this code is secure.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -23,7 +23,7 @@ use rustls::{
 
 use crate::tls::config::TlsConfig;
 
-/// A certificate for `localhost` that signs itself, and its key. An Ed25519 signature has always the same length.
+/// A certificate for `localhost` that signs itself, and its key. All Ed25519 signatures have the same length.
 const PAIR: &[u8] = b"-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIM6XDhrQ9b1krkzTk9RAT7lpZ/okzYDux3B58pZBf9tl
 -----END PRIVATE KEY-----
@@ -39,13 +39,13 @@ Af8EBTADAQH/MBQGA1UdEQQNMAuCCWxvY2FsaG9zdDAFBgMrZXADQQDS53vdnlih
 -----END CERTIFICATE-----
 ";
 
-/// The records that one key of TLS 1.2 may encrypt.
+/// The number of records that one key of TLS 1.2 may encrypt.
 pub const TLS12_RECORDS_MAX: u64 = 64;
 
 /// The content type of a handshake record (RFC 8446 section 5.1).
 pub const HANDSHAKE: u8 = 22;
 
-/// The hello of a [`TestClient`].
+/// The kind of client hello that a [`TestClient`] sends.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Hello {
     Tls12,
@@ -54,7 +54,7 @@ pub enum Hello {
     Tls13Retried,
 }
 
-/// The client side of a session: plaintext in, records out, and back.
+/// The client side of a session: converts plaintext to records, and records to plaintext.
 #[derive(Debug)]
 pub struct TestClient {
     connection: ClientConnection,
@@ -64,7 +64,7 @@ pub struct TestClient {
 pub fn test_config() -> TlsConfig {
     static CONFIG: LazyLock<TlsConfig> = LazyLock::new(|| {
         let builder = TlsConfig::builder().provider(provider(vec![&X25519]));
-        builder.pair(PAIR, PAIR).expect("a pair").build().expect("settings")
+        builder.pair(PAIR, PAIR).expect("the pair is valid").build().expect("the settings are valid")
     });
     CONFIG.clone()
 }
@@ -74,8 +74,9 @@ impl TestClient {
     pub fn new(hello: Hello) -> TestClient {
         static CONFIGS: LazyLock<[Arc<ClientConfig>; 3]> =
             LazyLock::new(|| [Hello::Tls12, Hello::Tls13, Hello::Tls13Retried].map(|hello| Arc::new(client(hello))));
-        let name = ServerName::try_from("localhost").expect("a name");
-        let mut connection = ClientConnection::new(Arc::clone(&CONFIGS[hello as usize]), name).expect("a session");
+        let name = ServerName::try_from("localhost").expect("the name is valid");
+        let mut connection =
+            ClientConnection::new(Arc::clone(&CONFIGS[hello as usize]), name).expect("the settings are valid");
         connection.set_buffer_limit(None);
         TestClient { connection }
     }
@@ -89,7 +90,7 @@ impl TestClient {
         while !records.is_empty() {
             let read = self.connection.read_tls(&mut records).map_err(|error| error.to_string())?;
             self.connection.process_new_packets().map_err(|error| error.to_string())?;
-            // It fails when no more plaintext is there.
+            // The read fails when no plaintext is left.
             let _ = self.connection.reader().read_to_end(&mut plaintext);
             if read == 0 {
                 break;
@@ -98,9 +99,9 @@ impl TestClient {
         Ok(plaintext)
     }
 
-    /// Encrypts plaintext. Before the end of the handshake it is kept until then.
+    /// Encrypts plaintext. Before the end of the handshake, the plaintext is stored until the handshake is complete.
     pub fn write(&mut self, plaintext: &[u8]) {
-        self.connection.writer().write_all(plaintext).expect("a buffer without a limit");
+        self.connection.writer().write_all(plaintext).expect("the buffer has no limit");
     }
 
     /// Encrypts one record with this content type, in an open session of TLS 1.3.
@@ -115,17 +116,17 @@ impl TestClient {
         self.connection.send_close_notify();
     }
 
-    /// Changes its own keys, and asks the server to do the same. TLS 1.2 has no such change.
+    /// Changes the client's keys, and asks the server to change its keys. TLS 1.2 has no key update.
     pub fn update_keys(&mut self) {
-        // It fails before the end of the handshake, and in TLS 1.2.
+        // The call fails before the end of the handshake, and in TLS 1.2.
         let _ = self.connection.refresh_traffic_keys();
     }
 
-    /// Takes the records to send.
+    /// Removes and returns the records to send.
     pub fn take_records(&mut self) -> Vec<u8> {
         let mut records = Vec::new();
         while self.connection.wants_write() {
-            self.connection.write_tls(&mut records).expect("a vector");
+            self.connection.write_tls(&mut records).expect("a write to a vector cannot fail");
         }
         records
     }
@@ -147,7 +148,7 @@ fn client(hello: Hello) -> ClientConfig {
         if hello == Hello::Tls13Retried { vec![&X448, &X25519] } else { vec![&X25519] };
     let mut config = ClientConfig::builder_with_provider(provider(groups))
         .with_protocol_versions(&[version])
-        .expect("a version")
+        .expect("the versions are valid")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate))
         .with_no_client_auth();
@@ -164,7 +165,7 @@ fn provider(kx_groups: Vec<&'static dyn SupportedKxGroup>) -> Arc<CryptoProvider
     Arc::new(CryptoProvider { cipher_suites: SUITES.clone(), kx_groups, secure_random: &NoRandomness, ..ring })
 }
 
-/// Returns a suite of AES-128-GCM with the changes for tests. `None`: another suite.
+/// Returns a suite of AES-128-GCM with the changes for tests. `None`: the suite is not of AES-128-GCM.
 fn suite(suite: SupportedCipherSuite) -> Option<SupportedCipherSuite> {
     match suite {
         SupportedCipherSuite::Tls13(suite) if suite.common.suite == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 => {
@@ -186,7 +187,7 @@ fn common(common: &rustls::CipherSuiteCommon, confidentiality_limit: u64) -> rus
     rustls::CipherSuiteCommon { suite: common.suite, hash_provider: common.hash_provider, confidentiality_limit }
 }
 
-/// Returns the same bytes at each call.
+/// Returns the same bytes in each call.
 #[derive(Debug)]
 struct NoRandomness;
 
@@ -231,7 +232,7 @@ impl ActiveKeyExchange for FixedExchange {
 }
 
 thread_local! {
-    /// The content type of the records that this thread encrypts. `None`: their own.
+    /// The content type of the records that this thread encrypts. `None`: each record keeps its own content type.
     static CONTENT_TYPE: Cell<Option<ContentType>> = const { Cell::new(None) };
 }
 

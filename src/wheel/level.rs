@@ -1,7 +1,7 @@
 //! One level of the wheel: a circular array of slots.
 //!
-//! A bitmap marks the occupied slots. The module keeps lists and bitmap consistent. It does not know which ticks the
-//! slots stand for.
+//! A bitmap marks the occupied slots. The module keeps the lists and the bitmap consistent. It does not know the ticks
+//! of the slots.
 
 use std::mem;
 
@@ -16,7 +16,7 @@ const WORDS: usize = SLOTS / WORD_BITS;
 pub(super) struct Level {
     /// One bit per slot, set while the slot is not empty.
     ///
-    /// It is bit `slot % 64` of word `slot / 64`.
+    /// The bit of a slot is bit `slot % 64` of word `slot / 64`.
     occupied: [u64; WORDS],
     slots: [List; SLOTS],
 }
@@ -53,7 +53,7 @@ impl Level {
     /// Returns the distance from `slot` to the first occupied slot, with wrap-around.
     pub(super) fn distance_to_occupied(&self, slot: usize) -> Option<u64> {
         let first = slot / WORD_BITS;
-        // The slot's own word is visited twice: first without the bits before the slot, at the end with all bits.
+        // The word of `slot` is visited twice: first without the bits before the slot, and last with all bits.
         let after = u64::MAX << (slot % WORD_BITS);
         (first..=first + WORDS).find_map(|at| {
             let word = self.occupied[at % WORDS] & if at == first { after } else { u64::MAX };
@@ -64,7 +64,7 @@ impl Level {
     pub(super) fn check_invariants(&self) {
         for (slot, list) in self.slots.iter().enumerate() {
             let bit = self.occupied[slot / WORD_BITS] >> (slot % WORD_BITS) & 1;
-            assert_eq!(bit == 1, !list.is_empty(), "slot {slot} is marked as occupied if it has nodes");
+            assert_eq!(bit == 1, !list.is_empty(), "slot {slot} is marked as occupied if and only if it has nodes");
         }
     }
 

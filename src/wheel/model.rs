@@ -1,15 +1,15 @@
 //! A naive model of the wheel.
 //!
-//! One interpreter runs both for proptest and the fuzzer.
+//! For proptest and for the fuzzer, one interpreter runs operations on the wheel and the model.
 
 use super::{Owner, Wheel};
 use crate::fd::Slot;
 use crate::tick::Tick;
 
-/// The model: a list of deadlines, searched from end to end.
+/// The model: a list of deadlines, which is searched linearly.
 struct NaiveWheel {
     now: Tick,
-    /// In the order in which they were armed.
+    /// The deadlines, in the order in which they were armed.
     armed: Vec<Armed>,
 }
 
@@ -21,13 +21,13 @@ struct Armed {
 
 /// The number of operations between two full comparisons.
 ///
-/// Comparisons take most of the run time. No difference stays undetected in between, because every prefix of a list of
-/// operations is an input, too.
+/// Comparisons take most of the run time. A difference between two comparisons is also found, because every prefix of a
+/// list of operations is an input, too.
 const COMPARE_EVERY: usize = 8;
 
 /// Runs encoded operations on a wheel and on the model.
 ///
-/// It panics if they differ.
+/// Panics if the wheel and the model differ.
 pub fn fuzz_wheel(data: &[u8]) {
     let mut wheel = Wheel::new(Tick(0));
     let mut model = NaiveWheel { now: Tick(0), armed: Vec::new() };
@@ -73,7 +73,7 @@ fn step(wheel: &mut Wheel, model: &mut NaiveWheel, operation: u8, bytes: &mut im
             model.advance(now);
         }
         6 => {
-            // The loop's behaviour: advance to the next tick of interest. With nothing armed, go back in time.
+            // Advances to the next deadline, as the loop does. If no owner is armed, time goes back.
             let now = wheel.next().unwrap_or(Tick(model.now.0.saturating_sub(1)));
             wheel.advance(now);
             model.advance(now);
@@ -90,7 +90,11 @@ fn compare(wheel: &Wheel, model: &NaiveWheel) {
     wheel.check_invariants();
     assert_eq!(wheel.len(), model.armed.len(), "len");
     for owner in (0..OWNERS).map(owner_of) {
-        assert_eq!(wheel.deadline(owner), model.deadline(owner), "deadline of {owner:?} in the wheel and in the model");
+        assert_eq!(
+            wheel.deadline(owner),
+            model.deadline(owner),
+            "{owner:?} has the same deadline in the wheel and in the model"
+        );
     }
     match (wheel.next(), model.armed.iter().map(|armed| armed.deadline).min()) {
         (None, None) => {}
@@ -129,7 +133,7 @@ impl NaiveWheel {
 
     fn pop_expired(&mut self) -> Option<Owner> {
         let expired = self.armed.iter().filter(|armed| armed.expired);
-        let owner = expired.min_by_key(|armed| armed.deadline)?.owner; // of equal deadlines, the first armed
+        let owner = expired.min_by_key(|armed| armed.deadline)?.owner; // the first armed of equal deadlines
         self.cancel(owner);
         Some(owner)
     }
@@ -137,8 +141,8 @@ impl NaiveWheel {
 
 /// The number of owners.
 ///
-/// It is small, so that operations often hit the same owner. Indices are sparse, so that arenas grow by more than one
-/// node.
+/// The number is small, so that operations often use the same owner. Indices have gaps, so that arenas grow by more
+/// than one node.
 const OWNERS: u8 = 16;
 
 fn owner_of(byte: u8) -> Owner {
@@ -150,7 +154,7 @@ fn owner(bytes: &mut impl Iterator<Item = u8>) -> Owner {
     owner_of(bytes.next().unwrap_or(0))
 }
 
-/// Decodes a distance from 0 ticks to some thousand years.
+/// Decodes a distance in ticks, from 0 to some thousand years.
 ///
 /// All orders of magnitude are equally likely.
 fn distance(bytes: &mut impl Iterator<Item = u8>) -> u64 {

@@ -3,8 +3,8 @@
 //! All lists of the wheel share two arenas of nodes.
 //!
 //! This module owns the nodes and their links. It does not know the meaning of a list. A list is identified by its
-//! first node. From there both ends are reachable, so concatenation is O(1). A node that is not the first is removed
-//! through its neighbours alone: the list it is in need not be known.
+//! first node. Both ends are reachable from the first node, so concatenation is O(1). Any other node is removed through
+//! its neighbours, so its list need not be known.
 
 use crate::fd::Slot;
 use std::ops::{Index, IndexMut};
@@ -16,7 +16,7 @@ const _: () = assert!(size_of::<Node>() == 16);
 
 /// A circular list, identified by its first node.
 ///
-/// The `prev` of the first is the last.
+/// The `prev` of the first node is the last node.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct List {
     pub(super) first: Link,
@@ -24,24 +24,24 @@ pub(super) struct List {
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Node {
-    /// Valid while the node is linked.
+    /// The deadline. It is valid only while the node is linked.
     pub(super) deadline: Tick,
     /// Both links are `NONE` while the node is in no list.
     ///
-    /// Neither is `NONE` while it is in a list.
+    /// No link is `NONE` while the node is in a list.
     pub(super) prev: Link,
     pub(super) next: Link,
 }
 
 /// An optional [`Owner`] in 32 bits.
 ///
-/// The top bit is the arena, the rest is the index.
+/// The top bit selects the arena. The other bits are the index.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Link(u32);
 
-/// The two arenas.
+/// The arenas of nodes: connections and timers.
 ///
-/// The length of each is the largest index used, plus one.
+/// The length of an arena is the largest used index plus one.
 #[derive(Debug)]
 pub(super) struct Nodes([Vec<Node>; 2]);
 
@@ -83,7 +83,7 @@ impl Link {
         }
     }
 
-    /// Returns the arena and the index in it.
+    /// Returns the arena, and the index in this arena.
     fn split(self) -> (usize, usize) {
         ((self.0 >> 31) as usize, (self.0 & !Link::TIMER) as usize)
     }
@@ -114,7 +114,7 @@ impl Nodes {
 
     /// Appends a node to a list.
     ///
-    /// The node is in no list, or in one that is being taken apart.
+    /// The node must be in no list, or in a list that is being emptied.
     pub(super) fn push_back(&mut self, list: &mut List, link: Link) {
         (self[link].prev, self[link].next) = (link, link);
         self.append(list, List { first: link });
@@ -134,7 +134,7 @@ impl Nodes {
         }
     }
 
-    /// Removes a node. `list` is updated if the node is its first.
+    /// Removes a node. `list` is updated if the node is its first node.
     pub(super) fn unlink(&mut self, list: &mut List, link: Link) {
         let Node { prev, next, .. } = self[link];
         self[prev].next = next;

@@ -1,4 +1,4 @@
-//! A thin safe wrapper of an edge-triggered epoll.
+//! A safe wrapper of an epoll instance.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,19 +8,19 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
-/// Maximum number of events of one wait.
+/// The maximum number of events of one wait.
 const EVENTS_MAX: usize = 4096;
 
-/// The readiness of one token.
+/// The readiness of the descriptor with this token.
 #[derive(Copy, Clone, Debug)]
 pub struct Readiness {
     pub token: usize,
-    /// Bytes, or the end of the stream, can be read.
+    /// Whether bytes, or the end of the stream, can be read.
     pub is_readable: bool,
     pub is_writable: bool,
 }
 
-/// An epoll and the events of its last wait.
+/// An epoll instance, and the events of its last wait.
 pub struct Epoll {
     fd: OwnedFd,
     events: Vec<Event>,

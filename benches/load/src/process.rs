@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// The CPU time of all threads of a process. `schedstat` counts nanoseconds, `stat` only clock ticks.
+/// Returns the CPU time of all threads of a process, from `schedstat`, which counts nanoseconds.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let mut nanos = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -14,21 +14,21 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// The private resident bytes. The rollup is exact; `statm` may lag by a few hundred pages.
+/// Returns the private resident bytes, from `smaps_rollup`, which is exact. `statm` may lag by a few hundred pages.
 pub fn anonymous_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).ok_or(io::ErrorKind::InvalidData)?;
     Ok(first_number(line)? * 1024)
 }
 
-/// The peak of the resident bytes.
+/// Returns the peak of the resident bytes.
 pub fn peak_resident_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or(io::ErrorKind::InvalidData)?;
     Ok(first_number(line)? * 1024)
 }
 
-/// The resident bytes, including the pages of the program and its libraries.
+/// Returns the resident bytes, including the pages of the program and its libraries.
 pub fn resident_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).ok_or(io::ErrorKind::InvalidData)?;

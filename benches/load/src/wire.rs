@@ -1,4 +1,4 @@
-//! The part of RFC 6455 that measuring needs. It trusts the peer and is not safe for untrusted input.
+//! The part of RFC 6455 that the load client needs. The code trusts the peer: it is not safe for untrusted input.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,7 +6,7 @@ use sha1::{Digest, Sha1};
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// An upgrade request for `path`.
+/// Returns an upgrade request for `path`.
 pub fn upgrade_request(path: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -15,7 +15,7 @@ pub fn upgrade_request(path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The answer to an upgrade request with this key.
+/// Returns the response to an upgrade request with this key.
 pub fn upgrade_response(key: &str) -> Vec<u8> {
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     let accept = STANDARD.encode(digest);
@@ -26,7 +26,7 @@ pub fn upgrade_response(key: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A masked text frame of a client.
+/// Returns a masked text frame of a client.
 pub fn client_frame(payload: &[u8]) -> Vec<u8> {
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut frame = server_frame(payload);
@@ -37,7 +37,7 @@ pub fn client_frame(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// An unmasked text frame of a server.
+/// Returns an unmasked text frame of a server.
 pub fn server_frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + 10);
     frame.extend(server_header(payload.len()).as_slice());
@@ -45,10 +45,10 @@ pub fn server_frame(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Converts the complete client frames at the front of `bytes` into server frames, in place.
+/// Converts the complete client frames at the start of `bytes` to server frames.
 ///
-/// A server's header is never longer than a client's. `frame` is called with each result. Returns the length of the result,
-/// and the number of bytes read.
+/// The conversion is in place, because a server header is never longer than a client header. `frame` is called with
+/// each server frame. Returns the length of the server frames, and the number of bytes read.
 pub fn answer_in_place(bytes: &mut [u8], mut frame: impl FnMut(Answer<'_>)) -> (usize, usize) {
     let (mut written, mut read) = (0, 0);
     while let Some((header, payload)) = client_header(&bytes[read..]) {
@@ -73,24 +73,24 @@ pub fn answer_in_place(bytes: &mut [u8], mut frame: impl FnMut(Answer<'_>)) -> (
 /// A frame made by [`answer_in_place`].
 #[derive(Debug)]
 pub struct Answer<'a> {
-    /// The offset of its first byte.
+    /// The offset of the frame's first byte.
     pub start: usize,
     pub payload: &'a [u8],
 }
 
-/// The complete server frame at the front of `bytes`: its first byte, its payload, and its length.
+/// Returns the complete server frame at the start of `bytes`: its first byte, its payload, and its length.
 pub fn read_server_frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let header = (2..=bytes.len().min(10)).find(|len| server_payload(&bytes[..*len]).is_some())?;
     let whole = header + server_payload(&bytes[..header])?;
     Some((bytes[0], bytes.get(header..whole)?, whole))
 }
 
-/// Counts the frames in a server's stream without looking at payloads.
+/// Counts the frames in a server's stream, and skips their payloads.
 #[derive(Debug, Default)]
 pub struct FrameCounter {
     header: [u8; 10],
     header_len: usize,
-    /// Missing payload bytes of the current frame.
+    /// The number of missing payload bytes of the current frame.
     left: usize,
 }
 
@@ -118,20 +118,22 @@ impl FrameCounter {
     }
 }
 
-/// The server answered with an error.
+/// An error response of the server.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Refused;
 
-/// Counts HTTP responses with a length, and checks that each is 2xx.
+/// Counts HTTP responses with a `Content-Length`, and checks that each status is 2xx.
 #[derive(Debug, Default)]
 pub struct ResponseCounter {
     head: Vec<u8>,
-    /// Missing body bytes of the current response.
+    /// The number of missing body bytes of the current response.
     left: usize,
 }
 
 impl ResponseCounter {
-    /// Reads on, and returns the number of completed responses, or an error if one is not 2xx.
+    /// Reads more bytes, and returns the number of completed responses.
+    ///
+    /// [`Refused`]: a status is not 2xx.
     pub fn count(&mut self, mut bytes: &[u8]) -> Result<usize, Refused> {
         let mut responses = 0;
         while !bytes.is_empty() {
@@ -157,7 +159,7 @@ impl ResponseCounter {
     }
 }
 
-/// The body length in the head of a 2xx response.
+/// Returns the body length in the head of a 2xx response.
 fn body_length(head: &[u8]) -> Option<usize> {
     let head = std::str::from_utf8(head).ok()?;
     let mut lines = head.lines();
@@ -168,16 +170,18 @@ fn body_length(head: &[u8]) -> Option<usize> {
     })
 }
 
-/// Counts the answers to a batch, one JSON object a line, in chunks of any size.
+/// Counts the answers to a batch: one JSON object per line, in chunks of any size.
 #[derive(Debug, Default)]
 pub struct AnswerCounter {
     is_behind_object: bool,
 }
 
 impl AnswerCounter {
-    /// Reads on, and returns the number of completed answers, or an error if one is an error.
+    /// Reads more bytes, and returns the number of completed answers.
+    ///
+    /// [`Refused`]: an answer is an error.
     pub fn count(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
-        // A chunk has whole lines, and a line end of HTTP never follows a brace.
+        // A chunk has whole lines, and an HTTP line end never follows a brace.
         let mut answers = usize::from(self.is_behind_object && bytes.first() == Some(&b'\n'));
         answers += bytes.windows(2).filter(|pair| *pair == b"}\n").count();
         self.is_behind_object = bytes.last() == Some(&b'}');
@@ -186,7 +190,7 @@ impl AnswerCounter {
     }
 }
 
-/// The payload length in a complete server header.
+/// Returns the payload length in a complete server header.
 fn server_payload(header: &[u8]) -> Option<usize> {
     match (header.get(1)?, header.len()) {
         (126, 4) => Some(usize::from(u16::from_be_bytes([header[2], header[3]]))),
@@ -196,7 +200,7 @@ fn server_payload(header: &[u8]) -> Option<usize> {
     }
 }
 
-/// The lengths of a client's header, mask included, and of its payload.
+/// Returns the length of a client header, including the mask, and the payload length.
 fn client_header(bytes: &[u8]) -> Option<(usize, usize)> {
     let short = bytes.get(1)? & 0x7f;
     let (header, payload) = match short {
@@ -258,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_key_of_the_rfc_has_its_answer() {
-        let response = String::from_utf8(upgrade_response("dGhlIHNhbXBsZSBub25jZQ==")).expect("ASCII");
+        let response = String::from_utf8(upgrade_response("dGhlIHNhbXBsZSBub25jZQ==")).expect("the response is ASCII");
         assert!(response.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     }
 
@@ -297,7 +301,7 @@ mod tests {
             assert_eq!(read, whole);
             assert_eq!(payloads, [payload.clone(), b"next".to_vec()]);
             assert_eq!(bytes[..written], [server_frame(&payload), server_frame(b"next")].concat());
-            let first = read_server_frame(&bytes[..written]).expect("a frame");
+            let first = read_server_frame(&bytes[..written]).expect("the frame is complete");
             assert_eq!((first.0, first.1), (0x81, &*payload));
             assert!((0..first.2).step_by(97).all(|cut| read_server_frame(&bytes[..cut]).is_none()));
             for cut in 0..written.min(200) {

@@ -1,6 +1,7 @@
 //! Benchmarks of parsing client frames: fdpush, tungstenite and fastwebsockets on the same bytes.
 //!
-//! Each reader copies the stream as from a socket. The resulting messages are compared before the measurement.
+//! Each reader copies the stream as if it read a socket. Before the measurement, the messages that each reader returns
+//! are checked.
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};
@@ -15,12 +16,12 @@ use tungstenite::protocol::frame::{Frame, coding};
 const SIZES: [usize; 5] = [16, 125, 1 << 10, 16 << 10, 1 << 20];
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// Maximum bytes of one read, as in fdpush's `Limits::default()`.
+/// The maximum of bytes of one read, as in fdpush's `Limits::default()`.
 const READ_BYTES: usize = 64 << 10;
 
 const MESSAGE_BYTES_MAX: u64 = 1 << 24;
 
-/// Equal text messages of `size` bytes: as many as fit into one read, at least one.
+/// A stream of equal text messages: as many as fit into one read, at least one message.
 struct Stream {
     text: String,
     bytes: Vec<u8>,
@@ -36,12 +37,12 @@ impl Stream {
             // tungstenite encodes the frames, so the input is independent of fdpush.
             let mut frame = Frame::message(text.clone(), coding::OpCode::Data(coding::Data::Text), true);
             frame.header_mut().mask = Some(MASK);
-            frame.format(&mut bytes).expect("a frame in memory");
+            frame.format(&mut bytes).expect("a frame can be written to memory");
         }
         Stream { text, bytes, messages }
     }
 
-    /// Checks that `read` returns these messages, twice for a repeated stream.
+    /// Checks that `read` returns the messages of the stream, also when it is repeated.
     fn assert_is_read_by(&self, mut read: impl FnMut(&mut dyn FnMut(&[u8]))) {
         for _ in 0..2 {
             let mut texts = Vec::new();
@@ -85,7 +86,8 @@ impl Write for Feed<'_> {
     }
 }
 
-/// Like the blocking socket, but it repeats the stream automatically, because fastwebsockets' reader owns its socket.
+/// Works like the `Read` of this type, but repeats the stream by itself, because the reader of fastwebsockets owns its
+/// socket.
 impl AsyncRead for Feed<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.rest.is_empty() {
@@ -112,7 +114,7 @@ impl AsyncWrite for Feed<'_> {
     }
 }
 
-/// fdpush's reader: the state of one connection in the loop.
+/// The reader of fdpush: the state of one connection in the loop.
 struct Reader {
     buffer: Vec<u8>,
     unfinished: Option<Box<Assembler>>,
@@ -132,14 +134,14 @@ impl Reader {
             let mut input = buffer;
             loop {
                 if self.unfinished.is_none()
-                    && let Some(text) = take_message(&mut input, MESSAGE_BYTES_MAX).expect("valid")
+                    && let Some(text) = take_message(&mut input, MESSAGE_BYTES_MAX).expect("the stream is valid")
                 {
                     message(text.as_bytes());
                     continue;
                 }
                 let (unfinished, pool) = (&mut self.unfinished, &mut self.pool);
                 match Assembler::next(unfinished, &mut input, MessageRules::plain(MESSAGE_BYTES_MAX), Tick(0), pool)
-                    .expect("valid")
+                    .expect("the stream is valid")
                 {
                     Some(Item::Text(text)) => message(text.as_bytes()),
                     Some(item) => panic!("expected a text message, got {item:?}"),
@@ -166,13 +168,13 @@ fn read_tungstenite(socket: &mut Tungstenite<'_>, mut message: impl FnMut(&[u8])
 
 type FastWebSockets<'a> = fastwebsockets::WebSocket<Feed<'a>>;
 
-/// Reads all messages of the stream without a runtime, because this socket is always ready.
+/// Reads all messages of the stream. No async runtime is needed, because the socket is always ready.
 ///
-/// Like the other readers, fastwebsockets checks UTF-8, but it returns bytes.
+/// fastwebsockets checks UTF-8, like the other readers, but returns bytes.
 fn read_fastwebsockets(socket: &mut FastWebSockets<'_>, messages: usize, mut message: impl FnMut(&[u8])) {
     let read = pin!(async {
         for _ in 0..messages {
-            let frame = socket.read_frame().await.expect("valid");
+            let frame = socket.read_frame().await.expect("the stream is valid");
             assert!(frame.fin && frame.opcode == fastwebsockets::OpCode::Text);
             message(&frame.payload);
         }
@@ -210,7 +212,7 @@ fn decode(c: &mut Criterion) {
     }
 }
 
-/// Compares unmasking in fdpush and fastwebsockets. tungstenite's is private.
+/// Compares unmasking in fdpush and fastwebsockets. The unmasking function of tungstenite is private.
 fn unmask(c: &mut Criterion) {
     let mut group = c.benchmark_group("unmask");
     for size in SIZES {

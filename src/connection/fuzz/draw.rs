@@ -1,4 +1,4 @@
-//! The input of the fuzz target `connection`, drawn from its bytes.
+//! Converts bytes to the input of the fuzz target `connection`.
 
 use std::time::Duration;
 
@@ -14,14 +14,15 @@ pub(super) fn next(bytes: &mut impl Iterator<Item = u8>) -> u8 {
     bytes.next().unwrap_or(0)
 }
 
-/// Returns a request of a client, most often an upgrade.
+/// Returns a request of a client, usually an upgrade.
 pub(super) fn request(byte: u8) -> &'static str {
     REQUESTS.get(usize::from(byte)).unwrap_or(&REQUESTS[0])
 }
 
 /// Maps a byte to a length.
 ///
-/// Small lengths have all values; larger lengths are multiples of a step. The largest lengths exceed a run of a queue.
+/// All small lengths occur. Larger lengths are multiples of a step. The largest lengths exceed the length of one buffer
+/// of a queue.
 pub(super) fn size(byte: u8) -> usize {
     match usize::from(byte) {
         byte @ 0..=150 => byte,
@@ -40,7 +41,7 @@ pub(super) fn heartbeat(byte: u8) -> Heartbeat {
     }
 }
 
-/// Returns a frame of a client, most often a valid one.
+/// Returns a frame of a client, usually a valid frame.
 pub(super) fn client_frame(kind: u8, argument: u8) -> Vec<u8> {
     let opcode = OPCODES[usize::from(kind) % OPCODES.len()];
     let payload = match opcode {

@@ -20,7 +20,7 @@ impl Rig {
         self.handle_end(at, event);
     }
 
-    /// Responds at once. This aborts a response that has begun.
+    /// Sends a whole response, which aborts a response that has begun.
     pub(super) fn respond(&mut self, at: usize, manner: u8) {
         let (status, body): (u16, &'static [u8]) = match manner % 4 {
             0 => (200, b"fine"),
@@ -44,7 +44,7 @@ impl Rig {
         self.replay();
     }
 
-    /// Starts a response in pieces, writes a piece, or ends it.
+    /// Starts a response in pieces, writes a piece, or ends the response.
     pub(super) fn stream(&mut self, at: usize, argument: u8) {
         match argument % 4 {
             0 => {}

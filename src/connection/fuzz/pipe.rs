@@ -13,13 +13,13 @@ pub(in crate::connection) struct Pipe {
     pub up: Vec<u8>,
     /// Bytes that the server sent and the client has not read.
     pub down: Vec<u8>,
-    /// The number of bytes that it still accepts.
+    /// The number of bytes that the pipe still accepts.
     pub room: usize,
-    /// Whether the client ended its stream behind `up`.
+    /// Whether the client ended its stream after the bytes in `up`.
     pub is_ended: bool,
     /// Whether the server ended its stream.
     pub is_shut: bool,
-    /// Whether the server reset it.
+    /// Whether the server reset the stream.
     pub is_reset: bool,
 }
 

@@ -1,7 +1,7 @@
 //! A model of a client, which checks the output of a connection.
 //!
-//! It expects every response and every frame, in order and complete, and nothing after the end. It implements RFC 9112
-//! and RFC 6455 again and shares no code with the server.
+//! The model expects every response and every frame, in order and complete, and no bytes after the end. It has its own
+//! implementation of RFC 9112 and RFC 6455, and shares no code with the server.
 
 use std::collections::VecDeque;
 
@@ -17,21 +17,21 @@ pub(super) struct Reader {
     pub read_bytes: u64,
     /// The expected output, in order.
     ///
-    /// It does not include pongs and refusals by the connection itself.
+    /// The list contains neither pongs nor the connection's own error responses.
     pub due: VecDeque<Due>,
     /// Pings whose pong may follow.
     ///
-    /// An older pong may be missing (RFC 6455 section 5.5.3).
+    /// The server may leave out the pong of an older ping (RFC 6455 section 5.5.3).
     pub pings: VecDeque<Vec<u8>>,
-    /// Whether frames follow.
+    /// Whether the 101 response was received, so that frames follow.
     is_upgraded: bool,
     /// Whether the head of the expected response in pieces was received.
     is_streaming: bool,
     /// Whether a close frame was received.
     is_closed: bool,
-    /// The length of a refusal's body, which is missing after a HEAD.
+    /// The length of the body of an error response.
     ///
-    /// Nothing follows it.
+    /// The body is missing after a HEAD request. No output follows the error response.
     refusal: Option<usize>,
     /// Whether the connection dropped its output to this client.
     pub is_lost: bool,
@@ -44,7 +44,7 @@ pub(super) enum Due {
         status: u16,
         body: &'static [u8],
     },
-    /// A response in pieces, with the encoded rest of its body.
+    /// A response in pieces, with the unreceived bytes of its encoded body.
     Stream {
         is_head: bool,
         is_chunked: bool,
@@ -67,12 +67,12 @@ impl Reader {
         self.read_bytes += bytes.len() as u64;
         while if self.is_upgraded { self.take_frame() } else { self.take_response() } {}
         if let Some(length) = self.refusal {
-            assert!(self.bytes.len() <= length, "nothing is written after the body of a refusal");
+            assert!(self.bytes.len() <= length, "no output follows the body of an error response");
         }
-        assert!(!self.is_closed || self.bytes.is_empty(), "nothing is written after a close frame");
+        assert!(!self.is_closed || self.bytes.is_empty(), "no output follows a close frame");
     }
 
-    /// Checks that everything expected was received, unless output was dropped.
+    /// Checks that all expected output was received, unless output was dropped.
     pub fn check_whole(&self) {
         if self.is_lost {
             return;
@@ -86,7 +86,7 @@ impl Reader {
         assert!(is_whole, "the output ends with a whole frame or response; {} bytes are left", self.bytes.len());
     }
 
-    /// Expects the close frame of a connection's end.
+    /// Expects the close frame that the end of the connection requires.
     pub fn expect_close(&mut self, closed: &Closed) {
         use crate::connection::By;
         let reason = if closed.by == By::Server { &closed.reason[..] } else { "" };
@@ -100,7 +100,7 @@ impl Reader {
 
     /// Expects a response in pieces.
     ///
-    /// The request is a HEAD if `is_head`, and has this minor version.
+    /// `is_head`: the request is a HEAD request. `version` is its minor HTTP version.
     pub fn begin_stream(&mut self, (is_head, version): (bool, u8)) {
         self.due.push_back(Due::Stream { is_head, is_chunked: version == 1, body: Vec::new(), is_ended: false });
     }
@@ -168,7 +168,7 @@ impl Reader {
         self.due.truncate(kept);
     }
 
-    /// Returns whether the first expected output, except a pong, is partly received.
+    /// Returns whether the first expected output is partly received. Pongs do not count.
     pub(super) fn is_inside_due(&self) -> bool {
         self.is_upgraded && self.bytes.first().is_some_and(|first| first & 0x0f != 10)
     }
@@ -181,13 +181,14 @@ impl Reader {
         let end = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
         let Some(end) = end.filter(|_| self.refusal.is_none()) else { return false };
         let head = String::from_utf8(self.bytes[..end].to_vec()).expect("a head of text");
-        let status: u16 = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest[..3].parse().ok()).expect("a status");
+        let status: u16 =
+            head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest[..3].parse().ok()).expect("the response has a status");
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
-        let length: usize = length.map_or(0, |length| length.parse().expect("a length"));
+        let length: usize = length.map_or(0, |length| length.parse().expect("the length is a number"));
         let whole = match self.due.front() {
             _ if status == 100 => end + 4,
             Some(Due::Response { status: expected, body }) => {
-                assert_eq!(status, *expected, "status of the response {head}");
+                assert_eq!(status, *expected, "the response has the expected status: {head}");
                 let whole = end + 4 + body.len();
                 if self.bytes.len() < whole {
                     return false;
@@ -214,7 +215,7 @@ impl Reader {
                     (400..600).contains(&status) && head.contains("Connection: "),
                     "an error response has an error status and a Connection header: {head}"
                 );
-                assert!(head.ends_with("close"), "a refusal ends with Connection: close: {head}");
+                assert!(head.ends_with("close"), "an error response has the header line Connection: close: {head}");
                 self.refusal = Some(length);
                 end + 4
             }
@@ -241,7 +242,7 @@ impl Reader {
             self.due.pop_front();
             self.is_streaming = false;
         }
-        assert!(is_over || self.bytes.is_empty(), "the response is written before other output");
+        assert!(is_over || self.bytes.is_empty(), "no other output is inside the response");
         is_over
     }
 
@@ -266,7 +267,7 @@ impl Reader {
         } else {
             match self.due.pop_front() {
                 Some(Due::Frame { first: due, payload: expected, .. }) => {
-                    assert_eq!((*first, payload), (due, &expected[..]), "the frame is the expected one");
+                    assert_eq!((*first, payload), (due, &expected[..]), "the frame is the expected frame");
                 }
                 other => panic!("expected {other:?}, got a frame that starts with {first:#x}"),
             }

@@ -1,6 +1,6 @@
 //! A socket of the fuzz target `connection`.
 //!
-//! It accepts a limited number of bytes, and logs the changes that the table makes.
+//! The socket accepts a limited number of bytes, and logs the changes that the table makes.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -26,7 +26,7 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// The number of bytes that it still accepts.
+    /// The number of bytes that the socket still accepts.
     pub room: usize,
     pub is_shut: bool,
     side: usize,
@@ -69,7 +69,7 @@ impl Transport for Socket {
     }
 
     fn shutdown(&mut self, (): &mut ()) {
-        assert!(!self.is_shut, "shut down twice");
+        assert!(!self.is_shut, "the write side is shut down once");
         self.is_shut = true;
     }
 

@@ -1,6 +1,7 @@
-//! The fuzz target `upgrade`: a client's bytes, up to the response.
+//! The fuzz target `upgrade`: the bytes of a client, up to the response to its upgrade.
 //!
-//! A 101 response must be allowed and correct. All other output must be complete, well-formed responses.
+//! A 101 response must be correct, and only a valid upgrade may get a 101. All other output must be complete and
+//! well-formed responses.
 
 use std::io::IoSlice;
 
@@ -21,14 +22,14 @@ use crate::protocol::upgrade::{Accept, Upgrade};
 const PEERS: [Peer; 3] =
     [Peer::V4 { ip: [127, 0, 0, 1], port: 1 }, Peer::V4 { ip: [192, 0, 2, 1], port: 1 }, Peer::Unix];
 
-/// The only origin of a server with a list of origins.
+/// The allowed origin of a server with a list of origins.
 const LISTED: &str = "https://good.example";
 
 /// The result of a run.
 #[derive(PartialEq, Eq, Debug)]
 struct Outcome {
     state: State,
-    /// The output without `100 Continue`, which only a slow client gets.
+    /// The output without `100 Continue`, because this response depends on how input is split.
     output: Vec<u8>,
     /// A description of each event.
     events: Vec<String>,
@@ -36,7 +37,8 @@ struct Outcome {
 
 /// Checks that the result does not depend on how input is split.
 ///
-/// The first bytes of `data` select the settings of the server and the lengths of the parts. The rest is the stream.
+/// The first bytes of `data` select the settings of the server and the lengths of the parts. The other bytes are the
+/// input.
 #[doc(hidden)]
 pub fn fuzz_upgrade(data: &[u8]) {
     let Some((&[ways, manner, cuts @ ..], stream)) = data.split_first_chunk::<5>() else { return };
@@ -49,7 +51,7 @@ fn run(ways: u8, manner: u8, stream: &[u8], sizes: &[usize]) -> Outcome {
     let origins = match ways % 3 {
         0 => Origins::Same,
         1 => Origins::Any,
-        _ => Origins::list([LISTED]).expect("an origin"),
+        _ => Origins::list([LISTED]).expect("the origin is valid"),
     };
     let limits = Limits { head_bytes_max: 1024, body_bytes_max: 256, ..Limits::default() };
     let mut env = Env::new(limits, Heartbeat::Off, origins);
@@ -83,8 +85,8 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
     match event {
         Event::Request { request, wanted_upgrade } => {
             outcome.events.push(format!("{} {wanted_upgrade}", request.target()));
-            // The path of the client is sent back in a header, if it is valid there. A decoded path can contain any
-            // byte.
+            // The response has a header with the path of the request. A decoded path can contain any byte, also bytes
+            // that are invalid in a header.
             let response = Response::new(200).header("X-Path", request.path().as_bytes());
             connection.respond(response, env);
             let before = outcome.output.len();
@@ -94,7 +96,7 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
         Event::Upgrade(request) => {
             outcome.events.push(format!("upgrade {}", request.target()));
             assert!(
-                deserves_upgrade(&request),
+                is_valid_upgrade(&request),
                 "the event is an upgrade if and only if the request is valid: {:?}",
                 head_of(&request)
             );
@@ -130,7 +132,7 @@ fn write(connection: &mut Connection, env: &mut Env, output: &mut Vec<u8>) {
     output.extend_from_slice(output_left.strip_suffix(CONTINUE).unwrap_or(output_left));
 }
 
-/// Returns the handler's acceptance, which contains data of the request.
+/// Returns the acceptance that the handler sends, with data of the request.
 fn accept_of(request: &Request<'_>, manner: u8) -> Accept {
     let accept = Upgrade::accept().header("X-Path", request.path().as_bytes());
     let offered = request.subprotocols().nth(usize::from(manner / 4 % 4));
@@ -144,7 +146,7 @@ fn accept_of(request: &Request<'_>, manner: u8) -> Accept {
 
 /// Checks the response to an upgrade.
 ///
-/// It is a 101 as in RFC 6455 section 4.2.2, or a 500 if the handler's acceptance is invalid.
+/// The response is a 101 as in RFC 6455 section 4.2.2, or a 500 if the handler's answer is invalid.
 fn check_answer(request: &Request<'_>, manner: u8, is_accepted: bool, written: &[u8]) {
     let text = String::from_utf8_lossy(written);
     let offers = |name: &str| {
@@ -161,7 +163,7 @@ fn check_answer(request: &Request<'_>, manner: u8, is_accepted: bool, written: &
         );
         return;
     }
-    let key = request.values("sec-websocket-key").next().expect("a key");
+    let key = request.values("sec-websocket-key").next().expect("the request has a key");
     let accept = STANDARD.encode(Sha1::digest([key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat()));
     assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
     for line in ["Upgrade: websocket", "Connection: Upgrade", &format!("Sec-WebSocket-Accept: {accept}")] {
@@ -178,9 +180,9 @@ fn check_answer(request: &Request<'_>, manner: u8, is_accepted: bool, written: &
     );
 }
 
-/// Checks that each header line is `name: value` with a known name.
+/// Checks that each header line is `name: value`, and that its name is known.
 ///
-/// A client must not be able to add lines.
+/// So a client cannot add header lines.
 fn check_lines(written: &[u8]) {
     const NAMES: [&str; 10] = [
         "Allow",
@@ -197,16 +199,16 @@ fn check_lines(written: &[u8]) {
     let end = written.windows(4).position(|window| window == b"\r\n\r\n").expect("the output has a complete head");
     for line in written[..end].split(|byte| *byte == b'\n').skip(1) {
         let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
-        let (name, value) = line.split_once(": ").expect("name: value");
+        let (name, value) = line.split_once(": ").expect("the line is `name: value`");
         assert!(
             NAMES.contains(&name) && !value.contains(['\r', '\n', '\0']),
-            "known header name, and value without line breaks: {line:?}"
+            "the header has a known name, and a value without line breaks: {line:?}"
         );
     }
 }
 
-/// Checks a request against the list of RFC 6455 section 4.2.1.
-fn deserves_upgrade(request: &Request<'_>) -> bool {
+/// Returns whether a request meets the requirements of RFC 6455 section 4.2.1.
+fn is_valid_upgrade(request: &Request<'_>) -> bool {
     let only = |name: &str| match &request.values(name).collect::<Vec<_>>()[..] {
         [value] => Some(value.to_ascii_lowercase()),
         _ => None,
@@ -231,9 +233,9 @@ fn deserves_upgrade(request: &Request<'_>) -> bool {
         && request.values("content-length").all(|length| length.iter().all(|digit| *digit == b'0'))
 }
 
-/// Checks that the origin is allowed.
+/// Returns whether the origin is allowed.
 ///
-/// The check accepts fewer origins than the server does, where this simplifies it.
+/// To stay simple, the function accepts fewer origins than the server.
 fn is_origin_allowed(origins: &Origins, request: &Request<'_>) -> bool {
     let values: Vec<_> = request.values("origin").map(<[u8]>::to_ascii_lowercase).collect();
     let origin = match (origins, &values[..]) {
@@ -252,14 +254,14 @@ fn is_origin_allowed(origins: &Origins, request: &Request<'_>) -> bool {
         let name = without_port(host);
         name.starts_with("127.") || name == "localhost" || name.ends_with(".localhost") || name.starts_with('[')
     };
-    // An IPv6 address has many spellings. The unit tests check some of these spellings.
+    // An IPv6 address has many spellings, which are not compared here. The unit tests compare some of them.
     let is_same = host.starts_with('[') == authority.starts_with('[')
         && (host.starts_with('[') || without_port(&host) == without_port(authority))
         && port_of(&host, port) == port_of(authority, port);
     matches!(scheme, "http" | "https") && is_same && (!request.peer().is_loopback() || is_loopback_name(&host))
 }
 
-/// Returns whether `text` is `start` and this port. Leading zeros are allowed.
+/// Returns whether `text` is `start` followed by the port. Leading zeros are allowed.
 fn is_port(text: &str, start: &str, port: u16) -> bool {
     text.strip_prefix(start).is_some_and(|rest| port_of(rest, 0) == Some(port))
 }

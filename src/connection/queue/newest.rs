@@ -6,20 +6,20 @@ use crate::connection::queue::{Queue, frame_end_behind};
 use crate::connection::segment::{Bytes, Kind, Queued, Segment};
 use crate::protocol::frame::server_frame_bytes;
 
-/// The bit that is set in the first byte of control frames.
+/// The bit in the first byte of a frame that marks control frames.
 ///
 /// See RFC 6455 section 5.2.
 const CONTROL_BIT: u8 = 0x08;
 
 impl Queue {
-    /// Drops the newest messages until the charge of the queue is at most `charge_max`.
+    /// Drops the newest messages until the counted memory of the queue is at most `charge_max`.
     ///
-    /// Control frames, HTTP responses and a frame that is partly written are not dropped. Returns the number of
-    /// messages dropped.
+    /// Control frames, HTTP responses and a partly written frame are not dropped. Returns the number of dropped
+    /// messages.
     pub fn drop_newest(&mut self, charge_max: usize, total: &mut Queued) -> usize {
         let (mut charge, mut dropped) = (self.charge(), 0);
         let mut has_lost_key = false;
-        // The kept segments, the newest first.
+        // The segments that are kept, the newest first.
         let mut stays: Vec<Segment> = Vec::new();
         while charge > charge_max
             && let Some(mut last) = self.segments.pop_back()
@@ -66,7 +66,7 @@ impl Queue {
         }
         self.shrink_lists();
         if self.segments.front().is_some_and(|first| first.bytes.as_slice().len() == self.sent) {
-            // All output after the written part was dropped.
+            // Only the written part of the segment is left.
             self.pop_front(total);
             self.sent = 0;
         } else {
@@ -77,7 +77,7 @@ impl Queue {
 
     /// Finds the newest message of each key.
     ///
-    /// After the newest message of a key was dropped, an older one may be left.
+    /// After the newest message of a key was dropped, an older message may remain.
     fn find_keys(&mut self) {
         self.keys.clear();
         for (segment, number) in self.segments.iter().zip(self.first..) {
@@ -88,9 +88,9 @@ impl Queue {
     }
 }
 
-/// Drops the newest messages of a run, until `excess` bytes are free.
+/// Drops the newest messages of a run of frames, until `excess` bytes are free.
 ///
-/// The first `sent` bytes are written already. Returns the number of messages dropped.
+/// The first `sent` bytes are written already. Returns the number of dropped messages.
 fn drop_from_run(run: &mut Vec<u8>, sent: usize, excess: usize) -> usize {
     let begun = if sent > 0 { frame_end_behind(run, sent) } else { 0 };
     let mut frames = Vec::new();

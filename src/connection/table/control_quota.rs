@@ -1,22 +1,23 @@
 //! The quota of control connections.
 //!
-//! A control connection may be unauthenticated. If the quota is used up, the oldest connection is closed and the new
-//! one is accepted. Connections that the handler keeps are not closed. A part of the quota is reserved for connections
-//! that are not kept, so that health probes without a key can connect.
+//! A control connection may be unauthenticated. If the quota is used up, the oldest connection is closed in favor of a
+//! new connection. A handler can keep a connection, which is then not closed. A part of the quota is reserved for
+//! connections that are not kept, so that health probes without a key can connect.
 
 use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};
 
-/// The part of the quota for connections that are not kept.
+/// The reserved part of the quota, for connections that are not kept.
 pub const NOT_KEPT_MIN: usize = 16;
 
 /// The control connections that count in the quota, by slot.
 ///
-/// A connection that was closed to accept another one does not count, although it keeps its slot until the turn ends.
+/// A connection that was closed in favor of another connection does not count, although it keeps its slot until the
+/// turn ends.
 #[derive(Debug, Default)]
 pub struct ControlQuota {
     kept: HashSet<Slot>,
-    /// Connections that are not kept, the oldest first.
+    /// Connections that may be closed for a new connection, the oldest first.
     others: VecDeque<Slot>,
 }
 
@@ -33,7 +34,7 @@ impl ControlQuota {
         }
     }
 
-    /// Keeps a connection.
+    /// Marks a connection that must not be closed for a new connection.
     ///
     /// `false`: the connection is not in the quota, or `kept_max` other connections are kept.
     pub fn keep(&mut self, slot: Slot, kept_max: usize) -> bool {
@@ -48,7 +49,7 @@ impl ControlQuota {
         self.kept.insert(slot)
     }
 
-    /// Stops keeping a connection. The connection then counts as the newest one.
+    /// Reverts [`keep`](ControlQuota::keep). The connection then counts as the newest.
     pub fn release(&mut self, slot: Slot) {
         if self.kept.remove(&slot) {
             self.others.push_back(slot);
@@ -62,17 +63,17 @@ impl ControlQuota {
 
     /// Returns the number of connections that may be accepted in one turn.
     ///
-    /// The number is low, so that each connection is read at least once before a newer one can replace it.
+    /// The number is low, so that each connection is read at least once before a newer connection can replace it.
     pub fn accepts_max(&self, kept_max: usize) -> usize {
         (kept_max.saturating_sub(self.kept.len()) + NOT_KEPT_MIN) / 4
     }
 
-    /// Returns the connections that are not kept, the oldest first.
+    /// Returns the connections that may be closed for a new connection, the oldest first.
     pub fn others(&self) -> impl Iterator<Item = Slot> {
         self.others.iter().copied()
     }
 
-    /// Removes the oldest connection that is not kept and may be closed.
+    /// Removes the oldest connection that `keep` has not marked and that `may_close` allows.
     pub fn take_oldest(&mut self, may_close: impl Fn(Slot) -> bool) -> Option<Slot> {
         let at = self.others.iter().position(|slot| may_close(*slot))?;
         self.others.remove(at)
@@ -88,7 +89,7 @@ mod tests {
         let mut quota = ControlQuota::default();
         (0..5).map(Slot).for_each(|slot| quota.insert(slot));
         assert!(quota.keep(Slot(0), 2) && quota.keep(Slot(2), 2) && quota.keep(Slot(2), 2));
-        assert!(!quota.keep(Slot(3), 2), "two are kept");
+        assert!(!quota.keep(Slot(3), 2), "at most two connections are kept");
         assert!(!quota.keep(Slot(9), 9), "a slot outside the quota is not kept");
         assert_eq!(quota.take_oldest(|slot| slot != Slot(1)), Some(Slot(3)));
         quota.release(Slot(0));

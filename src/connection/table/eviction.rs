@@ -1,45 +1,44 @@
-//! Enforces the bounds of memory that all connections share.
+//! Enforces the bounds on the memory of all connections.
 //!
-//! The largest holders free memory until a part of the bound is free. So a search is rare: many bytes are queued before
-//! the next search.
+//! The connections with the largest queues free memory, until a part of the bound is free. So searches are rare,
+//! because many bytes can be queued before the next search.
 
 use crate::connection::table::{Entry, Observed, Table, Transport};
 use crate::connection::{Eviction, Evictor, Holder};
 use crate::fd::Slot;
 
-/// The divisor of the bound of unfinished input.
-///
-/// The bound divided by this number is freed.
+/// If unfinished input exceeds its bound, the bound divided by this number is freed.
 const FREED_PART: usize = 8;
 
-/// The number of queues per push that is evicted without a search, while searches free little.
+/// After a search through `n` queues that freed little, the next `n / HOLDERS_PER_PUSH` pushes make no search.
 const HOLDERS_PER_PUSH: usize = 16;
 
 impl<T: Transport> Table<T> {
-    /// Writes all queues, if they grew by a quarter of the bound.
+    /// Writes all queues, if their memory grew by a quarter of the bound since the last call.
     ///
-    /// The output may wait only because the turn is long, not because readers are slow. Without this condition, each
-    /// push over the bound would make a system call.
+    /// The queues may be long only because the turn is long, and not because readers are slow. Without this condition,
+    /// each push over the bound would make system calls.
     pub(super) fn write_all(&mut self) {
         if self.env.queued.frames.saturating_sub(self.refused_bytes) < self.env.limits.queue_total_bytes_max / 4 {
             return;
         }
         let listed: Vec<Slot> = self.unflushed().collect();
         for slot in listed {
-            // Output in the journal is written by the flush. A response is written after the messages that it confirms,
-            // at the end of the turn.
+            // The flush writes the output that is in the journal. The flush also writes each response to a push after
+            // the messages of the push.
             let has_queue = |entry: &Entry<T>| !entry.connection.is_http() && entry.connection.has_queue();
             if self.entries.get(slot.index()).is_some_and(has_queue) {
-                // A broken transport is detected again by the flush.
+                // The result is ignored, because the flush detects a broken transport again.
                 self.write_output(slot);
             }
         }
         self.refused_bytes = self.env.queued.frames;
     }
 
-    /// Evicts bytes of the largest holders, if all queues exceed their bound.
+    /// Evicts bytes of the longest queues, if all queues exceed their bound.
     ///
-    /// Each is closed, or drops its newest messages. Returns whether the connection at `watched` dropped messages.
+    /// An evicted connection is closed, or drops its newest messages. Returns whether the connection at `watched`
+    /// dropped messages.
     #[inline]
     pub(super) fn enforce_queue_total(&mut self, watched: Option<Slot>) -> bool {
         self.env.is_over_total(0) && self.evict(watched)
@@ -58,8 +57,8 @@ impl<T: Transport> Table<T> {
             let (Eviction::Close(holder) | Eviction::Drop { holder, .. }) = eviction;
             let is_untried = |entry: &Entry<T>| entry.connection.is_untried() && entry.connection.can_write();
             if self.entries.get(holder.slot.index()).is_some_and(is_untried) {
-                // Its output was not offered to the socket yet, so the reader may be fast. A reader that used up the
-                // write limit of the turn is slow.
+                // This output was not offered to the socket yet, so the reader may be fast. If a reader has used up the
+                // write limit of the turn, it counts as slow.
                 self.write_output(holder.slot);
                 let charge = self.charge(holder.slot);
                 if charge < holder.charge {
@@ -76,16 +75,16 @@ impl<T: Transport> Table<T> {
                 }
             }
         }
-        // Only partly written messages are left, and the queues are within their bound: little was freed.
+        // If not enough memory is free, only partly written messages are left, and the search freed little.
         let is_free = evictor.is_enough(&self.env);
         self.pushes_before_search = if is_free { 0 } else { count / HOLDERS_PER_PUSH };
         has_dropped
     }
 
-    /// Evicts messages of one connection without a search, because the last search freed little.
+    /// Evicts messages of one connection, without a search for the largest queue.
     ///
-    /// It is called after a push to the connection. Returns whether it dropped messages. The freed memory may not be
-    /// enough.
+    /// This call replaces the search after a push to the connection, if the last search freed little. Returns whether
+    /// messages were dropped. The freed memory may not be enough.
     fn evict_pushed(&mut self, slot: Slot) -> bool {
         if self.pushes_before_search == 0 {
             return false;
@@ -102,7 +101,7 @@ impl<T: Transport> Table<T> {
 
     /// Drops the newest messages of a holder.
     ///
-    /// Returns their number and the new charge.
+    /// Returns the number of dropped messages and the memory that still counts.
     fn drop_newest(&mut self, holder: Holder, charge_max: usize, bytes_min: usize) -> (usize, usize) {
         let Some((entry, env)) = self.entry_mut(holder.slot) else { return (0, 0) };
         let messages = entry.connection.drop_newest(charge_max, env);
@@ -130,10 +129,11 @@ impl<T: Transport> Table<T> {
         self.connection(slot).map_or(0, |connection| connection.charge())
     }
 
-    /// Returns the largest holders of unfinished input, if it exceeds its bound.
+    /// Returns the connections with the most unfinished input, if all unfinished input exceeds its bound.
     ///
-    /// If these connections end, a part of the bound is free. The caller closes each with
-    /// [`Connection::close_overload`](crate::connection::Connection::close_overload).
+    /// The caller closes each of them with
+    /// [`Connection::close_overload`](crate::connection::Connection::close_overload). These closes free the bound
+    /// divided by [`FREED_PART`].
     #[inline]
     pub fn inbound_holders(&mut self) -> Vec<Slot> {
         if self.env.is_over_inbound() { self.largest_inbound() } else { Vec::new() }

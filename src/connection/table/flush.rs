@@ -13,9 +13,9 @@ const SLICES_MAX: usize = 64;
 /// The maximum number of writes for one connection in a turn.
 const WRITES_PER_TURN_MAX: usize = 16;
 
-/// The maximum memory of queues that output is moved to from the journal.
+/// The maximum memory that a move of output from the journal to queues may take.
 ///
-/// This move is made if a push to many connections is written in the next turn.
+/// If the move would take more memory, the output stays in the journal.
 const MOVED_BYTES_MAX: usize = 4 << 20;
 
 /// The state of a connection after its flush.
@@ -23,12 +23,12 @@ const MOVED_BYTES_MAX: usize = 4 << 20;
 pub enum FlushResult {
     /// The connection is still in use.
     Stays {
-        /// Whether reading resumes, after output had stopped it.
+        /// Whether reading resumes. Unwritten output had paused reading.
         may_resume: bool,
         /// The timeout of the connection. [`Tick::NEVER`]: the flush did not change it.
         timeout: Tick,
     },
-    /// The connection is over, and is removed when the turn ends.
+    /// The connection has ended, and is removed at the end of the turn.
     Over,
     /// The transport is broken.
     ///
@@ -37,7 +37,7 @@ pub enum FlushResult {
 }
 
 impl FlushResult {
-    /// The flush changed nothing that the caller acts on, which is common.
+    /// The flush changed nothing that the caller acts on. This is the common case.
     pub const NOTHING: FlushResult = FlushResult::Stays { may_resume: false, timeout: Tick::NEVER };
 }
 
@@ -46,44 +46,46 @@ impl FlushResult {
 pub enum JournalResult {
     /// The output is in queues, and the journal is empty.
     Emptied,
-    /// The queues would take much memory, so the output stays in the journal. It may grow.
+    /// The queues would take much memory, so the output stays in the journal. The journal may grow.
     Kept,
-    /// The journal must not grow any more. The output has to be written.
+    /// The journal must not grow any more. The caller must write the output.
     Full,
 }
 
 /// The result of writing to a transport.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum WriteResult {
-    /// Everything is written, or the transport is full.
+    /// All output is written, or the transport is full.
     Done,
     /// The write limit of the turn is used up.
-    ShareUsed,
+    LimitReached,
     Broken,
 }
 
 impl<T: Transport> Table<T> {
-    /// Returns whether a connection is listed, or a flush is unfinished.
+    /// Returns whether a connection is listed for a flush, or a flush is unfinished.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty() || self.is_flushing()
     }
 
-    /// Returns whether a flush has connections left.
+    /// Returns whether a flush is unfinished.
     #[inline]
     pub fn is_flushing(&self) -> bool {
         self.has_listed() || !self.unwritten.is_empty()
     }
 
-    /// Begins a flush of the connections listed since the last one.
+    /// Begins a flush of the connections listed since the last flush.
     pub fn begin_flush(&mut self) {
         self.listed.append(&mut self.dirty);
     }
 
     /// Writes to the next connection. `None`: no connection is left.
     ///
-    /// Returns its state. The connections that were listed since the last flush come first, then those that earlier
-    /// flushes did not write to. An HTTP connection that was listed since the last flush is only moved behind all of them.
-    // Always inlined, with the functions that it calls for a listed connection: their calls would cost a quarter of a flush.
+    /// Returns the state of the connection. Connections that were listed since the last flush come first. Connections
+    /// that earlier flushes did not write to come after them. An HTTP connection that was listed since the last flush is
+    /// only moved behind all these connections.
+    // This function is always inlined, with the functions that it calls for a listed connection: without inlining, their
+    // calls would take a quarter of the time of a flush.
     #[inline(always)]
     pub fn poll_flush(&mut self) -> Option<(Slot, FlushResult)> {
         let (slot, is_listed) = match self.listed.get(self.flushed) {
@@ -99,15 +101,16 @@ impl<T: Transport> Table<T> {
         Some((slot, self.flush(slot, is_listed)))
     }
 
-    /// Returns whether [`poll_flush`](Table::poll_flush) returns a connection listed since the last flush.
+    /// Returns whether the flush has not yet written to all newly listed connections.
     #[inline]
     pub fn has_listed(&self) -> bool {
         self.flushed < self.listed.len()
     }
 
-    /// Moves the rest of this flush behind that of earlier flushes.
+    /// Moves the connections that this flush has not reached behind the connections that earlier flushes have not
+    /// reached.
     ///
-    /// HTTP responses come after all messages that were queued before them.
+    /// An HTTP response stays behind all messages that were queued before it.
     #[inline]
     pub fn defer_rest(&mut self) {
         if self.has_listed() {
@@ -133,7 +136,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Moves output of earlier flushes from the journal to queues, if they take little memory.
+    /// Moves unwritten output from the journal to queues, if the queues would take little memory.
     pub fn empty_journal(&mut self) -> JournalResult {
         let mut moved = 0;
         for slot in self.unwritten.web_sockets() {
@@ -179,9 +182,10 @@ impl<T: Transport> Table<T> {
         self.dirty.len()
     }
 
-    /// Moves WebSockets listed by one cause behind the others.
+    /// Moves the WebSockets of one push behind all listed connections.
     ///
-    /// They start at index `from` of the list. If there are few of them, they are not moved.
+    /// These WebSockets are in the list at the index `from` and after it. If their number is at most [`FEW_MAX`], none
+    /// of them is moved.
     #[inline]
     pub fn defer_listed(&mut self, from: usize) {
         if self.dirty.len().saturating_sub(from) > FEW_MAX {
@@ -189,10 +193,10 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Moves WebSockets that became writable behind the others.
+    /// Moves WebSockets that became writable behind all listed connections.
     ///
-    /// They start at index `from` of the list. If there are few of them, they are not moved, unless a push to many is
-    /// being written.
+    /// These WebSockets are in the list at the index `from` and after it. If their number is at most [`FEW_MAX`], none
+    /// of them is moved, unless a push to many connections is being written.
     #[inline]
     pub fn defer_writable(&mut self, from: usize) {
         let count = self.dirty.len().saturating_sub(from);
@@ -217,9 +221,9 @@ impl<T: Transport> Table<T> {
 
     /// Writes to a connection before the flush.
     ///
-    /// The caller must make sure that the output does not confirm messages that are not written yet.
+    /// The output must not be the answer to a push whose messages are not written yet.
     pub fn write_at_once(&mut self, slot: Slot) {
-        // A broken transport is detected again by the next flush.
+        // The result is ignored, because the next flush detects a broken transport again.
         self.write(slot);
     }
 
@@ -228,13 +232,13 @@ impl<T: Transport> Table<T> {
         if let Some((entry, _)) = self.entry_mut(slot)
             && entry.connection.handle_writable()
         {
-            // A broken transport is detected again by the flush.
+            // The result is ignored, because the next flush detects a broken transport again.
             self.mark_dirty(slot);
             self.write(slot);
         }
     }
 
-    /// Writes output of a connection, then enforces the queues' bound.
+    /// Writes the output of a connection, then enforces the bound of all queues.
     ///
     /// `false`: the transport is broken.
     pub(super) fn write(&mut self, slot: Slot) -> bool {
@@ -245,13 +249,13 @@ impl<T: Transport> Table<T> {
 
     /// Writes until no output is left, or the transport is full.
     ///
-    /// It also stops at the write limit of the turn. `false`: the transport is broken.
+    /// It also stops after [`WRITES_PER_TURN_MAX`] writes. `false`: the transport is broken.
     pub(super) fn write_output(&mut self, slot: Slot) -> bool {
         let Table { entries, env, shared, .. } = self;
         let Some(entry) = entries.get_mut(slot.index()) else { return true };
         match entry.write_output(env, shared) {
             WriteResult::Done => true,
-            WriteResult::ShareUsed => {
+            WriteResult::LimitReached => {
                 self.mark_dirty(slot);
                 true
             }
@@ -259,15 +263,16 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Returns the connections that no flush has written to, in order.
+    /// Returns the WebSockets that no flush has written to, in order.
     ///
-    /// HTTP responses that wait are not among them.
+    /// HTTP connections are not included.
     pub(super) fn unflushed(&self) -> impl Iterator<Item = Slot> + '_ {
         let listed = self.listed.get(self.flushed..).unwrap_or_default();
         listed.iter().copied().chain(self.unwritten.web_sockets()).chain(self.dirty.iter().copied())
     }
 
-    /// Writes to a connection. `is_listed`: it was listed since the last flush, so that its HTTP response waits.
+    /// Writes to a connection. `is_listed`: the connection was listed since the last flush, so that its HTTP response
+    /// waits.
     #[inline(always)]
     fn flush(&mut self, slot: Slot, is_listed: bool) -> FlushResult {
         let Table { entries, env, shared, .. } = self;
@@ -288,7 +293,7 @@ impl<T: Transport> Table<T> {
         self.finish_flush(slot, had_stopped_reading, offered)
     }
 
-    /// Handles the rest of a flush that has not just written all output of an open WebSocket.
+    /// Completes the flush of a connection, unless the flush has just written all output of an open WebSocket.
     ///
     /// `had_stopped_reading`: whether the output kept an HTTP connection from reading.
     #[inline(never)]
@@ -298,7 +303,7 @@ impl<T: Transport> Table<T> {
         match offered {
             WriteResult::Done if !env.is_over_total(0) => {}
             WriteResult::Broken => {
-                // The output is never written, and the journal is cleared at the end of the turn.
+                // The output is dropped, because its range in the journal becomes invalid at the end of the turn.
                 entry.connection.release(env);
                 return FlushResult::Broken;
             }
@@ -309,8 +314,8 @@ impl<T: Transport> Table<T> {
         match entry.connection.poll_next(env) {
             SocketAction::Stay => {}
             action @ (SocketAction::Drop | SocketAction::Reset) => {
-                // It is in no list of the flush now. Other connections are not evicted for output that is never
-                // written.
+                // The output is never written. The output is dropped now, so that it does not cause the eviction of
+                // another connection.
                 entry.connection.release(env);
                 match &mut entry.transport {
                     Some(transport) if action == SocketAction::Reset => transport.reset(shared),
@@ -335,10 +340,10 @@ impl<T: Transport> Table<T> {
 
     #[cold]
     fn end_write(&mut self, slot: Slot, offered: WriteResult) {
-        if offered == WriteResult::ShareUsed {
+        if offered == WriteResult::LimitReached {
             self.mark_dirty(slot);
         }
-        // It is in no list of the flush now, and may have the largest queue.
+        // The flush has removed this connection from its lists, but an eviction must still find its queue.
         self.queued.insert(slot);
         self.enforce_queue_total(None);
     }
@@ -350,7 +355,7 @@ impl<T: Transport> Entry<T> {
         if !self.connection.can_write() {
             return WriteResult::Done;
         }
-        // Nearly all output is one slice, which the transport takes as a whole.
+        // Nearly all output is one slice, which the transport accepts as a whole.
         let Some(slice) = self.connection.poll_slice(env) else { return self.write_rest(0, env, shared) };
         let Some(transport) = &mut self.transport else { return WriteResult::Done };
         let written = transport.write_vectored(shared, &[IoSlice::new(slice)]);
@@ -360,7 +365,8 @@ impl<T: Transport> Entry<T> {
         if self.connection.can_write() { self.write_rest(1, env, shared) } else { WriteResult::Done }
     }
 
-    /// Writes until no output is left, or the transport is full. `writes` were made before.
+    /// Writes until no output is left, or the transport is full. `writes` is the number of writes that were made
+    /// before.
     #[inline(never)]
     fn write_rest(&mut self, writes: usize, env: &mut Env, shared: &mut T::Shared) -> WriteResult {
         for _ in writes..WRITES_PER_TURN_MAX {
@@ -375,7 +381,7 @@ impl<T: Transport> Entry<T> {
                 return WriteResult::Done;
             }
         }
-        WriteResult::ShareUsed
+        WriteResult::LimitReached
     }
 
     /// Reports the result of a write. `false`: the transport is broken.

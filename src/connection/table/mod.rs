@@ -1,7 +1,7 @@
 //! The connections of a loop, with their transports and queue bounds.
 //!
-//! The table knows neither sockets nor a clock. The server drives it over sockets, the simulator and the fuzzer over
-//! models.
+//! The table knows neither sockets nor a clock. The server runs it on sockets. The simulator and the fuzzer run it on
+//! models of sockets.
 
 mod control_quota;
 mod eviction;
@@ -36,65 +36,66 @@ const SLOTS_RESERVED_MAX: usize = 1 << 20;
 /// A table owns all [`Connection`]s and their [`Transport`]s. No call returns a `&mut Connection`: every transition goes
 /// through the table, which keeps the queue bounds and lists the connection for the next flush. This is the order of a turn:
 ///
-/// 1. **Transitions.** [`step`](Table::step) applies one to a connection: a close, a response, a timeout. Input has its own
-///    calls: [`read`](Table::read), then [`handle_message`](Table::handle_message) and
-///    [`handle_bytes`](Table::handle_bytes) until neither returns an event, then [`end_input`](Table::end_input). Output is
-///    [`push`](Table::push). A transport that is writable again is reported with
+/// 1. **Transitions.** [`step`](Table::step) applies a transition to a connection: a close, a response, a timeout.
+///    Input has its own calls: [`read`](Table::read), then [`handle_message`](Table::handle_message) and
+///    [`handle_bytes`](Table::handle_bytes) until neither returns an event, then [`end_input`](Table::end_input).
+///    Output is [`push`](Table::push). A transport that is writable again is reported with
 ///    [`handle_writable`](Table::handle_writable).
-/// 2. **Ends.** An [`Event::Closed`] that a transition returns is recorded before the next call for that slot: the
-///    connection leaves the maps and its handler is called. Each call that queues or writes output may also end other
-///    connections, to free memory. [`poll_ended`](Table::poll_ended) returns these. It is called after each such call, while
-///    [`has_ended`](Table::has_ended).
+/// 2. **Ends.** The caller records an [`Event::Closed`] of a transition before the next call for this slot: it removes
+///    the connection from the registry and calls the handler. A call that queues or writes output may also end other
+///    connections, to free memory. After such a call, the caller gets these connections from
+///    [`poll_ended`](Table::poll_ended).
 /// 3. **Flush.** [`begin_flush`](Table::begin_flush) takes over the connections that were listed since the last flush.
-///    [`poll_flush`](Table::poll_flush) writes to the next one. The caller may stop polling when its time is used up: the
-///    next turn continues there. [`end_flush`](Table::end_flush) ends the flush.
-/// 4. **Timeouts.** After a transition, and after input, the caller reads [`Connection::poll_timeout`] and arms its timer no
-///    later. It need not do so after input if [`end_input`](Table::end_input) returns `false` and the connection was a
-///    WebSocket before. A flush returns the timeout if it may have changed it.
+///    [`poll_flush`](Table::poll_flush) writes to the next connection. The caller may stop polling when its time is
+///    used up: the next turn continues the flush. [`end_flush`](Table::end_flush) ends the flush.
+/// 4. **Timeouts.** After a transition, and after input, the caller arms its timer for [`Connection::poll_timeout`] or
+///    an earlier time. This is not necessary after input if [`end_input`](Table::end_input) returns `false` and the
+///    connection was a WebSocket before. A flush returns the timeout if the flush may have changed it.
 /// 5. **Removal.** A slot that a flush reports as [`FlushResult::Over`] or [`FlushResult::Broken`] is freed by
-///    [`remove`](Table::remove) at the end of the turn. Until then no event of the turn can reach the next connection in the
+///    [`remove`](Table::remove) at the end of the turn. So no event of this turn can reach the next connection in the
 ///    slot.
 ///
-/// Bounds: each queue holds at most `queue_bytes_max`, all together `queue_total_bytes_max`. When a queue is full, the table
-/// writes to the transport before it applies `slow_reader`. When all queues exceed their bound, the largest holders are
-/// evicted: see `eviction.rs`.
+/// Bounds: each queue has at most `queue_bytes_max`, and all queues together have at most `queue_total_bytes_max`. When
+/// a queue is full, the table writes to the transport before it applies `slow_reader`. When all queues exceed their
+/// bound, the connections with the largest queues are evicted: see `eviction.rs`.
 #[derive(Debug)]
 pub struct Table<T: Transport> {
     entries: Slab<Entry<T>>,
-    /// By slot: the number of times it was reused.
+    /// For each slot, the number of times that the slot was reused.
     ///
     /// The length is the largest number of slots ever in use.
     generations: Vec<u32>,
-    /// The generation of a new slot: 0, unless a test sets another.
+    /// The generation of a new slot: 0, unless a test sets another value.
     first_generation: u32,
     env: Env,
     /// The state that the transports share.
     shared: T::Shared,
-    /// Connections listed for the next flush, which may have output.
+    /// Connections listed for the next flush, because they may have output.
     dirty: Vec<Slot>,
-    /// WebSockets that the running flush writes to first, from `flushed` on.
+    /// The WebSockets that were listed when the running flush began.
     listed: Vec<Slot>,
-    /// The number of connections in `listed` that were written to.
+    /// The number of connections at the start of `listed` that were written to.
     flushed: usize,
     /// HTTP connections that were listed when the running flush began.
     answering: Vec<Slot>,
-    /// Connections that earlier flushes have not written to.
+    /// Connections to which earlier flushes have not written.
     unwritten: Unwritten,
     /// Connections that the table closed as slow consumers.
     ///
     /// The caller records their end.
     ended: Vec<(Slot, Event<'static>)>,
-    /// The bytes in all queues after all of them were last written.
+    /// The bytes in all queues after the last write of all queues.
     refused_bytes: usize,
-    /// Connections that may hold an unfinished message, head or body.
+    /// Connections that may have an unfinished message, head or body.
     unfinished: SlotSet,
     /// Connections that may have a queue.
     ///
-    /// A connection that got its queue since the last flush is in a list.
+    /// A connection that got its queue since the last flush is not in this set, but is listed.
     queued: SlotSet,
-    /// Pushes that evict their own connection before the next search.
+    /// The number of pushes over the bound before the next search for the largest queues.
     ///
-    /// It is not 0 if the last search freed little.
+    /// A push before that search drops only messages of its own receiver. The number is not 0 if the last search freed
+    /// little.
     pushes_before_search: usize,
     /// Slots that are never used again.
     retired: usize,
@@ -140,7 +141,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Sets the generation that new slots begin with, to test their end.
+    /// Sets the first generation of new slots, to test slots that reach the last generation.
     #[cfg(any(test, feature = "unstable"))]
     pub fn set_first_generation(&mut self, generation: u32) {
         self.first_generation = generation.min(Fd::GENERATION_MAX);
@@ -208,7 +209,7 @@ impl<T: Transport> Table<T> {
         self.entries.iter().filter(|(_, entry)| entry.transport.is_some()).map(|(slot, _)| Slot(slot as u32))
     }
 
-    /// Returns the slot of `fd`, if its connection still has it.
+    /// Returns the slot of `fd`, if its connection exists.
     #[inline]
     pub fn slot_of(&self, fd: Fd) -> Option<Slot> {
         let slot = fd.slot();
@@ -217,7 +218,7 @@ impl<T: Transport> Table<T> {
 
     /// Returns whether `fd` has the current generation of its slot.
     ///
-    /// If so, `fd` identifies the connection at the slot.
+    /// If the result is `true`, `fd` identifies the connection at the slot.
     #[inline]
     pub fn is_current(&self, fd: Fd) -> bool {
         self.generations.get(fd.slot().index()) == Some(&fd.generation())
@@ -242,15 +243,15 @@ impl<T: Transport> Table<T> {
         self.entries.get(slot.index())?.transport.as_ref()
     }
 
-    /// Returns the transport at a slot, for changes of its owner's data.
+    /// Returns a mutable reference to the transport at a slot, for data that the caller stores in the transport.
     #[inline]
     pub fn transport_mut(&mut self, slot: Slot) -> Option<&mut T> {
         self.entries.get_mut(slot.index())?.transport.as_mut()
     }
 
-    /// Returns the connection at a slot, its transport for changes of its owner's data, and the shared state.
+    /// Returns the connection and the transport at a slot, and the shared state.
     ///
-    /// It is one look-up for both.
+    /// The call looks up the slot once. The transport is mutable, for data that the caller stores in it.
     #[inline]
     pub fn parts(&mut self, slot: Slot) -> Option<(&Connection, &mut T, &Env)> {
         let entry = self.entries.get_mut(slot.index())?;
@@ -263,19 +264,19 @@ impl<T: Transport> Table<T> {
         &self.shared
     }
 
-    /// Returns the state that the transports share, for changes of its owner.
+    /// Returns a mutable reference to the state that the transports share.
     #[inline]
     pub fn shared_mut(&mut self) -> &mut T::Shared {
         &mut self.shared
     }
 
-    /// Returns the limits, the time and the counts that all connections share.
+    /// Returns the limits, the time and the counters that all connections share.
     #[inline]
     pub fn env(&self) -> &Env {
         &self.env
     }
 
-    /// Returns the shared state for changes.
+    /// Returns a mutable reference to the state that all connections share.
     #[inline]
     pub fn env_mut(&mut self) -> &mut Env {
         &mut self.env
@@ -330,7 +331,7 @@ impl<T: Transport> Table<T> {
         }
         if let Some(held) = read.held {
             connection.handle_held(held, read.has_sent, env);
-            // It is listed by the next writable event.
+            // The next writable event lists the connection.
             self.queued.insert(slot);
         }
         if transport.inbound_bytes(shared) > 0 {
@@ -344,7 +345,7 @@ impl<T: Transport> Table<T> {
     /// See [`Connection::handle_message`].
     ///
     /// # Errors
-    /// The end of the connection, whose client broke a rule.
+    /// The end of the connection, because the client broke a rule of the protocol.
     #[inline]
     pub fn handle_message<'a>(
         &mut self,
@@ -366,7 +367,7 @@ impl<T: Transport> Table<T> {
         entry.connection.handle_bytes(input, env)
     }
 
-    /// Stops or resumes reading: see [`Connection::set_paused`]. `None`: there is no connection at the slot.
+    /// Pauses or resumes reading: see [`Connection::set_paused`]. `None`: there is no connection at the slot.
     pub fn set_paused(&mut self, slot: Slot, is_paused: bool) -> Option<bool> {
         let is_done = self.step(slot, |connection, env| connection.set_paused(is_paused, env));
         let Table { entries, env, shared, .. } = self;
@@ -382,7 +383,7 @@ impl<T: Transport> Table<T> {
         self.entries.get(slot.index()).map_or(Tick::NEVER, |entry| entry.poll_timeout(&self.env, &self.shared))
     }
 
-    /// Returns whether the client at a slot is late with the rest of a record.
+    /// Returns whether the client at a slot is late with the remaining bytes of a record.
     ///
     /// [`Connection::handle_late_record`] then ends the connection, in place of [`Connection::handle_tick`].
     pub fn has_late_record(&self, slot: Slot) -> bool {
@@ -395,7 +396,7 @@ impl<T: Transport> Table<T> {
         self.has_late_record(slot) || self.connection(slot).is_some_and(|connection| connection.is_overdue(&self.env))
     }
 
-    /// Ignores all further input of a connection that is ending, and frees what its transport holds of it.
+    /// Ignores further input of an ending connection, and frees input in its transport.
     pub fn ignore_input(&mut self, slot: Slot) {
         let Table { entries, shared, .. } = self;
         if let Some(Entry { transport: Some(transport), .. }) = entries.get_mut(slot.index()) {
@@ -403,10 +404,10 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Ends the input of one read. A message may be unfinished.
+    /// Ends the input of one read. After the read, a message may be unfinished.
     ///
-    /// Returns whether the connection has a deadline besides its heartbeat. Only a transition and the opening of a
-    /// WebSocket move that of the heartbeat.
+    /// Returns whether the connection has a deadline besides the deadline of its heartbeat. Only a transition and the
+    /// opening of a WebSocket change the deadline of the heartbeat.
     #[inline]
     pub fn end_input(&mut self, slot: Slot) -> bool {
         if self.env.is_over_total(0) {
@@ -447,10 +448,10 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Returns a connection whose input is handled next, and lists it for the next flush.
+    /// Returns a connection that is about to handle input, and lists it.
     ///
-    /// The input may queue a pong, an error or a response. A push by the handler may evict queues before `end_input`,
-    /// so the queue must be in the list now.
+    /// The input may queue a pong, an error or a response. A handler may then push and cause an eviction before
+    /// `end_input`. The eviction must find the queue of this connection, so the connection is listed now.
     #[inline]
     fn entry_for_input(&mut self, slot: Slot) -> Option<(&mut Entry<T>, &mut Env)> {
         let entry = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some())?;
@@ -463,15 +464,15 @@ impl<T: Transport> Table<T> {
 
     // Ends.
 
-    /// Returns whether [`poll_ended`](Table::poll_ended) has a connection.
+    /// Returns whether the table has closed connections by itself.
     #[inline]
     pub fn has_ended(&self) -> bool {
         !self.ended.is_empty()
     }
 
-    /// Returns a connection that the table closed, and its end.
+    /// Returns a connection that the table closed by itself, and its end.
     ///
-    /// It was a slow consumer.
+    /// The connection was a slow consumer.
     pub fn poll_ended(&mut self) -> Option<(Slot, Event<'static>)> {
         self.ended.pop()
     }
@@ -499,18 +500,18 @@ impl<T: Transport> Table<T> {
         self.control_quota.others().any(waits)
     }
 
-    /// Removes the oldest control connection that may be closed from the quota.
+    /// Removes the oldest control connection that may be closed, and returns its slot.
     ///
-    /// The handler does not keep it, and it waits for its client.
+    /// Only the quota entry is removed. The connection may be closed if it is not kept and waits for its client.
     pub fn take_oldest_control(&mut self) -> Option<Slot> {
         let Table { control_quota, entries, .. } = self;
         control_quota
             .take_oldest(|slot| entries.get(slot.index()).is_some_and(|entry| entry.connection.waits_for_client()))
     }
 
-    /// Panics if the parts of the table do not agree.
+    /// Panics if the fields of the table are inconsistent.
     ///
-    /// For tests and debug builds.
+    /// This check is for tests and debug builds.
     pub fn check_invariants(&self) {
         let listed: HashSet<Slot> = self.unflushed().collect();
         for slot in self.slots() {
@@ -548,7 +549,7 @@ impl<T: Transport> Entry<T> {
 
     /// Returns the deadline of an unfinished record.
     ///
-    /// Before the upgrade, the phases of HTTP have deadlines that no received byte moves.
+    /// Before the upgrade, the phases of HTTP have deadlines that no received byte postpones.
     #[inline]
     fn record_deadline(&self, env: &Env, shared: &T::Shared) -> Tick {
         match self.transport.as_ref().and_then(|transport| transport.unfinished_since(shared)) {
@@ -557,7 +558,7 @@ impl<T: Transport> Entry<T> {
         }
     }
 
-    /// Tells the transport whether its connection reads, if it has unfinished input.
+    /// Informs a transport with unfinished input whether its connection reads.
     #[inline]
     fn set_reading(&mut self, env: &Env, shared: &mut T::Shared) {
         if let Some(transport) = &mut self.transport
@@ -567,7 +568,7 @@ impl<T: Transport> Entry<T> {
         }
     }
 
-    /// Reports a change to the transport.
+    /// Informs the transport about a change of the connection.
     #[inline]
     fn observe(&mut self, change: Observed<'_>) {
         if let Some(transport) = &mut self.transport {

@@ -6,17 +6,17 @@ use crate::fd::Slot;
 use crate::limits::SlowReader;
 use crate::message::Outcome;
 
-/// The longest frame to one connection that is not written at once.
+/// The length up to which a frame to one connection is not written at once.
 ///
-/// A longer frame is not combined with other frames in one write. Its reader receives it while the next frames are
-/// created. A frame to many connections is shared and is written at the end of the turn.
+/// A longer frame is written at once, so that the client receives it while the next frames are created. A frame to many
+/// connections is shared, and is written at the end of the turn.
 const EAGER_BYTES: usize = 64 << 10;
 
 impl<T: Transport> Table<T> {
     /// Queues a frame for the connection at `slot`.
     ///
     /// If its queue is full, the table writes to the transport before it applies `slow_reader`.
-    // Always inlined, as `Output::push`: a push to many is a loop of it.
+    // This function is always inlined: a push to many connections is a loop over it.
     #[inline(always)]
     pub fn push(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else {
@@ -31,7 +31,7 @@ impl<T: Transport> Table<T> {
             entry.connection.is_listed = true;
             self.dirty.push(slot);
         }
-        // The frame would exceed the bound if the transport did not accept it.
+        // All queues exceed their bound unless the transport accepts the frame.
         let is_over = self.env.is_over_total(entry.connection.journal_bytes());
         if is_over || (outbound.bytes() > EAGER_BYTES && !outbound.to_many) {
             return self.write_pushed(slot, is_over);
@@ -79,7 +79,7 @@ impl<T: Transport> Table<T> {
 
     /// Queues a piece of an HTTP response.
     ///
-    /// A client that does not read is disconnected, so that it sees that the response is incomplete.
+    /// A client that does not read is disconnected, so that the client sees that the response is incomplete.
     pub fn push_piece(&mut self, slot: Slot, piece: &[u8]) -> Outcome {
         for may_retry in [true, false] {
             match self.step(slot, |connection, env| connection.write_response(piece, env)) {
@@ -93,10 +93,10 @@ impl<T: Transport> Table<T> {
         Outcome::Dropped
     }
 
-    /// Enforces the bound of all HTTP queues after a response to `slot`.
+    /// Enforces the bound of all HTTP queues after a response to the connection at `slot`.
     ///
-    /// A response over the bound is written now. `false`: the transport did not accept all of it, and the caller drops
-    /// the response with [`drop_response`](Table::drop_response).
+    /// If the bound is exceeded, the response is written now. `false`: the transport did not accept the whole response,
+    /// and the caller must drop it with [`drop_response`](Table::drop_response).
     pub fn keep_http_bound(&mut self, slot: Slot) -> bool {
         let is_over = |table: &Table<T>| table.env.queued.http > table.env.limits.queue_total_bytes_max;
         if is_over(self) {
@@ -105,10 +105,10 @@ impl<T: Transport> Table<T> {
         !is_over(self) || self.connection(slot).is_none_or(|connection| connection.queued_bytes() == 0)
     }
 
-    /// Ends an HTTP connection during its response.
+    /// Ends an HTTP connection during a response.
     pub fn drop_response(&mut self, slot: Slot) {
         if let Some((entry, env)) = self.entry_mut(slot) {
-            // It is not a WebSocket, so there is no end to report.
+            // The connection is not a WebSocket, so it has no end to report.
             let _ = entry.connection.abort(env);
             env.counts.dropped += 1;
             entry.observe(Observed::ResponseDropped);
@@ -122,7 +122,7 @@ impl<T: Transport> Table<T> {
     #[cold]
     fn push_to_full(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         if !self.write(slot) {
-            // The transport is broken. The flush detects the broken transport again.
+            // The transport is broken. The flush detects this again.
             self.mark_dirty(slot);
             self.env.counts.dropped += 1;
             return Outcome::Dropped;
@@ -150,7 +150,7 @@ impl<T: Transport> Table<T> {
                     }
                 }
             },
-            // It was evicted to enforce the bound of all queues.
+            // The write evicted this connection, to enforce the bound of all queues.
             Sent::NotOpen => return self.count_closed(),
         }
         self.env.counts.dropped += 1;
@@ -165,20 +165,21 @@ impl<T: Transport> Table<T> {
 
     /// Writes a queued message, then enforces the bound of all queues.
     ///
-    /// `is_over`: the message would exceed the bound if the transport did not accept it, so all queues are written. If
-    /// the bound is still exceeded, the largest holders are evicted. The connection itself may be one of them.
+    /// If `is_over` is true, all queues exceed their bound unless the transport accepts the message, so all queues are
+    /// written. If the bound is still exceeded, the connections with the largest queues are evicted. The receiver of
+    /// the message may be one of them.
     #[cold]
     fn write_pushed(&mut self, slot: Slot, is_over: bool) -> Outcome {
         if is_over {
             self.write_all();
         }
-        // A broken transport is detected again by the flush.
+        // The result is ignored, because the flush detects a broken transport again.
         self.write_output(slot);
         let was_open = self.connection(slot).is_some_and(|connection| connection.is_open());
         let has_dropped = self.enforce_queue_total(Some(slot));
         match self.connection(slot) {
             Some(connection) if was_open && !connection.is_open() => self.count_closed(),
-            // The message was the newest, and was counted when it was dropped.
+            // The new message was dropped, and was counted at that time.
             _ if has_dropped => Outcome::Dropped,
             _ => Outcome::Queued,
         }
@@ -186,7 +187,7 @@ impl<T: Transport> Table<T> {
 
     /// Pushes to a connection that is not open.
     ///
-    /// If it was closed during this push, it was open when the push began.
+    /// If this push has closed the connection, the message counts as dropped.
     #[cold]
     fn push_to_closed(&mut self, slot: Slot) -> Outcome {
         match self.ended.iter().any(|(ended, _)| *ended == slot) {

@@ -1,25 +1,25 @@
 //! A set of slots, as a bitmap of two levels.
 //!
-//! A word of the lower level has one bit per slot. A word of the upper level has one bit per word of the lower level:
-//! it is set while that word is not 0. A walk reads all upper words, and the lower words that are not 0. There is one
-//! upper word for each 4,096 slots, up to the largest slot that was ever in the set. After a peak of a million
-//! connections, a walk over the 10 that are left reads 245 upper words, not 15,625.
+//! A word of the lower level has one bit per slot. A word of the upper level has one bit per word of the lower level.
+//! The bit is set while the lower word is not 0. An iteration reads all upper words, and the lower words that are not
+//! 0. There is one upper word for each 4,096 slots, up to the largest slot that was ever in the set. After a peak of a
+//!    million connections, an iteration over 10 remaining connections reads 245 upper words, and not 15,625 words.
 
 use crate::fd::Slot;
 
 const WORD_BITS: usize = u64::BITS as usize;
 
-/// A set of slots. Walks are in ascending order.
+/// A set of slots. Iteration is in ascending order.
 #[derive(Debug, Default)]
 pub struct SlotSet {
     /// One bit per slot: bit `slot % 64` of `words[slot / 64]`.
     words: Vec<u64>,
-    /// One bit per word, set while the word is not 0.
+    /// One bit per word of `words`, set while the word is not 0.
     occupied: Vec<u64>,
 }
 
 impl SlotSet {
-    /// Adds a slot. Returns `false` if it was in the set.
+    /// Adds a slot. Returns `false` if the slot was in the set already.
     #[inline]
     pub fn insert(&mut self, slot: Slot) -> bool {
         let word = slot.index() / WORD_BITS;
@@ -62,7 +62,7 @@ impl SlotSet {
         let bits_from = |words: &[u64], index: usize, bit: usize| {
             words.get(index).map_or(0, |word| word & (u64::MAX << (bit % WORD_BITS)))
         };
-        // The word of `start` is read here, those above it by the iterator.
+        // The word that contains `start` is read here. The iterator then reads the words above it.
         let is_last = word % WORD_BITS == WORD_BITS - 1;
         Iter {
             set: self,
@@ -95,18 +95,18 @@ pub struct Iter<'a> {
     set: &'a SlotSet,
     /// The index of the current word of the upper level.
     upper: usize,
-    /// The bits of that word that are still to visit.
+    /// The bits of the current upper word that are not visited yet.
     words_left: u64,
     /// The index of the current word of the lower level.
     word: usize,
-    /// The bits of that word that are still to visit.
+    /// The bits of the current lower word that are not visited yet.
     slots_left: u64,
 }
 
 impl Iterator for Iter<'_> {
     type Item = Slot;
 
-    // Written as a loop: with nested `flat_map` a walk over a million slots takes 4.4 ms, with this loop 1.5 ms.
+    // An iteration over a million slots takes 1.5 ms with this loop, and 4.4 ms with nested `flat_map`.
     #[inline]
     fn next(&mut self) -> Option<Slot> {
         while self.slots_left == 0 {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn operation() -> impl Strategy<Value = Operation> {
-        // There are only a few slots, so that the operations often use the same slot. They lie in several words of the
+        // There are only a few slots, so that operations often use the same slot. The slots are in several words of the
         // upper level.
         let slot = || (0..40_u32, 0..4_u32).prop_map(|(low, high)| low * 7 + high * 4096);
         prop_oneof![

@@ -1,4 +1,4 @@
-//! The byte stream below a connection: a socket, or a model.
+//! The byte stream of a connection: a socket, or a model of a socket.
 
 use std::io::IoSlice;
 
@@ -10,11 +10,11 @@ use crate::tick::Tick;
 /// The result of a read from a [`Transport`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Io {
-    /// The number of bytes read.
+    /// The number of bytes that were read or written.
     ///
-    /// A read of 0 bytes is the end of the peer's stream.
+    /// A read of 0 bytes means the end of the peer's stream.
     Done(usize),
-    /// Nothing can be read now.
+    /// No bytes can be read or written now.
     WouldBlock,
     /// The transport is broken.
     Closed,
@@ -23,9 +23,9 @@ pub enum Io {
 /// The result of a read from a session, besides its bytes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct SessionRead {
-    /// The bytes that the session holds, if they changed because it sent output of its own: see [`Written::held`].
+    /// The number of unsent bytes of the session, if the read sent records: see [`Written::held`].
     pub held: Option<usize>,
-    /// Whether the socket took bytes.
+    /// Whether the socket accepted bytes.
     pub has_sent: bool,
     /// Whether bytes of the client arrived.
     pub has_received: bool,
@@ -35,44 +35,46 @@ pub struct SessionRead {
 
 /// A non-blocking byte stream.
 ///
-/// No call blocks, and none returns an error of the operating system: a transport that fails is [`Io::Closed`] from then on.
+/// No call blocks. No call returns an error of the operating system: after an error, all results are [`Io::Closed`].
 pub trait Transport {
     /// The state that all transports of a table share: buffers, and TLS sessions.
     ///
-    /// The table lends it to each call. A plain socket needs none of it, so it costs an idle connection nothing.
+    /// The table lends this state to each call. A connection stores no part of it, so an idle plain connection needs no
+    /// memory for buffers.
     type Shared;
 
     /// Reads once into `buffer`.
     fn read(&mut self, shared: &mut Self::Shared, buffer: &mut [u8]) -> Io;
 
-    /// Writes once from `slices`. `None`: it is broken.
+    /// Writes once from `slices`. `None`: the transport is broken.
     ///
-    /// There is at least one slice, unless the transport holds bytes. If it becomes full, nothing more is written until
-    /// [`Table::handle_writable`](super::Table::handle_writable).
+    /// There is at least one slice, unless the transport has unsent bytes. If the transport becomes full, the table
+    /// writes no more until [`Table::handle_writable`](super::Table::handle_writable).
     fn write_vectored(&mut self, shared: &mut Self::Shared, slices: &[IoSlice<'_>]) -> Option<Written>;
 
-    /// Ends the output. The peer can still be read from.
+    /// Ends the output. Reads are still possible.
     fn shutdown(&mut self, shared: &mut Self::Shared);
 
-    /// Returns the result of the last read, if it has a session.
+    /// Returns the result of the last read, if the transport has a session.
     #[inline]
     fn session_read(&self, _shared: &Self::Shared) -> Option<SessionRead> {
         None
     }
 
-    /// Returns the memory of its own unfinished input.
+    /// Returns the memory of unfinished input in the transport.
     #[inline]
     fn inbound_bytes(&self, _shared: &Self::Shared) -> usize {
         0
     }
 
-    /// Returns the time since which its client owes the rest of a record.
+    /// Returns the time since which the client owes the remaining bytes of a record.
     #[inline]
     fn unfinished_since(&self, _shared: &Self::Shared) -> Option<Tick> {
         None
     }
 
-    /// Starts the time of an unfinished record at `now`, unless it has started. `None`: stops it, because nothing is read.
+    /// Starts the time of an unfinished record at `now`, unless the time has started. `None`: stops the time, because
+    /// the server does not read.
     #[inline]
     fn set_reading(&mut self, _shared: &mut Self::Shared, _now: Option<Tick>) {}
 
@@ -80,29 +82,29 @@ pub trait Transport {
     #[inline]
     fn ignore_input(&mut self, _shared: &mut Self::Shared) {}
 
-    /// Ends the stream of a connection that is over, before it is removed.
+    /// Ends the stream of a finished connection, before its removal.
     #[inline]
     fn finish(&mut self, _shared: &mut Self::Shared) {}
 
-    /// Makes the end of its stream an error for the client, because a response is incomplete.
+    /// Makes the client see an error at the end of the stream, because a response is incomplete.
     #[inline]
     fn reset(&mut self, _shared: &mut Self::Shared) {}
 
-    /// Frees its part of the shared state, before it is dropped.
+    /// Frees the transport's part of the shared state, before the transport is dropped.
     #[inline]
     fn remove(&mut self, _shared: &mut Self::Shared) {}
 
     /// Observes a change that the table made to the connection.
     ///
-    /// It is called directly after the change. The simulator and the fuzzer compare each change with a model. A socket
-    /// does nothing.
+    /// The table calls this method directly after the change. The simulator and the fuzzer compare each change with a
+    /// model. For a socket, the method does nothing.
     #[inline]
     fn observe(&mut self, _connection: &Connection, _change: Observed<'_>) {}
 }
 
 /// A change that a table makes to a connection by itself.
 #[derive(Copy, Clone, Debug)]
-#[cfg_attr(not(any(test, feature = "unstable")), expect(dead_code, reason = "only models read it"))]
+#[cfg_attr(not(any(test, feature = "unstable")), expect(dead_code, reason = "only models read the fields"))]
 pub enum Observed<'a> {
     /// Output was written to the transport.
     Wrote(Written),
@@ -110,31 +112,31 @@ pub enum Observed<'a> {
     Sent(Sent),
     /// A ping was pushed to the queue.
     Pinged(Sent),
-    /// A message was pushed to replace the unsent one with its key.
+    /// A message was pushed that may replace the unsent message with the same key.
     Conflated {
         /// Whether a message with the key was replaced.
         is_done: bool,
     },
-    /// Its output was moved from the journal to a queue.
+    /// The output was moved from the journal to a queue.
     MovedToQueue,
-    /// Its newest messages were dropped to free memory.
+    /// The newest messages were dropped to free memory.
     Dropped {
-        /// The number of messages.
+        /// The number of dropped messages.
         messages: usize,
-        /// The charge of the connection before.
+        /// The counted memory of the connection before the drop.
         charge: usize,
         /// The bytes that each connection may keep.
         bytes_min: usize,
     },
-    /// It was closed as a slow consumer.
+    /// The connection was closed as a slow consumer.
     ClosedSlow {
-        /// The maximum charge with which it keeps its partly written frame.
+        /// The maximum of counted memory with which the connection keeps its partly written frame.
         kept_max: usize,
-        /// The charge before, if the connection was closed to free memory.
+        /// The counted memory before the close, if the connection was closed to free memory.
         charge: Option<usize>,
-        /// The end of a WebSocket that was open.
+        /// The end of the WebSocket, if the WebSocket was open.
         event: Option<&'a Event<'static>>,
     },
-    /// It was ended during an HTTP response that exceeds a bound.
+    /// The connection was ended, because its HTTP response exceeds a bound.
     ResponseDropped,
 }

@@ -1,17 +1,18 @@
 //! The connections that an unfinished flush has not written to.
 //!
-//! A push to many connections is queued in one call, so that handlers see it as a whole. Each of its writes is a system
-//! call. If one turn made all of them, the other connections would wait. So a flush ends after some time, and the next
-//! turn continues it. WebSockets are written in the order in which they were added. An HTTP response may confirm
-//! messages that were queued before it, so it is written after them. A client that has read the response can rely on
-//! these messages, even if the process is killed.
+//! A push to many connections is queued in one call, but each of its writes is a system call. If one turn made all
+//! these calls, other connections would wait for a long time. So a flush ends after some time, and the next turn
+//! continues it. WebSockets are written in the order in which they were added. An HTTP response may confirm messages
+//! that were queued before the response, so it is written after these messages. So a confirmed message was written,
+//! even if the process is killed after the response.
 
 use crate::fd::Slot;
 use std::collections::VecDeque;
 
-/// The number of connections up to which they are written before this list.
+/// The maximum of connections that are not added to an [`Unwritten`] list.
 ///
-/// More connections are added to the list.
+/// If one push or one wait for events lists at most this many connections, they are written before the connections in
+/// an [`Unwritten`] list.
 pub const FEW_MAX: usize = 64;
 
 /// WebSockets and HTTP connections in the order in which they are written.
@@ -20,13 +21,13 @@ pub struct Unwritten {
     web_sockets: VecDeque<Slot>,
     /// HTTP connections, each with the count of WebSockets that precede it.
     answers: VecDeque<(u64, Slot)>,
-    /// The counts of WebSockets added and taken. `taken <= added`.
+    /// The number of WebSockets that were ever added. `taken <= added`.
     added: u64,
     taken: u64,
 }
 
 impl Unwritten {
-    /// Returns whether there is no connection.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.web_sockets.is_empty() && self.answers.is_empty()
     }
@@ -41,7 +42,7 @@ impl Unwritten {
         self.answers.iter().map(|(_, slot)| *slot)
     }
 
-    /// Adds a WebSocket as the last.
+    /// Adds a WebSocket to the end of the list.
     pub fn add_web_socket(&mut self, slot: Slot) {
         self.web_sockets.push_back(slot);
         self.added += 1;
@@ -49,7 +50,7 @@ impl Unwritten {
 
     /// Adds an HTTP connection after all WebSockets that are in the list.
     ///
-    /// If it is in the list already, it moves behind the WebSockets added since.
+    /// If the connection is in the list already, it moves behind the WebSockets that were added after it.
     pub fn add_answer(&mut self, slot: Slot) {
         if !self.web_sockets.is_empty() {
             self.answers.retain(|(_, answer)| *answer != slot);
@@ -57,9 +58,9 @@ impl Unwritten {
         self.answers.push_back((self.added, slot));
     }
 
-    /// Takes the next connection.
+    /// Removes and returns the next connection.
     ///
-    /// An HTTP connection is returned when all WebSockets before it were returned.
+    /// An HTTP connection is returned only after all WebSockets that were added before it.
     pub fn take(&mut self) -> Option<Slot> {
         if self.answers.front().is_some_and(|(due, _)| *due <= self.taken) {
             return self.answers.pop_front().map(|(_, slot)| slot);

@@ -1,4 +1,4 @@
-//! Connections with permessage-deflate: both encodings in one turn, hostile messages, and the pace of inflation.
+//! Tests of permessage-deflate: plain and deflated messages in one turn, hostile messages, and the pace of inflation.
 
 use std::io::Write;
 
@@ -33,21 +33,21 @@ impl Rig {
         let request = UPGRADE.replace("Host:", &format!("{OFFER}Host:"));
         assert_eq!(rig.feed(request.as_bytes()), ["upgrade /chat"]);
         rig.accept(accept);
-        let head = String::from_utf8(rig.written()).expect("text");
+        let head = String::from_utf8(rig.written()).expect("the output is UTF-8");
         (rig, head)
     }
 }
 
-/// Deflates with another implementation.
+/// Deflates a message with another implementation.
 fn deflate(payload: &[u8]) -> Vec<u8> {
     let mut encoder = DeflateEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(payload).expect("memory");
-    encoder.flush().expect("memory");
+    encoder.write_all(payload).expect("a Vec accepts all bytes");
+    encoder.flush().expect("a Vec accepts all bytes");
     let bytes = encoder.get_ref();
-    bytes.strip_suffix(&[0, 0, 0xff, 0xff]).expect("a flush ends with it").to_vec()
+    bytes.strip_suffix(&[0, 0, 0xff, 0xff]).expect("the output of a flush ends with these bytes").to_vec()
 }
 
-/// Returns the messages in the output, with the first byte of each frame, inflated by another implementation.
+/// Returns the inflated messages in the output, with the first bytes of their frames.
 fn messages(mut output: &[u8]) -> Vec<(u8, String)> {
     let mut messages = Vec::new();
     while !output.is_empty() {
@@ -57,17 +57,17 @@ fn messages(mut output: &[u8]) -> Vec<(u8, String)> {
             let mut inflated = Vec::with_capacity(1 << 20);
             payload.extend([0, 0, 0xff, 0xff]);
             let status = Decompress::new(false).decompress_vec(&payload, &mut inflated, FlushDecompress::Sync);
-            status.expect("valid");
+            status.expect("the stream is valid");
             payload = inflated;
         }
-        messages.push((frame[0], String::from_utf8(payload).expect("text")));
+        messages.push((frame[0], String::from_utf8(payload).expect("the output is UTF-8")));
         output = rest;
     }
     messages
 }
 
 #[test]
-fn it_is_negotiated_only_if_it_is_on_and_allowed() {
+fn deflate_is_negotiated_only_if_both_sides_allow_it() {
     for (limits, accept, is_negotiated) in [
         (limits(), Upgrade::accept(), true),
         (limits(), Upgrade::accept().compress(true), true),
@@ -80,7 +80,7 @@ fn it_is_negotiated_only_if_it_is_on_and_allowed() {
         assert_eq!(rig.env.counts.compression.connections, u64::from(is_negotiated));
     }
     let rig = Rig::open(limits());
-    assert!(!rig.connection.deflates(), "the client did not offer it");
+    assert!(!rig.connection.deflates(), "the client did not offer permessage-deflate");
 }
 
 #[test]
@@ -110,7 +110,10 @@ fn received_messages_are_inflated() {
         let mut rig = Rig::deflating(limits());
         let events: Vec<String> = stream.chunks(part).flat_map(|part| rig.feed(part)).collect();
         assert_eq!(events, whole, "parts of {part}");
-        assert!(matches!(rig.connection.stage, Stage::Open { unfinished: None, .. }), "no memory is kept");
+        assert!(
+            matches!(rig.connection.stage, Stage::Open { unfinished: None, .. }),
+            "no memory is kept after the messages"
+        );
         assert_eq!(rig.env.inbound.bytes(), 0);
     }
 }
@@ -145,9 +148,9 @@ fn hostile_messages_end_the_connection() {
             let mut rig = Rig::deflating(limits.clone());
             let events: Vec<String> = stream.chunks(part).flat_map(|part| rig.feed(part)).collect();
             assert_eq!(events.len(), 1, "{events:?}");
-            assert!(events[0].starts_with(expected), "{events:?} instead of {expected}");
+            assert!(events[0].starts_with(expected), "expected {expected}, got {events:?}");
         }
-        // RSV1 is an error for a connection that did not negotiate.
+        // For a connection that did not negotiate permessage-deflate, RSV1 is an error.
         let events = Rig::open(limits.clone()).feed(&stream);
         assert!(events[0].starts_with("closed 1002"), "{events:?}");
     }
@@ -173,7 +176,7 @@ fn a_long_message_is_inflated_while_it_arrives() {
         assert!(rig.env.inbound.bytes() <= most, "{} bytes", rig.env.inbound.bytes());
     }
     assert_eq!(events, [format!("text {text}")]);
-    // A bomb in it is found at the part that crosses the limit.
+    // A message that inflates to too much is refused at the part that exceeds the limit.
     let bounds = Limits { message_bytes_max: 500_000, inflated_bytes_per_second_max: 1 << 40, ..limits };
     let mut rig = Rig::deflating(bounds);
     let mut received = 0;
@@ -218,12 +221,12 @@ fn a_slow_bomb_is_held_back() {
     let stream = [bomb.repeat(3), frame(true, Opcode::Text, b"plain"), frame(true, Opcode::Ping, b"")].concat();
     let mut rig = Rig::deflating(limits);
     let first = rig.feed(&stream);
-    assert_eq!(first.len(), 1, "only one of them is inflated");
+    assert_eq!(first.len(), 1, "only one message is inflated");
     assert!(!rig.connection.wants_read());
     assert_eq!(rig.env.counts.compression.holds, 1);
     let held = rig.env.inbound.bytes();
     assert!((stream.len() - bomb.len()..10_000).contains(&held), "{held}");
-    // One MiB takes half a second.
+    // At the maximum rate, one MiB takes half a second.
     let until = rig.connection.poll_timeout(&rig.env);
     assert!((450..500).contains(&until.0), "{until:?}");
     assert_eq!(rig.tick(until.0 - 1), None);
@@ -232,16 +235,16 @@ fn a_slow_bomb_is_held_back() {
     assert!(rig.connection.has_buffered_input(&rig.env));
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick::NEVER);
     assert_eq!(rig.feed(b"").len(), 1);
-    assert_eq!(rig.env.counts.compression.holds, 1, "it is the same input");
+    assert_eq!(rig.env.counts.compression.holds, 1, "the same held input is counted once");
     let until = rig.connection.poll_timeout(&rig.env);
     assert!((950..1000).contains(&until.0), "{until:?}");
     rig.connection.set_paused(true, &rig.env);
     rig.tick(until.0);
-    assert!(!rig.connection.has_buffered_input(&rig.env), "the handler paused it");
+    assert!(!rig.connection.has_buffered_input(&rig.env), "the handler paused the connection");
     rig.connection.set_paused(false, &rig.env);
     assert!(rig.connection.has_buffered_input(&rig.env));
     assert_eq!(rig.feed(b"").len(), 1);
-    // The plain messages behind a message that is held are held, too.
+    // Plain messages behind a held message are held, too.
     let until = rig.connection.poll_timeout(&rig.env);
     assert!((1450..1500).contains(&until.0), "{until:?}");
     rig.tick(until.0);
@@ -294,7 +297,7 @@ fn a_close_while_input_is_held_finds_the_close_frame_in_it() {
     assert!(closed.is_some());
     assert_eq!(rig.written(), b"\x88\x02\x03\xe8");
     assert_eq!(rig.next(), SocketAction::Drop, "both close frames were exchanged");
-    assert_eq!(rig.env.counts.compression.messages_in, 1, "the rest is not inflated");
+    assert_eq!(rig.env.counts.compression.messages_in, 1, "the held messages are not inflated");
 }
 
 #[test]
@@ -304,7 +307,7 @@ fn a_closing_connection_reads_past_deflated_messages() {
     rig.written();
     let late = deflated_frame(true, Opcode::Text, &[6, 6, 6]);
     assert!(rig.feed(&late).is_empty());
-    assert_eq!(rig.next(), SocketAction::Stay, "the client's close frame is awaited");
+    assert_eq!(rig.next(), SocketAction::Stay, "the connection waits for the client's close frame");
     rig.feed(&frame(true, Opcode::Close, b"\x03\xe8"));
     assert_eq!(rig.next(), SocketAction::Drop);
     assert_eq!(rig.env.counts.compression.failures, 0);
@@ -331,13 +334,13 @@ fn messages_are_deflated_from_the_limit_up() {
     let counts = rig.env.counts.compression;
     let is_noise_deflated = found[2].0 == 0xc1;
     assert_eq!(counts.messages_out, 1 + u64::from(is_noise_deflated));
-    // It was switched off, and the client is still connected.
+    // Compression was turned off while the client is connected.
     rig.env.limits.compression = false;
     rig.send(&texts[1]);
     assert_eq!(messages(&rig.written()), [(0x81, texts[1].clone())]);
 }
 
-/// Clients of one loop, of which every other one negotiated.
+/// Returns open connections and the environment that they share. Every second client negotiated permessage-deflate.
 fn audience(limits: Limits) -> (Env, Vec<Connection>) {
     let mut rig = Rig::deflating(limits.clone());
     let mut connections = Vec::new();
@@ -348,7 +351,7 @@ fn audience(limits: Limits) -> (Env, Vec<Connection>) {
         let mut input = &mut request[..];
         let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut input, &mut rig.env) else { panic!() };
         let accepted = connection.accept(Fd::new(Slot(0), 0), &Upgrade::accept(), &request, &mut rig.env);
-        accepted.expect("no fault").expect("open");
+        accepted.expect("the answer is valid").expect("the connection is open");
         let response = connection.queued_bytes();
         connection.handle_written(Written::new(response, false), &mut rig.env);
         connections.push(connection);
@@ -373,8 +376,8 @@ fn a_message_to_many_is_deflated_once_and_each_output_is_one_range() {
     assert_eq!((counts.deflated, counts.messages_out), (2, 6));
     assert_eq!(counts.bytes_out, 2 * long.len() as u64);
     for (number, connection) in connections.iter_mut().enumerate() {
-        let bytes = connection.poll_slice(&env).expect("one slice").to_vec();
-        assert_eq!(connection.journal_bytes(), bytes.len(), "nothing is in a queue");
+        let bytes = connection.poll_slice(&env).expect("the output is one slice").to_vec();
+        assert_eq!(connection.journal_bytes(), bytes.len(), "all output is in the journal");
         let first = if number % 2 == 0 { 0xc1 } else { 0x81 };
         let expected = [(first, long.clone()), (0x81, "short".to_owned()), (first, long.clone())];
         assert_eq!(messages(&bytes), expected);
@@ -382,7 +385,7 @@ fn a_message_to_many_is_deflated_once_and_each_output_is_one_range() {
     }
     assert_eq!(env.queued, Queued::default());
     env.end_turn();
-    // Without a receiver that negotiated, nothing is deflated.
+    // If no receiver negotiated permessage-deflate, no message is deflated.
     let mut outbound = Outbound::message(Opcode::Text, long.as_bytes());
     connections[1].send(&mut outbound, &mut env);
     assert_eq!(env.counts.compression.deflated, 2);
@@ -500,19 +503,23 @@ fn a_message_longer_than_the_window_of_a_client_is_plain() {
         rig.env.limits.compress_bytes_min = 1;
         rig.feed(UPGRADE.replace("Host:", &format!("{offer}Host:")).as_bytes());
         rig.accept(&Upgrade::accept());
-        let head = String::from_utf8(rig.written()).expect("text");
+        let head = String::from_utf8(rig.written()).expect("the output is UTF-8");
         assert!(head.contains(&format!("; server_max_window_bits={bits}\r\n")), "{head}");
         let window = 1 << bits;
         for length in [window - 1, window, window + 1, window] {
             let text = "x".repeat(length);
             rig.send(&text);
             let first = if length <= window || bits == 15 { 0xc1 } else { 0x81 };
-            assert_eq!(messages(&rig.written()), [(first, text)], "{length} bytes, {bits} bits");
+            assert_eq!(
+                messages(&rig.written()),
+                [(first, text)],
+                "{length} bytes arrive in order with a window of {bits} bits"
+            );
         }
         for length in [window, window + 1, window] {
             rig.send(&"y".repeat(length));
         }
         let lengths: Vec<usize> = messages(&rig.written()).iter().map(|(_, text)| text.len()).collect();
-        assert_eq!(lengths, [window, window + 1, window], "in order, in one turn");
+        assert_eq!(lengths, [window, window + 1, window], "the messages of one turn arrive in order");
     }
 }

@@ -3,9 +3,9 @@
 use super::*;
 use crate::protocol::message::Message;
 
-/// Takes a message from the front of `bytes`.
+/// Takes a message from the start of `bytes`.
 ///
-/// Returns a description and the bytes left.
+/// Returns a description of the event, and the number of unread bytes.
 fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
     let mut copy = bytes.to_vec();
     let whole = copy.as_ptr_range();
@@ -50,7 +50,7 @@ fn other_input_is_left_for_the_decoder() {
             assert_eq!(taken(&mut rig, &other), nothing(&other));
         }
     }
-    // In the middle of a message, the decoder must check a frame that looks like a message.
+    // Inside a fragmented message, a frame that looks like a whole message must go to the decoder.
     rig.feed(&frame(false, Opcode::Text, b"begun"));
     let text = frame(true, Opcode::Text, b"text");
     assert_eq!(taken(&mut rig, &text), nothing(&text));
@@ -73,7 +73,7 @@ fn an_invalid_message_ends_the_connection() {
     }
 }
 
-/// Passes one read to a connection, and returns each body that the handler gets, and whether it is in the read buffer.
+/// Passes one read to a connection, and returns the bodies that the handler gets.
 fn bodies(rig: &mut Rig, read: &str) -> Vec<(String, bool)> {
     let mut copy = read.as_bytes().to_vec();
     let whole = copy.as_ptr_range();
@@ -119,20 +119,20 @@ fn a_body_in_one_piece_is_borrowed_from_the_input() {
     assert_eq!(
         bodies(&mut rig, &both),
         [lent("first"), lent("second"), lent("third")],
-        "each body in one read is lent"
+        "each body in one read is borrowed"
     );
     assert_eq!(bodies(&mut rig, SIZED), []);
-    assert_eq!(bodies(&mut rig, "fifth"), [lent("fifth")], "a body that arrives after its head is lent");
+    assert_eq!(bodies(&mut rig, "fifth"), [lent("fifth")], "a body that arrives after its head is borrowed");
     for cut in 1..SIZED.len() {
         assert_eq!(bodies(&mut rig, &SIZED[..cut]), []);
         assert_eq!(
             bodies(&mut rig, &format!("{}sixth", &SIZED[cut..])),
             [lent("sixth")],
-            "the body is lent if the head is cut at {cut}"
+            "the body is borrowed if the head is cut at {cut}"
         );
     }
     assert_eq!(bodies(&mut rig, &format!("{SIZED}sev")), []);
-    assert_eq!(bodies(&mut rig, "en"), [copied("seven")], "the body is cut");
+    assert_eq!(bodies(&mut rig, "en"), [copied("seven")], "a body that arrives in two reads is copied");
     let chunks = format!("{CHUNKED}2\r\nei\r\n3\r\nght\r\n0\r\n\r\n");
     assert_eq!(bodies(&mut rig, &chunks), [copied("eight")], "a body of two chunks is copied");
     assert_eq!(bodies(&mut rig, &format!("{PIECES}ni")), [lent("ni")]);

@@ -15,7 +15,7 @@ fn rig() -> Rig {
 }
 
 impl Rig {
-    /// Passes a head that announces a body to the connection, and returns the request.
+    /// Passes in a head that announces a body, and returns the request.
     fn announced(&mut self, head: &str) -> Box<Request<'static>> {
         let mut bytes = head.as_bytes().to_vec();
         match self.connection.handle_bytes(&mut &mut bytes[..], &mut self.env) {
@@ -38,7 +38,7 @@ impl Rig {
 
     /// Returns the output without the head of the response.
     fn body(&mut self) -> String {
-        let written = String::from_utf8(self.written()).expect("text");
+        let written = String::from_utf8(self.written()).expect("the output is UTF-8");
         written.split_once("\r\n\r\n").map_or(written.clone(), |(_, body)| body.to_owned())
     }
 }
@@ -84,7 +84,7 @@ fn a_100_continue_is_sent_only_if_the_body_is_accepted() {
     assert_eq!(unwanted.feed(expecting.as_bytes()), ["head /"]);
     let written = unwanted.written();
     assert!(written.starts_with(b"HTTP/1.1 401 ") && written.ends_with(b"Connection: close\r\n\r\nno key\n"));
-    assert_eq!(unwanted.feed(NEXT.as_bytes()), [""; 0], "requests after the refused one are ignored");
+    assert_eq!(unwanted.feed(NEXT.as_bytes()), [""; 0], "requests after the refused request are ignored");
 }
 
 #[test]
@@ -104,13 +104,16 @@ fn an_invalid_body_aborts_a_started_response() {
     rig.feed(HEAD.as_bytes());
     assert!(rig.begin() && rig.reply(b"one"));
     assert_eq!(rig.feed(b"no size\r\n").len(), 1, "the error is reported");
-    assert_eq!(rig.body(), "3\r\none\r\n", "no last chunk");
+    assert_eq!(rig.body(), "3\r\none\r\n", "the last chunk is missing");
     assert_eq!(rig.connection.state(), State::Closing);
 
     let mut unanswered = self::rig();
     unanswered.feed(HEAD.as_bytes());
     unanswered.feed(b"no size\r\n");
-    assert!(unanswered.written().starts_with(b"HTTP/1.1 400 "), "no response was started");
+    assert!(
+        unanswered.written().starts_with(b"HTTP/1.1 400 "),
+        "the error is answered with 400 because no response has begun"
+    );
 }
 
 #[test]
@@ -118,7 +121,7 @@ fn http_1_0_gets_no_chunks_and_head_no_body() {
     let mut old = rig();
     old.feed(b"POST / HTTP/1.0\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nx");
     assert!(old.begin() && old.reply(b"one") && old.reply(b"two") && old.end());
-    let written = String::from_utf8(old.written()).expect("text");
+    let written = String::from_utf8(old.written()).expect("the output is UTF-8");
     assert!(written.contains("Connection: close\r\n") && !written.contains("Transfer-Encoding"), "{written}");
     assert!(written.ends_with("\r\n\r\nonetwo"));
     assert_eq!(old.connection.state(), State::Closing);
@@ -164,7 +167,7 @@ fn each_piece_of_a_body_extends_the_deadline() {
 fn a_started_response_is_aborted_without_a_second_head() {
     let expecting = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
     let too_long = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
-    // The head, the input after it, and whether the client is late.
+    // Each case has the head, the input after the head, and whether the client is late.
     for (head, rest, is_late) in [(expecting, "no size\r\n", false), (HEAD, "5\r\n", true), (too_long, "", false)] {
         let mut rig = rig();
         let request = rig.announced(head);
@@ -192,7 +195,7 @@ fn an_upgrade_answered_in_pieces_is_refused() {
     assert_eq!(early, Ok(None), "an answered upgrade cannot be accepted");
     assert!(rig.reply(b"no") && rig.end());
     assert!(rig.written().ends_with(b"Connection: close\r\n\r\n2\r\nno\r\n0\r\n\r\n"));
-    assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "requests after the refused one are ignored");
+    assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "requests after the refused request are ignored");
 }
 
 #[test]
@@ -213,7 +216,7 @@ fn a_status_without_a_body_has_no_chunks() {
         rig.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
         assert!(rig.connection.begin_response(&Response::new(status), &mut rig.env));
         assert!(rig.reply(b"not sent") && rig.end());
-        let written = String::from_utf8(rig.written()).expect("text");
+        let written = String::from_utf8(rig.written()).expect("the output is UTF-8");
         assert!(written.ends_with(&format!("{length}Connection: keep-alive\r\n\r\n")), "{written}");
         assert!(!written.contains("chunked"), "{written}");
     }
@@ -224,7 +227,7 @@ fn a_ticket_is_for_one_request_until_its_response_begins() {
     let ticket = |number| Deferral(number);
     let mut rig = Rig::new(Limits::default());
     rig.connection.set_ticket(ticket(1));
-    assert!(!rig.connection.has_ticket(ticket(1)), "without a request no ticket is kept");
+    assert!(!rig.connection.has_ticket(ticket(1)), "without a request, the connection keeps no ticket");
     let request = rig.announced(HEAD);
     rig.connection.set_ticket(ticket(2));
     rig.connection.receive_body(request, BodyMode::stream(()), &mut rig.env);
@@ -232,11 +235,14 @@ fn a_ticket_is_for_one_request_until_its_response_begins() {
     rig.connection.set_ticket(ticket(3));
     assert!(
         rig.connection.has_ticket(ticket(3)) && !rig.connection.has_ticket(ticket(2)),
-        "the last ticket replaces the others"
+        "the last ticket replaces earlier tickets"
     );
     assert!(rig.begin());
     rig.connection.set_ticket(ticket(4));
-    assert!((1..=4).all(|number| !rig.connection.has_ticket(ticket(number))), "a begun response has no ticket");
+    assert!(
+        (1..=4).all(|number| !rig.connection.has_ticket(ticket(number))),
+        "a request whose response has begun has no ticket"
+    );
     rig.feed(b"0\r\n\r\n");
     assert!(rig.end());
 
@@ -248,5 +254,5 @@ fn a_ticket_is_for_one_request_until_its_response_begins() {
     rig.connection.set_ticket(ticket(6));
     assert!(rig.connection.has_ticket(ticket(5)), "a deferred request keeps its ticket");
     rig.connection.respond(Response::new(204), &mut rig.env);
-    assert!(!rig.connection.has_ticket(ticket(5)), "it is answered");
+    assert!(!rig.connection.has_ticket(ticket(5)), "an answered request has no ticket");
 }

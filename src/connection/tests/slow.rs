@@ -15,7 +15,8 @@ fn stalled(limits: Limits) -> Rig {
 #[test]
 fn a_writable_socket_is_tried_before_it_times_out() {
     let mut rig = stalled(Limits::default());
-    // The process was suspended for a minute: the event and the deadline are in one turn, and timers precede writes.
+    // After the process was suspended for a minute, the event and the deadline are in one turn. Timers come before
+    // writes.
     rig.env.now = Tick(60_000);
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.tick(60_000), None);
@@ -79,7 +80,7 @@ fn tiny_messages_to_many_are_copied_into_runs() {
     let mut rig = stalled(Limits::default());
     let one = Frame::text("1");
     while rig.connection.send(&mut Outbound::frame(&one), &mut rig.env) == Sent::Queued {}
-    let queue = rig.connection.output.as_queue().expect("a queue");
+    let queue = rig.connection.output.as_queue().expect("the output has a queue");
     let runs = rig.env.limits.queue_bytes_max.div_ceil(queue::RUN_BYTES_MAX) + 1;
     assert!(queue.segment_count() <= runs, "{} segments", queue.segment_count());
 }
@@ -91,7 +92,7 @@ fn a_long_queue_is_not_reused() {
     for _ in 0..1000 {
         assert_eq!(rig.connection.send(&mut Outbound::frame(&frame), &mut rig.env), Sent::Queued);
     }
-    assert!(!rig.connection.output.as_queue().expect("a queue").is_small());
+    assert!(!rig.connection.output.as_queue().expect("the output has a queue").is_small());
     rig.connection.release(&mut rig.env);
     assert!(rig.env.take_queue().is_small(), "a long queue is not reused");
     assert_eq!(rig.env.queued, Queued::default());
@@ -102,7 +103,7 @@ fn a_slow_reader_that_makes_progress_misses_no_heartbeat() {
     let mut rig = Rig::open(Limits::default());
     rig.connection.set_heartbeat(Fd::new(Slot(0), 0), Some(Heartbeat::default()), &rig.env);
     rig.send(&"x".repeat(1_000_000));
-    // A megabyte is written at 10 kB a second, and the pings follow it.
+    // A megabyte is written at 10 kB a second, and the pings come after it.
     for second in 1..100 {
         rig.connection.handle_writable();
         assert_eq!(rig.write(10_000).len(), 10_000);
@@ -130,7 +131,7 @@ fn a_ping_is_answered_while_the_queue_stays_long() {
     assert_eq!(rig.write(10_000).len(), 10_000);
     rig.feed(&frame(true, Opcode::Ping, b"there?"));
     rig.feed(&frame(true, Opcode::Ping, b"still?"));
-    // The queue never gets shorter, and a pong in it is still written.
+    // The queue never gets shorter, but a pong in the queue is still written.
     let mut out = Vec::new();
     for _ in 0..4 {
         rig.connection.handle_writable();
@@ -140,7 +141,7 @@ fn a_ping_is_answered_while_the_queue_stays_long() {
     assert_eq!(out[4 * 20_004 - 10_000..][..8], *b"\x8a\x06still?", "one pong follows the queued output");
     rig.feed(&frame(true, Opcode::Ping, b"and now?"));
     rig.connection.handle_writable();
-    assert!(rig.written().ends_with(b"\x8a\x08and now?"), "the next pong is a segment of its own");
+    assert!(rig.written().ends_with(b"\x8a\x08and now?"), "the next pong is a separate segment");
 }
 
 #[test]

@@ -9,14 +9,14 @@ use crate::tls::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, TlsCounts, tes
 
 const READ_BYTES: usize = 4096;
 
-/// A server with one connection, and its client.
+/// A server with one connection, and the client of this connection.
 struct TlsRig {
     table: Table<SecureSocket>,
     fd: Fd,
     client: TestClient,
     /// The plaintext that the client received.
     received: Vec<u8>,
-    /// Descriptions of the events.
+    /// A description of each event.
     events: Vec<String>,
     is_over: bool,
 }
@@ -27,12 +27,12 @@ impl TlsRig {
         let shared = TlsShared::new(READ_BYTES, env.inbound.clone());
         let (socket, connection) = (SecureSocket::new(&shared), Connection::new(Peer::Unix, &env));
         let mut table = Table::new(1, env, shared);
-        let fd = table.insert(socket, connection).expect("a free slot");
+        let fd = table.insert(socket, connection).expect("the table has a free slot");
         let client = TestClient::new(Hello::Tls13);
         TlsRig { table, fd, client, received: Vec::new(), events: Vec::new(), is_over: false }
     }
 
-    /// Returns an open WebSocket whose output was all read.
+    /// Returns an open WebSocket whose output the client has read.
     fn open(limits: Limits, heartbeat: Heartbeat) -> TlsRig {
         let mut rig = TlsRig::new(limits, heartbeat);
         rig.client.write(UPGRADE.as_bytes());
@@ -49,11 +49,11 @@ impl TlsRig {
     }
 
     fn connection(&self) -> &Connection {
-        self.table.connection(self.slot()).expect("a connection")
+        self.table.connection(self.slot()).expect("the connection exists")
     }
 
     fn pipe(&mut self) -> &mut Pipe {
-        &mut self.table.transport_mut(self.fd.slot()).expect("a socket").pipe
+        &mut self.table.transport_mut(self.fd.slot()).expect("the connection has a socket").pipe
     }
 
     fn timeout(&self) -> Tick {
@@ -87,7 +87,7 @@ impl TlsRig {
                 }
             }
         }
-        panic!("the session reads for ever");
+        panic!("the session always has more to read");
     }
 
     fn feed(&mut self, bytes: &mut [u8]) {
@@ -104,14 +104,14 @@ impl TlsRig {
             if let Event::Upgrade(request) = event {
                 let accept = Accept::default();
                 let early = self.table.step(slot, |connection, env| connection.accept(fd, &accept, &request, env));
-                early.expect("a connection").expect("no fault").expect("a pending upgrade");
+                early.expect("the connection exists").expect("the answer is valid").expect("the upgrade is pending");
             }
         }
         self.table.end_input(slot);
         self.table.check_invariants();
     }
 
-    /// Writes, and passes what was sent to the client.
+    /// Writes, and passes the sent bytes to the client.
     fn flush(&mut self) {
         self.table.begin_flush();
         while let Some((_, flushed)) = self.table.poll_flush() {
@@ -119,7 +119,7 @@ impl TlsRig {
         }
         self.table.end_flush();
         let sent = std::mem::take(&mut self.pipe().down);
-        self.received.extend(self.client.receive(&sent).expect("a server that keeps the rules"));
+        self.received.extend(self.client.receive(&sent).expect("the server keeps the rules"));
     }
 
     fn push(&mut self, text: &[u8]) {
@@ -188,7 +188,7 @@ fn a_part_of_a_record_counts_as_alive() {
 fn a_record_that_takes_too_long_closes_the_connection() {
     let mut rig = TlsRig::open(limits(1000, 1000), Heartbeat::Off);
     let record = rig.frame(b"too slow");
-    let (last, rest) = record.split_last().expect("a record");
+    let (last, rest) = record.split_last().expect("the record is not empty");
     rig.table.env_mut().now = Tick(5);
     for byte in rest {
         rig.turn_with(&[*byte]);
@@ -256,7 +256,7 @@ fn a_write_that_sends_only_held_records_is_progress() {
         assert!(rig.connection().queued_bytes() > 0);
     }
     let end = (50..60).find_map(|step| rig.tick(450 * step));
-    assert_eq!(end.as_deref(), Some("closed 1006 (write_timed_out) by Server"), "it took nothing more");
+    assert_eq!(end.as_deref(), Some("closed 1006 (write_timed_out) by Server"), "the client read nothing more");
 }
 
 #[test]
@@ -264,10 +264,10 @@ fn a_write_that_is_only_encrypted_is_no_progress() {
     let limits = Limits { write_time_max: millis(1000), ..limits(60_000, 1000) };
     let mut rig = TlsRig::open(limits, Heartbeat::Ping { every: millis(900), missed_max: 1 });
     rig.pipe().room = 0;
-    // The ping is sent before, and the message behind it is taken by the session only.
+    // The ping comes first. Then the session encrypts the message, but the socket accepts no bytes.
     rig.table.env_mut().now = Tick(0);
     let pinged = (0..=900).find(|now| rig.tick(*now).is_none() && rig.connection().queued_bytes() > 0);
-    let pinged = pinged.expect("a ping");
+    let pinged = pinged.expect("the server sent a ping");
     rig.push(&[b'x'; 10_000]);
     rig.flush();
     let end = rig.tick(pinged + 900);
@@ -279,7 +279,7 @@ fn records_held_behind_the_101_count_as_frames() {
     let mut rig = TlsRig::new(limits(60_000, 1000), Heartbeat::Off);
     rig.client.write(UPGRADE.as_bytes());
     rig.turn();
-    // The client reads nothing from here on.
+    // From now on, the client reads nothing.
     rig.pipe().room = 0;
     rig.turn();
     assert!(rig.connection().is_open());
@@ -353,7 +353,7 @@ impl Bare {
         self.pipe.up.extend(self.client.take_records());
         self.session.read(&mut self.pipe, &mut self.shared, &mut [0; READ_BYTES]);
         let sent = std::mem::take(&mut self.pipe.down);
-        self.client.receive(&sent).expect("a server that keeps the rules");
+        self.client.receive(&sent).expect("the server keeps the rules");
         std::mem::take(&mut self.shared.last)
     }
 
@@ -399,21 +399,21 @@ fn a_hello_after_the_end_of_its_time_is_not_answered() {
 #[test]
 fn records_of_a_failed_session_are_not_sent_by_the_next() {
     let mut bare = Bare::open(Hello::Tls12);
-    // Each write makes two records. One key of TLS 1.2 may encrypt a limited number of them.
+    // Each write makes two records. One key of TLS 1.2 may encrypt a limited number of records.
     let full = [b'x'; 1 << 14];
     let failed = (0..TLS12_RECORDS_MAX).find(|_| bare.write(&full).is_none());
     assert!(failed.is_some(), "the keys are used up");
     bare.shared.check_invariants();
     let mut next = Bare::open(Hello::Tls13);
     std::mem::swap(&mut next.shared, &mut bare.shared);
-    next.write(b"twice ").expect("an open session");
+    next.write(b"twice ").expect("the session is open");
     assert_eq!(next.client.receive(&next.pipe.down), Ok(b"twice twice ".to_vec()));
 }
 
 #[test]
 fn a_handshake_message_in_tiny_records_ends_an_open_session() {
     let mut bare = Bare::open(Hello::Tls13);
-    // A key update of 64 KiB, which the library waits for.
+    // The client sends only a part of a key update of 64 KiB, so rustls waits for the remaining bytes.
     let mut header = vec![24, 0, 0xff, 0xff];
     header.resize(8000, 0);
     let mut buffer = [0; READ_BYTES];
@@ -425,7 +425,7 @@ fn a_handshake_message_in_tiny_records_ends_an_open_session() {
         if read != Io::WouldBlock {
             break;
         }
-        let written = bare.write(b"still open").expect("a session that still sends");
+        let written = bare.write(b"still open").expect("the session still sends");
         assert_eq!(written.bytes, 20, "no output is dropped while the session is open");
     }
     assert_eq!(read, Io::Closed);
@@ -457,7 +457,7 @@ fn close_notify_of_the_client_is_the_end_of_its_stream_only() {
         assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(4));
         assert!(bare.session.may_have_more(), "the end is read without an event");
         assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(0));
-        bare.write(b"still ").expect("the other direction is open");
+        bare.write(b"still ").expect("the server may still send");
         bare.session.shutdown(&mut bare.pipe, &mut bare.shared);
         assert_eq!(bare.client.receive(&bare.pipe.down), Ok(b"still still ".to_vec()), "{hello:?}");
         assert!(bare.client.is_closed() && bare.pipe.is_shut);
@@ -474,7 +474,7 @@ fn a_key_update_is_answered_and_the_session_goes_on() {
         let mut buffer = [0; READ_BYTES];
         assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(1));
         assert_eq!(buffer[0], round);
-        bare.write(&[round]).expect("an open session");
+        bare.write(&[round]).expect("the session is open");
         let sent = std::mem::take(&mut bare.pipe.down);
         assert_eq!(bare.client.receive(&sent), Ok(vec![round; 2]));
     }

@@ -21,7 +21,7 @@ impl Core {
         Change::Full
     }
 
-    /// Ends the exemption of a control connection.
+    /// Ends the exemption of a control connection from eviction.
     pub fn release_control(&mut self, fd: Fd) -> Change {
         let Some(slot) = self.control_slot(fd) else { return Change::Gone };
         self.table.control_quota().release(slot);
@@ -33,9 +33,10 @@ impl Core {
         self.table.slot_of(fd).filter(|slot| self.table.connection(*slot).is_some_and(is_alive))
     }
 
-    /// Makes room for one more control connection, and returns whether there is room.
+    /// Returns whether one more control connection may be accepted.
     ///
-    /// It may close a connection that is not kept.
+    /// At the limit, the call closes the oldest control connection that [`keep_control`](Core::keep_control) does not
+    /// protect.
     pub fn make_control_room(&mut self) -> bool {
         let max = self.control_connections_max as usize;
         !self.table.control_quota().is_used_up(max) || self.evict_control()
@@ -47,7 +48,8 @@ impl Core {
         self.table.control_quota().accepts_max(max)
     }
 
-    /// Closes the oldest control connection that is not kept. Its descriptor is free when the turn ends.
+    /// Closes the oldest control connection that [`keep_control`](Core::keep_control) does not protect. Its descriptor
+    /// is free when the turn ends.
     pub fn evict_control(&mut self) -> bool {
         let Some(slot) = self.table.take_oldest_control() else { return false };
         self.step(slot, Connection::abort);
@@ -60,7 +62,7 @@ impl Core {
         self.control_connections_max
     }
 
-    /// Makes a ticket for the request that a handler of this connection is processing.
+    /// Creates a ticket for the request that a handler is processing.
     pub fn make_ticket(&mut self, fd: Fd) -> Deferral {
         let ticket = self.deferrals.number();
         if let Some(slot) = self.table.slot_of(fd) {
@@ -74,7 +76,7 @@ impl Core {
         self.connection(fd).is_some_and(|connection| connection.has_ticket(ticket))
     }
 
-    /// Sends an answer that was given with a ticket, when the running handler has returned.
+    /// Queues the answer of a ticket, which is sent when the running handler has returned.
     pub fn answer(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) -> Change {
         if !self.has_ticket(fd, ticket) {
             return Change::Gone;
@@ -91,7 +93,7 @@ impl Core {
         self.reply(fd, |connection, env| connection.begin_response(response, env))
     }
 
-    /// Begins or ends a response in pieces. `step` returns whether it succeeded.
+    /// Begins or ends a response in pieces with `step`, which returns whether it succeeded.
     fn reply(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let Some(is_done) = self.table.step(slot, step) else { return Outcome::Gone };
@@ -100,7 +102,7 @@ impl Core {
         if is_done { Outcome::Queued } else { Outcome::Gone }
     }
 
-    /// Answers a request whose ticket was dropped.
+    /// Answers a request with 503 because its ticket was dropped.
     pub fn refuse_unanswered(&mut self, fd: Fd, ticket: Deferral) {
         let is_control = self.connection(fd).is_some_and(Connection::is_control);
         let response = Response::refusal(is_control, 503, "the request was not answered");
@@ -110,7 +112,7 @@ impl Core {
     /// Ends a response in pieces.
     pub fn end_reply(&mut self, fd: Fd) -> Outcome {
         let outcome = self.reply(fd, Connection::end_response);
-        // No event reports the next request if its bytes have arrived already.
+        // If the bytes of the next request have arrived already, epoll does not report them again.
         if outcome.is_queued() {
             self.make_ready(fd.slot());
         }

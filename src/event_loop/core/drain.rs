@@ -11,14 +11,14 @@ use crate::tick::Tick;
 
 /// The maximum number of WebSockets that a drain closes in one turn.
 ///
-/// Each close calls `on_close` and writes a close frame. So many closes take a few milliseconds.
+/// Each close calls `on_close` and writes a close frame. This number of closes takes a few milliseconds.
 const CLOSES_PER_TURN_MAX: usize = 256;
 
 impl Core {
     /// Begins to drain.
     ///
-    /// WebSockets are closed with 1001, spread over `drain_for`. Other connections are ended at once, except for control
-    /// connections.
+    /// WebSockets are closed with code 1001, at times that are spread over `drain_for`. Other connections are ended at
+    /// once, except for control connections.
     pub fn begin_drain(&mut self) {
         if self.drain.is_some() {
             return;
@@ -38,9 +38,10 @@ impl Core {
         self.close_due();
     }
 
-    /// Closes WebSockets that are due now, of many a portion.
+    /// Closes the WebSockets that are due now, at most [`CLOSES_PER_TURN_MAX`].
     ///
-    /// The next turn closes the rest. It begins at once, because [`next_deadline`](Core::next_deadline) has passed.
+    /// The next turn closes more WebSockets. It begins at once, because [`next_deadline`](Core::next_deadline) has
+    /// passed.
     pub fn close_due(&mut self) {
         let now = self.now();
         for _ in 0..CLOSES_PER_TURN_MAX {
@@ -64,7 +65,7 @@ impl Core {
 
     /// Returns whether the drain is complete.
     ///
-    /// When only control connections are left, it ends them.
+    /// When only control connections are left, this call begins to end them.
     pub fn is_drained(&mut self) -> bool {
         let (left, control) = (self.table.count(), self.table.control_count());
         let Some(drain) = &mut self.drain else { return false };
@@ -83,7 +84,7 @@ impl Core {
         self.step(slot, Connection::drain);
     }
 
-    /// Returns whether the loop drains.
+    /// Returns whether a drain has begun.
     #[inline]
     pub fn is_draining(&self) -> bool {
         self.drain.is_some()

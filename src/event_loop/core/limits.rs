@@ -1,7 +1,7 @@
-//! Applies new limits to open connections, a portion in each turn.
+//! Applies new limits to open connections, to a portion of the connections in each turn.
 //!
-//! Most limits are read from `Env` when they are checked. Three are stored elsewhere and are updated here: the size of the
-//! read buffer, `TCP_USER_TIMEOUT` of sockets, and deadlines in the wheel.
+//! Most limits are read from `Env` when they are checked. Three values that depend on limits are updated here: the size
+//! of the read buffer, the `TCP_USER_TIMEOUT` of sockets, and the deadlines in the wheel.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::protocol::origin::Origins;
 
-/// Slots that are updated in one turn.
+/// The maximum of slots that are updated in one turn.
 const SLOTS_PER_TURN_MAX: u32 = 1024;
 
 impl Core {
-    /// Sets the limits. Open connections get them within the next turns.
+    /// Sets the limits. Open connections get the limits within the next turns.
     pub fn set_limits(&mut self, limits: Limits) {
         let before = std::mem::replace(&mut self.table.env_mut().limits, limits);
         let limits = &self.table.env().limits;
@@ -32,7 +32,8 @@ impl Core {
         self.limit_update = Some(LimitUpdate { next: 0, write_time_max });
     }
 
-    /// Updates the next portion of connections. The first portion includes the listeners and the read buffer.
+    /// Applies new limits to the next [`SLOTS_PER_TURN_MAX`] slots. The first call of a change also updates the
+    /// listeners and the read buffer.
     pub fn apply_limits(&mut self, acceptor: &Acceptor, buffer: &mut Vec<u8>) {
         let Some(LimitUpdate { next, write_time_max }) = self.limit_update.take() else { return };
         if next == 0 {
@@ -64,7 +65,7 @@ impl Core {
         self.table.env_mut().origins = origins;
     }
 
-    /// Sets `TCP_USER_TIMEOUT` of a connection over TCP.
+    /// Sets `TCP_USER_TIMEOUT` on the socket of a TCP connection.
     fn set_user_timeout(&self, slot: Slot, timeout: Duration) {
         let is_tcp = self.table.connection(slot).is_some_and(|connection| connection.peer() != Peer::Unix);
         if let Some(socket) = self.table.transport(slot).filter(|_| is_tcp)
@@ -76,7 +77,7 @@ impl Core {
 
     /// Closes the connections with the most unfinished input.
     #[cold]
-    pub fn relieve_inbound(&mut self) {
+    pub fn close_largest_inputs(&mut self) {
         for slot in self.table.inbound_holders() {
             self.step(slot, Connection::close_overload);
             self.table.ignore_input(slot);

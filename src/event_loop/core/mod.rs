@@ -1,7 +1,7 @@
 //! The state of the loop, and the actions of handlers on it.
 //!
-//! Nothing here calls a handler. Closed connections and deferred answers are queued. The loop handles them when the handler
-//! that caused them has returned.
+//! This module calls no handler. It queues closed connections and deferred answers. The loop handles them when the
+//! current handler has returned.
 
 mod control;
 mod drain;
@@ -44,36 +44,37 @@ use crate::wheel::{Owner, Wheel};
 /// The connections of a loop by slot.
 pub type Table = crate::connection::Table<Socket>;
 
-const _: () = assert!(Table::ENTRY_BYTES <= 128, "two cache lines for each connection");
+const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection fits into two cache lines");
 
 /// The state of a loop: connections, uids and groups, deadlines and counters.
 ///
 /// The methods are of two kinds. A [`Context`](crate::Context) calls the actions of handlers, such as
 /// [`push`](Core::push), [`bind`](Core::bind) and [`close`](Core::close). The [`EventLoop`](super::EventLoop) calls the
-/// others, once or more in each turn, in this order:
+/// following methods, once or more in each turn, in this order:
 ///
-/// 1. [`set_time`](Core::set_time) with the time of the turn. All deadlines of the turn are compared with it.
+/// 1. [`set_time`](Core::set_time) with the time of the turn. All deadlines of the turn are compared with this time.
 /// 2. [`insert`](Core::insert) for each accepted socket.
 /// 3. [`take_ready`](Core::take_ready) for the connections to read. The loop passes their input to the table, which returns
 ///    messages that borrow from the read buffer.
 /// 4. [`advance`](Core::advance), then [`pop_expired`](Core::pop_expired) until no deadline has expired.
-/// 5. [`begin_on_close`](Core::begin_on_close) for each closed connection, also after each read and each timer.
-/// 6. [`reap`](Core::reap) for each connection that is finished, when all output of the turn is written. A slot is not freed
-///    earlier, so that events of the turn cannot reach a new connection in the same slot.
+/// 5. [`begin_on_close`](Core::begin_on_close) for each closed connection. The loop makes this call also after each
+///    read and each timer.
+/// 6. [`reap`](Core::reap) for each finished connection, after the output of the turn is written. A slot is not freed
+///    earlier, so that an event of this turn cannot reach a new connection in the same slot.
 /// 7. [`end_turn`](Core::end_turn) with the duration of the turn.
 ///
-/// [`step`](Core::step) makes the transitions of connections, except for input and pushes. It has four duties, in this
+/// [`step`](Core::step) makes every transition of a connection except input and pushes. It has four duties, in this
 /// order:
 ///
 /// 1. It adds the connection to the list of the flush: [`Table::step`].
 /// 2. It records the end of the connection, if the transition ended it. The connection is removed from the registry and
-///    the counters, and its `on_close` is queued. No other call may come between the transition and this.
+///    the counters, and its `on_close` is queued. No other call may come between the transition and this record.
 /// 3. It records the slow consumers that the table closed to keep its limits:
 ///    [`record_slow_consumers`](Core::record_slow_consumers).
 /// 4. It arms the wheel with the next timeout of the connection: [`arm`](Core::arm).
 ///
-/// Input has the same duties: the loop records its events one by one, and arms the wheel after the read if a deadline may
-/// have moved.
+/// The same duties apply to input: the loop records each event of the input, and arms the wheel after the read if a
+/// deadline may have changed.
 #[derive(Debug)]
 pub struct Core {
     table: Table,
@@ -83,33 +84,34 @@ pub struct Core {
     second_login: SecondLogin,
     /// Closed connections whose `on_close` was not called yet.
     pending_closes: VecDeque<PendingClose>,
-    /// The numbers of tickets, and the answers that were given with them.
+    /// The numbers of tickets, and the answers to deferred requests.
     deferrals: Deferrals,
     /// Connections to read in the next turn without an event of epoll.
     ready: Vec<Slot>,
     /// The closed connection whose `on_close` is running.
     current_close: Option<PendingClose>,
-    /// The session values of connections that have one.
+    /// The session values of connections.
     sessions: Sessions,
     counters: Counters,
     epoch: Epoch,
-    /// The wall-clock time of tick 0, by the current setting of the wall clock.
+    /// The time of tick 0 on the wall clock, as the wall clock is set now.
     started: SystemTime,
     connections_max: usize,
     control_connections_max: u32,
     /// The proxies whose PROXY headers are trusted.
     proxies: Proxies,
-    /// Set by the first shutdown. No client is accepted any more, and the loop ends when the drain is complete.
+    /// The drain, set by the first shutdown. During a drain no client is accepted. The loop ends when the drain is
+    /// complete.
     drain: Option<Drain>,
     /// Whether `on_turn_end` was requested for this turn.
     wants_turn_end: bool,
-    /// A change of limits that not all connections have yet.
+    /// A change of limits that is not applied to all connections yet.
     limit_update: Option<LimitUpdate>,
     /// The slots of open WebSockets.
     open: SlotSet,
-    /// The slots that the search for the receivers of a push has found.
+    /// The slots that the current search for receivers has found.
     visited: VisitedSlots,
-    /// The receivers of a push. The list is kept for its memory.
+    /// The list of the receivers of the current push. Pushes reuse its memory.
     found: Vec<Slot>,
 }
 
@@ -158,7 +160,7 @@ impl Core {
 
     /// Adds an accepted connection. `None`: all slots are in use or retired.
     ///
-    /// With `tls`, it speaks TLS.
+    /// With `tls`, the connection gets a TLS session.
     pub fn insert(&mut self, mut socket: Socket, peer: Peer, kind: Kind, tls: Option<&ListenerTls>) -> Option<Fd> {
         if tls.is_some() {
             socket.set_tls();
@@ -180,7 +182,7 @@ impl Core {
         Some(fd)
     }
 
-    /// Adds the TLS session of a socket that is in the table. `false`: the settings cannot be used.
+    /// Adds the TLS session of a socket that is in the table. `false`: the settings are invalid.
     fn insert_session(&mut self, descriptor: RawFd, kind: Kind, tls: &ListenerTls) -> bool {
         let (read_bytes, inbound) = (self.table.env().limits.read_budget_bytes, self.table.env().inbound.clone());
         let sessions = self.table.shared_mut();
@@ -214,12 +216,12 @@ impl Core {
         &self.table
     }
 
-    /// Returns the connection that `fd` names.
+    /// Returns the connection of `fd`.
     pub fn connection(&self, fd: Fd) -> Option<&Connection> {
         self.table.connection(self.table.slot_of(fd)?)
     }
 
-    /// Returns the connections, for input, output and readiness.
+    /// Returns the table of connections, for input, output and readiness.
     #[inline]
     pub fn table_mut(&mut self) -> &mut Table {
         &mut self.table
@@ -256,9 +258,9 @@ impl Core {
         if is_closing { CloseOutcome::Closing } else { CloseOutcome::Gone }
     }
 
-    /// Closes several connections for a handler, and returns the number of those that were open.
+    /// Closes several connections for a handler, and returns how many of them were open.
     ///
-    /// Their close frames are written after the output of all others.
+    /// The close frames are written after the output of all other connections.
     pub fn close_fds(&mut self, fds: impl Iterator<Item = Fd>, code: CloseCode, reason: &str) -> usize {
         let listed = self.table.listed_len();
         let closed = fds.filter(|fd| self.close(*fd, code, reason) == CloseOutcome::Closing).count();
@@ -268,7 +270,7 @@ impl Core {
 
     /// Drops one connection at once, in any state.
     ///
-    /// No close frame is sent, and its queue is dropped.
+    /// No close frame is sent, and the queue of the connection is dropped.
     pub fn abort(&mut self, fd: Fd) -> AbortOutcome {
         let Some(slot) = self.table.slot_of(fd) else { return AbortOutcome::Gone };
         if self.table.connection(slot).is_none_or(Connection::is_finished) {
@@ -299,7 +301,7 @@ impl Core {
         accepted
     }
 
-    /// Sends the response to the request that waits.
+    /// Sends the response to the current request of a connection.
     pub fn respond(&mut self, slot: Slot, response: Response) {
         self.table.step(slot, |connection, env| connection.respond(response, env));
         if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
@@ -321,7 +323,7 @@ impl Core {
         self.step(slot, |connection, _| connection.handle_end(is_reset));
     }
 
-    /// Records the end of a connection, if the event is one. Returns whether an open WebSocket closed.
+    /// Records the end of a connection, if `event` reports an end. Returns whether an open WebSocket closed.
     pub fn record_end(&mut self, slot: Slot, event: Option<Event<'_>>) -> bool {
         let closed = match event {
             Some(Event::Closed(closed)) => closed,
@@ -332,7 +334,7 @@ impl Core {
             _ => return false,
         };
         if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
-            // It may have been paused before the close frame of the client was read.
+            // Reading may have been paused. The connection now reads on, to find the client's close frame.
             self.make_ready(slot);
         }
         let names = self.registry.remove(slot);
@@ -359,7 +361,7 @@ impl Core {
         }
     }
 
-    // The next work of the loop.
+    // The methods below return the work that the loop does next.
 
     /// Takes the next closed connection, for `on_close`.
     ///
@@ -389,7 +391,7 @@ impl Core {
         &mut self.deferrals
     }
 
-    /// Records an epoll event of a socket. Returns whether the client is gone and no read will find it.
+    /// Records an epoll event of a socket. Returns whether the client is gone and no read will detect the end.
     #[inline]
     pub fn handle_readiness(&mut self, slot: Slot, event: &mio::event::Event) -> bool {
         let Some((connection, socket, _)) = self.table.parts(slot) else { return false };
@@ -409,7 +411,7 @@ impl Core {
         is_gone && !is_read
     }
 
-    /// Adds a connection to those to read, as if epoll had reported it.
+    /// Adds a connection to the list of connections to read, as if epoll had reported the connection.
     #[inline]
     pub fn make_ready(&mut self, slot: Slot) {
         if let Some(socket) = self.table.transport_mut(slot)
@@ -428,7 +430,8 @@ impl Core {
         has_deadline
     }
 
-    /// Adds a connection to those to read, if the input that it holds is read now.
+    /// Adds a connection to the list of connections to read, if it is a WebSocket whose buffered input may be processed
+    /// now.
     #[inline]
     pub fn resume_input(&mut self, slot: Slot) {
         let holds = |connection: &Connection| !connection.is_http() && connection.has_buffered_input(self.table.env());
@@ -442,7 +445,7 @@ impl Core {
         slots.append(&mut self.ready);
     }
 
-    /// Puts connections that were taken and not read before the others. It empties `slots`.
+    /// Puts `slots` at the front of the list of connections to read. `slots` is empty afterwards.
     #[inline]
     pub fn return_ready(&mut self, slots: &mut Vec<Slot>) {
         if !slots.is_empty() {
@@ -456,28 +459,33 @@ impl Core {
         self.ready.len()
     }
 
-    /// Frees a slot at the end of a turn. A second call in the same turn does nothing.
+    /// Frees a slot at the end of a turn. A second call for the slot does nothing.
     pub fn reap(&mut self, slot: Slot) {
         let fd = self.table.fd_of(slot);
         self.drop_session(fd);
         self.wheel.cancel(Owner::Connection(slot));
         if self.table.transport(slot).is_some_and(|socket| socket.is_ready) {
-            // The next connection of the slot would be read twice in each turn.
+            // Without this removal, the next connection in this slot would be read twice in each turn.
             self.ready.retain(|ready| *ready != slot);
         }
         self.table.remove(slot);
     }
 
-    /// Panics if the parts are inconsistent. Tests and debug builds call it.
+    /// Panics if the parts are inconsistent. Tests and debug builds call this method.
     pub fn check_invariants(&self) {
         self.registry.check_invariants();
         self.wheel.check_invariants();
         self.table.check_invariants();
         let is_open = |slot: &Slot| self.table.connection(*slot).is_some_and(Connection::is_open);
         let open = self.table.slots().filter(is_open).count();
-        assert_eq!(open, self.counters.open, "open connections");
+        assert_eq!(open, self.counters.open, "the counter has the number of open connections");
         let is_tls = |slot: &Slot| self.table.transport(*slot).is_some_and(Socket::is_tls);
-        assert_eq!(self.table.slots().filter(is_tls).count(), self.table.shared().count(), "TLS sessions");
-        assert_eq!(self.open.iter().filter(is_open).count(), open, "the set of open slots has the open connections");
+        let sessions = self.table.shared().count();
+        assert_eq!(self.table.slots().filter(is_tls).count(), sessions, "each TLS connection has a session");
+        assert_eq!(
+            self.open.iter().filter(is_open).count(),
+            open,
+            "the set of open slots contains each open connection"
+        );
     }
 }

@@ -7,7 +7,7 @@ use crate::protocol::close::CloseCode;
 use crate::registry::{Change, Registry, SecondLogin, is_name};
 
 impl Core {
-    /// Binds a connection to a uid, by the policy for second logins.
+    /// Binds a connection to a uid, and applies the policy for second logins.
     pub fn bind(&mut self, fd: Fd, uid: &str) -> Change {
         let Some(slot) = self.open_slot(fd) else { return Change::Gone };
         let mut kicked = Vec::new();
@@ -29,7 +29,7 @@ impl Core {
         self.table.connection(slot)?.is_open().then_some(slot)
     }
 
-    /// Returns the uid of a connection, or inside its `on_close` the last one.
+    /// Returns the uid of a connection. Inside `on_close`, the result is the uid that the connection had.
     pub fn uid_of(&self, fd: Fd) -> Option<&str> {
         match &self.current_close {
             Some(close) if close.fd == fd => close.names.uid.as_deref(),
@@ -37,7 +37,7 @@ impl Core {
         }
     }
 
-    /// Returns the groups of a connection, or inside its `on_close` the last ones.
+    /// Returns the groups of a connection. Inside `on_close`, the result is the groups that the connection had.
     pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
         match &self.current_close {
             Some(close) if close.fd == fd => close.names.groups.iter().map(AsRef::as_ref).collect(),

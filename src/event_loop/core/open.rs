@@ -1,6 +1,6 @@
 //! Iterates over the open connections.
 //!
-//! The cost depends on the number of open connections, not on the number of slots.
+//! The time depends on the number of open connections, not on the number of slots.
 
 use crate::event_loop::Core;
 use crate::fd::{Fd, Slot};
@@ -11,7 +11,7 @@ impl Core {
         self.open.iter().map(|slot| self.table.fd_of(slot))
     }
 
-    /// Returns at most `limit` open connections in the slots after that of `after`.
+    /// Returns at most `limit` open connections whose slots follow the slot of `after`.
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
         let start = after.map_or(Slot(0), |fd| Slot(fd.slot().0 + 1));
         self.open.iter_from(start).take(limit).map(|slot| self.table.fd_of(slot)).collect()

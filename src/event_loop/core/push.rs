@@ -9,7 +9,7 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 
 impl Core {
     /// Pushes to one connection.
-    // Always inlined, as is the push to a uid: the options of a push are then constants.
+    // This function and the push to a uid are always inlined: then the options of a push are constants.
     #[inline(always)]
     pub fn push(&mut self, fd: Fd, push: Push<'_>) -> Outcome {
         if !self.table.is_current(fd) || push.except.contains(&fd) {
@@ -35,12 +35,12 @@ impl Core {
         }
     }
 
-    /// Pushes to the members of one group.
+    /// Pushes to the members of a group.
     pub fn push_group(&mut self, group: &str, push: Push<'_>) -> Delivery {
         if !push.except.is_empty() {
             return self.push_groups(std::iter::once(group), push);
         }
-        // The members are listed once, so they need no search.
+        // A group lists each member once, so no search for duplicates is needed.
         let mut delivery = Delivery::default();
         let members = self.registry.members(group);
         let mut outbound = self.outbound(&push, members.len() > 1);
@@ -53,7 +53,7 @@ impl Core {
         delivery
     }
 
-    /// Pushes to the connections of several uids. A uid that is listed twice gets it once.
+    /// Pushes to the connections of several uids. A uid that is listed twice gets the message once.
     pub fn push_uids(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for uid in uids {
@@ -62,7 +62,7 @@ impl Core {
         self.push_found(found, push)
     }
 
-    /// Pushes to the members of several groups. A member of more than one gets it once.
+    /// Pushes to the members of several groups. A member of several of these groups gets the message once.
     pub fn push_groups(&mut self, groups: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for group in groups {
@@ -71,7 +71,7 @@ impl Core {
         self.push_found(found, push)
     }
 
-    /// Pushes to several connections. A connection that is listed twice gets it once.
+    /// Pushes to several connections. A connection that is listed twice gets the message once.
     pub fn push_fds(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         found.extend(fds.filter_map(|fd| self.table.slot_of(fd)).filter(|slot| self.visited.visit(*slot)));
@@ -85,9 +85,10 @@ impl Core {
         self.push_found(found, push)
     }
 
-    /// Begins a search for receivers, and returns an empty list for them.
+    /// Begins a search for receivers, and returns an empty list for the receivers.
     ///
-    /// The excluded connections are marked as visited. Each slot is found once, so the list is never longer than the table.
+    /// Excluded connections are marked as visited, so the search skips them. Each slot is found once, so the list is
+    /// never longer than the table.
     fn begin_search(&mut self, push: &Push<'_>) -> Vec<Slot> {
         self.visited.begin(self.table.slots_end());
         for slot in push.except.iter().filter_map(|fd| self.table.slot_of(*fd)) {

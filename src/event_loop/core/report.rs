@@ -57,7 +57,7 @@ impl Core {
         }
     }
 
-    /// Returns the bytes that wait to be written to a connection.
+    /// Returns the number of bytes in the queue of a connection.
     pub fn queued_bytes(&self, fd: Fd) -> usize {
         self.connection(fd).map_or(0, Connection::queued_bytes)
     }
@@ -83,7 +83,7 @@ impl Core {
         log::debug!("fd {fd}: refused with {status}: {reason}");
     }
 
-    /// Counts a request that a connection refused by one of its rules.
+    /// Counts a request that was refused without a call of the handler.
     pub fn count_refusal(&mut self, fd: Fd, refusal: &Refusal) {
         if *refusal == Refusal::TlsHello {
             self.counters.tls_on_plain += 1;
@@ -92,7 +92,7 @@ impl Core {
             }
         }
         let Refusal::Origin(error) = refusal else { return self.refuse(fd, refusal.status(), refusal) };
-        // It contains text of the client, with quotes and all but visible ASCII escaped.
+        // The error contains text from the client. Quotes, and all bytes that are not visible ASCII, are escaped.
         self.refuse(fd, refusal.status(), format_args!("\"{error}\""));
         if let Some(count) = self.counters.origin.count(self.table.env().now) {
             log::warn!("fd {fd}: refused with 403: \"{error}\" ({count} refused by origin since the last warning)");
@@ -123,7 +123,7 @@ impl Core {
         }
     }
 
-    /// Counts a control connection that was closed to make room for another.
+    /// Counts a control connection that was closed in favor of a new connection.
     pub fn count_eviction(&mut self) {
         self.counters.control_evicted += 1;
         if let Some(count) = self.counters.evicted.count(self.table.env().now) {
@@ -179,12 +179,12 @@ impl Core {
         })
     }
 
-    /// Returns the bytes in the queues of all WebSockets.
+    /// Returns the number of bytes in the queues of all WebSockets.
     pub fn total_queued_bytes(&self) -> usize {
         self.table.env().queued.frames
     }
 
-    /// Returns the bytes of the longest queue since the last call.
+    /// Returns the largest length of a queue since the last call, in bytes.
     pub fn take_longest_queue(&mut self) -> usize {
         std::mem::take(&mut self.table.env_mut().longest_queue)
     }

@@ -26,7 +26,7 @@ impl Core {
         self.sessions.find(fd)
     }
 
-    /// Returns the value of a connection, to change it.
+    /// Returns a mutable reference to the value of a connection.
     pub fn session_mut(&mut self, fd: Fd) -> Option<&mut dyn Any> {
         self.sessions.find_mut(fd).map(|session| &mut **session)
     }
@@ -36,7 +36,7 @@ impl Core {
         self.sessions.remove(fd)
     }
 
-    /// Stores a value again after a call, unless the call has set another.
+    /// Stores a value again after a call, unless the call stored another value.
     pub fn restore_session(&mut self, fd: Fd, session: Box<dyn Any>) {
         if self.connection(fd).is_some() && self.sessions.find(fd).is_none() {
             self.sessions.insert(fd, session);

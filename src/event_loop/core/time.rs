@@ -15,8 +15,8 @@ use crate::wheel::Owner;
 impl Core {
     /// Starts a timer.
     pub fn add_timer(&mut self, delay: Duration, every: Option<Duration>) -> TimerId {
-        // The time of the turn may be old, because handlers took long. The clock is rounded down, so one more millisecond
-        // keeps the timer from firing early.
+        // The time of the turn may be old, because handlers took long, so the clock is read again. The clock is rounded
+        // down, so one more millisecond keeps the timer from firing early.
         let at = self.epoch.now().after(delay.saturating_add(Duration::from_millis(1)));
         let timer = self.timers.add(at, every);
         self.wheel.arm(Owner::Timer(timer.index()), at);
@@ -52,7 +52,7 @@ impl Core {
         is_set.unwrap_or(false)
     }
 
-    /// Pauses or resumes reading from a WebSocket or the pieces of a body.
+    /// Pauses or resumes reading of a WebSocket or of a streamed body.
     pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> bool {
         let Some(slot) = self.table.slot_of(fd) else { return false };
         if self.table.set_paused(slot, is_paused) != Some(true) {
@@ -68,7 +68,7 @@ impl Core {
 
     /// Arms the wheel with the next deadline of a connection.
     ///
-    /// An earlier deadline in the wheel stays. When it expires, the wheel is armed again.
+    /// An earlier deadline in the wheel stays. When the earlier deadline expires, the wheel is armed again.
     #[inline]
     pub fn arm(&mut self, slot: Slot) {
         self.arm_at(slot, self.table.poll_timeout(slot));
@@ -82,7 +82,7 @@ impl Core {
         }
     }
 
-    /// Returns the next tick at which the wheel or the drain has something to do.
+    /// Returns the earliest deadline of the wheel and of the drain.
     pub fn next_deadline(&self) -> Option<Tick> {
         let drain = self.drain.as_ref().map(Drain::next);
         [self.wheel.next(), drain].into_iter().flatten().min()
@@ -94,7 +94,7 @@ impl Core {
         self.wheel.advance(self.table.env().now);
     }
 
-    /// Returns an owner whose deadline has expired.
+    /// Removes an expired deadline, and returns its owner.
     #[inline]
     pub fn pop_expired(&mut self) -> Option<Owner> {
         self.wheel.pop_expired()
@@ -106,7 +106,7 @@ impl Core {
         self.step(slot, if is_late { Connection::handle_late_record } else { Connection::handle_tick });
     }
 
-    /// Fires a timer, and arms one that repeats.
+    /// Fires a timer, and arms the wheel again if the timer repeats.
     pub fn fire(&mut self, index: u32) -> Option<Fired> {
         let fired = self.timers.fire(index, self.table.env().now)?;
         if let Some(at) = fired.again {
@@ -135,7 +135,7 @@ impl Core {
         self.wants_turn_end
     }
 
-    /// Takes the request of `on_turn_end`.
+    /// Returns whether `on_turn_end` was requested, and resets the request.
     #[inline]
     pub fn take_turn_end(&mut self) -> bool {
         std::mem::take(&mut self.wants_turn_end)

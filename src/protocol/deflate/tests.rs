@@ -1,4 +1,4 @@
-//! DEFLATE against the implementation of another author, and hostile streams.
+//! Tests of DEFLATE against another implementation, and of hostile streams.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use proptest::prelude::*;
@@ -9,16 +9,16 @@ use super::*;
 fn miniz_deflate(payload: &[u8], level: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() * 2 + 100);
     let mut stream = Compress::new(Compression::new(level), false);
-    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("no error");
+    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("the payload is deflated");
     assert_eq!(stream.total_in(), payload.len() as u64);
-    out.strip_suffix(&TAIL).expect("the tail").to_vec()
+    out.strip_suffix(&TAIL).expect("the output ends with TAIL").to_vec()
 }
 
 /// Inflates a deflated payload with miniz.
 fn miniz_inflate(payload: &[u8], bytes: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes + 10);
     let whole = [payload, &TAIL].concat();
-    Decompress::new(false).decompress_vec(&whole, &mut out, FlushDecompress::Sync).expect("valid");
+    Decompress::new(false).decompress_vec(&whole, &mut out, FlushDecompress::Sync).expect("the stream is valid");
     out
 }
 
@@ -28,7 +28,11 @@ fn inflate(payload: &[u8], part: usize, bytes_max: usize) -> Result<Vec<u8>, Inf
     inflater.begin();
     for part in payload.chunks(part) {
         inflater.push(part, &mut out, bytes_max)?;
-        assert!(out.len() <= bytes_max && out.capacity() <= bytes_max, "{} of {bytes_max}", out.capacity());
+        assert!(
+            out.len() <= bytes_max && out.capacity() <= bytes_max,
+            "the capacity {} exceeds {bytes_max}",
+            out.capacity()
+        );
     }
     inflater.finish().map(|()| out)
 }
@@ -46,16 +50,20 @@ fn the_examples_of_rfc_7692() {
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
         // A stored block.
         &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],
-        // A final block, and the header of a stored one.
+        // A final block, and the header of a stored block.
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
         // Two blocks.
         &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
-        // A final block with nothing behind it, which some clients send.
+        // A final block without bytes after it, which some clients send.
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
     ];
     for payload in examples {
         for part in 1..=payload.len() {
-            assert_eq!(inflate(payload, part, 5).as_deref(), Ok(&b"Hello"[..]), "{payload:x?} in parts of {part}");
+            assert_eq!(
+                inflate(payload, part, 5).as_deref(),
+                Ok(&b"Hello"[..]),
+                "{payload:x?} is inflated in parts of {part} bytes"
+            );
             assert_eq!(inflate(payload, part, 4), Err(InflateError::TooBig), "{payload:x?}");
         }
     }
@@ -78,7 +86,7 @@ fn streams_that_are_cut_or_invalid() {
     }
     let stored = [&[0x00, 0x00, 0x04, 0xff, 0xfb][..], &[7; 0x400], &[0x00]].concat();
     assert_eq!(inflate(&stored, 100, 0x400), Ok(vec![7; 0x400]));
-    // One byte of it is an empty message.
+    // The first byte of the stored block alone is a valid empty message, so the cuts start at 2.
     for cut in 2..stored.len() {
         assert_eq!(inflate(&stored[..cut], cut, 0x400), Err(InflateError::Invalid), "cut at {cut}");
     }
@@ -90,10 +98,10 @@ fn streams_that_are_cut_or_invalid() {
         &[0x00, 0x05, 0x00, 0xfa, 0xfe, 0x00],
         // A distance before the start of the message.
         &[0x4b, 0x04, 0x13, 0x00, 0x00],
-        // The tail itself, and a part of it.
+        // The tail, and a part of the tail.
         &[0x00, 0x00, 0x00, 0xff, 0xff],
         &[0x00, 0x00, 0x00],
-        // Garbage behind a complete block, and behind a final one.
+        // Invalid bytes after a complete block, and after a final block.
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xaa],
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xaa],
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x01],
@@ -120,12 +128,12 @@ fn an_inflater_keeps_nothing_of_a_message() {
         inflater.begin();
         let _ = inflater.push(payload, &mut Vec::new(), 100);
     }
-    // A reference to the text of the earlier message.
+    // This payload refers to the text of the earlier message.
     inflater.begin();
     assert_eq!(inflater.push(&[0x4b, 0x04, 0x13, 0x00, 0x00], &mut Vec::new(), 100), Err(InflateError::Invalid));
     let mut out = Vec::new();
     inflater.begin();
-    inflater.push(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], &mut out, 100).expect("valid");
+    inflater.push(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], &mut out, 100).expect("the stream is valid");
     assert_eq!((inflater.finish(), &out[..]), (Ok(()), &b"Hello"[..]));
 }
 
@@ -143,7 +151,7 @@ fn payloads_that_would_become_longer_are_not_deflated() {
     }
     assert_eq!(deflater.encode(Opcode::Text, &vec![b'a'; DEFLATED_BYTES_MAX + 1]), None);
     let longest = vec![b'a'; DEFLATED_BYTES_MAX];
-    let frame = deflater.encode(Opcode::Text, &longest).expect("shorter");
+    let frame = deflater.encode(Opcode::Text, &longest).expect("the deflated frame is shorter");
     assert_eq!(miniz_inflate(payload_of(&frame), longest.len()), longest);
 }
 
@@ -158,7 +166,10 @@ fn the_longest_deflated_payload_is_within_its_bound() {
     for bytes in [0, 1, 10, 100, 1_000, 20_000, 100_000] {
         for level in [0, 1, 6, 9] {
             let deflated = miniz_deflate(&noise[..bytes], level);
-            assert!(deflated.len() as u64 <= deflated_bytes_max(bytes as u64), "{bytes} bytes at level {level}");
+            assert!(
+                deflated.len() as u64 <= deflated_bytes_max(bytes as u64),
+                "{bytes} bytes deflated at level {level} are within the bound"
+            );
         }
     }
 }

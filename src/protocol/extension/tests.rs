@@ -1,4 +1,4 @@
-//! Offers of permessage-deflate, and the responses.
+//! Tests of offers of permessage-deflate, and of the responses.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const ACCEPTED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// The expected response, in short: none, or the window that it limits the server to.
+/// The expected response. `Window` has the maximum of the server's window.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Answer {
     Declined,
@@ -22,7 +22,7 @@ fn response(values: &[&str]) -> Answer {
     assert_eq!(head, ACCEPTED);
     match window.strip_prefix("; server_max_window_bits=") {
         Some(bits) => {
-            let bits = bits.parse().expect("a number");
+            let bits = bits.parse().expect("the value is a number");
             assert_eq!(accepted.server_window_bits(), bits);
             Window(bits)
         }
@@ -36,7 +36,7 @@ fn response(values: &[&str]) -> Answer {
 #[test]
 fn one_offer() {
     let table = [
-        // Browsers, Python `websockets`, Node `ws`.
+        // The offers of browsers, Python `websockets` and Node `ws`.
         ("permessage-deflate; client_max_window_bits", Accepted),
         ("permessage-deflate", Accepted),
         // Each parameter.
@@ -157,7 +157,7 @@ fn a_malformed_header_declines_all_offers() {
     }
 }
 
-/// A parameter of an offer as text, with the value that it limits the server's window to.
+/// The text of a parameter, and the maximum that it sets for the server's window.
 #[derive(Clone, Debug)]
 struct Parameter {
     text: String,
@@ -193,7 +193,7 @@ fn parameter() -> impl Strategy<Value = Parameter> {
     })
 }
 
-/// Accepts an offer by the text of RFC 7692 section 7.1, in another way.
+/// A second implementation of RFC 7692 section 7.1, for comparison.
 fn expected(parameters: &[Parameter]) -> Answer {
     let mut names: Vec<&str> = parameters.iter().map(|parameter| parameter.name).collect();
     names.sort_unstable();

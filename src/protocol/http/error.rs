@@ -6,16 +6,16 @@ use crate::protocol::response::Response;
 
 /// An error in a request.
 ///
-/// The connection closes after any of these, because the start of the next request is uncertain.
+/// After any of these errors, the connection closes, because the start of the next request is unknown.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum HttpError {
     /// The first byte cannot start a method.
     ///
-    /// Often it is a TLS ClientHello sent to a plain port.
+    /// The usual cause is a TLS ClientHello on a port without TLS.
     NotHttp,
     /// A line ends in LF without CR.
     ///
-    /// RFC 9112 section 2.2 would allow to accept it, but request smuggling uses it.
+    /// RFC 9112 section 2.2 allows a server to accept this line ending, but request smuggling uses it.
     BareLineFeed,
     /// The required PROXY header is malformed or missing.
     ProxyHeader,
@@ -25,17 +25,17 @@ pub enum HttpError {
     RequestLine,
     /// The target is neither path nor URL (RFC 9112 section 3.2).
     ///
-    /// Also if it contains `#` or a control character.
+    /// A target that contains `#` or a control character has the same error.
     Target,
     /// The path is not percent-encoded UTF-8.
     ///
-    /// Lossy decoding would make two paths equal.
+    /// With lossy decoding, two different paths could become equal.
     Path,
     /// The version is neither HTTP/1.1 nor HTTP/1.0.
     Version,
     /// A header line violates RFC 9112 section 5.
     ///
-    /// Examples are an invalid name or value, a space before the colon, a folded line.
+    /// Examples are an invalid name or value, a space before the colon, or a folded line.
     HeaderLine,
     /// The head is longer than the limit (RFC 6585 section 5).
     HeadTooLarge,
@@ -49,15 +49,15 @@ pub enum HttpError {
     HostRepeated,
     /// `Host` is not `host[:port]` (RFC 9112 section 3.2).
     HostMalformed,
-    /// `Content-Length` is repeated, with the same value or another.
+    /// `Content-Length` is repeated, with an equal or a different value.
     LengthRepeated,
     /// `Content-Length` is not a number (RFC 9110 section 8.6).
     ///
-    /// It must be decimal and fit 64 bits.
+    /// The number must be decimal and fit into 64 bits.
     LengthMalformed,
     /// Both `Content-Length` and `Transfer-Encoding` are present (RFC 9112 section 6.3).
     LengthAndCoding,
-    /// `Transfer-Encoding` is empty or repeats `chunked` (RFC 9112 section 6.1).
+    /// `Transfer-Encoding` is empty, or `chunked` is repeated (RFC 9112 section 6.1).
     CodingMalformed,
     /// `Transfer-Encoding` names a coding other than `chunked` (RFC 9112 section 6.1).
     CodingUnknown,
@@ -67,7 +67,7 @@ pub enum HttpError {
     Expectation,
     /// The method of an upgrade is not GET (RFC 6455 section 4.1).
     UpgradeMethod,
-    /// The version of an upgrade is HTTP/1.0 (RFC 9110 section 7.8).
+    /// The HTTP version of an upgrade is HTTP/1.0 (RFC 9110 section 7.8).
     UpgradeOnHttp10,
     /// `Sec-WebSocket-Version` is not 13 (RFC 6455 section 4.4).
     UpgradeVersion,
@@ -87,7 +87,7 @@ pub enum HttpError {
     BodyTooLarge,
     /// A chunk size is not a number (RFC 9112 section 7.1).
     ///
-    /// It must be hexadecimal and fit 64 bits.
+    /// The number must be hexadecimal and fit into 64 bits.
     ChunkSize,
     /// The framing of a chunk violates RFC 9112 section 7.1.
     ChunkFraming,
@@ -97,7 +97,7 @@ pub enum HttpError {
     TrailersTooLarge,
     /// The unfinished messages, heads and bodies of all connections exceed their limit.
     ///
-    /// This connection holds one of the largest.
+    /// This connection has one of the largest amounts of unfinished input.
     Overload,
     /// Memory for received bytes could not be allocated.
     OutOfMemory,
@@ -109,16 +109,16 @@ impl HttpError {
         self.status_and_text().0
     }
 
-    /// Returns the response with description and required headers.
+    /// Returns the error response, with a description and the required headers.
     ///
-    /// It closes the connection. On a control listener its body is JSON.
+    /// The response closes the connection. On a control listener, its body is JSON.
     pub fn response(self, is_control: bool) -> Response {
         let (status, text) = self.status_and_text();
         let response = Response::refusal(is_control, status, text).close();
         match self {
             // RFC 9110 section 15.5.6.
             HttpError::UpgradeMethod => response.header("Allow", "GET"),
-            // RFC 6455 section 4.4, RFC 9110 section 15.5.22.
+            // See RFC 6455 section 4.4 and RFC 9110 section 15.5.22.
             HttpError::UpgradeVersion | HttpError::UpgradeRequired => {
                 response.header("Upgrade", "websocket").header("Sec-WebSocket-Version", "13")
             }

@@ -1,4 +1,4 @@
-//! Tables of heads.
+//! Tests of heads, in tables.
 //!
 //! `|` stands for CRLF. Each head is followed by a blank line.
 
@@ -9,7 +9,7 @@ const PEER: Peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
 const BYTES_MAX: usize = 8192;
 const HEADERS_MAX: usize = 64;
 
-/// An upgrade in parts, so that a case can omit one.
+/// An upgrade request. A case can omit one of its lines.
 macro_rules! upgrade {
     () => {
         concat!(upgrade!(no_key), "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
@@ -28,7 +28,7 @@ macro_rules! upgrade {
     };
 }
 
-/// Adds a valid version and key to these lines.
+/// Adds a valid version and key to the lines of a head.
 macro_rules! keyed {
     ($lines:literal) => {
         concat!($lines, "|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
@@ -37,7 +37,7 @@ macro_rules! keyed {
 
 /// A head, its status, and the violated rule.
 ///
-/// 101 is a valid upgrade, 200 a valid plain request.
+/// Status 101 stands for a valid upgrade, and 200 for a valid plain request.
 type Case = (&'static str, u16, Option<HttpError>);
 
 const REQUEST_LINES: &[Case] = &[
@@ -56,7 +56,7 @@ const REQUEST_LINES: &[Case] = &[
     ("OPTIONS ** HTTP/1.1|Host: a", 400, Some(Target)),
     ("CONNECT a:80 HTTP/1.1|Host: a", 400, Some(Target)),
     ("CONNECT / HTTP/1.1|Host: a", 400, Some(Target)),
-    // Absolute-form. `Host` is checked nevertheless.
+    // Targets in absolute-form. `Host` is checked, although it is replaced.
     ("GET http://a/ HTTP/1.1|Host: a", 200, None),
     ("GET HTTPS://a:1?x HTTP/1.1|Host: b", 200, None),
     ("GET http://a HTTP/1.0", 200, None),
@@ -113,7 +113,7 @@ const REQUEST_LINES: &[Case] = &[
     ("GET / FOO/1.1|Host: a", 400, Some(RequestLine)),
     ("GET / HTTP/1.|Host: a", 400, Some(RequestLine)),
     ("GET / HTTP/|Host: a", 400, Some(RequestLine)),
-    // The first byte shows that this is not HTTP.
+    // The first byte cannot begin an HTTP request.
     ("\x16\x03\x01\x02", 400, Some(NotHttp)),
     ("\0", 400, Some(NotHttp)),
     (" GET / HTTP/1.1|Host: a", 400, Some(NotHttp)),
@@ -219,7 +219,7 @@ const BODIES: &[Case] = &[
     ("POST / HTTP/1.1|Host: a|Transfer-Encoding: x|Transfer-Encoding: chunked", 501, Some(CodingUnknown)),
     ("POST / HTTP/1.0|Transfer-Encoding: chunked", 400, Some(CodingOnHttp10)),
     ("POST / HTTP/1.0|Transfer-Encoding: gzip", 400, Some(CodingOnHttp10)),
-    // Both, as request smuggling uses them.
+    // `Content-Length` and `Transfer-Encoding` together, as in request smuggling.
     ("POST / HTTP/1.1|Host: a|Content-Length: 5|Transfer-Encoding: chunked", 400, Some(LengthAndCoding)),
     ("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked|Content-Length: 0", 400, Some(LengthAndCoding)),
     ("POST / HTTP/1.1|Host: a|Transfer-Encoding: x|Content-Length: y", 400, Some(LengthAndCoding)),
@@ -249,7 +249,7 @@ const UPGRADES: &[Case] = &[
     (keyed!("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: web socket"), 200, None),
     ("POST / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: h2c|Content-Length: 4", 200, None),
     ("POST / HTTP/1.1|Host: a|Upgrade: websocket", 200, None),
-    // Method and version of HTTP.
+    // Upgrades with another method or another version of HTTP.
     (keyed!("POST / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket"), 405, Some(UpgradeMethod)),
     (keyed!("get / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket"), 405, Some(UpgradeMethod)),
     ("HEAD / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket", 405, Some(UpgradeMethod)),
@@ -293,7 +293,7 @@ fn wire(lines: &str) -> Vec<u8> {
     format!("{lines}||").replace('|', "\r\n").into_bytes()
 }
 
-/// Does what a connection does: finds the end, then parses.
+/// Reads a head as a connection does: finds the end, then parses.
 fn read(bytes: &[u8]) -> Result<Head, HttpError> {
     let end = find_head_end(bytes, &mut 0, BYTES_MAX)?.expect("a whole head");
     parse_head(bytes[..end].to_vec(), HEADERS_MAX, PEER)
@@ -353,7 +353,7 @@ fn every_case_is_the_same_at_every_split() {
             if outcome == Ok(None) {
                 outcome = find_head_end(&bytes, &mut scanned, BYTES_MAX);
             }
-            assert_eq!(outcome, whole, "{lines:?} at {at}");
+            assert_eq!(outcome, whole, "{lines:?} has the same result if it is split at {at}");
         }
     }
 }
@@ -390,13 +390,13 @@ fn long_heads() {
     let exactly = head.len();
     assert_eq!(find_head_end(&head, &mut 0, exactly), Ok(Some(exactly)));
     assert_eq!(find_head_end(&head, &mut 0, exactly - 1), Err(HeadTooLarge));
-    // The error comes as soon as the limit is reached without an end, and not before.
+    // The error is reported exactly when the limit is reached.
     let mut scanned = 0;
     for end in 0..exactly - 1 {
         assert_eq!(find_head_end(&head[..end], &mut scanned, exactly - 1), Ok(None));
     }
     assert_eq!(find_head_end(&head[..exactly - 1], &mut scanned, exactly - 1), Err(HeadTooLarge));
-    // Errors beyond the limit do not count, so that the result is the same for every division of the input.
+    // Errors after the limit do not count, so that the result does not depend on how the input is split.
     let mut bytes = vec![b'A'; 100];
     bytes.push(b'\n');
     assert_eq!(find_head_end(&bytes, &mut 0, 100), Err(HeadTooLarge));
@@ -485,7 +485,7 @@ fn headers_of_an_upgrade_that_a_proxy_removed() {
         ("GET / HTTP/1.1|Host: a", false),
         ("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: h2c", false),
         ("GET / HTTP/1.1|Host: a|Upgrade: websocket", true),
-        // nginx without its two `proxy_set_header` lines.
+        // A request from nginx without the two `proxy_set_header` lines for WebSockets.
         (keyed!("GET / HTTP/1.1|Host: a|Connection: close"), true),
     ] {
         let kind = read(&wire(lines)).map(|head| head.kind);
@@ -507,7 +507,7 @@ fn error_responses() {
         assert!(response.closes());
         let mut out = Vec::new();
         response.encode(&mut out, "", true, false);
-        String::from_utf8(out).expect("text")
+        String::from_utf8(out).expect("the output is UTF-8")
     };
     assert_eq!(
         answer(HostMissing),

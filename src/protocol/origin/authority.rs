@@ -17,14 +17,14 @@ pub struct Origin<'a> {
 /// See RFC 9110 section 7.2.
 pub struct Authority<'a> {
     pub host: Host<'a>,
-    /// An empty port (`example.com:`) counts as none.
+    /// The port. An empty port (`example.com:`) is `None`.
     pub port: Option<u16>,
 }
 
 /// A host.
 ///
-/// Names and IPv4 addresses are compared as text, without case. IPv6 addresses have many spellings and are compared by
-/// value.
+/// Names and IPv4 addresses are compared as text, ignoring case. IPv6 addresses are compared by value, because an
+/// address has many spellings.
 pub enum Host<'a> {
     Name(&'a str),
     V6(Ipv6Addr),
@@ -33,7 +33,7 @@ pub enum Host<'a> {
 impl<'a> Origin<'a> {
     /// Parses an origin (RFC 6454 section 6.2).
     ///
-    /// It has no path, no user and no spaces, and there is only one.
+    /// The text must be a single origin, without a path, a user or spaces.
     pub fn parse(text: &'a str) -> Option<Origin<'a>> {
         let (scheme, authority) = text.split_once("://")?;
         // RFC 3986 section 3.1.
@@ -43,11 +43,11 @@ impl<'a> Origin<'a> {
         is_scheme.then_some(Origin { scheme, authority })
     }
 
-    /// Returns whether the origin is that of the requested host and port.
+    /// Returns whether the origin has the requested host and port.
     ///
-    /// Only `http` and `https` are web origins. A `Host` without a port means the default port of the origin's scheme:
-    /// the page knows whether there was TLS, the server behind a proxy does not. If the request came by TLS, only `https`
-    /// is the origin of the server.
+    /// The scheme must be `http` or `https`. If `Host` has no port, the default port of the origin's scheme counts: a
+    /// server behind a proxy does not know whether the page used TLS. If the request came through a TLS listener, the
+    /// scheme must be `https`.
     pub fn matches_host(&self, request: &Request<'_>) -> bool {
         let Some(default) = default_port(self.scheme) else {
             return false;
@@ -65,9 +65,9 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// Writes the normal form.
+/// Writes the normal form of the origin.
 ///
-/// It is in lower case, without a default port, and with an IPv6 address in its shortest spelling.
+/// The normal form is in lower case, has no default port, and has the shortest spelling of an IPv6 address.
 impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://", self.scheme.to_ascii_lowercase())?;
@@ -173,7 +173,7 @@ pub fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Returns the host that a request names.
+/// Returns the host and port of a request, from its `Host` header.
 pub fn host_of<'r>(request: &'r Request<'_>) -> Option<Authority<'r>> {
     request.values("host").next().and_then(Authority::parse)
 }

@@ -1,7 +1,7 @@
 //! The entries of a list of origins: parsing and matching.
 //!
 //! An entry is an origin, an origin whose host begins with `*.`, `null` or `file://`. An entry that no browser can send
-//! is an error when the list is made. Otherwise it would match nothing, without a message.
+//! is an error when the list is created. Otherwise the entry would never match, and no message would say so.
 
 use std::net::Ipv4Addr;
 
@@ -9,12 +9,12 @@ use super::authority::{Authority, Host, Origin, default_port};
 
 /// The `Origin` of a page without an origin.
 ///
-/// Examples are a local file, a sandboxed frame, a redirect across sites.
+/// Examples are a local file, a sandboxed frame, or a page after a redirect across sites.
 pub const NULL: &str = "null";
 
 /// The `Origin` of some native clients.
 ///
-/// Pages from files in some web views have it, too.
+/// In some web views, pages from files have this origin, too.
 pub const FILE: &str = "file://";
 
 const FILE_ERROR: &str = "pages from files have the origin null or file://, without a host and a path";
@@ -25,7 +25,7 @@ const HOST_BYTES_MAX: usize = 253;
 /// Converts an entry to its normal form: lower case, no default port.
 ///
 /// # Errors
-/// The reason that no browser can send it.
+/// The reason why no browser can send the entry.
 pub fn normalise(entry: &str) -> Result<String, String> {
     if entry == NULL {
         return Ok(NULL.to_owned());
@@ -74,7 +74,7 @@ pub fn is_file(text: &str) -> bool {
 
 /// Returns whether `host` is a subdomain of `base`.
 ///
-/// It must have one or more labels in front, as in a host-source of CSP.
+/// It must have one or more labels before `base`, as in a host-source of CSP.
 fn is_subdomain(host: &str, base: &str) -> bool {
     let Some(end) = host.len().checked_sub(base.len() + 1) else { return false };
     let Some((labels, rest)) = host.split_at_checked(end) else { return false };
@@ -93,7 +93,7 @@ fn host_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     if host.len() > HOST_BYTES_MAX {
         return Some("a host has at most 253 characters");
     }
-    // A name may end with the dot of the root, which browsers keep.
+    // A name may end with the dot of the DNS root, which browsers keep.
     let name = host.strip_suffix('.').unwrap_or(host);
     if !name.split('.').all(is_label) {
         return Some("a host must consist of labels of letters, digits, - and _, separated by dots");
@@ -112,7 +112,7 @@ fn host_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     None
 }
 
-/// Returns the reason that a text is not `scheme://host[:port]`.
+/// Returns the reason why a text is not `scheme://host[:port]`.
 fn format_error(text: &str) -> &'static str {
     const FORM: &str = "it must be scheme://host[:port], null or file://";
     let Some((scheme, rest)) = text.split_once("://") else { return FORM };
@@ -138,7 +138,10 @@ mod tests {
     use super::*;
 
     fn matches(entry: &str, origin: &str) -> bool {
-        super::matches(&normalise(entry).expect("an entry"), &Origin::parse(origin).expect("an origin"))
+        super::matches(
+            &normalise(entry).expect("the entry is valid"),
+            &Origin::parse(origin).expect("the origin is valid"),
+        )
     }
 
     #[test]

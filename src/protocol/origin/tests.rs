@@ -1,4 +1,4 @@
-//! Tables of origins and hosts.
+//! Tests of origins and hosts, in tables.
 
 use super::*;
 use crate::peer::Peer;
@@ -9,10 +9,10 @@ const REMOTE: Peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
 const LOCAL: Peer = Peer::V4 { ip: [127, 0, 0, 1], port: 5000 };
 const LOCAL_V6: Peer = Peer::V6 { ip: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], port: 5000 };
 
-/// A request for `host` with these lines after the `Host` line.
+/// Returns a request for `host` with `lines` after the `Host` line.
 fn request(peer: Peer, host: &str, lines: &str) -> Request<'static> {
     let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
-    parse_head(head.into_bytes(), 64, peer).expect("a good head").request
+    parse_head(head.into_bytes(), 64, peer).expect("the head is valid").request
 }
 
 fn from(peer: Peer, host: &str, origin: &str) -> Request<'static> {
@@ -65,7 +65,7 @@ fn same_origin() {
     ] {
         let passed = Origins::Same.allows(&from(REMOTE, host, origin));
         let want = if passes { Ok(()) } else { Err(OriginError::Foreign(origin.to_owned())) };
-        assert_eq!(passed, want, "{origin} at {host}");
+        assert_eq!(passed, want, "{origin} has the expected result at host {host}");
     }
 }
 
@@ -115,7 +115,7 @@ fn malformed_origins() {
         assert!(matches!(passed, Err(OriginError::Malformed(_))), "{origin:?}: {passed:?}");
     }
     let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: http://\xff\r\n\r\n".to_vec();
-    let request = parse_head(bytes, 64, REMOTE).expect("a good head").request;
+    let request = parse_head(bytes, 64, REMOTE).expect("the head is valid").request;
     let passed = Origins::Same.allows(&request);
     assert_eq!(passed, Err(OriginError::Malformed("http://\\xff".to_owned())));
 }
@@ -127,7 +127,7 @@ fn null_and_repeated() {
     let twice = "Origin: http://example.com\r\norigin: http://example.com\r\n";
     let twice = request(REMOTE, "example.com", twice);
     assert_eq!(Origins::Same.allows(&twice), Err(OriginError::Repeated));
-    let list = Origins::list(["http://example.com"]).expect("an origin");
+    let list = Origins::list(["http://example.com"]).expect("the origin is valid");
     assert_eq!(list.allows(&null), Err(OriginError::Null));
     assert_eq!(list.allows(&twice), Err(OriginError::Repeated));
     for request in [null, twice, from(REMOTE, "example.com", "http://evil.com")] {
@@ -137,9 +137,9 @@ fn null_and_repeated() {
 
 #[test]
 fn null_and_file_are_allowed_if_listed() {
-    let both = Origins::list(["null", "FILE://"]).expect("origins");
+    let both = Origins::list(["null", "FILE://"]).expect("the origins are valid");
     assert_eq!(both, Origins::List(vec!["null".to_owned(), "file://".to_owned()]));
-    let list = |origin: &str| Origins::list([origin]).expect("an origin");
+    let list = |origin: &str| Origins::list([origin]).expect("the origin is valid");
     for peer in [REMOTE, LOCAL, Peer::Unix] {
         for (origin, other) in [("null", "file://"), ("file://", "null")] {
             let request = from(peer, "example.com", origin);
@@ -154,7 +154,7 @@ fn null_and_file_are_allowed_if_listed() {
     let file = from(REMOTE, "example.com", "file://");
     assert_eq!(Origins::Same.allows(&file), Err(OriginError::Foreign("file://".to_owned())));
     assert_eq!(list("null").allows(&file), Err(OriginError::Unlisted("file://".to_owned())));
-    // They do not match any other page.
+    // The entries `null` and `file://` match no other origin.
     for origin in ["file://a", "file:///", "Null", "null:", "https://null", "https://example.com"] {
         assert!(both.allows(&from(REMOTE, "example.com", origin)).is_err(), "{origin}");
     }
@@ -162,7 +162,7 @@ fn null_and_file_are_allowed_if_listed() {
 
 #[test]
 fn requests_without_origin_are_allowed() {
-    let list = Origins::list(["http://example.com"]).expect("an origin");
+    let list = Origins::list(["http://example.com"]).expect("the origin is valid");
     for origins in [Origins::Same, Origins::Any, list] {
         for peer in [REMOTE, LOCAL, Peer::Unix] {
             assert_eq!(origins.allows(&request(peer, "rebound.example", "")), Ok(()));
@@ -173,7 +173,7 @@ fn requests_without_origin_are_allowed() {
 #[test]
 fn a_request_without_host_has_no_own_origin() {
     let head = b"GET / HTTP/1.0\r\nOrigin: http://example.com\r\n\r\n".to_vec();
-    let request = parse_head(head, 64, REMOTE).expect("a good head").request;
+    let request = parse_head(head, 64, REMOTE).expect("the head is valid").request;
     assert!(Origins::Same.allows(&request).is_err());
     assert!(!Origins::host_is_loopback(&request));
 }
@@ -203,7 +203,7 @@ fn rebinding() {
             let want = if passes { Ok(()) } else { Err(OriginError::Rebound(origin.clone())) };
             assert_eq!(Origins::Same.allows(&request), want, "{host} {peer:?}");
             assert_eq!(Origins::host_is_loopback(&request), is_loopback);
-            let listed = Origins::list([&origin]).expect("an origin");
+            let listed = Origins::list([&origin]).expect("the origin is valid");
             assert_eq!(listed.allows(&request), Ok(()));
         }
     }
@@ -217,7 +217,7 @@ fn lists() {
         "http://[2001:DB8:0::1]",
         "capacitor://localhost",
     ])
-    .expect("origins");
+    .expect("the origins are valid");
     let normal = ["https://example.com", "http://example.com:8080", "http://[2001:db8::1]", "capacitor://localhost"];
     assert_eq!(list, Origins::List(normal.map(str::to_owned).to_vec()));
     for (origin, passes) in [
@@ -240,7 +240,8 @@ fn lists() {
         let passed = list.allows(&from(REMOTE, "server.example", origin));
         assert_eq!(passed.is_ok(), passes, "{origin}");
     }
-    // A list made without `Origins::list` may be in another form. An entry that is not an origin matches nothing.
+    // A list that was not made by `Origins::list` may contain entries in another form. An entry that is not an origin
+    // never matches.
     let by_hand = Origins::List(vec!["example".to_owned(), "HTTP://A:80".to_owned()]);
     assert_eq!(by_hand.allows(&from(REMOTE, "b", "http://a")), Ok(()));
     assert!(by_hand.allows(&from(REMOTE, "b", "http://example")).is_err());
@@ -249,7 +250,7 @@ fn lists() {
 #[test]
 fn invalid_lists() {
     for bad in ["", "*", "NULL", "example.com", "https://example.com/", "https://*.example.com:x"] {
-        let error = Origins::list(["https://good.example", bad]).expect_err("no origin");
+        let error = Origins::list(["https://good.example", bad]).expect_err("the list is invalid");
         assert!(error.starts_with(&format!("{bad:?} is not an origin")), "{error}");
     }
     for bad in ["https://*", "https://evil.*", "file:///", "https://10.1"] {
@@ -261,22 +262,23 @@ fn invalid_lists() {
 #[test]
 fn the_403_names_the_origin() {
     let refused = Origins::Same.allows(&from(REMOTE, "example.com", "http://evil.example"));
-    let response = refused.expect_err("a foreign origin").response();
+    let response = refused.expect_err("a foreign origin is refused").response();
     assert_eq!((response.status(), response.closes(), response.fault()), (403, true, None));
     let mut out = Vec::new();
     response.encode(&mut out, "", true, false);
-    let text = String::from_utf8(out).expect("text");
+    let text = String::from_utf8(out).expect("the output is UTF-8");
     assert!(text.ends_with(
         "\r\n\r\norigin http://evil.example is not allowed: \
          not the server's own, and no list of origins is set\n"
     ));
 
-    let list = Origins::list(["https://good.example"]).expect("origins");
-    let refused = list.allows(&from(REMOTE, "example.com", "http://example.com")).expect_err("not on the list");
+    let list = Origins::list(["https://good.example"]).expect("the origins are valid");
+    let refused =
+        list.allows(&from(REMOTE, "example.com", "http://example.com")).expect_err("an unlisted origin is refused");
     assert_eq!(refused.to_string(), "origin http://example.com is not allowed: not in the list of origins");
 
     let rebound = from(LOCAL, "rebound.example", "http://rebound.example");
-    let refused = Origins::Same.allows(&rebound).expect_err("a rebound name");
+    let refused = Origins::Same.allows(&rebound).expect_err("the origin of a DNS rebinding attack is refused");
     assert!(refused.to_string().contains("unless listed"));
 }
 

@@ -1,10 +1,11 @@
-//! The reference server: `raw ADDRESS` upgrades every client and then does the minimum of work.
+//! The reference server: `raw ADDRESS` upgrades every client, and then does the minimum of work.
 //!
-//! - `/echo`: one read, all its frames converted in place, one write.
-//! - `/sub`, `/pub`: the frames of one read of a `/pub` are encoded once and written to each `/sub`, one write each.
-//! - `/p2p?uid=N`: frames `{"to":M,…}` go to uid M; the frames of one read in one write.
+//! - `/echo`: for each read, all frames are converted in place, and written with one write.
+//! - `/sub`, `/pub`: the frames of one read from a `/pub` are encoded once, and written to each `/sub` with one write.
+//! - `/p2p?uid=N`: a frame `{"to":M,…}` goes to uid M. The frames of one read to the same uid are written with one
+//!   write.
 //!
-//! It has no checks, no bounds and no heartbeat. Complete servers are measured against it.
+//! The server has no checks, no bounds and no heartbeat. Complete servers are compared with this server.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,13 +17,13 @@ use slab::Slab;
 
 const LISTENER: usize = usize::MAX;
 
-/// Maximum bytes of a read, the same as in the servers under test.
+/// The maximum of bytes of a read, as in the measured servers.
 const READ_BYTES: usize = 64 << 10;
 
 struct Connection {
     socket: TcpStream,
     role: Role,
-    /// An incomplete head or frame.
+    /// The received bytes of an incomplete head or frame.
     kept: Vec<u8>,
     /// Bytes that the full socket did not accept.
     unsent: Vec<u8>,
@@ -49,7 +50,7 @@ struct Raw {
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9500".to_owned());
     let listener = TcpListener::bind(address)?;
-    // The standard library's backlog of 128 is too short for thousands of simultaneous connects.
+    // The backlog of the standard library, 128, is too short for thousands of simultaneous connects.
     rustix::net::listen(&listener, 4096)?;
     listener.set_nonblocking(true)?;
     let epoll = Epoll::new()?;
@@ -103,7 +104,7 @@ impl Raw {
         }
     }
 
-    /// An error ends the connection.
+    /// Handles an event of a connection. An error ends the connection.
     fn handle(&mut self, event: &Readiness) -> io::Result<()> {
         let Some(connection) = self.connections.get_mut(event.token) else { return Ok(()) };
         if event.is_writable && !connection.unsent.is_empty() {
@@ -144,7 +145,7 @@ impl Raw {
         }
     }
 
-    /// Answers the complete frames in `bytes`, and returns their length.
+    /// Answers the complete frames in `bytes`, and returns the number of used bytes.
     fn answer(&mut self, token: usize, bytes: &mut [u8]) -> io::Result<usize> {
         let Some(connection) = self.connections.get_mut(token) else { return Ok(bytes.len()) };
         match connection.role {
@@ -158,7 +159,7 @@ impl Raw {
             Role::Pub => {
                 let (written, read) = wire::answer_in_place(bytes, |_| {});
                 for sub in &self.subs {
-                    // A `/sub` with a broken socket is dropped at its own event.
+                    // A `/sub` with a broken socket is dropped when epoll reports its error.
                     let _ = self.connections[*sub].send(&bytes[..written]);
                 }
                 Ok(read)
@@ -206,7 +207,7 @@ impl Raw {
 }
 
 impl Connection {
-    /// Writes as much as the socket accepts, and queues the rest.
+    /// Writes as many bytes as the socket accepts, and stores the unsent bytes.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if !self.unsent.is_empty() {
             self.unsent.extend_from_slice(bytes);
@@ -227,7 +228,7 @@ impl Connection {
     }
 }
 
-/// M of `{"to":M,…}`.
+/// Returns M of `{"to":M,…}`.
 fn addressee(payload: &[u8]) -> u64 {
     let digits = payload.get(6..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))

@@ -1,4 +1,4 @@
-//! Load of back ends: pushes by HTTP requests, by a batch, and the delivery time of a push.
+//! The load shapes of back ends: pushes by HTTP requests, pushes by a batch, and the delivery time of pushes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,13 +10,14 @@ use crate::peer::Peer;
 use crate::shapes::Rig;
 use crate::{Dialect, Options, WARM_UP, run};
 
-/// Lines of a batch in one write.
+/// The number of batch lines in one write.
 const BATCH_LINES: usize = 256;
 
-/// Maximum number of undelivered posts in a paced run. A server above it is too slow for the rate.
+/// The maximum number of undelivered posts in a run with a constant rate. A server with more undelivered posts is too
+/// slow for the rate.
 const UNDELIVERED_MAX: usize = 10_000;
 
-/// Posts on one keep-alive connection for each receiver, and measures the cost or the time of a post.
+/// Measures the cost or the delivery time of posts. For each receiver, a back end has one keep-alive connection.
 pub fn push(options: &Options) -> io::Result<()> {
     let mut rig = Rig::new(pairs(options)?)?;
     match options.pace {
@@ -62,7 +63,7 @@ fn unpaced(options: &Options, rig: &mut Rig) -> io::Result<()> {
     }
 }
 
-/// Posts at a constant rate, independent of answers, so that the delay of a slow server is measured.
+/// Sends posts at a constant rate, so that the delivery times include the delay in a slow server.
 fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
     let pairs = options.connections;
     let mut due: Vec<VecDeque<Instant>> = vec![VecDeque::new(); pairs];
@@ -83,7 +84,7 @@ fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
         }
         if now >= next && now < until {
             rig.peers[sender].send(1)?;
-            // The time starts at the scheduled post.
+            // The delivery time starts at the scheduled time of the post.
             due[sender].push_back(next);
             waiting += 1;
             next += gap;
@@ -119,7 +120,8 @@ fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends one endless request: one push command a line, to each receiver in turn. `depth` chunks are in flight.
+/// Sends one endless request with one push command per line, to each receiver in turn. At any time, `depth` chunks of
+/// [`BATCH_LINES`] commands are unanswered.
 pub fn batch(options: &Options) -> io::Result<()> {
     let payload = "x".repeat(options.payload);
     let lines: String = (0..BATCH_LINES)
@@ -158,7 +160,7 @@ pub fn batch(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects the back ends, then the receiver of each.
+/// Connects the back ends, then one receiver for each back end.
 fn pairs(options: &Options) -> io::Result<Vec<Peer>> {
     let payload = "x".repeat(options.payload);
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
@@ -196,7 +198,7 @@ fn subscriber(options: &Options, uid: usize) -> io::Result<Peer> {
         Dialect::Nchan => Peer::connect(options.address, Some(&format!("/sub?id={uid}"))),
         Dialect::Fdpush => {
             let mut peer = Peer::connect(options.address, Some(&format!("/?uid={uid}")))?;
-            // The welcome.
+            // The server first sends a welcome frame.
             peer.expect_any()?;
             Ok(peer)
         }

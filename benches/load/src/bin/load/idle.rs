@@ -9,14 +9,14 @@ use crate::Options;
 use crate::peer::Peer;
 use crate::shapes::Rig;
 
-/// Messages that each connection sends and receives before the second memory measurement, and the number of them in
-/// flight.
+/// The number of messages that each connection sends and receives before the second memory measurement.
 const MESSAGES: usize = 100;
+/// The maximum number of messages that a connection has sent and that are not answered yet.
 const DEPTH: usize = 10;
 
 /// Connections that open and close before the empty server is measured.
 ///
-/// They load the server's code into memory and fill the shared buffers.
+/// These connections load the server's code into memory and fill its shared buffers.
 const WARM_UP_CONNECTIONS: usize = 64;
 const WARM_UP_MESSAGES: usize = 60;
 const WARM_UP_MESSAGE_BYTES: usize = 1000;
@@ -39,7 +39,7 @@ pub fn measure(options: &Options) -> io::Result<()> {
         fill_buffers(peer)?;
     }
     drop(first);
-    // A later connection shows that the server has processed the closed ones.
+    // When a later connection is open, the server has processed the closed connections.
     drop(connect(0)?);
 
     let empty = Memory::of(options)?;
@@ -68,7 +68,7 @@ pub fn measure(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Echoes as many messages as a server reads at a time.
+/// Echoes bursts of messages, to fill the server's buffers.
 fn fill_buffers(peer: &mut Peer) -> io::Result<()> {
     let payload = vec![b'x'; WARM_UP_MESSAGE_BYTES];
     peer.set_request(&client_frame(&payload), WARM_UP_MESSAGES);

@@ -1,8 +1,8 @@
 //! The load client: `load SHAPE --pid PID …` loads a server with one shape and prints a line of `name=value`.
 //!
-//! It has one thread, which needs its own core. It keeps a fixed number of messages in flight on each connection, so
-//! the server is always busy and never overloaded. On a shared machine, the server's CPU time an operation is more
-//! stable than throughput. A comparison with `raw` in the same minute is most stable.
+//! The load client has one thread, which needs its own core. It keeps a fixed number of messages in flight on each
+//! connection, so the server is always busy and never overloaded. On a shared machine, the server's CPU time per
+//! operation is more stable than throughput. The most stable result is a comparison with `raw` in the same minute.
 
 mod api;
 mod idle;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use fdpush_load::process;
 
-/// Warm-up time before the measurement.
+/// The warm-up time before the measurement.
 const WARM_UP: Duration = Duration::from_millis(300);
 
 /// Puts load on a WebSocket server and measures it.
@@ -31,10 +31,10 @@ struct Options {
     /// The server's process id.
     #[arg(long)]
     pid: u32,
-    /// Connections; for p2p and push, pairs of them; for fanout, receivers.
+    /// The number of connections; for p2p and push, of pairs; for fanout, of receivers.
     #[arg(long, default_value_t = 100)]
     connections: usize,
-    /// Messages in flight on each connection; for fanout, publishes in flight.
+    /// The number of messages in flight on each connection; for fanout, of publishes.
     #[arg(long, default_value_t = 1)]
     depth: usize,
     /// Message size in bytes.
@@ -43,13 +43,14 @@ struct Options {
     /// Measured time in seconds.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// For push and batch: the address for back ends, if different.
+    /// For push and batch: the address for back ends, if it differs from the address for clients.
     #[arg(long)]
     api: Option<SocketAddr>,
-    /// For push: the server's form of subscriptions and pushes.
+    /// For push: the form of subscriptions and push requests, by server.
     #[arg(long, value_enum, default_value = "bench")]
     dialect: Dialect,
-    /// For push: posts a second, at a constant rate, instead of `depth` in flight; prints delivery times.
+    /// For push: the number of posts per second, at a constant rate. Then `depth` has no effect, and delivery times are
+    /// printed.
     #[arg(long)]
     pace: Option<u32>,
     /// For idle: whether each connection has a uid of 8 bytes.
@@ -61,13 +62,14 @@ struct Options {
 enum Shape {
     /// Each connection gets its own messages back.
     Echo,
-    /// One connection's messages go to all others. An operation is a delivery.
+    /// One connection's messages go to all other connections. Each delivery counts as one operation.
     Fanout,
-    /// The first client of each pair sends to the uid of the second.
+    /// The first client of each pair sends to the second client's uid.
     P2p,
-    /// The first client of each pair posts to the uid of the second. An operation is a post.
+    /// The first client of each pair posts to the second client's uid. Each post counts as one operation.
     Push,
-    /// One connection sends an endless batch to the uids of all others. An operation is a message.
+    /// One connection sends an endless batch to the uids of all other connections. Each message counts as one
+    /// operation.
     Batch,
     /// Memory of idle connections, before and after 100 messages in each direction.
     Idle,
@@ -91,7 +93,7 @@ enum Dialect {
 struct Figures {
     /// Operations in the measured time.
     operations: usize,
-    /// Operations since the start, with those of the warm-up.
+    /// Operations since the start, including the warm-up.
     total: usize,
     elapsed: Duration,
     cpu: Duration,
@@ -117,7 +119,7 @@ impl Figures {
     }
 }
 
-/// Repeats `turn`, which returns its number of operations, for the configured time after a warm-up.
+/// Repeats `turn` for the configured time, after a warm-up. `turn` returns its number of operations.
 fn run(options: &Options, mut turn: impl FnMut() -> io::Result<usize>) -> io::Result<Figures> {
     let (warm, mut total) = (Instant::now(), 0);
     while warm.elapsed() < WARM_UP {

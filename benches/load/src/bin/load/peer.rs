@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use fdpush_load::wire::{self, AnswerCounter, FrameCounter, ResponseCounter};
 
-/// Timeout of every blocking call.
+/// The timeout of every blocking call.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct Peer {
     pub socket: TcpStream,
-    /// Repetitions of the request, one more than are ever in flight, so that any run of them is a slice.
+    /// Repetitions of the request, so that several requests are one slice.
     requests: Rc<[u8]>,
     request_bytes: usize,
-    /// Sent bytes of the current request.
+    /// The number of sent bytes of the current request.
     sent: usize,
-    /// Number of bytes that the full socket did not accept.
+    /// The number of bytes that the full socket did not accept.
     owed: usize,
     incoming: Incoming,
 }
@@ -28,17 +28,17 @@ pub struct Peer {
 enum Incoming {
     Frames(FrameCounter),
     Responses(ResponseCounter),
-    /// Answers to a batch, one a line.
+    /// Answers to a batch, one per line.
     Answers(AnswerCounter),
 }
 
 impl Peer {
-    /// Connects, and upgrades if `path` is given. Calls block until [`start`](Peer::start).
+    /// Connects, and upgrades if `path` is given. The socket is blocking until [`start`](Peer::start).
     pub fn connect(address: SocketAddr, path: Option<&str>) -> io::Result<Peer> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(ANSWER_TIME_MAX))?;
-        // Closes with a reset, because tens of thousands of ports in TIME_WAIT would be too many.
+        // The close sends a reset, because tens of thousands of ports in TIME_WAIT would be too many.
         rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
         let incoming = Incoming::Frames(FrameCounter::default());
         let mut peer = Peer { socket, requests: [].into(), request_bytes: 0, sent: 0, owed: 0, incoming };
@@ -52,18 +52,18 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Sets the request of [`send`](Peer::send), with at most `depth` in flight.
+    /// Sets the request that [`send`](Peer::send) sends, with at most `depth` unanswered requests.
     pub fn set_request(&mut self, request: &[u8], depth: usize) {
         self.requests = request.repeat(depth + 1).into();
         self.request_bytes = request.len();
     }
 
-    /// Sends one request, blocking.
+    /// Sends one request on the blocking socket.
     pub fn send_blocking(&mut self) -> io::Result<()> {
         self.socket.write_all(&self.requests[..self.request_bytes])
     }
 
-    /// Reads exactly this frame, blocking. It asserts the result before the measurement.
+    /// Reads one frame from the blocking socket, and checks its payload, before the measurement.
     pub fn expect(&mut self, payload: &[u8]) -> io::Result<()> {
         let frame = wire::server_frame(payload);
         let mut got = vec![0; frame.len()];
@@ -71,7 +71,7 @@ impl Peer {
         if got == frame { Ok(()) } else { Err(failure("unexpected frame", &got)) }
     }
 
-    /// Reads one unsolicited frame of the server, blocking.
+    /// Reads one unsolicited frame of the server from the blocking socket.
     pub fn expect_any(&mut self) -> io::Result<()> {
         let mut counter = FrameCounter::default();
         let mut byte = [0];
@@ -83,7 +83,8 @@ impl Peer {
         }
     }
 
-    /// Reads an HTTP response, blocking. From then on it counts responses, which all must be 2xx.
+    /// Reads one HTTP response from the blocking socket. From then on, the peer counts responses, which must all be
+    /// 2xx.
     pub fn expect_response(&mut self) -> io::Result<()> {
         let head = self.read_head()?;
         let mut counter = ResponseCounter::default();
@@ -97,7 +98,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Counts answers to a batch from here on.
+    /// Sends the head of a batch request. From then on, the peer counts answers to the batch.
     pub fn begin_batch(&mut self, head: &str) -> io::Result<()> {
         self.incoming = Incoming::Answers(AnswerCounter::default());
         self.socket.write_all(head.as_bytes())
@@ -108,7 +109,7 @@ impl Peer {
         self.socket.set_nonblocking(true)
     }
 
-    /// Sends more requests, in one write if the socket accepts it.
+    /// Sends `count` more requests, with one write if the socket accepts all bytes.
     pub fn send(&mut self, count: usize) -> io::Result<()> {
         let was_full = self.owed > 0;
         self.owed += count * self.request_bytes;
@@ -131,7 +132,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Reads all available bytes, and returns the number of completed messages or responses.
+    /// Reads all available bytes, and returns the number of completed answers.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut messages = 0;
         loop {
@@ -156,11 +157,11 @@ impl Peer {
         }
     }
 
-    /// Reads up to the blank line and no further, because a frame may follow.
+    /// Reads up to the blank line, and no bytes after it, because a frame may follow.
     fn read_head(&mut self) -> io::Result<Vec<u8>> {
         let mut head = vec![0; 4096];
         loop {
-            // Peeks first, because a read cannot be undone.
+            // The bytes are peeked at first, because a read cannot be undone.
             let count = self.socket.peek(&mut head)?;
             if count == 0 || count == head.len() {
                 return Err(failure("no response", &head[..count]));

@@ -1,4 +1,4 @@
-//! The shapes with permanent connections: echo, fan-out, point to point.
+//! The load shapes with permanent connections: echo, fan-out, point to point.
 
 use std::io;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use fdpush_load::epoll::{Epoll, Readiness};
 use crate::peer::Peer;
 use crate::{Figures, Options, Shape, run};
 
-/// Connections under load: senders first, then receivers.
+/// The connections of a shape: senders first, then receivers.
 pub struct Rig {
     epoll: Epoll,
     events: Vec<Readiness>,
@@ -16,7 +16,7 @@ pub struct Rig {
     buffer: Vec<u8>,
 }
 
-/// Builds the shape, checks it once, and measures it.
+/// Connects the clients of a shape, checks one operation, and measures the shape.
 pub fn measure(options: &Options) -> io::Result<Figures> {
     let mut rig = match options.shape {
         Shape::Fanout => Rig::new(fanout(options)?)?,
@@ -32,7 +32,7 @@ pub fn measure(options: &Options) -> io::Result<Figures> {
     run(options, || {
         let before = deliveries;
         match options.shape {
-            // A publish ends with its last delivery. Then the next starts.
+            // A publish ends with its last delivery. Then the next publish starts.
             Shape::Fanout => {
                 rig.turn(|_, _, count| {
                     deliveries += count;
@@ -59,13 +59,14 @@ impl Rig {
         Ok(Rig { epoll, events: Vec::new(), peers, buffer: vec![0; 256 << 10] })
     }
 
-    /// Waits, and calls `on_messages` with each connection and its number of received messages. Returns the total.
+    /// Waits for events, and calls `on_messages` for each connection that received messages. Returns the number of
+    /// messages.
     pub fn turn(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
         self.epoll.wait(&mut self.events, None)?;
         self.take(on_messages)
     }
 
-    /// As [`turn`](Rig::turn), without waiting.
+    /// Works like [`turn`](Rig::turn), without waiting.
     pub fn poll(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
         self.epoll.wait(&mut self.events, Some(Duration::ZERO))?;
         self.take(on_messages)

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::failure;
 
-/// The timeout of an answer.
+/// The timeout of a response.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The time after which an idle connection is replaced. The server closes it later.
+/// The time after which an idle connection is replaced. The server would close the connection later.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// A connection that is replaced after a pause.
+/// A keep-alive connection to the API, which is replaced after a pause.
 pub struct Api {
     address: SocketAddr,
     stream: TcpStream,
@@ -21,7 +21,7 @@ pub struct Api {
     used: Instant,
 }
 
-/// The durations of the loop's turns, counted in buckets by their upper bound in microseconds.
+/// The number of the loop's turns, by the upper bound of their histogram bucket in microseconds.
 #[derive(Clone, Debug, Default)]
 pub struct Turns(BTreeMap<u64, u64>);
 
@@ -31,7 +31,7 @@ impl Api {
         Ok(Api { address, stream: connect(address)?, received: Vec::new(), used: Instant::now() })
     }
 
-    /// Sends a request. An empty body is a GET.
+    /// Sends a request: a GET if `body` is empty, else a POST.
     pub fn send(&mut self, path: &str, body: &str) -> io::Result<()> {
         if self.used.elapsed() > IDLE_TIME_MAX {
             (self.stream, self.received) = (connect(self.address)?, Vec::new());
@@ -73,7 +73,7 @@ impl Api {
         self.receive()
     }
 
-    /// The number of open WebSockets.
+    /// Returns the number of open WebSockets.
     pub fn open(&mut self) -> io::Result<usize> {
         let metrics = self.call("/metrics", "")?;
         let value = metrics.lines().find_map(|line| line.strip_prefix(r#"fdpush_connections{state="open"} "#));
@@ -103,7 +103,7 @@ impl Api {
 }
 
 impl Turns {
-    /// The upper bound of the longest turn since `before`, in milliseconds.
+    /// Returns the upper bound of the longest turn since `before`, in milliseconds.
     pub fn longest_since(&self, before: &Turns) -> f64 {
         let mut longest = 0;
         let (mut now_below, mut before_below) = (0, 0);
@@ -117,7 +117,7 @@ impl Turns {
         longest as f64 / 1000.0
     }
 
-    /// The number of turns over 32.8 ms since `before`.
+    /// Returns the number of turns over 32.8 ms since `before`.
     pub fn long_since(&self, before: &Turns) -> u64 {
         let long = |turns: &Turns| {
             let all = turns.0.get(&u64::MAX).copied().unwrap_or(0);
@@ -134,7 +134,7 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The number of a member in a flat JSON object.
+/// Returns the number in a member of a flat JSON object.
 pub fn member(body: &str, name: &str) -> io::Result<usize> {
     let rest = body.split_once(&format!(r#""{name}":"#)).map(|(_, rest)| rest);
     let digits = rest.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default());

@@ -1,7 +1,7 @@
-//! WebSockets in one thread on one epoll, with 16 bytes of memory each.
+//! WebSocket clients in one thread on one epoll instance, with 16 bytes of memory each.
 //!
-//! No connection has a buffer. All are read into one buffer, and only a frame that is cut is kept until its rest arrives. Each
-//! client checks that broadcasts arrive in order, each exactly once.
+//! No connection has a buffer. All connections are read into one buffer, and only an incomplete frame is stored until
+//! its end arrives. Each client checks that broadcasts arrive in order, each exactly once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -16,17 +16,19 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 use crate::failure;
 
-/// Connections to one address of the server. The more ports of it are in use, the longer the kernel searches for a free one.
+/// The number of connections to one address of the server. The kernel's search for a free port takes longer if more
+/// ports are in use.
 const CLIENTS_PER_ADDRESS: usize = 5_000;
 
-/// Upgrades without an answer, fewer than a listener's backlog.
+/// The maximum of unanswered upgrades. It is less than a listener's backlog.
 const UPGRADES_IN_FLIGHT: usize = 256;
 
-/// Bytes that are read at a time.
+/// The length of the read buffer.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// The first byte of the text of a broadcast, and of a message to one uid. A number follows.
+/// The first byte of the text of a broadcast. The number of the broadcast follows.
 pub const BROADCAST: u8 = b'#';
+/// The first byte of the text of a message to one uid. A number follows.
 pub const DIRECT: u8 = b'@';
 
 const TEXT: u8 = 0x81;
@@ -52,22 +54,22 @@ pub struct Client {
     /// The number of the last broadcast.
     broadcast: u16,
     state: State,
-    /// Whether it answers no ping.
+    /// Whether the client answers no pings.
     is_silent: bool,
-    /// The number of its `welcome`.
+    /// The fd in the server's welcome frame.
     pub fd: u64,
 }
 
-/// The paths and first frames of clients, by the server and the measured memory.
+/// The kinds of clients. The kind of a client selects the path of its upgrade, and the first frames that it sends.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Without a uid.
+    /// Clients without a uid.
     Bare,
-    /// With a uid of eight bytes.
+    /// Clients with a uid of eight bytes.
     Uid,
-    /// With a uid, and in groups of 10, 30 and 100 members.
+    /// Clients with a uid, in groups of 10, 30 and 100 members.
     Groups,
-    /// uWebSockets, without and with a uid.
+    /// Clients of uWebSockets, without a uid.
     UwsBare,
     UwsUid,
 }
@@ -79,17 +81,17 @@ pub struct Counts {
     pub opened: usize,
     /// Broadcasts received.
     pub broadcasts: usize,
-    /// Pings received, of clients that answer.
+    /// Pings received by clients that answer.
     pub pings: usize,
     /// Notices and other JSON frames.
     pub notices: usize,
-    /// Ends of silent clients.
+    /// The number of ended connections of silent clients.
     pub silent_ends: usize,
-    /// Ends of all other clients, by close code. 0: without a close frame.
+    /// Ended connections of all other clients, by close code. 0: without a close frame.
     pub ends: BTreeMap<u16, usize>,
-    /// The last direct message: the client and the number.
+    /// The last received message to one uid: the client that received the message, and the number in the message.
     pub direct: Option<(usize, u32)>,
-    /// The time of the last end.
+    /// The time at which the last connection ended.
     pub last_end: Option<Instant>,
 }
 
@@ -99,10 +101,11 @@ pub struct Clients {
     events: Vec<Readiness>,
     buffer: Vec<u8>,
     clients: Vec<Client>,
-    /// Bytes of cut frames, by client.
+    /// The bytes of incomplete frames, by client.
     partial: HashMap<usize, Vec<u8>>,
     port: u16,
-    /// Connections so far. It selects the address.
+    /// The number of connections that were ever opened. This number selects the server's address for the next
+    /// connection.
     connected: usize,
     in_flight: usize,
     /// The number of the last broadcast that was sent.
@@ -134,13 +137,13 @@ impl Clients {
         &self.clients[index]
     }
 
-    /// The clients that have not ended.
+    /// Returns the clients whose connection has not ended.
     pub fn open(&self) -> impl Iterator<Item = usize> + '_ {
         let clients = self.clients.iter().enumerate();
         clients.filter(|(_, client)| client.state == State::Open).map(|(index, _)| index)
     }
 
-    /// Whether upgrades have no answer yet.
+    /// Returns whether an upgrade is unanswered.
     pub fn has_upgrades(&self) -> bool {
         self.in_flight > 0
     }
@@ -164,7 +167,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Connects ended clients again.
+    /// Reconnects clients whose connection has ended.
     pub fn reopen(&mut self, indices: &[usize], kind: Kind) -> io::Result<()> {
         let mut left = indices.iter().copied();
         let mut is_done = false;
@@ -189,7 +192,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Connects and sends the request in one write.
+    /// Connects a client, and sends its request in one write.
     fn connect(&mut self, index: usize, kind: Kind) -> io::Result<()> {
         let address = u32::from(Ipv4Addr::LOCALHOST) + (self.connected / CLIENTS_PER_ADDRESS) as u32;
         let address = SocketAddrV4::new(Ipv4Addr::from(address), self.port);
@@ -204,7 +207,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Closes the sockets of clients without a close frame, as a lost process does.
+    /// Closes the sockets of clients, without a close frame.
     pub fn leave(&mut self, indices: impl Iterator<Item = usize>) {
         for index in indices {
             let client = &mut self.clients[index];
@@ -212,7 +215,7 @@ impl Clients {
         }
     }
 
-    /// Lets clients answer no ping from now on.
+    /// Makes clients silent: they answer no further pings.
     pub fn silence(&mut self, indices: impl Iterator<Item = usize>) {
         indices.for_each(|index| self.clients[index].is_silent = true);
     }
@@ -249,7 +252,7 @@ impl Clients {
         result
     }
 
-    /// Handles all complete frames, and keeps the rest.
+    /// Handles all complete frames, and stores the bytes of an incomplete frame.
     fn handle(&mut self, index: usize, mut bytes: &[u8]) -> io::Result<()> {
         if self.clients[index].state == State::Upgrading {
             match bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -310,13 +313,13 @@ impl Clients {
         Ok(())
     }
 
-    /// Sends a control frame with the payload of the server's.
+    /// Sends a control frame with the payload of the server's frame.
     fn reply(&self, index: usize, opcode: u8, payload: &[u8]) -> io::Result<()> {
         let mut frame = wire::client_frame(payload);
         frame[0] = opcode;
         let Some(socket) = &self.clients[index].socket else { return Ok(()) };
         match net::send(socket, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            // The server may have dropped the connection in the meantime. The end follows.
+            // The server may have dropped the connection already. The end of the stream is read later.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -338,7 +341,7 @@ impl Clients {
 }
 
 impl Kind {
-    /// The upgrade request, and the first frames.
+    /// Returns the upgrade request and the first frames of a client.
     fn request(self, index: usize) -> Vec<u8> {
         match self {
             Kind::Bare => wire::upgrade_request("/"),
@@ -357,12 +360,12 @@ impl Kind {
     }
 }
 
-/// The uid of a client, of eight bytes.
+/// Returns the uid of a client, which has eight bytes.
 pub fn uid(index: usize) -> String {
     format!("{index:08}")
 }
 
-/// The decimal number at the front of a text.
+/// Parses the decimal number at the start of a text.
 fn number<T: std::str::FromStr>(text: &[u8]) -> io::Result<T> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let digits = std::str::from_utf8(&text[..digits]).ok();

@@ -1,7 +1,7 @@
 //! The scale test: `million run` measures `fdpush serve` with many connections, and prints a table.
 //!
-//! It runs as root in a machine of its own, which `benches/million/run.sh` boots. Client and server are one process each, and
-//! connect over loopback. `million draw` makes a picture of the printed points.
+//! It runs as root in a virtual machine, which `benches/million/run.sh` boots. The clients are one process, and the
+//! server is another. They connect over loopback. `million draw` draws a picture of the printed points.
 
 mod api;
 mod clients;
@@ -25,7 +25,7 @@ use self::clients::Kind;
 use self::report::{Report, grouped};
 use self::run::Run;
 
-/// The period of pings where heartbeats are not measured.
+/// The period of pings in runs that do not measure heartbeats.
 const LONG_PING: Duration = Duration::from_hours(24);
 
 /// Measures servers with many connections.
@@ -39,7 +39,7 @@ struct Command {
 enum Action {
     /// Measures, and prints a table and the points of the picture.
     Run(Options),
-    /// Makes an SVG of the points in the output of `run`.
+    /// Draws an SVG of the points in the output of `run`.
     Draw {
         /// The output of `run`.
         table: PathBuf,
@@ -53,22 +53,23 @@ struct Options {
     /// The command `fdpush`.
     #[arg(long)]
     server: String,
-    /// The command of uWebSockets' server, to compare memory and upgrades.
+    /// The command of a uWebSockets server, to compare memory and upgrades.
     #[arg(long)]
     uws: Option<String>,
     /// The largest number of connections.
     #[arg(long, default_value_t = 1_000_000)]
     count: usize,
-    /// The period of pings. The last run keeps the connections for two of them.
+    /// The period of pings. The last run keeps the connections for two periods.
     #[arg(long, default_value_t = 300)]
     heartbeat_seconds: u64,
     /// The time over which the drain spreads its close frames.
     #[arg(long, default_value_t = 30)]
     drain_seconds: u64,
-    /// The directory of conntrack's modules. Without it, the settings of the host are not tried: that changes its kernel.
+    /// The directory of the kernel modules for connection tracking. Without a directory, the settings of the host are
+    /// not checked, because the check changes the kernel.
     #[arg(long)]
     modules: Option<PathBuf>,
-    /// The least available memory seen so far.
+    /// The smallest amount of available memory that was sampled.
     #[arg(skip = Cell::new(u64::MAX))]
     available_min: Cell<u64>,
 }
@@ -122,21 +123,23 @@ fn measure(options: &Options) -> io::Result<()> {
 }
 
 impl Options {
-    /// Records the available memory.
+    /// Samples the available memory.
     fn sample_memory(&self) -> io::Result<()> {
         self.available_min.set(self.available_min.get().min(memory::available_bytes()?));
         Ok(())
     }
 }
 
-/// The numbers of connections at which is measured: powers of ten from 10,000 on, and the last.
+/// Returns the numbers of connections at which to measure.
+///
+/// These are the powers of ten from 10,000 on, and `count`.
 fn sizes(count: usize) -> Vec<usize> {
     let mut sizes: Vec<usize> = (4..).map(|power| 10_usize.pow(power)).take_while(|size| *size < count).collect();
     sizes.push(count);
     sizes
 }
 
-/// A failed check, as an error.
+/// Creates the error of a failed check.
 fn failure(what: impl Into<String>) -> io::Error {
     io::Error::other(what.into())
 }

@@ -11,15 +11,15 @@ const PAGE_BYTES: u64 = 4096;
 /// Bytes in use at one moment.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// Of the server, in user space.
+    /// The memory of the server in user space.
     pub user: u64,
-    /// Memory that the kernel could still give to programs.
+    /// The memory that the kernel can still give to programs.
     pub available: u64,
-    /// Slab caches, by their name.
+    /// The bytes of the kernel's slab caches, by name.
     caches: BTreeMap<String, u64>,
 }
 
-/// The kernel's slab bytes, by what holds them.
+/// The bytes of the kernel's slab caches, by purpose.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Slab {
     pub sockets: u64,
@@ -29,7 +29,7 @@ pub struct Slab {
 }
 
 impl Memory {
-    /// Reads the memory while the process with this id runs.
+    /// Reads the memory of the process with this id, and of the kernel.
     pub fn of(pid: u32) -> io::Result<Memory> {
         let slabs = fs::read_to_string("/proc/slabinfo")?;
         Ok(Memory {
@@ -39,7 +39,7 @@ impl Memory {
         })
     }
 
-    /// The growth of the slab caches since `before`.
+    /// Returns the growth of the slab caches since `before`.
     pub fn slab_since(&self, before: &Memory) -> Slab {
         let mut slab = Slab::default();
         for (name, bytes) in &self.caches {
@@ -63,7 +63,7 @@ impl Slab {
     }
 }
 
-/// The name and the bytes of one line of `/proc/slabinfo`, whole slabs counted.
+/// Returns the name and the bytes of a line of `/proc/slabinfo`. Partly used slabs count as a whole.
 fn cache(line: &str) -> Option<(String, u64)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let pages_per_slab: u64 = words.get(5)?.parse().ok()?;
@@ -71,7 +71,7 @@ fn cache(line: &str) -> Option<(String, u64)> {
     Some(((*words.first()?).to_owned(), slabs * pages_per_slab * PAGE_BYTES))
 }
 
-/// `MemAvailable` of `/proc/meminfo`.
+/// Returns `MemAvailable` of `/proc/meminfo`.
 pub fn available_bytes() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
@@ -79,12 +79,12 @@ pub fn available_bytes() -> io::Result<u64> {
     Ok(kib.ok_or(io::ErrorKind::InvalidData)? * 1024)
 }
 
-/// Open descriptors of a process.
+/// Returns the number of open descriptors of a process.
 pub fn descriptors(pid: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
-/// The time since the start in which the host gave the processors to others, in seconds.
+/// Returns the steal time of the machine since its start, in seconds.
 pub fn stolen_seconds() -> io::Result<f64> {
     let text = fs::read_to_string("/proc/stat")?;
     let ticks = text.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse::<f64>().ok());

@@ -1,4 +1,4 @@
-//! The picture: the server's CPU time of an operation by the number of connections, on logarithmic axes.
+//! Draws the picture: the server's CPU time per operation, by number of connections, on logarithmic axes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,7 @@ use crate::report::grouped;
 
 const SIZE: (u32, u32) = (900, 620);
 
-/// One line of the picture: pairs of connections and microseconds.
+/// One line of the picture: pairs of a number of connections and microseconds.
 type Series = Vec<(f64, f64)>;
 
 /// Draws the points in the output of a run.
@@ -63,7 +63,7 @@ fn render(series: &BTreeMap<String, Series>, svg: &Path) -> Result<(), Box<dyn s
     for (index, (name, points)) in series.iter().enumerate() {
         let color = HSLColor(index as f64 / series.len() as f64, 0.8, if index % 2 == 0 { 0.3 } else { 0.5 });
         chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(3))?;
-        // The legend, beside the chart.
+        // The legend is beside the chart.
         let y = 60 + 28 * index as i32;
         root.draw(&Rectangle::new([(665, y), (680, y + 10)], color.filled()))?;
         root.draw(&Text::new(name.clone(), (688, y), ("sans-serif", 13)))?;
@@ -82,8 +82,8 @@ mod tests {
         let series = read(text);
         assert_eq!(series["leave"], [(10_000.0, 4.5), (50_000.0, 4.7)]);
         let svg = std::env::temp_dir().join(format!("million-{}.svg", std::process::id()));
-        render(&series, &svg).expect("a picture");
-        let drawn = std::fs::read_to_string(&svg).expect("the picture");
+        render(&series, &svg).expect("the picture is drawn");
+        let drawn = std::fs::read_to_string(&svg).expect("the picture can be read");
         std::fs::remove_file(&svg).expect("the picture is removed");
         assert!(drawn.starts_with("<svg") && drawn.contains("leave") && drawn.contains("10,000"), "{drawn}");
     }

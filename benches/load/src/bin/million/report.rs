@@ -1,8 +1,9 @@
-//! The table, and the points of the picture.
+//! Prints the table, and the points of the picture.
 
 use std::fmt::Display;
 
-/// Rows are printed when they are known. A row whose result differs from the expected one counts as a failure.
+/// Prints each row when its result is known. A checked row whose result differs from the expected result counts as a
+/// failure.
 #[derive(Debug, Default)]
 pub struct Report {
     pub failures: usize,
@@ -13,25 +14,25 @@ impl Report {
         println!("\n| measure | connections | expected | came |\n|---|---|---|---|");
     }
 
-    /// A row whose result is checked.
+    /// Prints a row whose result is checked.
     pub fn check(&mut self, measure: &str, count: usize, expected: impl Display, came: impl Display, is_met: bool) {
         let mark = if is_met { "" } else { " **differs**" };
         self.failures += usize::from(!is_met);
         println!("| {measure} | {} | {expected} | {came}{mark} |", grouped(count));
     }
 
-    /// A row whose result depends on the machine.
+    /// Prints a row whose result depends on the machine, and is not checked.
     pub fn tell(&self, measure: &str, count: usize, expected: impl Display, came: impl Display) {
         println!("| {measure} | {} | {expected} | {came} |", grouped(count));
     }
 
-    /// A point of the picture: the server's CPU time of an operation in microseconds.
+    /// Prints a point of the picture: the server's CPU time per operation, in microseconds.
     pub fn point(&self, series: &str, count: usize, micros: f64) {
         println!("point|{series}|{count}|{micros:.4}");
     }
 }
 
-/// A number with commas between thousands.
+/// Formats a number with commas between thousands.
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! All measures of one server, at one number of connections.
+//! The measurements of one server with a fixed number of connections.
 
 use std::collections::HashSet;
 use std::io;
@@ -13,19 +13,19 @@ use crate::report::{Report, grouped};
 use crate::server::{API_PORT, PORT, Server};
 use crate::{Options, failure};
 
-/// Pushes to one uid whose times are measured.
+/// The number of pushes to one uid whose times are measured.
 const PUSHES: usize = 1000;
 
-/// Broadcasts that are sent without waiting for the one before.
+/// The number of broadcasts that are sent without a wait between them.
 const BROADCASTS_IN_FLIGHT: u16 = 3;
 
-/// One client in so many answers no ping.
+/// One client out of this many answers no ping.
 const SILENT_EVERY: usize = 100;
 
-/// Connections that come back at most.
+/// The maximum number of clients that connect again after they left.
 const NEW_MAX: usize = 100_000;
 
-/// Names in one command of the API.
+/// The maximum number of names in one command of the API.
 const NAMES_MAX: usize = 10_000;
 
 /// The longest turn that is no stall, in milliseconds. The next bucket of the histogram ends at 65.5 ms.
@@ -46,7 +46,7 @@ pub struct Run<'a> {
     api: Api,
     /// The number of connections at the start.
     count: usize,
-    /// Measures of the running phase.
+    /// The values at the start of the current phase: the server's CPU time, its turns, and the stolen time.
     cpu: Duration,
     turns: Turns,
     stolen: f64,
@@ -63,7 +63,7 @@ impl<'a> Run<'a> {
         Ok(Run { options, report, server, clients, api, count, cpu, turns, stolen: memory::stolen_seconds()? })
     }
 
-    /// Opens connections up to each of the sizes, and measures memory and upgrades there.
+    /// Opens connections up to each of `sizes`, and measures memory and upgrades at each size.
     pub fn open(&mut self, sizes: &[usize], kind: Kind) -> io::Result<()> {
         let name = kind.name();
         // The first connections load code into memory and fill the shared lists.
@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
         self.report.tell("all memory but the server's user space, of one end", size, "slab, tables", each(used));
     }
 
-    /// All phases after the connections are open, in one order.
+    /// Runs all phases that need open connections, in a fixed order.
     pub fn measure(mut self, has_heartbeat: bool) -> io::Result<()> {
         self.push()?;
         self.broadcast()?;
@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
         self.begin()?;
         self.send_broadcasts(BROADCASTS_IN_FLIGHT)?;
         self.end("three broadcasts at once", self.count)?;
-        // A client that got one twice, or in the wrong order, has ended the program.
+        // A client that got a broadcast twice, or in the wrong order, has ended the program.
         let expected = self.count * usize::from(BROADCASTS_IN_FLIGHT);
         let came = self.clients.counts.broadcasts;
         let title = "deliveries of three broadcasts at once, each once and in order";
@@ -231,7 +231,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The lists and counters of the API, each as one request.
+    /// Measures the lists and counters of the API, each with one request.
     fn queries(&mut self) -> io::Result<()> {
         let uids: Vec<String> = (0..NAMES_MAX.min(self.count)).map(|index| format!("\"{}\"", uid(index))).collect();
         let online = format!(r#"{{"uids":[{}]}}"#, uids.join(","));
@@ -262,7 +262,7 @@ impl<'a> Run<'a> {
         self.clients.silence((0..self.count).step_by(SILENT_EVERY));
         let started = Instant::now();
         let mut found = Duration::ZERO;
-        // The last ping of a silent client is due within a period, and its end a period later.
+        // The last ping of a silent client is due within a period, and its connection ends a period later.
         let limit = every * 2 + Duration::from_secs(2);
         while started.elapsed() < limit {
             self.clients.turn(Duration::from_millis(50))?;
@@ -314,14 +314,15 @@ impl<'a> Run<'a> {
         self.report.check("… descriptors back", self.count, grouped(leavers.len()), grouped(returned), is_met);
         let (before, after) = (before.1 / 1024, after.1 / 1024);
         let came = format!("{} to {} KiB", grouped(before as usize), grouped(after as usize));
-        // Lists that all connections share grow, and the notices of those who left wait for the other members.
+        // Lists that all connections share grow, and the notices about the clients that left still wait to be sent to
+        // other members.
         let growth_max = 1024 + leavers.len() as u64 / 4;
         let expected = format!("grows by {} KiB at most", grouped(growth_max as usize));
         self.report.check("… user space", self.count, &expected, came, after <= before + growth_max);
         self.return_to_slots(&leavers, &stale)
     }
 
-    /// The descriptors and the user-space bytes of the server.
+    /// Returns the number of descriptors and the user-space bytes of the server.
     fn resources(&self) -> io::Result<(usize, u64)> {
         let pid = self.server.pid();
         Ok((memory::descriptors(pid)?, process::anonymous_bytes(pid)?))
@@ -365,7 +366,7 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let status = loop {
             self.clients.turn(Duration::from_millis(20))?;
-            // The API shows the turns while the server drains. It answers no more at the end.
+            // The API shows the turns while the server drains. At the end, the API does not answer any more.
             match self.server.ended()? {
                 Some(status) => break status,
                 None if started.elapsed() > drain_for * 4 + Duration::from_secs(600) => {
@@ -417,7 +418,7 @@ impl Kind {
         }
     }
 
-    /// The most bytes of user space that are expected, and the text of the table.
+    /// Returns the maximum of expected user-space bytes, and the text for the table.
     pub fn user_bytes_max(self, count: usize) -> (f64, &'static str) {
         let shared = SHARED_BYTES_MAX / count as f64;
         match self {

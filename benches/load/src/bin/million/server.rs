@@ -13,16 +13,17 @@ use crate::failure;
 pub const PORT: u16 = 9501;
 pub const API_PORT: u16 = 9502;
 
-/// The timeout of the start.
+/// The maximum time of a server's start.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// A running server, killed when dropped.
+/// A running server, which is killed when the value is dropped.
 pub struct Server {
     child: Child,
 }
 
 impl Server {
-    /// Starts a server on the first processor, and waits until it accepts at the port. This process has the others.
+    /// Starts a server on the first processor, and waits until it accepts on `port`. This process uses the other
+    /// processors.
     pub fn start(program: &str, arguments: &[String], port: u16) -> io::Result<Server> {
         let mut command = Command::new("taskset");
         command.args(["-c", "0", program]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
@@ -49,7 +50,7 @@ impl Server {
         Ok(kill_process(pid, Signal::TERM)?)
     }
 
-    /// The exit status, if the server has exited.
+    /// Returns the exit status, if the server has exited.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }

@@ -1,4 +1,4 @@
-//! The settings of the host, each shown to matter: once too small, once large enough.
+//! Checks the settings of the host: each is tried with a value that is too small, and with a sufficient value.
 
 use std::fs;
 use std::io;
@@ -14,20 +14,22 @@ use crate::report::{Report, grouped};
 use crate::server::{API_PORT, PORT, Server};
 use crate::{Options, failure};
 
-/// Connections of each check.
+/// The number of connections of each check.
 const COUNT: usize = 2000;
 
-/// The limit that is too small for them.
+/// The value of a setting that is too small for [`COUNT`] connections.
 const SMALL: usize = 1000;
 
-/// Clients that do not read, and the messages that each gets.
+/// The number of clients that do not read their messages.
 ///
-/// The messages fit into the receive window. Even without memory, the kernel delivers the first one.
+/// The messages fit into the receive window. Even over the memory limit, the kernel delivers the first message to each
+/// client.
 const UNREAD_COUNT: usize = 500;
+/// The number of messages to each client that does not read.
 const UNREAD_MESSAGES: usize = 3;
 const UNREAD_BYTES: usize = 16 << 10;
 
-/// Checks each setting. It must come last: conntrack stays in the kernel.
+/// Checks each setting. It must run last, because conntrack stays in the kernel.
 pub fn check(options: &Options, modules: &Path, report: &mut Report) -> io::Result<()> {
     descriptors(options, report)?;
     nr_open(report)?;
@@ -36,7 +38,7 @@ pub fn check(options: &Options, modules: &Path, report: &mut Report) -> io::Resu
     conntrack(options, modules, report)
 }
 
-/// The hard limit of descriptors sets the server's `connections_max`.
+/// Checks that the hard limit of descriptors limits the server's `connections_max`.
 fn descriptors(options: &Options, report: &mut Report) -> io::Result<()> {
     for limit in [SMALL, 2 * COUNT] {
         let command = format!("ulimit -n {limit}; exec {} {}", options.server, arguments().join(" "));
@@ -49,7 +51,7 @@ fn descriptors(options: &Options, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-/// No limit of descriptors can exceed `fs.nr_open`, not even for root.
+/// Checks that no limit of descriptors can exceed `fs.nr_open`, not even for root.
 fn nr_open(report: &mut Report) -> io::Result<()> {
     let text = fs::read_to_string("/proc/sys/fs/nr_open")?;
     let most: u64 = text.trim().parse().map_err(|_| failure("fs.nr_open is not a number"))?;
@@ -63,7 +65,9 @@ fn nr_open(report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-/// A client address has one port for each connection to one address and port of the server.
+/// Checks the limit of client ports.
+///
+/// From one client address, each connection to the same address and port of the server needs its own client port.
 fn ports(options: &Options, report: &mut Report) -> io::Result<()> {
     let before = sysctl("net/ipv4/ip_local_port_range", "20000 20999")?;
     let few = opened(options)?;
@@ -73,7 +77,7 @@ fn ports(options: &Options, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Over `net.ipv4.tcp_mem`, sockets take no bytes, and the server queues them.
+/// Checks that sockets accept no bytes over `net.ipv4.tcp_mem`, so that the server queues the bytes.
 fn tcp_mem(options: &Options, report: &mut Report) -> io::Result<()> {
     let before = sysctl("net/ipv4/tcp_mem", "128 256 512")?;
     let few = queued_unread(options)?;
@@ -86,7 +90,7 @@ fn tcp_mem(options: &Options, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-/// With connection tracking, each connection has an entry. Over `nf_conntrack_max` its first packet is dropped.
+/// Checks the limit of connection tracking: over `nf_conntrack_max`, the first packet of a connection is dropped.
 fn conntrack(options: &Options, modules: &Path, report: &mut Report) -> io::Result<()> {
     for module in ["libcrc32c", "nf_defrag_ipv4", "nf_defrag_ipv6", "nf_conntrack"] {
         let mut insmod = Command::new("insmod");
@@ -113,11 +117,11 @@ fn check_limit(report: &mut Report, title: &str, few: usize, many: usize) {
     report.check(title, COUNT, expected, came, (SMALL / 2..=SMALL).contains(&few) && many == COUNT);
 }
 
-/// Tries to open [`COUNT`] connections to one address, and returns the number of those that succeeded.
+/// Tries to open [`COUNT`] connections to one address, and returns the number of opened connections.
 fn opened(options: &Options) -> io::Result<usize> {
     let _server = Server::start(&options.server, &arguments(), API_PORT)?;
     let mut clients = Clients::new(PORT)?;
-    // The error is what is measured: no port is left, or a connect has timed out.
+    // An error is expected: no port is left, or a connect has timed out.
     let _ = clients.open_until(COUNT, Kind::Bare);
     let deadline = Instant::now() + Duration::from_secs(2);
     while clients.has_upgrades() && Instant::now() < deadline {
@@ -143,7 +147,7 @@ fn arguments() -> Vec<String> {
     ["serve".to_owned()].into_iter().chain(addresses).chain(["--auth=trust", "--log=off"].map(str::to_owned)).collect()
 }
 
-/// Sets a value below `/proc/sys`, and returns the earlier one.
+/// Sets a value below `/proc/sys`, and returns the earlier value.
 fn sysctl(name: &str, value: &str) -> io::Result<String> {
     let path = Path::new("/proc/sys").join(name);
     let before = fs::read_to_string(&path)?;

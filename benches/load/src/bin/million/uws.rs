@@ -1,4 +1,4 @@
-//! Memory and upgrades of uWebSockets, in the same image and with the same clients.
+//! Measures memory and upgrades of uWebSockets, in the same machine and with the same clients.
 
 use std::io;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::memory::Memory;
 use crate::report::{Report, grouped};
 use crate::server::{PORT, Server};
 
-/// Opens connections up to each of the sizes.
+/// Opens connections up to each of `sizes`, and measures at each size.
 pub fn measure(program: &str, sizes: &[usize], kind: Kind, report: &mut Report) -> io::Result<()> {
     let server = Server::start(program, &[format!("0.0.0.0:{PORT}")], PORT)?;
     let mut clients = Clients::new(PORT)?;

@@ -1,4 +1,4 @@
-//! Subscribers and pushers of one server on one epoll, with counts of acknowledged and received messages.
+//! The subscribers and pushers of one server on one epoll instance, and their counts of messages.
 //!
 //! Push `number` goes to subscriber `number % subscribers` through pusher `number % pushers`. The number of pushers divides the
 //! number of subscribers, so each subscriber gets all its messages through one connection, in order.
@@ -13,7 +13,7 @@ use crate::server::{Addresses, TIMEOUT};
 use crate::subscriber::Subscriber;
 use crate::{Load, failure};
 
-/// Concurrent upgrades, fewer than a listener's backlog.
+/// The maximum of concurrent upgrades. It is less than a listener's backlog.
 const UPGRADES: usize = 500;
 
 pub struct Clients {
@@ -24,14 +24,14 @@ pub struct Clients {
     pub pushers: Vec<Pusher>,
 }
 
-/// The counts.
+/// The counts of all pushers and subscribers.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Counts {
     pub sent: usize,
     pub answered: usize,
     pub acknowledged: usize,
     pub received: usize,
-    /// Pushers with a last request that the server refused during shutdown.
+    /// Pushers whose last request was refused during the shutdown.
     pub refused: usize,
 }
 
@@ -73,12 +73,12 @@ impl Clients {
         }
     }
 
-    /// Number of pushes that may still get an answer.
+    /// Returns the number of pushes that may still get an answer.
     pub fn in_flight(&self) -> usize {
         self.pushers.iter().filter(|pusher| !pusher.has_ended).map(Pusher::in_flight).sum()
     }
 
-    /// Sends the pending data, waits for events up to the timeout, and reads.
+    /// Sends pending data, waits for events up to the timeout, and reads all received data.
     pub fn turn(&mut self, timeout: Duration) -> io::Result<()> {
         self.flush()?;
         let (total, count) = (self.subscribers.len(), self.pushers.len());
@@ -101,7 +101,7 @@ impl Clients {
         self.pushers.iter_mut().try_for_each(Pusher::flush)
     }
 
-    /// Whether every stream has ended.
+    /// Returns whether every stream has ended.
     pub fn has_ended(&self) -> bool {
         self.subscribers.iter().all(|subscriber| subscriber.has_ended)
             && self.pushers.iter().all(|pusher| pusher.has_ended)
@@ -135,7 +135,7 @@ impl Clients {
         Ok(counts)
     }
 
-    /// The shared state of the pushers.
+    /// Returns the counts of all pushers and subscribers.
     pub fn counts(&self) -> Counts {
         let sent = self.pushers.iter().map(|pusher| pusher.sent).sum();
         let answered = self.pushers.iter().map(|pusher| pusher.answered).sum();

@@ -1,4 +1,4 @@
-//! Sends SIGTERM during pushes.
+//! Sends SIGTERM during pushes, and checks the drain.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::{Load, failure};
 /// The close code of a drain.
 const GOING_AWAY: u16 = 1001;
 
-/// Maximum number of unanswered pushes. On a busy machine it lowers the rate instead of growing the backlog.
+/// The maximum number of unanswered pushes. On a busy machine, this limit lowers the rate of pushes.
 const IN_FLIGHT_MAX: usize = 1000;
 
-/// The server's clock has milliseconds, rounded down.
+/// The tolerance of times, because the server's clock is rounded down to milliseconds.
 const TICK: Duration = Duration::from_millis(2);
 
 #[derive(Args, Debug)]
@@ -30,7 +30,7 @@ pub struct Options {
     /// The minimum of pushes a second.
     #[arg(long, default_value_t = 0)]
     rate_min: u32,
-    /// Pushes before the signal. They continue after it.
+    /// Pushes before the signal. Pushes continue after the signal.
     #[arg(long, default_value_t = 10_000)]
     before: usize,
     /// The server's `drain_for` in milliseconds.
@@ -92,7 +92,7 @@ pub fn prove(options: &Options) -> io::Result<()> {
     check_spread(&closes, spread)
 }
 
-/// Pushes at a constant rate, through each pusher in turn.
+/// Sends pushes at a constant rate, through each pusher in turn.
 struct Pace {
     rate: u32,
     started: Instant,
@@ -100,7 +100,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// Sends the due pushes, and reads.
+    /// Sends the pushes that are due, and reads all received data.
     fn turn(&mut self, clients: &mut Clients) -> io::Result<()> {
         let due = (self.started.elapsed().as_secs_f64() * f64::from(self.rate)) as usize;
         let room = IN_FLIGHT_MAX.saturating_sub(clients.in_flight());
@@ -112,7 +112,7 @@ impl Pace {
     }
 }
 
-/// The times of the close frames after the signal, sorted. Checks that all arrived with the right code.
+/// Returns the times from the signal to the close frames, sorted. Checks that each client got the code [`GOING_AWAY`].
 fn closes(clients: &Clients, signalled: Instant) -> io::Result<Vec<Duration>> {
     let mut closes = Vec::with_capacity(clients.subscribers.len());
     for (number, subscriber) in clients.subscribers.iter().enumerate() {
@@ -125,8 +125,8 @@ fn closes(clients: &Clients, signalled: Instant) -> io::Result<Vec<Duration>> {
     Ok(closes)
 }
 
-/// Checks that no close is early. Late closes are checked by the time limit only, because their delay depends on the
-/// machine.
+/// Checks that no close frame is early. For late close frames, only the time limit is checked, because the delay
+/// depends on the machine.
 fn check_spread(closes: &[Duration], spread: Duration) -> io::Result<()> {
     for (index, at) in closes.iter().enumerate() {
         let due = spread.mul_f64(index as f64 / closes.len() as f64);

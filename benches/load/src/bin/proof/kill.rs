@@ -1,4 +1,4 @@
-//! Sends SIGKILL during pushes, repeatedly.
+//! Sends SIGKILL during pushes, and restarts the server, repeatedly.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Options {
     /// The number of kills.
     #[arg(long, default_value_t = 10)]
     rounds: usize,
-    /// The maximum of the median time from a restart to the first client, in milliseconds.
+    /// The maximum of the median restart time, in milliseconds.
     #[arg(long, default_value_t = 200)]
     restart_ms_max: u64,
 }
@@ -67,8 +67,8 @@ pub fn prove(options: &Options) -> io::Result<()> {
 }
 
 fn kill(server: &mut Server, load: &Load, round: usize) -> io::Result<Counts> {
-    // Every fourth pusher sends a batch. Some of the other pushers wait for each answer, and some pipeline dozens of
-    // requests.
+    // Every fourth pusher sends a batch. The other pushers send single requests: some wait for each answer, and some
+    // pipeline dozens of requests.
     let format = |pusher: usize| if pusher % 4 == 3 { PushFormat::Batch } else { PushFormat::Requests };
     let depth = |pusher: usize| 1usize << (pusher % 7);
     let mut clients = Clients::connect(load, server.addresses, format)?;
@@ -84,7 +84,7 @@ fn kill(server: &mut Server, load: &Load, round: usize) -> io::Result<Counts> {
         }
         clients.turn(Duration::from_millis(100))?;
     }
-    // The server has unread requests when it is killed.
+    // The server is killed while it has unread requests.
     clients.flush()?;
     let pause = Duration::from_micros(round as u64 * 97 % 1000);
     let flushed = Instant::now();

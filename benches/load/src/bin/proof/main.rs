@@ -1,7 +1,8 @@
-//! Shutdown tests: `proof kill` and `proof drain` load `fdpush serve`, end it, and compare its answers with the received messages.
+//! Shutdown tests: `proof kill` and `proof drain` load `fdpush serve`, end the server, and compare its answers with the
+//! received messages.
 //!
-//! Each prints its counts, and fails if one is wrong. `tests/proofs/run.sh` runs both. The server is a separate process, so that
-//! each process has its own descriptor limit.
+//! Each test prints its counts, and fails if a count is wrong. `tests/proofs/run.sh` runs both tests. The server is a
+//! separate process, so that it has its own descriptor limit.
 
 mod clients;
 mod drain;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Ends a server under load, and compares its answers with the received messages.
+/// Ends a server under load, and compares answers with received messages.
 #[derive(Parser, Debug)]
 struct Options {
     #[command(subcommand)]
@@ -24,22 +25,24 @@ struct Options {
 
 #[derive(Subcommand, Debug)]
 enum Proof {
-    /// Repeats SIGKILL: every push answered with 2xx arrived, and a restarted server accepts at once.
+    /// Repeats SIGKILL. Every push that was answered with 2xx must have arrived, and a restarted server must accept at
+    /// once.
     Kill(kill::Options),
-    /// Sends SIGTERM: every queued message arrives, every client gets a close frame, and the exit code is 0 in time.
+    /// Sends SIGTERM. Every queued message must arrive, every client must get a close frame, and the server must exit
+    /// with 0 in time.
     Drain(drain::Options),
 }
 
-/// The server's command and the connections.
+/// The server's command and the numbers of connections.
 #[derive(Args, Debug)]
 struct Load {
     /// The command `fdpush`.
     #[arg(long)]
     server: PathBuf,
-    /// Number of clients, each with a different uid.
+    /// The number of clients, each with a different uid.
     #[arg(long, default_value_t = 1000)]
     subscribers: usize,
-    /// Number of back-end connections. It divides the number of clients.
+    /// The number of back-end connections. It must divide the number of clients.
     #[arg(long, default_value_t = 20)]
     pushers: usize,
 }
@@ -51,7 +54,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// A failed check, as an error.
+/// Creates the error of a failed check.
 fn failure(what: impl Into<String>) -> io::Error {
     io::Error::other(what.into())
 }

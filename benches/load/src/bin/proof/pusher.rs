@@ -1,16 +1,16 @@
-//! A back-end connection: it pushes and reads the answers.
+//! A back-end connection, which sends pushes and reads the answers.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::failure;
 
-/// The form of the pushes.
+/// The format of the pushes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum PushFormat {
-    /// One request a push, pipelined.
+    /// One HTTP request per push, pipelined.
     Requests,
-    /// One endless batch, one line a push.
+    /// One endless batch, with one line per push.
     Batch,
 }
 
@@ -20,13 +20,13 @@ pub struct Pusher {
     format: PushFormat,
     /// Bytes that the full socket did not accept.
     unsent: Vec<u8>,
-    /// An incomplete line.
+    /// The received bytes of an incomplete line.
     line: Vec<u8>,
     pub sent: usize,
     pub answered: usize,
-    /// The server refused the last request during its shutdown.
+    /// Whether the server refused the last request during its shutdown.
     pub is_refused: bool,
-    /// Its stream has ended.
+    /// Whether the server's stream has ended.
     pub has_ended: bool,
 }
 
@@ -74,7 +74,7 @@ impl Pusher {
         self.sent += 1;
     }
 
-    /// Sends as much as the socket accepts. [`receive`](Pusher::receive) detects the end of the server.
+    /// Sends as many bytes as the socket accepts. [`receive`](Pusher::receive) detects the end of the server.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() && !self.has_ended {
             match self.socket.write(&self.unsent) {
@@ -89,7 +89,9 @@ impl Pusher {
         Ok(())
     }
 
-    /// Reads all available bytes, and calls `answered` with each push's index and its number of queued connections.
+    /// Reads all available bytes, and calls `answered` for each answered push.
+    ///
+    /// The arguments are the index of the push and the number of connections that queued it.
     pub fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -114,7 +116,7 @@ impl Pusher {
                         }
                         Line::GoingDown => self.is_refused = true,
                         Line::Other if self.is_refused && self.line.starts_with(b"HTTP/") => {
-                            return Err(failure("an answer arrived after the last one"));
+                            return Err(failure("more answers than pushes arrived"));
                         }
                         Line::Other => {}
                     }
@@ -128,11 +130,11 @@ impl Pusher {
 
 /// A line from the server.
 enum Line {
-    /// The number of connections that have a push queued.
+    /// An answer: the number of connections that queued the push.
     Answer(usize),
-    /// The status of a request that the server refused.
+    /// The status line of a request that the server refused during its shutdown.
     GoingDown,
-    /// A line of a head, a chunk size, or other text.
+    /// A header line, a chunk size, or other text.
     Other,
 }
 

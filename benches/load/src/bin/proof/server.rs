@@ -12,13 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::failure;
 
-/// Timeout of every wait.
+/// The timeout of every wait.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Ports for listeners, below the ephemeral range, so that no connection occupies the port of a restarted server.
+/// The ports for listeners, below the ephemeral range.
+///
+/// So no outgoing connection occupies the port of a restarted server.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
-/// A running server, killed when dropped.
+/// A running server, which is killed when the value is dropped.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -35,7 +37,7 @@ pub struct Addresses {
 impl Addresses {
     /// Picks two free ports.
     pub fn find() -> io::Result<Addresses> {
-        // Concurrent processes start at different ports.
+        // Different processes start their search at different ports.
         let first = PORTS.start + (std::process::id() * 16 % u32::from(PORTS.end - PORTS.start)) as u16;
         let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
         let mut free =
@@ -48,7 +50,7 @@ impl Addresses {
 }
 
 impl Server {
-    /// Starts a server, and returns the time until it accepted the first client.
+    /// Starts a server, and returns the time until its first accept.
     pub fn start(program: &Path, addresses: Addresses, flags: &[String]) -> io::Result<(Server, Duration)> {
         let (listen, api) = (addresses.listen.to_string(), addresses.api.to_string());
         let mut command = Command::new(program);
@@ -90,7 +92,7 @@ impl Drop for Server {
     }
 }
 
-/// Whether the address accepts a WebSocket.
+/// Returns whether the server at this address accepts a WebSocket.
 fn accepts(address: SocketAddr) -> bool {
     let try_it = || {
         let mut stream = TcpStream::connect(address)?;

@@ -1,4 +1,4 @@
-//! A client that receives pushes. It counts them and checks that they arrive once and in order.
+//! A client that receives pushes. It counts the messages, and checks that each arrives once and in order.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,22 +16,23 @@ const PONG: u8 = 0x8a;
 #[derive(Debug)]
 pub struct Subscriber {
     pub socket: TcpStream,
-    /// The number of its first message, and the increment for each further one.
+    /// The number of the client's first message. `step` is the increment for each further message.
     first: usize,
     step: usize,
-    /// An incomplete frame.
+    /// The received bytes of an incomplete frame.
     kept: Vec<u8>,
     pub received: usize,
-    /// The number of pushes to it that were answered with `queued`.
+    /// The number of pushes to this client that were answered with `queued`.
     pub acknowledged: usize,
     /// The code and the time of the close frame.
     pub closed: Option<(u16, Instant)>,
-    /// Its stream has ended.
+    /// Whether the server's stream has ended.
     pub has_ended: bool,
 }
 
 impl Subscriber {
-    /// Connects and requests a WebSocket with `number` as its uid. Calls block until [`start`](Subscriber::start).
+    /// Connects, and requests a WebSocket with `number` as its uid. The socket is blocking until
+    /// [`start`](Subscriber::start).
     pub fn connect(address: SocketAddr, number: usize, step: usize) -> io::Result<Subscriber> {
         let mut socket = TcpStream::connect(address)?;
         socket.set_read_timeout(Some(TIMEOUT))?;
@@ -48,7 +49,7 @@ impl Subscriber {
         })
     }
 
-    /// Waits for the 101, then makes the socket non-blocking.
+    /// Waits for the 101 response, then makes the socket non-blocking.
     pub fn start(&mut self) -> io::Result<()> {
         let head = loop {
             if let Some(end) = self.kept.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -79,7 +80,7 @@ impl Subscriber {
                     self.read_frames()?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                // All bytes before the reset have been read.
+                // All bytes before the reset were read.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => self.has_ended = true,
                 Err(error) => return Err(error),
             }
@@ -108,7 +109,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Checks a message, whose text is its number.
+    /// Checks a message. The text of a message is its number.
     fn take(&mut self, payload: &[u8]) -> io::Result<()> {
         let expected = self.first + self.received * self.step;
         if self.closed.is_some() || payload != expected.to_string().as_bytes() {
@@ -119,7 +120,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Sends a control frame, which every socket has room for. Ignores the error of a closed server.
+    /// Sends a control frame, which is short enough for every socket. If the server has ended, the error is ignored.
     fn send(&mut self, first: u8, payload: &[u8]) {
         let mut frame = wire::client_frame(payload);
         frame[0] = first;
