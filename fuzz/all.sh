@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 targets=(frames proxy head body upgrade connection wheel registry)
-# At least one second: libFuzzer takes 0 as unlimited.
+# One second is the minimum, because libFuzzer takes 0 as unlimited.
 seconds=$(awk -v seconds="${FUZZ_SECONDS:-}" -v hours="${1:-0}" \
     'BEGIN { whole = int(seconds == "" ? hours * 3600 : seconds); print (whole > 0 ? whole : 1) }')
 jobs=${FUZZ_JOBS:-$(nproc)}
@@ -18,7 +18,7 @@ jobs=${FUZZ_JOBS:-$(nproc)}
 toolchain=+nightly
 rustup toolchain list 2>/dev/null | grep -q '^nightly' || toolchain=+stable
 cargo "$toolchain" fuzz build --sanitizer none
-# The command of `cargo fuzz run`, started directly, so that the pid belongs to the fuzzer.
+# `cargo fuzz run` starts this command. Here it is started directly, so that the pid belongs to the fuzzer.
 built=${CARGO_TARGET_DIR:-fuzz/target}/$(rustc -vV | sed -n 's/^host: //p')/release
 
 run_target() {

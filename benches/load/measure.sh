@@ -1,7 +1,7 @@
 # Shared by run.sh, api.sh and instructions.sh, which source it: start and end of servers, medians, ratios.
 server_core=${SERVER_CORE:-0}
 load_core=${LOAD_CORE:-1}
-# Timeout of a run.
+# The timeout of a run, in seconds.
 run_seconds_max=120
 
 scratch=$(mktemp -d)

@@ -51,7 +51,7 @@ done <<<"${SERVERS:-$'raw\nfdpush'}"
 
 source ./measure.sh
 
-# A new port for each run: connections of the previous run may still occupy the old one.
+# Each run takes a new port, because connections of the previous run may still occupy the old port.
 port=$((20000 + RANDOM % 5000))
 ulimit -n "$(ulimit -H -n)"
 echo "load $(cut -d' ' -f1-3 /proc/loadavg), $rounds rounds of $seconds s: operations/s (server's CPU µs an operation)"
@@ -59,7 +59,7 @@ for shape in "${shapes[@]}"; do
     IFS='|' read -r shape_name options <<<"$shape"
     [[ $shape_name =~ $pattern ]] || continue
     for ((round = 0; round < rounds; round++)); do
-        # Memory needs one round.
+        # Memory needs only one round.
         [[ $options == idle* ]] && ((round > 0)) && break
         for turn in "${!names[@]}"; do
             # The first server of a round rotates, because the first run of a round has a different load.

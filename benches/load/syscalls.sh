@@ -50,7 +50,7 @@ count() {
         }
         { others[call]++ }
         END {
-            # Client frames are 4 bytes longer: the mask.
+            # Client frames are 4 bytes longer, because they have a mask.
             received = bytes_in / (frame + 4)
             sent = bytes_out / frame
             printf "%.3f reads a message of %d, ", reads / received, received
@@ -85,7 +85,7 @@ for shape in "${shapes[@]}"; do
     kill "$server"
     wait "$server" 2>/dev/null || true
     server=
-    # Waits for the tracer's last write.
+    # Waits until strace has written its last line.
     while ! tail -1 "$scratch/trace" | grep -q '^+++'; do sleep 0.05; done
     printf '%-28s' "$name"
     count "$frame_bytes" "$scratch/trace"

@@ -92,7 +92,7 @@ echo $((3 * count + 1000000)) >/proc/sys/fs/nr_open
 echo $((6 * count + 1000000)) >/proc/sys/fs/file-max
 echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range
 echo 65535 >/proc/sys/net/core/somaxconn
-# Pages for the data of all TCP sockets: a broadcast waits in both ends of each connection.
+# These are pages for the data of all TCP sockets. A broadcast is in the buffers at both ends of each connection.
 echo "$((2 * count + 50000)) $((3 * count + 100000)) $((4 * count + 200000))" >/proc/sys/net/ipv4/tcp_mem
 ulimit -n $((3 * count + 100000))
 taskset -c 1 million run --server /bin/fdpush --count $count --heartbeat-seconds ${HEARTBEAT:-300} \
@@ -114,14 +114,14 @@ boot() {
 }
 export -f boot
 export gib kernel target
-# An image that boots shows that KVM works, not only that its device is there.
+# KVM works only if an image boots. A device file alone does not show that.
 boots_with_kvm() {
     [[ -c /dev/kvm ]] && timeout --kill-after=1 15 bash -c 'boot kvm probe' 2>/dev/null | grep -q booted
 }
 accel=${ACCEL:-}
 [[ -n $accel ]] || if boots_with_kvm; then accel=kvm; else accel=tcg; fi
 began=$SECONDS
-# The console also has lines of the BIOS, of the kernel and of the server's log.
+# The console also prints lines of the BIOS, the kernel and the server's log, which are not shown.
 shown='^(\|| *$|[0-9]+ connections,|failed:|exit status:)'
 {
     echo "$count connections, $gib GiB, 2 virtual processors, accelerator: $accel, $(basename "$kernel"/boot/vmlinuz-*)"

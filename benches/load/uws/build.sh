@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds server.cpp with the uWebSockets sources of the crate libuwebsockets-sys, and prints the path of the binary:
 #   SERVERS=$'raw\nfdpush\nuws '"$(benches/load/uws/build.sh)" benches/load/run.sh
-# Needs gcc and g++ 11 or newer, for C++20. Without TLS and compression.
+# Needs gcc and g++ 11 or newer, for C++20. The build has neither TLS nor compression.
 set -euo pipefail
 cd "$(dirname "$0")"
 version=0.0.10
