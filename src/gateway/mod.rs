@@ -1,6 +1,6 @@
 //! The server `fdpush serve`. It uses only the public API of the crate, and the parts in `fdpush::shared`.
 //!
-//! It adds settings, identity, JSON frames, presence, an HTTP API, webhook events, metrics and a test page.
+//! The gateway adds settings, identity, JSON frames, presence, an HTTP API, webhook events, metrics and a test page.
 //!
 //! ```text
 //! serving/      the handler of the loop, client frames, sessions, the page, reloads by SIGHUP
@@ -49,7 +49,7 @@ pub fn run() -> ExitCode {
                 for text in faults.texts() {
                     logging::print_error(&format!("fdpush: {text}\n"));
                 }
-                // The exit code of clap for an invalid command line.
+                // clap has the same exit codes for an invalid command line.
                 ExitCode::from(if faults.is_usage() { 2 } else { 1 })
             }
             None => {
@@ -80,7 +80,7 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Ok(Cli { command: Command::Token(_) }) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
         Ok(Cli { command: Command::Cert(cert) }) => Ok(logging::print(&cert.write()?)?),
         Err(error) if settings::is_of_a_value(&error) && takes_settings(&line) => {
-            // One value is invalid. This collects the faults of all values.
+            // One value is invalid. So all faults are collected.
             Err(Settings::load_and_check(line).err().map_or_else(|| error.into(), Into::into))
         }
         Err(error) => error.exit(),

@@ -1,8 +1,9 @@
 //! Backpressure for batches: a batch is paused while the queues of its receivers are long.
 //!
-//! A batch is read a piece at a time. It is paused after a piece that left a receiver's queue over half of
-//! `queue_bytes_max`, or all queues over half of `queue_total_bytes_max`. It continues when these queues are shorter,
-//! and after [`PAUSE_TIME_MAX`] in any case, so a receiver that does not read cannot stop it.
+//! The body of a batch arrives in pieces. The API pauses the batch after a piece if the queue of a receiver is then
+//! over half of `queue_bytes_max`, or all queues are over half of `queue_total_bytes_max`. The batch continues when
+//! these queues are shorter. It also continues after [`PAUSE_TIME_MAX`], so a receiver that does not read cannot stop
+//! it.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ const RECEIVERS_MAX: usize = 1024;
 pub struct PausedBatches {
     paused: Vec<PausedBatch>,
     timer: Option<TimerId>,
-    /// Receivers with long queues, of the current piece.
+    /// The receivers of the current piece whose queues are long.
     receivers: Vec<Fd>,
 }
 
@@ -60,14 +61,15 @@ impl PausedBatches {
     /// Pauses `batch` after a piece, if its receivers have long queues.
     pub fn pause(&mut self, ctx: &mut Context<'_>, batch: Fd, now: Instant) {
         let receivers = std::mem::take(&mut self.receivers);
-        // `pause` does nothing after the last piece.
+        // `pause` changes nothing after the last piece, because the request is then complete.
         if (!receivers.is_empty() || is_crowded(ctx)) && ctx.pause(batch).is_done() {
             self.paused.push(PausedBatch { batch, receivers, until: now + PAUSE_TIME_MAX });
             self.arm(ctx);
         }
     }
 
-    /// Resumes the batches whose receivers have shorter queues. Returns `false` if it is another timer.
+    /// Resumes the batches whose receivers have shorter queues. Returns `false` if the timer does not belong to a
+    /// batch.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, now: Instant) -> bool {
         if self.timer != Some(timer) {
             return false;
@@ -96,7 +98,7 @@ impl PausedBatches {
     }
 }
 
-/// Returns whether all queues together are over half of their bound.
+/// Returns whether all queues together have more than half of `queue_total_bytes_max`.
 fn is_crowded(ctx: &Context<'_>) -> bool {
     ctx.queued_bytes_total() > ctx.limits().queue_total_bytes_max / 2
 }

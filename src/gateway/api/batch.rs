@@ -11,27 +11,27 @@ use crate::gateway::wire::json::strip_bom;
 /// The state of a batch between two pieces of its body.
 #[derive(Debug)]
 pub struct Batch {
-    /// The beginning of an incomplete line.
+    /// The first bytes of an incomplete line.
     partial: Vec<u8>,
-    /// The incomplete line is too long. Its bytes are skipped.
+    /// Whether the incomplete line is too long. Its bytes are then skipped.
     is_overlong: bool,
     line_bytes_max: usize,
-    /// The right to respond, until the head of the response is written.
+    /// The ticket of the request, until the head of the response is written.
     ticket: Option<Ticket<Response>>,
-    /// The response, until it ends. `None` also if the connection had ended before the head.
+    /// The response, until it ends. Also `None` if the connection ended before the head.
     pub response: Option<ResponseStream>,
     /// The number of complete lines.
     lines: u64,
 }
 
 impl Batch {
-    /// Creates a batch with this limit for a line. `ticket` is that of its request.
+    /// Creates a batch whose lines have at most `line_bytes_max` bytes. `ticket` belongs to the request of the batch.
     pub fn new(ticket: Ticket<Response>, line_bytes_max: usize) -> Batch {
         let (ticket, response) = (Some(ticket), None);
         Batch { partial: Vec::new(), is_overlong: false, line_bytes_max, ticket, response, lines: 0 }
     }
 
-    /// Begins the response. Returns `false` if it was begun before.
+    /// Begins the response. Returns `false` if the response has begun before.
     pub fn begin(&mut self, ctx: &mut Context<'_>, head: &Response) -> bool {
         let Some(ticket) = self.ticket.take() else { return false };
         self.response = ctx.begin_response(ticket, head);
@@ -111,7 +111,7 @@ impl Batch {
         out: &mut String,
     ) {
         self.lines += 1;
-        // Empty lines are skipped: some programs end the last line twice.
+        // Empty lines are skipped, because some programs end the last line twice.
         if strip_bom(line).trim_ascii().is_empty() {
             return;
         }

@@ -1,6 +1,6 @@
 //! The command that closes connections.
 //!
-//! All its connections are closed in one turn of the loop, so a push or a list sees either none or all of them closed. Only a
+//! All its connections are closed in one turn of the loop, so a push or a list includes either all of them or none. Only a
 //! command with more than [`WORK_MAX`] connections and memberships takes several turns.
 
 use std::borrow::Cow;
@@ -20,10 +20,10 @@ const REASON_BYTES_MAX: usize = 123;
 
 /// The maximum number of connections and their memberships that one turn of the loop removes.
 ///
-/// Ten thousand connections in two groups each reach it. Their removal takes about 10 ms.
+/// Ten thousand connections in two groups each reach this maximum. Their removal takes about 10 ms.
 const WORK_MAX: usize = 30_000;
 
-/// The maximum number of close commands that are not complete. Each keeps a list of its connections.
+/// The maximum number of close commands that are not complete. Each command keeps a list of its connections.
 const WAITING_MAX: usize = 16;
 
 /// The close commands that are not complete, in order.
@@ -40,14 +40,15 @@ struct Close {
     is_abort: bool,
     /// The connections that are still to be closed.
     left: vec::IntoIter<Fd>,
-    /// The connections that it closed.
+    /// The number of connections that the command closed.
     matched: usize,
 }
 
 impl Closes {
     /// Executes a close command.
     ///
-    /// The command closes the connections that match now. If one turn cannot close all, it is answered after the last.
+    /// The command closes the connections that match now. If this takes several turns, the answer follows the last
+    /// close.
     pub fn execute(&mut self, ctx: &mut Context<'_>, fd: Fd, body: &[u8]) -> Result<Response, ApiError> {
         let mut close = Close::read(ctx, body)?;
         if self.waiting.len() >= WAITING_MAX && close.work(ctx) > WORK_MAX {
@@ -70,7 +71,7 @@ impl Closes {
 
     /// Closes the next portion, or answers a command whose last portion is closed.
     ///
-    /// The answer comes a turn after the last portion, when `on_close` was called for all.
+    /// The answer comes a turn after the last portion, when `on_close` was called for all connections.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {
         match self.waiting.front_mut() {
             Some((_, close)) if close.left.len() > 0 => close.close_portion(ctx),
@@ -107,7 +108,7 @@ impl Close {
         Ok(Close { code, reason: reason.into_owned(), is_abort, left, matched: 0 })
     }
 
-    /// Returns the number of connections that are left, and of their memberships.
+    /// Returns the number of remaining connections plus the number of their memberships.
     fn work(&self, ctx: &Context<'_>) -> usize {
         self.left.as_slice().iter().map(|fd| work_of(ctx, *fd)).sum()
     }

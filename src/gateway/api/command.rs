@@ -35,7 +35,7 @@ pub const PUSH: Shape = Shape {
     ],
 };
 
-/// A push in a datagram. A datagram has no header for the API key.
+/// A push in a datagram. A datagram has no header, so its command has the API key in `auth`.
 pub const DATAGRAM: Shape = Shape {
     call: "push",
     members: &[
@@ -55,13 +55,14 @@ pub const CLOSE: Shape = Shape {
     members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "code", "reason", "abort"],
 };
 
-/// Attributes: any member is allowed.
+/// Attributes, which may have any member.
 const ATTRIBUTES: Shape = Shape { call: "attributes", members: &[] };
 
 /// The members of `except`.
 const EXCEPT: Shape = Shape { call: "except", members: &["uid", "uids", "fd", "fds", "group", "groups"] };
 
-/// A push or another command, as it was sent. All its members are in its [`Shape`].
+/// The members of a push or of another command, as they were sent. Each present member is in the [`Shape`] of the
+/// command.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Command<'a> {
@@ -82,7 +83,7 @@ pub struct Command<'a> {
     text: Option<Text<'a>>,
     #[serde(borrow)]
     binary: Option<Text<'a>>,
-    /// Boxed, because it is large and rare.
+    /// The value is boxed, because it is large and rare.
     #[serde(borrow, deserialize_with = "optional_object")]
     except: Option<Box<ExceptMembers<'a>>>,
     #[serde(borrow)]
@@ -117,7 +118,7 @@ struct ExceptMembers<'a> {
 
 /// A checked push.
 pub struct PushCommand<'a> {
-    /// As it was sent.
+    /// The `id` of the command, as it was sent.
     pub id: Option<&'a str>,
     pub target: Target<'a>,
     pub envelope: Envelope<'a>,
@@ -134,7 +135,7 @@ pub struct Except<'a> {
     pub groups: Vec<Cow<'a, str>>,
 }
 
-/// Parses attributes: any JSON object.
+/// Parses attributes, which are any JSON object.
 pub fn read_attributes(json: &[u8]) -> Result<Object, ApiError> {
     read(json, &ATTRIBUTES)
 }
@@ -145,7 +146,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
     // UTF-8 is checked once here, and not for each string.
     let parsed = str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), serde_json::from_str);
     parsed.map_err(|error| {
-        // The path is tracked only after an error, because that is slow.
+        // `serde_path_to_error` is slow, so it runs only after an error.
         let mut reader = serde_json::Deserializer::from_slice(json);
         let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut reader) else {
             return ApiError::bad_request(plain(&error));
@@ -153,12 +154,12 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
         let (path, is_nested) = (error.path().to_string(), error.path().iter().nth(1).is_some());
         let first = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
         let message = match unknown_member(error.inner()) {
-            // The error is in a member of another call.
+            // The first name of the path is a member of other calls only.
             _ if shape.lacks(&first) => shape.unexpected_member(&first),
-            // Only `except` has members.
+            // The only member with members of its own is `except`.
             Some(name) if is_nested => EXCEPT.unexpected_member(&name),
             Some(name) => shape.unexpected_member(&name),
-            // The object itself, or a member name that is not a string.
+            // The object itself is invalid, or one of its member names is not a string.
             None if path == "." || path.ends_with('?') => plain(error.inner()),
             None => format!("{}: {}", cut(&path), plain(error.inner())),
         };
@@ -173,7 +174,8 @@ fn unknown_member(error: &serde_json::Error) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Returns the parser's error in terms of JSON instead of Rust. The lines of a batch are counted elsewhere.
+/// Returns the parser's error in terms of JSON instead of Rust. Leaves out the number of the batch line, which the
+/// answer has as `line`.
 fn plain(error: &serde_json::Error) -> String {
     let place = match (error.line(), error.column()) {
         (0, _) | (_, 0) => String::new(),
@@ -207,7 +209,7 @@ fn plain(error: &serde_json::Error) -> String {
     format!("expected {wanted}, found {found}{place}")
 }
 
-/// Returns a command's `id`, even if the rest of the command is invalid.
+/// Returns a command's `id`, even if the command is otherwise invalid.
 pub fn find_id(json: &[u8]) -> Option<&str> {
     #[derive(Deserialize)]
     struct OnlyId<'a> {
@@ -237,7 +239,7 @@ impl<'a> PushCommand<'a> {
     /// Parses and checks a push.
     ///
     /// # Errors
-    /// As [`Command::read`].
+    /// The errors are those of [`Command::read`].
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<PushCommand<'a>, ApiError> {
         Command::read(json, shape)?.take_push()
     }
@@ -247,8 +249,8 @@ impl<'a> Command<'a> {
     /// Parses a body, a line or a datagram.
     ///
     /// # Errors
-    /// The message names the member. A member that the call does not have is refused, because ignoring it would hide a
-    /// mistake.
+    /// The message names the member. A member that the call does not have is refused, because ignoring such a member
+    /// would hide a mistake.
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<Command<'a>, ApiError> {
         let command: Result<Command<'a>, ApiError> = read(json, shape);
         if let Ok(command) = &command
@@ -256,7 +258,7 @@ impl<'a> Command<'a> {
         {
             return Err(ApiError::bad_request(shape.unexpected_member(name)));
         }
-        // A command is large, so it is not moved.
+        // A command is large, so the result of the parser is returned as it is, without a move.
         command
     }
 
@@ -324,7 +326,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Returns the conflation key. Queues store it, so it has the limit of a name.
+    /// Returns the conflation key. Queues store the key, so it has the limit of a name.
     fn take_key(&mut self) -> Result<Option<Cow<'a, str>>, ApiError> {
         let Some(key) = self.key.take() else { return Ok(None) };
         check_name(&key.0, "key")?;
@@ -457,7 +459,7 @@ fn check_id(id: Option<&RawValue>) -> Result<Option<&str>, ApiError> {
 mod tests {
     use super::*;
 
-    /// The message of a push's refusal.
+    /// Returns the error message of an invalid push.
     fn refusal(json: impl AsRef<[u8]>) -> String {
         let outcome = PushCommand::read(json.as_ref(), &PUSH);
         outcome.err().expect("refused").message.into_owned()
@@ -549,14 +551,14 @@ mod tests {
     fn json_of_dynamic_languages_is_accepted() {
         let json = b"\xef\xbb\xbf{\"uids\":[10010,\"10010\",-7,\"a\"],\"key\":5,\"data\":1,\
                      \"except\":{\"uid\":3,\"groups\":[4,\"4\"],\"fds\":{}}}";
-        let push = PushCommand::read(json, &PUSH).expect("a push");
+        let push = PushCommand::read(json, &PUSH).expect("the push is valid");
         let Target::Uids(uids) = push.target else { panic!("{:?}", push.target) };
         assert_eq!((uids, push.key.as_deref()), (vec!["10010".into(), "-7".into(), "a".into()], Some("5")));
         assert_eq!(
             (push.except.uids, push.except.groups, push.except.fds),
             (vec!["3".into()], vec!["4".into()], vec![])
         );
-        let push = PushCommand::read(br#"{"group":7,"data":[],"except":[]}"#, &PUSH).expect("a push");
+        let push = PushCommand::read(br#"{"group":7,"data":[],"except":[]}"#, &PUSH).expect("the push is valid");
         assert!(matches!(push.target, Target::Groups(groups) if groups == ["7"]));
         assert!(matches!(push.envelope, Envelope::Data { from: None, data: "[]" }), "data is any JSON");
     }

@@ -61,7 +61,8 @@ impl ApiError {
         ApiError::new(415, "unsupported_media_type", format!("Content-Type must be {wanted}"))
     }
 
-    /// Appends the JSON object. `id` is the command's, `line` is its line number in a batch, from 1.
+    /// Appends the JSON object. `id` is the `id` of the command, and `line` is the number of its line in a batch,
+    /// counted from 1.
     pub fn write(&self, id: Option<&str>, line: Option<u64>, out: &mut String) {
         out.push('{');
         // Writing to a string does not fail.

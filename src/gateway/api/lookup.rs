@@ -19,7 +19,7 @@ use crate::gateway::wire::json::{cut, unexpected_member};
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// The number of group names in one answer after which a page of connections ends. Without it, a page of 1,000
+/// The number of group names in one answer after which a page of connections ends. Without this limit, a page of 1,000
 /// connections with 1,000 groups each would have a million names.
 const GROUP_NAMES_MAX: usize = 10_000;
 
@@ -56,8 +56,8 @@ impl Page {
 
     /// Returns the first connections after `after`, and whether there are more.
     ///
-    /// The order is that of slots, so a connection that stays open is listed exactly once. Only the entries of the page
-    /// are sorted.
+    /// The connections are in the order of their slots, so a connection that stays open is listed exactly once. Only
+    /// the entries of the page are sorted.
     fn select_fds(&self, mut fds: Vec<Fd>) -> Result<(Vec<Fd>, bool), ApiError> {
         if let Some(after) = self.after_fd()? {
             fds.retain(|fd| fd.slot() > after.slot());
@@ -74,7 +74,7 @@ impl Page {
     /// Returns the first names after `after` in order, and whether there are more.
     fn select<'a>(&self, names: impl Iterator<Item = (&'a str, usize)>) -> (Vec<(&'a str, usize)>, bool) {
         let behind = names.filter(|(name, _)| self.after.as_deref().is_none_or(|after| *name > after));
-        // The heap has the smallest entries with the largest on top, so the whole list is never sorted.
+        // The heap keeps the smallest entries, with the largest of them on top. So the whole list is never sorted.
         let mut kept: BinaryHeap<(&str, usize)> = BinaryHeap::new();
         for entry in behind {
             if kept.len() <= self.limit {
@@ -100,12 +100,12 @@ struct Connection {
     groups: Vec<String>,
     peer: String,
     address: Option<IpAddr>,
-    /// Milliseconds since 1970.
+    /// The time when the WebSocket opened, in milliseconds since 1970.
     connected_at_ms: u64,
     connected_for_ms: u64,
     idle_for_ms: u64,
     #[serde(flatten)]
-    traffic: Carried,
+    traffic: TrafficCounts,
     queued_bytes: usize,
     tls: Option<Tls>,
 }
@@ -118,17 +118,17 @@ struct Tls {
 }
 
 #[derive(Serialize)]
-struct Carried {
+struct TrafficCounts {
     messages_in: u64,
     messages_out: u64,
     bytes_in: u64,
     bytes_out: u64,
 }
 
-impl From<Traffic> for Carried {
-    fn from(traffic: Traffic) -> Carried {
+impl From<Traffic> for TrafficCounts {
+    fn from(traffic: Traffic) -> TrafficCounts {
         let Traffic { bytes_in, bytes_out, messages_in, messages_out, .. } = traffic;
-        Carried { messages_in, messages_out, bytes_in, bytes_out }
+        TrafficCounts { messages_in, messages_out, bytes_in, bytes_out }
     }
 }
 
@@ -278,7 +278,7 @@ pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool
     } else {
         given
     };
-    // Without a limit, patches could grow them endlessly.
+    // Without this limit, patches could make the attributes grow without end.
     let (json, bytes_max) = (json(&attributes)?, ctx.limits().body_bytes_max);
     if json.len() > bytes_max {
         let what = format!("attributes limit exceeded ({} of {bytes_max} bytes)", json.len());
@@ -291,7 +291,8 @@ pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool
     Ok(json)
 }
 
-/// Applies a JSON merge patch (RFC 7386 section 2): `null` removes a member, objects are merged, other values replace.
+/// Applies a JSON merge patch (RFC 7386 section 2): `null` removes a member, objects are merged, and any other value
+/// replaces the old value.
 fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
     for (name, value) in patch {
         match value {
@@ -336,7 +337,7 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
         queued_bytes: usize,
         inbound_bytes: usize,
         #[serde(flatten)]
-        traffic: Carried,
+        traffic: TrafficCounts,
         tls: Handshakes,
     }
     #[derive(Serialize)]
@@ -414,11 +415,11 @@ mod tests {
             ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
         ];
         for (before, patch, after) in table {
-            let mut value: Map<String, Value> = serde_json::from_str(before).expect("an object");
-            merge(&mut value, serde_json::from_str(patch).expect("an object"));
+            let mut value: Map<String, Value> = serde_json::from_str(before).expect("the text is a JSON object");
+            merge(&mut value, serde_json::from_str(patch).expect("the text is a JSON object"));
             assert_eq!(
                 Value::Object(value),
-                serde_json::from_str::<Value>(after).expect("an object"),
+                serde_json::from_str::<Value>(after).expect("the text is a JSON object"),
                 "{before} {patch}"
             );
         }

@@ -37,7 +37,7 @@ use crate::gateway::runtime::threads;
 
 /// The state of the API: its keys, paused batches and reused memory.
 pub struct Api {
-    /// Shared with the threads that receive datagrams.
+    /// The keys, shared with the threads that receive datagrams.
     keys: Arc<Mutex<ApiKeys>>,
     answers: String,
     paused: PausedBatches,
@@ -150,25 +150,25 @@ impl<'a> Call<'a> {
     }
 
     fn allows(self, method: &str) -> bool {
-        // GET includes HEAD. The connection leaves the body out.
+        // GET includes HEAD. The connection omits the body of the response to a HEAD.
         let method = if method == "HEAD" { "GET" } else { method };
         let allowed = self.allowed();
         allowed == method || allowed.split(", ").any(|allowed| allowed == method)
     }
 
-    /// Returns whether no API key is needed: probes have none.
+    /// Returns whether the call needs no API key. Only probes need none.
     fn is_open(self) -> bool {
         matches!(self, Call::Healthy | Call::Ready)
     }
 }
 
 impl Api {
-    /// Creates an API that requires one of these keys, or none if there are none.
+    /// Creates an API that requires one of these keys. With an empty set, it requires no key.
     pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
         Api { keys, answers: String::new(), paused: PausedBatches::default(), closes: Closes::default() }
     }
 
-    /// Replaces the keys, from the next request on.
+    /// Replaces the keys for all later requests.
     pub fn set_keys(&mut self, keys: ApiKeys) {
         *self.keys() = keys;
     }
@@ -244,7 +244,7 @@ impl Api {
         };
         let response = match call {
             Call::Push => push(ctx, parts, request.body()),
-            // An empty batch: it has no body, so there are no pieces.
+            // A batch without a body has no pieces, so its response is empty.
             Call::Batch => ndjson(),
             Call::Metrics => {
                 Response::new(200).header("Content-Type", metrics::CONTENT_TYPE).body(metrics_text(ctx).into_bytes())
@@ -288,10 +288,10 @@ impl Api {
         }
     }
 
-    /// Checks a request, and reserves a place for its connection.
+    /// Checks a request, and reserves a place for its connection among the API connections.
     ///
-    /// A connection with a valid request is not closed to accept new ones. Probes and metrics requests need no place,
-    /// so they are answered even when the API is full.
+    /// A connection with a valid request is never closed to make room for another. Probes and requests for metrics need
+    /// no place, so they are answered even when all places are taken.
     fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request<'_>) -> Result<Call<'r>, RefusedRequest> {
         let checked = self.check(request);
         match &checked {
@@ -328,8 +328,8 @@ impl Api {
 
     /// Checks the sender of a request.
     ///
-    /// If there are API keys, the request needs one of them. Without keys, the request must not come from a web page:
-    /// its peer and its `Host` must be this machine, and an `Origin` must be the server's own.
+    /// If there are API keys, the request needs one of them. Without keys, the request must not come from a web page.
+    /// The peer and the `Host` must be this machine, and an `Origin` must be the server's own origin.
     fn check_caller(&self, request: &Request<'_>) -> Result<(), ApiError> {
         let keys = self.keys();
         if !keys.is_empty() {
@@ -358,7 +358,7 @@ impl Api {
     }
 }
 
-/// Checks a datagram on the thread that received it, before it is sent to the loop.
+/// Checks a datagram on the thread that received it. Only a valid datagram is sent to the loop.
 ///
 /// # Errors
 /// The command is invalid. Status 401: API keys are set, and the member `auth` is missing or wrong.
@@ -376,7 +376,7 @@ pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiE
     }
 }
 
-/// Nothing changes the keys in place, so a poisoned lock is sound.
+/// Locks the keys. The keys are only replaced as a whole, so a lock that was poisoned by a panic still has valid keys.
 fn lock(keys: &Mutex<ApiKeys>) -> MutexGuard<'_, ApiKeys> {
     keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -431,7 +431,7 @@ impl RefusedRequest {
         let response = self.error.response(None);
         match self.allow {
             Some(allow) => response.header("Allow", allow),
-            // RFC 9110 section 10.2.3. The connection is closed, because it has no place in the limit.
+            // RFC 9110 section 10.2.3 has `Retry-After`. The connection closes, because no place is free for it.
             None if self.error.status == 503 => response.header("Retry-After", "1").close(),
             None => response,
         }
@@ -519,7 +519,9 @@ mod tests {
     #[test]
     fn an_unready_server_names_the_reason() {
         assert_eq!(unreadiness(false, false, None), None);
-        let why = |is_draining, is_full| unreadiness(is_draining, is_full, Some("fdpush-webhook")).expect("a reason");
+        let why = |is_draining, is_full| {
+            unreadiness(is_draining, is_full, Some("fdpush-webhook")).expect("the server is not ready")
+        };
         assert_eq!(why(false, false), "thread fdpush-webhook is down");
         assert_eq!((why(false, true), why(true, true)), ("full".into(), "draining".into()));
     }
@@ -549,7 +551,7 @@ mod tests {
             ("[::ffff:10.0.0.1]:1", false),
             ("[2001:db8::1]:1", false),
         ] {
-            let address: SocketAddr = peer.parse().expect("an address");
+            let address: SocketAddr = peer.parse().expect("the address is valid");
             assert_eq!(is_this_machine(address.into()), is_here, "{peer}");
         }
     }

@@ -13,9 +13,9 @@ use crate::gateway::wire::target::Target;
 
 /// The place of a push command in a batch.
 pub struct BatchLine<'a> {
-    /// Counted from 1.
+    /// The number of the line, counted from 1.
     pub line: u64,
-    /// Records the receivers that the batch waits for.
+    /// The record of the receivers that the batch waits for.
     pub paused: &'a mut PausedBatches,
 }
 
@@ -40,7 +40,7 @@ pub fn handle_command(
     }
 }
 
-/// Executes a push and appends its answer to `out`. After an error, nothing was sent and nothing appended.
+/// Executes a push and appends its answer to `out`. After an error, it has sent nothing and appended nothing.
 pub fn execute(
     ctx: &mut Context<'_>,
     parts: &mut Parts<'_>,
@@ -51,8 +51,8 @@ pub fn execute(
     let PushCommand { id, target, envelope, except, key, may_compress } = command;
     let except = excluded_fds(ctx, except);
     let mut offline: Vec<&str> = match target {
-        // Before the push, because it may close a slow reader. A single uid is usually online, so it is looked up only
-        // when nothing matched.
+        // The offline uids are found before the push, because the push may close a slow reader. A single uid is usually
+        // online, so it is looked up after the push, and only if nothing matched.
         Target::Uids(uids) if uids.len() > 1 => {
             uids.iter().map(AsRef::as_ref).filter(|uid| !ctx.is_online(uid)).collect()
         }
@@ -90,7 +90,7 @@ fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     found
 }
 
-/// Appends the answer. It is written without a formatter, because a batch has up to a million answers a second.
+/// Appends the answer. No formatter is used, because a batch has up to a million answers a second.
 fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mut String) {
     out.push('{');
     if let Some(id) = id {

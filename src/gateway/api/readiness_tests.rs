@@ -12,22 +12,23 @@ use super::*;
 use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::push::publish::Publisher;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The first name in alphabetical order. `/readyz` names one thread, and other tests have theirs.
+/// This name is the first in alphabetical order. `/readyz` names only the first failed thread, and other tests have
+/// failed threads, too.
 const NAME: &str = "a-test-thread";
 
-/// A server with the routes of the API alone.
-struct Probed {
+/// A server that has only the routes of the API.
+struct ProbeHandler {
     api: Api,
     roster: Roster,
     publisher: Publisher,
     metrics: Metrics,
 }
 
-impl Handler for Probed {
+impl Handler for ProbeHandler {
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
-        let Probed { api, roster, publisher, metrics } = self;
+        let ProbeHandler { api, roster, publisher, metrics } = self;
         let mut parts = Parts { roster, publisher, metrics };
         Some(api.respond(ctx, fd, request, &mut parts, |_| String::new()))
     }
@@ -36,22 +37,24 @@ impl Handler for Probed {
 fn serve() -> (SocketAddr, Remote) {
     let (told, place) = channel();
     thread::spawn(move || {
-        let server = Server::bind("127.0.0.1:0").expect("a port").catch_signals(false);
-        told.send((server.local_addr().expect("an address"), server.remote())).expect("the receiver is open");
+        let server = Server::bind("127.0.0.1:0").expect("the port can be bound").catch_signals(false);
+        told.send((server.local_addr().expect("the socket has an address"), server.remote()))
+            .expect("the receiver is open");
         let api = Api::new(Arc::new(Mutex::new(ApiKeys::default())));
         let roster = Roster::new(EventEmitter::new(None, Duration::ZERO));
-        let probed = Probed { api, roster, publisher: Publisher::default(), metrics: Metrics::new() };
-        server.handler(probed).run().expect("a run");
+        let probed = ProbeHandler { api, roster, publisher: Publisher::default(), metrics: Metrics::new() };
+        server.handler(probed).run().expect("the run starts");
     });
-    place.recv_timeout(PATIENCE).expect("a server")
+    place.recv_timeout(TEST_TIMEOUT).expect("the server has started")
 }
 
 fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("the read timeout can be set");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .expect("the request can be written");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
+    stream.read_to_string(&mut answer).expect("the server answers");
     answer
 }
 
@@ -66,8 +69,8 @@ fn a_thread_that_is_down_makes_the_server_not_ready_until_it_runs_again() {
         Err(std::sync::mpsc::TryRecvError::Empty) => Err(io::Error::other("error of the test")),
         _ => Ok(()),
     });
-    let thread = thread.expect("a thread");
-    let deadline = clock::now() + PATIENCE;
+    let thread = thread.expect("the thread can start");
+    let deadline = clock::now() + TEST_TIMEOUT;
     let answer = loop {
         let answer = get(address, "/readyz");
         if is_down(&answer) {
@@ -81,9 +84,9 @@ fn a_thread_that_is_down_makes_the_server_not_ready_until_it_runs_again() {
         "/healthz stays 200: a restart of the process would not help"
     );
 
-    orders.send(()).expect("the thread receives orders");
+    orders.send(()).expect("the thread waits for orders");
     thread.thread().unpark();
-    thread.join().expect("an end");
+    thread.join().expect("the thread ends without a panic");
     assert!(!is_down(&get(address, "/readyz")));
-    remote.shutdown().expect("a server");
+    remote.shutdown().expect("the server is running");
 }

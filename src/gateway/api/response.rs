@@ -8,7 +8,7 @@ pub fn json_response(mut json: String) -> Response {
     Response::json(200, json)
 }
 
-/// Adds the header that every response of the API has.
+/// Adds `Cache-Control: no-store`, which every response of the API has.
 pub fn uncached(response: Response) -> Response {
     response.header("Cache-Control", "no-store")
 }

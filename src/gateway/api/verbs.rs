@@ -12,11 +12,11 @@ use super::error::ApiError;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::wire::target::Target;
 
-/// The maximum number of memberships in one command: connections times groups. So many changes take about the time that
-/// a turn has for commands.
+/// The maximum number of memberships in one command: connections times groups. This number of changes takes about as
+/// long as a turn may spend on commands.
 const MEMBERSHIPS_MAX: usize = 10_000;
 
-/// The number of connections that a command matched, and that it changed.
+/// The number of connections that a command matched, and the number that it changed.
 #[derive(Copy, Clone, Default, Serialize)]
 struct Changed {
     matched: usize,
@@ -31,7 +31,7 @@ impl Changed {
             Change::Already => {}
             Change::Taken => return Err(ApiError { status: 409, code: "taken", message: change.to_string().into() }),
             Change::Full => return Err(ApiError::too_many(change.to_string())),
-            // `BadName`, and changes of later versions of the crate.
+            // The name is invalid, or a later version of the crate has a new variant.
             _ => return Err(ApiError::bad_request(change.to_string())),
         }
         self.matched += 1;
@@ -82,7 +82,7 @@ pub fn leave(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<
     json(&memberships.change(|fd, group| roster.leave(ctx, fd, group))?)
 }
 
-/// The memberships that a command names: each of the connections in each of the groups.
+/// The memberships that a command names: each connection in each group.
 struct Memberships<'a> {
     connections: Vec<Fd>,
     groups: Vec<Cow<'a, str>>,
@@ -103,7 +103,8 @@ impl<'a> Memberships<'a> {
         Ok(Memberships { connections, groups })
     }
 
-    /// Changes each membership, up to the first error. A connection counts once, in any number of groups.
+    /// Changes each membership, up to the first error. A connection counts once, even if several of its memberships
+    /// change.
     fn change<'m>(&'m self, mut change: impl FnMut(Fd, &'m str) -> Change) -> Result<Changed, ApiError> {
         let mut total = Changed::default();
         for fd in &self.connections {

@@ -1,6 +1,6 @@
 //! Emits webhook events.
 //!
-//! Events are only put into the webhook's queue, so a slow, dead or malicious back end delays nothing.
+//! The emitter only puts events into the webhook's queue, so a slow, dead or malicious back end delays nothing.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct EventEmitter {
 }
 
 impl EventEmitter {
-    /// Creates an emitter. Without a webhook, it emits nothing.
+    /// Creates an emitter. Without a webhook, the emitter emits nothing.
     pub fn new(webhook: Option<Arc<Webhook>>, presence_delay: std::time::Duration) -> EventEmitter {
         EventEmitter { webhook, debounce: Debounce::new(presence_delay), timer: None }
     }
@@ -87,9 +87,10 @@ impl EventEmitter {
         }
     }
 
-    /// Handles the end of a connection of a uid. `offline` follows after the delay, if it was the last.
+    /// Handles the end of a connection of a uid. If it was the last connection of the uid, `offline` follows after the
+    /// delay.
     ///
-    /// Call it after the connection has left the registry. Inside `on_close` it has.
+    /// The caller must first remove the connection from the registry. Inside `on_close`, the server has removed it.
     pub fn handle_departure(&mut self, ctx: &mut Context<'_>, uid: &str) {
         if self.presence().is_some() && !ctx.is_online(uid) {
             self.debounce.depart(uid, clock::now());
@@ -97,7 +98,7 @@ impl EventEmitter {
         }
     }
 
-    /// Emits `offline` for uids after the delay. Returns `false` for another timer.
+    /// Emits `offline` for uids after the delay. Returns `false` if the timer does not belong to the emitter.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
         if self.timer != Some(timer) {
             return false;
@@ -112,7 +113,7 @@ impl EventEmitter {
         true
     }
 
-    /// Emits `offline` for the remaining uids at the end of the server.
+    /// Emits `offline` for all online uids, at the end of the server.
     pub fn end(&mut self) {
         let Some(webhook) = self.presence() else { return };
         while let Some(deadline) = self.debounce.next_deadline() {

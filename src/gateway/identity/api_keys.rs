@@ -1,35 +1,34 @@
-//! The API keys of back ends.
+//! The API keys of back ends: their form, their storage and their comparison.
 //!
-//! This module owns the rules of a key and the comparison. Only the SHA-256 of a key is stored. Digests have one length
-//! and are compared in constant time (the `subtle` crate), so the time of an answer reveals nothing about a key, not
-//! even its length.
+//! Only the SHA-256 digest of a key is stored. All digests have the same length and are compared in constant time (the
+//! `subtle` crate). So the time of an answer reveals nothing about a key, not even its length.
 
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// The maximum length of a key, which has to fit into a header.
+/// The maximum length of a key. A key must fit into a header.
 const KEY_BYTES_MAX: usize = 512;
 
-/// The API keys. Several keys allow a change without an interruption.
+/// The API keys. With several keys, a key can be replaced without an interruption.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
     digests: Vec<[u8; 32]>,
 }
 
 impl ApiKeys {
-    /// Creates the set. Each key has passed [`check`].
+    /// Creates the set of keys. The caller has checked each key with [`check`].
     pub fn new<'a>(keys: impl IntoIterator<Item = &'a str>) -> ApiKeys {
         ApiKeys { digests: keys.into_iter().map(sha256).collect() }
     }
 
-    /// Returns whether there are no keys.
+    /// Returns whether the set has no keys.
     pub fn is_empty(&self) -> bool {
         self.digests.is_empty()
     }
 
-    /// Returns whether an `Authorization` header has one of the keys: `Bearer <key>`.
+    /// Returns whether an `Authorization` header has a key of this set: `Bearer <key>`.
     pub fn authorize(&self, header: Option<&str>) -> bool {
         header.and_then(super::bearer).is_some_and(|key| self.contains(key))
     }
@@ -39,7 +38,7 @@ impl ApiKeys {
         super::bearer(header).is_some()
     }
 
-    /// Returns whether this is one of the keys. All keys are compared, even after a match.
+    /// Returns whether the set has this key. Compares all keys, even after a match.
     pub fn contains(&self, key: &str) -> bool {
         let digest = sha256(key);
         let is_any = self.digests.iter().fold(Choice::from(0), |any, known| any | known.ct_eq(&digest));
@@ -58,7 +57,7 @@ impl fmt::Debug for ApiKeys {
 ///
 /// # Errors
 ///
-/// The rule of a key. The key is not repeated.
+/// The error is the rule for keys. It does not repeat the key.
 pub fn check(key: &str) -> Result<(), &'static str> {
     let is_key = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     if is_key { Ok(()) } else { Err("an API key must have 1 to 512 visible ASCII characters and no space") }
@@ -79,8 +78,8 @@ mod tests {
             assert!(keys.contains(key), "{key}");
             assert!(keys.authorize(Some(&format!("Bearer {key}"))), "{key}");
             assert!(keys.authorize(Some(&format!("bearer  {key} "))), "{key}");
-            assert!(!keys.authorize(Some(key)), "{key} is refused without its scheme");
-            assert!(!keys.authorize(Some(&format!("Basic {key}"))), "{key} is refused with another scheme");
+            assert!(!keys.authorize(Some(key)), "{key} without its scheme is refused");
+            assert!(!keys.authorize(Some(&format!("Basic {key}"))), "{key} with another scheme is refused");
         }
         for stranger in ["", "firs", "first2", "FIRST", "first second", "#", "# the shop's", &"x".repeat(100_000)] {
             assert!(!keys.contains(stranger), "{stranger:.20}");
@@ -100,7 +99,7 @@ mod tests {
     #[test]
     fn an_invalid_key_is_refused_and_not_repeated() {
         for bad in ["", "two words", "clé", "tab\tbed", "nul\0", &"k".repeat(513)] {
-            let error = check(bad).expect_err("no key");
+            let error = check(bad).expect_err("the keys are missing");
             assert!(
                 error.starts_with("an API key must have 1 to 512") && (bad.is_empty() || !error.contains(bad)),
                 "{error}"

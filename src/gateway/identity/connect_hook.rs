@@ -1,9 +1,9 @@
-//! The connect hook: authenticates clients by a back end over HTTP.
+//! The connect hook asks a back end over HTTP whether to accept a client.
 //!
-//! The loop's thread puts a request into a bounded queue, which serves client addresses in turn. A few threads take
-//! requests out and block on the back end, for the rest of the timeout, which starts when the request is made. Another
-//! thread watches the deadlines and does nothing else, so each request is answered once and in time. A request whose
-//! client has disconnected is removed from the queue.
+//! The loop's thread puts each request into a bounded queue, which serves client addresses in turn. A few worker
+//! threads take requests from the queue and wait for the back end. The timeout of a request starts when the request
+//! enters the queue. Another thread only watches the deadlines, so each request is answered once and in time. If a
+//! client disconnects, its request is removed from the queue.
 
 pub mod decision;
 
@@ -33,7 +33,7 @@ use crate::gateway::runtime::threads;
 /// The minimum interval between two log lines about failures.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The length of the watch list from which answered requests are removed.
+/// The minimum length of the watch list at which answered requests are removed from it.
 const WATCHED_MIN: usize = 64;
 
 /// The back end of the connect hook and its limits.
@@ -46,24 +46,24 @@ pub struct Config {
     pub threads: usize,
     /// The maximum number of requests that wait for a thread.
     pub queue_max: usize,
-    /// The maximum number of requests of one source that wait for a thread.
+    /// The maximum number of requests of one source (a counted client address) that wait for a thread.
     pub source_queue_max: usize,
 }
 
-/// The connect hook. Dropping it answers all open requests with [`Decision::Unavailable`].
+/// The connect hook. Dropping it answers all unanswered requests with [`Decision::Unavailable`].
 #[derive(Debug)]
 pub struct Hook {
     shared: Arc<Shared>,
 }
 
-/// The results of all requests.
+/// The numbers of requests, by result.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
-    /// Requests that wait for a thread.
+    /// The number of requests that wait for a thread.
     pub waiting: usize,
     pub accepted: u64,
     pub refused: u64,
-    /// No answer, or an invalid one.
+    /// The back end did not answer, or its answer was invalid.
     pub failed: u64,
     pub timed_out: u64,
     /// The queue was full.
@@ -72,9 +72,9 @@ pub struct Stats {
     pub gone: u64,
 }
 
-/// A request in progress. Dropping it cancels the request: its answer is not delivered.
+/// A request in progress. Dropping it cancels the request, so its answer callback is not called.
 #[derive(Debug)]
-#[must_use = "dropping it cancels the request"]
+#[must_use = "dropping a Pending cancels its request"]
 pub struct Pending {
     shared: Arc<Shared>,
     open: Arc<Open>,
@@ -96,11 +96,11 @@ struct Shared {
 #[derive(Debug)]
 struct HookState {
     requests: FairQueue<AuthRequest>,
-    /// The requests that may be open, in the order of their deadlines.
+    /// The requests in the order of their deadlines. Some of them may already be answered.
     watched: VecDeque<Arc<Open>>,
     /// The length of `watched` at which answered requests are removed.
     watched_max: usize,
-    /// The watch thread waits without a deadline.
+    /// Whether the watch thread waits without a deadline.
     is_watch_idle: bool,
     is_over: bool,
     stats: Stats,
@@ -114,39 +114,39 @@ struct AuthRequest {
     open: Arc<Open>,
 }
 
-/// An open request. It is answered once.
+/// A request that waits for its decision. It gets exactly one decision.
 struct Open {
     source: Source,
     deadline: Instant,
-    /// The thread that answers takes it.
+    /// The callback for the decision. The thread that decides takes it.
     answer: Mutex<Option<Answer>>,
 }
 
 type Answer = Box<dyn FnOnce(Decision) + Send>;
 
-/// A request that a worker serves. Dropping it releases its source.
+/// A request that a worker has taken from the queue. Dropping it releases its source in the queue.
 struct Served<'a> {
     shared: &'a Shared,
     source: Source,
     request: AuthRequest,
 }
 
-/// The reason why the back end has made no decision.
+/// The reason why the back end made no decision.
 enum HookError {
     Failure(Failure),
     Status(u16),
     /// The answer is invalid.
     InvalidAnswer(String),
     TimedOut,
-    /// The queue is full, for the source or for all.
+    /// The queue is full, for this source or for all sources.
     QueueFull {
         full: Full,
         source: Source,
         bounds: Bounds,
     },
-    /// The request was displaced by a source with fewer requests.
+    /// A request of another source took the place of this request, because this source has more requests.
     Displaced(Source),
-    /// The client had disconnected before the second attempt.
+    /// The client disconnected before the second attempt.
     Gone,
     Over,
 }
@@ -159,13 +159,13 @@ impl Config {
 }
 
 impl Hook {
-    /// Starts the threads.
+    /// Starts the threads of the hook.
     pub fn start(config: Config) -> io::Result<Hook> {
         let threads = config.threads.max(1);
         let bounds = Bounds {
             items_max: config.queue_max,
             source_items_max: config.source_queue_max,
-            // The other threads are reserved for other sources.
+            // The remaining threads are for other sources.
             source_served_max: threads - threads / 4,
         };
         let state = HookState {
@@ -185,7 +185,7 @@ impl Hook {
             for_watch: Condvar::new(),
             failures: LogThrottle::new(LOG_EVERY),
         });
-        // From now on, a failure drops the hook and ends its threads.
+        // If a thread cannot be started, dropping `hook` ends the threads that have started.
         let hook = Hook { shared };
         hook.spawn("fdpush-auth-watch", Shared::watch)?;
         for _ in 0..threads {
@@ -194,12 +194,12 @@ impl Hook {
         Ok(hook)
     }
 
-    /// Asks the back end about a client request, and returns at once. `source` is the counted address: sources are
-    /// served in turn.
+    /// Asks the back end about a client request, and returns at once. `source` is the counted address of the client.
+    /// The queue serves sources in turn.
     ///
-    /// `answer` is called with the decision, once, within the timeout, on another thread. If the queue is full, it is
-    /// called on this thread before `ask` returns. It must not block. It is not called after the returned [`Pending`]
-    /// was dropped.
+    /// `answer` is called once with the decision, within the timeout, on another thread. If the queue is full, `answer`
+    /// is called on this thread before `ask` returns. `answer` must not block. `answer` is not called after the
+    /// returned [`Pending`] was dropped.
     pub fn ask(
         &self,
         fd: Fd,
@@ -269,7 +269,7 @@ impl Shared {
     fn work(&self) {
         while let Some(served) = self.next_request() {
             let AuthRequest { fd, address, request, open } = &served.request;
-            // The client may have disconnected, or the time may be over.
+            // The client may have disconnected, or the deadline may have passed.
             if open.is_answered() {
                 continue;
             }
@@ -290,7 +290,7 @@ impl Shared {
         Some(Served { shared: self, source, request })
     }
 
-    /// Cancels a request whose client has disconnected.
+    /// Cancels the request of a client that has disconnected.
     fn withdraw(&self, open: &Arc<Open>) {
         let Some(answer) = open.take() else { return };
         let mut state = self.lock();
@@ -300,8 +300,8 @@ impl Shared {
         drop((removed, answer));
     }
 
-    /// Posts the request. If the connection ends without an answer, posts it once more: the back end may have closed a
-    /// kept connection.
+    /// Posts the request. If the connection ends without an answer, posts the request once more, because the back end
+    /// may have closed a kept connection.
     fn ask_back_end(&self, body: &[u8], open: &Open) -> Result<Decision, HookError> {
         let post = || {
             let left = open.deadline.saturating_duration_since(clock::now());
@@ -323,13 +323,13 @@ impl Shared {
         match (answer.status, answer.body) {
             (200, Ok(body)) => decision::accept(&body, clock::unix_ms() / 1000).map_err(HookError::InvalidAnswer),
             (200, Err(failure)) => Err(HookError::Failure(failure)),
-            // The text of the refusal is optional.
+            // A refusal needs no text.
             (status @ 400..=499, body) => Ok(decision::refuse(status, &body.unwrap_or_default())),
             (status, _) => Err(HookError::Status(status)),
         }
     }
 
-    /// Watches the deadlines. When the hook is dropped, it answers all open requests.
+    /// Watches the deadlines. When the hook is dropped, the watch thread answers all open requests.
     fn watch(&self) {
         let mut state = self.lock();
         loop {
@@ -362,7 +362,7 @@ impl Shared {
         }
     }
 
-    /// Answers a request, unless it is answered.
+    /// Calls `answer` of a request with the decision, unless it was called before.
     fn resolve(&self, open: &Open, fd: impl Into<Option<Fd>>, decision: Result<Decision, HookError>) {
         let Some(answer) = open.take() else { return };
         {
@@ -386,13 +386,14 @@ impl Shared {
         answer(decision.unwrap_or(Decision::Unavailable));
     }
 
-    /// No code panics while it holds the lock, so a poisoned lock is sound.
+    /// Locks the state. A poisoned lock is valid, because no code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, HookState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Checks the chosen subprotocol: a client fails a connection with one that it did not offer (RFC 6455 section 4.1).
+/// Checks the subprotocol that the back end chose. A client closes a connection whose subprotocol it did not offer (RFC
+/// 6455 section 4.1).
 fn check_offered(decision: Decision, request: &Request<'_>) -> Result<Decision, HookError> {
     match &decision {
         Decision::Accept(Identity { subprotocol: Some(chosen), .. })
@@ -405,7 +406,7 @@ fn check_offered(decision: Decision, request: &Request<'_>) -> Result<Decision, 
 }
 
 impl HookState {
-    /// Adds a request to the watch list. The list has at most twice as many entries as there are open requests.
+    /// Adds a request to the watch list. The list has at most twice as many entries as there are unanswered requests.
     fn watch(&mut self, open: Arc<Open>) {
         if self.watched.len() >= self.watched_max {
             self.watched.retain(|open| !open.is_answered());
@@ -427,7 +428,7 @@ impl Drop for Served<'_> {
         state.requests.release(self.source);
         let is_ready = state.requests.is_ready();
         drop(state);
-        // The released worker may be ending in a panic, so another worker is woken.
+        // If the worker is ending because of a panic, it serves no more requests, so another worker is woken.
         if is_ready {
             self.shared.for_worker.notify_one();
         }
@@ -479,7 +480,7 @@ impl fmt::Display for HookError {
                 write!(f, "queue limit reached ({})", bounds.items_max)
             }
             HookError::Displaced(source) => {
-                write!(f, "removed from the full queue, which holds the most requests for {}", SourceName(*source))
+                write!(f, "removed from the full queue, in which {} has the most requests", SourceName(*source))
             }
             HookError::Gone => f.write_str("client disconnected"),
             HookError::Over => f.write_str("server shutting down"),

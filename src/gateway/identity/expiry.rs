@@ -1,9 +1,9 @@
 //! Expiry of identities: closes each connection at its `exp`.
 //!
-//! `exp` is a time of the wall clock, but the loop's timers use the monotonic clock. The clocks diverge when the wall
-//! clock is set, by a person or by NTP, or when the machine was suspended. So a timer only starts a check, and the wall
-//! clock decides. One timer serves all connections. It fires for the first expiry, and at least every
-//! [`CHECK_INTERVAL`].
+//! `exp` is a time of the wall clock, but the timers of the loop use the monotonic clock. The two clocks diverge when a
+//! person or NTP sets the wall clock, or when the machine was suspended. So a timer only starts a check, and the check
+//! compares `exp` with the wall clock. One timer serves all connections. It fires at the first expiry, and at least
+//! once in each [`CHECK_INTERVAL`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,26 +16,27 @@ use super::LEEWAY;
 /// The maximum interval between two checks of the wall clock.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The maximum number of connections that expire in one check. The next turn continues.
+/// The maximum number of connections that expire in one check. The next turn checks again.
 const DUE_MAX: usize = 1024;
 
-/// The connections with an expiry.
+/// The connections whose identity expires.
 pub struct Expiries {
-    /// `exp` in seconds since 1970, and the connection.
+    /// The connections by the `exp` of their identity, in seconds since 1970.
     by_time: BTreeSet<(u64, Fd)>,
     timer: Option<TimerId>,
-    look_every: Duration,
+    check_interval: Duration,
     /// The wall clock, in milliseconds since 1970.
     wall_ms: fn() -> u64,
 }
 
 impl Expiries {
-    /// Creates an empty set with this wall clock.
-    pub fn new(wall_ms: fn() -> u64, look_every: Duration) -> Expiries {
-        Expiries { by_time: BTreeSet::new(), timer: None, look_every, wall_ms }
+    /// Creates an empty set that reads this wall clock.
+    pub fn new(wall_ms: fn() -> u64, check_interval: Duration) -> Expiries {
+        Expiries { by_time: BTreeSet::new(), timer: None, check_interval, wall_ms }
     }
 
-    /// Adds a connection. It is closed at `exp` plus [`LEEWAY`], like the refusal of the same identity.
+    /// Adds a connection. The connection is closed at `exp` plus [`LEEWAY`], the time from which a new client with the
+    /// same identity is refused.
     pub fn insert(&mut self, ctx: &mut Context<'_>, fd: Fd, exp: u64) {
         self.by_time.insert((exp, fd));
         let is_first = self.by_time.first() == Some(&(exp, fd));
@@ -44,12 +45,12 @@ impl Expiries {
         }
     }
 
-    /// Removes a connection that has ended. The timer stays armed.
+    /// Removes a connection that has ended. The timer is not cancelled.
     pub fn remove(&mut self, fd: Fd, exp: u64) {
         self.by_time.remove(&(exp, fd));
     }
 
-    /// Returns the expired connections, the earliest first, if the timer belongs to this set.
+    /// Returns the expired connections, the earliest first, or `None` if the timer does not belong to this set.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> Option<Vec<Fd>> {
         self.timer.take_if(|own| *own == timer)?;
         let due = self.take_due((self.wall_ms)());
@@ -73,17 +74,17 @@ impl Expiries {
         if let Some(timer) = self.timer.take() {
             ctx.cancel(timer);
         }
-        let next = self.next_look((self.wall_ms)());
+        let next = self.time_to_check((self.wall_ms)());
         self.timer = next.map(|delay| ctx.set_timer(delay));
     }
 
-    /// Returns the time until the next check. `None`: no identity expires.
-    fn next_look(&self, now_ms: u64) -> Option<Duration> {
-        self.by_time.first().map(|&(exp, _)| left(exp, now_ms).min(self.look_every))
+    /// Returns the time until the next check. Returns `None` if the set is empty.
+    fn time_to_check(&self, now_ms: u64) -> Option<Duration> {
+        self.by_time.first().map(|&(exp, _)| left(exp, now_ms).min(self.check_interval))
     }
 }
 
-/// Returns the remaining time of an identity.
+/// Returns the time until an identity expires.
 fn left(exp: u64, now_ms: u64) -> Duration {
     Duration::from_secs(exp + LEEWAY).saturating_sub(Duration::from_millis(now_ms))
 }
@@ -113,7 +114,7 @@ mod tests {
     const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
     fn fd(number: u64) -> Fd {
-        Fd::from_u64(number).expect("an fd")
+        Fd::from_u64(number).expect("the fd is valid")
     }
 
     fn expiries(of: &[(u64, u64)]) -> Expiries {
@@ -128,15 +129,15 @@ mod tests {
         let mut expiries = expiries(&[(200, 2), (100, 3), (100, 1)]);
         assert_eq!(expiries.take_due(ms(100 + LEEWAY) - 1), []);
         assert_eq!(expiries.take_due(ms(100 + LEEWAY)), [fd(1), fd(3)]);
-        assert_eq!(expiries.take_due(ms(100)), [], "no identity expires after the clock was set back");
+        assert_eq!(expiries.take_due(ms(100)), [], "after the clock was set back, no identity is expired");
         assert_eq!(expiries.take_due(ms(HOUR)), [fd(2)], "and forward");
-        assert_eq!(expiries.next_look(ms(HOUR)), None);
+        assert_eq!(expiries.time_to_check(ms(HOUR)), None);
     }
 
     #[test]
     fn the_next_check_is_at_the_first_expiry_or_earlier() {
         let expiries = expiries(&[(100, 1), (HOUR, 2)]);
-        let look = |now_ms: u64| expiries.next_look(now_ms);
+        let look = |now_ms: u64| expiries.time_to_check(now_ms);
         assert_eq!(look(0), Some(CHECK_INTERVAL));
         assert_eq!(look((100 + LEEWAY) * 1000 - 30), Some(Duration::from_millis(30)));
         assert_eq!(look(HOUR * 1000), Some(Duration::ZERO));
@@ -147,19 +148,19 @@ mod tests {
         let all: Vec<(u64, u64)> = (1..=DUE_MAX as u64 + 1).map(|number| (100, number)).collect();
         let mut expiries = expiries(&all);
         assert_eq!(expiries.take_due(HOUR * 1000).len(), DUE_MAX);
-        assert_eq!(expiries.next_look(HOUR * 1000), Some(Duration::ZERO));
+        assert_eq!(expiries.time_to_check(HOUR * 1000), Some(Duration::ZERO));
         assert_eq!(expiries.take_due(HOUR * 1000).len(), 1);
     }
 
     /// A server that closes each connection at its `?exp`.
-    struct Guard {
+    struct ExpiryHandler {
         expiries: Expiries,
         closed: Sender<u16>,
     }
 
-    impl Handler for Guard {
+    impl Handler for ExpiryHandler {
         fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
-            let exp = request.query("exp").expect("exp").parse().expect("a number");
+            let exp = request.query("exp").expect("the query has exp").parse().expect("the value is a number");
             self.expiries.insert(ctx, fd, exp);
         }
 
@@ -174,34 +175,38 @@ mod tests {
         }
     }
 
-    fn serve(wall_ms: fn() -> u64, look_every: Duration) -> (SocketAddr, Remote, Receiver<u16>) {
+    fn serve(wall_ms: fn() -> u64, check_interval: Duration) -> (SocketAddr, Remote, Receiver<u16>) {
         let (closed, heard) = channel();
         let (told, place) = channel();
         thread::spawn(move || {
-            let server = Server::bind("127.0.0.1:0").expect("a port").catch_signals(false);
-            told.send((server.local_addr().expect("an address"), server.remote())).expect("the receiver is open");
-            server.handler(Guard { expiries: Expiries::new(wall_ms, look_every), closed }).run().expect("a run");
+            let server = Server::bind("127.0.0.1:0").expect("the port can be bound").catch_signals(false);
+            told.send((server.local_addr().expect("the socket has an address"), server.remote()))
+                .expect("the receiver is open");
+            server
+                .handler(ExpiryHandler { expiries: Expiries::new(wall_ms, check_interval), closed })
+                .run()
+                .expect("the run starts");
         });
-        let (address, remote) = place.recv_timeout(TEST_TIMEOUT).expect("a server");
+        let (address, remote) = place.recv_timeout(TEST_TIMEOUT).expect("the server has started");
         (address, remote, heard)
     }
 
     fn connect(address: SocketAddr, exp: u64) -> TcpStream {
-        let mut stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
+        let mut stream = TcpStream::connect(address).expect("the server listens");
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("the read timeout can be set");
         let head = format!(
             "GET /?exp={exp} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        stream.write_all(head.as_bytes()).expect("a request");
+        stream.write_all(head.as_bytes()).expect("the request can be written");
         let mut answer = [0; 12];
-        stream.read_exact(&mut answer).expect("an answer");
+        stream.read_exact(&mut answer).expect("the server answers");
         assert_eq!(&answer, b"HTTP/1.1 101");
         stream
     }
 
     fn open(remote: &Remote) -> usize {
-        remote.connections().wait().expect("a server").len()
+        remote.connections().wait().expect("the server is running").len()
     }
 
     #[test]
@@ -213,25 +218,26 @@ mod tests {
         WALL.store((START + HOUR + LEEWAY) * 1000, Ordering::Relaxed);
         assert_eq!(closed.recv_timeout(TEST_TIMEOUT), Ok(4003));
         assert_eq!(open(&remote), 1);
-        remote.shutdown().expect("a server");
+        remote.shutdown().expect("the server is running");
     }
 
     #[test]
     fn a_jump_back_keeps_a_valid_connection() {
-        /// The first reading of the clock sets the timer. All later readings are an hour earlier.
-        static LOOKS: AtomicU64 = AtomicU64::new(0);
-        let wall = || match LOOKS.fetch_add(1, Ordering::Relaxed) {
+        /// The number of clock reads. The first read returns a time shortly before the expiry. All later reads return a
+        /// time that is an hour before the start.
+        static CLOCK_READS: AtomicU64 = AtomicU64::new(0);
+        let wall = || match CLOCK_READS.fetch_add(1, Ordering::Relaxed) {
             0 => (START + LEEWAY) * 1000 - 50,
             _ => (START - HOUR) * 1000,
         };
         let (address, remote, closed) = serve(wall, CHECK_INTERVAL);
         let _client = connect(address, START);
         let end = clock::now() + TEST_TIMEOUT;
-        while LOOKS.load(Ordering::Relaxed) < 3 {
+        while CLOCK_READS.load(Ordering::Relaxed) < 3 {
             assert!(clock::now() < end, "the timer fires before the deadline");
             assert_eq!(open(&remote), 1);
         }
-        remote.shutdown().expect("a server");
+        remote.shutdown().expect("the server is running");
         assert_eq!(closed.recv_timeout(TEST_TIMEOUT), Ok(1001), "the drain closes the connection before its expiry");
     }
 }

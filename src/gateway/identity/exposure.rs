@@ -1,7 +1,8 @@
-//! The requirement of API keys. An API that other machines can reach needs a key, because its callers can do
-//! everything.
+//! The rule that some API addresses require API keys. An API that other machines can reach needs a key, because its
+//! callers can push, bind and close.
 //!
-//! The bound addresses are checked. The settings were checked before, but a service manager may pass any socket.
+//! The rule checks the bound addresses. The settings were already checked, but a service manager may pass any other
+//! socket.
 
 use fdpush::Address;
 
@@ -23,10 +24,10 @@ impl Exposure {
         Exposure(tcp.chain(udp).find(|(address, _)| !address.is_local()).map(|(_, name)| name))
     }
 
-    /// Checks that there are keys if they are needed.
+    /// Checks that there are keys if the API needs them.
     ///
     /// # Errors
-    /// Keys are missing. The error names the address.
+    /// The API needs keys and has none. The error names the address.
     pub fn check(&self, keys: &ApiKeys) -> Result<(), String> {
         match &self.0 {
             Some(open) if keys.is_empty() => Err(format!(
@@ -43,8 +44,8 @@ mod tests {
     use super::*;
 
     fn exposure(listeners: &[&str], datagrams: &[&str]) -> Exposure {
-        let tcp = |text: &&str| Address::Tcp(text.parse().expect("an address"));
-        let udp = |text: &&str| datagrams::Address::Udp(text.parse().expect("an address"));
+        let tcp = |text: &&str| Address::Tcp(text.parse().expect("the address is valid"));
+        let udp = |text: &&str| datagrams::Address::Udp(text.parse().expect("the address is valid"));
         Exposure::of(
             &listeners.iter().map(tcp).chain([Address::Unix("/x".into())]).collect::<Vec<_>>(),
             &datagrams.iter().map(udp).chain([datagrams::Address::Unixgram("/y".into())]).collect::<Vec<_>>(),
@@ -64,7 +65,7 @@ mod tests {
             (exposure(&["[::]:3"], &["127.0.0.1:1"]), "[::]:3"),
             (exposure(&["127.0.0.1:1"], &["[::1]:1", "10.0.0.1:4"]), "udp:10.0.0.1:4"),
         ] {
-            let why = open.check(&none).expect_err("open");
+            let why = open.check(&none).expect_err("the API is reachable");
             assert!(why.contains(&format!("on {named} can be reached")), "{why}");
             assert_eq!(open.check(&some), Ok(()));
         }

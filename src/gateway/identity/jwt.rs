@@ -1,10 +1,10 @@
 //! JSON Web Tokens (RFC 7519): identities signed by the back end.
 //!
-//! This module finds the token in a request, verifies it, and issues tokens for `fdpush token`. A key has one
-//! algorithm, and a token cannot choose another. The signature is verified before the claims: of an unsigned token,
-//! only the form and `alg` are parsed.
+//! This module finds the token of a request, verifies it, and issues tokens for `fdpush token`. Each key has one
+//! algorithm, and the token cannot choose another. The signature is verified before the claims are parsed. Before that,
+//! only the form of the token and its `alg` are read.
 //!
-//! No error repeats any part of the token, because errors appear in logs and answers.
+//! No error repeats a part of the token, because errors appear in logs and in answers to clients.
 
 mod keys;
 #[cfg(test)]
@@ -25,39 +25,39 @@ use serde_json::value::RawValue;
 
 pub use self::keys::{KeyFile, Keys, check_secret};
 
-use super::{Identity, LEEWAY, NameError, is_over};
+use super::{Identity, LEEWAY, NameError, has_expired};
 use crate::gateway::wire::json::{List, Seconds, read_object};
 use crate::gateway::wire::names::Name;
 
-/// The maximum length of a token. A longer one is refused without parsing.
+/// The maximum length of a token. A longer token is refused and not parsed.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
 
 /// The maximum `exp` of an issued token, in seconds since 1970.
 const SECONDS_MAX: u64 = 1 << 53;
 
-/// The prefix of a subprotocol with a token.
+/// The prefix of a subprotocol that carries a token.
 const SUBPROTOCOL: &str = "bearer.";
 
 /// The reason why a token is refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TokenError {
-    /// It has more than 64 KiB.
+    /// The token has more than 64 KiB.
     TooLong,
-    /// It is not a JWT in the compact form (RFC 7515 section 7.1).
+    /// The token is not a JWT in the compact form (RFC 7515 section 7.1).
     Malformed,
-    /// Its header requires extensions (RFC 7515 section 4.1.11).
+    /// The header of the token requires extensions (RFC 7515 section 4.1.11).
     Critical,
-    /// No key has the algorithm of its header.
+    /// No key has the algorithm in the header of the token.
     Algorithm,
-    /// No key verifies its signature.
+    /// No key verifies the signature of the token.
     Signature,
     /// The payload is not an object of claims, or has a duplicate claim. The text is the error of the JSON parser.
     Claims(String),
-    /// It lacks this claim.
+    /// The token lacks this claim.
     Missing(&'static str),
     /// This claim does not have this type.
     ClaimType(&'static str, &'static str),
-    /// `sub` or one of `groups` is too short or too long, or there are too many groups.
+    /// `sub` or one of `groups` is empty or too long, or there are too many groups.
     Name(NameError),
     /// `exp` was [`LEEWAY`] or more ago.
     Expired,
@@ -74,13 +74,14 @@ pub enum TokenError {
 pub struct Grant<'a> {
     pub uid: &'a str,
     pub groups: &'a [String],
-    /// The lifetime, rounded up to whole seconds.
+    /// The lifetime of the token, rounded up to whole seconds.
     pub ttl: Duration,
     pub issuer: Option<&'a str>,
     pub audience: Option<&'a str>,
 }
 
-/// The used members of a header. `kid`, `jku`, `jwk` and `x5u` are ignored, because a token must not choose its key.
+/// The members of a token's header that are used. `kid`, `jku`, `jwk` and `x5u` are not read, because a token must not
+/// choose its key.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
@@ -89,7 +90,7 @@ struct Head<'a> {
     crit: Option<&'a RawValue>,
 }
 
-/// The used claims, before their checks. A claim that is `null` counts as missing.
+/// The claims that are used, not yet checked. A claim that is `null` counts as missing.
 #[derive(Deserialize)]
 struct Claims<'a> {
     #[serde(borrow)]
@@ -122,8 +123,8 @@ struct Issued<'a> {
 
 /// Returns the token of a request.
 ///
-/// It is in `?token=`, else in `Authorization: Bearer` (RFC 6750 section 2.1), else in the subprotocol `bearer.<token>`,
-/// because browsers cannot set headers. An empty token counts as missing.
+/// The token is in `?token=`, else in `Authorization: Bearer` (RFC 6750 section 2.1), else in the subprotocol
+/// `bearer.<token>`, because browsers cannot set headers. An empty token counts as missing.
 ///
 /// # Errors
 /// The parameter `token` is ambiguous, or there are several `Authorization` headers.
@@ -166,7 +167,7 @@ impl Keys {
         self.verify_at(token, now())
     }
 
-    /// Like [`Keys::verify`], at a time in seconds since 1970.
+    /// Works like [`Keys::verify`], at a time in seconds since 1970.
     fn verify_at(&self, token: &str, now: u64) -> Result<Identity, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
@@ -189,7 +190,7 @@ impl Keys {
             match crypto::verify(signature, message.as_bytes(), key, algorithm) {
                 Ok(true) => return Ok(()),
                 Ok(false) => error = TokenError::Signature,
-                // The keys were checked when they were loaded, so the signature is not base64url.
+                // The keys are known to be usable, so the error means that the signature is not base64url.
                 Err(_) => return Err(TokenError::Malformed),
             }
         }
@@ -198,10 +199,10 @@ impl Keys {
 
     fn check_claims(&self, claims: &Claims<'_>, now: u64) -> Result<Identity, TokenError> {
         let exp = seconds("exp", claims.exp)?.ok_or(TokenError::Missing("exp"))?;
-        if is_over(exp, now) {
+        if has_expired(exp, now) {
             return Err(TokenError::Expired);
         }
-        // As with `exp`, a fraction of a second counts against the token.
+        // A fraction of a second counts against the token, as with `exp`.
         if seconds("nbf", claims.nbf)?.is_some_and(|Seconds(nbf)| nbf.ceil() > (now + LEEWAY) as f64) {
             return Err(TokenError::Early);
         }
@@ -253,7 +254,7 @@ impl Audience {
 /// Issues a token, signed with HS256.
 ///
 /// # Errors
-/// [`Keys::verify`] would refuse the secret or a part of `grant`.
+/// [`Keys::verify`] would not accept the secret or a part of `grant`.
 pub fn issue(secret: &[u8], grant: &Grant<'_>) -> Result<String, String> {
     issue_at(secret, grant, now())
 }

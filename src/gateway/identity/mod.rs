@@ -20,8 +20,8 @@ use serde_json::{Map, Value};
 use crate::gateway::wire::json::Seconds;
 use crate::gateway::wire::names::{self, BadLength};
 
-/// The tolerated difference of two clocks, in seconds. An identity expires that much later, for new and for open
-/// connections.
+/// The tolerated difference of two clocks, in seconds. An identity expires this much later than its `exp`, for new
+/// clients and for open connections.
 pub const LEEWAY: u64 = 5;
 
 /// The maximum number of groups of an identity.
@@ -32,25 +32,26 @@ pub const GROUPS_MAX: usize = 1000;
 pub struct Identity {
     /// The uid, 1 to [`NAME_BYTES_MAX`] bytes. `None` for an anonymous client.
     pub uid: Option<String>,
-    /// The initial groups, at most [`GROUPS_MAX`], each 1 to [`NAME_BYTES_MAX`] bytes.
+    /// The groups that the connection joins at once: at most [`GROUPS_MAX`], each of 1 to [`NAME_BYTES_MAX`] bytes.
     pub groups: Vec<String>,
     /// Data of the back end, stored with the connection.
     pub attributes: Map<String, Value>,
-    /// The expiry in seconds since 1970. This server applies it [`LEEWAY`] seconds later. It is at most 2⁵³, so that no
-    /// sum overflows.
+    /// The expiry in seconds since 1970. The server applies the expiry [`LEEWAY`] seconds later. It is at most 2⁵³, so
+    /// that no sum overflows.
     pub exp: Option<u64>,
     /// The subprotocol that the back end chose among the offered ones.
     pub subprotocol: Option<String>,
 }
 
-/// An invalid name in an identity. It has the position and the length, not the name, which is untrusted.
+/// An invalid name in an identity. The error has the position and the length of the name, but not the name itself,
+/// because the name is untrusted.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum NameError {
     /// The uid has this many bytes.
     Uid(usize),
     /// The group at this position, counted from 1, has this many bytes.
     Group(usize, usize),
-    /// There are this many groups.
+    /// The identity has this many groups.
     Groups(usize),
 }
 
@@ -70,8 +71,9 @@ impl Identity {
     }
 }
 
-/// Returns whether `exp` is over at `now`, in seconds since 1970. Fractions of a second are cut off.
-pub fn is_over(exp: Seconds, now: u64) -> bool {
+/// Returns whether an identity with this `exp` has expired at `now`, in seconds since 1970. Fractions of a second are
+/// cut off.
+pub fn has_expired(exp: Seconds, now: u64) -> bool {
     exp.0.floor() + LEEWAY as f64 <= now as f64
 }
 
@@ -112,7 +114,11 @@ mod tests {
         assert_eq!(identity(None, vec![name(1), name(0)]), Err(NameError::Group(2, 0)));
         assert_eq!(identity(None, vec![name(129)]), Err(NameError::Group(1, 129)));
         assert_eq!(identity(None, vec![name(1); GROUPS_MAX + 1]), Err(NameError::Groups(1001)));
-        assert_eq!(identity(Some("é".repeat(65)), vec![]), Err(NameError::Uid(130)), "bytes are counted, not letters");
+        assert_eq!(
+            identity(Some("é".repeat(65)), vec![]),
+            Err(NameError::Uid(130)),
+            "the limit counts bytes, not letters"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::gateway::settings::cli::Permission;
 use crate::gateway::wire::frame::{ClientFrame, Refusal};
 use crate::gateway::wire::target::Target;
 
-/// The permissions of all clients, set by `--client-may`.
+/// The permissions that all clients have, from `--client-may`.
 #[derive(Clone, Debug)]
 pub struct Permissions {
     permissions: Vec<Permission>,
@@ -36,7 +36,7 @@ impl Permissions {
                 (self.has(Permission::Join), "join and leave groups")
             }
             ClientFrame::Online { .. } => (self.has(Permission::Online), "query who is online"),
-            // The back end decides about data that is sent to it.
+            // Each client may send data to the back end, because the back end decides what to accept.
             ClientFrame::Heartbeat | ClientFrame::Send { .. } => (true, ""),
         };
         if is_permitted { Ok(()) } else { Err(Refusal::not_allowed(format!("no permission to {what}"))) }

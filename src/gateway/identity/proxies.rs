@@ -1,8 +1,8 @@
 //! Client addresses behind proxies.
 //!
-//! This module knows the trusted proxies and parses their header. Each proxy appends the address of its peer. So an
-//! element can be trusted if the proxy that appended it is trusted. From the right, the first untrusted address is the
-//! client's. All elements to its left may be forged.
+//! This module knows the trusted proxies and parses their header. Each proxy appends the address of its peer to the
+//! header. So an address in the header can be trusted if the proxy that appended it is trusted. From the right, the
+//! first address that is not a trusted proxy is the client's address. All addresses to the left of it may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -37,8 +37,8 @@ impl Proxies {
         }
     }
 
-    /// Returns the client's address from a trusted proxy. `None`: the peer is not trusted, or the header has no
-    /// address.
+    /// Returns the address of the client that a trusted proxy forwards. Returns `None` if the peer is not trusted, or
+    /// the header has no address.
     pub fn forwarded(&self, request: &Request<'_>) -> Option<IpAddr> {
         let name = match self.header {
             ForwardedHeader::XForwardedFor => "x-forwarded-for",
@@ -54,7 +54,7 @@ impl Proxies {
         }
         let hops: Vec<Option<IpAddr>> = lines.flat_map(|line| self.hops(line)).collect();
         let mut client_address = None;
-        // An element that is not an address ends the search. The last known address counts.
+        // An element that is not an address ends the search. Then the last address that was found counts.
         for ip in hops.into_iter().rev().map_while(|hop| hop) {
             client_address = Some(ip);
             if !self.trusts(ip) {
@@ -68,19 +68,20 @@ impl Proxies {
         self.trusted.iter().any(|proxy| matches!(proxy, TrustedProxy::Net(net) if net.contains(&ip)))
     }
 
-    /// Returns the hops in a header line, in order. `None` for an element that is not an address.
+    /// Returns the hops in a header line, in order. An element that is not an address is `None`.
     fn hops(&self, line: &[u8]) -> Vec<Option<IpAddr>> {
         let Ok(line) = str::from_utf8(line) else { return vec![None] };
         match self.header {
             ForwardedHeader::XForwardedFor => line.split(',').map(address).collect(),
-            // If a line is malformed, no element of it is used.
+            // If a line is malformed, all of its elements are ignored.
             ForwardedHeader::Forwarded => split(line, ',')
                 .map_or(vec![None], |elements| elements.into_iter().map(|element| address(for_of(element)?)).collect()),
         }
     }
 }
 
-/// Returns the client's address: from a trusted proxy, or that of the peer. `None` for a unix socket.
+/// Returns the address of the client: the address from a trusted proxy, or the address of the peer. Returns `None` for
+/// a unix socket.
 pub fn address_of(ctx: &Context<'_>, fd: Fd, peer: Peer) -> Option<IpAddr> {
     let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
     forwarded.or_else(|| Some(peer.ip()?.to_canonical()))
@@ -105,7 +106,7 @@ fn for_of(element: &str) -> Option<&str> {
     Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// Splits at a separator outside quoted strings (RFC 9110 section 5.6.4). `None`: a quoted string has no end.
+/// Splits at a separator outside quoted strings (RFC 9110 section 5.6.4). Returns `None` if a quoted string has no end.
 fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let pieces = text.split(|char| {
@@ -122,16 +123,16 @@ fn split(text: &str, separator: char) -> Option<Vec<&str>> {
 mod tests {
     use super::*;
 
-    /// Returns the client address, with the trusted proxies 10.0.0.0/8, ::1 and unix sockets.
+    /// Returns the client's address. The trusted proxies are 10.0.0.0/8, ::1 and unix sockets.
     fn client_address(header: ForwardedHeader, peer: Peer, lines: &[&str]) -> Option<String> {
-        let trusted = ["10.0.0.0/8", "::1", "unix"].map(|text| text.parse().expect("a proxy"));
+        let trusted = ["10.0.0.0/8", "::1", "unix"].map(|text| text.parse().expect("the proxy is valid"));
         let client_address =
             Proxies::new(&trusted, header).client_address(peer, lines.iter().map(|line| line.as_bytes()));
         client_address.map(|ip| ip.to_string())
     }
 
     fn peer(text: &str) -> Peer {
-        Peer::from(text.parse::<SocketAddr>().expect("an address"))
+        Peer::from(text.parse::<SocketAddr>().expect("the address is valid"))
     }
 
     #[test]
@@ -147,7 +148,7 @@ mod tests {
             (&["[2001:db8::7]"], Some("2001:db8::7")),
             (&["[2001:db8::7]:4711, ::1"], Some("2001:db8::7")),
             (&["203.0.113.9, ::ffff:10.0.0.1"], Some("203.0.113.9")),
-            // Addresses to the left of an invalid one are ignored.
+            // Addresses to the left of an invalid element are ignored.
             (&["1.1.1.1, unknown"], None),
             (&["1.1.1.1, , 10.0.0.1"], Some("10.0.0.1")),
             (&[""], None),
@@ -171,7 +172,8 @@ mod tests {
             (&["for=1.1.1.1, for=_hidden"], None),
             (&["for=1.1.1.1, for=unknown, for=10.0.0.1"], Some("10.0.0.1")),
             (&["for=1.1.1.1, by=10.0.0.2"], None),
-            // An open quote of a client does not hide the element that a proxy adds to its line or to another line.
+            // A client can open a quote and not close it. This does not hide the element that a proxy adds to the same
+            // line or to another line.
             (&[r#"for=1.1.1.1;x=", for=203.0.113.9"#], None),
             (&[r#"for=1.1.1.1;x=", for="[2001:db8::7]""#], None),
             (&[r#"for=1.1.1.1;x=""#, "for=203.0.113.9"], Some("203.0.113.9")),
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_invalid_header_has_no_address() {
-        let all = Proxies::new(&["0.0.0.0/0".parse().expect("a proxy")], ForwardedHeader::Forwarded);
+        let all = Proxies::new(&["0.0.0.0/0".parse().expect("the proxy is valid")], ForwardedHeader::Forwarded);
         for line in [&b"for=\xff"[..], b"for", b"=", b";;,=,\"", b"for=\"", b"for=\"\\", b"for=[", b"for=]["] {
             assert_eq!(all.client_address(peer("10.0.0.1:1"), [line].into_iter()), None, "{line:?}");
         }

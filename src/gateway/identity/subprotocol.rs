@@ -1,8 +1,9 @@
 //! Selection of a subprotocol among those that a client offers (RFC 6455 section 1.9).
 //!
-//! A browser that offers subprotocols fails a connection that selects none of them (WHATWG WebSockets, "establish a
-//! WebSocket connection"), and so do many other clients. The server would count that connection as open, and `kick_old`
-//! would close a valid one for it. So a client that offers subprotocols gets one of them, or is refused with 400.
+//! A browser that offers subprotocols closes a connection if the server selects none of them (WHATWG WebSockets,
+//! "establish a WebSocket connection"). Many other clients do the same. The server would count this connection as open,
+//! and `kick_old` would close a valid connection of the same uid. So a client that offers subprotocols gets one of its
+//! offers, or is refused with 400.
 
 use std::str::FromStr;
 
@@ -14,12 +15,12 @@ use super::jwt;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subprotocol(String);
 
-/// The selection for a client.
+/// The result of the selection for a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Choice {
     /// The client offers none.
     NotOffered,
-    /// This one is selected.
+    /// The subprotocol that is selected.
     One(String),
     /// The client offers no subprotocol of this server.
     NoneInCommon,
@@ -40,8 +41,8 @@ impl FromStr for Subprotocol {
     }
 }
 
-/// Selects the first of `spoken` that is offered, else an offered `bearer.…`. The client's token may also be in another
-/// place.
+/// Selects the first of `spoken` that the client offers, else a `bearer.…` that it offers. The token may be elsewhere
+/// in the request, even if a `bearer.…` is selected.
 pub fn choose(request: &Request<'_>, spoken: &[Subprotocol]) -> Choice {
     choose_of(&request.subprotocols().collect::<Vec<_>>(), spoken)
 }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     fn spoken(names: &[&str]) -> Vec<Subprotocol> {
-        names.iter().map(|name| name.parse().expect("a subprotocol")).collect()
+        names.iter().map(|name| name.parse().expect("the subprotocol is valid")).collect()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `/metrics` in the text format of OpenMetrics 1.0.
 //!
-//! This module owns the metric names and the counts of API requests. All other numbers come as a [`Snapshot`] at a
-//! scrape, so a message needs no atomic operation, and a scrape takes no lock of the loop.
+//! This module owns the metric names and the counts of API requests. All other numbers come in a [`Snapshot`] at a
+//! scrape. So a message needs no atomic operation, and a scrape takes no lock of the loop.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,11 +25,11 @@ use crate::gateway::runtime::threads::Tally;
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The counts of this module. Clones share them, between threads, too.
+/// The counts of API requests. Clones share the counts, even between threads.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     api_requests: Family<ApiRequest, Counter>,
-    /// The counter of `/api/push` with status 200, once it exists.
+    /// The counter of `/api/push` with status 200, after the first such answer.
     pushes: OnceLock<Counter>,
 }
 
@@ -39,26 +39,27 @@ struct ApiRequest {
     status: u16,
 }
 
-/// The numbers at a scrape. Plural verbs are counters since the start.
+/// The numbers at a scrape. Fields that are named after events, such as `opens`, are counters since the start.
 #[derive(Clone, Default, Debug)]
 pub struct Snapshot {
-    /// Connections by state: `open` WebSockets; `other`: clients' HTTP and closing ones; `api`: those of back ends.
+    /// Connections by state: `open` for WebSockets; `other` for HTTP and closing connections of clients; `api` for
+    /// connections of back ends.
     pub connections: BTreeMap<&'static str, usize>,
-    /// The limit of `open` and `other` together.
+    /// The limit of clients' connections, in the states `open` and `other` together.
     pub connections_max: usize,
-    /// The limit of `api`.
+    /// The limit of connections in the state `api`.
     pub api_connections_max: usize,
     pub uids: usize,
     pub groups: usize,
     pub accepts: u64,
     pub accept_errors: u64,
     pub opens: u64,
-    /// By [`Cause::as_str`](fdpush::Cause::as_str).
+    /// The number of closed WebSockets by [`Cause::as_str`](fdpush::Cause::as_str).
     pub closes: BTreeMap<&'static str, u64>,
     /// Refused requests of clients, by HTTP status.
     pub refusals: BTreeMap<u16, u64>,
     pub untrusted_proxies: u64,
-    /// API connections closed to accept new ones.
+    /// API connections that were closed to accept other connections.
     pub api_evictions: u64,
     /// Refused requests of back ends, by HTTP status.
     pub api_refusals: BTreeMap<u16, u64>,
@@ -71,9 +72,9 @@ pub struct Snapshot {
     /// The end of the validity of each certificate chain in seconds since 1970, by file and first name.
     pub certificates: BTreeMap<(String, String), u64>,
     pub queue_bytes: usize,
-    /// Memory of unfinished messages, heads and bodies.
+    /// The memory of unfinished messages, heads and bodies.
     pub inbound_bytes: usize,
-    /// Messages not delivered to slow readers, by policy: `close`, `drop_newest`, `conflate`, `too_large`.
+    /// The messages that slow readers did not get, by policy: `close`, `drop_newest`, `conflate`, `too_large`.
     pub drops: BTreeMap<&'static str, u64>,
     pub heartbeats_missed: u64,
     pub turns: Durations,
@@ -82,17 +83,17 @@ pub struct Snapshot {
     pub webhook_queue: usize,
     pub webhook_sent: u64,
     pub webhook_failures: u64,
-    /// By reason: `refused`, `timed_out`, `queue_full`, `shutdown`, `too_large`.
+    /// Dropped events by reason: `refused`, `timed_out`, `queue_full`, `shutdown`, `too_large`.
     pub webhook_given_up: BTreeMap<&'static str, u64>,
     /// Authentications by result: `accepted`, `refused`, `failed`, `timed_out`, `overflowed`, `gone`.
     pub auth: BTreeMap<&'static str, u64>,
-    /// Clients that wait for a request to the connect hook.
+    /// Clients whose request to the connect hook waits.
     pub auth_waiting: usize,
     pub datagrams: datagrams::Counts,
-    /// The threads, by name.
+    /// The states of the threads, by name.
     pub threads: BTreeMap<&'static str, Tally>,
     pub log_lines_dropped: u64,
-    /// Descriptors of this process.
+    /// The descriptors of this process.
     pub descriptors: Descriptors,
 }
 
@@ -103,21 +104,21 @@ pub struct Durations {
     pub sum: Duration,
     /// The number of durations.
     pub count: u64,
-    /// The upper end of each bucket in ascending order, with the number of durations up to it. The infinite bucket is
+    /// The upper bound of each bucket in ascending order, with the number of durations up to it. The infinite bucket is
     /// not included.
     pub buckets: Vec<(Duration, u64)>,
 }
 
 /// The number of connections up to which the descriptors are counted one by one.
 ///
-/// To count ten thousand takes about a millisecond.
+/// Counting ten thousand descriptors takes about a millisecond.
 const COUNTED_MAX: usize = 10_000;
 
 /// File descriptors of this process.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Descriptors {
     pub used: u64,
-    /// The current `RLIMIT_NOFILE`. `None`: unlimited.
+    /// The current `RLIMIT_NOFILE`. `None` means that there is no limit.
     pub max: Option<u64>,
 }
 
@@ -127,8 +128,8 @@ impl Metrics {
         Metrics { api_requests: Family::default(), pushes: OnceLock::new() }
     }
 
-    /// Counts an answer of the API. `path` is the route, like `/api/users/{uid}`, never the path of a request: each one
-    /// is a time series.
+    /// Counts an answer of the API. `path` is the route, such as `/api/users/{uid}`. The path of a request would add a
+    /// time series for each path.
     pub fn count_api_request(&self, path: &'static str, status: u16) {
         let counter = || self.api_requests.get_or_create(&ApiRequest { path, status }).clone();
         match (path, status) {
@@ -151,17 +152,17 @@ impl Metrics {
 }
 
 impl Descriptors {
-    /// Reads the current numbers.
+    /// Returns the number of open descriptors, and the limit.
     ///
-    /// From Linux 6.2 on, the size of the directory is the number of descriptors. Before, they are counted. With very many
-    /// connections that takes long, so only the connections count.
+    /// Since Linux 6.2, the size of the directory `/proc/self/fd` is the number of descriptors. On an older system the
+    /// descriptors are counted. With very many connections counting takes long, so the number of connections is used.
     pub fn now(connections: usize) -> Descriptors {
         let max = getrlimit(Resource::Nofile).current;
         let size = fs::metadata("/proc/self/fd").map_or(0, |directory| directory.len());
         Descriptors { used: if size > 0 { size } else { Descriptors::count(connections) }, max }
     }
 
-    /// Counts the descriptors one by one, or returns the connections if they are more than [`COUNTED_MAX`].
+    /// Counts the descriptors. Returns the number of connections instead if there are more than [`COUNTED_MAX`].
     fn count(connections: usize) -> u64 {
         if connections > COUNTED_MAX {
             return connections as u64;
@@ -330,7 +331,7 @@ impl Snapshot {
         )?;
         writer.counter("fdpush_log_lines_dropped", "Log lines not written", self.log_lines_dropped)?;
         writer.gauge("fdpush_descriptors_used", "File descriptors in use", self.descriptors.used)?;
-        // No limit, no metric.
+        // Without a limit, the metric is missing.
         if let Some(max) = self.descriptors.max {
             writer.gauge("fdpush_descriptors_max", "Limit of file descriptors", max)?;
         }
@@ -385,7 +386,8 @@ impl Writer<'_> {
         })
     }
 
-    /// Writes seconds. `durations` is cumulative, the encoder wants the number of each bucket.
+    /// Writes a histogram in seconds. `durations` has cumulative numbers, but the encoder needs the number of each
+    /// bucket.
     fn histogram(&mut self, name: &str, help: &str, durations: &Durations) -> fmt::Result {
         let mut so_far = 0;
         let mut buckets: Vec<(f64, u64)> = Vec::with_capacity(durations.buckets.len() + 1);
@@ -516,11 +518,12 @@ mod tests {
 
     #[test]
     fn descriptors_are_counted() {
-        let files: Vec<fs::File> = (0..50).map(|_| fs::File::open("/dev/null").expect("a file")).collect();
+        let files: Vec<fs::File> =
+            (0..50).map(|_| fs::File::open("/dev/null").expect("the file can be opened")).collect();
         let descriptors = Descriptors::now(0);
         assert!(descriptors.used >= files.len() as u64, "{descriptors:?}");
         assert!(descriptors.max.is_none_or(|max| max >= descriptors.used), "{descriptors:?}");
-        // As before Linux 6.2.
+        // Systems before Linux 6.2 count the descriptors.
         assert!((files.len() as u64..COUNTED_MAX as u64).contains(&Descriptors::count(0)));
         assert_eq!(Descriptors::count(COUNTED_MAX + 1), COUNTED_MAX as u64 + 1);
     }

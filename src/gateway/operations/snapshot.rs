@@ -12,13 +12,13 @@ use crate::gateway::push::datagrams;
 use crate::gateway::runtime::threads;
 use crate::gateway::tls::files::Pair;
 
-/// The statuses of refusals by this server. A connect hook may refuse with other statuses.
+/// The statuses with which this server refuses clients. A connect hook can also use other statuses.
 const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
 
-/// The statuses of refused API connections, before routing.
+/// The statuses with which API connections are refused before routing.
 const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 
-/// Returns the numbers at a scrape.
+/// Returns the snapshot of these statistics.
 pub fn of(
     stats: &Stats,
     pairs: &[Pair],
@@ -99,7 +99,8 @@ fn certificate_ends(pairs: &[Pair]) -> BTreeMap<(String, String), u64> {
     pairs.iter().map(end).collect()
 }
 
-/// Adds zero counts for missing keys. If a series begins with its first event, a rate does not include that event.
+/// Adds zero counts for missing keys. Otherwise a series would begin with its first event, and a rate would not include
+/// this event.
 fn from_zero<K: Copy + Ord, const N: usize>(all: [K; N], counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
     let zeros = all.map(|key| (key, 0));
     zeros.into_iter().chain(counts.iter().map(|(key, count)| (*key, *count))).collect()

@@ -1,4 +1,4 @@
-//! The protocol of the service manager: passed sockets (sd_listen_fds(3)) and readiness (sd_notify(3)).
+//! The protocol of the service manager: inherited sockets (sd_listen_fds(3)) and readiness (sd_notify(3)).
 
 use std::env;
 use std::fmt;
@@ -13,18 +13,18 @@ use sd_notify::NotifyState;
 /// The `FileDescriptorName=` of the API's sockets.
 const API: &str = "api";
 
-/// The maximum number of passed sockets.
+/// The maximum number of inherited sockets.
 const SOCKETS_MAX: u64 = 1024;
 
-/// The first passed descriptor, unless the environment has another.
+/// The first inherited descriptor, unless the environment names another.
 const FIRST_DESCRIPTOR: u64 = 3;
 
-/// The passed sockets.
+/// The sockets that the service manager passed.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    /// Replaces the default of --listen.
+    /// The sockets for clients, which replace the default of --listen.
     pub listen: Vec<OwnedFd>,
-    /// Replaces the default of --api: the sockets named `api`.
+    /// The sockets for back ends, which replace the default of --api. They have the name `api`.
     pub api: Vec<ApiSocket>,
 }
 
@@ -38,11 +38,11 @@ pub enum ApiSocket {
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment names, and removes them from the environment. Must be called before other
-    /// threads start.
+    /// Takes the sockets that the environment names, and removes these variables. Must be called before other threads
+    /// start.
     ///
     /// # Errors
-    /// A passed descriptor cannot be used.
+    /// An inherited descriptor is not a usable socket.
     pub fn take() -> io::Result<Inherited> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
@@ -70,7 +70,7 @@ impl Inherited {
     }
 }
 
-/// Refuses a huge count, which would take long to check.
+/// Refuses a count that is so large that checking the descriptors would take long.
 fn check_count() -> io::Result<()> {
     let is_ours = match env::var("LISTEN_PID") {
         Ok(pid) => pid.is_empty() || pid == std::process::id().to_string(),

@@ -1,7 +1,7 @@
-//! The users in each group, and the changes that its members have not been notified of.
+//! The users in each group, and the changes that no notice has reported yet.
 //!
-//! A user with several connections joins once and leaves once. Changes are collected: a notice names all users who
-//! left, and another all who joined. A user who joined and left between two notices is in neither notice.
+//! A user with several connections in a group joins once and leaves once. Changes are combined: one notice names all
+//! users who left, and another all users who joined. A user who joined and left between two notices appears in neither.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -15,9 +15,9 @@ use crate::gateway::wire::frame::{Notice, NoticeKind};
 #[derive(Debug, Default)]
 pub struct GroupPresence {
     groups: SplitTable<(CompactString, Group)>,
-    /// Groups with changes, in order. A group stays in the list if it was notified in the meantime.
+    /// The groups with changes, in order. A group stays in this list even if its members were notified in the meantime.
     changed: VecDeque<CompactString>,
-    /// Seeded at random: clients choose the names and could make them collide.
+    /// The hasher has a random seed, because clients choose the names and could make them collide.
     hasher: RandomState,
 }
 
@@ -31,18 +31,18 @@ struct Group {
 #[derive(Debug)]
 struct User {
     uid: CompactString,
-    /// At least 1.
+    /// The number of connections of the user in the group, at least 1.
     connections: u32,
-    /// Joined since the last notice.
+    /// Whether the user joined after the last notice.
     is_new: bool,
 }
 
 /// The changes since the last notice.
 #[derive(Debug, Default)]
 struct Changes {
-    /// Every user who joined, even if it left again. A user may be named twice.
+    /// All users who joined, even those who left again. The same user can occur twice.
     joined: Vec<CompactString>,
-    /// Announced users who left, each once. They may have joined again.
+    /// Users who left and whose join was in a notice, each once. They may have joined again.
     left: Vec<CompactString>,
 }
 
@@ -130,7 +130,7 @@ impl GroupPresence {
 }
 
 impl Group {
-    /// Returns the pending changes. The first one puts the group into `changed`.
+    /// Returns the pending changes of a group. The first change of a group adds the group to `changed`.
     fn changes(&mut self, name: &str, changed: &mut VecDeque<CompactString>) -> &mut Changes {
         self.changes.get_or_insert_with(|| {
             changed.push_back(name.into());
@@ -143,7 +143,7 @@ impl Group {
 mod tests {
     use super::*;
 
-    /// The notices for `group` as text.
+    /// Returns the notices for `group` as text.
     fn notices(presence: &mut GroupPresence, group: &str) -> Vec<String> {
         let notices = presence.take_notices(group).into_iter().flatten();
         notices.map(|Notice { kind, uids, count }| format!("{kind:?} {} {count}", uids.join(","))).collect()
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(presence.next_changed().as_deref(), Some("room"));
         assert_eq!(presence.next_changed(), None);
         assert_eq!(notices(&mut presence, "room"), ["Joined ann,bob,cat 3"]);
-        // Ann leaves and joins, bob leaves, eve joins and leaves, and dan joins twice.
+        // Between two notices, ann leaves and joins, bob leaves, eve joins and leaves, and dan joins twice.
         presence.leave("room", "ann");
         presence.leave("room", "bob");
         for uid in ["ann", "eve", "dan"] {
@@ -188,7 +188,7 @@ mod tests {
         presence.join("hall", "eve");
         presence.leave("hall", "eve");
         assert_eq!(notices(&mut presence, "hall"), [""; 0]);
-        assert_eq!(presence.groups.len(), 1, "only the room is left");
+        assert_eq!(presence.groups.len(), 1, "only the group room remains");
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
         let notice = presence.clear("room").expect("the group has users");
         let mut uids = notice.uids;
         uids.sort();
-        assert_eq!((notice.count, uids.join(",")), (0, "ann,bob".to_owned()), "eve was never announced");
+        assert_eq!((notice.count, uids.join(",")), (0, "ann,bob".to_owned()), "eve was in no notice");
         assert_eq!(notices(&mut presence, "room"), [""; 0]);
         assert!(presence.groups.is_empty());
         assert!(presence.clear("room").is_none());

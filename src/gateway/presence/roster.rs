@@ -1,7 +1,8 @@
-//! Uids and memberships. Every change of a uid or a group is made here, so that groups and the back end are notified.
+//! Uids and memberships. All changes of uids and groups go through this module, so that it can notify groups and the
+//! back end.
 //!
-//! The members of a group get a notice of users who join and leave, once in a turn of the loop. The back end gets
-//! events of users who go online and offline.
+//! The members of a group get a notice about users who joined and users who left, once in a turn of the loop. The back
+//! end gets events of users who go online and offline.
 
 use std::fmt;
 
@@ -12,7 +13,7 @@ use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::serving::session::Session;
 use crate::gateway::wire::frame;
 
-/// The users in groups, and the events about connections.
+/// The users in groups, and the emitter of events about connections.
 #[derive(Debug)]
 pub struct Roster {
     presence: GroupPresence,
@@ -31,7 +32,7 @@ impl Roster {
         Roster { presence: GroupPresence::default(), events, uid_connections_max: None }
     }
 
-    /// Sets the connection limit of a uid. Open connections stay.
+    /// Sets the connection limit of a uid. It does not apply to open connections.
     pub fn set_uid_connections_max(&mut self, max: Option<u32>) {
         self.uid_connections_max = max;
     }
@@ -49,8 +50,8 @@ impl Roster {
         &mut self.events
     }
 
-    /// Records an open connection. This precedes the first push: a push can close the connection, and then its uid
-    /// would go offline without having gone online.
+    /// Records a new connection. The caller must do this before the first push. A push can close the connection, and
+    /// the back end must get `online` before `offline`.
     pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         self.events.emit_open(ctx, fd, request);
         if let Some(uid) = ctx.uid_of(fd) {
@@ -58,7 +59,7 @@ impl Roster {
         }
     }
 
-    /// Joins the initial groups of a connection.
+    /// Joins a new connection to the groups that its session lists.
     pub fn join_first_groups(&mut self, ctx: &mut Context<'_>, fd: Fd) {
         let groups = ctx.session_mut::<Session>(fd).map(|session| std::mem::take(&mut session.groups));
         for group in groups.unwrap_or_default() {
@@ -66,7 +67,8 @@ impl Roster {
         }
     }
 
-    /// Binds a connection to a uid within its limit. In its groups, the old uid leaves and the new one joins.
+    /// Binds a connection to a uid, unless the limit of the uid is reached. In the groups of the connection, the old
+    /// uid leaves and the new uid joins.
     pub fn bind(&mut self, ctx: &mut Context<'_>, fd: Fd, uid: &str) -> Result<Change, UidLimit> {
         let before = ctx.uid_of(fd).map(str::to_owned);
         if ctx.is_open(fd) && before.as_deref() != Some(uid) {
@@ -89,7 +91,7 @@ impl Roster {
         change
     }
 
-    /// Adds a connection to a group. All members get the notice at the end of the turn.
+    /// Adds a connection to a group. All members get a notice at the end of the turn.
     pub fn join(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
         let change = ctx.join(fd, group);
         if change.is_done() {
@@ -98,7 +100,7 @@ impl Roster {
         change
     }
 
-    /// Removes a connection from a group. The remaining members get the notice at the end of the turn.
+    /// Removes a connection from a group. The remaining members get a notice at the end of the turn.
     pub fn leave(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
         let change = ctx.leave(fd, group);
         if change.is_done()
@@ -110,7 +112,8 @@ impl Roster {
         change
     }
 
-    /// Removes all connections from a group, and notifies them at once. Returns their number.
+    /// Removes all connections from a group, and notifies their clients at once. Returns the number of removed
+    /// connections.
     pub fn ungroup(&mut self, ctx: &mut Context<'_>, group: &str) -> usize {
         let members = ctx.members(group);
         ctx.ungroup(group);
@@ -150,7 +153,7 @@ impl Roster {
         }
     }
 
-    /// Sends the notices of a group: one of users who left, and one of users who joined.
+    /// Sends the notices of a group: a notice about users who left, and a notice about users who joined.
     pub fn notify_group(&mut self, ctx: &mut Context<'_>, group: &str) {
         for notice in self.presence.take_notices(group).into_iter().flatten() {
             let text = frame::notice(group, &notice, ctx.limits().queue_bytes_max);

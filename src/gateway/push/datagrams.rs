@@ -1,10 +1,10 @@
-//! Datagrams on `--api`: each is a push command, and none is answered.
+//! Datagrams on `--api`: each is a push command, and none gets an answer.
 //!
 //! This module owns the `udp:` and `unixgram:` sockets, a thread for each, and the counts of datagrams by status. It
 //! does not know the content of a datagram: a closure checks it and returns the status.
 //!
-//! The sender gets no answer, so each loss is counted: a full inbox of the loop, a datagram over the buffer, and drops
-//! by the kernel.
+//! The sender gets no answer, so each loss is counted: datagrams that find the inbox of the loop full, that exceed the
+//! buffer, or that the kernel drops.
 
 pub mod pending;
 
@@ -27,10 +27,10 @@ use socket2::{Domain, Type};
 
 use crate::gateway::runtime::threads;
 
-/// The maximum length of a datagram. UDP has none longer. A longer one on a unix socket is refused.
+/// The maximum length of a datagram. No UDP datagram is longer. A longer datagram on a unix socket is refused.
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 
-/// The requested receive buffer of the kernel. `net.core.rmem_max` limits it.
+/// The size of the kernel's receive buffer that is requested. `net.core.rmem_max` limits the actual size.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// The address of a datagram socket.
@@ -42,12 +42,12 @@ pub enum Address {
     Unixgram(PathBuf),
 }
 
-/// A bound socket without a thread. Datagrams wait in the kernel.
+/// A bound socket that no thread reads yet. Its datagrams wait in the kernel.
 #[derive(Debug)]
 pub struct Socket {
     socket: socket2::Socket,
     address: Address,
-    /// Dropping it removes the file.
+    /// Dropping the value removes the file of the socket.
     _file: Option<SocketFile>,
 }
 
@@ -59,12 +59,12 @@ pub struct DatagramReceiver {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The status of a datagram, returned by the closure.
+/// The status of a datagram, which the closure returns.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum DatagramStatus {
-    /// It was sent to the loop.
+    /// The datagram was sent to the loop.
     Done,
-    /// It is not a valid command.
+    /// The datagram is not a valid command.
     Malformed,
     /// The API key is missing or wrong.
     Unauthorized,
@@ -72,19 +72,20 @@ pub enum DatagramStatus {
     Overflowed,
 }
 
-/// Datagrams since the start, by status.
+/// The numbers of datagrams since the start, by status.
 #[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     pub done: u64,
-    /// The count includes datagrams that are too long.
+    /// This includes datagrams that are too long.
     pub malformed: u64,
     pub unauthorized: u64,
     pub overflowed: u64,
-    /// Dropped by the kernel because its buffer was full. A unix socket drops no datagrams: its senders wait.
+    /// The kernel dropped the datagram because its buffer was full. A unix socket drops no datagrams, because its
+    /// senders wait.
     pub lost: u64,
 }
 
-/// The state shared by the thread and its owner.
+/// The state that the thread shares with its owner.
 #[derive(Default, Debug)]
 struct Shared {
     stops: AtomicBool,
@@ -98,11 +99,11 @@ struct Shared {
 impl Socket {
     /// Binds `udp:HOST:PORT`, `udp:[V6]:PORT` or `unixgram:PATH`.
     ///
-    /// A name with several addresses is bound on each, unless the port is 0.
+    /// Binds each address of a name with several addresses, unless the port is 0.
     ///
     /// # Errors
     ///
-    /// The error names the address. A stale unix socket file is replaced, any other file is not.
+    /// The error names the address. A stale unix socket file is replaced, but any other file is not.
     pub fn bind_all(address: &str) -> io::Result<Vec<Socket>> {
         let explain = |error: io::Error| io::Error::new(error.kind(), format!("cannot receive on {address}: {error}"));
         if let Some(path) = address.strip_prefix("unixgram:") {
@@ -117,7 +118,7 @@ impl Socket {
     fn bind_udp(address: SocketAddr) -> io::Result<Socket> {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         if address.is_ipv6() {
-            // Like the listeners: `[::]:80` and `0.0.0.0:80` do not conflict.
+            // As for the listeners, `[::]:80` and `0.0.0.0:80` do not conflict.
             socket.set_only_v6(true)?;
         }
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
@@ -135,18 +136,18 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// That of the system.
+    /// The error comes from the system.
     pub fn from_udp(socket: UdpSocket) -> io::Result<Socket> {
         socket.set_nonblocking(false)?;
         let address = Address::Udp(socket.local_addr()?);
         Ok(Socket { socket: socket.into(), address, _file: None })
     }
 
-    /// Like [`from_udp`](Socket::from_udp). The file is not removed.
+    /// Works like [`from_udp`](Socket::from_udp). The file of the socket is not removed.
     ///
     /// # Errors
     ///
-    /// That of the system.
+    /// The error comes from the system.
     pub fn from_unixgram(socket: UnixDatagram) -> io::Result<Socket> {
         socket.set_nonblocking(false)?;
         let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
@@ -158,7 +159,7 @@ impl Socket {
         &self.address
     }
 
-    /// Returns the datagrams that the kernel dropped, from the last column of `/proc/net/udp`.
+    /// Returns the number of datagrams that the kernel dropped, from the last column of `/proc/net/udp`.
     fn dropped(&self) -> Option<u64> {
         let table = match &self.address {
             Address::Udp(SocketAddr::V4(_)) => "/proc/net/udp",
@@ -188,10 +189,10 @@ impl DatagramReceiver {
         Ok(DatagramReceiver { socket, shared, thread: Some(thread) })
     }
 
-    /// Returns the counts. It reads a file in `/proc`, once per metrics request.
+    /// Returns the counts of datagrams. Each call reads a file in `/proc`, which is fast enough for a scrape.
     pub fn counts(&self) -> Counts {
         let shared = &self.shared;
-        // The count never decreases, even if the table of the kernel cannot be read.
+        // If the kernel's table cannot be read, the count keeps its last value.
         let dropped = self.socket.dropped().unwrap_or_default();
         let lost = shared.lost.fetch_max(dropped, Ordering::Relaxed).max(dropped);
         Counts {
@@ -207,7 +208,7 @@ impl DatagramReceiver {
 impl Drop for DatagramReceiver {
     fn drop(&mut self) {
         self.shared.stops.store(true, Ordering::Release);
-        // This wakes the thread. For UDP, Linux wakes the reader, too, and returns ENOTCONN.
+        // The shutdown wakes the thread. For UDP, Linux also returns ENOTCONN.
         let _ = self.socket.socket.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
@@ -221,9 +222,9 @@ impl Shared {
     fn receive(&self, socket: &Socket, handle: &mut impl FnMut(&[u8]) -> DatagramStatus) -> io::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         while !self.stops.load(Ordering::Acquire) {
-            // With TRUNC, the length is that of the datagram, not of the bytes read.
+            // With TRUNC, `len` is the length of the whole datagram, not the number of bytes read.
             match recv(&socket.socket, &mut buffer[..], RecvFlags::TRUNC) {
-                // A wake-up, or an empty datagram.
+                // The thread must stop. The owner woke it, or an empty datagram arrived.
                 Ok(_) if self.stops.load(Ordering::Acquire) => break,
                 Ok((_, len)) if len > DATAGRAM_BYTES_MAX => {
                     log::debug!("datagram on {} refused: too long ({len} bytes)", socket.address);
@@ -277,8 +278,8 @@ impl Sum for Counts {
     }
 }
 
-/// Returns the drops of the socket with this inode, from a table like `/proc/net/udp`. Column 10 is `inode`, column 13,
-/// the last, is `drops`.
+/// Returns the drops of the socket with this inode from the text of a table like `/proc/net/udp`. Column 10 is `inode`.
+/// Column 13 is the last one, `drops`.
 fn drops_of(inode: u64, table: &str) -> Option<u64> {
     table.lines().skip(1).find_map(|line| {
         let mut columns = line.split_ascii_whitespace().skip(9);

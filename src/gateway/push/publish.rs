@@ -1,6 +1,6 @@
-//! Sends messages to clients, for client frames, the HTTP API, batches and datagrams.
+//! Sends messages to clients on behalf of client frames, the HTTP API, batches and datagrams.
 //!
-//! All receivers get the same bytes, so a message is encoded once and shared by their queues.
+//! All receivers get the same bytes, so each message is encoded once, and the queues share it.
 
 use std::borrow::Cow;
 
@@ -14,18 +14,18 @@ use crate::gateway::wire::target::Target;
 /// The content of a message.
 #[derive(Debug)]
 pub enum Envelope<'a> {
-    /// JSON. Receivers get it in an object with the sender and the target.
+    /// JSON data. The message is an object with the data, the sender and the target.
     Data { from: Option<Fd>, data: &'a str },
-    /// Text, sent unchanged.
+    /// Text that is sent unchanged.
     Text(Cow<'a, str>),
-    /// Bytes, sent unchanged.
+    /// Bytes that are sent unchanged.
     Binary(Vec<u8>),
 }
 
 /// Options of a message.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct Options<'a> {
-    /// The excluded connections.
+    /// The connections that do not get the message.
     pub except: &'a [Fd],
     /// The conflation key.
     pub key: Option<&'a str>,
@@ -33,24 +33,24 @@ pub struct Options<'a> {
     pub is_plain: bool,
 }
 
-/// The client that sent a message.
+/// The client that sends a message.
 #[derive(Copy, Clone)]
 struct Sender<'a> {
     fd: Fd,
     uid: Option<&'a str>,
 }
 
-/// Publishes messages. It reuses the memory of their text.
+/// Publishes messages. The publisher reuses the memory of their text.
 #[derive(Default, Debug)]
 pub struct Publisher {
     text: String,
 }
 
 impl Publisher {
-    /// Publishes a message. Pending presence notices of the target groups are sent first.
+    /// Publishes a message. If the target groups have pending presence notices, sends these first.
     ///
     /// # Errors
-    /// The message is larger than a queue. Nothing was sent.
+    /// The message is larger than a queue may be. Then nothing was sent.
     pub fn publish(
         &mut self,
         ctx: &mut Context<'_>,
@@ -90,7 +90,7 @@ impl Publisher {
 
 /// Writes a message with JSON content.
 ///
-/// It names its target groups, or has the member `all`. A message to uids or fds names no target.
+/// The message names its target groups, or has the member `all`. A message to uids or fds does not name its target.
 fn write_envelope(out: &mut String, from: Option<Sender<'_>>, target: &Target<'_>, data: &str) {
     out.clear();
     out.push_str("{\"type\":\"message\",");
@@ -125,8 +125,8 @@ fn write_envelope(out: &mut String, from: Option<Sender<'_>>, target: &Target<'_
     out.push('}');
 }
 
-/// Checks that a frame fits into an empty queue. If it does not fit, the sender gets an error, and no reader is treated
-/// as slow.
+/// Checks that the frame of a message fits into an empty queue. If it does not fit, the sender gets an error, and no
+/// reader counts as slow.
 fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), String> {
     match message_bytes + HEADER_BYTES_MAX {
         bytes if bytes <= queue_bytes_max => Ok(()),
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_envelope_names_the_sender_and_the_groups() {
-        let sender = Sender { fd: Fd::from_u64(7).expect("an fd"), uid: Some("ann") };
+        let sender = Sender { fd: Fd::from_u64(7).expect("the fd is valid"), uid: Some("ann") };
         let names = |names: &[&'static str]| names.iter().map(|name| Cow::Borrowed(*name)).collect();
         let table = [
             (None, Target::Uids(names(&["bob", "cat"])), r#"{"type":"message","data":[1, 2]}"#),

@@ -1,4 +1,4 @@
-//! The gateway's clock, for its own threads. Code on the loop's thread gets the time from the loop where it can.
+//! The clock of the gateway's own threads. Code on the loop's thread uses the time of the loop if it can.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

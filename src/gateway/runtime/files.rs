@@ -1,7 +1,7 @@
 //! Reads the files of settings: regular files only, with bounds on size and time.
 //!
-//! A FIFO, a device or a file system that does not answer must not block the start or a reload. So a file is opened
-//! without blocking, must be a regular file, and is read on its own thread.
+//! A FIFO, a device or a file system that does not answer must not block the start or a reload. So this module opens a
+//! file without blocking, checks that the file is regular, and reads the file on a separate thread.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
@@ -20,7 +20,7 @@ const READ_TIME_MAX: Duration = Duration::from_secs(5);
 /// Reads a regular file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// The reason, without the path.
+/// The error is the reason, without the path.
 pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let path: PathBuf = path.to_owned();
     within(READ_TIME_MAX, move || read_now(&path, bytes_max))
@@ -29,18 +29,19 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
 /// Reads a file as UTF-8, without a byte order mark.
 ///
 /// # Errors
-/// Like [`read`], or the file is not UTF-8.
+/// The errors are those of [`read`], or the file is not UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let text = String::from_utf8(read(path, bytes_max)?).map_err(|_| "file is not UTF-8".to_owned())?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn read_now(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
-    // Do not wait for the other end of a FIFO, or become the controlling process of a terminal.
+    // With these flags, `open` does not wait for the other end of a FIFO, and a terminal does not become the
+    // controlling terminal.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let file = opened.map_err(|error| match error.kind() {
-        // The error of the kernel for a socket.
+        // The kernel returns this error for a socket.
         _ if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => not_regular(),
         ErrorKind::IsADirectory => not_regular(),
         _ => error.to_string(),
@@ -62,7 +63,7 @@ fn not_regular() -> String {
     "not a regular file".to_owned()
 }
 
-/// Returns the result of `read`, or an error after `time_max`. The thread is not stopped.
+/// Returns the result of `read`, or an error after `time_max`. After this error, the thread still runs.
 fn within<T: Send + 'static>(
     time_max: Duration,
     read: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -70,9 +71,9 @@ fn within<T: Send + 'static>(
     let (sender, receiver) = channel();
     let mut read = Some(read);
     let started = threads::spawn("fdpush-file", move || {
-        // Taken once: after a panic, the thread ends.
+        // If `read` panics, it is not called again, and the thread ends.
         if let Some(read) = read.take() {
-            // After `time_max`, there is no receiver.
+            // After `time_max`, nothing receives the result.
             let _ = sender.send(read());
         }
         Ok(())
@@ -96,31 +97,31 @@ mod tests {
     #[test]
     fn regular_files_within_their_size_are_read() {
         let folder = std::env::temp_dir().join(format!("fdpush-files-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
+        fs::create_dir_all(&folder).expect("the directory can be created");
         let at = |name: &str| folder.join(name);
-        fs::write(at("ten"), "0123456789").expect("a file");
-        std::os::unix::fs::symlink(at("ten"), at("link")).expect("a link");
+        fs::write(at("ten"), "0123456789").expect("the file can be written");
+        std::os::unix::fs::symlink(at("ten"), at("link")).expect("the link can be created");
         for name in ["ten", "link"] {
             assert_eq!(read(&at(name), 10).as_deref(), Ok(b"0123456789".as_slice()));
             assert_eq!(read(&at(name), 9), Err("file exceeds 9 bytes".to_owned()));
         }
-        fs::write(at("bom"), "\u{feff}a\u{feff}").expect("a file");
+        fs::write(at("bom"), "\u{feff}a\u{feff}").expect("the file can be written");
         assert_eq!(read_text(&at("bom"), 10).as_deref(), Ok("a\u{feff}"));
-        fs::write(at("latin"), b"\xe4").expect("a file");
+        fs::write(at("latin"), b"\xe4").expect("the file can be written");
         assert_eq!(read_text(&at("latin"), 10), Err("file is not UTF-8".to_owned()));
 
-        rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("a FIFO");
-        let _listener = UnixListener::bind(at("socket")).expect("a socket");
-        // A sparse file takes no space.
-        fs::File::create(at("huge")).and_then(|file| file.set_len(10 << 30)).expect("a file");
+        rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("the FIFO can be created");
+        let _listener = UnixListener::bind(at("socket")).expect("the socket can be created");
+        // The file is sparse, so it takes no space on the disk.
+        fs::File::create(at("huge")).and_then(|file| file.set_len(10 << 30)).expect("the file can be created");
         assert_eq!(read(&at("huge"), 1 << 20), Err("file exceeds 1048576 bytes".to_owned()));
         for path in [at("fifo"), at("socket"), folder.clone(), "/dev/zero".into(), "/dev/null".into()] {
             assert_eq!(read(&path, 10), Err("not a regular file".to_owned()), "{}", path.display());
         }
-        // The size of these files is 0, and they have bytes.
+        // The size of files in `/proc` is 0, although they contain bytes.
         assert!(read(Path::new("/proc/self/status"), 10).is_err_and(|why| why.contains("exceeds 10")));
         assert!(read(&at("none"), 10).is_err_and(|why| why.contains("No such file")));
-        fs::remove_dir_all(&folder).expect("a folder");
+        fs::remove_dir_all(&folder).expect("the directory can be removed");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The throttle for log lines, shared by threads.
+//! A throttle for log lines that several threads share.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ pub struct LogThrottle {
     throttle: Mutex<fdpush::shared::LogThrottle>,
 }
 
-/// The number of suppressed lines, written at the end of the next line. Nothing is written for 0.
+/// The number of suppressed lines, written at the end of the next line. Nothing is written if the number is 0.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Suppressed(u64);
 
@@ -34,10 +34,10 @@ impl LogThrottle {
         LogThrottle { start: clock::now(), throttle: Mutex::new(fdpush::shared::LogThrottle::new(period)) }
     }
 
-    /// Returns the number of suppressed lines if a line may be written now, and counts one more otherwise.
+    /// Returns the number of suppressed lines if a line may be written now. Otherwise counts one more suppressed line.
     pub fn admit(&self, now: Instant) -> Option<Suppressed> {
         let elapsed = now.saturating_duration_since(self.start).as_millis().try_into().unwrap_or(u64::MAX);
-        // No code panics while it holds the lock.
+        // A poisoned lock is valid, because no code panics while it holds the lock.
         let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
         throttle.count(Tick(elapsed)).map(|events| Suppressed(events - 1))
     }

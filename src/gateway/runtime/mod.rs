@@ -1,4 +1,5 @@
-//! The base of the other directories: the clock, supervised threads, bounded file reads, and the throttle of log lines.
+//! The modules that all other modules of the gateway use: the clock, supervised threads, bounded file reads, and the
+//! throttle of log lines.
 
 pub mod clock;
 pub mod files;

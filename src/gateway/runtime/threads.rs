@@ -1,10 +1,12 @@
-//! The supervised threads of the server: all threads beside the loop.
+//! The supervised threads of the server. These are all threads except the thread of the loop.
 //!
-//! A thread that panics, or returns an error, is counted and logged, and its work is started again on the same thread.
-//! After the first failure in a minute it restarts at once, after the next ones with a pause that doubles. While a
-//! thread pauses, it is `down`: `/readyz` answers 503 and `fdpush_threads_down` counts it.
+//! If a thread panics or returns an error, this is counted and logged, and its work starts again on the same thread.
+//! After the first failure in a minute the work restarts at once. After further failures it restarts after a pause,
+//! which doubles each time. During its pause, a thread is `down`: `/readyz` answers 503 and `fdpush_threads_down`
+//! counts it.
 //!
-//! The work is a `FnMut`: its state must survive a panic, so it lives outside the call (a queue, the captured worker).
+//! The work is a `FnMut`. Its state must survive a panic, so the state is outside the call, for example in a queue or
+//! in the captured worker.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,21 +17,21 @@ use std::time::Duration;
 
 use super::clock;
 
-/// A run of this length resets the pause.
+/// After a run of this length, the pause starts again at its minimum.
 const STABLE_TIME: Duration = Duration::from_secs(60);
 
-/// The pause after the second failure. It doubles with each one more, up to `PAUSE_MAX`.
+/// The pause after the second failure. Each further failure doubles it, up to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// The threads of one name.
+/// The states of the threads with one name.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Tally {
-    /// Threads that have started and not ended. `down <= alive`.
+    /// The number of threads that have started and not ended. `down <= alive`.
     pub alive: usize,
-    /// Threads that failed and were not restarted yet.
+    /// The number of threads that failed and have not restarted.
     pub down: usize,
-    /// Panics and errors since the start of the process.
+    /// The number of panics and errors since the start of the process.
     pub failures: u64,
 }
 
@@ -37,7 +39,7 @@ static THREADS: Mutex<BTreeMap<&'static str, Tally>> = Mutex::new(BTreeMap::new(
 
 /// Runs `work` on a new thread until it returns `Ok`, and restarts it after a panic or an error.
 ///
-/// To end a thread during its pause, make `work` return `Ok` when it is called again, and unpark the thread.
+/// To end a thread during its pause, make `work` return `Ok` at its next call, and unpark the thread.
 ///
 /// # Errors
 ///
@@ -47,18 +49,18 @@ pub fn spawn(name: &'static str, work: impl FnMut() -> io::Result<()> + Send + '
     thread::Builder::new().name(name.to_owned()).spawn(move || supervise(registration, work))
 }
 
-/// All threads by name.
+/// Returns the states of all threads, by name.
 pub fn tallies() -> BTreeMap<&'static str, Tally> {
     lock().clone()
 }
 
-/// The name of a thread that is down.
+/// Returns the first name, in alphabetical order, of a thread that is down.
 pub fn first_down() -> Option<&'static str> {
     lock().iter().find(|(_, tally)| tally.down > 0).map(|(name, _)| *name)
 }
 
-/// A thread in the tallies. Dropping it removes the thread, unless it is down: then the thread has ended and stays
-/// counted.
+/// A thread that is counted in the tallies. Dropping it removes the thread from the tallies, unless the thread has
+/// failed. A failed thread stays counted.
 struct Registration {
     name: &'static str,
     is_down: bool,
@@ -99,7 +101,7 @@ fn supervise(mut registration: Registration, mut work: impl FnMut() -> io::Resul
         let why = match catch_unwind(AssertUnwindSafe(&mut work)) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            // The panic hook has logged the message.
+            // The panic hook has already logged the message.
             Err(_) => "panicked".to_owned(),
         };
         registration.update(|tally| tally.failures += 1);
@@ -114,7 +116,7 @@ fn supervise(mut registration: Registration, mut work: impl FnMut() -> io::Resul
     }
 }
 
-/// No code panics while it holds the lock, so a poisoned one is sound.
+/// Locks the tallies. A poisoned lock is valid, because no code panics while it holds the lock.
 fn lock() -> MutexGuard<'static, BTreeMap<&'static str, Tally>> {
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -133,7 +135,7 @@ mod tests {
         tallies().get(name).copied().unwrap_or_default()
     }
 
-    /// Starts a thread that reports each run and executes an order of the test.
+    /// Starts a thread that reports each run to the test, and then executes an order of the test.
     fn start(name: &'static str) -> (JoinHandle<()>, Receiver<()>, Sender<Order>) {
         let (started, starts) = channel();
         let (orders, received) = channel::<Order>();
@@ -141,7 +143,7 @@ mod tests {
             started.send(()).expect("the receiver is open");
             received.recv().map_or(Ok(()), |order| order())
         });
-        (thread.expect("a thread"), starts, orders)
+        (thread.expect("the thread can start"), starts, orders)
     }
 
     #[test]
@@ -150,10 +152,10 @@ mod tests {
         let orders_in_turn: [Order; 3] =
             [|| panic!("panic of the test"), || Err(io::ErrorKind::NotConnected.into()), || Ok(())];
         for order in orders_in_turn {
-            starts.recv_timeout(TEST_TIMEOUT).expect("a run");
-            orders.send(order).expect("the thread receives orders");
+            starts.recv_timeout(TEST_TIMEOUT).expect("the run starts");
+            orders.send(order).expect("the thread waits for orders");
         }
-        thread.join().expect("an end");
+        thread.join().expect("the thread ends without a panic");
         assert_eq!(tally("test-restart"), Tally { alive: 0, down: 0, failures: 2 });
     }
 
@@ -161,20 +163,20 @@ mod tests {
     fn a_thread_that_fails_repeatedly_is_down_until_its_restart() {
         let (thread, starts, orders) = start("test-down");
         let deadline = clock::now() + TEST_TIMEOUT;
-        // The first failure has no pause: its `down` is over at once.
+        // The first failure causes no pause, so `down` is 1 for a moment only.
         while tally("test-down").down == 0 || tally("test-down").failures < 2 {
             assert!(clock::now() < deadline, "{:?}", tally("test-down"));
             if starts.try_recv().is_ok() {
-                orders.send(|| panic!("panic of the test")).expect("the thread receives orders");
+                orders.send(|| panic!("panic of the test")).expect("the thread waits for orders");
             }
             thread::yield_now();
         }
         assert!(first_down().is_some());
         assert_eq!(tally("test-down").alive, 1);
-        // The next run ends, because there are no more orders.
+        // The next run ends, because no order can come any more.
         drop(orders);
         thread.thread().unpark();
-        thread.join().expect("an end");
+        thread.join().expect("the thread ends without a panic");
         let Tally { alive, down, failures } = tally("test-down");
         assert_eq!((alive, down), (0, 0));
         assert!(failures >= 2, "the thread restarts without a pause after the first failure");

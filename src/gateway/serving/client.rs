@@ -18,11 +18,11 @@ pub struct Parts<'a> {
     pub permissions: &'a Permissions,
 }
 
-/// Executes a client frame and answers it. `emitted` is the result of its `message` event.
+/// Executes a client frame and answers it. `emitted` is the result of emitting its `message` event.
 pub fn handle_frame(ctx: &mut Context<'_>, parts: &mut Parts<'_>, fd: Fd, text: &str, emitted: EmitResult) {
     let (id, request) = frame::parse(text);
     let outcome = match emitted {
-        // A frame whose event cannot be sent is not executed.
+        // If the event of a frame is too large to be sent, the frame is not executed.
         EmitResult::TooLarge(bytes_max) => Err(event_too_large(bytes_max)),
         _ => request.and_then(|request| {
             parts.permissions.check(ctx, fd, &request)?;
@@ -38,7 +38,7 @@ pub fn handle_frame(ctx: &mut Context<'_>, parts: &mut Parts<'_>, fd: Fd, text: 
     }
 }
 
-/// Executes a checked frame and returns the answer. Without an id, only `online` is answered.
+/// Executes a checked frame and returns the answer. Without an id, only `online` gets an answer.
 fn execute(
     ctx: &mut Context<'_>,
     parts: &mut Parts<'_>,
@@ -49,16 +49,16 @@ fn execute(
 ) -> Result<Option<String>, Refusal> {
     match request {
         frame::ClientFrame::Push { to, key, data } => {
-            // The key includes the sender's fd, so it cannot replace messages of others.
+            // The key includes the sender's fd. So a message cannot replace messages of other senders.
             let key = key.map(|key| format!("{fd} {key}"));
             let envelope = Envelope::Data { from: Some(fd), data };
             let options = Options { key: key.as_deref(), ..Options::default() };
-            // The sender's own connections are not excluded.
+            // The connections of the sender are not excluded.
             let delivery = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
             let delivery = delivery.map_err(Refusal::too_large)?;
             Ok(id.map(|id| frame::push_ack(id, delivery)))
         }
-        // The group is notified at the end of the turn, after the answer.
+        // The group gets its notice at the end of the turn, after the answer.
         frame::ClientFrame::Join { group } => acknowledge(id, parts.roster.join(ctx, fd, &group)),
         frame::ClientFrame::Leave { group } => acknowledge(id, parts.roster.leave(ctx, fd, &group)),
         frame::ClientFrame::Send { data } => {
@@ -74,7 +74,8 @@ fn execute(
     }
 }
 
-/// Emits the `send` event of a frame. Its data is copied into the event, so every back end must be able to parse it.
+/// Emits the `send` event of a frame. The data is copied into the event unchanged, so every back end must be able to
+/// parse it.
 fn emit_sent(ctx: &Context<'_>, roster: &mut Roster, fd: Fd, data: &str) -> Result<EmitResult, Refusal> {
     let data = json::portable(data).map_err(|why| Refusal::bad_request(format!("data is not portable JSON: {why}")))?;
     Ok(roster.events().emit_send(ctx, fd, data))

@@ -57,7 +57,7 @@ pub struct Gateway {
     proxies: Proxies,
     rate: Option<Rate>,
     tokens: Option<jwt::Keys>,
-    /// The results of token checks.
+    /// The numbers of checked tokens, by result.
     verified: connect_hook::Stats,
     hook: Option<Hook>,
     webhook: Option<Arc<Webhook>>,
@@ -66,9 +66,10 @@ pub struct Gateway {
     api: Api,
     metrics: Metrics,
     datagrams: Vec<DatagramReceiver>,
-    /// The results of reloads that the loop has not applied.
+    /// The results of reloads that the loop has not applied yet.
     reloads: Arc<ReloadQueue>,
-    /// Open connections by counted address, if that is limited. See `Limits::counted_address`.
+    /// The number of open connections by counted address, if this number is limited. `Limits::counted_address` returns
+    /// the counted address.
     addresses: HashMap<IpAddr, u32>,
     expiries: Expiries,
     /// The settings of the TLS listeners. They are replaced, and the listeners see the change.
@@ -77,7 +78,7 @@ pub struct Gateway {
     started: Instant,
 }
 
-/// The parts that have their own threads and start before the loop.
+/// The parts that have their own threads, which start before the loop.
 pub struct Services {
     pub keys: Arc<Mutex<ApiKeys>>,
     pub datagrams: Vec<DatagramReceiver>,
@@ -139,7 +140,7 @@ impl Gateway {
         self.rate = per_second.map(|per_second| Rate::new(per_second, burst));
     }
 
-    /// Applies reloaded settings. On an error, nothing changes.
+    /// Applies the result of a reload. An error changes nothing.
     fn reload(&mut self, ctx: &mut Context<'_>, reload: ReloadResult) {
         let (plan, report) = match reload {
             Ok(reload) => reload,
@@ -167,12 +168,12 @@ impl Gateway {
         self.certificates.start(ctx, &self.settings.tls().pairs);
     }
 
-    /// Returns whether the connections of an address are limited.
+    /// Returns whether the number of connections of an address is limited.
     fn counts_addresses(&self) -> bool {
         self.settings.serve.clients.address_connections_max.is_some()
     }
 
-    /// Counts the open connections by address, if they are limited.
+    /// Counts the open connections by address, if their number is limited.
     fn count_addresses(&mut self, ctx: &Context<'_>) {
         self.addresses = HashMap::new();
         if self.counts_addresses() {
@@ -197,7 +198,7 @@ impl Gateway {
         subprotocol::choose(request, self.subprotocols())
     }
 
-    /// Accepts an upgrade as `identity`, within the limits of its uid and its address.
+    /// Accepts an upgrade as `identity`, unless the limit of its uid or address is reached.
     fn admit(
         &mut self,
         ctx: &mut Context<'_>,
@@ -299,8 +300,8 @@ impl Gateway {
         ctx.answer(ticket, upgrade);
     }
 
-    /// Counts a message against the sender's rate. The first excess gets an error, the second closes the connection
-    /// with 1008.
+    /// Counts a message against the sender's rate. The first message over the rate gets an error, and the second one
+    /// closes the connection with 1008.
     fn is_within_rate(&mut self, ctx: &mut Context<'_>, fd: Fd) -> bool {
         let Some(rate) = self.rate else { return true };
         let now = self.now_ms();
@@ -344,7 +345,7 @@ impl Handler for Gateway {
 
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Upgrade {
         let forwarded = self.proxies.forwarded(request);
-        // A proxy may have sent an earlier request of another client on this connection.
+        // Another client may have sent an earlier request through a proxy on the same connection.
         match forwarded {
             Some(_) => _ = ctx.set_session(fd, Session { forwarded, ..Session::default() }),
             None => _ = ctx.take_session::<Session>(fd),
@@ -416,7 +417,7 @@ impl Handler for Gateway {
     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> BodyMode {
         match request.is_control() {
             true => self.api.handle_head(ctx, fd, request, &self.metrics),
-            // No request of a client has a body.
+            // Clients cannot send a request with a body.
             false => Response::text(404, "not found\n").into(),
         }
     }
@@ -457,10 +458,10 @@ impl Handler for Gateway {
     fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
         self.api.handle_turn_end(ctx);
         if ctx.is_draining() {
-            // All members are being closed.
+            // All members are being closed, so no client needs the notices.
             self.roster.discard_notices();
         } else if !self.api.is_closing() {
-            // A command that closes the members of a group over many turns causes one notice.
+            // A command that closes the members of a group in many turns causes one notice.
             self.roster.notify_groups(ctx);
         }
     }
@@ -490,7 +491,7 @@ fn log_certificates(settings: &Settings) {
     }
 }
 
-/// The uid of a client in a log line. It is escaped, because the client may have chosen it.
+/// The uid of a client in a log line. The uid is escaped, because the client may have chosen it.
 struct LoggedUid<'a>(Option<&'a str>);
 
 impl fmt::Display for LoggedUid<'_> {
@@ -513,7 +514,7 @@ fn unavailable() -> Upgrade {
     Upgrade::refuse(Response::text(503, "authentication back end unavailable\n").header("Retry-After", "1"))
 }
 
-/// Returns the refusal of a connection over the limit of its address or IPv6 network.
+/// Returns the refusal of a connection when its address or IPv6 network has reached the limit.
 fn address_full(counted: IpAddr, limits: &Limits, max: u32) -> String {
     match counted {
         IpAddr::V4(ip) => format!("connection limit of address {ip} reached ({max})\n"),

@@ -1,4 +1,5 @@
-//! Serves clients: the start, the handler of the loop, client frames, the built-in page, and reloads by SIGHUP.
+//! The part that serves clients: the start, the handler of the loop, client frames, the built-in page, and reloads by
+//! SIGHUP.
 
 pub mod client;
 pub mod handler;

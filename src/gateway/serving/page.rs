@@ -14,7 +14,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inl
 pub fn respond(request: &Request<'_>) -> Option<Response> {
     match &*request.path() {
         "/" => {}
-        // Browsers request it by themselves. The page has an inline icon.
+        // Browsers request this path by themselves. The page has an inline icon.
         "/favicon.ico" => return Some(Response::new(204)),
         _ => return None,
     }
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn urls_can_be_opened() {
-        let url = |text: &str| url(text.parse().expect("an address"), false);
+        let url = |text: &str| url(text.parse().expect("the address is valid"), false);
         assert_eq!(url("127.0.0.1:9501"), "http://127.0.0.1:9501/");
         assert_eq!(url("0.0.0.0:80"), "http://127.0.0.1:80/");
         assert_eq!(url("[::]:80"), "http://[::1]:80/");

@@ -1,4 +1,4 @@
-//! The plan of the server: its settings, and the values derived from them.
+//! The plan of the server: its settings, with the values that are derived from them.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::gateway::identity::jwt;
 use crate::gateway::settings::{Settings, back_ends, cli};
 use crate::gateway::tls::files::TlsConfigs;
 
-/// Settings, and the values derived from them that can fail.
+/// The settings of the server, and the values that are derived from them.
 pub struct Plan {
     pub settings: Arc<Settings>,
     pub api_keys: ApiKeys,
@@ -23,7 +23,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Derives the values of these settings. `tls` has the settings of the TLS listeners.
+    /// Derives the values from these settings. `tls` has the settings of the TLS listeners.
     ///
     /// # Errors
     /// A key, a secret or a limit is invalid, or the API can be reached from other machines and has no key.

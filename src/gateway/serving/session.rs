@@ -1,4 +1,4 @@
-//! The data that the gateway stores with a connection. Most connections have none.
+//! The data that the gateway stores with a connection. Most connections have no session.
 
 use std::net::IpAddr;
 
@@ -10,18 +10,18 @@ use crate::gateway::identity::connect_hook::Pending;
 /// The data of a connection.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// Data of the back end, like GatewayWorker's session.
+    /// Data that the back end stores, like the session of GatewayWorker.
     pub attributes: Map<String, Value>,
     /// The groups to join when the connection opens.
     pub groups: Vec<String>,
-    /// The client's address from a trusted proxy.
+    /// The address of the client, from a trusted proxy.
     pub forwarded: Option<IpAddr>,
     /// The expiry of the identity, in seconds since 1970.
     pub exp: Option<u64>,
-    /// The request to the connect hook. Dropping it with the session cancels the request.
-    #[expect(dead_code, reason = "its drop cancels the request")]
+    /// The running request to the connect hook. It is dropped with the session, which cancels the request.
+    #[expect(dead_code, reason = "dropping it with the session cancels the request")]
     pub pending_auth: Option<Pending>,
-    /// The bucket of the message rate.
+    /// The token bucket that limits the rate of messages.
     pub limiter: Option<TokenBucket>,
 }
 

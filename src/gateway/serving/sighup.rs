@@ -1,7 +1,7 @@
-//! Reloads on SIGHUP. The settings are read and checked on their own thread, then sent to the loop.
+//! Reloads on SIGHUP. A separate thread reads and checks the settings, then sends them to the loop.
 //!
-//! No file blocks the loop, and a reload has effect completely or not at all. A SIGHUP during a reload starts another
-//! one after it.
+//! So no file blocks the loop, and a reload takes effect completely or not at all. A SIGHUP during a reload starts
+//! another reload after it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,19 +20,19 @@ use crate::gateway::settings::Settings;
 use crate::gateway::settings::cli::Auth;
 use crate::gateway::settings::reload::{self, Reloaded};
 
-/// The maximum number of results that wait for the loop. Each valid result includes all earlier changes.
+/// The maximum number of results that wait for the loop. A later valid result includes all earlier changes.
 const RELOADS_MAX: usize = 16;
 
 /// The result of a reload.
 pub type ReloadResult = Result<(Plan, ReloadReport), String>;
 
-/// The log lines about reloaded settings.
+/// The log lines of a reload.
 pub struct ReloadReport {
     pub changed: Vec<&'static str>,
     pub restart: Vec<&'static str>,
-    pub hidden: Vec<String>,
+    pub overridden: Vec<String>,
     pub files: Vec<String>,
-    /// The warnings that are new.
+    /// The warnings about the new settings that did not apply to the old settings.
     pub warnings: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ pub struct ReloadQueue {
 }
 
 impl ReloadReport {
-    /// Writes the log lines.
+    /// Writes the log lines of the reload.
     pub fn log(&self) {
         for warning in &self.warnings {
             log::warn!("{warning}");
@@ -57,8 +57,8 @@ impl ReloadReport {
         if !self.restart.is_empty() {
             log::warn!("changed settings need a restart: {}", self.restart.join(", "));
         }
-        if !self.hidden.is_empty() {
-            log::warn!("changed settings of the file are overridden: {}", self.hidden.join(", "));
+        if !self.overridden.is_empty() {
+            log::warn!("changed settings of the file are overridden: {}", self.overridden.join(", "));
         }
     }
 }
@@ -66,7 +66,7 @@ impl ReloadReport {
 impl ReloadQueue {
     /// Returns the next result, in order.
     pub fn take(&self) -> Option<ReloadResult> {
-        // This runs at every notice, so the lock is taken only if there is a result.
+        // Every notice calls this function, so it takes the lock only if a result waits.
         if !self.is_waiting.load(Ordering::Acquire) {
             return None;
         }
@@ -79,7 +79,8 @@ impl ReloadQueue {
     fn put(&self, reload: ReloadResult) {
         let mut queue = self.lock();
         if queue.len() == RELOADS_MAX {
-            // Errors are dropped first. A dropped valid result would be missing from the next comparison.
+            // An error is dropped before a valid result. If a valid result were dropped, the report of the next one
+            // would lack its changes.
             let unneeded = queue.iter().position(Result::is_err).unwrap_or(0);
             queue.remove(unneeded);
         }
@@ -94,8 +95,8 @@ impl ReloadQueue {
 
 /// Starts the thread that reloads on SIGHUP.
 ///
-/// A notice tells the loop of each result. If datagrams have filled the inbox, the loop takes the result with the next
-/// datagram, so a revoked key does not stay valid.
+/// A notice informs the loop about each result. If datagrams have filled the inbox, there is no room for the notice.
+/// Then the loop takes the result with the next datagram, so a removed key does not stay valid.
 pub fn spawn(mut current: Arc<Settings>, exposure: Exposure, remote: Remote) -> io::Result<Arc<ReloadQueue>> {
     let reloads = Arc::new(ReloadQueue::default());
     let mut signals = Signals::new([SIGHUP])?;
@@ -119,7 +120,7 @@ pub fn spawn(mut current: Arc<Settings>, exposure: Exposure, remote: Remote) -> 
 }
 
 fn read(old: &Settings, exposure: &Exposure) -> ReloadResult {
-    let Reloaded { settings, changed, restart, files, hidden } =
+    let Reloaded { settings, changed, restart, files, overridden } =
         reload::reload(old).map_err(|faults| faults.to_string())?;
     let warnings = settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)).cloned().collect();
     let files = files.iter().map(|path| path.display().to_string()).collect();
@@ -143,5 +144,5 @@ fn read(old: &Settings, exposure: &Exposure) -> ReloadResult {
                     that"
             .to_owned());
     }
-    Ok((plan, ReloadReport { changed, restart, hidden, files, warnings }))
+    Ok((plan, ReloadReport { changed, restart, overridden, files, warnings }))
 }

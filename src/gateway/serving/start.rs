@@ -70,7 +70,7 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let settings = Arc::new(settings);
     let serve = &settings.serve;
     let plan = Plan::of(Arc::clone(&settings), &exposure, tls)?;
-    // Before the addresses are announced: an earlier SIGHUP would end the process.
+    // The thread starts before the addresses are announced. Until then, SIGHUP would end the process.
     let reloads = sighup::spawn(Arc::clone(&settings), exposure, server.remote())?;
     let keys = Arc::new(Mutex::new(api_keys(&settings)));
     let datagrams = datagrams
@@ -102,9 +102,9 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Sends the last webhook events. SIGTERM or SIGINT ends that early.
+/// Sends the last webhook events. SIGTERM or SIGINT ends this early.
 fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
-    // The signal handling of the loop has ended with it.
+    // The loop has ended, and its signal handling with it.
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let handle = signals.handle();
     let is_cut = Arc::new(AtomicBool::new(false));
@@ -179,9 +179,10 @@ fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) ->
     })
 }
 
-/// Creates a server with all client listeners.
+/// Creates a server with all listeners for clients.
 ///
-/// Listeners with a PROXY header come first, because `Server::proxy_protocol` applies to all earlier ones.
+/// Listeners that expect a PROXY header come first, because `Server::proxy_protocol` applies to all listeners that
+/// exist when it is called.
 fn bind(
     sockets: Vec<OwnedFd>,
     addresses: &[ClientAddress],
@@ -201,7 +202,7 @@ fn bind(
     Ok((server.ok_or("no address to listen on: give --listen")?, listeners))
 }
 
-/// Adds listeners to a server, or creates one.
+/// Adds listeners to a server, or creates a server with them.
 fn listen(
     mut server: Option<Server>,
     sockets: Vec<OwnedFd>,
@@ -248,7 +249,8 @@ fn addresses_of(listeners: &[Bound]) -> Vec<Address> {
 
 /// Writes the addresses and the URL of the page to standard output.
 ///
-/// A thread writes them, because standard output may be a full pipe. The start continues after [`ANNOUNCE_TIME_MAX`].
+/// A separate thread writes them, because standard output can be a full pipe. The start continues after
+/// [`ANNOUNCE_TIME_MAX`] at the latest.
 fn announce(listeners: &[Bound], serves_page: bool) -> std::io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let line = |listener: &Bound| match listener.address {
@@ -260,7 +262,7 @@ fn announce(listeners: &[Bound], serves_page: bool) -> std::io::Result<()> {
     let text: String = listeners.iter().map(line).collect();
     let (done, is_done) = mpsc::channel();
     threads::spawn("fdpush-announce", move || {
-        // A closed standard output does not stop the server.
+        // An error is ignored, because a closed standard output must not stop the server.
         let _ = logging::print(&text);
         let _ = done.send(());
         Ok(())

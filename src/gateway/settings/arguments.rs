@@ -1,7 +1,8 @@
-//! Parses the command line and the environment. Invalid values are removed and reported, so one run reports all faults.
+//! Parses the command line and the environment. Invalid values are removed and reported, so that one run reports all
+//! faults.
 //!
-//! An empty variable counts as not set, because container tools set empty variables for unknown values. An empty flag
-//! or key of the file is an error.
+//! An empty variable counts as not set, because container tools set empty variables for values that they do not know.
+//! An empty flag or key of the file is an error.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,13 +19,14 @@ use super::value::{check_values, subcommand_of};
 pub struct Arguments {
     /// The command line without invalid values.
     pub line: Vec<OsString>,
-    /// Settings whose variables are ignored because they are invalid.
+    /// The settings whose variables are ignored because their values are invalid.
     pub without: BTreeSet<String>,
     pub matches: ArgMatches,
 }
 
 impl Arguments {
-    /// Parses a command line and the environment. `None`: the command line is invalid; `faults` has the error of clap.
+    /// Parses a command line and the environment. Returns `None` if the command line is invalid; `faults` then has the
+    /// error of clap.
     pub fn read(mut line: Vec<OsString>, faults: &mut Faults) -> Option<Arguments> {
         let mut without = BTreeSet::new();
         loop {
@@ -50,7 +52,7 @@ impl Arguments {
     }
 }
 
-/// Returns the clap command without empty variables.
+/// Returns the command of clap, without the empty variables.
 pub fn command() -> Command {
     command_without(&BTreeSet::new())
 }

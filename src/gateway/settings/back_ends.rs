@@ -10,7 +10,7 @@ use crate::gateway::hooks::backend::{self, BackendConfig, Url};
 use crate::gateway::hooks::webhook::{self, Webhook};
 use crate::gateway::identity::connect_hook::{self, Hook};
 
-/// Starts the webhook, if there is one.
+/// Starts the webhook, if its URL is set.
 pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
     let hooks = &serve.hooks;
     let Some(url) = &hooks.webhook else { return Ok(None) };
@@ -27,7 +27,7 @@ pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
     Webhook::start(config).map(|webhook| Some(Arc::new(webhook)))
 }
 
-/// Starts the connect hook, with `--auth webhook`.
+/// Starts the connect hook, if `auth` is `webhook`.
 pub fn hook(serve: &Serve, node: &str) -> io::Result<Option<Hook>> {
     let Some(url) = serve.clients.auth_url.as_ref().filter(|_| serve.auth() == Auth::Webhook) else { return Ok(None) };
     let timeout = serve.clients.auth_timeout.0;
@@ -36,7 +36,7 @@ pub fn hook(serve: &Serve, node: &str) -> io::Result<Option<Hook>> {
     Hook::start(config).map(Some)
 }
 
-/// Returns the faults of settings for back ends, with their keys. No request is sent.
+/// Returns the faults of the settings for back ends, each with its key. Sends no request.
 pub fn faults(serve: &Serve) -> Vec<(&'static str, String)> {
     let results = [
         ("webhook_secret", secret(serve).map(drop).map_err(|error| error.to_string())),

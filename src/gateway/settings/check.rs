@@ -1,4 +1,5 @@
-//! The checks of `fdpush check` beyond parsing: everything that can fail at the start, except listening.
+//! The checks of `fdpush check` that go beyond parsing. They include everything that can fail at the start, except
+//! listening.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -30,8 +31,8 @@ struct Binding {
 }
 
 impl Settings {
-    /// Collects further faults: names without an address, conflicting sockets, `trust` on a reachable address, unusable
-    /// keys and back ends, certificates that are not valid now.
+    /// Collects more faults: names that have no address, conflicting sockets, `trust` on a reachable address, unusable
+    /// keys and back ends, and certificates that are not valid now.
     pub(super) fn check(&self, faults: &mut Faults) {
         let mut addresses: Vec<Address> = Vec::new();
         for address in &self.serve.listen {
@@ -46,13 +47,13 @@ impl Settings {
         self.check_bindings(faults);
         self.check_validity(faults);
         let jwt = &self.serve.clients.jwt;
-        // `check_consistency` has recorded missing keys.
+        // `check_consistency` has already reported missing keys.
         if !(jwt.jwt_secret.is_empty() && jwt.jwt_key_file.is_empty())
             && let Err(why) = self.token_keys()
         {
             faults.add(&["auth", "jwt_secret", "jwt_key_file"], why);
         }
-        // An invalid URL also means that there is a back end.
+        // Even an invalid URL means that a back end is configured.
         let hook = &self.serve.clients.auth_url;
         let has_back_end = self.serve.hooks.webhook.is_some() || hook.is_some() && self.serve.auth() == Auth::Webhook;
         if has_back_end || faults.is_invalid("webhook") || faults.is_invalid("auth_url") {
@@ -65,7 +66,7 @@ impl Settings {
     /// Returns the keys for tokens, with `--auth jwt`.
     ///
     /// # Errors
-    /// A secret or file cannot be used.
+    /// A secret or a key file cannot be used.
     pub fn token_keys(&self) -> Result<Option<jwt::Keys>, String> {
         if self.serve.auth() != Auth::Jwt {
             return Ok(None);
@@ -84,16 +85,16 @@ impl Settings {
                 if let Err(why) = UnixAddr::from_pathname(path) {
                     faults.add(&[binding.key], format!("{name}: {}: {why}", binding.text));
                 }
-                // A stale socket file is replaced, any other file is an error.
+                // A stale socket file is replaced. Any other file at this path is an error.
                 if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
                     faults
                         .add(&[binding.key], format!("{name}: {}: the file exists and is not a socket", binding.text));
                 }
             }
-            let collides = |other: &&Binding| {
-                other.addresses.iter().any(|address| binding.addresses.iter().any(|p| p.is_in(address)))
+            let conflicts = |other: &&Binding| {
+                other.addresses.iter().any(|address| binding.addresses.iter().any(|p| p.conflicts_with(address)))
             };
-            if let Some(other) = bindings.iter().take(index).find(collides) {
+            if let Some(other) = bindings.iter().take(index).find(conflicts) {
                 let (text, whose, taken) = (&binding.text, self.layers.name(other.key), &other.text);
                 let keys = [binding.key, other.key];
                 faults.add(&keys, format!("{name}: {text} is already used by {taken} of {whose}"));
@@ -111,7 +112,7 @@ impl Settings {
         };
         let mut bindings = Vec::new();
         for address in &self.serve.listen {
-            // A name without an address was reported before.
+            // A name without an address has already been reported.
             let addresses = resolved(address.endpoint()).unwrap_or_default();
             bindings.push(Binding { key: "listen", text: address.to_string(), addresses });
         }
@@ -143,17 +144,18 @@ impl SocketAddress {
     }
 
     /// Returns whether two addresses conflict.
-    fn is_in(&self, other: &SocketAddress) -> bool {
+    fn conflicts_with(&self, other: &SocketAddress) -> bool {
         match (self, other) {
             (SocketAddress::Tcp(one), SocketAddress::Tcp(other))
-            | (SocketAddress::Udp(one), SocketAddress::Udp(other)) => collide(one, other),
+            | (SocketAddress::Udp(one), SocketAddress::Udp(other)) => conflict(one, other),
             _ => self == other,
         }
     }
 }
 
-/// Returns whether two addresses conflict. An unspecified address covers its family, and port 0 conflicts with none.
-fn collide(one: &SocketAddr, other: &SocketAddr) -> bool {
+/// Returns whether two addresses conflict. An unspecified address covers all addresses of its family, and port 0
+/// conflicts with no port.
+fn conflict(one: &SocketAddr, other: &SocketAddr) -> bool {
     let is_one_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_one_ip
 }
@@ -164,10 +166,11 @@ mod tests {
 
     #[test]
     fn an_unspecified_address_conflicts_with_its_family() {
-        let collide =
-            |one: &str, other: &str| collide(&one.parse().expect("an address"), &other.parse().expect("an address"));
+        let conflict = |one: &str, other: &str| {
+            conflict(&one.parse().expect("the address is valid"), &other.parse().expect("the address is valid"))
+        };
         for (one, other) in [("127.0.0.1:1", "127.0.0.1:1"), ("0.0.0.0:1", "127.0.0.1:1"), ("[::1]:1", "[::]:1")] {
-            assert!(collide(one, other), "{one} {other}");
+            assert!(conflict(one, other), "{one} {other}");
         }
         for (one, other) in [
             ("127.0.0.1:1", "127.0.0.2:1"),
@@ -175,7 +178,7 @@ mod tests {
             ("[::]:1", "0.0.0.0:1"),
             ("0.0.0.0:0", "0.0.0.0:0"),
         ] {
-            assert!(!collide(one, other), "{one} {other}");
+            assert!(!conflict(one, other), "{one} {other}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The command line, with the declarations of all settings.
 //!
 //! A setting is a flag `--a-b`, a variable `FDPUSH_A_B` and a key `a_b` of the configuration file. The other modules of
-//! `settings/` add the file.
+//! `settings/` read the file.
 
 mod addresses;
 mod api;
@@ -125,7 +125,7 @@ pub struct Serve {
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Clients")]
 pub struct Clients {
-    /// Authentication of clients. `trust` accepts ?uid=NAME; it is the default if only this machine can connect. `jwt`
+    /// Authentication of clients. `trust` accepts ?uid=NAME, and is the default if only this machine can connect. `jwt`
     /// needs a signed token as ?token=, Authorization: Bearer or subprotocol bearer.TOKEN. `webhook` asks --auth-url
     #[arg(long, value_name = "MODE", env = "FDPUSH_AUTH")]
     pub auth: Option<Auth>,
@@ -137,7 +137,7 @@ pub struct Clients {
     #[arg(long, value_name = "URL", env = "FDPUSH_AUTH_URL", value_parser = UrlParser, hide_env_values = true)]
     pub auth_url: Option<Url>,
 
-    /// With --auth webhook: timeout of the answer; over it, the client gets 503
+    /// With --auth webhook: timeout of the answer; after that, the client gets 503
     #[arg(long, value_name = "TIME", env = "FDPUSH_AUTH_TIMEOUT", default_value = "2s")]
     pub auth_timeout: Time,
 
@@ -149,7 +149,8 @@ pub struct Clients {
     pub origin: Vec<OriginRule>,
 
     /// A supported subprotocol, as chat.v1, the preferred one first; the frames are the same in all. A client that
-    /// offers only others, and no bearer.TOKEN, is refused with 400. May be given several times. Default: none
+    /// offers only other subprotocols, and no bearer.TOKEN, is refused with 400. May be given several times. Default:
+    /// none
     #[arg(long, value_name = "NAME", env = "FDPUSH_SUBPROTOCOLS", value_delimiter = ',')]
     pub subprotocols: Vec<Subprotocol>,
 
@@ -158,8 +159,8 @@ pub struct Clients {
     #[arg(long, value_name = "WHAT", env = "FDPUSH_CLIENT_MAY", value_delimiter = ',')]
     pub client_may: Vec<Permission>,
 
-    /// Second connection of a uid: `multi` accepts it, `kick_old` closes the first with 4001, `reject_new` refuses it
-    /// with 409
+    /// Second connection of a uid: `multi` accepts it, `kick_old` closes the first connection with 4001, `reject_new`
+    /// refuses the second with 409
     #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
     pub on_second_login: OnSecondLogin,
 
@@ -173,8 +174,8 @@ pub struct Clients {
         value_parser = at_least(1))]
     pub address_connections_max: Option<u32>,
 
-    /// Leading bits of an IPv6 address that count as one address for --address-connections-max. A customer has a /64 or
-    /// a larger network
+    /// Leading bits of an IPv6 address that count as one address for --address-connections-max. A customer of a
+    /// provider has a /64 or a larger network
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_IPV6_PREFIX",
         default_value_t = Limits::default().address_ipv6_prefix,
         value_parser = bits)]
@@ -191,8 +192,8 @@ pub struct Clients {
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub proxy_protocol: bool,
 
-    /// With --trusted-proxy: the header with the client address. The other one is ignored, because proxies forward
-    /// unknown headers
+    /// With --trusted-proxy: the header with the client address. Any other forwarding header is ignored, because
+    /// proxies pass on headers that they do not know
     #[arg(long, value_name = "HEADER", env = "FDPUSH_FORWARDED_HEADER", default_value = "x-forwarded-for")]
     pub forwarded_header: ForwardedHeader,
 
@@ -229,7 +230,7 @@ pub struct HeartbeatSettings {
     #[arg(long, value_name = "TIME", env = "FDPUSH_PING_EVERY", default_value = "25s")]
     pub ping_every: Time,
 
-    /// With `ping`: unanswered pings in a row; any received byte is an answer
+    /// With `ping`: number of unanswered pings in a row after which a client is dead; any received byte is an answer
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MISSED_MAX", default_value = "2",
         value_parser = at_least(1))]
     pub missed_max: u32,
@@ -238,7 +239,8 @@ pub struct HeartbeatSettings {
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct Bounds {
-    /// Maximum number of connections; over it, 503. Default: the descriptor limit, which is raised to its maximum
+    /// Maximum number of connections; over it, 503. Default: the descriptor limit, which the server raises to its hard
+    /// limit
     #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTIONS_MAX",
         value_parser = between(1, Fd::CONNECTIONS_MAX))]
     pub connections_max: Option<u32>,
@@ -253,12 +255,13 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().queue_bytes_max))]
     pub queue_bytes_max: Size,
 
-    /// Maximum memory of all send queues, in bytes; over it, the longest queues are cut by --slow-reader
+    /// Maximum memory of all send queues, in bytes; over it, --slow-reader shortens the longest queues
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().queue_total_bytes_max))]
     pub queue_total_bytes_max: Size,
 
-    /// Bytes of a queue that no other queue can take; with many queues, their share of half the total
+    /// Bytes that each send queue may keep when --queue-total-bytes-max is reached; with many queues, an equal share of
+    /// half the total
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MIN",
         default_value_t = Size(Limits::default().queue_bytes_min))]
     pub queue_bytes_min: Size,
@@ -309,8 +312,8 @@ pub struct Bounds {
         default_value_t = Time(Limits::default().message_time_max))]
     pub message_time_max: Time,
 
-    /// Maximum memory of unfinished messages, HTTP heads and bodies of all clients, in bytes; over it, the largest
-    /// holders are closed with 1013 or 503. At least twice --message-bytes-max and --body-bytes-max
+    /// Maximum memory of unfinished messages, HTTP heads and bodies of all clients, in bytes; over it, the clients with
+    /// the most bytes are closed with 1013 or 503. At least twice --message-bytes-max and --body-bytes-max
     #[arg(long, value_name = "SIZE", env = "FDPUSH_INBOUND_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().inbound_total_bytes_max))]
     pub inbound_total_bytes_max: Size,
@@ -366,8 +369,8 @@ pub struct Hooks {
     #[arg(long, value_name = "URL", env = "FDPUSH_WEBHOOK", value_parser = UrlParser, hide_env_values = true)]
     pub webhook: Option<Url>,
 
-    /// The events to send. `message` is every text message, with heartbeats and refused frames; `send` is each valid
-    /// frame of type `send`. May be given several times
+    /// The events to send. `message` is every text message, including heartbeats and refused frames; `send` is each
+    /// valid frame of type `send`. May be given several times
     #[arg(
         long,
         value_name = "EVENT",
@@ -430,7 +433,7 @@ impl Serve {
         self.clients.auth.unwrap_or(Auth::Trust)
     }
 
-    /// Returns whether `GET /` serves the page.
+    /// Returns whether `GET /` serves the demo page.
     pub fn serves_page(&self) -> bool {
         match self.page {
             When::Always => true,
@@ -439,7 +442,8 @@ impl Serve {
         }
     }
 
-    /// Checks `trust` against the addresses: if other machines can connect, it must be set explicitly.
+    /// Checks whether `trust` is permitted for these addresses. If other machines can connect, the setting must be
+    /// explicit.
     pub fn check_trust(&self, addresses: &[Address]) -> Result<(), String> {
         match addresses.iter().find(|address| !address.is_local()) {
             Some(open) if self.clients.auth.is_none() => Err(format!(
@@ -479,7 +483,8 @@ impl Serve {
         }
     }
 
-    /// Returns the connection limit of a uid. Other policies than `multi` allow one connection anyway.
+    /// Returns the connection limit of a uid. With a policy other than `multi`, a uid has at most one connection
+    /// anyway.
     pub fn uid_connections_max(&self) -> Option<u32> {
         self.clients.uid_connections_max.filter(|_| self.clients.on_second_login == OnSecondLogin::Multi)
     }
@@ -520,8 +525,8 @@ impl Serve {
         }
     }
 
-    /// Returns the timeout of an upgrade by the connect hook: one second more than the hook's, so that the hook's
-    /// timeout decides.
+    /// Returns the timeout of an upgrade that waits for the connect hook. It is one second longer than the timeout of
+    /// the hook, which therefore ends first.
     fn decision_time_max(&self) -> Duration {
         match self.auth() {
             Auth::Webhook => self.clients.auth_timeout.0 + Duration::from_secs(1),
@@ -566,7 +571,7 @@ impl Serve {
     }
 }
 
-/// Converts a default of `Limits`, which fits.
+/// Converts a default of `Limits` to the type of the flag. Each default fits.
 fn count(max: usize) -> u32 {
     u32::try_from(max).unwrap_or(u32::MAX)
 }

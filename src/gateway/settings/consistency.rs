@@ -1,6 +1,7 @@
-//! Checks settings against each other.
+//! Checks settings that depend on each other.
 //!
-//! A setting that protects something and would have no effect is an error. Any other setting without effect is a warning.
+//! It is an error if a setting that protects something would have no effect. Any other setting without effect is a
+//! warning.
 
 use fdpush::Limits;
 use rustix::process::{Resource, getrlimit};
@@ -15,22 +16,23 @@ use super::{Settings, Source};
 use crate::gateway::hooks::webhook::EVENT_BYTES_MAX_MAX;
 use crate::gateway::hooks::webhook::event::{EVENT_BYTES_MAX_MIN, Kind};
 
-/// The header fields of a WebSocket upgrade: `Host`, `Upgrade`, `Connection`, and two `Sec-WebSocket-…`.
+/// The number of header fields of a WebSocket upgrade: `Host`, `Upgrade`, `Connection`, and two `Sec-WebSocket-…`
+/// fields.
 const HEADERS_MIN: usize = 5;
 
-/// The smallest head of a WebSocket upgrade.
+/// The length of the shortest head of a WebSocket upgrade.
 const HEAD_BYTES_MIN: usize = 142;
 
-/// The length of the first frame to a client without a uid, `welcome`, at most.
+/// The maximum length of `welcome`, the first frame, for a client without a uid.
 const QUEUE_BYTES_MIN: usize = 256;
 
-/// The longest header of a frame to a client.
+/// The length of the longest header of a frame to a client.
 const FRAME_HEADER_BYTES_MAX: usize = 10;
 
-/// A derived `connections_max` below this causes a warning.
+/// A warning is written if the derived `connections_max` is below this number.
 const CONNECTIONS_FEW: u32 = 1000;
 
-/// Settings that have an effect only with others.
+/// Settings that have an effect only together with another setting.
 struct Dependency {
     keys: &'static [&'static str],
     needs: &'static str,
@@ -69,7 +71,8 @@ impl Settings {
     }
 
     fn check_limits(&self, faults: &mut Faults) {
-        // The text begins with the key. The user may have set it by a flag or a variable.
+        // The text starts with the key. This replaces the key by its name in the source, which may be a flag or a
+        // variable.
         let named = |why: String| match why.split_once(' ') {
             Some((key, rest)) if self.layers.source(key) != Source::Default => {
                 format!("{} {rest}", self.layers.name(key))
@@ -79,7 +82,7 @@ impl Settings {
         let limits = self.serve.limits();
         for fault in limits.faults() {
             let key = fault.name();
-            // The other setting of the comparison may have no valid value.
+            // If the other setting of the comparison has no valid value, the comparison is skipped.
             let other = match key {
                 "queue_bytes_max" | "inflated_bytes_per_second_max" => "message_bytes_max",
                 "drain_for" => "drain_time_max",
@@ -131,7 +134,7 @@ impl Settings {
         if api.len() > 1 && api.contains(&ApiAddress::Off) {
             faults.add(&["api"], format!("{}: off must be the only value", self.layers.name("api")));
         }
-        // Without a trusted proxy, no client could connect to it.
+        // If no proxy were trusted, no client could connect to an address with a PROXY header.
         let has_proxy_header = |address: &&ClientAddress| address.has_proxy_header();
         if self.serve.clients.trusted_proxy.is_empty()
             && let Some(address) = self.serve.listen.iter().find(has_proxy_header)
@@ -191,7 +194,7 @@ impl Settings {
                 limits.queue_total_bytes_max, limits.message_bytes_max
             ));
         }
-        // The soft limit is raised to the hard one when the server starts.
+        // The server raises the soft limit to the hard limit when it starts.
         let descriptors = getrlimit(Resource::Nofile).maximum;
         if let (Some(wanted), Some(descriptors)) = (limits.connections_max, descriptors)
             && u64::from(wanted) > descriptors.saturating_sub(self.descriptors_reserved())
@@ -227,7 +230,7 @@ impl Settings {
         }
     }
 
-    /// Returns the warning of a low derived `connections_max`, with its parts.
+    /// Returns the warning about a low derived `connections_max`, with its calculation.
     fn few_connections(&self, descriptors: u64) -> String {
         let limits = self.serve.limits();
         let max = limits.derived_connections_max(Some(descriptors), self.serve.has_http_api());
@@ -243,7 +246,7 @@ impl Settings {
         )
     }
 
-    /// Warns of values that match no client, token or back end, or that protect nothing.
+    /// Warns of values that match no client, no token and no back end, and of values that protect nothing.
     fn warn_of_values(&mut self) {
         let clients = &self.serve.clients;
         let mut warnings = Vec::new();
@@ -293,12 +296,13 @@ impl Settings {
     }
 
     fn listens_on_unix(&self) -> bool {
-        // A service manager may pass any socket.
+        // A service manager may pass a socket of any kind.
         let is_unix = |address: &ClientAddress| address.endpoint().as_ref().starts_with("unix:");
         self.listens_by_default() || self.serve.listen.iter().any(is_unix)
     }
 
-    /// Warns of secrets with quotes or white space, which are probably mistakes. See [`bare`].
+    /// Warns of secrets with quotes or white space around them, which are probably mistakes. [`bare`] removes the
+    /// quotes.
     fn warn_of_secrets(&mut self, faults: &mut Faults) {
         for arg in declarations().filter(|arg| is_secret(arg)) {
             let key = arg.get_id().as_str();
@@ -331,7 +335,7 @@ impl Settings {
     fn warn_of_exposure(&mut self) {
         let Some(file) = &self.layers.file else { return };
         if declarations().any(|arg| is_secret(arg) && file.entry(arg.get_id().as_str()).is_some()) {
-            self.warnings.extend(keys::exposure(&file.path));
+            self.warnings.extend(keys::readable_by_all_warning(&file.path));
         }
     }
 }
@@ -353,7 +357,7 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
             matches!(heartbeat, HeartbeatMode::Ping | HeartbeatMode::Push),
         ),
         without_effect(&["missed_max"], "--heartbeat ping", heartbeat == HeartbeatMode::Ping),
-        // Without a trusted proxy, no client could connect.
+        // If no proxy were trusted, no client could connect.
         refused(&["proxy_protocol"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
         without_effect(
             &["address_ipv6_prefix"],

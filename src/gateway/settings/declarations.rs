@@ -1,4 +1,4 @@
-//! The declarations of all settings, as clap has them.
+//! The declarations of all settings, as values of clap.
 
 use std::sync::OnceLock;
 

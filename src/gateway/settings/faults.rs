@@ -8,9 +8,9 @@ use std::fmt;
 #[derive(Default, Debug)]
 pub struct Faults {
     texts: Vec<String>,
-    /// Settings without a valid value. Checks that depend on them are skipped.
+    /// The settings that have no valid value. Checks that depend on such a setting are skipped.
     invalid: BTreeSet<&'static str>,
-    /// A flag or a variable is invalid.
+    /// Whether a flag or a variable is invalid.
     is_usage: bool,
 }
 
@@ -21,7 +21,7 @@ impl Faults {
         self.texts.push(text);
     }
 
-    /// Like [`mark_invalid`](Faults::mark_invalid), for a flag or a variable.
+    /// Works like [`mark_invalid`](Faults::mark_invalid), for a flag or a variable.
     pub fn mark_invalid_usage(&mut self, key: &'static str, text: String) {
         self.is_usage = true;
         self.mark_invalid(key, text);
@@ -65,7 +65,7 @@ impl From<String> for Faults {
     }
 }
 
-/// All faults in one line, for the log.
+/// Writes all faults in one line, for the log.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.texts.join("; "))

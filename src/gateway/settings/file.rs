@@ -1,6 +1,7 @@
 //! The configuration file: flat TOML, with a key `a_b` for each flag `--a-b`.
 //!
-//! Its values become flags, so the same rules apply. An error names the file, the line and the key, and contains no secret.
+//! The values of the file become flags, so the same rules apply to them. An error names the file, the line and the key,
+//! and contains no secret.
 
 use std::path::{Path, PathBuf};
 
@@ -28,13 +29,13 @@ pub struct File {
 #[derive(Clone, PartialEq)]
 pub struct Entry {
     pub key: &'static str,
-    /// Counted from 1.
+    /// The number of the line, counted from 1.
     pub line: usize,
-    /// The values in the form of flags. A list has several.
+    /// The values in the form of flags. A list has several values.
     pub values: Vec<String>,
 }
 
-/// The TOML type of a value. It follows from the value name in the help.
+/// The TOML type of a value. The type follows from the value name in the help.
 enum Kind {
     Count,
     Size,
@@ -43,9 +44,9 @@ enum Kind {
 }
 
 impl File {
-    /// Reads a file and checks each value. Invalid values are left out and reported in `faults`.
+    /// Reads a file and checks each value. Leaves out invalid values and reports them in `faults`.
     ///
-    /// `None`: the file cannot be read or is not TOML.
+    /// Returns `None` if the file cannot be read or is not TOML.
     pub fn read(path: &Path, faults: &mut Faults) -> Option<File> {
         let text = match files::read_text(path, FILE_BYTES_MAX) {
             Ok(text) => text,
@@ -72,7 +73,7 @@ impl File {
 }
 
 impl Entry {
-    /// Returns the flags with the same effect.
+    /// Returns the flags that have the same effect as the file.
     pub fn flags(&self) -> impl Iterator<Item = String> {
         let name = self.key.replace('_', "-");
         self.values.iter().map(move |value| format!("--{name}={value}"))
@@ -82,12 +83,12 @@ impl Entry {
 /// The result of parsing a file.
 struct Read {
     entries: Vec<Entry>,
-    /// The errors, in the order of the lines.
+    /// The errors in the order of their lines.
     wrong: Vec<Wrong>,
     is_toml: bool,
 }
 
-/// The error of a line.
+/// An error of a line.
 struct Wrong {
     line: usize,
     /// The setting that has no valid value.
@@ -101,9 +102,9 @@ fn entries(text: &str) -> Read {
     let mut read = Read { entries: Vec::new(), wrong: Vec::new(), is_toml: errors.is_empty() };
     for error in errors {
         let line = line_of(error.span().map_or(0, |span| span.start));
-        // The parser often reports several errors for one mistake in a line.
+        // The parser often reports several errors for one mistake. Only the first error of a line is kept.
         if read.wrong.iter().all(|wrong| wrong.line != line) {
-            // The `Display` of the error quotes the line, which may contain a secret.
+            // The `Display` of the error quotes the line, which can contain a secret, so only the message is used.
             read.wrong.push(Wrong { line, key: None, why: error.message().to_owned() });
         }
     }

@@ -14,7 +14,7 @@ use crate::gateway::tls::files::{ClientAuthorities, Pair, TlsFiles};
 /// The maximum length of a file of API keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Returns the keys of the flag or variable, called `name` in errors, and the keys of the file.
+/// Returns the keys of the flag or variable and the keys of the file. Errors call the flag or variable `name`.
 pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<Secret> {
     for why in api.api_key.iter().filter_map(|key| check(key.expose()).err()) {
         faults.mark_invalid("api_key", format!("{name}: {why}"));
@@ -28,9 +28,9 @@ pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut 
             return keys;
         }
     };
-    warnings.extend(exposure(path));
+    warnings.extend(readable_by_all_warning(path));
     let mut is_empty = true;
-    for (line, key) in listed(&text) {
+    for (line, key) in keys_in_file(&text) {
         is_empty = false;
         match check(key).map_err(str::to_owned).and_then(|()| key.parse()) {
             Ok(key) => keys.push(key),
@@ -45,20 +45,21 @@ pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut 
 }
 
 /// Returns the keys of a file with their line numbers, counted from 1.
-fn listed(text: &str) -> impl Iterator<Item = (usize, &str)> {
+fn keys_in_file(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| (number, bare(line)))
 }
 
-/// Reads and checks the key files of tokens, and checks the secrets, called `name` in errors.
+/// Reads and checks the key files of tokens, and checks the secrets. Errors call the flag or variable of the secrets
+/// `name`.
 pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<KeyFile> {
     let mut read = Vec::new();
     for path in &jwt.jwt_key_file {
         match KeyFile::read(path) {
             Ok(file) => {
-                // A public key is no secret.
+                // A file with a public key need not be hidden.
                 if file.secret().is_some() {
-                    warnings.extend(exposure(path));
+                    warnings.extend(readable_by_all_warning(path));
                 }
                 read.push(file);
             }
@@ -81,7 +82,7 @@ pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults)
     for (certificate, key) in tls.tls_cert.iter().zip(&tls.tls_key) {
         match Pair::read(certificate, key) {
             Ok(pair) => {
-                warnings.extend(exposure(key));
+                warnings.extend(readable_by_all_warning(key));
                 if pair.server().names.is_empty() {
                     warnings.push(format!(
                         "tls_cert {}: the certificate of {} has no DNS name and no address: clients refuse it",
@@ -109,7 +110,7 @@ pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults)
 }
 
 /// Returns a warning if all users of this machine can read a file with secrets.
-pub fn exposure(path: &Path) -> Option<String> {
+pub fn readable_by_all_warning(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     (mode & 0o004 != 0).then(|| format!("{} holds secrets and can be read by everybody: chmod o-r it", path.display()))
 }
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn a_key_file_has_comments_and_white_space() {
         let text = "# the shop's\nshop-key\r\n\n   # the old one\n\tmail-key  \nwith#mark";
-        assert_eq!(listed(text).collect::<Vec<_>>(), [(2, "shop-key"), (5, "mail-key"), (6, "with#mark")]);
-        assert_eq!(listed("# none yet\n").next(), None);
+        assert_eq!(keys_in_file(text).collect::<Vec<_>>(), [(2, "shop-key"), (5, "mail-key"), (6, "with#mark")]);
+        assert_eq!(keys_in_file("# none yet\n").next(), None);
     }
 }

@@ -1,7 +1,7 @@
 //! The effective settings. Precedence: flag, environment, file, default.
 //!
-//! `cli.rs` declares all settings. A key of the file that no flag or variable overrides becomes a flag, and the command
-//! line is parsed again. So one parser checks all values.
+//! `cli.rs` declares all settings. A key of the file becomes a flag if no flag or variable overrides it. Then the
+//! command line is parsed again. So the same parser checks all values.
 
 mod arguments;
 pub mod back_ends;
@@ -71,7 +71,7 @@ impl Settings {
     /// Loads the settings of a command line, with the environment and the file.
     ///
     /// # Errors
-    /// All faults. Each names the file or the flag, the key, and the allowed values.
+    /// The error has all faults. Each names the file or the flag, the key, and the allowed values.
     pub fn load(line: Vec<OsString>) -> Result<Settings, Faults> {
         let mut faults = Faults::default();
         let settings = Layers::read(line, &mut faults).and_then(|layers| Settings::of(layers, &mut faults));
@@ -81,10 +81,10 @@ impl Settings {
         }
     }
 
-    /// Like [`load`](Settings::load), with all further checks that need no listener.
+    /// Works like [`load`](Settings::load), and also makes all further checks that need no listener.
     ///
     /// # Errors
-    /// Like [`load`](Settings::load).
+    /// The errors are those of [`load`](Settings::load), and the faults of these checks.
     pub fn load_and_check(line: Vec<OsString>) -> Result<Settings, Faults> {
         let mut faults = Faults::default();
         let settings = Layers::read(line, &mut faults).and_then(|layers| Settings::of(layers, &mut faults));
@@ -97,7 +97,7 @@ impl Settings {
         }
     }
 
-    /// Returns the settings of these layers. Their errors are added to `faults`.
+    /// Returns the settings of these layers. Adds their faults to `faults`.
     fn of(layers: Layers, faults: &mut Faults) -> Option<Settings> {
         let mut warnings = layers.mistyped_variables(std::env::vars_os().map(|(name, _)| name));
         warnings.extend(layers.empty_variables());
@@ -116,13 +116,13 @@ impl Settings {
         Some(settings)
     }
 
-    /// Returns the API keys: those of the flag, then those of the file.
+    /// Returns all API keys: first the keys of `--api-key`, then the keys of `--api-key-file`.
     pub fn api_keys(&self) -> &[Secret] {
         &self.api_keys
     }
 
-    /// Returns the API keys of the file.
-    fn filed_api_keys(&self) -> &[Secret] {
+    /// Returns the keys of `--api-key-file`.
+    fn api_keys_from_file(&self) -> &[Secret] {
         self.api_keys.get(self.serve.api.api_key.len()..).unwrap_or_default()
     }
 
@@ -131,7 +131,7 @@ impl Settings {
         &self.jwt_keys
     }
 
-    /// Returns the files that these settings come from. SIGHUP reads them again.
+    /// Returns the files from which these settings come. A SIGHUP reads these files again.
     fn files(&self) -> Vec<PathBuf> {
         let config = self.layers.file.iter().map(|file| &file.path);
         let keys = self.serve.api.api_key_file.iter().chain(&self.serve.clients.jwt.jwt_key_file);
@@ -158,7 +158,7 @@ impl Settings {
 /// Returns the token for a command line of `fdpush token`.
 ///
 /// # Errors
-/// Like [`Settings::load`], or there is no secret to sign with.
+/// The errors are those of [`Settings::load`], or there is no secret to sign with.
 pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
     let mut faults = Faults::default();
     let layers = Layers::read(line, &mut faults);
@@ -199,17 +199,18 @@ impl Layers {
         }
     }
 
-    /// Adds the file below the flags and the environment.
+    /// Puts the values of the file below the flags and the environment.
     fn stack(given: Arguments, file: Option<File>) -> Result<Layers, String> {
         let Arguments { line, without, matches: above } = given;
         let entries = file.iter().flat_map(|file| &file.entries);
-        // The file is for all subcommands. Keys of other subcommands are skipped.
+        // The same file is for all subcommands. Keys that belong only to other subcommands are skipped.
         let cli = command();
         let subcommand = line.get(1).and_then(|name| cli.find_subcommand(name));
         let has = |key: &str| subcommand.is_some_and(|command| command.get_arguments().any(|arg| arg.get_id() == key));
         let below = entries.filter(|entry| has(entry.key) && !is_given(&above, entry.key));
         let flags = below.flat_map(|entry| entry.flags().map(OsString::from));
-        // They follow the name of the subcommand, so a last flag without a value cannot take them as its value.
+        // The flags of the file follow the name of the subcommand. So a last flag of the user without a value does not
+        // take a flag of the file as its value.
         let name_end = line.len().min(2);
         let stacked: Vec<OsString> =
             line[..name_end].iter().cloned().chain(flags).chain(line[name_end..].iter().cloned()).collect();
@@ -226,7 +227,7 @@ impl Layers {
         }
     }
 
-    /// Returns the values of a setting as written. Empty: it is not set.
+    /// Returns the values of a setting as they were written. Returns an empty list if the setting is not set.
     fn values(&self, key: &str) -> Vec<String> {
         let values = self.all.get_raw(key).into_iter().flatten();
         values.map(|value| value.to_string_lossy().into_owned()).collect()
@@ -239,7 +240,7 @@ impl Layers {
         self.source(key) != Source::Default && self.values(key).join(",") != default.join(",")
     }
 
-    /// Returns the name of a setting in its source: flag, variable, or line and key of the file.
+    /// Returns the name of a setting in its source: the flag, the variable, or the key with the line in the file.
     fn name(&self, key: &str) -> String {
         match (self.source(key), &self.file) {
             (Source::Environment, _) => format!("FDPUSH_{}", key.to_uppercase()),
@@ -251,15 +252,15 @@ impl Layers {
         }
     }
 
-    /// Returns warnings of empty variables whose setting protects something.
+    /// Returns warnings about empty variables whose settings protect something.
     fn empty_variables(&self) -> Vec<String> {
         let guards = |arg: &&Arg| is_secret(arg) || PROTECTING.contains(&arg.get_id().as_str());
         let empty = declarations().filter(guards).filter_map(arguments::empty_variable);
         empty.map(|name| format!("{name} is empty: an empty variable counts as unset")).collect()
     }
 
-    /// Returns warnings of variables that are similar to a setting's variable. Other unknown variables are ignored,
-    /// because container platforms set variables named after services.
+    /// Returns warnings about variables whose names are similar to the variable of a setting. Other unknown variables
+    /// are ignored, because container platforms set variables named after services.
     fn mistyped_variables(&self, names: impl Iterator<Item = OsString>) -> Vec<String> {
         let mut warnings = Vec::new();
         for name in names.filter_map(|name| name.into_string().ok()) {

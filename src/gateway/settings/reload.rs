@@ -1,6 +1,6 @@
-//! Reads the settings again on SIGHUP, with all files that they name.
+//! Reads the settings again on SIGHUP, with all files that the settings name.
 //!
-//! A setting that cannot change while the server runs keeps its value, so the settings are always the effective ones.
+//! A setting that needs a restart keeps its value. So the settings always have the values that are in effect.
 
 use std::path::PathBuf;
 
@@ -70,18 +70,18 @@ pub struct Reloaded {
     /// The files that were read.
     pub files: Vec<PathBuf>,
     /// The changed keys of the file that a flag or variable overrides: `api_key by FDPUSH_API_KEY`.
-    pub hidden: Vec<String>,
+    pub overridden: Vec<String>,
 }
 
 /// Reads the settings again. The command line and the environment are those of the start.
 ///
 /// # Errors
-/// Like [`Settings::load`]. Then no setting changes.
+/// The errors are those of [`Settings::load`]. After an error, no setting changes.
 pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     let wanted = Settings::load(old.layers.line.clone())?;
     let differs = |key: &&str| {
         old.layers.values(key) != wanted.layers.values(key)
-            || *key == "api_key_file" && old.filed_api_keys() != wanted.filed_api_keys()
+            || *key == "api_key_file" && old.api_keys_from_file() != wanted.api_keys_from_file()
             || *key == "jwt_key_file" && old.jwt_keys != wanted.jwt_keys
             || wanted.has_other_tls_content(old, key)
     };
@@ -93,14 +93,14 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     }
     let keys = declarations().map(|arg| arg.get_id().as_str());
     let (changed, restart): (Vec<_>, Vec<_>) = keys.filter(differs).partition(|key| RELOADABLE.contains(key));
-    let hidden = hidden(&old.layers, &wanted.layers);
+    let overridden = overridden(&old.layers, &wanted.layers);
     let files = wanted.files();
     if restart.is_empty() {
-        return Ok(Reloaded { settings: wanted, changed, restart, files, hidden });
+        return Ok(Reloaded { settings: wanted, changed, restart, files, overridden });
     }
     let settings = Settings::of(mixed(old, wanted)?, &mut faults);
     match settings {
-        Some(settings) if faults.is_empty() => Ok(Reloaded { settings, changed, restart, files, hidden }),
+        Some(settings) if faults.is_empty() => Ok(Reloaded { settings, changed, restart, files, overridden }),
         _ => {
             let why = format!("changed settings that need a restart may be the cause: {}", restart.join(", "));
             faults.add(&[], why);
@@ -110,7 +110,7 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
 }
 
 /// Returns the changed keys of the file that a flag or variable overrides.
-fn hidden(old: &Layers, wanted: &Layers) -> Vec<String> {
+fn overridden(old: &Layers, wanted: &Layers) -> Vec<String> {
     let values = |layers: &Layers, key: &str| layers.file.as_ref()?.entry(key).map(|entry| entry.values.clone());
     let keys = declarations().map(|arg| arg.get_id().as_str());
     let is_hidden = |key: &&str| {
@@ -146,7 +146,7 @@ mod tests {
     impl Scratch {
         fn new(name: &str, text: &str) -> Scratch {
             let path = std::env::temp_dir().join(format!("fdpush-{}-{name}", std::process::id()));
-            fs::write(&path, text).expect("a file");
+            fs::write(&path, text).expect("the file can be written");
             Scratch(path)
         }
     }
@@ -191,17 +191,18 @@ mod tests {
         let file = Scratch::new("reload", "log = \"warn\"\ninbox_max = 10\nheaders_max = 32\n");
         let old = load(&file, &["--headers-max", "16"]);
         let text = "log = \"error\"\ninbox_max = 20\nheaders_max = 64\nnode = \"n\"\norigin = [\"*\"]\n";
-        fs::write(&file.0, text).expect("a file");
-        let Reloaded { settings, changed, restart, hidden, files } = reload(&old).unwrap_or_else(|why| panic!("{why}"));
+        fs::write(&file.0, text).expect("the file can be written");
+        let Reloaded { settings, changed, restart, overridden, files } =
+            reload(&old).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!((changed, restart), (vec!["log", "origin"], vec!["inbox_max", "node"]));
-        assert_eq!(hidden, ["headers_max by --headers-max"]);
+        assert_eq!(overridden, ["headers_max by --headers-max"]);
         assert_eq!(files, std::slice::from_ref(&file.0));
         assert_eq!(settings.serve.limits().inbox_max, 10, "the old value is in effect");
         assert_eq!(settings.serve.hooks.node, None);
         assert_eq!(settings.serve.limits().headers_max, 16, "a flag overrides the file");
         assert_eq!(settings.serve.origins(), Ok(fdpush::Origins::Any));
 
-        // A second reload reports the same restarts.
+        // A second reload reports the same settings again.
         let again = reload(&settings).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!((again.changed, again.restart), (vec![], vec!["inbox_max", "node"]));
     }
@@ -215,7 +216,7 @@ mod tests {
             settings.api_keys().iter().map(|key| key.expose().to_owned()).collect()
         };
         assert_eq!(exposed(&old), ["flag", "alpha"]);
-        fs::write(&keys.0, "alpha\nbeta\n").expect("a file");
+        fs::write(&keys.0, "alpha\nbeta\n").expect("the file can be written");
         let new = reload(&old).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!((new.changed, new.restart), (vec!["api_key_file"], vec![]));
         assert_eq!(exposed(&new.settings), ["flag", "alpha", "beta"]);
@@ -227,7 +228,7 @@ mod tests {
         let text = |key: &str| format!("api_key = [\"{key}\"]\napi_key_file = \"{}\"\n", keys.0.display());
         let file = Scratch::new("neighbour", &text("one"));
         let old = load(&file, &[]);
-        fs::write(&file.0, text("two")).expect("a file");
+        fs::write(&file.0, text("two")).expect("the file can be written");
         assert_eq!(reload(&old).unwrap_or_else(|why| panic!("{why}")).changed, ["api_key"]);
     }
 
@@ -262,10 +263,10 @@ mod tests {
     fn an_invalid_file_changes_nothing() {
         let file = Scratch::new("unsound", "headers_max = 32\n");
         let old = load(&file, &[]);
-        fs::write(&file.0, "headers_max = 0\n").expect("a file");
+        fs::write(&file.0, "headers_max = 0\n").expect("the file can be written");
         let why = reload(&old).err().expect("refused").to_string();
         assert!(why.contains(":1: headers_max = 0: it must be from 1 to 256"), "{why}");
-        fs::remove_file(&file.0).expect("a file");
+        fs::remove_file(&file.0).expect("the file can be removed");
         assert!(reload(&old).is_err());
     }
 }

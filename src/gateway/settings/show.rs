@@ -26,8 +26,8 @@ impl Settings {
             let key = arg.get_id().as_str();
             let values = self.values(arg);
             if values.is_empty() {
-                let instead = instead(key).map_or_else(String::new, |what| format!(": {what}"));
-                out.push_str(&format!("# {key} is not set{instead}\n"));
+                let default = describe_default(key).map_or_else(String::new, |what| format!(": {what}"));
+                out.push_str(&format!("# {key} is not set{default}\n"));
             } else {
                 out.push_str(&format!("{key} = {}  # {}\n", toml_value(arg, &values), self.layers.source(key)));
             }
@@ -64,7 +64,7 @@ impl fmt::Display for Source {
 }
 
 /// Describes the default of a setting that has no default value.
-fn instead(key: &str) -> Option<&'static str> {
+fn describe_default(key: &str) -> Option<&'static str> {
     Some(match key {
         "auth" => "trust, allowed only if no other machine can connect",
         "connections_max" => "as many as the descriptor limit allows at the start",

@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn quoted_strings_parse_to_the_original() {
         for text in ["", "a", "say \"x\"\\n", "tab\tline\nbell\u{7}\u{85}", "日本"] {
-            let table: toml::Table = toml::from_str(&format!("a = {}", quoted(text))).expect("TOML");
+            let table: toml::Table = toml::from_str(&format!("a = {}", quoted(text))).expect("the text is TOML");
             assert_eq!(table["a"].as_str(), Some(text));
         }
     }

@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory};
 use super::cli::Cli;
 use super::declarations::{is_secret, is_url};
 
-/// Returns the invalid values and the reasons. A secret value is left out.
+/// Returns the invalid values and the reasons. A secret value is not returned.
 pub fn check_values<'a>(arg: &'a Arg, values: &'a [String]) -> impl Iterator<Item = (Option<&'a str>, String)> {
     let is_public = !is_secret(arg) && !is_url(arg);
     values.iter().filter_map(move |value| Some((is_public.then_some(value.as_str()), check_value(arg, value)?)))
@@ -21,13 +21,13 @@ fn check_value(arg: &Arg, value: &str) -> Option<String> {
     Some(match (error.get(ContextKind::ValidValue), error.source()) {
         (Some(ContextValue::Strings(valid)), _) if !valid.is_empty() => format!("expected {}", valid.join(", ")),
         (_, Some(why)) => why.to_string(),
-        // clap has no text for an empty value.
+        // clap has no message for an empty value.
         _ if value.is_empty() => "it must not be empty".to_owned(),
         _ => error.kind().to_string(),
     })
 }
 
-/// Parses `serve` with one flag, without the environment.
+/// Parses the command `serve` with one flag and without the environment.
 fn parse_alone(flag: &str) -> Result<ArgMatches, clap::Error> {
     let command = Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(|arg| arg.env(None::<&str>)));
     subcommand_of(command, ["fdpush", "serve", flag].map(OsString::from).into())

@@ -1,6 +1,6 @@
 //! The JSON frames of clients: parsing and writing.
 //!
-//! `data` is any JSON. It is not parsed further, and is copied into the message byte for byte.
+//! `data` is any JSON. `data` is not parsed further. It is copied into the message byte for byte.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -36,7 +36,7 @@ pub enum ClientFrame<'a> {
         key: Option<Cow<'a, str>>,
         data: &'a str,
     },
-    /// For the back end only.
+    /// A message for the back end only.
     Send {
         data: &'a str,
     },
@@ -59,7 +59,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// The `id` of a frame as it was written, if it has one.
+/// The `id` of a frame as it was written, or `None` if the frame has no `id`.
 pub type Id<'a> = Option<&'a str>;
 
 /// The members of a frame, not yet checked.
@@ -78,7 +78,7 @@ struct Members<'a> {
     duplicate: Option<String>,
 }
 
-/// Parses a frame. The id is returned even if the rest is invalid.
+/// Parses a frame. Returns the id even if the frame is invalid.
 pub fn parse(text: &str) -> (Id<'_>, Result<ClientFrame<'_>, Refusal>) {
     // A byte order mark is not part of the JSON (RFC 8259 section 8.1).
     let json = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -219,7 +219,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Collects the values of the members. `null` means that a member is absent, except for `data`.
+/// Collects the values of the members. A member with the value `null` counts as absent, except for `data`.
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {
@@ -265,33 +265,33 @@ impl Refusal {
         Refusal { code: "bad_frame", message: message.into() }
     }
 
-    /// The frame asks for something impossible.
+    /// Returns the refusal of a frame that cannot be executed.
     pub fn bad_request(message: impl Into<String>) -> Refusal {
         Refusal { code: "bad_request", message: message.into() }
     }
 
-    /// The frame exceeds a limit.
+    /// Returns the refusal of a frame that exceeds a limit.
     pub fn too_large(message: impl Into<String>) -> Refusal {
         Refusal { code: "too_large", message: message.into() }
     }
 
-    /// The client exceeds its message rate.
+    /// Returns the refusal of a frame over the message rate.
     pub fn rate_limited(message: impl Into<String>) -> Refusal {
         Refusal { code: "rate_limited", message: message.into() }
     }
 
-    /// The queue to the back end is full.
+    /// Returns the refusal of a frame when the queue to the back end is full.
     pub fn unavailable(message: impl Into<String>) -> Refusal {
         Refusal { code: "unavailable", message: message.into() }
     }
 
-    /// The client has no permission.
+    /// Returns the refusal of a frame without permission.
     pub fn not_allowed(message: impl Into<String>) -> Refusal {
         Refusal { code: "not_allowed", message: message.into() }
     }
 }
 
-/// A uid, or `null` for a client without one.
+/// A uid, or `null` for a client without a uid.
 struct Uid<'a>(Option<&'a str>);
 
 impl fmt::Display for Uid<'_> {
@@ -303,7 +303,7 @@ impl fmt::Display for Uid<'_> {
     }
 }
 
-/// `"id":7,`, or nothing.
+/// Writes `"id":7,`, or nothing if the frame has no id.
 struct IdMember<'a>(Id<'a>);
 
 impl fmt::Display for IdMember<'_> {
@@ -354,7 +354,7 @@ pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
 #[derive(Debug)]
 pub struct Notice {
     pub kind: NoticeKind,
-    /// At least one.
+    /// The uids of these users, at least one.
     pub uids: Vec<CompactString>,
     /// The number of users in the group now.
     pub count: usize,
@@ -368,8 +368,8 @@ pub enum NoticeKind {
 
 /// Writes a notice.
 ///
-/// It names one user as `uid` and several as `uids`. It names none if there are more than [`NOTICE_UIDS_MAX`], or if
-/// the names do not fit into a queue; `count` is always there.
+/// A notice has one user as `uid`, and several users as `uids`. It has no names if there are more than
+/// [`NOTICE_UIDS_MAX`], or if the names do not fit into a queue. `count` is always present.
 pub fn notice(group: &str, notice: &Notice, queue_bytes_max: usize) -> String {
     let (kind, group, count) = (notice.kind.as_str(), Quoted(group), notice.count);
     let mut text = format!(r#"{{"type":"{kind}","group":{group},"#);

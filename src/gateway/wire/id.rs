@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn an_id_is_a_short_string_or_number() {
-        let is_id = |json: &str| check(&RawValue::from_string(json.to_owned()).expect("JSON")).is_ok();
+        let is_id = |json: &str| check(&RawValue::from_string(json.to_owned()).expect("the text is JSON")).is_ok();
         let longest = format!("\"{}\"", "x".repeat(ID_BYTES_MAX - 2));
         for id in ["7", "-1", "0.5", "\"a\"", "\"\"", &longest] {
             assert!(is_id(id), "{id}");

@@ -1,4 +1,4 @@
-//! JSON parsing and writing. Strings are borrowed if possible, and forwarded JSON is never rebuilt.
+//! JSON parsing and writing. Strings are borrowed if possible. JSON that is forwarded is copied byte for byte.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,7 +36,7 @@ pub struct Object(pub Map<String, Value>);
 
 /// A time in seconds since 1970: a `NumericDate` (RFC 7519 section 2). It can have a fraction and be negative.
 ///
-/// It is within 2⁵³ of 1970: up to there, every JSON parser is exact (RFC 8259 section 6).
+/// The distance to 1970 is at most 2⁵³, because every JSON parser is exact up to there (RFC 8259 section 6).
 #[derive(Copy, Clone, PartialEq, PartialOrd, Debug)]
 pub struct Seconds(pub f64);
 
@@ -53,7 +53,7 @@ impl<T: fmt::Display> Serialize for AsText<T> {
 pub struct Quoted<'a>(pub &'a str);
 
 impl Quoted<'_> {
-    /// Appends the string without a formatter, for the path of a message.
+    /// Appends the string without a formatter, which would be too slow for each message.
     pub fn append_to(&self, out: &mut String) {
         // Writing to a string does not fail.
         let _ = self.write_to(out);
@@ -76,7 +76,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Returns the beginning of a text from outside, for an error message.
+/// Returns the start of a client's or back end's text, for an error message.
 pub fn cut(text: &str) -> Cow<'_, str> {
     let end = (0..=ECHO_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
     if text.len() > ECHO_BYTES_MAX { format!("{}…", &text[..end]).into() } else { text.into() }
@@ -98,7 +98,7 @@ pub fn cut_quoted(message: &str) -> Cow<'_, str> {
 
 /// Returns the JSON of an object without a byte order mark (RFC 8259 section 8.1), and `{}` for PHP's empty array `[]`.
 ///
-/// Returns `None` for an array with elements, which serde would take for the members in order.
+/// Returns `None` for an array with elements, because serde would read them as the members in order.
 pub fn object_text(json: &[u8]) -> Option<&[u8]> {
     let json = strip_bom(json);
     match json.trim_ascii().strip_prefix(b"[") {
@@ -116,7 +116,7 @@ pub fn strip_bom(json: &[u8]) -> &[u8] {
 /// Parses a JSON object.
 ///
 /// # Errors
-/// The error of the parser, or that the value is not an object.
+/// The parser found an error, or the value is not an object.
 pub fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
     match object_text(json) {
         Some(object) if object.trim_ascii_start().starts_with(b"{") => {
@@ -194,7 +194,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         Ok(items)
     }
 
-    // An object with members is refused: either its names or its values could be meant.
+    // An object with members is refused, because the array could mean its names or its values.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<T>, A::Error> {
         match map.next_key::<IgnoredAny>()? {
             None => Ok(Vec::new()),
@@ -315,11 +315,11 @@ pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de
 
 /// Checks JSON that is forwarded unchanged, so that parsers of all languages can read it.
 ///
-/// It is nested at most 127 deep, its numbers are in the range of a double, and its surrogates are in pairs. A parser
-/// that fails on one value fails on the whole batch.
+/// The JSON may have at most 127 levels. Its numbers must be in the range of a double, and its surrogates must be in
+/// pairs. A parser that fails on one value would lose the whole batch of events.
 ///
 /// # Errors
-/// The violated rule.
+/// The error is the violated rule.
 pub fn portable(text: &str) -> Result<&RawValue, serde_json::Error> {
     serde_json::from_str::<Portable>(text)?;
     serde_json::from_str(text)
@@ -409,7 +409,7 @@ mod tests {
             assert!(read(json.as_bytes()).is_err_and(|error| error.starts_with(r#"duplicate member "a""#)), "{json}");
         }
         let all = r#"{"a":[null,true,-1,18446744073709551615,1.5,"\u0001\"é",{"a":{"a":[]}},[{"a":1},{"a":1}]]}"#;
-        let value: Value = serde_json::from_str(all).expect("JSON");
+        let value: Value = serde_json::from_str(all).expect("the text is JSON");
         assert_eq!(read(all.as_bytes()), Ok(value.to_string()));
     }
 
@@ -419,7 +419,7 @@ mod tests {
             |json: &str| serde_json::from_str::<List<u64>>(json).map(|list| list.0).map_err(|error| error.to_string());
         assert_eq!(read("[3,1]"), Ok(vec![3, 1]));
         assert_eq!((read("[]"), read("{}")), (Ok(vec![]), Ok(vec![])));
-        let holes = read(r#"{"0":3,"2":1}"#).expect_err("refused");
+        let holes = read(r#"{"0":3,"2":1}"#).expect_err("the value is refused");
         assert!(holes.starts_with("expected an array, found an object (in PHP: array_values)"), "{holes}");
         for json in ["3", "null", "\"3\"", "[-1]", "[[]]"] {
             assert!(read(json).is_err(), "{json}");

@@ -98,7 +98,7 @@ mod tests {
             ("18446744073709551615", "18446744073709551615"),
             ("-9223372036854775808", "-9223372036854775808"),
             (r#""a\u0000 \n""#, "a\0 \n"),
-            // The same character to the eye, composed and not: two names.
+            // The composed and the decomposed form look the same, but are two names.
             (r#""\u00e9""#, "é"),
             (r#""e\u0301""#, "e\u{301}"),
             (r#""\ud83d\ude00""#, "😀"),
@@ -129,7 +129,7 @@ mod tests {
             assert!(read(json).is_err(), "{json}");
         }
         assert!(serde_json::from_slice::<Name<'_>>(b"\"\xd5\xc5\"").is_err());
-        let error = read("1.5").expect_err("refused");
+        let error = read("1.5").expect_err("the value is refused");
         assert!(error.contains("floating point `1.5`, expected a string or an integer of 64 bits"), "{error}");
     }
 

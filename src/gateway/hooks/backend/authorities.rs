@@ -8,10 +8,10 @@ use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 
 use crate::gateway::runtime::files;
 
-/// The maximum size of a certificate file, in bytes. Mozilla's roots have 230,000.
+/// The maximum size of a certificate file, in bytes. Mozilla's roots have about 230,000 bytes.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
-/// Certificate authorities that replace Mozilla's roots.
+/// Certificate authorities that replace Mozilla's root certificates.
 #[derive(Clone, Debug)]
 pub struct Authorities(Arc<Vec<Certificate<'static>>>);
 
@@ -27,7 +27,8 @@ impl Authorities {
         for item in parse_pem(pem) {
             match item.map_err(|why| why.to_string())? {
                 PemItem::Certificate(certificate) => {
-                    // Otherwise an unusable certificate would be skipped silently, and every back end refused.
+                    // Without this check, an unusable certificate would be skipped silently, and every back end would
+                    // be refused.
                     let read = store.add(certificate.der().into());
                     read.map_err(|why| format!("certificate {}: {why}", certificates.len() + 1))?;
                     certificates.push(certificate);

@@ -1,9 +1,9 @@
-//! Answers that arrive before the request was sent completely.
+//! Answers that arrive before the whole request was sent.
 //!
-//! A back end that refuses a body by its length answers and closes the connection without reading the rest. The next
-//! write fails while the answer can still be read (RFC 9112 section 9.6). The HTTP client gives up after a failed
-//! write. This transport discards what cannot be written, so the client continues and reads the answer. If there is
-//! none, the read fails.
+//! A back end that refuses a body by its length may answer early and close the connection without reading the body.
+//! Then the next write fails, but the answer can still be read (RFC 9112 section 9.6). The HTTP client would give up
+//! after a failed write. This transport discards bytes that it cannot write, so the client continues and reads the
+//! answer. If the back end sent no answer, the read fails.
 
 use std::io;
 
@@ -18,7 +18,7 @@ pub struct EarlyAnswers;
 #[derive(Debug)]
 pub struct EarlyAnswer<T> {
     inner: T,
-    /// A write has failed.
+    /// Whether a write has failed.
     is_write_closed: bool,
 }
 

@@ -29,7 +29,7 @@ pub struct Received {
     pub body: Vec<u8>,
 }
 
-/// The reaction to a request.
+/// The reaction of the back end to a request.
 pub enum MockReply {
     /// Answers with this status and body. The connection stays open.
     Answer(u16, &'static str),
@@ -37,12 +37,12 @@ pub enum MockReply {
     Raw(Vec<u8>),
     /// Writes this text at one byte per 10 ms.
     Trickle(&'static str),
-    /// Does not answer. Ends when the client closes the connection.
+    /// Does not answer. The thread ends when the client closes the connection.
     Hang,
 }
 
 impl MockBackend {
-    /// Starts a back end that reacts with `reply`, which may block.
+    /// Starts a back end that calls `reply` for each request. `reply` may block.
     pub fn start(reply: impl Fn(&Received) -> MockReply + Send + Sync + 'static) -> MockBackend {
         let reply = Arc::new(reply);
         MockBackend::accept(move |stream, sender| serve(stream, sender, &*reply))
@@ -59,8 +59,8 @@ impl MockBackend {
     fn accept(
         serve: impl Fn(TcpStream, &Sender<Received>) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> MockBackend {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("the port can be bound");
+        let address = listener.local_addr().expect("the socket has an address");
         let (sender, requests) = mpsc::channel();
         let is_over = Arc::new(AtomicBool::new(false));
         let (over, serve) = (Arc::clone(&is_over), Arc::new(serve));
@@ -70,7 +70,7 @@ impl MockBackend {
                     return;
                 }
                 let (sender, serve) = (sender.clone(), Arc::clone(&serve));
-                // A closed client is not a failure of the test.
+                // A connection that the client has closed is not a failure of the test.
                 thread::spawn(move || drop(serve(stream, &sender)));
             }
         });
@@ -82,18 +82,18 @@ impl MockBackend {
         MockBackend::start(move |_| MockReply::Answer(status, body))
     }
 
-    /// Returns the configuration for it, without a signature, as `node-1`.
+    /// Returns the configuration of a client for this back end, without a signature, with the node name `node-1`.
     pub fn contact(&self) -> BackendConfig {
-        let url = Url::parse(&format!("http://{}/hook?v=1", self.address)).expect("a URL");
+        let url = Url::parse(&format!("http://{}/hook?v=1", self.address)).expect("the URL is valid");
         BackendConfig { url, node: "node-1".to_owned(), secret: None, authorities: None }
     }
 
     /// Waits for the next request.
     pub fn next(&self) -> Received {
-        self.requests.recv_timeout(TEST_TIMEOUT).expect("a request")
+        self.requests.recv_timeout(TEST_TIMEOUT).expect("a request arrives")
     }
 
-    /// Returns the next request, if there is one.
+    /// Returns the next request, or `None` if none has arrived.
     pub fn try_next(&self) -> Option<Received> {
         self.requests.try_recv().ok()
     }
@@ -102,7 +102,7 @@ impl MockBackend {
 impl Drop for MockBackend {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // Wakes the accepting thread.
+        // This connection wakes the accepting thread.
         drop(TcpStream::connect(self.address));
     }
 }
@@ -116,7 +116,7 @@ impl Received {
 
     /// Parses the body as JSON.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).expect("JSON")
+        serde_json::from_slice(&self.body).expect("the text is JSON")
     }
 }
 
@@ -128,7 +128,8 @@ fn serve(
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while let Some(received) = read(&mut reader)? {
-        // Sent before the answer, so a test can see an unanswered request. The test may have ended.
+        // The test gets the request before the back end answers, so it can see unanswered requests. The receiver is
+        // gone if the test has ended.
         let _ = requests.send(received.clone());
         match reply(&received) {
             MockReply::Answer(status, body) => {
@@ -150,7 +151,7 @@ fn trickle(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream, text: &str
     writer.set_read_timeout(Some(Duration::from_millis(10)))?;
     for byte in text.bytes() {
         writer.write_all(&[byte])?;
-        // The read timeout makes the pause. It ends early when the client closes the connection.
+        // The read timeout is the pause between two bytes. The pause ends early when the client closes the connection.
         match reader.read(&mut [0]) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => break,
@@ -159,7 +160,7 @@ fn trickle(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream, text: &str
     Ok(())
 }
 
-/// Reads a request. `None`: the client closed the connection.
+/// Reads a request. Returns `None` if the client closed the connection.
 fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Received>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {

@@ -1,6 +1,7 @@
 //! The HTTP client for back ends: one signed POST of JSON, with bounds on its time and its answer.
 //!
-//! It blocks, so it must not run on the loop's thread. It does not know the meaning of requests and answers.
+//! A request blocks its thread, so it must not run on the loop's thread. The client does not know the meaning of
+//! requests and answers.
 
 pub mod authorities;
 mod early_answer;
@@ -33,14 +34,14 @@ use self::early_answer::EarlyAnswers;
 use self::signature::Secret;
 use crate::gateway::runtime::clock;
 
-/// The maximum length of an answer's body. A longer one is a failure.
+/// The maximum length of the body of an answer. A longer body is a failure.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// The maximum idle time of a connection to a back end. Most back ends close idle connections after five seconds or
 /// more, and a request on a closing connection fails.
 const IDLE_MAX: Duration = Duration::from_secs(3);
 
-/// The minimum timeout of a request. Zero would mean no timeout.
+/// The minimum timeout of a request. The client takes zero as no timeout.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// The address of a back end, and the credentials of this server.
@@ -48,21 +49,21 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 pub struct BackendConfig {
     /// The URL of the POST.
     pub url: Url,
-    /// The name of this server in `X-Fdpush-Node` and in bodies: visible ASCII.
+    /// The name of this server in `X-Fdpush-Node` and in bodies. It has only visible ASCII characters.
     pub node: String,
-    /// The secret of the signature. Without it, requests have no signature.
+    /// The secret of the signature. Without a secret, requests have no signature.
     pub secret: Option<Secret>,
-    /// The certificate authorities for `https`. By default, Mozilla's roots.
+    /// The certificate authorities for `https`. By default, Mozilla's root certificates.
     pub authorities: Option<Authorities>,
 }
 
 /// An `http` or `https` URL with a host.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
-    /// Without user and password.
+    /// The URL without user and password.
     uri: Uri,
-    /// User and password, sent as Basic authentication (RFC 7617). They are percent-decoded, because a URL has no other
-    /// way to write an `@`.
+    /// User and password, sent as Basic authentication (RFC 7617). They are percent-decoded, because a URL can contain
+    /// an `@` of a password only in encoded form.
     authorization: Option<HeaderValue>,
 }
 
@@ -75,7 +76,7 @@ pub struct Backend {
     secret: Mutex<Option<Secret>>,
 }
 
-/// The answer of a back end, other than a redirect.
+/// An answer of a back end that is not a redirect.
 #[derive(Debug)]
 pub struct Answer {
     /// The status, 200 or above.
@@ -89,24 +90,24 @@ pub struct Answer {
 /// The reason why there is no answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// The back end answered with a redirect of this status. Redirects are not followed: the signed body and the
-    /// clients' headers are only for the configured URL.
+    /// The back end answered with a redirect of this status. Redirects are not followed, because the signed body and
+    /// the clients' headers are only for the configured URL.
     Redirected(u16),
-    /// No connection, no answer in time, or invalid HTTP.
+    /// There was no connection, no answer in time, or no valid HTTP.
     Failed(ureq::Error),
     /// The HTTP client panicked, for example because it could not start a thread for a DNS lookup.
     Panicked(Box<dyn Any + Send>),
 }
 
 impl Backend {
-    /// Creates a client for up to `connections_max` threads. It fails if the node's name cannot be a header value.
+    /// Creates a client for up to `connections_max` threads. Fails if the name of the node cannot be a header value.
     pub fn new(contact: BackendConfig, connections_max: usize) -> io::Result<Backend> {
         let BackendConfig { url, node, secret, authorities } = contact;
         let node = node_header(&node)?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            // Only the settings count, not a proxy in the environment.
+            // The client uses no proxy of the environment, because only the settings count.
             .proxy(None)
             .tls_config(TlsConfig::builder().root_certs(authorities.map_or(RootCerts::WebPki, RootCerts::from)).build())
             .user_agent(concat!("fdpush/", env!("CARGO_PKG_VERSION")))
@@ -122,7 +123,7 @@ impl Backend {
 
     /// Returns the name of this server.
     pub fn node(&self) -> &str {
-        // It was created from text.
+        // The header was created from text, so this cannot fail.
         self.node.to_str().unwrap_or_default()
     }
 
@@ -131,7 +132,7 @@ impl Backend {
         *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 
-    /// Posts `body`, which is JSON, and waits for the answer. `timeout` covers everything from the DNS lookup to the
+    /// Posts `body`, which is JSON, and waits for the answer. `timeout` includes everything from the DNS lookup to the
     /// last byte of the answer.
     pub fn post(&self, body: &[u8], timeout: Duration) -> Result<Answer, Failure> {
         catch_unwind(AssertUnwindSafe(|| self.exchange(body, timeout)))
@@ -167,7 +168,7 @@ impl Backend {
 }
 
 impl Url {
-    /// Parses a URL. The error does not repeat it, because it may have a password.
+    /// Parses a URL. The error does not repeat the URL, because it may contain a password.
     pub fn parse(text: &str) -> io::Result<Url> {
         let uri: Uri = text.parse().map_err(|error| invalid(format!("invalid URL: {error}")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -176,7 +177,7 @@ impl Url {
         if uri.host().is_none_or(str::is_empty) {
             return Err(invalid("missing host in the URL".to_owned()));
         }
-        if !has_sound_port(&uri) {
+        if !has_valid_port(&uri) {
             return Err(invalid("port of the URL must be from 1 to 65535".to_owned()));
         }
         Url::of(uri).ok_or_else(|| invalid("invalid user or host in the URL".to_owned()))
@@ -203,7 +204,7 @@ impl Url {
 /// Returns the header value of a node name.
 ///
 /// # Errors
-/// The name is empty or has other characters than visible ASCII.
+/// The name is empty, or has characters other than visible ASCII.
 pub fn node_header(node: &str) -> io::Result<HeaderValue> {
     HeaderValue::from_str(node)
         .ok()
@@ -211,12 +212,12 @@ pub fn node_header(node: &str) -> io::Result<HeaderValue> {
         .ok_or_else(|| invalid(format!("node name {node:?} must be visible ASCII")))
 }
 
-/// Returns whether a URL has no port or a valid one. `Uri` accepts any number and then has no port, so the request
-/// would go to the default port.
-fn has_sound_port(uri: &Uri) -> bool {
+/// Returns whether a URL has a valid port or no port. `Uri` accepts any number as a port and then ignores it, so the
+/// request would go to the default port.
+fn has_valid_port(uri: &Uri) -> bool {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
-    // The colons of an IPv6 address are inside brackets.
+    // The port follows the last colon, except for a colon inside the brackets of an IPv6 address.
     match place.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
         Some((_, port)) => port.is_empty() || uri.port_u16().is_some_and(|port| port != 0),
         None => true,
@@ -233,7 +234,7 @@ impl Failure {
         }
     }
 
-    /// Returns whether the connection ended without an answer, as a kept connection does that the back end closes.
+    /// Returns whether the connection ended without an answer. This is normal if the back end closes a kept connection.
     pub fn is_disconnect(&self) -> bool {
         let Failure::Failed(ureq::Error::Io(error)) = self else { return false };
         matches!(
@@ -250,7 +251,7 @@ fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-/// Writes scheme, host, port and path, without user, password and query.
+/// Writes the scheme, host, port and path, but no user, password or query.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.uri.scheme_str().unwrap_or_default();

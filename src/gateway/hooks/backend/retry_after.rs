@@ -2,13 +2,13 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Parses the pause at `now_ms`, in milliseconds since 1970.
+/// Parses the pause. `now_ms` is the current time in milliseconds since 1970.
 ///
-/// A date in the past is no pause. `None`: the value is invalid. The caller must bound the pause.
+/// A date in the past is a pause of zero. Returns `None` if the value is invalid. The caller must bound the pause.
 pub fn parse(value: &str, now_ms: u64) -> Option<Duration> {
     let value = value.trim_ascii();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that overflows means the maximum.
+        // A number that overflows counts as the maximum.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;

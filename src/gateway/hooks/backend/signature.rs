@@ -42,21 +42,22 @@ impl fmt::Debug for Secret {
 mod tests {
     use super::*;
 
-    /// RFC 4231 section 4.3; and a key that is longer than a block, as OpenSSL and Python sign with it.
+    /// The first vector is RFC 4231 section 4.3. The second has a key that is longer than a block, and its signature
+    /// comes from OpenSSL and Python.
     #[test]
     fn known_vectors() {
-        let secret = Secret::new("Jefe").expect("a secret");
+        let secret = Secret::new("Jefe").expect("the secret is valid");
         assert_eq!(
             secret.sign(b"what do ya want for nothing?"),
             "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         );
-        let long = Secret::new(&"k".repeat(131)).expect("a secret");
+        let long = Secret::new(&"k".repeat(131)).expect("the secret is valid");
         assert_eq!(long.sign(b"{}"), "sha256=bf56b1f6cc96e155b1f9695de165b01027af10d5c2b024bfc5c937a155402daf");
     }
 
     #[test]
     fn debug_output_is_masked() {
-        let secret = Secret::new("hush").expect("a secret");
+        let secret = Secret::new("hush").expect("the secret is valid");
         assert_eq!(format!("{secret:?}"), "***");
         assert!(Secret::new("").is_err());
     }

@@ -10,7 +10,7 @@ use crate::gateway::runtime::clock;
 const SHORT: Duration = Duration::from_millis(150);
 
 fn backend(double: &MockBackend) -> Backend {
-    Backend::new(double.contact(), 2).expect("a back end")
+    Backend::new(double.contact(), 2).expect("the back end is valid")
 }
 
 fn fails(reply: impl Fn() -> MockReply + Send + Sync + 'static, timeout: Duration) -> Failure {
@@ -18,7 +18,7 @@ fn fails(reply: impl Fn() -> MockReply + Send + Sync + 'static, timeout: Duratio
     let answer = backend(&double).post(b"{}", timeout);
     match answer {
         Err(failure) => failure,
-        Ok(answer) => answer.body.expect_err("a failure"),
+        Ok(answer) => answer.body.expect_err("the answer has no complete body"),
     }
 }
 
@@ -30,13 +30,13 @@ fn urls_are_http_and_name_a_host() {
     for bad in ["", "localhost:80/x", "/hook", "ftp://example.com/", "http://", "http:///x", "ws://a/", "http://a b/"] {
         assert!(Url::parse(bad).is_err(), "{bad}");
     }
-    let url = Url::parse("https://u:secret@example.com:8443/a?token=secret").expect("a URL");
+    let url = Url::parse("https://u:secret@example.com:8443/a?token=secret").expect("the URL is valid");
     assert_eq!(format!("{url} {url:?}"), "https://example.com:8443/a https://example.com:8443/a");
 }
 
 #[test]
 fn a_node_can_be_named_in_a_header() {
-    let url = Url::parse("http://localhost/").expect("a URL");
+    let url = Url::parse("http://localhost/").expect("the URL is valid");
     for bad in ["", "a\nb", "Zürich"] {
         let contact = BackendConfig { url: url.clone(), node: bad.to_owned(), secret: None, authorities: None };
         assert!(Backend::new(contact, 1).is_err(), "{bad:?}");
@@ -46,11 +46,12 @@ fn a_node_can_be_named_in_a_header() {
 #[test]
 fn posts_signed_json_and_keeps_the_connection() {
     let double = MockBackend::always(200, "pong");
-    let secret = Secret::new("Jefe").expect("a secret");
-    let backend = Backend::new(BackendConfig { secret: Some(secret), ..double.contact() }, 2).expect("a back end");
+    let secret = Secret::new("Jefe").expect("the secret is valid");
+    let backend =
+        Backend::new(BackendConfig { secret: Some(secret), ..double.contact() }, 2).expect("the back end is valid");
     for _ in 0..2 {
-        let answer = backend.post(b"what do ya want for nothing?", TEST_TIMEOUT).expect("an answer");
-        assert_eq!((answer.status, answer.body.expect("a body")), (200, b"pong".to_vec()));
+        let answer = backend.post(b"what do ya want for nothing?", TEST_TIMEOUT).expect("the back end answers");
+        assert_eq!((answer.status, answer.body.expect("the answer has a complete body")), (200, b"pong".to_vec()));
         let received = double.next();
         assert_eq!(received.line, "POST /hook?v=1");
         assert_eq!(received.header("content-type"), Some("application/json"));
@@ -63,7 +64,7 @@ fn posts_signed_json_and_keeps_the_connection() {
         assert_eq!(received.header("transfer-encoding"), None);
     }
     backend.set_secret(None);
-    backend.post(b"{}", TEST_TIMEOUT).expect("an answer");
+    backend.post(b"{}", TEST_TIMEOUT).expect("the back end answers");
     assert_eq!(double.next().header("x-fdpush-signature"), None);
 }
 
@@ -79,9 +80,12 @@ fn user_and_password_are_sent_decoded() {
         ("", None),
     ] {
         let at = if userinfo.is_empty() { "" } else { "@" };
-        let url = Url::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("a URL");
+        let url = Url::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("the URL is valid");
         let contact = BackendConfig { url, ..double.contact() };
-        Backend::new(contact, 1).expect("a back end").post(b"{}", TEST_TIMEOUT).expect("an answer");
+        Backend::new(contact, 1)
+            .expect("the back end is valid")
+            .post(b"{}", TEST_TIMEOUT)
+            .expect("the back end answers");
         let received = double.next();
         assert_eq!(received.header("authorization"), wanted, "{userinfo}");
         assert_eq!((received.line.as_str(), received.header("host")), ("POST /x?y=%40", Some(authority.as_str())));
@@ -92,7 +96,7 @@ fn user_and_password_are_sent_decoded() {
 fn every_status_but_a_redirect_is_an_answer() {
     for status in [204, 400, 401, 404, 500, 503] {
         let double = MockBackend::always(status, "");
-        assert_eq!(backend(&double).post(b"{}", TEST_TIMEOUT).expect("an answer").status, status);
+        assert_eq!(backend(&double).post(b"{}", TEST_TIMEOUT).expect("the back end answers").status, status);
     }
     for status in [301, 302, 303, 307, 308] {
         let moved = format!("HTTP/1.1 {status} Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
@@ -124,8 +128,8 @@ fn an_answer_must_be_complete_http_within_its_limit() {
         [head.into_bytes(), vec![b'a'; length as usize]].concat()
     };
     let double = MockBackend::start(move |_| MockReply::Raw(body(ANSWER_BYTES_MAX)));
-    let answer = backend(&double).post(b"{}", TEST_TIMEOUT).expect("an answer");
-    assert_eq!(answer.body.expect("a body").len() as u64, ANSWER_BYTES_MAX);
+    let answer = backend(&double).post(b"{}", TEST_TIMEOUT).expect("the back end answers");
+    assert_eq!(answer.body.expect("the answer has a complete body").len() as u64, ANSWER_BYTES_MAX);
 
     let failure = fails(move || MockReply::Raw(body(ANSWER_BYTES_MAX + 1)), TEST_TIMEOUT);
     assert_eq!(failure.to_string(), "an answer of more than 65536 bytes");
@@ -137,18 +141,18 @@ fn an_answer_must_be_complete_http_within_its_limit() {
     assert!(failure.is_disconnect(), "{failure:?}");
 }
 
-/// The body fits into no socket's buffers, so its writing fails when the connection is reset.
+/// This body is larger than all socket buffers, so a write fails when the connection is reset.
 #[test]
 fn an_answer_before_the_end_of_the_body_counts() {
     let double = MockBackend::unread(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
     let backend = backend(&double);
     let body = vec![b'a'; 64 << 20];
     for _ in 0..3 {
-        let answer = backend.post(&body, TEST_TIMEOUT).expect("an answer");
-        assert_eq!((answer.status, answer.body.expect("a body")), (413, b"large".to_vec()));
+        let answer = backend.post(&body, TEST_TIMEOUT).expect("the back end answers");
+        assert_eq!((answer.status, answer.body.expect("the answer has a complete body")), (413, b"large".to_vec()));
     }
     let silent = MockBackend::unread(b"");
-    let failure = self::backend(&silent).post(&body, TEST_TIMEOUT).expect_err("no answer");
+    let failure = self::backend(&silent).post(&body, TEST_TIMEOUT).expect_err("the back end does not answer");
     assert!(failure.is_disconnect(), "{failure:?}");
 }
 
@@ -157,13 +161,13 @@ fn a_closed_port_is_a_failure() {
     let double = MockBackend::always(200, "");
     let contact = double.contact();
     drop(double);
-    let backend = Backend::new(contact, 1).expect("a back end");
-    // The port accepts until its thread has ended.
+    let backend = Backend::new(contact, 1).expect("the back end is valid");
+    // The thread of the back end closes the port when it ends, so the first attempts may still be accepted.
     let deadline = clock::now() + TEST_TIMEOUT;
     while backend.post(b"{}", TEST_TIMEOUT).is_ok() {
         assert!(clock::now() < deadline, "the back end stops accepting before the deadline");
     }
-    assert!(!backend.post(b"{}", TEST_TIMEOUT).expect_err("a closed port").is_timeout());
+    assert!(!backend.post(b"{}", TEST_TIMEOUT).expect_err("the port is closed").is_timeout());
 }
 
 #[test]

@@ -1,16 +1,16 @@
 //! Presence of uids with a delay: a uid goes offline only when it has had no connection for a while. A page refresh
 //! causes no event.
 //!
-//! A pure state machine. It does not count connections: the caller asks the server whether a uid has one. The delay is
-//! the same for all uids, so departures are in a queue in the order of their deadlines. The entry of a uid that comes
-//! back is skipped.
+//! The state machine has no clock and no I/O. It does not count connections. Its caller asks the server whether a uid
+//! has a connection. All uids have the same delay, so the queue of departures is in the order of their deadlines. If a
+//! uid comes back, its entry in the queue is stale and is skipped.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The uids that are online for the back end. The connections of a uid are counted by the server.
+/// The uids that are online in the view of the back end. The server counts the connections of a uid.
 #[derive(Debug)]
 pub struct Debounce {
     delay: Duration,
@@ -21,7 +21,8 @@ pub struct Debounce {
     sequence: u64,
 }
 
-/// A uid that goes offline at the deadline. It is stale if the uid has another departure or none.
+/// The last connection of a uid ended, so the uid goes offline at the deadline. The entry is stale if the uid has come
+/// back or has a later departure.
 #[derive(Debug)]
 struct Departure {
     deadline: Instant,
@@ -30,7 +31,7 @@ struct Departure {
 }
 
 impl Debounce {
-    /// Creates an empty state. A uid goes offline `delay` after its last connection.
+    /// Creates an empty state. A uid goes offline `delay` after its last connection ended.
     pub fn new(delay: Duration) -> Debounce {
         Debounce { delay, uids: HashMap::new(), departures: VecDeque::new(), sequence: 0 }
     }
@@ -51,20 +52,20 @@ impl Debounce {
         is_new
     }
 
-    /// Records that a uid has no connection. The delay starts with the first such call.
+    /// Records that a uid has no connection. The delay starts with the first of several such calls.
     pub fn depart(&mut self, uid: &str, now: Instant) {
         let Some((name, None)) = self.uids.get_key_value(uid) else { return };
         let name = Arc::clone(name);
         self.sequence += 1;
         self.uids.insert(Arc::clone(&name), Some(self.sequence));
-        // The deadlines must be in order even if the clock goes back.
+        // The deadlines must be in order, even if the clock goes back.
         let earliest = self.departures.back().map_or(now, |last| last.deadline);
         let deadline = (now + self.delay).max(earliest);
         self.departures.push_back(Departure { deadline, uid: name, sequence: self.sequence });
         self.check_invariants();
     }
 
-    /// Returns a uid that is offline at `now`. Call it until it returns `None`.
+    /// Returns a uid that is offline at `now`. The caller must repeat the call until it returns `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Arc<str>> {
         loop {
             let departure = self.departures.pop_front_if(|departure| departure.deadline <= now)?;
@@ -78,7 +79,7 @@ impl Debounce {
         }
     }
 
-    /// Returns the time of the next poll. That departure may be stale.
+    /// Returns the time of the next call of [`poll`](Debounce::poll). The departure at this time may be stale.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.departures.front().map(|departure| departure.deadline)
     }
@@ -160,7 +161,8 @@ mod tests {
         assert_eq!(debounce.poll(now), None);
     }
 
-    /// A naive implementation: for each online uid, the time since when it has no connection.
+    /// A naive implementation. For each online uid without a connection, it has the time at which the last connection
+    /// ended.
     #[derive(Default)]
     struct NaiveDebounce(HashMap<String, Option<Instant>>);
 

@@ -1,7 +1,7 @@
 //! The webhook events and their JSON. The reference is `docs/webhooks.md`.
 //!
-//! An event is encoded once, up to a bound. So text that grows by escapes (a control character takes six bytes of JSON)
-//! takes no more memory than the bound.
+//! Each event is encoded once, into a buffer with a bound. So text that grows by escapes never takes more memory than
+//! the bound. For example, a control character takes six bytes of JSON.
 
 use std::io;
 use std::net::IpAddr;
@@ -21,30 +21,30 @@ pub enum Event<'a> {
         fd: Fd,
         uid: Option<&'a str>,
         peer: Peer,
-        /// The client's address, from a trusted proxy if there is one.
+        /// The address of the client, from a trusted proxy if the client connected through one.
         address: Option<IpAddr>,
         /// The requested path, decoded.
         path: &'a str,
-        /// The initial groups.
+        /// The groups that the connection joined at once.
         groups: &'a [&'a str],
         /// The attributes from the connect hook.
         attributes: Option<&'a RawValue>,
-        /// `groups` and `attributes` are left out and `path` is cut, because the event exceeded its bound.
+        /// Whether the event exceeded its bound. Then `groups` and `attributes` are missing and `path` is cut.
         is_truncated: bool,
     },
-    /// A client sent a text message, valid or not.
+    /// A client sent a text message, whether or not it is a valid frame.
     Message { fd: Fd, uid: Option<&'a str>, text: &'a str },
     /// A client sent a valid frame of type `send`.
     Send { fd: Fd, uid: Option<&'a str>, data: &'a RawValue },
     /// A connection ended.
     Close { fd: Fd, uid: Option<&'a str>, closed: &'a Closed },
-    /// A uid's first connection opened.
+    /// A uid got its first connection.
     Online { uid: &'a str },
-    /// A uid has had no connection for the delay.
+    /// A uid has had no connection for the whole delay.
     Offline { uid: &'a str },
 }
 
-/// The kind of an event, also as a value of `webhook_events`.
+/// The type of an event, and a value of `webhook_events`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Kind {
     Open,
@@ -55,13 +55,14 @@ pub enum Kind {
     Offline,
 }
 
-/// The minimum of the bound on an event. Every event fits into it, an `open` event after truncation.
+/// The minimum value of the bound on an event. Every event except an event of a frame fits into this size. An `open`
+/// event is truncated if needed.
 pub const EVENT_BYTES_MAX_MIN: usize = 4 << 10;
 
-/// The path bytes in a truncated `open` event. In JSON, they are up to six times as many.
+/// The maximum length of the path in a truncated `open` event. In JSON, the path can be six times as long.
 const TRUNCATED_PATH_BYTES_MAX: usize = 256;
 
-/// A set of kinds.
+/// A set of event types.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Kinds(u8);
 
@@ -79,19 +80,19 @@ impl Event<'_> {
 
     /// Returns the event and its time, in milliseconds since 1970, as a JSON object of at most `bytes_max` bytes.
     ///
-    /// A longer `open` event is truncated. `None`: the event is too large.
+    /// A longer `open` event is truncated. Returns `None` if the event is too large.
     pub fn to_json(self, time_ms: u64, bytes_max: usize) -> Option<Vec<u8>> {
         self.encode(time_ms, bytes_max).or_else(|| self.truncated()?.encode(time_ms, bytes_max))
     }
 
     fn encode(self, time_ms: u64, bytes_max: usize) -> Option<Vec<u8>> {
         let mut json = Bounded { bytes: Vec::with_capacity(self.bytes_about().min(bytes_max)), bytes_max };
-        // The serialization of an event fails only at the bound.
+        // The serialization of an event fails only if it exceeds the bound.
         serde_json::to_writer(&mut json, &Timed { event: self, time_ms }).ok()?;
         Some(json.bytes)
     }
 
-    /// Returns a shorter form of the event, if there is one.
+    /// Returns a shorter form of the event, if this type of event has a shorter form.
     fn truncated(self) -> Option<Self> {
         let Event::Open { fd, uid, peer, address, path, .. } = self else { return None };
         let path = &path[..path.floor_char_boundary(TRUNCATED_PATH_BYTES_MAX)];
@@ -126,7 +127,7 @@ impl Kind {
         }
     }
 
-    /// Returns whether a frame of a client causes the event. A full queue drops these events first.
+    /// Returns whether a client's frame causes events of this type. A full queue drops events of frames first.
     pub fn is_frame(self) -> bool {
         matches!(self, Kind::Message | Kind::Send)
     }
@@ -148,7 +149,7 @@ impl FromIterator<Kind> for Kinds {
     }
 }
 
-/// `open`, `message` and `close`.
+/// The default types are `open`, `message` and `close`.
 impl Default for Kinds {
     fn default() -> Kinds {
         [Kind::Open, Kind::Message, Kind::Close].into_iter().collect()
@@ -243,16 +244,16 @@ mod tests {
 
     fn value(event: Event<'_>) -> Value {
         serde_json::from_slice(&event.to_json(1_700_000_000_123, 1 << 20).expect("the event fits into the bound"))
-            .expect("JSON")
+            .expect("the value can be written as JSON")
     }
 
     fn fd() -> Fd {
-        Fd::from_u64(7).expect("an fd")
+        Fd::from_u64(7).expect("the fd is valid")
     }
 
     #[test]
     fn open() {
-        let attributes = RawValue::from_string(r#"{"plan": "pro"}"#.to_owned()).expect("JSON");
+        let attributes = RawValue::from_string(r#"{"plan": "pro"}"#.to_owned()).expect("the text is JSON");
         let peer = Peer::V4 { ip: [203, 0, 113, 9], port: 4711 };
         let (uid, path, groups) = (Some("10086"), "/chät", ["a", "b\"c"].as_slice());
         let attributes = Some(&*attributes);
@@ -299,13 +300,13 @@ mod tests {
 
     #[test]
     fn send() {
-        let data = RawValue::from_string(r#"{"order": [1,2]}"#.to_owned()).expect("JSON");
+        let data = RawValue::from_string(r#"{"order": [1,2]}"#.to_owned()).expect("the text is JSON");
         let event = Event::Send { fd: fd(), uid: Some("u"), data: &data };
         assert_eq!(
             value(event),
             json!({"type": "send", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": "u", "data": {"order": [1, 2]}})
         );
-        let json = event.to_json(1, 1000).expect("JSON");
+        let json = event.to_json(1, 1000).expect("the value can be written as JSON");
         assert!(json.ends_with(br#""data":{"order": [1,2]}}"#), "the data is copied unchanged");
     }
 
@@ -313,7 +314,7 @@ mod tests {
     fn the_bound_counts_bytes_of_json() {
         let control = "\u{1}".repeat(1000);
         let event = Event::Message { fd: fd(), uid: None, text: &control };
-        let length = event.to_json(1, usize::MAX).expect("JSON").len();
+        let length = event.to_json(1, usize::MAX).expect("the value can be written as JSON").len();
         assert!(length > 6000, "{length}");
         assert_eq!(event.to_json(1, length).map(|json| json.len()), Some(length));
         assert_eq!(event.to_json(1, length - 1), None);
@@ -324,7 +325,7 @@ mod tests {
     fn every_event_but_a_frame_fits_into_the_smallest_bound() {
         let long = "\u{1}".repeat(fdpush::NAME_BYTES_MAX);
         let (path, groups) = ("/\u{1}ä".repeat(100_000), vec!["\u{1}"; 1000]);
-        let attributes = RawValue::from_string(format!("[{}1]", "1,".repeat(50_000))).expect("JSON");
+        let attributes = RawValue::from_string(format!("[{}1]", "1,".repeat(50_000))).expect("the text is JSON");
         let peer = Peer::V6 { ip: [255; 16], port: 65535 };
         let fd = Fd::from_u64((1 << 53) - 1).unwrap_or_else(fd);
         let open = Event::Open {
@@ -337,13 +338,13 @@ mod tests {
             attributes: Some(&attributes),
             is_truncated: false,
         };
-        let json = open.to_json(u64::MAX, EVENT_BYTES_MAX_MIN).expect("it fits");
-        let event: Value = serde_json::from_slice(&json).expect("JSON");
+        let json = open.to_json(u64::MAX, EVENT_BYTES_MAX_MIN).expect("the event fits into the bound");
+        let event: Value = serde_json::from_slice(&json).expect("the text is JSON");
         assert_eq!(
             (&event["truncated"], &event["groups"], &event["attributes"]),
             (&json!(true), &json!(null), &json!(null))
         );
-        assert!(path.starts_with(event["path"].as_str().expect("a path")));
+        assert!(path.starts_with(event["path"].as_str().expect("the value is a path")));
         assert!(
             open.to_json(1, 10 << 20).is_some_and(|json| !json.ends_with(b"true}")),
             "the event is complete if it fits into the bound"

@@ -1,7 +1,7 @@
 //! The webhook: sends events to a back end over HTTP.
 //!
-//! The loop's thread encodes an event and puts it into a bounded queue. Another thread posts batches in order. It
-//! repeats a batch until the back end accepts it or its events are too old. The reference is `docs/webhooks.md`.
+//! The loop's thread encodes an event and puts it into a bounded queue. Another thread posts batches in order. The
+//! thread repeats a batch until the back end accepts it or the events are too old. The reference is `docs/webhooks.md`.
 
 pub mod debounce;
 pub mod event;
@@ -34,17 +34,17 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 /// The default of [`Config::batch_bytes_max`]: below the body limits of Express (100 KiB) and nginx (1 MiB).
 pub const BATCH_BYTES_MAX: usize = 96 << 10;
 
-/// The default of [`Config::event_bytes_max`]: twice the default of `message_bytes_max`, and space for the other
+/// The default of [`Config::event_bytes_max`]: twice the default of `message_bytes_max`, plus space for the other
 /// fields.
 ///
-/// Every valid frame fits. JSON text has no control characters except tab, line feed and carriage return, so a byte of
-/// a frame takes at most two bytes of the event.
+/// Every valid frame fits into it. Valid JSON has no control characters except tab, line feed and carriage return, so
+/// each byte of a frame takes at most two bytes of the event.
 pub const EVENT_BYTES_MAX: usize = (2 << 20) + event::EVENT_BYTES_MAX_MIN;
 
-/// The maximum of the bound on an event.
+/// The maximum value of the bound on an event.
 pub const EVENT_BYTES_MAX_MAX: usize = 64 << 20;
 
-/// The default of the bound on waiting bytes.
+/// The default of the bound on the bytes of waiting events.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event of the maximum length fits into the queue");
@@ -53,27 +53,30 @@ const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event of the m
 #[derive(Clone, Debug)]
 pub struct Config {
     pub contact: BackendConfig,
-    /// The enabled events.
+    /// The types of events that are sent.
     pub kinds: Kinds,
-    /// The maximum number of waiting events. Above it, events of frames are dropped. Above twice as many, all are.
+    /// The maximum number of waiting events. Above this number, events of frames are dropped. Above twice this number,
+    /// all events are dropped.
     pub queue_max: usize,
-    /// The maximum bytes of waiting events. Above it, events of frames are dropped. Above twice as many, all are.
+    /// The maximum number of bytes in waiting events. Above this number, events of frames are dropped. Above twice this
+    /// number, all events are dropped.
     pub queue_bytes_max: usize,
     /// The maximum number of events in a request.
     pub batch_max: usize,
-    /// The maximum length of a request's body. A larger event is sent alone.
+    /// The maximum length of the body of a request. An event that is too large for it is sent alone.
     pub batch_bytes_max: usize,
-    /// The maximum length of an event in JSON. A larger event of a frame is not sent, an `open` event is truncated.
+    /// The maximum length of the JSON of an event. A larger event of a frame is not sent, and a larger `open` event is
+    /// truncated.
     pub event_bytes_max: usize,
     /// The maximum time of a request, from its start to the end of the answer.
     pub timeout: Duration,
-    /// The maximum age of an event after a failed request. An older one is dropped.
+    /// The maximum age of an event after a failed request. An older event is dropped.
     pub retry_time_max: Duration,
-    /// The maximum pause after the first failure. It doubles with each further one.
+    /// The maximum pause after the first failure. Each further failure doubles it.
     pub backoff_first: Duration,
-    /// The maximum of these pauses.
+    /// The limit of these pauses.
     pub backoff_max: Duration,
-    /// The maximum pause by `Retry-After`.
+    /// The maximum pause because of `Retry-After`.
     pub retry_after_max: Duration,
 }
 
@@ -86,11 +89,11 @@ pub enum EmitResult {
     Full,
     /// The event exceeds this bound.
     TooLarge(usize),
-    /// Events of this kind are not enabled.
+    /// Events of this type are not enabled.
     Unwanted,
 }
 
-/// The webhook. Dropping it drops the waiting events.
+/// A webhook. Dropping it drops the waiting events.
 #[derive(Debug)]
 pub struct Webhook {
     queue: Arc<EventQueue>,
@@ -152,7 +155,7 @@ impl Webhook {
         })
     }
 
-    /// Returns whether events of this kind are enabled. The caller need not create events of other kinds.
+    /// Returns whether events of this type are enabled. The caller need not create events of other types.
     pub fn wants(&self, kind: Kind) -> bool {
         self.kinds.contains(kind)
     }

@@ -3,13 +3,13 @@
 //! The loop's thread pushes events. The worker takes batches from the front. Each event gets the next sequence number
 //! when it is pushed, even if the queue is full, so the receiver sees a gap for each lost event.
 //!
-//! The lock is held only for a few pointer moves, never while JSON is written or many events are freed.
+//! The lock is held for a short time only. JSON is written and many events are freed without the lock.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The number of events that are dropped under one lock.
+/// The maximum number of events that are dropped while the lock is held once.
 const GIVE_UP_AT_ONCE: usize = 256;
 
 /// A waiting event.
@@ -21,33 +21,34 @@ pub struct Entry {
     pub json: Box<[u8]>,
 }
 
-/// The bounds of the queue, including the batch in flight. Above them, events of frames are dropped. Other events may
-/// use twice as much.
+/// The bounds of the queue, which also count the batch in flight. Above these bounds, events of frames are dropped.
+/// Other events are dropped above twice these bounds.
 #[derive(Copy, Clone, Debug)]
 pub struct Bounds {
     pub events_max: usize,
     pub bytes_max: usize,
 }
 
-/// The bytes of a sequence number in a body, with the comma before the event: `,"seq":18446744073709551615,`.
+/// The maximum number of bytes that a sequence number and a comma add to the JSON of an event:
+/// `,"seq":18446744073709551615,`.
 const SEQ_BYTES: usize = 28;
 
-/// The bounds of a batch. A batch has at least one event, of any size.
+/// The bounds of a batch. A batch has at least one event, even if that event exceeds the bounds.
 #[derive(Copy, Clone, Debug)]
 pub struct BatchBounds {
     pub events_max: usize,
-    /// Counted by [`Entry::bytes`].
+    /// The maximum sum of the [`Entry::bytes`] in a batch.
     pub bytes_max: usize,
 }
 
 /// The statistics of the events of this process.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
-    /// Events that wait or are in flight.
+    /// The number of events that wait or are in flight.
     pub queued: usize,
-    /// Events that the back end accepted.
+    /// The number of events that the back end accepted.
     pub sent: u64,
-    /// Failed requests, including refused ones.
+    /// The number of requests that failed or were refused.
     pub failures: u64,
     pub given_up: GivenUp,
 }
@@ -55,13 +56,13 @@ pub struct Stats {
 /// Dropped events, by reason.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct GivenUp {
-    /// Records that the back end refused a request with several events.
+    /// The back end refused a request with this event alone.
     pub refused: u64,
-    /// The back end accepted no request with it in time.
+    /// The back end did not accept the event in time.
     pub timed_out: u64,
     /// The queue was full.
     pub queue_full: u64,
-    /// It was in the queue when the server ended.
+    /// The event was in the queue when the server ended.
     pub shutdown: u64,
     /// The event of a frame exceeded the bound. The client got an error, and no sequence number was used.
     pub too_large: u64,
@@ -69,13 +70,13 @@ pub struct GivenUp {
 
 impl GivenUp {
     /// Returns the number of gaps in the sequence.
-    pub fn holes(&self) -> u64 {
+    pub fn gaps(&self) -> u64 {
         self.refused + self.timed_out + self.queue_full + self.shutdown
     }
 }
 
 impl Entry {
-    /// Returns the bytes in a body.
+    /// Returns the number of bytes that the event adds to a body.
     pub fn bytes(&self) -> usize {
         self.json.len() + SEQ_BYTES
     }
@@ -95,20 +96,20 @@ pub struct EventQueue {
 #[derive(Debug)]
 struct QueueState {
     waiting: VecDeque<Entry>,
-    /// The bytes of events that wait or are in flight.
+    /// The number of bytes in events that wait or are in flight.
     bytes: usize,
     last_seq: u64,
-    /// `queued` is at least the length of `waiting`. The difference is in flight.
+    /// `queued` counts the events of `waiting` and those in flight.
     stats: Stats,
     phase: Phase,
-    /// The number of events dropped at the end, until `finish` returns it.
-    rest: usize,
+    /// The number of events that were dropped at the end. `finish` returns it.
+    dropped_at_end: usize,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Phase {
     Open,
-    /// The queue accepts no more events. The waiting ones are sent until this time.
+    /// The queue accepts no more events. The waiting events are sent until this time.
     Finishing(Instant),
     /// No more events are sent.
     Over,
@@ -122,12 +123,12 @@ impl EventQueue {
             last_seq: 0,
             stats: Stats::default(),
             phase: Phase::Open,
-            rest: 0,
+            dropped_at_end: 0,
         };
         EventQueue { bounds, state: Mutex::new(state), for_worker: Condvar::new(), for_finisher: Condvar::new() }
     }
 
-    /// Numbers an event and appends it. Returns `false` if the queue is full or ended.
+    /// Numbers an event and appends it. Returns `false` if the queue is full or has ended.
     pub fn push(&self, json: Box<[u8]>, is_frame: bool, at: Instant) -> bool {
         let factor = if is_frame { 1 } else { 2 };
         let mut state = self.lock();
@@ -154,7 +155,7 @@ impl EventQueue {
         true
     }
 
-    /// Waits for events and takes a batch. Returns `None` at the end.
+    /// Waits for events and takes a batch. Returns `None` when the queue has ended.
     pub fn take(&self, bounds: BatchBounds) -> Option<VecDeque<Entry>> {
         let guard = self.lock();
         let is_idle = |state: &mut QueueState| state.waiting.is_empty() && state.phase == Phase::Open;
@@ -174,29 +175,29 @@ impl EventQueue {
     /// Records that the back end accepted the first `count` events of the batch.
     pub fn delivered(&self, batch: &mut VecDeque<Entry>, count: usize) {
         let mut state = self.lock();
-        // After the end, the events are already counted as dropped.
+        // At the end of the queue, the events in flight were counted as dropped.
         if state.phase != Phase::Over {
             state.stats.sent += count as u64;
             state.leave(batch.iter().take(count));
-            self.tell_if_empty(&state);
+            self.wake_finisher_if_empty(&state);
         }
         drop(state);
         batch.drain(..count);
     }
 
-    /// Records that the back end refused the first event alone, and drops it.
-    pub fn refused(&self) {
+    /// Records that the back end refused a request with several events.
+    pub fn count_refused_request(&self) {
         self.lock().stats.failures += 1;
     }
 
-    /// The back end refused a request of the first event alone, which is given up.
-    pub fn refused_one(&self, batch: &mut VecDeque<Entry>) {
+    /// Records that the back end refused a request with the first event alone, and drops this event.
+    pub fn drop_refused(&self, batch: &mut VecDeque<Entry>) {
         let mut state = self.lock();
         state.stats.failures += 1;
         if state.phase != Phase::Over {
             state.stats.given_up.refused += 1;
             state.leave(batch.iter().take(1));
-            self.tell_if_empty(&state);
+            self.wake_finisher_if_empty(&state);
         }
         drop(state);
         batch.pop_front();
@@ -209,7 +210,8 @@ impl EventQueue {
 
     /// Records a failed request that can be repeated.
     ///
-    /// Drops the events older than `before`, first of the batch, then of the queue. Returns their number.
+    /// Drops the events older than `before`, first from the batch, then from the queue. Returns the number of dropped
+    /// events.
     pub fn failed(&self, batch: &mut VecDeque<Entry>, before: Option<Instant>) -> usize {
         let is_old = |entry: &&Entry| before.is_some_and(|before| entry.at < before);
         let mut old: Vec<Entry> = batch.drain(..batch.iter().take_while(is_old).count()).collect();
@@ -229,12 +231,12 @@ impl EventQueue {
             old = next;
             state = self.lock();
         }
-        self.tell_if_empty(&state);
+        self.wake_finisher_if_empty(&state);
         count
     }
 
-    /// Waits before the next request, at most until the end. The wait ends early when the queue begins to finish,
-    /// unless the caller knows that. Returns whether the queue finishes.
+    /// Waits before the next request, at most until the queue ends. The wait also ends when the queue starts to finish,
+    /// unless `is_finishing` is `true`. Returns whether the queue has started to finish.
     pub fn pause(&self, time: Duration, now: Instant, is_finishing: bool) -> bool {
         let state = self.lock();
         let time = state.time_left(now).map_or(time, |left| left.min(time));
@@ -248,19 +250,20 @@ impl EventQueue {
         state.phase != Phase::Open
     }
 
-    /// Returns the timeout of a request, at most until the end. `None`: the time is over.
+    /// Returns the timeout of a request: `timeout`, or the time until the queue ends if that time is shorter. Returns
+    /// `None` if no time is left.
     pub fn timeout(&self, timeout: Duration, now: Instant) -> Option<Duration> {
         let state = self.lock();
         let time = state.time_left(now).map_or(timeout, |left| left.min(timeout));
         (!time.is_zero() && state.phase != Phase::Over).then_some(time)
     }
 
-    /// Takes no more events, and waits until `deadline` for the worker to send the waiting ones. Returns the number of
+    /// Accepts no more events. Waits until `deadline` for the worker to send the waiting events. Returns the number of
     /// dropped events.
     pub fn finish(&self, deadline: Instant, now: Instant) -> usize {
         let mut state = self.lock();
         if state.phase == Phase::Over {
-            return std::mem::take(&mut state.rest);
+            return std::mem::take(&mut state.dropped_at_end);
         }
         state.phase = Phase::Finishing(deadline);
         self.for_worker.notify_one();
@@ -268,18 +271,18 @@ impl EventQueue {
         let is_busy = |state: &mut QueueState| state.stats.queued > 0 && state.phase != Phase::Over;
         let waited = self.for_finisher.wait_timeout_while(state, left, is_busy);
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        // The worker may have ended the queue before.
+        // The worker may already have ended the queue.
         let waiting = state.end();
-        let rest = std::mem::take(&mut state.rest);
+        let dropped = std::mem::take(&mut state.dropped_at_end);
         drop(state);
         drop(waiting);
         self.for_worker.notify_one();
-        rest
+        dropped
     }
 
-    /// Ends the queue: the waiting events are dropped, and `finish` returns.
+    /// Ends the queue: drops the waiting events, and `finish` returns.
     pub fn end(&self) {
-        // The binding outlives the lock, so the events are freed without the lock.
+        // The events are dropped at the end of this function, after the lock is released.
         let _waiting = self.lock().end();
         self.for_worker.notify_one();
         self.for_finisher.notify_all();
@@ -290,13 +293,13 @@ impl EventQueue {
     }
 
     /// Wakes `finish` if the queue is empty.
-    fn tell_if_empty(&self, state: &QueueState) {
+    fn wake_finisher_if_empty(&self, state: &QueueState) {
         if state.stats.queued == 0 {
             self.for_finisher.notify_all();
         }
     }
 
-    /// No code panics while it holds the lock, so a poisoned lock is sound.
+    /// Locks the state. A poisoned lock is valid, because no code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -317,12 +320,13 @@ impl QueueState {
         debug_assert!(self.stats.queued >= self.waiting.len());
     }
 
-    /// Drops all events, once. The waiting ones are returned, to be freed without the lock.
+    /// Ends the queue and counts its events as dropped, at the first call. Returns the waiting events, so that the
+    /// caller frees them without the lock.
     fn end(&mut self) -> VecDeque<Entry> {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
-            self.rest = std::mem::take(&mut self.stats.queued);
-            self.stats.given_up.shutdown += self.rest as u64;
+            self.dropped_at_end = std::mem::take(&mut self.stats.queued);
+            self.stats.given_up.shutdown += self.dropped_at_end as u64;
             self.bytes = 0;
         }
         std::mem::take(&mut self.waiting)

@@ -9,16 +9,16 @@ pub enum ResponseClass {
     Accepted,
     /// The back end will never accept this request.
     Rejected,
-    /// The back end may accept the same request later, after this pause if it named one.
+    /// The back end may accept the same request later. If it named a pause, this is the pause.
     Retryable(Option<Duration>),
 }
 
 impl ResponseClass {
     /// Returns the class of a status.
     ///
-    /// A 4xx is final (RFC 9110 section 15.5), except for three temporary ones: 408, 425 and 429. `Retry-After` does
-    /// not change that, because a proxy that adds it to every refusal would block the queue. So a 413 with
-    /// `Retry-After`, which section 15.5.14 calls temporary, is final, too.
+    /// A 4xx is final (RFC 9110 section 15.5), except for three temporary statuses: 408, 425 and 429. `Retry-After` does
+    /// not change the class of a status. A proxy that adds the header to every refusal would otherwise block the queue.
+    /// So a 413 with `Retry-After` is also final, although section 15.5.14 calls it temporary.
     pub fn of(status: u16, retry_after: Option<Duration>) -> ResponseClass {
         match (status, retry_after) {
             (200..=299, _) => ResponseClass::Accepted,

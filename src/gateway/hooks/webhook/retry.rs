@@ -1,5 +1,5 @@
-//! Pauses between attempts: exponential back-off with full jitter. Many servers do not return at once when their back
-//! end recovers.
+//! Pauses between attempts: exponential back-off with full jitter. The jitter prevents that many servers send at the
+//! same time when their back end recovers.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Creates pauses of at most `first` after the first failure, doubled with each further one, up to `longest`.
+    /// Creates pauses of at most `first` after the first failure. Each further failure doubles this maximum, up to
+    /// `longest`.
     pub fn new(first: Duration, longest: Duration) -> Retry {
         Retry { first, longest, failures: 0, random: fastrand::Rng::new() }
     }
@@ -28,12 +29,12 @@ impl Retry {
         bound.mul_f64(self.random.f64())
     }
 
-    /// Returns the failures since the last reset.
+    /// Returns the number of failures since the last reset.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Resets the failures, after a success or a change of circumstances.
+    /// Resets the number of failures, so that the next pause is short.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

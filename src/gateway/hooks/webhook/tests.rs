@@ -14,7 +14,7 @@ use crate::gateway::hooks::backend::signature::Secret;
 use crate::gateway::hooks::backend::{BackendConfig, Url};
 use crate::gateway::runtime::clock;
 
-/// Returns settings with short pauses between attempts and a long retry time.
+/// Returns a configuration with short pauses between attempts and a long retry time.
 fn config(double: &MockBackend) -> Config {
     let (backoff_first, backoff_max) = (Duration::from_millis(1), Duration::from_millis(5));
     Config {
@@ -27,19 +27,24 @@ fn config(double: &MockBackend) -> Config {
 }
 
 fn start(config: Config) -> Webhook {
-    Webhook::start(config).expect("a webhook")
+    Webhook::start(config).expect("the webhook can start")
 }
 
-fn say(webhook: &Webhook, text: &str) {
-    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: None, text });
+fn emit_text(webhook: &Webhook, text: &str) {
+    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("the fd is valid"), uid: None, text });
 }
 
 fn seqs(received: &Received) -> Vec<u64> {
     let body = received.json();
-    body["events"].as_array().expect("events").iter().map(|event| event["seq"].as_u64().expect("a number")).collect()
+    body["events"]
+        .as_array()
+        .expect("the body has events")
+        .iter()
+        .map(|event| event["seq"].as_u64().expect("the value is a number"))
+        .collect()
 }
 
-/// Returns the numbers of events dropped because the queue was full and because the server ended.
+/// Returns the numbers of dropped events: `queue_full` for a full queue, and `shutdown` for the end of the server.
 fn lost(queue_full: u64, shutdown: u64) -> GivenUp {
     GivenUp { queue_full, shutdown, ..GivenUp::default() }
 }
@@ -52,7 +57,7 @@ fn await_stats(webhook: &Webhook, is_met: impl Fn(Stats) -> bool) {
     }
 }
 
-/// Returns the event numbers of each request, in order, and whether the back end accepted it.
+/// Returns the requests in order: for each, whether the back end accepted it, and the sequence numbers of its events.
 fn took(double: &MockBackend, is_taken: impl Fn(usize) -> bool) -> Vec<(bool, Vec<u64>)> {
     let requests = std::iter::from_fn(|| double.try_next());
     requests.enumerate().map(|(index, received)| (is_taken(index), seqs(&received))).collect()
@@ -61,27 +66,28 @@ fn took(double: &MockBackend, is_taken: impl Fn(usize) -> bool) -> Vec<(bool, Ve
 #[test]
 fn events_are_signed_and_numbered() {
     let double = MockBackend::always(200, "");
-    let secret = Secret::new("s3cret").expect("a secret");
+    let secret = Secret::new("s3cret").expect("the secret is valid");
     let contact = BackendConfig { secret: Some(secret.clone()), node: "a\"b".to_owned(), ..double.contact() };
     let webhook = start(Config { contact, ..config(&double) });
     let before = clock::unix_ms();
     webhook.emit(Event::Online { uid: "not enabled" });
-    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: Some("u"), text: "hi" });
+    webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("the fd is valid"), uid: Some("u"), text: "hi" });
     let received = double.next();
     assert_eq!(received.header("x-fdpush-signature"), Some(secret.sign(&received.body).as_str()));
     assert_eq!(received.header("x-fdpush-node"), Some("a\"b"));
     let body = received.json();
     assert_eq!((&body["node"], &body["given_up"]), (&"a\"b".into(), &0.into()));
     assert_eq!(body["run"].as_str().map(str::len), Some(16));
-    let times = [&body["sent_ms"], &body["events"][0]["time_ms"]].map(|time| time.as_u64().expect("a time"));
+    let times =
+        [&body["sent_ms"], &body["events"][0]["time_ms"]].map(|time| time.as_u64().expect("the event has a time"));
     assert!(times[0] >= times[1] && times[1] >= before, "{times:?}");
     assert_eq!(body["events"].as_array().map(Vec::len), Some(1));
     assert_eq!((&body["events"][0]["seq"], &body["events"][0]["text"]), (&1.into(), &"hi".into()));
 
     // A new secret applies to the next request, and the sequence numbers continue.
-    let other = Secret::new("other").expect("a secret");
+    let other = Secret::new("other").expect("the secret is valid");
     webhook.set_secret(Some(other.clone()));
-    say(&webhook, "again");
+    emit_text(&webhook, "again");
     let received = double.next();
     assert_eq!(received.header("x-fdpush-signature"), Some(other.sign(&received.body).as_str()));
     assert_eq!(seqs(&received), [2]);
@@ -104,7 +110,7 @@ fn order_holds_across_failures_of_all_kinds() {
     });
     let webhook = start(Config { batch_max: 10, ..config(&double) });
     for number in 0..100 {
-        say(&webhook, &number.to_string());
+        emit_text(&webhook, &number.to_string());
     }
     assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
     let stats = webhook.stats();
@@ -135,11 +141,11 @@ fn a_batch_is_bounded_in_number_and_bytes() {
         MockReply::Answer(200, "")
     });
     let webhook = start(Config { batch_max: 3, batch_bytes_max: 1200, ..config(&double) });
-    say(&webhook, "first");
+    emit_text(&webhook, "first");
     assert_eq!(seqs(&double.next()), [1]);
     // While the back end handles the first event, the others wait.
     for length in [1, 1, 1, 1, 5000, 600, 600, 1] {
-        say(&webhook, &"x".repeat(length));
+        emit_text(&webhook, &"x".repeat(length));
     }
     gate.wait();
     assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
@@ -155,17 +161,17 @@ fn a_batch_is_bounded_in_number_and_bytes() {
 fn a_hanging_back_end_does_not_delay_the_loop() {
     let double = MockBackend::start(|_| MockReply::Hang);
     let webhook = start(Config { queue_max: 100, ..config(&double) });
-    say(&webhook, "first");
+    emit_text(&webhook, "first");
     double.next();
     let start = clock::now();
     for _ in 0..1000 {
-        say(&webhook, "more");
+        emit_text(&webhook, "more");
     }
     let taken = clock::now() - start;
-    assert!(taken < TEST_TIMEOUT / 4, "no wait between the requests: {taken:?}");
+    assert!(taken < TEST_TIMEOUT / 4, "the requests follow each other without a wait: {taken:?}");
     assert_eq!(webhook.stats(), Stats { queued: 100, given_up: lost(901, 0), ..Stats::default() });
 
-    // The shutdown takes its maximum time, and the other events are counted as dropped.
+    // The shutdown takes its maximum time. The events that were not sent are counted as dropped.
     let start = clock::now();
     assert_eq!(webhook.finish(Duration::from_millis(50)), 100);
     assert!(clock::now() - start < TEST_TIMEOUT / 2);
@@ -174,7 +180,7 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
         Stats { given_up: lost(901, 100), ..Stats::default() },
         "a late answer does not change the counters"
     );
-    say(&webhook, "too late");
+    emit_text(&webhook, "too late");
     assert_eq!(webhook.stats().given_up, lost(901, 101));
     assert_eq!(webhook.finish(TEST_TIMEOUT), 0, "once is enough");
 }
@@ -192,45 +198,49 @@ fn dropped_events_leave_gaps() {
     });
     let kinds = [Kind::Message, Kind::Online].into_iter().collect();
     let webhook = start(Config { queue_max: 3, kinds, ..config(&double) });
-    say(&webhook, "1, which is on its way and counts");
+    emit_text(&webhook, "1, which is on its way and counts");
     assert_eq!(seqs(&double.next()), [1]);
-    say(&webhook, "2");
-    say(&webhook, "3");
-    say(&webhook, "4 is one too many");
+    emit_text(&webhook, "2");
+    emit_text(&webhook, "3");
+    emit_text(&webhook, "4 is one too many");
     for uid in ["5", "6", "7", "8 is one too many"] {
         webhook.emit(Event::Online { uid });
     }
-    say(&webhook, "9");
+    emit_text(&webhook, "9");
     assert_eq!(webhook.stats(), Stats { queued: 6, given_up: lost(3, 0), ..Stats::default() });
     gate.wait();
     await_stats(&webhook, |stats| stats.sent == 6);
-    say(&webhook, "10");
+    emit_text(&webhook, "10");
     assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
     let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
     let all: Vec<u64> = requests.iter().flat_map(seqs).collect();
     assert_eq!(all, [2, 3, 5, 6, 7, 10]);
-    assert_eq!(requests.last().expect("a request").json()["given_up"], 3);
+    assert_eq!(requests.last().expect("the back end received a request").json()["given_up"], 3);
 }
 
 #[test]
 fn old_events_are_dropped_and_later_ones_are_sent() {
     let double = MockBackend::start(|received| {
-        let is_good = received.json()["events"].as_array().expect("events").iter().all(|event| event["text"] == "good");
+        let is_good = received.json()["events"]
+            .as_array()
+            .expect("the body has events")
+            .iter()
+            .all(|event| event["text"] == "good");
         MockReply::Answer(if is_good { 200 } else { 500 }, "")
     });
     let retry_time_max = Duration::from_millis(100);
     let webhook = start(Config { batch_max: 1, retry_time_max, ..config(&double) });
-    say(&webhook, "bad");
+    emit_text(&webhook, "bad");
     let start = clock::now();
     await_stats(&webhook, |stats| stats.given_up.timed_out == 1);
     assert!(
         clock::now() - start >= retry_time_max - Duration::from_millis(5),
         "the events are given up after retry_time_max"
     );
-    say(&webhook, "good");
+    emit_text(&webhook, "good");
     await_stats(&webhook, |stats| stats.sent == 1);
     let requests = took(&double, |_| false);
-    let (last, tries) = requests.split_last().expect("requests");
+    let (last, tries) = requests.split_last().expect("the back end received requests");
     assert_eq!(last.1, [2]);
     assert!(!tries.is_empty() && tries.iter().all(|(_, seqs)| *seqs == [1]), "{tries:?}");
     assert_eq!(webhook.stats().failures, tries.len() as u64);
@@ -242,10 +252,10 @@ fn finish_does_not_wait_for_the_next_attempt() {
     let seen = Arc::clone(&is_well);
     let double =
         MockBackend::start(move |_| MockReply::Answer(if seen.load(Ordering::SeqCst) { 200 } else { 503 }, ""));
-    // Half an hour on average.
+    // The average pause is half an hour.
     let pause = Duration::from_secs(3600);
     let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
-    say(&webhook, "patience");
+    emit_text(&webhook, "patience");
     await_stats(&webhook, |stats| stats.failures > 0);
     is_well.store(true, Ordering::SeqCst);
     assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
@@ -257,7 +267,7 @@ fn finish_ends_in_time_if_the_back_end_does_not_recover() {
     let double = MockBackend::always(503, "");
     let webhook = start(config(&double));
     for number in 0..250 {
-        say(&webhook, &number.to_string());
+        emit_text(&webhook, &number.to_string());
     }
     await_stats(&webhook, |stats| stats.failures > 1);
     let start = clock::now();
@@ -280,9 +290,9 @@ fn finish_of_an_idle_webhook_is_immediate() {
 #[test]
 fn events_wait_for_a_back_end_that_is_down() {
     let double = MockBackend::always(200, "");
-    let closed_port = Url::parse("http://127.0.0.1:1/").expect("a URL");
+    let closed_port = Url::parse("http://127.0.0.1:1/").expect("the URL is valid");
     let webhook = start(Config { contact: BackendConfig { url: closed_port, ..double.contact() }, ..config(&double) });
-    say(&webhook, "anyone?");
+    emit_text(&webhook, "anyone?");
     await_stats(&webhook, |stats| stats.failures >= 3);
     assert_eq!(webhook.stats().queued, 1);
 }
@@ -295,7 +305,7 @@ fn many_old_events_are_dropped_at_once() {
     for number in 0..1000 {
         assert!(queue.push(Box::from(&b"{}"[..]), true, second(number)));
     }
-    let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 1 << 20 }).expect("a batch");
+    let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 1 << 20 }).expect("events wait in the queue");
     assert_eq!(queue.failed(&mut batch, None), 0, "without a time limit no event is given up");
     assert_eq!(queue.failed(&mut batch, Some(second(50))), 50);
     assert_eq!((batch.len(), batch[0].seq), (50, 51), "the other events are tried again");
@@ -305,12 +315,12 @@ fn many_old_events_are_dropped_at_once() {
         queue.stats(),
         Stats { queued: 100, given_up: GivenUp { timed_out: 900, ..GivenUp::default() }, failures: 3, sent: 0 }
     );
-    let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 300 }).expect("a batch");
+    let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 300 }).expect("events wait in the queue");
     assert_eq!((batch.len(), batch[0].seq), (10, 901));
     queue.delivered(&mut batch, 4);
     assert_eq!((batch.len(), batch[0].seq, queue.stats().queued, queue.stats().sent), (6, 905, 96, 4));
-    queue.refused();
-    queue.refused_one(&mut batch);
+    queue.count_refused_request();
+    queue.drop_refused(&mut batch);
     assert_eq!((batch.len(), batch[0].seq), (5, 906));
     let given_up = GivenUp { timed_out: 900, refused: 1, ..GivenUp::default() };
     assert_eq!(queue.stats(), Stats { queued: 95, given_up, failures: 5, sent: 4 });
@@ -325,15 +335,15 @@ fn the_bytes_of_the_queue_are_bounded() {
     assert!(!push(1, true));
     assert!(push(10, false));
     assert!(!push(1, false));
-    let mut batch = queue.take(BatchBounds { events_max: 9, bytes_max: 1 }).expect("a batch");
+    let mut batch = queue.take(BatchBounds { events_max: 9, bytes_max: 1 }).expect("events wait in the queue");
     assert!(!push(1, true), "events in flight count for the bound");
     queue.delivered(&mut batch, 1);
     assert!(push(10, false) && !push(1, true));
 }
 
-/// A back end that refuses a request with an event whose text starts with `bad`. The text has the status. It accepts
-/// all other requests.
-fn picky() -> MockBackend {
+/// Starts a back end that refuses a request if the text of an event starts with `bad`. The text also has the status.
+/// The back end accepts all other requests.
+fn start_selective_back_end() -> MockBackend {
     MockBackend::start(|received| match bad_status(received) {
         Some(status) => MockReply::Answer(status, "no"),
         None => MockReply::Answer(200, ""),
@@ -342,33 +352,34 @@ fn picky() -> MockBackend {
 
 fn bad_status(received: &Received) -> Option<u16> {
     let body = received.json();
-    let mut texts = body["events"].as_array().expect("events").iter().filter_map(|event| event["text"].as_str());
+    let mut texts =
+        body["events"].as_array().expect("the body has events").iter().filter_map(|event| event["text"].as_str());
     texts.find_map(|text| text.strip_prefix("bad ")?.parse().ok())
 }
 
 #[test]
 fn a_refused_event_is_dropped_and_blocks_no_other() {
     for status in [400, 401, 403, 404, 410, 413, 422, 431, 499] {
-        let double = picky();
-        // One more pause or attempt would exceed the test's deadline.
+        let double = start_selective_back_end();
+        // One more pause or attempt would exceed the deadline of the test.
         let pause = TEST_TIMEOUT * 10;
         let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
         for number in 1..=100 {
             let text = if number == 63 { format!("bad {status}") } else { number.to_string() };
-            say(&webhook, &text);
+            emit_text(&webhook, &text);
         }
         assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
         let given_up = GivenUp { refused: 1, ..GivenUp::default() };
         let stats = webhook.stats();
         assert_eq!((stats.sent, stats.queued, stats.given_up), (99, 0, given_up), "{status}");
         let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
-        // The first request has the first few events. Seven requests are refused until one event is left. Then the size
-        // doubles again.
+        // The first request has only the first events. Seven requests are refused until a single event is left. Then
+        // the number of events in a request doubles again.
         assert!(requests.len() <= 24, "{}", requests.len());
         let taken: Vec<u64> = requests.iter().filter(|request| bad_status(request).is_none()).flat_map(seqs).collect();
         let expected: Vec<u64> = (1..=100).filter(|seq| *seq != 63).collect();
         assert_eq!(taken, expected, "the other events arrive once and in order");
-        assert_eq!(requests.last().expect("a request").json()["given_up"], 1);
+        assert_eq!(requests.last().expect("the back end received a request").json()["given_up"], 1);
         assert_eq!(stats.failures, requests.iter().filter(|request| bad_status(request).is_some()).count() as u64);
     }
 }
@@ -378,7 +389,7 @@ fn a_back_end_that_refuses_all_gets_about_one_request_per_event() {
     let double = MockBackend::always(404, "not found");
     let webhook = start(Config { queue_max: 1000, ..config(&double) });
     for number in 0..200 {
-        say(&webhook, &number.to_string());
+        emit_text(&webhook, &number.to_string());
     }
     await_stats(&webhook, |stats| stats.given_up.refused == 200);
     let requests: Vec<Vec<u64>> = std::iter::from_fn(|| double.try_next()).map(|received| seqs(&received)).collect();
@@ -394,7 +405,7 @@ fn consecutive_refusals_cause_a_pause() {
     let webhook = start(Config { queue_max: 1000, ..config(&double) });
     let start = clock::now();
     for number in 0..120 {
-        say(&webhook, &number.to_string());
+        emit_text(&webhook, &number.to_string());
     }
     await_stats(&webhook, |stats| stats.given_up.refused == 120);
     let taken = clock::now() - start;
@@ -404,7 +415,7 @@ fn consecutive_refusals_cause_a_pause() {
 #[test]
 fn refused_and_failing_events_keep_their_order() {
     let count = AtomicUsize::new(0);
-    // Every third request fails, for any events.
+    // Every third request fails, whatever its events are.
     let is_well = move || !count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
     let double = MockBackend::start(move |received| match bad_status(received) {
         _ if !is_well() => MockReply::Answer(503, ""),
@@ -414,12 +425,12 @@ fn refused_and_failing_events_keep_their_order() {
     let webhook = start(Config { batch_max: 16, ..config(&double) });
     let is_bad = |number: u64| number.is_multiple_of(7) || (40..=50).contains(&number) || number == 1 || number == 99;
     for number in 1..=99 {
-        say(&webhook, &if is_bad(number) { "bad 413".to_owned() } else { number.to_string() });
+        emit_text(&webhook, &if is_bad(number) { "bad 413".to_owned() } else { number.to_string() });
     }
     let bad = (1..=99).filter(|number| is_bad(*number)).count() as u64;
     await_stats(&webhook, |stats| stats.queued == 0);
     let stats = webhook.stats();
-    assert_eq!((stats.sent, stats.given_up.holes(), stats.given_up.refused), (99 - bad, bad, bad));
+    assert_eq!((stats.sent, stats.given_up.gaps(), stats.given_up.refused), (99 - bad, bad, bad));
     let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
     let mut next = 1;
     for (index, request) in requests.iter().enumerate() {
@@ -427,7 +438,7 @@ fn refused_and_failing_events_keep_their_order() {
         assert_eq!(seqs[0], next, "{seqs:?}");
         match bad_status(request) {
             _ if index.is_multiple_of(3) => {}
-            None => next = seqs.last().expect("an event") + 1,
+            None => next = seqs.last().expect("an event arrived") + 1,
             Some(_) if seqs.len() == 1 => next += 1,
             Some(_) => {}
         }
@@ -454,9 +465,9 @@ fn a_refusal_counts_even_if_its_body_is_invalid() {
             None => MockReply::Answer(200, ""),
         });
         let webhook = start(Config { timeout: Duration::from_secs(2), ..config(&double) });
-        say(&webhook, "bad 400");
+        emit_text(&webhook, "bad 400");
         await_stats(&webhook, |stats| stats.given_up.refused == 1);
-        say(&webhook, "good");
+        emit_text(&webhook, "good");
         await_stats(&webhook, |stats| stats.sent == 1);
     }
 }
@@ -474,11 +485,11 @@ fn retry_after_is_honoured() {
             _ => MockReply::Answer(200, ""),
         });
         let webhook = start(config(&double));
-        say(&webhook, "patience");
+        emit_text(&webhook, "patience");
         double.next();
         let start = clock::now();
         double.next();
-        // The clock of the test starts a little after the answer's.
+        // The test starts its clock a little after the back end sends the answer.
         assert!(clock::now() - start >= Duration::from_millis(900), "{answer}");
         await_stats(&webhook, |stats| stats == Stats { sent: 1, failures: 1, ..Stats::default() });
     }
@@ -493,14 +504,14 @@ fn retry_after_is_bounded() {
             _ => MockReply::Answer(200, ""),
         });
         let webhook = start(Config { retry_after_max: Duration::from_millis(10), ..config(&double) });
-        say(&webhook, "patience");
+        emit_text(&webhook, "patience");
         await_stats(&webhook, |stats| stats.sent == 1);
     }
 }
 
 #[test]
 fn failing_events_are_sent_in_smaller_requests() {
-    // It fails if a request has more than three events, in one of several ways.
+    // A request with more than three events fails. There are several ways to fail.
     let replies: [fn() -> MockReply; 3] =
         [|| MockReply::Answer(500, ""), || MockReply::Raw(Vec::new()), || MockReply::Hang];
     for reply in replies {
@@ -513,10 +524,10 @@ fn failing_events_are_sent_in_smaller_requests() {
             if seqs(received).len() > 3 { reply() } else { MockReply::Answer(200, "") }
         });
         let webhook = start(Config { timeout: Duration::from_millis(300), ..config(&double) });
-        say(&webhook, "first");
+        emit_text(&webhook, "first");
         double.next();
         for number in 0..20 {
-            say(&webhook, &number.to_string());
+            emit_text(&webhook, &number.to_string());
         }
         gate.wait();
         await_stats(&webhook, |stats| stats.sent == 21);
@@ -531,7 +542,7 @@ fn no_body_exceeds_the_bound_of_a_batch_unless_it_has_one_event() {
     let contact = BackendConfig { node: "n".repeat(128), ..double.contact() };
     let webhook = start(Config { batch_bytes_max, contact, ..config(&double) });
     for number in 0..300_usize {
-        say(&webhook, &"\u{1}\"x".repeat(number % 40));
+        emit_text(&webhook, &"\u{1}\"x".repeat(number % 40));
     }
     await_stats(&webhook, |stats| stats.sent == 300);
     let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
@@ -545,7 +556,8 @@ fn no_body_exceeds_the_bound_of_a_batch_unless_it_has_one_event() {
 fn an_oversized_event_is_counted_and_leaves_no_gap() {
     let double = MockBackend::always(200, "");
     let webhook = start(Config { event_bytes_max: 4096, ..config(&double) });
-    let emit = |text: &str| webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("an fd"), uid: None, text });
+    let emit =
+        |text: &str| webhook.emit(Event::Message { fd: Fd::from_u64(1).expect("the fd is valid"), uid: None, text });
     assert_eq!(emit(&"\u{1}".repeat(1000)), EmitResult::TooLarge(4096));
     assert_eq!(emit(&"x".repeat(3000)), EmitResult::Queued);
     await_stats(&webhook, |stats| stats.sent == 1);

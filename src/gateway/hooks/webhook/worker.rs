@@ -1,7 +1,8 @@
 //! The thread that posts events to the back end in order, one batch at a time.
 //!
-//! A refused batch is halved, down to the single event that the back end refuses. That event is dropped at once, so it
-//! does not block others. A request that can succeed later is repeated after a pause.
+//! After the refusal of a batch, the next request has half of its events, until the back end refuses a single event.
+//! This event is dropped at once, so it does not block later events. A request that may succeed later is repeated after
+//! a pause.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,14 +20,14 @@ use crate::gateway::runtime::log_throttle::LogThrottle;
 /// The minimum interval between two log lines about one kind of failure.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The bytes of a body other than node, run and events: `,"sent_ms":N,"given_up":N,"events":[]}`, with N of up to 20
-/// digits.
+/// The maximum number of bytes in a body besides the node, the run and the events:
+/// `,"sent_ms":N,"given_up":N,"events":[]}`, where each N has up to 20 digits.
 const ENVELOPE_BYTES: usize = 80;
 
-/// The number of consecutive refused events after which each further one causes a pause.
+/// The number of refused events in a row after which each further refusal causes a pause.
 const REFUSALS_IN_A_ROW_MAX: u32 = 100;
 
-/// That pause. A back end that refuses everything gets at most 50 requests a second.
+/// The pause after each further refusal. A back end that refuses everything gets at most 50 requests a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The maximum number of sequence ranges in a log line.
@@ -37,19 +38,19 @@ const RANGES_LOGGED_MAX: usize = 10;
 pub struct Worker {
     queue: Arc<EventQueue>,
     backend: Arc<Backend>,
-    /// The beginning of each body: `{"node":…,"run":…`.
+    /// The start of each body: `{"node":…,"run":…`.
     opening: Vec<u8>,
     rules: Rules,
-    /// The batch in flight. It survives a panic, and the next run sends it again.
+    /// The batch in flight. It survives a panic of the thread, and the next run sends it again.
     in_flight: VecDeque<Entry>,
     /// The refused events of the batch.
     refused: Refused,
-    /// The maximum number of events in the next request. It is halved when the request may be too large, and doubled
+    /// The maximum number of events in the next request. It is halved when a request may be too large, and doubled
     /// after a success.
     window: usize,
-    /// Events refused since the last success.
+    /// The number of events that were refused since the last success.
     refusals_in_a_row: u32,
-    /// The worker knows that the queue finishes.
+    /// Whether the worker knows that the queue is finishing.
     is_finishing: bool,
     failures: LogThrottle,
     losses: LogThrottle,
@@ -71,7 +72,7 @@ pub struct Rules {
 /// The reason why a request was not accepted.
 #[derive(Debug)]
 enum DeliveryError {
-    /// The status, and the requested pause.
+    /// The status of the answer, and the pause that it requests.
     Status(u16, Option<Duration>),
     Failure(Failure),
 }
@@ -80,19 +81,19 @@ enum DeliveryError {
 #[derive(Debug, Default)]
 struct Refused {
     count: u64,
-    /// The status of the last one.
+    /// The status of the last refused event.
     status: u16,
-    /// The first and last number of each range, for the first few ranges.
+    /// The first and the last sequence number of each range. Only the first ranges are stored.
     ranges: Vec<(u64, u64)>,
 }
 
 impl Worker {
-    /// Creates a worker for the server `node`. `run` identifies its start.
+    /// Creates a worker for the server `node`. `run` identifies this start of the server.
     pub fn new(queue: Arc<EventQueue>, backend: Arc<Backend>, node: &str, run: &str, mut rules: Rules) -> Worker {
         let names = serde_json::json!({ "node": node, "run": run }).to_string();
-        // Without the closing brace.
+        // The opening is the object without its closing brace.
         let opening = names.as_bytes()[..names.len() - 1].to_vec();
-        // `webhook_batch_bytes_max` bounds the whole body, so the events have what the envelope leaves.
+        // `webhook_batch_bytes_max` bounds the whole body, so the events may use only the remaining bytes.
         rules.batch.bytes_max = rules.batch.bytes_max.saturating_sub(opening.len() + ENVELOPE_BYTES);
         let [failures, losses] = [(); 2].map(|()| LogThrottle::new(LOG_EVERY));
         let window = rules.batch.events_max;
@@ -111,10 +112,12 @@ impl Worker {
         }
     }
 
-    /// Runs until the queue ends. After a panic, it is called again and continues.
+    /// Runs until the queue ends. After a panic, the supervisor calls `run` again, which continues with the batch in
+    /// flight.
     pub fn run(&mut self) {
         if !self.in_flight.is_empty() {
-            // The last run ended with a panic. Old events are dropped, as after any failed request.
+            // If events are in flight here, the last run ended with a panic. Old events are dropped then, as after a
+            // failed request.
             self.give_up_old(clock::now());
             self.deliver();
         }
@@ -125,7 +128,7 @@ impl Worker {
         self.queue.end();
     }
 
-    /// Sends until each event of the batch was accepted or dropped, or until the end.
+    /// Sends requests until each event of the batch was accepted or dropped, or until the queue ends.
     fn deliver(&mut self) {
         while !self.in_flight.is_empty() {
             let Some(timeout) = self.queue.timeout(self.rules.timeout, clock::now()) else { break };
@@ -151,14 +154,15 @@ impl Worker {
         }
     }
 
-    /// Handles the refusal of the first `count` events: halves the next request, or drops the single event.
+    /// Handles the refusal of the first `count` events. Halves the next request, or drops the event if there is only
+    /// one.
     fn handle_refusal(&mut self, count: usize, status: u16) {
         let now = clock::now();
-        // The back end is reachable.
+        // The back end answered, so the next pause is a short one again.
         self.rules.retry.reset();
         if count > 1 {
             self.window = count / 2;
-            self.queue.refused();
+            self.queue.count_refused_request();
             if let Some(more) = self.failures.admit(now) {
                 log::warn!(
                     "the webhook answered {status} to a request of {count} events; the next request has half of them{more}"
@@ -169,7 +173,7 @@ impl Worker {
         if let Some(entry) = self.in_flight.front() {
             self.refused.add(entry.seq, status);
         }
-        self.queue.refused_one(&mut self.in_flight);
+        self.queue.drop_refused(&mut self.in_flight);
         self.window = 1;
         self.refusals_in_a_row = self.refusals_in_a_row.saturating_add(1);
         if self.refusals_in_a_row >= REFUSALS_IN_A_ROW_MAX {
@@ -180,7 +184,7 @@ impl Worker {
     /// Handles a failed request that can be repeated: drops old events, and pauses.
     fn handle_failure(&mut self, count: usize, error: &DeliveryError) {
         let now = clock::now();
-        // A single failure may be an accident.
+        // The first failure does not count, because it may be an accident.
         if error.may_be_the_events() && self.rules.retry.failures() > 0 {
             self.window = (count / 2).max(1);
         }
@@ -207,7 +211,7 @@ impl Worker {
     fn pause(&mut self, pause: Duration, now: Instant) {
         let is_finishing = self.queue.pause(pause, now, self.is_finishing);
         if is_finishing && !self.is_finishing {
-            // At the end there is no time for the pauses of the last failures.
+            // At the end there is no time for long pauses, so the pauses become short again.
             self.rules.retry.reset();
         }
         self.is_finishing = is_finishing;
@@ -224,20 +228,20 @@ impl Worker {
         }
     }
 
-    /// Returns the body of a request with the first `count` events. It is built for each attempt, because it has the
-    /// time of sending.
+    /// Returns the body of a request with the first `count` events. The body is built for each attempt, because it
+    /// contains the time of sending.
     fn body(&self, count: usize) -> Vec<u8> {
         let events: usize = self.in_flight.iter().take(count).map(Entry::bytes).sum();
         let bytes_max = self.opening.len() + ENVELOPE_BYTES + events;
         let mut body = Vec::with_capacity(bytes_max);
         body.extend_from_slice(&self.opening);
-        let (sent_ms, given_up) = (clock::unix_ms(), self.queue.stats().given_up.holes());
+        let (sent_ms, given_up) = (clock::unix_ms(), self.queue.stats().given_up.gaps());
         // Writing to a vector does not fail.
         let _ = write!(body, r#","sent_ms":{sent_ms},"given_up":{given_up},"events":["#);
         for (index, entry) in self.in_flight.iter().take(count).enumerate() {
             let comma = if index == 0 { "" } else { "," };
             let _ = write!(body, r#"{comma}{{"seq":{},"#, entry.seq);
-            // The opening brace of the event was written above.
+            // The opening brace was written above.
             body.extend_from_slice(entry.json.strip_prefix(b"{").unwrap_or(&entry.json));
         }
         body.extend_from_slice(b"]}");
@@ -247,7 +251,8 @@ impl Worker {
 }
 
 impl DeliveryError {
-    /// Returns whether fewer events could succeed: the back end was reached, and did not say that it is busy.
+    /// Returns whether a request with fewer events could succeed. The back end must have been reached, and must not
+    /// have answered that it is busy.
     fn may_be_the_events(&self) -> bool {
         match self {
             DeliveryError::Status(status, _) => matches!(status, 500..=599) && *status != 503,
@@ -314,7 +319,7 @@ mod tests {
     fn the_next_run_sends_the_batch_of_a_panicked_one() {
         let double = MockBackend::always(200, "");
         let queue = Arc::new(EventQueue::new(Bounds { events_max: 10, bytes_max: 1000 }));
-        let backend = Arc::new(Backend::new(double.contact(), 1).expect("a back end"));
+        let backend = Arc::new(Backend::new(double.contact(), 1).expect("the back end is valid"));
         let batch = BatchBounds { events_max: 1, bytes_max: 1000 };
         let retry = Retry::new(Duration::from_millis(1), Duration::from_millis(1));
         let rules =
@@ -323,13 +328,13 @@ mod tests {
         let push = |json: &str| assert!(queue.push(json.as_bytes().into(), false, clock::now()));
         push(r#"{"event":"a"}"#);
         push(r#"{"event":"b"}"#);
-        // This is the state after a panic between `take` and the answer.
-        worker.in_flight = queue.take(batch).expect("a batch");
+        // The batch is in flight, as after a panic between `take` and the answer.
+        worker.in_flight = queue.take(batch).expect("events wait in the queue");
         let run = std::thread::spawn(move || worker.run());
         let events = [double.next(), double.next()].map(|received| received.json()["events"][0]["event"].clone());
         assert_eq!(events, ["a", "b"]);
         assert_eq!(queue.finish(clock::now() + TEST_TIMEOUT, clock::now()), 0);
-        run.join().expect("an end");
+        run.join().expect("the thread ends without a panic");
         assert_eq!((queue.stats().sent, queue.stats().failures), (2, 1));
     }
 }

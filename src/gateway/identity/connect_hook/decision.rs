@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::gateway::identity::{Identity, is_over};
+use crate::gateway::identity::{Identity, has_expired};
 use crate::gateway::wire::json::{List, Object, Seconds, Text, optional_object, read_object};
 use crate::gateway::wire::names::Name;
 
@@ -14,7 +14,7 @@ const REFUSED: &str = "refused";
 /// The body of a refusal of an expired identity.
 const EXPIRED: &str = "identity has expired\n";
 
-/// The maximum length of a refusal's message. A longer one is cut.
+/// The maximum length of the message of a refusal. A longer message is cut.
 const REFUSAL_BYTES_MAX: usize = 1024;
 
 /// The decision about a client.
@@ -24,11 +24,11 @@ pub enum Decision {
     Accept(Identity),
     /// Refuse the client with a status from 400 to 499 and a text.
     Refuse { status: u16, body: String },
-    /// There is no decision: 503.
+    /// The back end made no decision, so the client gets 503.
     Unavailable,
 }
 
-/// Unknown fields are ignored.
+/// The JSON object that accepts a client. Unknown fields are ignored.
 #[derive(Deserialize)]
 struct Accepted<'a> {
     #[serde(borrow, default)]
@@ -49,13 +49,13 @@ struct Refused<'a> {
     message: Text<'a>,
 }
 
-/// Parses the body of a 200. `now` is in seconds since 1970. An expired identity is refused.
+/// Parses the body of a 200. `now` is in seconds since 1970. An expired identity is a refusal.
 pub fn accept(body: &[u8], now: u64) -> Result<Decision, String> {
     let Accepted { uid, groups, attributes, exp, subprotocol } = read_object(body)?;
     let uid = uid.map(|uid| uid.0.into_owned());
     let groups = groups.into_iter().flat_map(|list| list.0).map(|group| group.0.into_owned());
     let identity = Identity::new(uid, groups.collect()).map_err(|error| error.to_string())?;
-    if exp.is_some_and(|exp| is_over(exp, now)) {
+    if exp.is_some_and(|exp| has_expired(exp, now)) {
         return Ok(Decision::Refuse { status: 401, body: EXPIRED.to_owned() });
     }
     let attributes = attributes.unwrap_or_default().0;

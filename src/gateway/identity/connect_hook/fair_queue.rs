@@ -1,23 +1,24 @@
-//! A bounded queue that serves its sources in turn: a source with many items delays another by at most one item.
+//! A bounded queue that serves its sources in turn. A source with many items delays an item of another source by at
+//! most one item.
 //!
-//! A source is the counted address of a client: an IPv4 address, an IPv6 network, or all clients of unix sockets. The
-//! queue does not know its items. A popped item counts as served until its source is released. The served items of a
-//! source are bounded, too, so the other sources always find a free worker.
+//! A source is the counted address of a client: an IPv4 address, an IPv6 network, or `None` for all clients of unix
+//! sockets. The queue does not read its items. A popped item counts as being served until its source is released. The
+//! number of items of a source that are being served has a bound, so that other sources find a free worker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-/// The origin of an item.
+/// The source of an item.
 pub type Source = Option<IpAddr>;
 
 /// The bounds of the queue.
 #[derive(Copy, Clone, Debug)]
 pub struct Bounds {
-    /// Items that wait.
+    /// The maximum number of waiting items.
     pub items_max: usize,
-    /// Items of one source that wait.
+    /// The maximum number of waiting items of one source.
     pub source_items_max: usize,
-    /// Items of one source that are served at a time, at least one.
+    /// The maximum number of items of one source that are being served. The minimum is one.
     pub source_served_max: usize,
 }
 
@@ -26,7 +27,7 @@ pub struct Bounds {
 pub enum Full {
     /// The source has reached its bound.
     Source,
-    /// The queue is full, and no source has at least two items more than this one.
+    /// The queue is full, and each other source has at most one item more than this source.
     All,
 }
 
@@ -35,20 +36,20 @@ pub enum Full {
 pub struct FairQueue<T> {
     bounds: Bounds,
     sources: HashMap<Source, SourceState<T>>,
-    /// The sources with an item that may be popped, in turn.
+    /// The sources from which an item may be popped, in the order of their turns.
     turns: BTreeMap<u64, Source>,
     next_turn: u64,
-    /// The sources with waiting items, by their number.
+    /// The sources with waiting items, sorted by the number of these items.
     by_length: BTreeSet<(usize, Source)>,
     len: usize,
 }
 
-/// The items of one source. It exists while items wait or are served.
+/// The items of one source. The state exists while an item of the source waits or is being served.
 #[derive(Debug)]
 struct SourceState<T> {
     items: VecDeque<T>,
     served: usize,
-    /// The key in `turns`, if items wait and `served` is below its bound.
+    /// The key of the source in `turns`. `None` if no item waits, or `served` has reached its bound.
     turn: Option<u64>,
 }
 
@@ -76,11 +77,11 @@ impl<T> FairQueue<T> {
 
     /// Appends an item to its source.
     ///
-    /// If the queue is full, the last item of the longest source is displaced and returned, if that source has at least
-    /// two items more.
+    /// If the queue is full, the source with the most items loses its last item, which is returned. That source must
+    /// have at least two items more than this source.
     ///
     /// # Errors
-    /// The queue or the source is full.
+    /// The queue is full, or the source has reached its bound.
     pub fn push(&mut self, source: Source, item: T) -> Result<Option<T>, Full> {
         let length = self.sources.get(&source).map_or(0, |state| state.items.len());
         if length >= self.bounds.source_items_max {
@@ -97,7 +98,7 @@ impl<T> FairQueue<T> {
         Ok(displaced)
     }
 
-    /// Returns the next item. [`release`](FairQueue::release) its source when the item was served.
+    /// Returns the next item. The caller must [`release`](FairQueue::release) the source after it served the item.
     pub fn pop(&mut self) -> Option<(Source, T)> {
         let (_, source) = self.turns.pop_first()?;
         if let Some(state) = self.sources.get_mut(&source) {
@@ -109,7 +110,7 @@ impl<T> FairQueue<T> {
         Some((source, item))
     }
 
-    /// Records that an item of the source was served.
+    /// Records that an item of the source is no longer being served.
     pub fn release(&mut self, source: Source) {
         if let Some(state) = self.sources.get_mut(&source) {
             state.served -= 1;
@@ -128,7 +129,7 @@ impl<T> FairQueue<T> {
         removed
     }
 
-    /// Changes the items of a source, and updates the indexes.
+    /// Changes the waiting items of a source, and updates the indexes.
     fn change<R>(&mut self, source: Source, change: impl FnOnce(&mut VecDeque<T>) -> R) -> R {
         let state =
             self.sources.entry(source).or_insert_with(|| SourceState { items: VecDeque::new(), served: 0, turn: None });
@@ -223,7 +224,7 @@ mod tests {
         for number in [1, 1, 2] {
             queue.release(source(number));
         }
-        assert!(queue.sources.is_empty(), "a source without requests is removed");
+        assert!(queue.sources.is_empty(), "a source without items is removed");
     }
 
     #[test]
@@ -234,10 +235,10 @@ mod tests {
         }
         assert_eq!(queue.push(source(1), 4), Err(Full::Source));
         assert_eq!((queue.push(source(2), 20), queue.push(source(2), 21)), (Ok(None), Ok(None)));
-        assert_eq!(queue.push(source(3), 30), Ok(Some(3)), "the last request of the longest source is removed");
+        assert_eq!(queue.push(source(3), 30), Ok(Some(3)), "the source with the most items loses its last item");
         assert_eq!(queue.push(source(3), 31), Ok(Some(2)));
         assert_eq!(queue.push(source(3), 32), Err(Full::All), "two each");
-        assert_eq!(queue.push(source(4), 40), Ok(Some(31)), "a source without requests gets a place");
+        assert_eq!(queue.push(source(4), 40), Ok(Some(31)), "a source without items gets a place");
         assert_eq!(queue.remove(source(2), |item| *item == 20), Some(20));
         assert_eq!(queue.remove(source(2), |item| *item == 20), None);
         assert_eq!(queue.remove(source(9), |_| true), None);
@@ -245,20 +246,20 @@ mod tests {
         assert_eq!(order, [0, 21, 30, 40, 1]);
     }
 
-    /// The naive twin: all items in one list, and the sources in the order of their turns.
+    /// A naive implementation, with all items in one list and the sources in the order of their turns.
     #[derive(Default)]
-    struct Twin {
+    struct NaiveQueue {
         items: Vec<(Source, u32)>,
         served: Vec<Source>,
         turns: Vec<Source>,
     }
 
-    impl Twin {
+    impl NaiveQueue {
         fn count(&self, source: Source) -> usize {
             self.items.iter().filter(|(other, _)| *other == source).count()
         }
 
-        fn settle(&mut self, source: Source) {
+        fn update_turn(&mut self, source: Source) {
             let served = self.served.iter().filter(|other| **other == source).count();
             let may = self.count(source) > 0 && served < BOUNDS.source_served_max;
             if !may {
@@ -278,12 +279,12 @@ mod tests {
                 if longest.0 <= self.count(source) + 1 {
                     return Err(Full::All);
                 }
-                let at = self.items.iter().rposition(|(other, _)| *other == longest.1).expect("an item");
+                let at = self.items.iter().rposition(|(other, _)| *other == longest.1).expect("the list has this item");
                 displaced = Some(self.items.remove(at).1);
-                self.settle(longest.1);
+                self.update_turn(longest.1);
             }
             self.items.push((source, item));
-            self.settle(source);
+            self.update_turn(source);
             Ok(displaced)
         }
 
@@ -292,10 +293,10 @@ mod tests {
                 return None;
             }
             let source = self.turns.remove(0);
-            let at = self.items.iter().position(|(other, _)| *other == source).expect("an item");
+            let at = self.items.iter().position(|(other, _)| *other == source).expect("the list has this item");
             self.served.push(source);
             let popped = self.items.remove(at);
-            self.settle(source);
+            self.update_turn(source);
             Some(popped)
         }
     }
@@ -303,7 +304,7 @@ mod tests {
     proptest! {
         #[test]
         fn fair_queue_matches_naive(steps in prop::collection::vec((0..6_u8, 0..5_u8), 1..300)) {
-            let (mut queue, mut twin) = (FairQueue::new(BOUNDS), Twin::default());
+            let (mut queue, mut twin) = (FairQueue::new(BOUNDS), NaiveQueue::default());
             for (number, (what, who)) in (0_u32..).zip(steps) {
                 let source = source(who);
                 match what {
@@ -312,14 +313,14 @@ mod tests {
                     4 => {
                         if let Some(at) = twin.served.iter().position(|served| *served == source) {
                             twin.served.remove(at);
-                            twin.settle(source);
+                            twin.update_turn(source);
                             queue.release(source);
                         }
                     }
                     _ => {
                         let at = twin.items.iter().position(|(other, item)| *other == source && item % 2 == 0);
                         let expected = at.map(|at| twin.items.remove(at).1);
-                        twin.settle(source);
+                        twin.update_turn(source);
                         prop_assert_eq!(queue.remove(source, |item| item % 2 == 0), expected);
                     }
                 }

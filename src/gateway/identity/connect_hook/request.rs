@@ -9,7 +9,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::gateway::wire::json::AsText;
 
-/// Returns the body. It includes cookies and authorization, because the back end needs them.
+/// Returns the JSON of the request. It includes cookies and `Authorization`, because the back end needs them.
 pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request<'_>) -> Vec<u8> {
     let body = AuthRequest {
         node,
@@ -38,17 +38,17 @@ struct AuthRequest<'a> {
     headers_base64: Option<Headers<'a>>,
 }
 
-/// The headers with values of one form. Each name appears once, in lower case, with its values in order.
+/// The headers whose values have this form. Each name appears once, in lower case, with its values in order.
 ///
-/// A value that is not UTF-8 is encoded in base64. With U+FFFD, two different values would look equal, and a back end
-/// could find another user's session.
+/// A value that is not UTF-8 is encoded in base64. With U+FFFD instead, two different values could become equal, and a
+/// back end could find the session of another user.
 #[derive(Copy, Clone)]
 struct Headers<'a> {
     request: &'a Request<'a>,
     form: Form,
 }
 
-/// The encoding of a header value.
+/// The form of header values.
 #[derive(Copy, Clone, PartialEq)]
 enum Form {
     Text,

@@ -1,4 +1,4 @@
-//! Tests of the connect hook with a back end that answers, refuses, sends invalid answers, hangs, or is down.
+//! Tests of the connect hook with a back end that accepts, refuses, sends invalid answers, hangs, or is down.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -26,20 +26,22 @@ const HEAD: &[u8] =
 fn serve(set_up: impl FnOnce(Server<Closures>) -> Server<Closures> + Send + 'static) -> (SocketAddr, Remote) {
     let (sender, started) = mpsc::channel();
     thread::spawn(move || {
-        let server = set_up(Server::bind("127.0.0.1:0").expect("a port"));
-        sender.send((server.local_addr().expect("TCP"), server.remote())).expect("a test");
+        let server = set_up(Server::bind("127.0.0.1:0").expect("the port can be bound"));
+        sender
+            .send((server.local_addr().expect("the server listens on TCP"), server.remote()))
+            .expect("the test waits");
         server.run()
     });
-    started.recv_timeout(TEST_TIMEOUT).expect("a server")
+    started.recv_timeout(TEST_TIMEOUT).expect("the server has started")
 }
 
 fn exchange(address: SocketAddr, head: &[u8]) -> String {
-    let mut stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
-    stream.write_all(head).expect("to write");
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("the read timeout can be set");
+    stream.write_all(head).expect("the server reads the bytes");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
-    String::from_utf8(answer).expect("text")
+    stream.read_to_end(&mut answer).expect("the server answers");
+    String::from_utf8(answer).expect("the text is UTF-8")
 }
 
 /// Returns a request that a server has received.
@@ -47,17 +49,17 @@ fn request() -> Request<'static> {
     let (sender, requests) = mpsc::channel();
     let (address, remote) = serve(|server| {
         server.on_request(move |_, _, request| {
-            sender.send(request.clone().into_owned()).expect("a test");
+            sender.send(request.clone().into_owned()).expect("the test waits");
             Response::new(204)
         })
     });
     exchange(address, HEAD);
-    remote.shutdown().expect("a server");
-    requests.recv_timeout(TEST_TIMEOUT).expect("a request")
+    remote.shutdown().expect("the server is running");
+    requests.recv_timeout(TEST_TIMEOUT).expect("a request arrives")
 }
 
 fn fd(number: u64) -> Fd {
-    Fd::from_u64(number).expect("an fd")
+    Fd::from_u64(number).expect("the fd is valid")
 }
 
 fn config(double: &MockBackend) -> Config {
@@ -86,7 +88,7 @@ fn ask_from(hook: &Hook, request: &Request<'_>, address: [u8; 4]) -> Asked {
     let (sender, verdicts) = mpsc::channel();
     let address = Some(IpAddr::from(address));
     let pending = hook.ask(fd(7), address, address, request.clone().into_owned(), move |verdict| {
-        // The test may have stopped waiting for the decision.
+        // The receiver is gone if the test no longer waits for the decision.
         let _ = sender.send(verdict);
     });
     Asked { verdicts, pending }
@@ -95,19 +97,19 @@ fn ask_from(hook: &Hook, request: &Request<'_>, address: [u8; 4]) -> Asked {
 fn verdict_of(reply: impl Fn(usize) -> MockReply + Send + Sync + 'static, timeout: Duration) -> (Decision, Stats) {
     let count = AtomicUsize::new(0);
     let double = MockBackend::start(move |_| reply(count.fetch_add(1, Ordering::SeqCst)));
-    let hook = Hook::start(Config { timeout, ..config(&double) }).expect("a hook");
-    let verdict = ask(&hook, &request()).recv_timeout(TEST_TIMEOUT).expect("a verdict");
+    let hook = Hook::start(Config { timeout, ..config(&double) }).expect("the hook can start");
+    let verdict = ask(&hook, &request()).recv_timeout(TEST_TIMEOUT).expect("a decision arrives");
     (verdict, hook.stats())
 }
 
 #[test]
 fn the_body_is_the_signed_request() {
     let double = MockBackend::always(200, r#"{"uid":"10086","groups":["a"]}"#);
-    let secret = Secret::new("s3cret").expect("a secret");
+    let secret = Secret::new("s3cret").expect("the secret is valid");
     let contact = BackendConfig { secret: Some(secret.clone()), ..double.contact() };
-    let hook = Hook::start(Config { contact, ..config(&double) }).expect("a hook");
+    let hook = Hook::start(Config { contact, ..config(&double) }).expect("the hook can start");
     let request = request();
-    let verdict = ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a verdict");
+    let verdict = ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a decision arrives");
     assert!(
         matches!(verdict, Decision::Accept(Identity { uid: Some(uid), groups, .. }) if uid == "10086" && groups == ["a"])
     );
@@ -123,7 +125,7 @@ fn the_body_is_the_signed_request() {
     assert_eq!(hook.stats(), Stats { accepted: 1, ..Stats::default() });
 
     hook.set_secret(None);
-    ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a verdict");
+    ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a decision arrives");
     assert_eq!(double.next().header("x-fdpush-signature"), None);
 }
 
@@ -178,14 +180,14 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
     for waste in wastes {
         let request = request();
         let double = MockBackend::start(move |_| waste());
-        let hook = Hook::start(Config { timeout, threads: 2, ..config(&double) }).expect("a hook");
+        let hook = Hook::start(Config { timeout, threads: 2, ..config(&double) }).expect("the hook can start");
         let start = clock::now();
         let verdicts: Vec<_> = (0..12).map(|_| ask(&hook, &request)).collect();
         assert!(clock::now() - start < timeout, "`ask` does not wait for the back end");
         for verdict in verdicts {
-            assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT).expect("a verdict"), Decision::Unavailable));
+            assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT).expect("a decision arrives"), Decision::Unavailable));
         }
-        // All requests were decided at once. Two at a time would take six times as long.
+        // All requests were decided at the same time. With two requests at a time, they would take six times as long.
         let taken = clock::now() - start;
         assert!(taken < timeout * 5, "{taken:?}");
         let stats = hook.stats();
@@ -196,10 +198,10 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
 
 #[test]
 fn the_watch_answers_if_all_workers_hang() {
-    // One worker hangs: it stays in the callback of the first request.
+    // One worker hangs in the callback of the first request.
     let double = MockBackend::always(200, r#"{"uid":"a"}"#);
     let timeout = Duration::from_millis(100);
-    let hook = Hook::start(Config { timeout, threads: 1, ..config(&double) }).expect("a hook");
+    let hook = Hook::start(Config { timeout, threads: 1, ..config(&double) }).expect("the hook can start");
     let request = request();
     let (hold, held) = mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
@@ -207,29 +209,29 @@ fn the_watch_answers_if_all_workers_hang() {
     loop {
         let (held, reached) = (Arc::clone(&held), reached.clone());
         let _pending = hook.ask(fd(1), None, None, request.clone().into_owned(), move |verdict| {
-            // On a busy machine the watch thread may call the callback, and it must not hang.
+            // On a busy machine, the watch thread may call the callback. It must not hang.
             let is_worker = matches!(verdict, Decision::Accept(_));
-            reached.send(is_worker).expect("a test");
+            reached.send(is_worker).expect("the test waits");
             if is_worker {
-                // Ends with the test.
-                let _ = held.lock().expect("no panic").recv();
+                // The worker waits here until the test ends.
+                let _ = held.lock().expect("no thread panics while it holds the lock").recv();
             }
         });
-        if is_reached.recv_timeout(TEST_TIMEOUT).expect("a verdict") {
+        if is_reached.recv_timeout(TEST_TIMEOUT).expect("a decision arrives") {
             break;
         }
     }
     let timed_out = hook.stats().timed_out;
     for _ in 0..2 {
         let start = clock::now();
-        let verdict = ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a verdict");
+        let verdict = ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a decision arrives");
         assert!(matches!(verdict, Decision::Unavailable), "{verdict:?}");
         assert!(clock::now() - start >= timeout);
         assert_eq!(hook.stats().waiting, 0, "and makes room");
     }
     assert_eq!(hook.stats().timed_out, timed_out + 2);
     drop(hold);
-    // The worker serves requests again.
+    // The worker must serve requests again.
     let deadline = clock::now() + TEST_TIMEOUT;
     while !matches!(ask(&hook, &request).recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))) {
         assert!(clock::now() < deadline, "{:?}", hook.stats());
@@ -239,7 +241,7 @@ fn the_watch_answers_if_all_workers_hang() {
 #[test]
 fn a_full_queue_answers_at_once() {
     let double = MockBackend::start(|_| MockReply::Hang);
-    let hook = Hook::start(Config { threads: 1, queue_max: 1, ..config(&double) }).expect("a hook");
+    let hook = Hook::start(Config { threads: 1, queue_max: 1, ..config(&double) }).expect("the hook can start");
     let request = request();
     let first = ask(&hook, &request);
     double.next();
@@ -273,7 +275,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
             _ => MockReply::Answer(403, r#"{"message":"who are you?"}"#),
         }
     });
-    let hook = Hook::start(config(&double)).expect("a hook");
+    let hook = Hook::start(config(&double)).expect("the hook can start");
     let (address, remote) = serve(move |server| {
         server.on_upgrade(move |ctx, fd, request| {
             let (later, ticket) = ctx.defer_upgrade(fd);
@@ -294,38 +296,39 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
     let refused = exchange(address, head("/bad").as_bytes());
     assert!(refused.starts_with("HTTP/1.1 403 ") && refused.ends_with("\r\n\r\nwho are you?\n"), "{refused}");
 
-    let mut stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("a timeout");
-    stream.write_all(head("/good").as_bytes()).expect("to write");
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("the read timeout can be set");
+    stream.write_all(head("/good").as_bytes()).expect("the server reads the bytes");
     let mut status = [0; 12];
-    stream.read_exact(&mut status).expect("an answer");
+    stream.read_exact(&mut status).expect("the server answers");
     assert_eq!(&status, b"HTTP/1.1 101");
-    let fds = remote.fds_of("10086").wait_timeout(TEST_TIMEOUT).expect("fds");
+    let fds = remote.fds_of("10086").wait_timeout(TEST_TIMEOUT).expect("the server returns fds");
     assert_eq!(fds.len(), 1);
     drop(stream);
-    remote.shutdown().expect("a server");
+    remote.shutdown().expect("the server is running");
 }
 
-/// A back end that answers when the test permits it, with the address as the uid, and reports each request.
+/// Starts a back end that answers when the test permits it, with the client's address as the uid. It sends each request
+/// to the test.
 fn gated() -> (MockBackend, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
     let double = MockBackend::start(move |_| {
-        // Ends with the test.
-        let _ = gate.lock().expect("no panic").recv();
+        // The back end waits here until the test ends.
+        let _ = gate.lock().expect("no thread panics while it holds the lock").recv();
         MockReply::Answer(200, r#"{"uid":"a"}"#)
     });
     (double, open)
 }
 
 fn address_in(double: &MockBackend) -> String {
-    double.next().json()["address"].as_str().expect("an address").to_owned()
+    double.next().json()["address"].as_str().expect("the line has an address").to_owned()
 }
 
 #[test]
 fn a_request_of_a_disconnected_client_is_not_sent() {
     let (double, open) = gated();
-    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
+    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("the hook can start");
     let request = request();
     let first = ask_from(&hook, &request, [10, 0, 0, 1]);
     assert_eq!(address_in(&double), "10.0.0.1");
@@ -337,11 +340,12 @@ fn a_request_of_a_disconnected_client_is_not_sent() {
         assert!(verdicts.recv().is_err(), "a cancelled request gets no decision");
     }
     assert_eq!(hook.stats(), Stats { waiting: 1, gone: 100, ..Stats::default() });
-    // A request in flight whose client has gone does not wait, but counts as served.
+    // If the client of a request in flight disconnects, the request no longer waits, but it still counts for its
+    // address.
     drop(first);
-    open.send(()).expect("the back end");
+    open.send(()).expect("the back end waits");
     assert_eq!(address_in(&double), "10.0.0.3");
-    open.send(()).expect("the back end");
+    open.send(()).expect("the back end waits");
     assert!(matches!(honest.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
     drop(honest);
     assert_eq!(hook.stats(), Stats { accepted: 1, gone: 101, ..Stats::default() });
@@ -351,27 +355,27 @@ fn a_request_of_a_disconnected_client_is_not_sent() {
 #[test]
 fn addresses_take_turns_and_none_has_all_workers() {
     let (double, open) = gated();
-    // One address uses at most three of four workers.
-    let hook = Hook::start(Config { threads: 4, ..config(&double) }).expect("a hook");
+    // One address may use only three of the four workers.
+    let hook = Hook::start(Config { threads: 4, ..config(&double) }).expect("the hook can start");
     let request = request();
     let storm: Vec<Asked> = (0..50).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
     for _ in 0..3 {
         assert_eq!(address_in(&double), "10.0.0.1");
     }
     assert_eq!(hook.stats().waiting, 47);
-    // While the back end answers none of these requests, a request of the next address is sent at once.
+    // The back end has answered no request, and a request of another address is still sent at once.
     let honest = ask_from(&hook, &request, [10, 0, 0, 2]);
     assert_eq!(address_in(&double), "10.0.0.2");
     let others: Vec<Asked> = (0..2).map(|_| ask_from(&hook, &request, [10, 0, 0, 3])).collect();
     // Each answer frees one worker, so the requests arrive in the order of the queue.
     let order = [(); 3].map(|()| {
-        open.send(()).expect("the back end");
+        open.send(()).expect("the back end waits");
         address_in(&double)
     });
     assert_eq!(order[0], "10.0.0.3");
     assert_eq!(order.iter().filter(|address| *address == "10.0.0.3").count(), 2, "{order:?}");
     for _ in order.len()..storm.len() + 1 + others.len() {
-        open.send(()).expect("the back end");
+        open.send(()).expect("the back end waits");
     }
     for asked in storm.iter().chain([&honest]).chain(&others) {
         assert!(matches!(asked.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
@@ -382,14 +386,14 @@ fn addresses_take_turns_and_none_has_all_workers() {
 fn a_full_queue_displaces_a_request_of_the_longest_source() {
     let (double, _open) = gated();
     let bounds = Config { threads: 1, queue_max: 6, source_queue_max: 5, ..config(&double) };
-    let hook = Hook::start(bounds).expect("a hook");
+    let hook = Hook::start(bounds).expect("the hook can start");
     let request = request();
     let asked = ask_from(&hook, &request, [10, 0, 0, 1]);
     assert_eq!(address_in(&double), "10.0.0.1");
     let storm: Vec<Asked> = (0..6).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
     assert!(
         matches!(storm[5].try_recv(), Ok(Decision::Unavailable)),
-        "a request over the limit of its address is refused"
+        "a request above the limit of its address is refused"
     );
     let others: Vec<Asked> = (2..=3).map(|last| ask_from(&hook, &request, [10, 0, 0, last])).collect();
     assert!(matches!(storm[4].try_recv(), Ok(Decision::Unavailable)), "it made room");
@@ -402,7 +406,7 @@ fn a_full_queue_displaces_a_request_of_the_longest_source() {
 #[test]
 fn the_watch_list_does_not_grow_with_disconnected_clients() {
     let (double, _open) = gated();
-    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
+    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("the hook can start");
     let request = request();
     let first = ask(&hook, &request);
     for _ in 0..1000 {
@@ -415,11 +419,11 @@ fn the_watch_list_does_not_grow_with_disconnected_clients() {
 #[test]
 fn a_panic_in_an_answer_ends_no_worker_and_releases_its_source() {
     let double = MockBackend::always(200, "{}");
-    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("a hook");
+    let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("the hook can start");
     let (request, address) = (request(), Some(IpAddr::from([203, 0, 113, 9])));
     let _panics = hook.ask(fd(7), address, address, request.clone().into_owned(), |_| panic!("panic of the test"));
-    // There is one worker and one place for this address: if the worker did not restart, or the place were not free, no
-    // request would be sent.
+    // There is one worker, and it serves at most one request of this address. This request is sent only if the panic
+    // has released the source and the worker has restarted.
     let next = ask(&hook, &request);
     assert!(matches!(next.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
 }

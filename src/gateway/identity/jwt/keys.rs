@@ -1,7 +1,7 @@
 //! The keys that verify tokens: secrets, and public keys in PEM files.
 //!
-//! This module checks the keys before the server starts. A public key that cannot be used is refused. It must not be
-//! used as an HS256 secret: a public key is known, so anybody could sign tokens.
+//! This module checks the keys before the server starts. A public key that cannot be used is refused. It must not
+//! become an HS256 secret: everybody knows the public key, so everybody could sign tokens.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ use serde::Deserialize;
 use crate::gateway::runtime::files;
 use crate::gateway::settings::cli::bare;
 
-/// The maximum size of a key file, in bytes. An RSA key of 4096 bits has 800 bytes.
+/// The maximum size of a key file, in bytes. A public RSA key of 4096 bits has 800 bytes in PEM.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The minimum length of an RSA modulus, in bytes: 2048 bits (RFC 7518 section 3.3).
 const MODULUS_BYTES_MIN: usize = 256;
 
-/// The minimum length of an HS256 secret, in bytes: the length of the hash (RFC 7518 section 3.2). A shorter one can be
-/// guessed from a single token.
+/// The minimum length of an HS256 secret, in bytes: the length of the hash (RFC 7518 section 3.2). A shorter secret can
+/// be guessed from a single token.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// The supported public keys, for errors.
-const WANTED: &str = "a PEM public key: RSA of 2048 to 4096 bits, EC on P-256, or Ed25519";
+/// The public keys that are supported, as error messages name them.
+const SUPPORTED_KEYS: &str = "a PEM public key: RSA of 2048 to 4096 bits, EC on P-256, or Ed25519";
 
 /// The keys that verify tokens, and the required issuer and audience.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct Keys {
     pub(super) audience: Option<String>,
 }
 
-/// A key file that was read. `fdpush token` and the server use the same bytes.
+/// A key file with its content. So `fdpush token` and the server use the same bytes of a key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyFile {
     path: PathBuf,
@@ -57,7 +57,8 @@ impl KeyFile {
 
     /// Returns the HS256 secret, or `None` for a public key.
     ///
-    /// For text, it is [`bare`]. For binary data, it is every byte.
+    /// In a text file, the secret is the text as [`bare`] returns it. In a binary file, every byte is part of the
+    /// secret.
     pub fn secret(&self) -> Option<&[u8]> {
         if has_pem_mark(&self.bytes) {
             return None;
@@ -76,7 +77,7 @@ impl KeyFile {
     }
 }
 
-/// The content may be a secret.
+/// Hides the content, which may be a secret.
 impl fmt::Debug for KeyFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyFile").field("path", &self.path).finish_non_exhaustive()
@@ -85,7 +86,7 @@ impl fmt::Debug for KeyFile {
 
 impl Keys {
     /// Creates keys: Creates an HS256 key from each of `secrets`, and a key from each file. A PEM public key is for
-    /// RS256, ES256 or EdDSA, anything else is an HS256 secret, of which a final line end is not a part.
+    /// RS256, ES256 or EdDSA. Any other file is an HS256 secret, without a final line end.
     ///
     /// A token is valid if any key of its algorithm verifies it. So a key can be replaced while its tokens are in use.
     ///
@@ -107,13 +108,14 @@ impl Keys {
         Ok(Keys { keys, issuer: None, audience: None })
     }
 
-    /// Sets the required issuer, `iss`. Without it, `iss` is ignored.
+    /// Sets the required issuer, `iss`. Without this call, `iss` is not checked.
     #[must_use]
     pub fn issuer(self, issuer: Option<String>) -> Keys {
         Keys { issuer, ..self }
     }
 
-    /// Sets the required audience, which must be, or be in, `aud`. Without it, `aud` is ignored.
+    /// Sets the required audience. `aud` must be this audience, or an array that contains it. Without this call, `aud`
+    /// is not checked.
     #[must_use]
     pub fn audience(self, audience: Option<String>) -> Keys {
         Keys { audience, ..self }
@@ -132,12 +134,12 @@ pub(super) fn name(algorithm: Algorithm) -> &'static str {
         Algorithm::RS256 => "RS256",
         Algorithm::ES256 => "ES256",
         Algorithm::EdDSA => "EdDSA",
-        // There are no keys for other algorithms.
+        // No key has another algorithm.
         _ => "",
     }
 }
 
-/// Checks that an HS256 secret is long enough and not a public key.
+/// Checks that an HS256 secret is long enough and is not a public key.
 pub fn check_secret(secret: &[u8]) -> Result<(), String> {
     if secret.is_empty() {
         return Err("secret is empty".to_owned());
@@ -160,7 +162,7 @@ pub fn check_secret(secret: &[u8]) -> Result<(), String> {
     } else {
         return Ok(());
     };
-    Err(format!("{kind} is not a secret: expected {WANTED}"))
+    Err(format!("{kind} is not a secret: expected {SUPPORTED_KEYS}"))
 }
 
 fn secret_key(secret: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
@@ -169,7 +171,7 @@ fn secret_key(secret: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
 }
 
 fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
-    let text = str::from_utf8(pem).map_err(|_| format!("expected {WANTED}, found binary data"))?;
+    let text = str::from_utf8(pem).map_err(|_| format!("expected {SUPPORTED_KEYS}, found binary data"))?;
     let mut labels = text.split("-----BEGIN ").skip(1).map(|rest| rest.split("-----").next().unwrap_or_default());
     let label = labels.next().unwrap_or_default();
     if labels.next().is_some() {
@@ -183,9 +185,9 @@ fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
         label if label.ends_with("PRIVATE KEY") => {
             return Err("found a private key: extract the public key with openssl pkey -pubout -in FILE".to_owned());
         }
-        _ => return Err(format!("expected {WANTED}")),
+        _ => return Err(format!("expected {SUPPORTED_KEYS}")),
     }
-    // Only the right parser accepts the algorithm identifier in the key.
+    // Each parser accepts only keys with the algorithm identifier of its own kind.
     let by_kind = [
         (DecodingKey::from_rsa_pem(pem), Algorithm::RS256),
         (DecodingKey::from_ec_pem(pem), Algorithm::ES256),
@@ -195,10 +197,11 @@ fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
         .into_iter()
         .find_map(|(key, algorithm)| Some((key.ok()?, algorithm)))
         .filter(|(key, algorithm)| is_usable(key, *algorithm))
-        .ok_or_else(|| format!("expected {WANTED}"))
+        .ok_or_else(|| format!("expected {SUPPORTED_KEYS}"))
 }
 
-/// Returns whether the key can verify tokens. An unusable key must be found here, not at the first token.
+/// Returns whether the key can verify tokens. Without this check, an unusable key would be found only at the first
+/// token.
 fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
     let Ok(bytes) = key.try_get_as_bytes() else { return false };
     match algorithm {
@@ -206,13 +209,13 @@ fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
             let parts = (rust_crypto::DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(bytes);
             parts.is_ok_and(|(modulus, _)| modulus.len() >= MODULUS_BYTES_MIN)
         }
-        // The verifier panics with a shorter key.
+        // The verifier panics if the key is shorter.
         Algorithm::EdDSA if bytes.len() != 32 => false,
         _ => crypto::verify("", b"", key, algorithm).is_ok(),
     }
 }
 
-/// Returns lines of text, or `None` for other data, like random bytes.
+/// Returns lines of text, or `None` for other data such as random bytes.
 fn text_of(bytes: &[u8]) -> Option<&str> {
     let is_other = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     str::from_utf8(bytes).ok().filter(|text| !text.contains(is_other))
@@ -233,7 +236,7 @@ fn is_der(bytes: &[u8]) -> bool {
     }
 }
 
-/// Returns whether this is a JSON Web Key (RFC 7517) or a set of them.
+/// Returns whether this is a JSON Web Key (RFC 7517) or a set of such keys.
 fn is_jwk(bytes: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Jwk {

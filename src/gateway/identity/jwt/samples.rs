@@ -1,4 +1,4 @@
-//! Keys and tokens that others made: the examples of the RFCs, and what OpenSSL and PyJWT make of
+//! Keys and tokens that other programs made. They are the examples of the RFCs, and tokens of OpenSSL and PyJWT for
 //! `{"sub":"10010","groups":["room","staff"],"exp":4102444800}`.
 
 /// The secret of [`HS256`].
@@ -39,7 +39,7 @@ pub const RS256: &str = "\
      soTqtdRVI5yOTNw-gctMIJgaKch2JKkr1-I1VSC_DzuCfuHGQYibf1kGU3NXqhJZJ2b-c584KhpftDyE88DZLENl-lbwRAtufmP4cmpFy6bT\
      huYucsEPj9lygMmOE2-hVTG5TtoR-fCbm41xV7LW-2sXUhbu8zS17FzjiyxQ";
 
-/// A token that is signed with RS512 by the key of [`RSA`]. The key is for RS256 only.
+/// A token that is signed with RS512 by the key of [`RSA`]. The key itself is for RS256 only.
 pub const RS512: &str = "\
      eyJhbGciOiJSUzUxMiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMDAxMCIsImdyb3VwcyI6WyJyb29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ\
      0ODAwfQ.TTDGE1zAzD29ILX4o3DO5zctNi0UnWw_CzwsGdUxezlBJcKYZlBpTwyFrXSy6pLF5UC2oANjat4E9RexVuQ2CRLWI9qfnd7AZwAo\
@@ -78,16 +78,16 @@ pub const EDDSA: &str = "\
      29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ0ODAwfQ.h6sD-7o_mmqY5tdA9YRvLDUqNoK3EpG-CkzTLepKgH5Ew-riH11GQLLPEkMjQ_DAJP\
      dUwFMKS8vne0OmdLe8Cg";
 
-/// RFC 7515 appendix A.1: an HS256 token of issuer `joe`, until 1300819380, without `sub`.
+/// The HS256 token of RFC 7515 appendix A.1. It has no `sub`, the `iss` `joe` and the `exp` 1300819380.
 pub const RFC_HS256: &str = "\
      eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGx\
      lLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
-/// Its key, in base64url.
+/// The key of [`RFC_HS256`], in base64url.
 pub const RFC_SECRET: &str = "\
      AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
 
-/// RFC 7515 appendix A.2: the same claims.
+/// The RS256 token of RFC 7515 appendix A.2. Its claims are the claims of [`RFC_HS256`].
 pub const RFC_RS256: &str = "\
      eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp\
      0cnVlfQ.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9\
@@ -107,7 +107,7 @@ oQIDAQAB
 -----END PUBLIC KEY-----
 ";
 
-/// RFC 7515 appendix A.3: the same claims.
+/// The ES256 token of RFC 7515 appendix A.3. Its claims are the claims of [`RFC_HS256`].
 pub const RFC_ES256: &str = "\
      eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp\
      0cnVlfQ.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
@@ -119,7 +119,7 @@ MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEf83OJ3D2xF1Bg8vub9tLe1gHMzV7
 -----END PUBLIC KEY-----
 ";
 
-/// RFC 8037 appendix A.4, which signs a sentence and no claims.
+/// RFC 8037 appendix A.4: a signed sentence without claims.
 pub const RFC_EDDSA: &str = "\
      eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcN\
      R4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
@@ -147,7 +147,7 @@ WTjwySc4Y//6oPevlChJHtC8mPwtlX7p
 -----END PUBLIC KEY-----
 ";
 
-/// A key on the curve secp256k1. It has the length of a key on P-256.
+/// A key on the curve secp256k1. It is as long as a key on P-256.
 pub const EC_K1: &str = "\
 -----BEGIN PUBLIC KEY-----
 MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAE5DolxjuIES3PIjH/zH1O9vEb9sKiNtk6
@@ -162,7 +162,7 @@ D1p4aocZnKFeG4ycu1/zAE8pd+6A
 -----END PUBLIC KEY-----
 ";
 
-/// An Ed25519 key that has lost its last byte.
+/// An Ed25519 key without its last byte.
 pub const ED_SHORT: &str = "\
 -----BEGIN PUBLIC KEY-----
 MCkwBQYDK2VwAyAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==

@@ -19,7 +19,7 @@ impl File {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("fdpush-jwt-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, bytes).expect("a temporary file");
+        std::fs::write(&path, bytes).expect("the file can be written");
         File(path)
     }
 }
@@ -41,14 +41,14 @@ fn try_load(secrets: &[&str], files: &[&[u8]]) -> Result<Keys, String> {
 
 fn load(secrets: &[&str], files: &[&str]) -> Keys {
     let files: Vec<&[u8]> = files.iter().map(|file| file.as_bytes()).collect();
-    try_load(secrets, &files).expect("good keys")
+    try_load(secrets, &files).expect("the keys are usable")
 }
 
-/// A token with this header and these claims, signed with HS256 under this secret.
+/// Returns a token with this header and these claims, signed with HS256 under this secret.
 fn sign(head: &str, claims: &str, secret: &str) -> String {
     let message = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(head), BASE64_URL_SAFE_NO_PAD.encode(claims));
     let key = EncodingKey::from_secret(secret.as_bytes());
-    let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256).expect("signed");
+    let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256).expect("the token can be signed");
     format!("{message}.{signature}")
 }
 
@@ -68,7 +68,8 @@ fn every_kind_of_key_verifies_its_own_tokens() {
         (load(&[OTHER], &[samples::ED, samples::RFC_RSA, samples::EC, samples::RSA]), samples::RS256),
     ];
     let groups = vec!["room".to_owned(), "staff".to_owned()];
-    let wanted = Identity { exp: Some(EXP), ..Identity::new(Some("10010".to_owned()), groups).expect("names") };
+    let wanted =
+        Identity { exp: Some(EXP), ..Identity::new(Some("10010".to_owned()), groups).expect("the names are valid") };
     for (index, (keys, token)) in table.into_iter().enumerate() {
         assert_eq!(keys.verify_at(token, NOW), Ok(wanted.clone()), "{index}");
         assert_eq!(keys.verify_at(token, EXP + LEEWAY - 1), Ok(wanted.clone()), "{index}");
@@ -90,16 +91,17 @@ fn a_previous_secret_verifies_and_an_unknown_one_does_not() {
 
 #[test]
 fn the_examples_of_the_rfcs() {
-    let secret = BASE64_URL_SAFE_NO_PAD.decode(samples::RFC_SECRET).expect("base64url");
+    let secret = BASE64_URL_SAFE_NO_PAD.decode(samples::RFC_SECRET).expect("the text is base64url");
     let table: [(&[u8], &str); 3] = [
         (&secret, samples::RFC_HS256),
         (samples::RFC_RSA.as_bytes(), samples::RFC_RS256),
         (samples::RFC_EC.as_bytes(), samples::RFC_ES256),
     ];
     for (file, token) in table {
-        let keys = try_load(&[], &[file]).expect("a good key");
+        let keys = try_load(&[], &[file]).expect("the key is usable");
         let keys = keys.issuer(Some("joe".to_owned()));
-        // Their signatures are valid. At this time they lack only a subject.
+        // The signatures of these tokens are valid. At this time, the only fault of these tokens is the missing
+        // subject.
         assert_eq!(keys.verify_at(token, 1_300_819_379), Err(TokenError::Missing("sub")));
         assert_eq!(keys.verify_at(token, NOW), Err(TokenError::Expired));
         let keys = keys.issuer(Some("jim".to_owned()));
@@ -118,7 +120,7 @@ fn the_key_decides_the_algorithm() {
     let both = load(&[samples::SECRET], &[samples::RSA, samples::EC, samples::ED]);
     let public = load(&[], &[samples::RSA, samples::EC, samples::ED]);
     for (token, with_secret, without) in [
-        // This token is signed with HS256, and its secret is the text of a public key, which is known.
+        // The secret of this HS256 token is the text of a public key, which everybody knows.
         (with(r#"{"alg":"HS256"}"#, samples::RSA), TokenError::Signature, TokenError::Algorithm),
         (with(r#"{"alg":"HS256"}"#, samples::RSA.trim_end()), TokenError::Signature, TokenError::Algorithm),
         (with(r#"{"alg":"RS256"}"#, samples::RSA), TokenError::Signature, TokenError::Signature),
@@ -174,19 +176,19 @@ fn a_header_cannot_choose_a_key_or_an_extension() {
 #[test]
 fn a_cut_token_is_refused() {
     let keys = load(&[samples::SECRET], &[samples::RSA, samples::EC, samples::ED]);
-    // Checks with curves are slow, so only every eleventh position of their tokens is tested.
+    // Checks with elliptic curves are slow, so the test tries only every eleventh position of their tokens.
     for (token, step) in [(samples::HS256, 1), (samples::ES256, 11), (samples::EDDSA, 11)] {
         for cut in (0..token.len()).rev().step_by(step) {
             assert!(keys.verify_at(&token[..cut], NOW).is_err(), "{cut}");
-            // The character is replaced by another one. The unused bits of the last character must be zero, so each
-            // character matters.
+            // At this position, the test replaces the character. The unused bits of the last character must be zero, so
+            // a change of the last character counts as well.
             let other = if token.as_bytes()[cut] == b'A' { 'B' } else { 'A' };
             let forged = format!("{}{other}{}", &token[..cut], &token[cut + 1..]);
             assert!(keys.verify_at(&forged, NOW).is_err(), "{cut}");
         }
     }
     let [head, claims, signature]: [&str; 3] =
-        samples::HS256.split('.').collect::<Vec<_>>().try_into().expect("three parts");
+        samples::HS256.split('.').collect::<Vec<_>>().try_into().expect("the token has three parts");
     for token in [
         String::new(),
         "..".to_owned(),
@@ -204,7 +206,7 @@ fn a_cut_token_is_refused() {
         format!("{head}.{claims}.!!!"),
         format!("{head}.x.{claims}.y.{signature}"),
     ] {
-        let error = keys.verify_at(&token, NOW).expect_err("no token");
+        let error = keys.verify_at(&token, NOW).expect_err("the text is not a token");
         assert!(matches!(error, TokenError::Malformed | TokenError::Signature), "{token:?}: {error}");
     }
     let huge = format!("{head}.{}.{signature}", "A".repeat(TOKEN_BYTES_MAX));
@@ -246,7 +248,7 @@ fn times() {
     ] {
         let token = signed(&format!(r#"{{"sub":"a",{times}}}"#));
         let got = keys.verify_at(&token, NOW);
-        assert_eq!(got.map(|identity| identity.exp.expect("tokens end")), outcome, "{times}");
+        assert_eq!(got.map(|identity| identity.exp.expect("the token has an exp")), outcome, "{times}");
     }
 }
 
@@ -286,7 +288,7 @@ fn names() {
         assert_eq!(got.map(|identity| identity.groups.len()), outcome, "{claims}");
     }
     let token = signed(&format!("\u{feff}{{\"sub\":10010,\"groups\":[7,\"7\"],\"exp\":{EXP}.5}}"));
-    let identity = keys.verify_at(&token, NOW).expect("a good token");
+    let identity = keys.verify_at(&token, NOW).expect("the token is valid");
     assert_eq!((identity.uid.as_deref(), identity.exp), (Some("10010"), Some(EXP)));
     assert_eq!(identity.groups, ["7", "7"]);
 }
@@ -300,7 +302,7 @@ fn a_duplicate_claim_is_refused() {
         r#""exp":1,"sub":"a","exp":4102444800"#,
         r#""sub":"a","exp":4102444800,"groups":[],"groups":["staff"]"#,
     ] {
-        let error = keys.verify_at(&signed(&format!("{{{twice}}}")), NOW).expect_err("refused");
+        let error = keys.verify_at(&signed(&format!("{{{twice}}}")), NOW).expect_err("the value is refused");
         assert!(error.to_string().contains("duplicate field"), "{error}");
     }
     let error = keys.verify_at(&signed(r#"["a",4102444800]"#), NOW);
@@ -335,7 +337,7 @@ fn errors_do_not_contain_the_token() {
     let keys = load(&[samples::SECRET], &[]).issuer(Some("shop".to_owned()));
     for claims in [r#"{"sub":"secretive","exp":1}"#, r#"{"sub":"secretive","sub":"b"}"#, r#"{"iss":"secretive""#] {
         let token = signed(claims);
-        let error = format!("{0} {0:?}", keys.verify_at(&token, NOW).expect_err("refused"));
+        let error = format!("{0} {0:?}", keys.verify_at(&token, NOW).expect_err("the value is refused"));
         assert!(!error.contains("secretive") && !error.contains(&token[..20]), "{error}");
     }
     assert!(!format!("{keys:?}").contains(samples::SECRET));
@@ -347,7 +349,7 @@ fn unusable_keys_are_refused_at_the_start() {
     let two = format!("{}{}", samples::EC, samples::ED);
     let der = |pem: &str| {
         let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-        base64::prelude::BASE64_STANDARD.decode(body).expect("base64")
+        base64::prelude::BASE64_STANDARD.decode(body).expect("the text is base64")
     };
     let (rsa_der, ed_der) = (der(samples::RSA), der(samples::ED));
     let table: [(&[u8], &str); 17] = [
@@ -399,12 +401,12 @@ fn a_byte_order_mark_and_a_line_end_are_not_part_of_a_secret() {
     for lines in [lines, format!("{}\n\n", samples::SECRET), format!("\n{}", samples::SECRET)] {
         assert!(try_load(&[], &[lines.as_bytes()]).is_err_and(|why| why.contains("must be one line")), "{lines:?}");
     }
-    // A byte-order mark before PEM, too.
+    // A byte-order mark before PEM is not part of the key either.
     let marked = format!("\u{feff}{}", samples::ED);
     assert!(load(&[], &[&marked]).verify_at(samples::EDDSA, NOW).is_ok());
     // Every byte of a binary secret counts.
     let binary = b"\xef\xbb\xbf\"\x00\xff 0123456789abcdef0123456789abcdef\"\n";
-    assert_eq!(KeyFile::read(&File::new(&binary[..]).0).expect("a secret").secret(), Some(&binary[..]));
+    assert_eq!(KeyFile::read(&File::new(&binary[..]).0).expect("the secret is valid").secret(), Some(&binary[..]));
 }
 
 #[test]
@@ -428,10 +430,10 @@ fn issued_tokens_verify() {
     let full = Grant { groups: &groups, issuer: Some("shop"), audience: Some("push"), ..plain };
     let keys = load(&[samples::SECRET], &[]);
     let strict = keys.clone().issuer(Some("shop".to_owned())).audience(Some("push".to_owned()));
-    let token = issue_at(samples::SECRET.as_bytes(), &full, NOW).expect("a token");
-    let identity = strict.verify_at(&token, NOW).expect("a good token");
+    let token = issue_at(samples::SECRET.as_bytes(), &full, NOW).expect("the token can be issued");
+    let identity = strict.verify_at(&token, NOW).expect("the token is valid");
     assert_eq!((identity.exp, identity.groups.as_slice()), (Some(NOW + 3600), &groups[..]));
-    let token = issue_at(samples::SECRET.as_bytes(), &plain, NOW).expect("a token");
+    let token = issue_at(samples::SECRET.as_bytes(), &plain, NOW).expect("the token can be issued");
     assert_eq!(keys.verify_at(&token, NOW).map(|identity| identity.uid), Ok(Some("10010".to_owned())));
     assert_eq!(strict.verify_at(&token, NOW), Err(TokenError::Missing("iss")));
     assert!(issue(samples::SECRET.as_bytes(), &plain).is_ok_and(|token| keys.verify(&token).is_ok()));

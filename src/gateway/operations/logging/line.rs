@@ -8,11 +8,11 @@ use std::time::SystemTime;
 
 use log::Level;
 
-/// The maximum length of a line with its line end. A write of up to `PIPE_BUF` bytes to a pipe is atomic, so lines of
-/// several processes do not mix.
+/// The maximum length of a line with its line end. A write of up to `PIPE_BUF` bytes to a pipe is atomic. So lines of
+/// several processes are not mixed.
 pub const LINE_BYTES_MAX: usize = 4096;
 
-/// The end of a truncated line.
+/// The end of a line that was cut.
 const CUT: &str = " [cut]";
 
 /// Formats a line like simple_logger: time (UTC), level, target, message.
@@ -28,7 +28,7 @@ pub fn plain(text: &str) -> String {
 
 fn finish(text: fmt::Arguments<'_>) -> String {
     let mut escape = Escape { line: String::with_capacity(128), is_cut: false };
-    // Formatting fails at the maximum length, so a long text is not formatted to its end.
+    // The formatter stops with an error at the maximum length, so a long text is not formatted to its end.
     let _ = escape.write_fmt(text);
     if escape.is_cut {
         escape.line.push_str(CUT);
@@ -97,7 +97,7 @@ mod tests {
     fn a_record_is_one_line() {
         for c in (0..=0x10_ffff).filter_map(char::from_u32) {
             let line = line(format_args!("a{c}b"));
-            let text = line.strip_suffix('\n').expect("a line end");
+            let text = line.strip_suffix('\n').expect("the line has a line end");
             assert!(text.starts_with(HEAD) && text.ends_with('b'), "{line:?}");
             assert!(!text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')), "{line:?}");
         }

@@ -1,11 +1,11 @@
-//! The log of `fdpush serve`: lines on standard error that never block the server.
+//! The log of `fdpush serve`: lines on standard error, which never block the server.
 //!
 //! The caller formats a line and puts it into a bounded queue. The thread `fdpush-log` writes the lines. The caller
-//! never waits or writes, so a full disk, a closed pipe or a pipe without a reader does not affect the loop. A line
-//! that does not fit or cannot be written is dropped and counted. The next written line reports the count.
+//! never waits and never writes. So a full disk, a closed pipe or a pipe without a reader does not affect the loop. A
+//! line that does not fit or cannot be written is dropped and counted. The next written line contains the count.
 //!
-//! simple_logger filters the records by level and module. It does not write them: its only output is `eprintln!` inside
-//! `log()`, which panics or blocks with standard error, and cannot be replaced. `line` writes its format.
+//! simple_logger filters the records by level and module. Its own output is not used, because `eprintln!` panics or
+//! blocks with standard error. The module `line` writes the same format.
 //!
 //! `print_error` and `print` are for output outside the log. `eprintln!` and `println!` can panic.
 
@@ -31,7 +31,7 @@ use crate::gateway::runtime::threads;
 /// The maximum wait for the last lines at the end of the process.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Crates that would log requests of clients, with cookies.
+/// At a lower level, these crates log requests of clients, with cookies.
 const WARN_ONLY: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
 
 /// The target of panic messages.
@@ -39,14 +39,14 @@ const PANIC: &str = "fdpush::panic";
 
 static QUEUE: LogQueue = LogQueue::new();
 
-/// The writing thread was started.
+/// Whether the writing thread was started.
 static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
 struct Logger {
     filter: SimpleLogger,
 }
 
-/// Flushes the log when it is dropped, even by a panic.
+/// A guard that flushes the log when it is dropped, even by a panic.
 pub struct Flush;
 
 /// Starts the writing thread, and installs the logger and the panic hook.
@@ -55,7 +55,7 @@ pub struct Flush;
 ///
 /// The system cannot start a thread.
 pub fn install() -> io::Result<()> {
-    // By default, SIGXFSZ ends a process that writes over `RLIMIT_FSIZE`. With a handler, the write fails.
+    // By default, SIGXFSZ ends a process that writes beyond `RLIMIT_FSIZE`. With a handler, only the write fails.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let mut writer = writer::Writer::new();
     threads::spawn("fdpush-log", move || writer.run(&QUEUE))?;
@@ -116,7 +116,7 @@ impl Log for Logger {
     }
 }
 
-/// The panic hook. It logs at every level, because a panic is a fault of the server.
+/// Logs a panic, as the panic hook. The line is written at every level, because a panic is a fault of the server.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let message = info.payload_as_str().unwrap_or("a value that is not text");
     let error = |text: std::fmt::Arguments<'_>| {
@@ -156,12 +156,12 @@ mod tests {
         }
     }
 
-    /// The body of the child processes of the tests below, which read its standard error.
+    /// Runs as a child process of the tests below, which read its standard error.
     #[test]
     fn child() {
         let Ok(what) = std::env::var(CHILD) else { return };
         let _flush = Flush;
-        install().expect("the first logger");
+        install().expect("no other logger is installed");
         log::set_max_level(LevelFilter::Info);
         match &*what {
             "log" => {
@@ -174,7 +174,7 @@ mod tests {
             "panic" => {
                 log::set_max_level(LevelFilter::Off);
                 let thread = thread::Builder::new().name("a".to_owned()).spawn(|| panic!("six\nseven\u{202e}"));
-                assert!(thread.expect("a thread").join().is_err());
+                assert!(thread.expect("the thread can start").join().is_err());
             }
             _ => {
                 let _panics = PanicsWhenDropped;
@@ -183,36 +183,36 @@ mod tests {
         }
     }
 
-    /// Runs such a process, and returns its standard error and whether it exits with 0.
-    fn said(what: &str) -> (Vec<String>, bool) {
-        let mut command = Command::new(std::env::current_exe().expect("this test"));
+    /// Runs the child process. Returns the lines of its standard error, and whether it exits with 0.
+    fn run_child(what: &str) -> (Vec<String>, bool) {
+        let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
         command.args(["--exact", "gateway::operations::logging::tests::child", "--nocapture", "--test-threads=1"]);
-        let output = command.env(CHILD, what).env("RUST_BACKTRACE", "0").output().expect("this test");
-        let text = String::from_utf8(output.stderr).expect("text");
+        let output = command.env(CHILD, what).env("RUST_BACKTRACE", "0").output().expect("the test binary can run");
+        let text = String::from_utf8(output.stderr).expect("the text is UTF-8");
         (text.lines().map(str::to_owned).collect(), output.status.success())
     }
 
-    /// A line without its time, which it checks.
-    fn timeless(line: &str) -> &str {
-        let (time, rest) = line.split_once(' ').expect("a time");
+    /// Checks the time of a line, and returns the line without it.
+    fn without_time(line: &str) -> &str {
+        let (time, rest) = line.split_once(' ').expect("the line has a time");
         assert!(time.len() == 24 && humantime::parse_rfc3339(time).is_ok(), "{line}");
         rest
     }
 
     #[test]
     fn records_are_lines_and_the_last_ones_are_written() {
-        let (lines, is_well) = said("log");
+        let (lines, is_well) = run_child("log");
         assert!(is_well && lines.len() == 4, "{lines:?}");
-        assert_eq!(timeless(&lines[0]), r"INFO  [fdpush::gateway::operations::logging::tests] one\ntwo");
-        assert_eq!(timeless(&lines[1]), "WARN  [rustls::client] an alert");
+        assert_eq!(without_time(&lines[0]), r"INFO  [fdpush::gateway::operations::logging::tests] one\ntwo");
+        assert_eq!(without_time(&lines[1]), "WARN  [rustls::client] an alert");
         assert_eq!(lines[2..], ["fdpush: four", r"five\u{1b}"]);
     }
 
     #[test]
     fn a_panic_is_a_line_at_every_level() {
-        let (lines, is_well) = said("panic");
+        let (lines, is_well) = run_child("panic");
         assert!(is_well && lines.len() == 1, "{lines:?}");
-        let line = timeless(&lines[0]);
+        let line = without_time(&lines[0]);
         assert!(
             line.starts_with("ERROR [fdpush::panic] thread a panicked at src/gateway/operations/logging/mod.rs:"),
             "{line}"
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_panic_that_aborts_the_process_is_written() {
-        let (lines, is_well) = said("abort");
+        let (lines, is_well) = run_child("abort");
         assert!(!is_well);
         for text in [r#": "eight""#, r#": "in a destructor""#, r#": "panic in a destructor during cleanup""#] {
             assert!(lines.iter().any(|line| line.ends_with(text)), "expected {text} in {lines:?}");

@@ -5,39 +5,39 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The maximum bytes in the queue, including the line that is being written.
+/// The maximum number of bytes in the queue, including the line that is being written.
 const BYTES_MAX: usize = 1 << 20;
 
-/// The overhead of a line in bytes.
+/// The memory of a line besides its text, in bytes.
 const LINE_OVERHEAD: usize = 64;
 
-/// The queue.
+/// The queue of lines.
 pub struct LogQueue {
     state: Mutex<QueueState>,
     /// The writer waits here for lines.
     for_writer: Condvar,
     /// [`LogQueue::flush`] waits here for the writer.
     for_flush: Condvar,
-    /// Dropped lines.
+    /// The number of dropped lines.
     dropped: AtomicU64,
 }
 
 struct QueueState {
     entries: VecDeque<Entry>,
-    /// The bytes of the entries and of the line that is being written.
+    /// The number of bytes in the entries and in the line that is being written.
     bytes: usize,
-    /// The bytes of the line that is being written.
+    /// The number of bytes in the line that is being written.
     writing: usize,
-    /// Lines dropped after the last entry, which no entry counts yet.
+    /// The number of lines that were dropped after the last entry. No entry counts them yet.
     unreported: u64,
 }
 
 /// A line to be written.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Lines dropped before this one.
+    /// The number of lines that were dropped before this line.
     pub dropped_before: u64,
-    /// A line with its line end. It is empty if there are only dropped lines to report.
+    /// A line with its line end. The text is empty if the entry only reports dropped lines.
     pub line: String,
 }
 
@@ -52,7 +52,7 @@ impl LogQueue {
         }
     }
 
-    /// Appends a line, or drops it if the queue is full. Never waits for the writer.
+    /// Appends a line, or drops it if the queue is full. This function never waits for the writer.
     pub fn push(&self, line: String) {
         let cost = cost(&line);
         let mut state = self.lock();
@@ -69,10 +69,10 @@ impl LogQueue {
         self.for_writer.notify_one();
     }
 
-    /// Waits for the next line. The line that was taken before counts as written.
+    /// Waits for the next line. The line of the previous call then counts as written.
     pub fn take(&self) -> Entry {
         let mut state = self.lock();
-        // This also holds after a panic of the writer.
+        // The line counts as written even if the writer panicked.
         state.bytes -= std::mem::take(&mut state.writing);
         let is_idle = |state: &mut QueueState| state.entries.is_empty() && state.unreported == 0;
         if is_idle(&mut state) {
@@ -104,7 +104,7 @@ impl LogQueue {
         drop(self.for_flush.wait_timeout_while(state, time_max, is_busy));
     }
 
-    /// No code panics while it holds the lock, so a poisoned lock is sound.
+    /// Locks the state. A poisoned lock is valid, because no code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,7 +118,7 @@ fn cost(line: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// Fills the queue with this text, and returns the number of lines that fit.
+    /// Fills the queue with this text. Returns the number of lines that fit.
     fn fill(queue: &LogQueue, text: &str) -> usize {
         let count = BYTES_MAX / cost(text);
         (0..count).for_each(|_| queue.push(text.to_owned()));
@@ -133,7 +133,7 @@ mod tests {
         let count = fill(&queue, &text);
         (0..3).for_each(|_| queue.push(text.clone()));
         assert_eq!(queue.dropped(), 3);
-        // The first line frees its space when the second one is taken: until then it is being written.
+        // The first line is being written until the second line is taken. Only then is its space free.
         assert_eq!(queue.take(), Entry { dropped_before: 0, line: text.clone() });
         queue.push(text.clone());
         assert_eq!(queue.dropped(), 4);
@@ -168,9 +168,9 @@ mod tests {
         queue.flush(Duration::ZERO);
         std::thread::scope(|scope| {
             let flush = scope.spawn(|| queue.flush(Duration::from_secs(20)));
-            // A line counts as written when the writer takes the next one.
+            // A line counts as written when the writer takes the next line.
             scope.spawn(|| queue.take());
-            flush.join().expect("an end");
+            flush.join().expect("the thread ends without a panic");
             assert_eq!(queue.lock().bytes, 0);
             queue.push("end".to_owned());
         });

@@ -1,7 +1,7 @@
 //! The thread that writes log lines to standard error.
 //!
-//! Only this thread blocks when standard error is a full pipe or a stopped terminal. It uses system calls, because the
-//! lock of `std::io::Stderr` would be held while it blocks.
+//! Only this thread blocks when standard error is a full pipe or a stopped terminal. It uses system calls, because
+//! `std::io::Stderr` holds its lock while a write blocks.
 
 use std::io;
 use std::time::SystemTime;
@@ -13,19 +13,19 @@ use rustix::io::Errno;
 use super::line;
 use super::queue::{Entry, LogQueue};
 
-/// The target of the log's own lines.
+/// The target of lines that the log itself writes.
 const LOG: &str = "fdpush::log";
 
 /// The state of the writer between two lines.
 pub struct Writer {
     output: Output,
-    /// Dropped lines that are not reported yet.
+    /// The number of dropped lines that no line has reported yet.
     unreported: u64,
 }
 
 /// The destination of the lines.
 struct Output {
-    /// The last write ended inside a line.
+    /// Whether the last write ended inside a line.
     is_mid_line: bool,
 }
 
@@ -41,7 +41,7 @@ impl Writer {
         }
     }
 
-    /// Writes a line, and before it the number of dropped lines.
+    /// Writes a line. If lines were dropped before this line, first writes their number.
     fn write(&mut self, queue: &LogQueue, entry: &Entry) {
         self.unreported += entry.dropped_before;
         if self.unreported > 0 {
@@ -59,7 +59,7 @@ impl Writer {
 }
 
 impl Output {
-    /// Writes a complete line, or fails.
+    /// Writes a complete line. Fails otherwise.
     fn write(&mut self, line: &[u8]) -> rustix::io::Result<()> {
         if self.is_mid_line {
             self.write_all(b"\n")?;
@@ -78,7 +78,7 @@ impl Output {
                     bytes = rest;
                 }
                 Err(Errno::INTR) => {}
-                // Another process with the same pipe or terminal made it non-blocking.
+                // A process that shares the pipe or terminal has made it non-blocking.
                 Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error),

@@ -1,17 +1,18 @@
-//! The bound on the bytes of datagrams that wait for the loop. The inbox of the loop bounds only their number.
+//! The bound on the bytes in datagrams that wait for the loop. The inbox of the loop only bounds the number of
+//! datagrams.
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The maximum bytes of one socket's datagrams that wait for the loop.
+/// The maximum number of bytes in datagrams of one socket that wait for the loop.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
-/// The bytes that wait.
+/// The number of bytes that wait.
 #[derive(Default, Debug)]
 pub struct PendingBytes(Arc<AtomicUsize>);
 
-/// A datagram that waits for the loop until it is dropped.
+/// A datagram that waits for the loop. Dropping it subtracts its bytes.
 #[derive(Debug)]
 pub struct Datagram {
     bytes: Box<[u8]>,
@@ -19,9 +20,9 @@ pub struct Datagram {
 }
 
 impl PendingBytes {
-    /// Copies a datagram for the loop. Returns `None` over the bound.
+    /// Copies a datagram for the loop. Returns `None` if the bound would be exceeded.
     pub fn admit(&self, datagram: &[u8]) -> Option<Datagram> {
-        // Only one thread adds, so the check and the addition need not be atomic.
+        // Only one thread adds bytes, so the check and the addition need not be one atomic operation.
         if self.0.load(Ordering::Relaxed) + datagram.len() > WAITING_BYTES_MAX {
             return None;
         }

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 
-/// The maximum wait for an event, on a busy machine.
+/// The maximum wait for an event, enough on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A path that is removed when it is dropped.
+/// A path whose file is removed when the value is dropped.
 struct TemporaryPath(PathBuf);
 
 impl TemporaryPath {
@@ -34,14 +34,14 @@ impl Drop for TemporaryPath {
 }
 
 fn bind(address: &str) -> Socket {
-    Socket::bind_all(address).expect("bound").pop().expect("one socket")
+    Socket::bind_all(address).expect("the socket can be bound").pop().expect("one socket is bound")
 }
 
-/// Starts a receiver that reports each datagram. The text of a datagram names its status.
+/// Starts a receiver that sends each datagram to the test. The text of a datagram decides its status.
 fn start(socket: Socket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) {
     let (sender, receiver) = mpsc::channel();
     let handle = move |datagram: &[u8]| {
-        // The test may have ended.
+        // The receiver is gone if the test has ended.
         let _ = sender.send(datagram.to_vec());
         match datagram {
             b"malformed" => DatagramStatus::Malformed,
@@ -51,7 +51,7 @@ fn start(socket: Socket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) {
             _ => DatagramStatus::Done,
         }
     };
-    (DatagramReceiver::start(socket, handle).expect("a thread"), receiver)
+    (DatagramReceiver::start(socket, handle).expect("the thread can start"), receiver)
 }
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -73,20 +73,20 @@ fn udp_of(address: &Address) -> SocketAddr {
 fn udp_datagrams_are_received_and_counted() {
     for (address, client) in [("udp:127.0.0.1:0", "127.0.0.1:0"), ("udp:[::1]:0", "[::1]:0")] {
         let socket = match Socket::bind_all(address) {
-            Ok(mut sockets) => sockets.pop().expect("one socket"),
+            Ok(mut sockets) => sockets.pop().expect("one socket is bound"),
             Err(error) => {
                 assert!(address.contains("::1") && error.kind() == io::ErrorKind::AddrNotAvailable, "{error}");
                 continue;
             }
         };
-        let client = UdpSocket::bind(client).expect("a client");
-        client.connect(udp_of(socket.address())).expect("connected");
-        // Datagrams before the start wait.
-        client.send(b"early").expect("sent");
+        let client = UdpSocket::bind(client).expect("the client can bind a socket");
+        client.connect(udp_of(socket.address())).expect("the socket can be connected");
+        // Datagrams that arrive before the start wait in the kernel.
+        client.send(b"early").expect("the bytes can be sent");
         let (ingress, received) = start(socket);
         let longest = vec![b'x'; 65_507];
         for datagram in [&b""[..], b"malformed", b"unauthorized", b"overflowed", &longest[..], b"panic", b"last"] {
-            client.send(datagram).expect("sent");
+            client.send(datagram).expect("the bytes can be sent");
         }
         for wanted in
             [&b"early"[..], b"", b"malformed", b"unauthorized", b"overflowed", &longest[..], b"panic", b"last"]
@@ -104,12 +104,12 @@ fn a_unix_socket_refuses_datagrams_over_its_limit() {
     let socket = bind(&path.address());
     assert_eq!(socket.address().to_string(), path.address());
     let (ingress, received) = start(socket);
-    let client = UnixDatagram::unbound().expect("a client");
-    let send = |len: usize| client.send_to(&vec![b'x'; len], &path.0).expect("sent");
+    let client = UnixDatagram::unbound().expect("the client can bind a socket");
+    let send = |len: usize| client.send_to(&vec![b'x'; len], &path.0).expect("the bytes can be sent");
     for len in [DATAGRAM_BYTES_MAX + 1, DATAGRAM_BYTES_MAX, 2 * DATAGRAM_BYTES_MAX, 1] {
         send(len);
     }
-    // No part of a datagram that is too long is passed on.
+    // The receiver passes on no part of a datagram that is too long.
     for len in [DATAGRAM_BYTES_MAX, 1] {
         assert_eq!(received.recv_timeout(TEST_TIMEOUT).map(|datagram| datagram.len()), Ok(len));
     }
@@ -127,7 +127,7 @@ fn the_receiver_ends_at_once_and_removes_its_file() {
         drop(ingress);
         assert_eq!(received.recv_timeout(TEST_TIMEOUT), Err(mpsc::RecvTimeoutError::Disconnected));
         assert!(!path.0.exists());
-        // The address is free.
+        // The socket can bind the address again.
         drop(start(bind(&again)));
     }
 }
@@ -137,16 +137,16 @@ fn datagrams_dropped_by_the_kernel_are_counted() {
     let socket = bind("udp:127.0.0.1:0");
     let address = udp_of(socket.address());
     let (let_go, gate) = mpsc::channel::<()>();
-    // The receiver reads one datagram, and no more until the test ends.
+    // The receiver reads one datagram and then waits until the test ends.
     let ingress = DatagramReceiver::start(socket, move |_| {
         let _ = gate.recv();
         DatagramStatus::Done
     })
-    .expect("a thread");
-    let client = UdpSocket::bind("127.0.0.1:0").expect("a client");
+    .expect("the thread can start");
+    let client = UdpSocket::bind("127.0.0.1:0").expect("the client can bind a socket");
     let mut sent = 0;
     wait_for("a full buffer", || {
-        client.send_to(&[0; 60_000], address).expect("sent");
+        client.send_to(&[0; 60_000], address).expect("the bytes can be sent");
         sent += 1;
         ingress.counts().lost > 0
     });
@@ -170,25 +170,25 @@ fn the_table_of_the_kernel_is_read_by_inode() {
 #[test]
 fn a_stale_file_is_replaced_and_a_live_one_is_not() {
     let path = TemporaryPath::new();
-    drop(UnixDatagram::bind(&path.0).expect("bound"));
+    drop(UnixDatagram::bind(&path.0).expect("the socket can be bound"));
     assert!(path.0.exists(), "the standard library does not remove the file");
     let first = bind(&path.address());
-    let kind = |address: &str| Socket::bind_all(address).map(|_| ()).expect_err("refused").kind();
+    let kind = |address: &str| Socket::bind_all(address).map(|_| ()).expect_err("the value is refused").kind();
     assert_eq!(kind(&path.address()), io::ErrorKind::AddrInUse);
-    // Another socket has replaced the file, so it must not be removed.
-    fs::remove_file(&path.0).expect("removed");
-    let second = UnixDatagram::bind(&path.0).expect("bound");
+    // Another socket has replaced the file, so the server must not remove it.
+    fs::remove_file(&path.0).expect("the file can be removed");
+    let second = UnixDatagram::bind(&path.0).expect("the socket can be bound");
     drop(first);
     assert!(path.0.exists());
     drop(second);
 
     let (stream, file) = (TemporaryPath::new(), TemporaryPath::new());
-    let listener = UnixListener::bind(&stream.0).expect("bound");
+    let listener = UnixListener::bind(&stream.0).expect("the socket can be bound");
     assert!(Socket::bind_all(&stream.address()).is_err(), "a stream socket in use is not replaced");
     drop(listener);
-    fs::write(&file.0, "precious").expect("written");
+    fs::write(&file.0, "precious").expect("the file can be written");
     assert_eq!(kind(&file.address()), io::ErrorKind::AlreadyExists);
-    assert_eq!(fs::read(&file.0).expect("still there"), b"precious");
+    assert_eq!(fs::read(&file.0).expect("the file still exists"), b"precious");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn an_error_names_the_address() {
     for address in
         [&taken.address().to_string(), "udp:127.0.0.1", "udp:127.0.0.1:port", "unixgram:/nowhere/x", &long, "tcp:a:1"]
     {
-        let error = Socket::bind_all(address).expect_err("refused");
+        let error = Socket::bind_all(address).expect_err("the value is refused");
         assert!(error.to_string().starts_with(&format!("cannot receive on {address}: ")), "{error}");
     }
 }

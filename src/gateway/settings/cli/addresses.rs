@@ -20,8 +20,8 @@ pub struct StreamAddress {
 
 /// The address of a listener for clients.
 ///
-/// It is a [`StreamAddress`], with the prefix `proxy:` if each connection starts with a PROXY header. The header comes
-/// before the TLS handshake, so the order is `proxy:tls:HOST:PORT`.
+/// The address is a [`StreamAddress`]. The prefix `proxy:` means that each connection starts with a PROXY header. The
+/// header comes before the TLS handshake, so the order is `proxy:tls:HOST:PORT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientAddress {
     stream: StreamAddress,
@@ -31,11 +31,11 @@ pub struct ClientAddress {
 /// An address of the API.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ApiAddress {
-    /// HTTP, or HTTPS.
+    /// The API over HTTP or HTTPS.
     Http(StreamAddress),
-    /// One command per datagram, on `HOST:PORT`.
+    /// One command in each datagram, on UDP `HOST:PORT`.
     Udp(String),
-    /// One command per datagram, on a unix socket.
+    /// One command in each datagram, on a unix socket.
     UnixDatagram(PathBuf),
     /// No API.
     Off,
@@ -83,7 +83,7 @@ impl FromStr for StreamAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<StreamAddress, String> {
-        // `tls:9443` is port 9443 of a host named `tls`.
+        // The prefix is removed only if an address follows it, because `tls:9443` is port 9443 of a host named `tls`.
         if let Some(Ok(endpoint)) = text.strip_prefix("tls:").map(str::parse) {
             return Ok(StreamAddress { endpoint, is_tls: true });
         }
@@ -114,7 +114,7 @@ impl FromStr for ClientAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ClientAddress, String> {
-        // `proxy:9501` is port 9501 of a host named `proxy`.
+        // The prefix is removed only if an address follows it, because `proxy:9501` is port 9501 of a host named `proxy`.
         if let Some(Ok(stream)) = text.strip_prefix("proxy:").map(str::parse) {
             return Ok(ClientAddress { stream, has_proxy_header: true });
         }
@@ -183,7 +183,7 @@ impl fmt::Display for ApiAddress {
 }
 
 impl ApiAddress {
-    /// Resolves a UDP address. Empty for other addresses.
+    /// Resolves a UDP address. Returns an empty list for any other address.
     pub fn resolve_udp(&self) -> Result<Vec<SocketAddr>, String> {
         match self {
             ApiAddress::Udp(address) => resolve(address),
@@ -191,7 +191,7 @@ impl ApiAddress {
         }
     }
 
-    /// Returns whether it is HTTPS.
+    /// Returns whether the address is for HTTPS.
     pub fn is_tls(&self) -> bool {
         matches!(self, ApiAddress::Http(stream) if stream.is_tls())
     }
@@ -210,7 +210,7 @@ impl ApiAddress {
 fn is_host_and_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        // The interface of a link-local address follows the %.
+        // The interface of a link-local address follows a `%`.
         Some(v6) => v6.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
         None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
     };

@@ -34,13 +34,14 @@ pub struct Api {
     #[arg(long, value_name = "FILE", env = "FDPUSH_API_KEY_FILE", value_parser = path)]
     pub api_key_file: Option<PathBuf>,
 
-    /// Certificate authorities in PEM: a `tls:` address of the API accepts only back ends with a certificate of one of
-    /// them. API keys are required as without it. SIGHUP reads it again
+    /// A file with certificate authorities in PEM: a `tls:` address of the API accepts only back ends with a certificate
+    /// of one of these authorities. API keys are still required. SIGHUP reads the file again
     #[arg(long, value_name = "FILE", env = "FDPUSH_API_CLIENT_CA", value_parser = path)]
     pub api_client_ca: Option<PathBuf>,
 
-    /// Connections to --api that have sent a valid request; over it, 503. There are 16 more for probes, of which an
-    /// idle one is closed for a new one. They do not count in --connections-max. Their descriptors are reserved
+    /// Maximum number of connections to --api that have sent a valid request; over it, 503. 16 more places are for
+    /// probes; an idle connection there is closed for a new one. API connections do not count in --connections-max.
+    /// Their descriptors are reserved
     #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
         default_value_t = Limits::default().control_connections_max,
         value_parser = between(1, 65_536))]

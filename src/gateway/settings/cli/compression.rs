@@ -12,13 +12,13 @@ pub struct Compression {
     #[arg(long, value_name = "SWITCH", env = "FDPUSH_COMPRESSION", default_value = "off")]
     pub compression: Switch,
 
-    /// With --compression: payload bytes from which a message to clients is compressed
+    /// With --compression: minimum payload, in bytes, of a message to clients that is compressed
     #[arg(long, value_name = "SIZE", env = "FDPUSH_COMPRESS_BYTES_MIN",
         default_value_t = Size(Limits::default().compress_bytes_min))]
     pub compress_bytes_min: Size,
 
-    /// With --compression: bytes per second that the compressed messages of one client may inflate to; over it, the
-    /// client is read more slowly
+    /// With --compression: maximum bytes per second to which the compressed messages of one client may inflate; over
+    /// it, the client is read more slowly
     #[arg(long, value_name = "SIZE", env = "FDPUSH_INFLATED_BYTES_PER_SECOND_MAX",
         default_value_t = Size(Limits::default().inflated_bytes_per_second_max))]
     pub inflated_bytes_per_second_max: Size,

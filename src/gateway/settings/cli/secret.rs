@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The text that `fdpush config` prints for a secret. It is no valid secret.
+/// The text that `fdpush config` prints in place of a secret. It is not a valid secret.
 pub const MASK: &str = "***";
 
 /// A text that appears in no log, no error and no debug output.
@@ -41,10 +41,10 @@ impl Secret {
     }
 }
 
-/// Returns the secret in a flag, a variable or a file.
+/// Returns the secret that a flag, a variable or a file contains.
 ///
-/// A byte order mark, one final line end and one pair of quotes are removed. A secret with quotes around it needs
-/// another pair.
+/// Removes a byte order mark, one final line end and one pair of quotes. A secret with quotes around it needs another
+/// pair.
 pub fn bare(text: &str) -> &str {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_in_debug_output_or_errors() {
-        let secret: Secret = "open sesame".parse().expect("a secret");
+        let secret: Secret = "open sesame".parse().expect("the secret is valid");
         assert_eq!(format!("{secret:?} {:?}", vec![secret.clone()]), "*** [***]");
         assert_eq!(secret.expose(), "open sesame");
         for bad in ["", "\n", "\u{feff}", "\"\"", MASK, "'***'", "a\nb", "a\r\r\n", "a\n\n", "a\0b", "a\tb"] {

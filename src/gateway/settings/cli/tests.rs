@@ -23,14 +23,14 @@ fn without_flags_the_defaults_are_those_of_the_crate() {
     assert_eq!(serve.limits(), Limits::default());
     assert_eq!(serve.heartbeat(), Heartbeat::default());
     assert_eq!(serve.origins(), Ok(Origins::default()));
-    assert_eq!(serve.listen, ["127.0.0.1:9501".parse().expect("an address")]);
-    assert_eq!(serve.api.addresses, ["127.0.0.1:9502".parse().expect("an address")]);
+    assert_eq!(serve.listen, ["127.0.0.1:9501".parse().expect("the address is valid")]);
+    assert_eq!(serve.api.addresses, ["127.0.0.1:9502".parse().expect("the address is valid")]);
     assert!(serve.serves_page());
 }
 
 #[test]
 fn with_the_connect_hook_the_answer_time_exceeds_its_timeout() {
-    let waits = |flags: &[&str]| serve(flags).expect("valid").limits().answer_time_max;
+    let waits = |flags: &[&str]| serve(flags).expect("the settings are valid").limits().answer_time_max;
     let hook = ["--auth", "webhook", "--auth-url", "http://127.0.0.1:1", "--auth-timeout", "30s"];
     assert_eq!(waits(&hook), Duration::from_secs(31));
     assert_eq!(waits(&[&hook[..], &["--answer-time-max", "40s"]].concat()), Duration::from_secs(40));
@@ -39,7 +39,7 @@ fn with_the_connect_hook_the_answer_time_exceeds_its_timeout() {
 
 #[test]
 fn every_heartbeat_mode_can_be_set() {
-    let heartbeat = |flags: &[&str]| serve(flags).expect("valid").heartbeat();
+    let heartbeat = |flags: &[&str]| serve(flags).expect("the settings are valid").heartbeat();
     let seconds = Duration::from_secs;
     let client = ["--heartbeat", "client", "--idle-max", "1m 30s"];
     assert_eq!(heartbeat(&client), Heartbeat::Client { idle_max: seconds(90) });
@@ -68,7 +68,7 @@ fn the_error_of_a_value_has_its_flag_and_the_allowed_values() {
         (&["--headers-max", "257"], &["257", "--headers-max", "256"]),
     ];
     for (flags, hints) in table {
-        let error = serve(flags).expect_err("refused");
+        let error = serve(flags).expect_err("the value is refused");
         for hint in hints {
             assert!(error.contains(hint), "{flags:?}: expected {hint:?} in {error}");
         }
@@ -77,9 +77,9 @@ fn the_error_of_a_value_has_its_flag_and_the_allowed_values() {
 
 #[test]
 fn trust_on_a_reachable_address_must_be_set_explicitly() {
-    let open = [Address::Tcp("0.0.0.0:9501".parse().expect("an address"))];
-    let local = [Address::Tcp("[::1]:9501".parse().expect("an address")), Address::Unix("/tmp/x".into())];
-    let check = |flags: &[&str], addresses| serve(flags).expect("valid").check_trust(addresses);
+    let open = [Address::Tcp("0.0.0.0:9501".parse().expect("the address is valid"))];
+    let local = [Address::Tcp("[::1]:9501".parse().expect("the address is valid")), Address::Unix("/tmp/x".into())];
+    let check = |flags: &[&str], addresses| serve(flags).expect("the settings are valid").check_trust(addresses);
     assert_eq!(check(&[], &local), Ok(()));
     assert!(check(&[], &open).is_err_and(|why| why.contains("--auth trust")));
     assert_eq!(check(&["--auth", "trust"], &open), Ok(()));
@@ -87,14 +87,14 @@ fn trust_on_a_reachable_address_must_be_set_explicitly() {
 
 #[test]
 fn origins_are_checked() {
-    let origins = |flags: &[&str]| serve(flags).expect("valid").origins();
+    let origins = |flags: &[&str]| serve(flags).expect("the settings are valid").origins();
     assert_eq!(origins(&["--origin", "*"]), Ok(Origins::Any));
     assert!(origins(&["--origin", "https://a.example,https://b.example"]).is_ok());
 }
 
 #[test]
 fn the_default_permissions_depend_on_the_authentication() {
-    let may = |flags: &[&str]| serve(flags).expect("valid").client_may();
+    let may = |flags: &[&str]| serve(flags).expect("the settings are valid").client_may();
     assert_eq!(may(&[]).len(), 7);
     assert_eq!(may(&["--auth", "jwt"]), [Permission::PushOwnGroup]);
     assert_eq!(may(&["--auth", "jwt", "--client-may", "all"]).len(), 7);
@@ -104,11 +104,11 @@ fn the_default_permissions_depend_on_the_authentication() {
 
 #[test]
 fn a_burst_is_twice_the_rate() {
-    let burst = |flags: &[&str]| serve(flags).expect("valid").message_burst();
+    let burst = |flags: &[&str]| serve(flags).expect("the settings are valid").message_burst();
     assert_eq!(burst(&[]), None);
     assert_eq!(burst(&["--message-rate", "10"]), Some(20));
     assert_eq!(burst(&["--message-rate", "10", "--message-burst", "50"]), Some(50));
-    // The burst has the maximum of the rate, so `fdpush config` prints the effective value.
+    // The maximum of the rate also limits the burst, so `fdpush config` prints the effective value.
     assert_eq!(burst(&["--message-rate", "1000000"]), Some(RATE_MAX));
     assert_eq!(burst(&["--message-rate", "1", "--message-burst", "1000000"]), Some(RATE_MAX));
     assert!(serve(&["--message-rate", "1", "--message-burst", "1000001"]).is_err());
@@ -117,7 +117,7 @@ fn a_burst_is_twice_the_rate() {
 #[test]
 fn debug_output_shows_no_secret() {
     let flags = ["--jwt-secret", "hush,hush2", "--api-key", "hush3", "--webhook-secret", "hush4"];
-    let text = format!("{:?}", serve(&flags).expect("valid"));
+    let text = format!("{:?}", serve(&flags).expect("the settings are valid"));
     assert!(text.contains("webhook_secret: Some(***)") && !text.contains("hush"), "{text}");
 }
 
@@ -133,7 +133,7 @@ fn every_setting_has_its_flag_and_its_variable() {
             }
             let variable = format!("FDPUSH_{}", id.to_uppercase());
             assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "{id}");
-            // A URL may contain a password.
+            // A URL can contain a password.
             let is_secret =
                 matches!(arg.get_value_names(), Some([name]) if ["SECRET", "KEY", "URL"].contains(&&**name));
             assert_eq!(arg.is_hide_env_values_set(), is_secret, "{id}: help hides the value of a secret");

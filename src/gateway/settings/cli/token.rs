@@ -17,11 +17,11 @@ pub struct Token {
     #[arg(long, value_name = "NAME")]
     pub uid: String,
 
-    /// Lifetime of the token, at most 1y. Only removing the secret revokes a token
+    /// Lifetime of the token, at most 1y. A token cannot be revoked except by removing the secret
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub ttl: Lifetime,
 
-    /// Initial groups of the client, separated by commas. May be given several times
+    /// Groups that the client joins at once, separated by commas. May be given several times
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub groups: Vec<String>,
 

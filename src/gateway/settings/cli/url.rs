@@ -1,4 +1,4 @@
-//! URLs of back ends. A URL may contain a password, so no error and no output repeats a URL, valid or not.
+//! URLs of back ends. A URL can contain a password, so no error and no output repeats it, whether it is valid or not.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -38,7 +38,7 @@ fn is_masked(url: &str) -> bool {
         || after('#') == Some(MASK)
 }
 
-/// Returns the scheme, the user information and the rest (RFC 3986 section 3.2.1).
+/// Returns the scheme, the user information and the remaining part (RFC 3986 section 3.2.1).
 fn split(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -83,7 +83,7 @@ impl TypedValueParser for UrlParser {
 
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Url, Error> {
         let parsed = value.to_str().unwrap_or_default().parse();
-        // The error of clap contains the value, so clap gets the mask.
+        // The error of clap contains the value. So clap gets the mask instead of the value.
         let parse = move |_: &str| parsed.clone();
         parse.parse_ref(command, arg, OsStr::new(MASK))
     }
@@ -125,7 +125,7 @@ mod tests {
         ] {
             assert_eq!(masked(url), wanted);
         }
-        let url: Url = "http://user:hush@h/".parse().expect("a URL");
+        let url: Url = "http://user:hush@h/".parse().expect("the URL is valid");
         assert_eq!(format!("{url:?}"), "\"http://***@h/\"");
     }
 }

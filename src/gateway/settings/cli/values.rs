@@ -13,7 +13,7 @@ use fdpush::{Origins, SecondLogin, SlowReader};
 use ipnet::IpNet;
 use log::LevelFilter;
 
-/// A time with its unit: `25s`, `500ms`, `1m 30s`; at least 10 ms, at most a day.
+/// A time with its unit: `25s`, `500ms`, `1m 30s`; from 10 ms to one day.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Time(pub Duration);
 
@@ -21,11 +21,11 @@ pub struct Time(pub Duration);
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Delay(pub Duration);
 
-/// The lifetime of a token: at least a second, at most a year.
+/// The lifetime of a token, from one second to one year.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Lifetime(pub Duration);
 
-/// A number of bytes: `65536`, `64KiB`, `16MB`. At least a byte, at most 1 TiB. A unit ends in `B`.
+/// A number of bytes: `65536`, `64KiB`, `16MB`. The minimum is 1 byte, and the maximum is 1 TiB. A unit ends in `B`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Size(pub usize);
 
@@ -53,7 +53,7 @@ pub enum TrustedProxy {
     Unix,
 }
 
-/// The header with the client address.
+/// The header that contains the client address.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 pub enum ForwardedHeader {
     XForwardedFor,
@@ -83,7 +83,7 @@ pub enum Permission {
     PushUid,
     /// Push to an fd.
     PushFd,
-    /// Push to a group they are in.
+    /// Push to a group that the client is in.
     PushOwnGroup,
     /// Push to any group.
     PushGroup,
@@ -174,7 +174,7 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Size, String> {
-        // `1m` is ambiguous: 1,000,000, 1,048,576 or a thousandth.
+        // The size `1m` is refused because it is ambiguous: 1,000,000, 1,048,576 or a thousandth.
         let is_plain = text.ends_with(|last: char| last.is_ascii_digit() || matches!(last, 'b' | 'B'));
         let size: Option<ByteSize> = text.parse().ok().filter(|_| is_plain);
         let Some(size) = size else {
@@ -230,7 +230,7 @@ impl FromStr for TrustedProxy {
         if let Ok(IpNet::V6(net)) = net
             && net.addr().to_ipv4_mapped().is_some()
         {
-            // The addresses of clients are compared as IPv4.
+            // The server compares client addresses in their IPv4 form.
             return Err("expected an IPv4-mapped address in IPv4 form, for example 10.0.0.7 or 10.0.0.0/8".to_owned());
         }
         net.map(TrustedProxy::Net)
@@ -253,7 +253,7 @@ impl AsRef<str> for NodeName {
     }
 }
 
-/// Parses a text for comparisons: one line, not empty, without white space around it.
+/// Parses a text: one line, not empty, without white space around it.
 pub fn text(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(char::is_control) || text.trim() != text {
         return Err("expected a line of text, without white space around it".to_owned());

@@ -1,4 +1,4 @@
-//! Frames that are read as meant, refused by name, and written as documented.
+//! Tests of frames: valid input, errors that name the member, and the documented output.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ fn push<'a>(to: Target<'a>, data: &'a str) -> ClientFrame<'a> {
 
 #[test]
 fn valid_frames_are_parsed() {
-    let fd3 = || Target::Fds(vec![Fd::from_u64(3).expect("an fd")]);
+    let fd3 = || Target::Fds(vec![Fd::from_u64(3).expect("the fd is valid")]);
     let uids = |uids: &[&'static str]| uids.iter().map(|uid| Cow::Borrowed(*uid)).collect::<Vec<_>>();
     let table = [
         (r#"{"type":"push","to":"10010","data":1}"#, push(Target::Uids(uids(&["10010"])), "1")),
@@ -122,7 +122,7 @@ fn a_refused_frame_keeps_its_id() {
 fn an_error_repeats_a_bounded_part_of_a_frame() {
     let long = "x".repeat(900_000);
     for text in [format!(r#"{{"type":"{long}"}}"#), format!(r#"{{"type":"heartbeat","{long}":1}}"#)] {
-        let refusal = parse(&text).1.expect_err("refused");
+        let refusal = parse(&text).1.expect_err("the value is refused");
         assert!(refusal.message.contains(&format!("\"{}…\"", "x".repeat(64))), "{}", refusal.message);
         assert!(refusal.message.len() < 200, "{} bytes", refusal.message.len());
     }
@@ -130,7 +130,7 @@ fn an_error_repeats_a_bounded_part_of_a_frame() {
 
 #[test]
 fn frames_to_clients_are_as_documented() {
-    let fd = Fd::from_u64(1).expect("an fd");
+    let fd = Fd::from_u64(1).expect("the fd is valid");
     let ping = Heartbeat::Ping { every: Duration::from_secs(25), missed_max: 2 };
     let refusal = Refusal { code: "not_allowed", message: "say \"please\"".to_owned() };
     let told = |kind, uids: &[&str]| {
