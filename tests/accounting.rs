@@ -1,6 +1,6 @@
-//! Compares the counted memory of queues with the allocated memory, for messages of every size and kind.
+//! Compares the counted memory of queues with the allocated memory, for each size and way of pushing.
 //!
-//! The allocator counts all threads, so this is the only test of its process.
+//! The allocator counts all threads, so this process runs no other test.
 
 use std::alloc::System;
 use std::io::IoSlice;
@@ -33,8 +33,11 @@ fn stalled(slot: u64, env: &mut Env) -> Connection {
     let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut &mut request[..], env) else {
         panic!("no upgrade");
     };
-    let fd = Fd::from_u64(slot + 1).expect("a valid fd");
-    connection.accept(fd, &Upgrade::accept(), &request, env).expect("an answer").expect("what came ahead");
+    let fd = Fd::from_u64(slot + 1).expect("the fd is valid");
+    connection
+        .accept(fd, &Upgrade::accept(), &request, env)
+        .expect("the upgrade is accepted")
+        .expect("the early bytes are stored");
     write(&mut connection, env, usize::MAX);
     connection
 }
@@ -47,7 +50,7 @@ fn write(connection: &mut Connection, env: &mut Env, taken_max: usize) {
     connection.handle_written(Written::new(taken, taken < offered), env);
 }
 
-/// Returns the memory allocated since the start of the region.
+/// Returns the number of bytes that were allocated since the start of the region and not freed.
 fn taken(region: &Region<'_, System>) -> usize {
     let change = region.change();
     change.bytes_allocated.saturating_sub(change.bytes_deallocated)
@@ -55,7 +58,7 @@ fn taken(region: &Region<'_, System>) -> usize {
 
 fn push(connection: &mut Connection, env: &mut Env, message: &mut Outbound<'_>) {
     assert_eq!(connection.send(message, env), Sent::Queued);
-    // Each push has its own turn. The journal has a fixed size and does not count as a queue.
+    // Each push is in a turn of its own. The journal has a fixed size and does not count as a queue.
     write(connection, env, 0);
     env.end_turn();
 }
@@ -70,7 +73,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
     };
     let mut env = Env::new(limits, Heartbeat::Off, Origins::Same);
     let mut connections: Vec<Connection> = (0..readers as u64).map(|slot| stalled(slot, &mut env)).collect();
-    // The lists that all connections of a loop share.
+    // This message makes the loop's shared lists grow before the measurement.
     let payload = vec![b'x'; bytes];
     let mut warm = stalled(0, &mut env);
     push(&mut warm, &mut env, &mut outbound(Outbound::message(Opcode::Binary, &payload), true, Some("key")));
@@ -98,10 +101,10 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
     let (counted, taken_full) = (env.queued.frames, taken(&region));
     let held: usize = connections.iter().map(Connection::counted_bytes).sum();
     if kind != Kind::Shared {
-        assert!(held <= counted, "{held} bytes of single queues, within the {counted} bytes of all queues");
+        assert!(held <= counted, "the queues hold {held} bytes, within the {counted} counted bytes");
     }
 
-    // After half of the queue is written, the counts still agree.
+    // The counts also agree after half of each queue is written.
     for connection in &mut connections {
         let mut left = connection.queued_bytes() / 2;
         while left > 0 && connection.handle_writable() {
@@ -121,8 +124,8 @@ fn assert_ratio(counted: usize, taken: usize, what: &str) {
     assert!((1.0 / 1.5..=1.5).contains(&ratio), "{what}: {counted} counted bytes are close to {taken} allocated bytes");
 }
 
-/// Joins groups with names of this many bytes. Returns the memory of one join, and the memory that remains after all
-/// connections but one left.
+/// Joins groups with names of this many bytes, then closes all connections except one. Returns the memory of one
+/// membership, and the memory that is still allocated at the end.
 fn memberships(name_bytes: usize) -> (usize, usize) {
     const SLOTS: u32 = 100;
     const GROUPS: u32 = 1000;
@@ -154,7 +157,7 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
         }
     }
 
-    // A chunk that the remaining connection uses may stay allocated, and so may free space in the indexes.
+    // The remaining connection can keep a chunk allocated, and the indexes can keep free space.
     for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
         let (full, left) = memberships(name_bytes);
         assert!(full <= bytes_max, "a membership with a name of {name_bytes} bytes takes {full} bytes");

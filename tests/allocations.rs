@@ -1,8 +1,8 @@
 //! Measures that a warm server allocates no memory for a message or a receiver.
 //!
-//! The allocator counts all threads, so this is the only test of its process. The clients run in the same process.
-//! After the warm-up they allocate no memory, too. Each round waits for all its responses, so the count does not depend
-//! on the scheduling of threads.
+//! The allocator counts all threads, so this process runs no other test. The clients run in the same process. After the
+//! warm-up they allocate no memory, too. Each round waits for all its responses, so the count does not depend on the
+//! scheduling of threads.
 
 mod common;
 
@@ -19,15 +19,16 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Rounds before the measurement, in which buffers and lists grow to their final size.
+/// The number of rounds before the measurement. In these rounds, buffers and lists grow to their final size.
 const WARM_UP: usize = 5;
 const ROUNDS: usize = 25;
 
 /// Returns the number of allocations in `ROUNDS` rounds. A round sends messages and waits for the results.
 fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usize {
-    // One turn of the loop must see the messages of all clients, as the largest turn of the measurement can.
+    // The loop is blocked until all clients have sent, so one turn gets the messages of all clients. This is the
+    // largest turn that the measurement can have.
     let (_held, go) = server.hold();
-    round(&|| go.send(()).expect("a held loop"));
+    round(&|| go.send(()).expect("the loop is blocked"));
     (0..WARM_UP).for_each(|_| round(&|| {}));
     let region = Region::new(ALLOCATOR);
     (0..ROUNDS).for_each(|_| round(&|| {}));
@@ -35,13 +36,14 @@ fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usiz
     change.allocations + change.reallocations
 }
 
-/// A heartbeat without pings, which would arrive at random times. Each connection still has a timer in the wheel.
+/// Starts a server without pings, which would come at random times. Each connection still has a timer in the wheel.
 fn start() -> TestServer {
     let heartbeat = Heartbeat::Ping { every: Duration::from_secs(3600), missed_max: 2 };
     serve(move |server| server.heartbeat(heartbeat).on_message(answer))
 }
 
-/// Echoes `=…`, pushes `*…` to the group and `@…` to the uid in the next four bytes.
+/// Echoes a message that starts with `=`, pushes a message that starts with `*` to the group, and a message that starts
+/// with `@` to the uid in the next four bytes.
 fn answer(ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
     let text = message.as_text().unwrap_or_default();
     match (text.get(..1), text.get(1..5)) {
@@ -57,7 +59,8 @@ fn answer(ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
     }
 }
 
-/// Returns the bytes that a client sends and receives: `times` texts of `bytes` bytes that start with this prefix.
+/// Returns the bytes that a client sends and the bytes that it receives: `times` texts of `bytes` bytes that start with
+/// this prefix.
 fn message(begins: &str, bytes: usize, times: usize) -> (Vec<u8>, Vec<u8>) {
     let text = format!("{begins:x<bytes$}");
     (frame(TEXT, text.as_bytes()).repeat(times), Frame::text(&text).as_bytes().repeat(times))
@@ -99,7 +102,8 @@ fn fan_out(bytes: usize, outstanding: usize, members: usize) -> usize {
     })
 }
 
-/// Runs turns of layer 1 without sockets, for more connections than a process can have. The sockets accept all bytes.
+/// Runs turns of layer 1 without sockets, so there can be more connections than a process may have. Returns the number
+/// of allocations. The sockets accept all bytes.
 fn many_recipients(bytes: usize, publishes: usize, recipients: u64) -> usize {
     let mut env = Env::new(Limits::default(), Heartbeat::Off, Origins::Same);
     let mut connections: Vec<Connection> = (1..=recipients).map(|fd| websocket(fd, &mut env)).collect();
@@ -133,8 +137,11 @@ fn websocket(fd: u64, env: &mut Env) -> Connection {
     let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut &mut request[..], env) else {
         panic!("no upgrade");
     };
-    let fd = Fd::from_u64(fd).expect("a valid fd");
-    connection.accept(fd, &Upgrade::accept(), &request, env).expect("an answer").expect("what came ahead");
+    let fd = Fd::from_u64(fd).expect("the fd is valid");
+    connection
+        .accept(fd, &Upgrade::accept(), &request, env)
+        .expect("the upgrade is accepted")
+        .expect("the early bytes are stored");
     write(&mut connection, env);
     connection
 }
@@ -149,13 +156,14 @@ fn write(connection: &mut Connection, env: &mut Env) {
 
 #[test]
 fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
-    // A few KiB at most: a larger message could fill the socket, and a queue and a partial message allocate memory.
+    // These messages are small. A large message could fill the socket, and then a queue or a partial message would
+    // allocate memory.
     for (bytes, in_flight) in [(20, 1), (20, 16), (125, 16), (1024, 1)] {
-        assert_eq!(echo(bytes, in_flight), 0, "allocations for an echo of {bytes} bytes, {in_flight} in flight");
+        assert_eq!(echo(bytes, in_flight), 0, "an echo of {bytes} bytes allocates no memory, {in_flight} in flight");
         assert_eq!(
             point_to_point(bytes, in_flight),
             0,
-            "allocations for {bytes} bytes to a uid, {in_flight} in flight"
+            "a push of {bytes} bytes to a uid allocates no memory, {in_flight} in flight"
         );
     }
     for members in [20, 200] {
@@ -163,23 +171,23 @@ fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
             assert_eq!(
                 fan_out(128, outstanding, members),
                 0,
-                "allocations for a fan-out to {members}, {outstanding} outstanding"
+                "a push to {members} members allocates no memory, {outstanding} outstanding"
             );
         }
-        // A long frame is shared by all its receivers: one allocation for its bytes and its reference count.
-        assert_eq!(fan_out(1024, 4, members), 2 * 4 * ROUNDS, "allocations for long frames to {members} members");
+        // All receivers share a long frame, so it has two allocations: its bytes and its reference count.
+        assert_eq!(fan_out(1024, 4, members), 2 * 4 * ROUNDS, "a long frame to {members} members has two allocations");
     }
     for recipients in [3000, 10_000] {
-        assert_eq!(many_recipients(128, 16, recipients), 0, "to {recipients}");
+        assert_eq!(many_recipients(128, 16, recipients), 0, "a push to {recipients} recipients allocates no memory");
         assert_eq!(
             many_recipients(1024, 16, recipients),
             2 * 16 * ROUNDS,
-            "allocations for long frames to {recipients} recipients"
+            "a long frame to {recipients} recipients has two allocations"
         );
         assert_eq!(
             many_recipients(8 << 10, 8, recipients),
             2 * 8 * ROUNDS,
-            "allocations for longer frames to {recipients} recipients"
+            "a longer frame to {recipients} recipients has two allocations"
         );
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Longer functions, by file and name. This list may only become shorter.
+/// The functions that may be longer, by file and name. This list may only become shorter.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// The modules of the crate and their layers. A module is a file, a directory, or both, under `src/`.
@@ -41,11 +41,11 @@ const MODULES: &[(&str, usize)] = &[
     ("gateway", 4),
 ];
 
-/// Names that only one layer may use, and that layer.
+/// Names that only one layer and layer 4 may use, each with its layer.
 const RESTRICTED_NAMES: &[(&str, usize)] =
     &[("mio", 2), ("rustix", 2), ("socket2", 2), ("Instant", 2), ("TcpStream", 2), ("UnixStream", 2)];
 
-/// First words of a comment that stand in the place of its subject: question words and indefinite pronouns.
+/// Words that may not start a comment, because they hide its subject: question words and indefinite pronouns.
 const QUESTION_WORDS: &[&str] = &[
     "What",
     "Who",
@@ -63,7 +63,7 @@ const QUESTION_WORDS: &[&str] = &[
 ];
 
 /// The number of comments that may still start with a question word, by directory. These numbers may only become
-/// smaller. A file counts for the longest path that it starts with.
+/// smaller. A file belongs to the longest path that it starts with.
 const QUESTION_COMMENTS_MAX: &[(&str, usize)] =
     &[("src", 0), ("src/connection", 0), ("src/gateway", 0), ("tests", 0), ("tests/simulator", 0)];
 
@@ -84,12 +84,12 @@ struct Source {
 }
 
 impl Source {
-    /// Returns its lines without comments, numbered from 1.
+    /// Returns the lines without comments, numbered from 1.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.lines.iter().enumerate().map(|(index, line)| (index + 1, without_comment(line)))
     }
 
-    /// The module it belongs to, and its layer. `lib.rs` belongs to none.
+    /// Returns the module of the file and its layer. `lib.rs` belongs to no module.
     fn module(&self) -> Option<(&str, usize)> {
         let path = self.path.strip_prefix("src/")?;
         let name = path.split('/').next()?.trim_end_matches(".rs");
@@ -162,7 +162,7 @@ fn only_layer_2_uses_sockets_and_the_clock() {
         let Some((_, layer)) = source.module() else { continue };
         for (line, code) in source.code() {
             for (name, allowed) in RESTRICTED_NAMES {
-                // `server.rs` only passes the epoll instance of the loop on.
+                // `server.rs` only passes the epoll instance on.
                 let is_passed_on = source.path == "src/server.rs" && code == "use mio::Poll;";
                 if layer != *allowed && layer < 4 && has_word(code, name) && !is_passed_on {
                     errors.add(&source, line, format!("only layer {allowed} may use {name}"));
@@ -183,7 +183,7 @@ fn the_clock_is_read_in_one_file() {
         .map(|source| source.path)
         .collect();
     files.dedup();
-    // The gateway uses the public API only, so it has its own clock.
+    // The gateway uses only the public API, so it has its own clock.
     assert_eq!(files, ["src/event_loop/clock.rs", "src/gateway/runtime/clock.rs"]);
 }
 
@@ -252,7 +252,7 @@ fn names_are_not_metaphors() {
 
 #[test]
 fn there_is_no_unsafe_unfinished_or_ignored_code() {
-    // Each is written in two parts because this test reads this file, too.
+    // Each text is in two parts, because this test also reads this file.
     let forbidden = [
         (concat!("un", "safe "), "the crate forbids it"),
         (concat!("un", "safe("), "the crate forbids it"),
@@ -305,7 +305,7 @@ fn printing_and_threads_go_through_their_modules() {
         .map(|text| (text, "start threads in gateway/runtime/threads"));
     let mut errors = Errors::default();
     for source in sources(&["src"]) {
-        // A test module is the last item of its file.
+        // A test module is the last item of its file, so the check stops there.
         let is_test = source.path.ends_with("tests.rs") || source.path == "src/gateway/hooks/backend/mock.rs";
         let code = source.code().take_while(|(_, code)| *code != "mod tests {");
         for (line, code) in code.filter(|_| !is_test) {
@@ -349,7 +349,7 @@ impl Counts {
     }
 }
 
-/// Returns the first line of each paragraph of a comment that has lines of its own, with its line number.
+/// Returns the line number and text at the start of each paragraph of a comment. Ignores comments after code.
 fn comment_starts(source: &Source) -> impl Iterator<Item = (usize, &str)> {
     let mut previous = "";
     source.lines.iter().enumerate().filter_map(move |(index, line)| {
@@ -386,7 +386,7 @@ fn words_of(name: &str) -> Vec<String> {
         }
         was_lower = c.is_lowercase();
         if c != '_' {
-            words.last_mut().expect("a word").extend(c.to_lowercase());
+            words.last_mut().expect("the text has a word").extend(c.to_lowercase());
         }
     }
     words
@@ -411,10 +411,10 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) {
     if path.is_file() && path.extension().is_some_and(|extension| extension == "rs") {
         files.push(path.to_owned());
     }
-    // These directories hold build output and installed packages.
+    // Build output and installed packages are not sources of this crate.
     if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
-        for entry in fs::read_dir(path).expect("a directory") {
-            collect(&entry.expect("an entry").path(), files);
+        for entry in fs::read_dir(path).expect("the directory can be read") {
+            collect(&entry.expect("the directory entry can be read").path(), files);
         }
     }
 }
@@ -431,7 +431,7 @@ fn has_word(code: &str, word: &str) -> bool {
         .any(|(at, _)| !code[..at].ends_with(is_part) && !code[at + word.len()..].starts_with(is_part))
 }
 
-/// Returns the functions of a formatted file: first line, name and number of lines.
+/// Returns the first line, name and number of lines of each function in a formatted file.
 ///
 /// In formatted code a function ends with the first line that closes a brace at its own indentation.
 fn functions(source: &Source) -> impl Iterator<Item = (usize, &str, usize)> {

@@ -74,7 +74,7 @@ test("the README's client exchanges messages, reconnects after a restart, and st
     const said = [], uncaught = [];
     tab.on("pageerror", (error) => uncaught.push(error.message));
     tab.on("console", (message) => { if (message.type() === "log") said.push(message.text()); });
-    // A page of the server's origin. The demo page allows no other script.
+    // Opens a page of the server's origin. The demo page allows no other script.
     await tab.goto(`http://${server.listen}/nothing-is-served-here`);
     const source = await clientOf("../../README.md");
     await tab.addScriptTag({ content: source.replace("127.0.0.1:9501", server.listen) });

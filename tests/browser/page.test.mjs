@@ -42,7 +42,7 @@ afterEach(async () => {
 /* Servers, tabs, waits */
 
 async function startServer(listen, flags = []) {
-  // The API's default port is fixed, and two servers may run at once.
+  // The API takes a free port, because two servers may run at the same time.
   const env = { ...process.env, FDPUSH_API: "127.0.0.1:0" };
   const child = spawn(process.env.FDPUSH_BIN, ["serve", "--listen", listen, "--api", "off", ...flags], { env, stdio: ["ignore", "pipe", "inherit"] });
   const kill = () => child.kill("SIGKILL");
@@ -180,7 +180,7 @@ test("two people see each other and exchange messages point to point, to a group
   await write(alice, "all", "", "for everyone");
   await reads(bob, "for everyone", { from: "alice", scope: "everyone" });
   await reads(carol, "for everyone", { from: "alice", scope: "everyone" });
-  // Messages arrive in order: any earlier message to carol would be here before the broadcast.
+  // Messages arrive in order, so an earlier message to carol would be here before the broadcast.
   assert.equal(await carol.locator("#log .message.in").count(), 1);
   assert.equal(await message(alice, "in", "for everyone").count(), 0, "no echo of the own message");
 
@@ -239,13 +239,13 @@ test("a reload keeps uid and groups, and others see no change", async () => {
     await bob.locator('#groups li[data-group="room"]').waitFor({ timeout: DEADLINE_MS });
     assert.notEqual(await fdOf(bob), before);
     assert.equal(await bob.locator("#my-uid").textContent(), "bob");
-    // State "online", not "suspect": no timer runs, so this reload cannot show bob as offline later.
+    // The state is "online", not "suspect". So no timer runs, and this reload cannot show bob as offline later.
     await seesOnline(alice, "bob", await fdOf(bob));
     await seesOnline(bob, "alice", await fdOf(alice));
   }
   assert.deepEqual(await absences(alice), []);
 
-  // The watch works: it records the end of bob's last tab.
+  // The watch also records the end of bob's last tab, so it works.
   await bob.close();
   await roster(alice, "bob", '[data-state="offline"]').waitFor({ timeout: DEADLINE_MS });
   assert.ok((await absences(alice)).length > 0);
@@ -296,7 +296,7 @@ for (const signal of ["SIGKILL", "SIGTERM"]) {
     const listen = `127.0.0.1:${await freePort()}`;
     let server = await startServer(listen);
     try {
-      // Chromium logs each refused attempt. A page cannot prevent that.
+      // Chromium logs each refused attempt. A page cannot prevent these log lines.
       const options = { url: server.url, tolerate: /^WebSocket connection to .* failed/ };
       const [alice, bob] = [await enter("alice", options), await enter("bob", options)];
       for (const tab of [alice, bob]) await joins(tab, "room");

@@ -15,7 +15,7 @@ use super::{TestReceiver, channel};
 /// A back end that listens until the test ends.
 pub struct Backend {
     pub address: SocketAddr,
-    /// The requests that it received, in order.
+    /// The received requests, in order.
     pub requests: TestReceiver<HookRequest>,
 }
 
@@ -26,18 +26,18 @@ pub struct HookRequest {
     pub body: String,
 }
 
-/// The reaction of the back end to a request.
+/// The answer of the back end to a request.
 pub enum Answer {
-    /// It responds with a status and a body.
+    /// Responds with a status and a body.
     Status(u16, String),
-    /// It reads the request and never responds.
+    /// Reads the request and never responds.
     Hang,
 }
 
 impl Backend {
     pub fn start(answer: impl Fn(&HookRequest) -> Answer + Send + Sync + 'static) -> Backend {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("the server can bind a free port");
+        let address = listener.local_addr().expect("the socket has an address");
         let (tx, requests) = channel();
         let answer = Arc::new(answer);
         thread::spawn(move || {
@@ -69,7 +69,7 @@ impl HookRequest {
 
     /// Returns whether the request is signed with this secret.
     pub fn is_signed_with(&self, secret: &str) -> bool {
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("the key is valid");
         mac.update(self.body.as_bytes());
         let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         self.header("x-fdpush-signature") == Some(&format!("sha256={hex}"))
@@ -78,7 +78,7 @@ impl HookRequest {
 
 /// Serves the requests of one connection until it ends.
 fn serve(stream: TcpStream, tx: &Sender<HookRequest>, answer: &dyn Fn(&HookRequest) -> Answer) {
-    let mut writer = stream.try_clone().expect("a descriptor");
+    let mut writer = stream.try_clone().expect("the descriptor can be duplicated");
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader) {
         let answer = answer(&request);
@@ -106,9 +106,9 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<HookRequest> {
         }
     }
     let mut request = HookRequest { head, body: String::new() };
-    let length = request.header("content-length").map_or(0, |length| length.parse().expect("a length"));
+    let length = request.header("content-length").map_or(0, |length| length.parse().expect("the line has a length"));
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    request.body = String::from_utf8(body).expect("a body of text");
+    request.body = String::from_utf8(body).expect("the body is UTF-8");
     Some(request)
 }

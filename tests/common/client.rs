@@ -31,15 +31,15 @@ pub struct Client {
 impl Client {
     /// Connects over TCP.
     pub fn connect(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Result<Client, Error> {
-        let stream = TcpStream::connect(address).expect("a server that listens");
+        let stream = TcpStream::connect(address).expect("the server listens");
         Client::over_tcp(stream, address, target, headers)
     }
 
     /// Connects over TCP from this local address.
     pub fn connect_from(from: IpAddr, address: SocketAddr, target: &str) -> Result<Client, Error> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::new(from, 0).into()).expect("an address of this machine");
-        socket.connect(&address.into()).expect("a server that listens");
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("the socket can be created");
+        socket.bind(&SocketAddr::new(from, 0).into()).expect("the address belongs to this machine");
+        socket.connect(&address.into()).expect("the server listens");
         Client::over_tcp(socket.into(), address, target, &[])
     }
 
@@ -56,9 +56,9 @@ impl Client {
 
     /// Connects over a unix socket.
     pub fn connect_unix(path: &Path, target: &str) -> Result<Client, Error> {
-        let stream = UnixStream::connect(path).expect("a server that listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
+        let stream = UnixStream::connect(path).expect("the server listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
+        stream.set_write_timeout(Some(DEADLINE)).expect("the write timeout can be set");
         Client::over(Box::new(stream), &format!("ws://localhost{target}"), &[])
     }
 
@@ -74,8 +74,8 @@ impl Client {
     fn over(stream: Box<dyn Stream>, url: &str, headers: &[(&str, &str)]) -> Result<Client, Error> {
         let mut request = url.into_client_request()?;
         for (name, value) in headers {
-            let name: HeaderName = name.parse().expect("a header name");
-            request.headers_mut().append(name, HeaderValue::from_str(value).expect("a header value"));
+            let name: HeaderName = name.parse().expect("the header name is valid");
+            request.headers_mut().append(name, HeaderValue::from_str(value).expect("the header value is valid"));
         }
         match tungstenite::client(request, stream) {
             Ok((socket, response)) => Ok(Client { socket, response }),
@@ -92,7 +92,7 @@ impl Client {
     /// Returns the fd that the server sent in the 101 response.
     pub fn fd(&self) -> Fd {
         let number = self.header("X-Fd").and_then(|value| value.parse().ok()).expect("the response has a header X-Fd");
-        Fd::from_u64(number).expect("an fd")
+        Fd::from_u64(number).expect("the fd is valid")
     }
 
     pub fn send(&mut self, text: &str) {
@@ -117,19 +117,19 @@ impl Client {
         self.close_with(Some(CloseFrame { code: code.into(), reason: reason.to_owned().into() }));
     }
 
-    /// Works like [`close`](Client::close), with or without a code.
+    /// Starts the close handshake, with or without a code.
     pub fn close_with(&mut self, frame: Option<CloseFrame>) {
-        self.socket.close(frame).expect("a close frame sent");
-        self.socket.flush().expect("a close frame sent");
+        self.socket.close(frame).expect("the client can start the close handshake");
+        self.socket.flush().expect("the client can send its close frame");
     }
 
     pub fn send_message(&mut self, message: Message) {
-        self.socket.send(message).expect("a message sent");
+        self.socket.send(message).expect("the client can send the message");
     }
 
     /// Returns the next message of any kind and answers pings.
     pub fn next(&mut self) -> Message {
-        self.socket.read().expect("a message")
+        self.socket.read().expect("a message arrives")
     }
 
     /// Returns the next message, which must be text.
@@ -158,7 +158,7 @@ impl Client {
 
     /// Returns code and reason of the close frame, which must be followed by the end of the stream.
     pub fn closed(&mut self) -> (u16, String) {
-        let frame = self.close_frame().expect("a close code");
+        let frame = self.close_frame().expect("the close frame has a code");
         self.end();
         frame
     }

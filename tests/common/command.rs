@@ -15,7 +15,7 @@ pub struct CommandOutput {
     pub err: String,
 }
 
-/// Returns the binary with exactly this environment.
+/// Returns a command that runs the binary with these arguments and only these environment variables.
 pub fn command(line: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
     command.args(line).env_clear().envs(environment.iter().copied());
@@ -24,8 +24,8 @@ pub fn command(line: &[&str], environment: &[(&str, &str)]) -> Command {
 }
 
 pub fn call(line: &[&str], environment: &[(&str, &str)]) -> CommandOutput {
-    let output = command(line, environment).output().expect("the binary");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let output = command(line, environment).output().expect("the binary can run");
+    let text = |bytes| String::from_utf8(bytes).expect("the text is UTF-8");
     CommandOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
@@ -39,14 +39,14 @@ pub fn error_output(text: &str) -> String {
     printed.err.replace(&file, "FILE")
 }
 
-/// Writes a settings file that only its owner can read.
+/// Writes a settings file that only its owner can read, and returns its path.
 pub fn write(scratch: &Scratch, text: &str) -> String {
     let path = scratch.file("fdpush.toml");
-    fs::write(&path, text).expect("a file");
+    fs::write(&path, text).expect("the file can be written");
     make_private(&path);
-    path.to_str().expect("UTF-8").to_owned()
+    path.to_str().expect("the text is UTF-8").to_owned()
 }
 
 pub fn make_private(path: &Path) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a file of ours");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("the test owns the file");
 }

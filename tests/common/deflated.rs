@@ -1,4 +1,4 @@
-//! A client of permessage-deflate, with the DEFLATE of another author (miniz).
+//! A client of permessage-deflate. It compresses with miniz, and the server with `zlib-rs`.
 
 use std::net::SocketAddr;
 
@@ -59,19 +59,19 @@ pub fn connect(address: SocketAddr, target: &str) -> Raw {
 pub fn deflate(payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + payload.len() / 100 + 100);
     let mut stream = Compress::new(Compression::new(9), false);
-    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("no error");
+    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("the payload can be deflated");
     assert_eq!(stream.total_in(), payload.len() as u64);
-    out.strip_suffix(&TAIL).expect("the tail of a flush").to_vec()
+    out.strip_suffix(&TAIL).expect("the output ends with the tail of a flush").to_vec()
 }
 
-/// Inflates a payload. It must be complete, and must not need an earlier message.
+/// Inflates a payload. The payload must be complete and must not refer to an earlier message.
 pub fn inflate(payload: &[u8]) -> Vec<u8> {
     let whole = [payload, &TAIL].concat();
     let (mut stream, mut out) = (Decompress::new(false), Vec::new());
     while stream.total_in() < whole.len() as u64 || out.len() == out.capacity() {
         out.reserve(4 * whole.len());
         let rest = &whole[stream.total_in() as usize..];
-        stream.decompress_vec(rest, &mut out, FlushDecompress::Sync).expect("a valid stream");
+        stream.decompress_vec(rest, &mut out, FlushDecompress::Sync).expect("the stream is valid");
     }
     out
 }
@@ -92,7 +92,7 @@ pub fn inflated_frame((first, payload): (u8, Vec<u8>)) -> (u8, Vec<u8>) {
 /// Returns the next message: whether it was deflated, and its payload.
 pub fn message(raw: &mut Raw) -> (bool, Vec<u8>) {
     let (first, payload) = raw.frame();
-    assert!(matches!(first & !RSV1, 0x81 | 0x82), "{first:#x} is no message");
+    assert!(matches!(first & !RSV1, 0x81 | 0x82), "expected the first byte of a message, got {first:#x}");
     let is_deflated = first & RSV1 != 0;
     (is_deflated, if is_deflated { inflate(&payload) } else { payload })
 }

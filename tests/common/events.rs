@@ -1,4 +1,4 @@
-//! Reads the webhook events that a back end received, one by one.
+//! Reads the webhook events of a back end, one event at a time.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ pub fn start_accepting_back_end() -> Backend {
     Backend::start(|_| Answer::Status(204, String::new()))
 }
 
-/// The events that a back end received, across requests. Their `seq` has no gaps.
+/// Reads the events from the webhook requests of a server. Checks that their `seq` has no gaps.
 pub struct Events<'a> {
     backend: &'a Backend,
     waiting: Vec<Value>,
@@ -19,7 +19,7 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Reads the events of a server of [`start_with_webhook`] from its start.
+    /// Creates a reader for the back end of [`start_with_webhook`]. It starts with the first event of the server.
     pub fn of(backend: &'a Backend) -> Events<'a> {
         Events { backend, waiting: Vec::new(), seq: 0, run: None }
     }
@@ -35,12 +35,12 @@ impl<'a> Events<'a> {
             assert_eq!((&body["node"], &body["given_up"]), (&json!("here"), &json!(0)));
             assert!(body["sent_ms"].is_u64());
             assert_eq!(*self.run.get_or_insert(body["run"].clone()), body["run"], "one run");
-            self.waiting.extend(body["events"].as_array().expect("a list").iter().cloned());
+            self.waiting.extend(body["events"].as_array().expect("the value is an array").iter().cloned());
         }
         let mut event = self.waiting.remove(0);
         self.seq += 1;
         assert_eq!(event["seq"], self.seq, "{event}");
-        let fields = event.as_object_mut().expect("an object");
+        let fields = event.as_object_mut().expect("the value is an object");
         fields.remove("seq");
         assert!(fields.remove("time_ms").is_some_and(|time| time.is_u64()));
         fields.remove("peer");

@@ -38,7 +38,8 @@ impl Gateway {
         Gateway::spawn(&[&["--log", "info"], flags].concat())
     }
 
-    /// Works like [`start`](Gateway::start), for flags that set the log level. It must be `info` or more verbose.
+    /// Works like [`start`](Gateway::start), for flags that set the log level. The level must be `info` or more
+    /// verbose.
     pub fn spawn(flags: &[&str]) -> Gateway {
         Gateway::spawn_as(Command::new(env!("CARGO_BIN_EXE_fdpush")), flags)
     }
@@ -54,20 +55,21 @@ impl Gateway {
         command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).args(flags);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = ChildProcess::spawn(&mut command);
-        let stdout = child.stdout.take().expect("piped");
+        let stdout = child.stdout.take().expect("the output is a pipe");
         let (tx, log) = channel();
-        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let lines = BufReader::new(child.stderr.take().expect("the output is a pipe")).lines();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                // The test may have ended; the pipe is read nevertheless.
+                // The receiver is gone if the test has ended. The pipe must be read even then.
                 let _ = tx.send(line);
             }
         });
         let mut stdout = BufReader::new(stdout).lines();
-        let mut announced = || address_in_line(&stdout.next().expect("a line").expect("text"));
-        let address = announced().parse().expect("an address");
+        let mut announced =
+            || address_in_line(&stdout.next().expect("the output has another line").expect("the text is UTF-8"));
+        let address = announced().parse().expect("the address is valid");
         let others = flags.iter().filter(|flag| **flag == "--listen").map(|_| announced()).collect();
-        let api = last_word(&next_with(&log, "the API is on ")).parse().expect("an address");
+        let api = last_word(&next_with(&log, "the API is on ")).parse().expect("the address is valid");
         let is_datagram = |flag: &&&str| flag.starts_with("udp:") || flag.starts_with("unixgram:");
         let wanted = flags.iter().filter(is_datagram).count();
         let datagrams = (0..wanted).map(|_| last_word(&next_with(&log, "takes datagrams on "))).collect();
@@ -81,10 +83,10 @@ impl Gateway {
 
     /// Connects a client, reads its welcome frame and returns its fd.
     pub fn open(&self, target: &str, headers: &[(&str, &str)]) -> (Client, u64) {
-        let mut client = Client::connect(self.address, target, headers).expect("a WebSocket");
+        let mut client = Client::connect(self.address, target, headers).expect("the server accepts the WebSocket");
         let welcome = next(&mut client);
         assert_eq!(welcome["type"], "welcome", "{welcome}");
-        (client, welcome["fd"].as_u64().expect("an fd"))
+        (client, welcome["fd"].as_u64().expect("the fd is valid"))
     }
 
     /// Posts a JSON body to the API. Returns the status and the JSON response.
@@ -127,7 +129,7 @@ impl Gateway {
         next_with(&self.log, words)
     }
 
-    /// Returns the next log lines up to the first one that contains these words.
+    /// Returns the next log lines, up to the first line that contains these words.
     pub fn logged_up_to(&self, words: &str) -> Vec<String> {
         let mut lines = Vec::new();
         while !lines.last().is_some_and(|line: &String| line.contains(words)) {
@@ -141,11 +143,12 @@ impl Gateway {
         self.child.signal(signal);
     }
 
-    /// The most memory that it ever had resident.
+    /// Returns the largest resident memory that the process ever had.
     pub fn peak_bytes(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the status has a peak");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("the value is a number") << 10
     }
 
     pub fn wait(&mut self) -> ExitStatus {
@@ -155,7 +158,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Its pipes end, so all its log lines arrive.
+        // After the kill, the pipes of the child end and all its log lines arrive.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
@@ -201,7 +204,7 @@ pub fn next_of(client: &mut Client, kind: &str) -> Value {
 pub fn closed(client: &mut Client) -> (u16, String) {
     loop {
         if let Message::Close(frame) = client.next() {
-            let frame = frame.expect("a close code");
+            let frame = frame.expect("the close frame has a code");
             return (frame.code.into(), frame.reason.as_str().to_owned());
         }
     }
@@ -244,16 +247,16 @@ fn address_in_line(line: &str) -> String {
 }
 
 fn last_word(line: &str) -> String {
-    line.rsplit(' ').next().expect("a word").trim().to_owned()
+    line.rsplit(' ').next().expect("the text has a word").trim().to_owned()
 }
 
 /// Upgrades a stream for a uid, byte by byte up to the end of its welcome.
 pub fn read_welcome(stream: &mut (impl Read + Write), uid: &str) {
-    stream.write_all(UPGRADE.replacen('/', &format!("/?uid={uid}"), 1).as_bytes()).expect("bytes sent");
+    stream.write_all(UPGRADE.replacen('/', &format!("/?uid={uid}"), 1).as_bytes()).expect("the bytes can be sent");
     let mut came = Vec::new();
     while !came.ends_with(b"}}") {
         let mut byte = [0];
-        stream.read_exact(&mut byte).expect("the 101 response and the welcome frame");
+        stream.read_exact(&mut byte).expect("the server sends the 101 response and the welcome frame");
         came.extend(byte);
     }
 }

@@ -12,7 +12,7 @@ use super::{DEADLINE, TestServer};
 /// A record with this text blocks the thread that logs it for [`BLOCK_TIME`].
 pub const BLOCKING_TEXT: &str = "slow-log.example";
 
-/// Longer than a handler may take before the server warns.
+/// A time longer than a handler may take before the server warns.
 pub const BLOCK_TIME: Duration = Duration::from_millis(150);
 
 static LINES: Lines = Lines(Mutex::new(Vec::new()));
@@ -61,7 +61,7 @@ impl TestServer {
         wanted.map(|(_, line)| line.clone()).collect()
     }
 
-    /// Waits for a line of this server that starts with `start`, a level first, and contains `words`.
+    /// Waits for a line of this server that starts with `start` and contains `words`. `start` begins with the level.
     pub fn wait_for_log_line(&self, start: &str, words: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {

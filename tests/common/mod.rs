@@ -70,7 +70,7 @@ pub fn serve_on<H: Handler>(address: &str, build: impl FnOnce(Server) -> Server<
     serve_with(make, build, is_tls)
 }
 
-/// As [`serve`], without TLS in every test binary.
+/// Works like [`serve`], but without TLS in all test binaries.
 pub fn serve_plain<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     serve_made(|| Server::bind("127.0.0.1:0"), build)
 }
@@ -83,7 +83,7 @@ pub fn serve_made<H: Handler>(
     serve_with(make, build, false)
 }
 
-/// With `is_tls`, the first listener speaks TLS.
+/// Runs a server that `make` creates. With `is_tls`, its first listener speaks TLS.
 fn serve_with<H: Handler>(
     make: impl FnOnce() -> Result<Server, fdpush::Error> + Send + 'static,
     build: impl FnOnce(Server) -> Server<H> + Send + 'static,
@@ -93,8 +93,8 @@ fn serve_with<H: Handler>(
     let (end, ended) = channel();
     let thread = thread::spawn(move || {
         let server = make().expect("the server can listen").catch_signals(false);
-        let server = server.on_upgrade(tell_fd).on_open(|ctx, fd, request| {
-            for (name, value) in request.query_pairs().expect("UTF-8") {
+        let server = server.on_upgrade(accept_with_fd).on_open(|ctx, fd, request| {
+            for (name, value) in request.query_pairs().expect("the text is UTF-8") {
                 match &*name {
                     "uid" => ctx.bind(fd, value),
                     "group" => ctx.join(fd, value),
@@ -108,7 +108,7 @@ fn serve_with<H: Handler>(
             tls::register(address);
         }
         tx.send((server.remote(), server.local_addr(), addresses)).expect("the test waits");
-        // The test may have ended.
+        // The receiver is gone if the test has ended.
         let _ = end.send(server.run());
     });
     let (remote, address, addresses) = started.next();
@@ -116,24 +116,24 @@ fn serve_with<H: Handler>(
 }
 
 /// Accepts an upgrade and sends the fd for [`Client::fd`].
-pub fn tell_fd(_ctx: &mut Context<'_>, fd: Fd, _request: &fdpush::Request<'_>) -> Upgrade {
+pub fn accept_with_fd(_ctx: &mut Context<'_>, fd: Fd, _request: &fdpush::Request<'_>) -> Upgrade {
     Upgrade::accept().header("X-Fd", fd.to_string()).into()
 }
 
 impl TestServer {
-    /// Returns its TCP address.
+    /// Returns the TCP address of the server.
     pub fn address(&self) -> SocketAddr {
         self.address.expect("the server listens on TCP")
     }
 
     /// Connects a client. On return, `on_open` has been called.
     pub fn connect(&self, target: &str) -> Client {
-        Client::connect(self.address(), target, &[]).expect("a WebSocket")
+        Client::connect(self.address(), target, &[]).expect("the server accepts the WebSocket")
     }
 
     /// Works like [`connect`](TestServer::connect), with additional headers.
     pub fn connect_with(&self, target: &str, headers: &[(&str, &str)]) -> Client {
-        Client::connect(self.address(), target, headers).expect("a WebSocket")
+        Client::connect(self.address(), target, headers).expect("the server accepts the WebSocket")
     }
 
     /// Connects a client that must be refused. Returns status and body.
@@ -148,10 +148,10 @@ impl TestServer {
 
     /// Runs `call` on the thread of the server and returns its result.
     pub fn ask<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> T {
-        self.remote.call(call).wait_timeout(DEADLINE).expect("an answer")
+        self.remote.call(call).wait_timeout(DEADLINE).expect("the server answers")
     }
 
-    /// Stops the loop in a command, until the sender sends or is dropped. Returns the reply of the command.
+    /// Blocks the loop in a command, until the returned sender sends or is dropped. Returns the reply of the command.
     pub fn hold(&self) -> (Reply<()>, Sender<()>) {
         let (enter, entered) = channel();
         let (release, released) = mpsc::channel();
@@ -178,7 +178,7 @@ impl TestServer {
         self.wait_for_end()
     }
 
-    /// Waits for the end of a server that something else stops.
+    /// Waits for the end of a server that the test stops by other means than [`stop`](TestServer::stop).
     pub fn wait_for_end(&mut self) -> Result<(), fdpush::Error> {
         self.has_ended = true;
         self.ended.next()
@@ -188,7 +188,7 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         if thread::panicking() {
-            // The failed test may be a consequence of this end.
+            // A server that ended with an error may be the cause of the failed test.
             for end in self.ended.so_far() {
                 eprintln!("the server had ended: {end:?}");
             }
@@ -211,7 +211,7 @@ pub fn channel<T>() -> (Sender<T>, TestReceiver<T>) {
 impl<T> TestReceiver<T> {
     /// Returns the next value, within the deadline.
     pub fn next(&self) -> T {
-        self.0.recv_timeout(DEADLINE).expect("a value before the deadline")
+        self.0.recv_timeout(DEADLINE).expect("a value arrives before the deadline")
     }
 
     /// Waits until all senders are dropped. Returns `false` if a value was sent instead.
@@ -232,7 +232,7 @@ pub fn report_close(sender: Sender<(Fd, Closed)>) -> impl FnMut(&mut Context<'_>
     }
 }
 
-/// An `on_message` handler that echoes every message.
+/// Echoes every message, as an `on_message` handler.
 pub fn echo(ctx: &mut Context<'_>, fd: Fd, message: fdpush::Message<'_>) {
     assert_eq!(ctx.push(fd, message), Outcome::Queued);
 }
@@ -242,7 +242,7 @@ pub struct DropSignal<T: Clone>(pub Sender<T>, pub T);
 
 impl<T: Clone> Drop for DropSignal<T> {
     fn drop(&mut self) {
-        // The test may have ended.
+        // The receiver is gone if the test has ended.
         let _ = self.0.send(self.1.clone());
     }
 }

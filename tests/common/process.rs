@@ -8,18 +8,18 @@ pub struct ChildProcess(Child);
 
 impl ChildProcess {
     pub fn spawn(command: &mut Command) -> ChildProcess {
-        ChildProcess(command.spawn().expect("a child process"))
+        ChildProcess(command.spawn().expect("the child process can be started"))
     }
 
     /// Sends a signal, for example `-TERM`.
     pub fn signal(&self, signal: &str) {
         let id = self.0.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill can run").success());
     }
 
     /// Waits for the end of the process.
     pub fn exit_status(&mut self) -> ExitStatus {
-        self.0.wait().expect("an exit status")
+        self.0.wait().expect("the process ends")
     }
 }
 

@@ -41,7 +41,7 @@ impl Raw {
         Raw { stream: tls::Socket::connect(address), buf: Vec::new() }
     }
 
-    /// Uses a connection.
+    /// Creates a client over an open connection.
     pub fn over(stream: tls::Socket) -> Raw {
         Raw { stream, buf: Vec::new() }
     }
@@ -61,33 +61,36 @@ impl Raw {
 
     /// Returns a second handle of the connection, for another thread.
     pub fn another(&self) -> Raw {
-        Raw { stream: self.stream.another().expect("a connection without TLS"), buf: Vec::new() }
+        Raw {
+            stream: self.stream.another().expect("a connection with a second handle is without TLS"),
+            buf: Vec::new(),
+        }
     }
 
     /// Connects from an address of the loopback network, so that the server sees another client.
     pub fn connect_from(source: [u8; 4], address: SocketAddr) -> Raw {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
-        socket.connect(&address.into()).expect("a server that listens");
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("the socket can be created");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("the address belongs to this machine");
+        socket.connect(&address.into()).expect("the server listens");
         Raw { stream: tls::Socket::over(socket.into(), address), buf: Vec::new() }
     }
 
     /// Ends the connection with a reset.
     pub fn reset(self) {
         let linger = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
-        linger.expect("a socket option");
+        linger.expect("the socket option can be set");
     }
 
-    /// Returns the local address, which is the `peer` of the server.
+    /// Returns the local address. The server sees it as `peer`.
     pub fn local_addr(&self) -> SocketAddr {
-        self.stream.tcp().local_addr().expect("a connected socket")
+        self.stream.tcp().local_addr().expect("the socket is connected")
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).expect("bytes sent");
+        self.stream.write_all(bytes.as_ref()).expect("the bytes can be sent");
     }
 
-    /// Sends bytes that the server may not read any more.
+    /// Sends bytes to a server that may have stopped reading. Returns whether the socket took them.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
@@ -102,14 +105,14 @@ impl Raw {
 
     /// Shuts down the write side.
     pub fn shutdown_write(&mut self) {
-        self.stream.shutdown_write().expect("a connection to shut");
+        self.stream.shutdown_write().expect("the connection is open");
     }
 
     /// Returns the next response with a body of its `Content-Length`.
     pub fn reply(&mut self) -> Reply {
         let mut reply = self.reply_head();
-        let length = reply.header("Content-Length").map_or(0, |length| length.parse().expect("a length"));
-        reply.body = String::from_utf8(self.take(length)).expect("a body of text");
+        let length = reply.header("Content-Length").map_or(0, |length| length.parse().expect("the line has a length"));
+        reply.body = String::from_utf8(self.take(length)).expect("the body is UTF-8");
         reply
     }
 
@@ -128,7 +131,7 @@ impl Raw {
                 break;
             }
         }
-        reply.body = String::from_utf8(body).expect("a body of text");
+        reply.body = String::from_utf8(body).expect("the body is UTF-8");
         reply
     }
 
@@ -136,7 +139,7 @@ impl Raw {
     fn line(&mut self) -> String {
         loop {
             if let Some(at) = self.buf.windows(2).position(|window| window == b"\r\n") {
-                let line = String::from_utf8(self.take(at)).expect("a line of text");
+                let line = String::from_utf8(self.take(at)).expect("the line is UTF-8");
                 self.take(2);
                 return line;
             }
@@ -156,7 +159,7 @@ impl Raw {
                 String::from_utf8_lossy(&self.buf)
             );
         };
-        let head = String::from_utf8(self.take(end)).expect("a head of text");
+        let head = String::from_utf8(self.take(end)).expect("the head is UTF-8");
         let status = head.get(9..12).and_then(|status| status.parse().ok());
         let status = status.unwrap_or_else(|| panic!("expected a status line, got {head:?}"));
         Reply { status, head, body: String::new() }
@@ -171,11 +174,11 @@ impl Raw {
             127 => u64::from_be_bytes(self.take_array()),
             length => u64::from(length),
         };
-        let payload = self.take(usize::try_from(length).expect("a length"));
+        let payload = self.take(usize::try_from(length).expect("the length fits into usize"));
         deflated::inflated_frame((head[0], payload))
     }
 
-    /// Reads exactly these bytes. It allocates no memory if as many were read before.
+    /// Reads exactly these bytes. Allocates no memory if an earlier call read as many bytes.
     pub fn expect(&mut self, bytes: &[u8]) {
         while self.buf.len() < bytes.len() {
             assert!(self.fill(), "the stream continues: {} of {} bytes", self.buf.len(), bytes.len());
@@ -225,10 +228,10 @@ impl Raw {
         std::mem::take(&mut self.buf)
     }
 
-    /// Returns the unread bytes when a condition is true for them.
+    /// Reads until a condition is true for the unread bytes, and returns them.
     pub fn rest_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         while !is_enough(&self.buf) {
-            assert!(self.fill(), "the stream ended after {:?}", self.buf);
+            assert!(self.fill(), "the stream continues after {:?}", self.buf);
         }
         std::mem::take(&mut self.buf)
     }
@@ -252,7 +255,7 @@ impl Raw {
     }
 
     fn take_array<const N: usize>(&mut self) -> [u8; N] {
-        self.take(N).try_into().expect("so many bytes")
+        self.take(N).try_into().expect("the slice has this length")
     }
 
     /// Reads more bytes. Returns `false` at the end of the stream.

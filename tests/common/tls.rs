@@ -1,7 +1,7 @@
 //! TLS for the tests: an authority, certificates for servers, and a client side that trusts the authority.
 //!
-//! The crate tests run twice. In the test binary `tls` all servers of [`serve`](super::serve) speak TLS, and all clients
-//! that connect to them.
+//! The tests of `tests/crate` run in two test binaries, `crate` and `tls`. In the test binary `tls` all servers of
+//! [`serve`](super::serve) speak TLS, and all clients that connect to them.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -39,10 +39,10 @@ pub struct Pair {
 
 impl Authority {
     pub fn new() -> Authority {
-        let mut params = CertificateParams::new([]).expect("no names");
+        let mut params = CertificateParams::new([]).expect("the parameters are valid");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        Authority { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
+        let key = KeyPair::generate().expect("the key can be generated");
+        Authority { issuer: CertifiedIssuer::self_signed(params, key).expect("the certificate is valid") }
     }
 
     /// Returns the certificate of the authority, PEM.
@@ -55,13 +55,13 @@ impl Authority {
         self.sign_with(names, |_| {})
     }
 
-    /// As [`sign`](Authority::sign), with changed parameters.
+    /// Works like [`sign`](Authority::sign), with changed parameters.
     pub fn sign_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("valid names");
+        let mut params = CertificateParams::new(names).expect("the names are valid");
         change(&mut params);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = KeyPair::generate().expect("the key can be generated");
+        let certificate = params.signed_by(&key, &self.issuer).expect("the certificate is valid");
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
@@ -70,14 +70,15 @@ impl Authority {
         self.builder().with_no_client_auth()
     }
 
-    /// As [`client_config`](Authority::client_config), with a certificate of the client.
+    /// Works like [`client_config`](Authority::client_config), with a certificate of the client.
     pub fn client_config_with(&self, pair: &Pair) -> ClientConfig {
-        let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("a certificate")];
-        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
-        self.builder().with_client_auth_cert(chain, key).expect("a pair")
+        let chain =
+            vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("the certificate is valid")];
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("the key is valid");
+        self.builder().with_client_auth_cert(chain, key).expect("the pair is valid")
     }
 
-    /// As [`client_config`](Authority::client_config), with these versions only.
+    /// Works like [`client_config`](Authority::client_config), with these versions only.
     pub fn client_config_of(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
         self.builder_of(versions).with_no_client_auth()
     }
@@ -115,12 +116,13 @@ fn builder_trusting(
 impl Pair {
     /// Returns the settings of a server with this pair.
     pub fn config(&self) -> TlsConfig {
-        let builder = TlsConfig::builder().pair(self.certificate.as_bytes(), self.key.as_bytes()).expect("a pair");
-        builder.build().expect("settings")
+        let builder =
+            TlsConfig::builder().pair(self.certificate.as_bytes(), self.key.as_bytes()).expect("the pair is valid");
+        builder.build().expect("the settings are valid")
     }
 }
 
-/// The environment variable that gives a child process the pair of its parent, PEM.
+/// The environment variable with the certificate and key of the parent process, in PEM.
 pub const PAIR_VARIABLE: &str = "FDPUSH_TEST_PAIR";
 
 /// Returns the pair of a server for `localhost`, `127.0.0.1` and `::1`.
@@ -139,7 +141,7 @@ pub fn server_config() -> TlsConfig {
 
 /// Records that the server at an address speaks TLS.
 pub fn register(address: SocketAddr) {
-    ADDRESSES.lock().expect("no test panics here").insert(address);
+    ADDRESSES.lock().expect("no test panics while it holds the lock").insert(address);
 }
 
 /// A stream to a server: TCP, or TLS if the server at the address speaks it.
@@ -151,20 +153,20 @@ pub enum Socket {
 impl Socket {
     /// Connects to an address.
     pub fn connect(address: SocketAddr) -> Socket {
-        Socket::over(TcpStream::connect(address).expect("a server that listens"), address)
+        Socket::over(TcpStream::connect(address).expect("the server listens"), address)
     }
 
-    /// Uses a connection to an address.
+    /// Creates a stream over a connection. Starts TLS if the server at this address speaks it.
     pub fn over(stream: TcpStream, address: SocketAddr) -> Socket {
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
-        stream.set_nodelay(true).expect("no delay");
-        match ADDRESSES.lock().expect("no test panics here").contains(&address) {
+        stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
+        stream.set_write_timeout(Some(DEADLINE)).expect("the write timeout can be set");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+        match ADDRESSES.lock().expect("no test panics while it holds the lock").contains(&address) {
             false => Socket::Plain(stream),
             true => {
                 let mut socket = Socket::secure(stream, AUTHORITY.client_config(), "localhost");
                 if let Socket::Tls(stream) = &mut socket {
-                    // A server that refuses the connection is found by the first read.
+                    // If the server refused the connection, the first read returns the error.
                     while stream.conn.is_handshaking() && stream.conn.complete_io(&mut stream.sock).is_ok() {}
                 }
                 socket
@@ -182,8 +184,8 @@ impl Socket {
 
     /// Begins a TLS session over a connection. The handshake is part of the first write or read.
     pub fn secure(stream: TcpStream, config: ClientConfig, name: &str) -> Socket {
-        let name = ServerName::try_from(name.to_owned()).expect("a name");
-        let connection = ClientConnection::new(Arc::new(config), name).expect("a session");
+        let name = ServerName::try_from(name.to_owned()).expect("the name is valid");
+        let connection = ClientConnection::new(Arc::new(config), name).expect("the session can be created");
         Socket::Tls(Box::new(StreamOwned::new(connection, stream)))
     }
 
@@ -198,12 +200,12 @@ impl Socket {
     /// Returns a second handle of the connection. `None` for TLS, whose state cannot be shared.
     pub fn another(&self) -> Option<Socket> {
         match self {
-            Socket::Plain(stream) => Some(Socket::Plain(stream.try_clone().expect("a descriptor"))),
+            Socket::Plain(stream) => Some(Socket::Plain(stream.try_clone().expect("the descriptor can be duplicated"))),
             Socket::Tls(_) => None,
         }
     }
 
-    /// Ends the output.
+    /// Shuts down the write side. A TLS session sends `close_notify` first.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
         if let Socket::Tls(stream) = self {
             stream.conn.send_close_notify();
@@ -214,7 +216,7 @@ impl Socket {
 
     /// Returns whether bytes can be read without waiting.
     pub fn has_more(&mut self) -> bool {
-        self.tcp().set_nonblocking(true).expect("no blocking");
+        self.tcp().set_nonblocking(true).expect("the socket can be non-blocking");
         let has_more = match self {
             Socket::Plain(stream) => stream.peek(&mut [0]).is_ok(),
             Socket::Tls(stream) => loop {
@@ -229,7 +231,7 @@ impl Socket {
                 }
             },
         };
-        self.tcp().set_nonblocking(false).expect("blocking");
+        self.tcp().set_nonblocking(false).expect("the socket can block");
         has_more
     }
 }
@@ -259,7 +261,8 @@ impl Write for Socket {
     }
 }
 
-/// Reads from a session. A failed write does not hide the bytes that the server sent before it closed the connection.
+/// Reads from a TLS session. A failed write does not hide the bytes that the server sent before it closed the
+/// connection.
 fn read_session(stream: &mut StreamOwned<ClientConnection, TcpStream>, buffer: &mut [u8]) -> io::Result<usize> {
     let StreamOwned { conn, sock } = stream;
     loop {

@@ -44,7 +44,7 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# Whether the started server listens. It exits at once if another process took the port.
+# Returns whether the started server listens. The server exits at once if another process took the port.
 listens() {
     local tenths
     for ((tenths = 0; tenths < 100; tenths++)); do

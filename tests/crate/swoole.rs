@@ -1,14 +1,14 @@
 //! The scenarios of Swoole's own WebSocket tests, through an independent client.
 //!
-//! They cover the tests of Swoole 6.2 for push, close, control frames, sizes, the upgrade and heartbeats. Users of
-//! Swoole find here the calls of this crate for each of them.
+//! They cover the tests of Swoole 6.2 for push, close, control frames, sizes, the upgrade and heartbeats. Each test
+//! shows the calls of this crate for a Swoole scenario.
 
 use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::raw::{self, PING, PONG, TEXT, UPGRADE, frame};
-use crate::common::{Client, DEADLINE, Raw, TestServer, channel, echo, report_close, serve, tell_fd};
+use crate::common::{Client, DEADLINE, Raw, TestServer, accept_with_fd, channel, echo, report_close, serve};
 use fdpush::{
     AbortOutcome, By, Cause, CloseOutcome, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response, State,
     Upgrade,
@@ -20,7 +20,7 @@ fn echo_server() -> TestServer {
     serve(|server| server.on_message(echo))
 }
 
-/// Limits for several messages of 1 MiB.
+/// Returns limits for several messages of 1 MiB.
 fn wide_limits() -> Limits {
     Limits {
         message_bytes_max: 16 << 20,
@@ -30,7 +30,7 @@ fn wide_limits() -> Limits {
     }
 }
 
-/// Returns pseudo-random bytes that are the same in every run.
+/// A generator of pseudo-random bytes, the same in every run.
 struct Noise(u64);
 
 impl Noise {
@@ -59,7 +59,8 @@ fn frame_split_inside_its_header() {
     for cut in 1..14 {
         let mut raw = Raw::upgraded(server.address());
         raw.send(&bytes[..cut]);
-        // The server must read this part before the next: one turn may have started, one reads, one answers.
+        // The server must read the first part alone. The three commands take at least two more turns, in which the
+        // server reads it.
         (0..3).for_each(|_| server.ask(|_| ()));
         raw.send(&bytes[cut..]);
         assert_eq!(raw.frame(), (0x81, payload.clone().into_bytes()), "cut at {cut}");
@@ -139,7 +140,7 @@ fn exists_and_is_open_distinguish_missing_http_and_websocket_connections() {
     assert_eq!(server.ask(move |ctx| (ctx.exists(fd), ctx.is_open(fd))), (true, true));
     drop(client);
     server.wait_until("it is gone", move |ctx| !ctx.exists(fd) && !ctx.is_open(fd));
-    let never = Fd::from_u64(999).expect("an fd");
+    let never = Fd::from_u64(999).expect("the fd is valid");
     assert_eq!(
         server.ask(move |ctx| (ctx.exists(never), ctx.is_open(never), ctx.push(never, ""))),
         (false, false, Outcome::Gone)
@@ -184,7 +185,7 @@ fn messages_of_35_to_40_kb_are_echoed_concurrently() {
 fn two_replies_to_one_message_arrive_in_order() {
     let server = serve(|server| {
         server.on_message(|ctx, fd, message| {
-            let text = message.as_text().expect("text");
+            let text = message.as_text().expect("the message is text");
             ctx.push(fd, &format!("first {text}"));
             ctx.push(fd, &format!("second {text}"));
         })
@@ -217,17 +218,18 @@ fn upgrade_headers_with_lists_of_tokens() {
 fn a_second_port_shares_the_handlers() {
     let (tx, rx) = channel();
     let first = serve(move |server| {
-        let server = server.listen("127.0.0.1:0").expect("a second port").on_message(|ctx, fd, message| {
-            ctx.broadcast(message.except(&[fd]));
-        });
+        let server =
+            server.listen("127.0.0.1:0").expect("the second port can be bound").on_message(|ctx, fd, message| {
+                ctx.broadcast(message.except(&[fd]));
+            });
         let ports: Vec<String> = server.addresses().map(ToString::to_string).collect();
         tx.send(ports).expect("the test waits");
         server
     });
-    let second = rx.next()[1].parse().expect("an address");
+    let second = rx.next()[1].parse().expect("the address is valid");
     assert_ne!(first.address(), second);
     let mut here = first.connect("/");
-    let mut there = Client::connect(second, "/", &[]).expect("a WebSocket");
+    let mut there = Client::connect(second, "/", &[]).expect("the server accepts the WebSocket");
     here.send("from the first port");
     assert_eq!(there.text(), "from the first port");
     there.send("from the second port");
@@ -261,7 +263,7 @@ fn broadcasts_of_100_kb_with_flat_memory() {
             (delivery, ctx.stats().queued_bytes)
         });
         assert_eq!(delivery, Delivery::new(CLIENTS, 0));
-        // One frame, and a queue entry for each client that has not received it.
+        // The queues share one frame, and each client that has not received it adds a queue entry.
         assert!(queued <= message.len() + CLIENTS * 600, "the bytes of a shared message count once, not {queued}");
         for client in &mut clients {
             assert!(client.binary() == message);
@@ -364,7 +366,7 @@ fn pings_and_pongs_are_delivered_to_a_handler() {
 fn on_open_has_the_query_string_and_can_push() {
     let server = serve(|server| {
         server.on_open(|ctx, fd, request| {
-            let name = request.query("name").expect("a name");
+            let name = request.query("name").expect("the query has a name");
             let greeting = format!("{} {} {name}", request.path(), request.raw_query());
             assert_eq!(ctx.push(fd, &greeting), Outcome::Queued);
         })
@@ -426,7 +428,8 @@ fn cookies_and_headers_are_set_on_the_101() {
 
 #[test]
 fn the_close_code_is_read_unsigned() {
-    // The low bytes of 4999 and 1000 differ in sign. 0xffff and 0x8000 would be negative and are invalid.
+    // As signed numbers, the low bytes of 4999 and 1000 would differ in sign. 0xffff and 0x8000 would be negative and
+    // are invalid.
     let (tx, rx) = channel();
     let server = serve(|server| server.on_close(report_close(tx)));
     for (code, answer) in [(4999, 4999), (1000, 1000), (0xffff, 1002), (0x8000, 1002), (0x83e8, 1002)] {
@@ -439,7 +442,7 @@ fn the_close_code_is_read_unsigned() {
 
 #[test]
 fn decoding_leaves_its_input_intact() {
-    // A handler gets the receive buffer, which is unmasked in place. Pushes must not change it.
+    // A handler gets the receive buffer, which is unmasked in place. Pushes must not change this buffer.
     let server = serve(|server| {
         server.on_message(|ctx, fd, message| {
             let before = message.as_bytes().to_vec();
@@ -454,7 +457,7 @@ fn decoding_leaves_its_input_intact() {
     let mut client = server.connect("/");
     let mut noise = Noise(5);
     let messages = [noise.text(10), noise.text(700), noise.text(5_000)];
-    // All messages are in one read. None may overlap the next.
+    // The server gets all messages in one read. Pushes of one message must not change the bytes of the next.
     let frames: Vec<u8> = messages.iter().flat_map(|text| frame(TEXT, text.as_bytes())).collect();
     let mut raw = Raw::upgraded(server.address());
     raw.send(frames);
@@ -537,7 +540,7 @@ fn a_slow_client_reaches_its_queue_bound() {
         if outcome == Outcome::Dropped {
             break;
         }
-        let queued = info.expect("it is there").queued_bytes;
+        let queued = info.expect("the connection exists").queued_bytes;
         assert!(queued <= 256 << 10, "the bytes of a shared message count once, not {queued}");
         pushed += 1;
         assert!(pushed < 10_000, "the socket buffer is full after less than 10,000 messages");
@@ -551,7 +554,7 @@ fn a_slow_client_reaches_its_queue_bound() {
 #[test]
 fn large_fd_numbers() {
     const LIVES: u64 = 100;
-    let server = serve(|server| server.on_upgrade(tell_fd).on_message(echo));
+    let server = serve(|server| server.on_upgrade(accept_with_fd).on_message(echo));
     let mut seen = HashSet::new();
     let mut stale: Option<Fd> = None;
     for life in 0..LIVES {
@@ -588,7 +591,7 @@ fn info_is_available_inside_on_close() {
     assert_eq!(client.text(), "hi");
     client.close(1000, "");
     let (info, known, fds) = rx.next();
-    let info = info.expect("the information about the closed connection");
+    let info = info.expect("on_close gets the information about the connection");
     assert_eq!((info.fd, info.uid.as_deref(), info.groups), (fd, Some("me"), vec!["room".to_owned()]));
     assert_eq!((info.traffic.messages_in, info.traffic.messages_out), (1, 1));
     assert!(info.peer.is_loopback() && info.state == State::Closing);

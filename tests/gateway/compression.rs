@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 fn read(raw: &mut Raw, kind: &str) -> (bool, Value) {
     loop {
         let (is_deflated, payload) = message(raw);
-        let value: Value = serde_json::from_slice(&payload).expect("JSON");
+        let value: Value = serde_json::from_slice(&payload).expect("the text is JSON");
         if value["type"] == kind {
             return (is_deflated, value);
         }
@@ -30,7 +30,10 @@ fn a_push_is_compressed_unless_the_back_end_forbids_it() {
         (json!({"compress": null}), true),
     ] {
         let mut command = json!({"uids": ["ann", "bob"], "data": long});
-        command.as_object_mut().expect("an object").extend(options.as_object().expect("an object").clone());
+        command
+            .as_object_mut()
+            .expect("the value is an object")
+            .extend(options.as_object().expect("the value is an object").clone());
         assert_eq!(gateway.done("/api/push", &command)["queued"], 2, "{command}");
         let expected = json!({"type": "message", "data": long});
         assert_eq!(read(&mut ann, "message"), (is_deflated, expected.clone()), "{command}");
@@ -41,7 +44,7 @@ fn a_push_is_compressed_unless_the_back_end_forbids_it() {
     assert!(answer.to_string().contains("compress"), "{answer}");
     let (status, answer) = gateway.post("/api/join", json!({"uid": "ann", "group": "g", "compress": false}));
     assert_eq!(status, 400, "{answer}");
-    // A batch has the same option.
+    // A line of a batch has the same option.
     let line = json!({"uid": "ann", "data": long, "compress": false}).to_string();
     let reply = gateway.call("POST", "/api/batch", &[("Content-Type", "application/x-ndjson")], &line);
     assert_eq!(reply.status, 200);

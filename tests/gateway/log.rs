@@ -1,4 +1,4 @@
-//! A standard error that is closed, full or unread does not stop the server.
+//! A server whose standard error is closed, full or unread continues.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
@@ -28,37 +28,40 @@ impl Served {
     fn start(stderr: impl Into<Stdio>, flags: &[&str]) -> Served {
         let scratch = Scratch::new("log");
         let (api, config) = (scratch.file("api.sock"), scratch.file("fdpush.toml"));
-        fs::write(&config, "").expect("a file");
+        fs::write(&config, "").expect("the file can be written");
         let mut command = command(&["serve", "--log", "debug", "--listen", "127.0.0.1:0"]);
         command.arg(format!("--api=unix:{}", api.display())).arg(format!("--config={}", config.display()));
         let mut child = ChildProcess::spawn(command.args(flags).stderr(stderr));
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-        let address = line.trim().rsplit_once("http://").expect("an address").1;
-        let address = address.trim_end_matches('/').parse().expect("an address");
+        BufReader::new(child.stdout.take().expect("the output is a pipe"))
+            .read_line(&mut line)
+            .expect("the line can be read");
+        let address = line.trim().rsplit_once("http://").expect("the line has an address").1;
+        let address = address.trim_end_matches('/').parse().expect("the address is valid");
         Served { child, address, api, config, _scratch: scratch }
     }
 
     /// Connects a client and reads its welcome frame.
     fn connect(&self, target: &str) -> Client {
-        let mut client = Client::connect(self.address, target, &[]).expect("a WebSocket");
+        let mut client = Client::connect(self.address, target, &[]).expect("the server accepts the WebSocket");
         assert_eq!(next(&mut client)["type"], "welcome");
         client
     }
 
     /// Sends a GET to the API. Returns head and body of the response.
     fn get(&self, path: &str) -> String {
-        let mut stream = UnixStream::connect(&self.api).expect("the API");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
+        let mut stream = UnixStream::connect(&self.api).expect("the API listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .expect("the request can be written");
         let mut reply = String::new();
-        stream.read_to_string(&mut reply).expect("a reply");
+        stream.read_to_string(&mut reply).expect("the reply can be read");
         reply
     }
 
     fn dropped(&self) -> u64 {
         let page = self.get("/metrics");
         let value = page.lines().find_map(|line| line.strip_prefix("fdpush_log_lines_dropped_total "));
-        value.expect("the metric").parse().expect("a number")
+        value.expect("the metrics contain the counter").parse().expect("the value is a number")
     }
 
     fn signal(&self, signal: &str) {
@@ -68,13 +71,13 @@ impl Served {
     /// Checks clients, health checks, webhooks and a reload. Each of them writes log lines.
     fn check_serving(&mut self, backend: &Backend) {
         let mut ann = self.connect("/?uid=ann");
-        // The first request failed, and the worker logged it.
+        // The back end refused the first request, so the worker logged an error.
         assert_eq!(backend.requests.next().body.split_once("sent_ms").map(|(head, _)| head.is_empty()), Some(false));
         assert!(backend.requests.next().body.contains(r#""uid":"ann""#));
         assert_eq!(refusal(Client::connect(self.address, "/?uid=bob", &[FOREIGN])).0, 403);
         assert!(self.get("/healthz").starts_with("HTTP/1.1 200 "));
         assert!(self.get("/readyz").starts_with("HTTP/1.1 200 "));
-        fs::write(&self.config, format!("origin = [\"{}\"]\n", FOREIGN.1)).expect("a file");
+        fs::write(&self.config, format!("origin = [\"{}\"]\n", FOREIGN.1)).expect("the file can be written");
         self.signal("-HUP");
         until("the origin is read again", || Client::connect(self.address, "/?uid=bob", &[FOREIGN]).is_ok());
         assert!(backend.requests.next().body.contains(r#""uid":"bob""#));
@@ -99,7 +102,7 @@ fn command(args: &[&str]) -> Command {
 }
 
 fn run(command: &mut Command) -> ExitStatus {
-    command.status().expect("the binary")
+    command.status().expect("the binary can run")
 }
 
 /// Starts a back end that refuses the first request and accepts the others.
@@ -117,24 +120,24 @@ fn webhook(backend: &Backend) -> [String; 4] {
 
 /// Returns a pipe whose reader is closed.
 fn closed_pipe() -> PipeWriter {
-    pipe().expect("a pipe").1
+    pipe().expect("the pipe can be created").1
 }
 
 /// Returns a full pipe.
 fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = pipe().expect("a pipe");
-    let flags = fcntl_getfl(&writer).expect("flags");
-    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("flags");
+    let (reader, mut writer) = pipe().expect("the pipe can be created");
+    let flags = fcntl_getfl(&writer).expect("the flags can be read");
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("the flags can be set");
     for chunk in [&[b'-'; 4096][..], b"-"] {
-        let end = std::iter::repeat_with(|| writer.write(chunk)).find_map(Result::err).expect("an end");
+        let end = std::iter::repeat_with(|| writer.write(chunk)).find_map(Result::err).expect("the process ends");
         assert_eq!(end.kind(), ErrorKind::WouldBlock);
     }
-    fcntl_setfl(&writer, flags).expect("flags");
+    fcntl_setfl(&writer, flags).expect("the flags can be set");
     (reader, writer)
 }
 
 fn dev_full() -> File {
-    File::options().write(true).open("/dev/full").expect("/dev/full")
+    File::options().write(true).open("/dev/full").expect("/dev/full exists")
 }
 
 #[test]
@@ -151,9 +154,9 @@ fn an_unwritable_log_does_not_stop_the_server() {
 #[test]
 fn a_closed_log_reader_does_not_stop_the_server() {
     let backend = backend();
-    let (reader, writer) = pipe().expect("a pipe");
+    let (reader, writer) = pipe().expect("the pipe can be created");
     let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
-    // This is the effect of `2>&1 | head -n 2`.
+    // `2>&1 | head -n 2` has the same effect.
     assert_eq!(BufReader::new(reader).lines().take(2).map_while(Result::ok).count(), 2);
     served.check_serving(&backend);
     until("dropped log lines are counted", || served.dropped() > 0);
@@ -166,14 +169,14 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
         let backend = backend();
         let (reader, writer) = full_pipe();
         if is_nonblocking {
-            // A parent process that uses the pipe can set this mode.
-            let flags = fcntl_getfl(&writer).expect("flags");
-            fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("flags");
+            // The pipe can be non-blocking, because a parent process can set this mode.
+            let flags = fcntl_getfl(&writer).expect("the flags can be read");
+            fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("the flags can be set");
         }
         let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
         served.check_serving(&backend);
         assert_eq!(served.dropped(), 0, "they wait");
-        // Two lines of about 700 bytes each.
+        // The log then has two lines of about 700 bytes for each client.
         let long = format!("/?uid={}", "%01".repeat(128));
         until("the queue is full", || {
             (0..100).for_each(|_| drop(served.connect(&long)));
@@ -189,7 +192,7 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
         until("the log tells of each line that is missing", || {
             let notices = lines.so_far();
             let counts = notices.iter().filter_map(|line| line.split_once("log lines dropped since the last line: "));
-            in_log += counts.map(|(_, count)| count.parse::<u64>().expect("a number")).sum::<u64>();
+            in_log += counts.map(|(_, count)| count.parse::<u64>().expect("the value is a number")).sum::<u64>();
             in_log == served.dropped()
         });
         served.signal("-TERM");
@@ -219,17 +222,17 @@ fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
     until("it listens", || UnixStream::connect(&api).is_ok());
     let address = SocketAddr::from(([0; 4], 0));
     let served = Served { child, address, api, config: path.clone(), _scratch: scratch };
-    let come_and_go = || drop(Client::connect_unix(&socket, "/?uid=ann").expect("a WebSocket"));
+    let come_and_go = || drop(Client::connect_unix(&socket, "/?uid=ann").expect("the server accepts the WebSocket"));
     until("the file is full", || {
         come_and_go();
         served.dropped() > 0
     });
-    // The pipe is read.
-    File::options().write(true).open(&path).expect("the log").set_len(0).expect("an empty log");
+    // Emptying the file makes room for more lines.
+    File::options().write(true).open(&path).expect("the log can be opened").set_len(0).expect("the log can be emptied");
     let mut text = String::new();
     until("it tells of each line that is missing", || {
         come_and_go();
-        text = fs::read_to_string(&path).expect("the log");
+        text = fs::read_to_string(&path).expect("the log can be opened");
         text.contains(&format!("log lines dropped since the last line: {}\n", served.dropped()))
     });
     for line in text.lines().filter(|line| !line.is_empty()) {
@@ -243,7 +246,7 @@ fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
 #[test]
 fn a_full_log_pipe_at_shutdown_does_not_change_the_exit_code() {
     let (_reader, writer) = full_pipe();
-    Served::start(writer.try_clone().expect("a descriptor"), &[]).check_drain();
+    Served::start(writer.try_clone().expect("the descriptor can be duplicated"), &[]).check_drain();
     let flags = ["serve", "--listen", "unix:/dev/null", "--api", "off"];
     assert_eq!(run(command(&flags).stderr(writer)).code(), Some(1));
 }
@@ -251,7 +254,7 @@ fn a_full_log_pipe_at_shutdown_does_not_change_the_exit_code() {
 /// Opens a WebSocket over the unix socket of `child` and sends SIGTERM. The client gets 1001, and the exit code is 0.
 fn check_serving_and_drain(path: &Path, mut child: ChildProcess) {
     until("it listens", || UnixStream::connect(path).is_ok());
-    let mut client = Client::connect_unix(path, "/?uid=ann").expect("a WebSocket");
+    let mut client = Client::connect_unix(path, "/?uid=ann").expect("the server accepts the WebSocket");
     assert_eq!(next(&mut client)["type"], "welcome");
     child.signal("-TERM");
     assert_eq!(client.closed().0, 1001);
@@ -265,13 +268,16 @@ fn a_full_stdout_pipe_does_not_stop_the_start() {
     let (_reader, writer) = full_pipe();
     let listen = format!("unix:{}", path.display());
     let mut command = command(&["serve", "--listen", &listen, "--api", "off"]);
-    let child = ChildProcess::spawn(command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer));
+    let child = ChildProcess::spawn(
+        command.stdout(writer.try_clone().expect("the descriptor can be duplicated")).stderr(writer),
+    );
     check_serving_and_drain(&path, child);
 }
 
 #[test]
 fn closed_standard_descriptors_do_not_become_sockets() {
-    // A descriptor that the server opened with their numbers would receive the log or the addresses.
+    // If a socket got the number of a closed standard descriptor, the log or the addresses would be written to this
+    // socket.
     let scratch = Scratch::new("closed");
     let path = scratch.file("push.sock");
     let mut shell = Command::new("sh");
@@ -294,9 +300,17 @@ fn commands_with_closed_or_full_output_do_not_panic() {
     ] {
         let to_closed = if to_full == 1 && !args.contains(&"--config") && args[0] != "serve" { 0 } else { to_full };
         let status = run(command(args).stdout(closed_pipe()).stderr(closed_pipe()));
-        assert_eq!(status.code(), Some(to_closed), "exit status of {args:?} with a closed pipe as output: {status}");
+        assert_eq!(
+            status.code(),
+            Some(to_closed),
+            "{args:?} exits with {to_closed} if its output is a closed pipe: {status}"
+        );
         let status = run(command(args).stdout(dev_full()).stderr(dev_full()));
-        assert_eq!(status.code(), Some(to_full), "exit status of {args:?} with a full disk as output: {status}");
+        assert_eq!(
+            status.code(),
+            Some(to_full),
+            "{args:?} exits with {to_full} if its output is a full disk: {status}"
+        );
     }
 }
 
@@ -306,7 +320,7 @@ fn a_log_record_with_untrusted_text_is_one_line() {
     let path = scratch.file("api.gram");
     let flag = format!("unixgram:{}", path.display());
     let gateway = Gateway::spawn(&["--log", "debug", "--api", &flag]);
-    let sender = UnixDatagram::unbound().expect("a socket");
+    let sender = UnixDatagram::unbound().expect("the socket can be created");
     let forged = "\n2026-01-01T00:00:00.000Z ERROR [fdpush] FORGED";
     for (name, escaped) in [
         (forged, r"\n2026-01-01T00:00:00.000Z ERROR [fdpush] FORGED"),
@@ -315,9 +329,9 @@ fn a_log_record_with_untrusted_text_is_one_line() {
         ("\u{2028}\u{202e}\u{2066}", r"\u{2028}\u{202e}\u{2066}"),
     ] {
         let datagram = serde_json::json!({ name: 1 }).to_string();
-        sender.send_to(datagram.as_bytes(), &path).expect("a datagram");
+        sender.send_to(datagram.as_bytes(), &path).expect("the datagram can be sent");
         let line = gateway.logged("datagram refused");
-        // A quoted name can be part of a quoted message.
+        // A quoted name can be inside a quoted message, which doubles the backslashes.
         assert!(line.replace(r"\\", r"\").contains(escaped), "{line}");
     }
     let target = format!("/?uid={}", percent_encoding::utf8_percent_encode(forged, percent_encoding::NON_ALPHANUMERIC));
@@ -330,9 +344,9 @@ fn a_log_record_with_untrusted_text_is_one_line() {
 fn a_long_untrusted_text_is_truncated() {
     let scratch = Scratch::new("long");
     let config = scratch.file("fdpush.toml");
-    fs::write(&config, "").expect("a file");
+    fs::write(&config, "").expect("the file can be written");
     let gateway = Gateway::start(&["--config", &config.display().to_string()]);
-    fs::write(&config, format!("origin = [\"{}\"]\n", "x".repeat(1 << 19))).expect("a file");
+    fs::write(&config, format!("origin = [\"{}\"]\n", "x".repeat(1 << 19))).expect("the file can be written");
     gateway.signal("-HUP");
     let line = gateway.logged("settings not reloaded");
     assert!(line.len() < 4096 && line.ends_with(" [cut]"), "{} bytes", line.len());

@@ -15,7 +15,7 @@ const QUEUE: usize = 4 * MIB;
 const CONNECTIONS: usize = 400;
 const MEMBERSHIPS: usize = 10_000;
 
-/// The sum of the documentation, with the bounds of this test.
+/// The sum that `docs/operations.md` states, with the bounds of this test.
 const SUM: usize = 10 * MIB // the program
     + CONNECTIONS * 230
     + 2 * QUEUE_TOTAL
@@ -39,7 +39,7 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
     };
     let mut bystander = gateway.connect("/?uid=bystander");
 
-    // Messages that do not end: 100 MiB.
+    // Unfinished messages: 100 MiB.
     let unfinished = frame_with(0x01, &vec![b'x'; MESSAGE - 1]);
     let mut senders: Vec<Raw> = (0..100).map(|number| connect(&format!("sender{number}"))).collect();
     for sender in &mut senders {
@@ -48,14 +48,14 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
     let closes = |cause: &str| gateway.metric(&format!("fdpush_closes_total{{cause=\"{cause}\"}}"));
     until("senders that are closed", || closes("inbound_overload") > 0.0);
 
-    // Messages of their own to clients that do not read: 54 MB.
+    // Messages for clients that do not read, a different one for each: 54 MB.
     let readers: Vec<Raw> = (0..60).map(|number| connect(&format!("reader{number}"))).collect();
     for number in 0..readers.len() {
         gateway.done("/api/push", json!({"uid": format!("reader{number}"), "data": "x".repeat(900_000)}));
     }
     until("readers that are closed", || closes("slow_consumer") > 0.0);
 
-    // Responses to back ends that do not read: 10,000 names of groups in each, 26 MB.
+    // Responses for back ends that do not read: each has 10,000 names of groups, 26 MB in total.
     let members: Vec<Raw> = (0..10).map(|number| connect(&format!("member{number}"))).collect();
     let uids: Vec<String> = (0..members.len()).map(|number| format!("member{number}")).collect();
     let names: Vec<String> = (0..MEMBERSHIPS / members.len()).map(|number| format!("{number:0>128}")).collect();
@@ -69,7 +69,7 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
     let dropped = || gateway.metric(r#"fdpush_drops_total{policy="drop_newest"}"#);
     until("responses that are not sent", || dropped() > 0.0);
 
-    // The other clients are still open, and each request has its answer.
+    // The other clients are still open, and all requests were answered.
     gateway.done("/api/push", json!({"uid": "bystander", "data": 1}));
     assert_eq!(next_of(&mut bystander, "message")["data"], 1);
     assert!(gateway.metric("fdpush_inbound_bytes") <= INBOUND_TOTAL as f64);

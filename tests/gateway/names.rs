@@ -1,5 +1,5 @@
 //! Names from clients and back ends. Two different byte sequences are never the same uid, group or parameter. Integers,
-//! empty arrays and byte order marks of dynamic languages are accepted in the same way everywhere.
+//! empty arrays and byte order marks, as dynamic languages write them, have the same meaning everywhere.
 
 use std::net::UdpSocket;
 
@@ -19,7 +19,7 @@ const GBK: [&str; 2] = ["%D5%C5%C8%FD", "%C0%EE%CB%C4"];
 /// Sends an upgrade with a target of arbitrary bytes. Returns the response.
 fn upgrade(gateway: &Gateway, target: &[u8]) -> (Raw, Reply) {
     let mut raw = Raw::connect(gateway.address);
-    raw.send([b"GET ", target, UPGRADE.strip_prefix("GET /").expect("an upgrade").as_bytes()].concat());
+    raw.send([b"GET ", target, UPGRADE.strip_prefix("GET /").expect("the request is an upgrade").as_bytes()].concat());
     let reply = raw.reply();
     (raw, reply)
 }
@@ -29,7 +29,7 @@ fn uid_at(gateway: &Gateway, target: &[u8]) -> Value {
     let (mut raw, reply) = upgrade(gateway, target);
     assert_eq!(reply.status, 101, "{target:?}: {reply:?}");
     let (_, welcome) = raw.frame();
-    let welcome: Value = serde_json::from_slice(&welcome).expect("JSON");
+    let welcome: Value = serde_json::from_slice(&welcome).expect("the text is JSON");
     welcome["uid"].clone()
 }
 
@@ -37,7 +37,7 @@ fn uid_at(gateway: &Gateway, target: &[u8]) -> Value {
 fn token(claims: &str) -> String {
     let parts = [r#"{"alg":"HS256"}"#, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
     let signed = parts.join(".");
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key");
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("the key is valid");
     mac.update(signed.as_bytes());
     format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
 }
@@ -59,7 +59,7 @@ fn a_uid_that_is_not_utf8_is_refused() {
         let refused = refusal(Client::connect(gateway.address, &format!("/?{query}"), &[]));
         assert_eq!(refused, (400, "query parameter uid is given more than once\n".to_owned()), "{query}");
     }
-    // The client with the uid of four U+FFFD, which is a valid uid, was neither kicked nor joined.
+    // Four U+FFFD are a valid uid. Its client was not kicked, and no other client got its uid.
     assert_eq!(gateway.get("/api/stats")["open"], 1);
     gateway.done("/api/push", json!({"uid": "\u{fffd}".repeat(4), "data": "still here"}));
     assert_eq!(next_of(&mut ann, "message")["data"], "still here");
@@ -80,14 +80,14 @@ fn uids_are_compared_by_their_bytes() {
         ("/?uid=cafe%CC%81", json!("cafe\u{301}")),
         ("/?uid=a%00", json!("a\0")),
         ("/?uid=%EF%BB%BFa", json!("\u{feff}a")),
-        // Raw UTF-8 equals its encoded form, also in the path.
+        // Raw UTF-8 equals its percent-encoded form, also in the path.
         ("/房?uid=张三", json!("张三")),
         ("/?uid=张%E4%B8%89", json!("张三")),
         ("http://localhost/房?uid=张三", json!("张三")),
     ] {
         assert_eq!(uid_at(&gateway, target.as_bytes()), uid, "{target}");
     }
-    // Raw bytes that are not UTF-8 also equal their encoded form.
+    // Raw bytes that are not UTF-8 also equal their percent-encoded form.
     for (target, expected) in [
         (&b"/?uid=\xd5\xc5\xc8\xfd"[..], "query parameter uid is not percent-encoded UTF-8\n"),
         (b"/?a=1&uid=\xe5\xbc", "query parameter uid is not percent-encoded UTF-8\n"),
@@ -122,7 +122,7 @@ fn a_token_is_accepted_from_one_source_only() {
     raw.send(UPGRADE.replace("Upgrade: websocket\r\n", &format!("Upgrade: websocket\r\n{line}{line}")));
     let reply = raw.reply();
     assert_eq!((reply.status, reply.body.as_str()), (400, "duplicate header: Authorization\n"));
-    // A parameter that this authentication does not use is not checked.
+    // This authentication does not use the parameter `uid`, so the server does not check it.
     gateway.open("/?uid=a&uid=%ff", &[("Authorization", &bearer)]);
 }
 
@@ -149,7 +149,7 @@ fn a_token_can_have_integer_names() {
 fn the_connect_hook_accepts_php_json() {
     let backend = Backend::start(|request| {
         let question = request.json();
-        let answer = match question["target"].as_str().expect("a target") {
+        let answer = match question["target"].as_str().expect("the request has a target") {
             "/php" => "\u{feff}{\"uid\":10010,\"groups\":[7,\"a\"],\"attributes\":[],\"exp\":4102444800.5}\n",
             "/lua" => r#"{"uid":"10010","groups":{},"exp":4.1024448e9}"#,
             "/empty" => "[]",
@@ -170,7 +170,7 @@ fn the_connect_hook_accepts_php_json() {
     ] {
         let (_client, fd) = gateway.open(target, &[]);
         let info = gateway.get(&format!("/api/connections/{fd}"));
-        let mut joined = info["groups"].as_array().expect("a list").clone();
+        let mut joined = info["groups"].as_array().expect("the value is an array").clone();
         joined.sort_by_key(Value::to_string);
         assert_eq!((&info["uid"], &json!(joined)), (&uid, &groups), "{target}");
         assert_eq!(gateway.get(&format!("/api/connections/{fd}/attributes")), json!({}), "{target}");
@@ -179,12 +179,15 @@ fn the_connect_hook_accepts_php_json() {
         assert_eq!(refusal(Client::connect(gateway.address, target, &[])).0, status, "{target}");
     }
 
-    // Different values stay different. The query is passed to the back end unchanged.
+    // The back end gets the query unchanged, so different values stay different.
     backend.requests.so_far();
     let mut cookies = Vec::new();
     for name in [&b"\xd5\xc5\xc8\xfd"[..], b"\xc0\xee\xcb\xc4"] {
         let mut raw = Raw::connect(gateway.address);
-        let head = UPGRADE.strip_prefix("GET /").and_then(|head| head.strip_suffix("\r\n")).expect("an upgrade");
+        let head = UPGRADE
+            .strip_prefix("GET /")
+            .and_then(|head| head.strip_suffix("\r\n"))
+            .expect("the request is an upgrade");
         raw.send([b"GET /?uid=%D5%C5&uid=b", head.as_bytes(), b"Cookie: name=", name, b"\r\n\r\n"].concat());
         assert_eq!(raw.reply().status, 101);
         let question = backend.requests.next().json();
@@ -231,17 +234,20 @@ fn the_api_accepts_php_json() {
     let mut raw = Raw::connect(gateway.api);
     raw.send(request("POST", "/api/batch", &[("Content-Type", "application/x-ndjson")], lines));
     let reply = raw.reply_in_chunks();
-    let answers: Vec<Value> = reply.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let answers: Vec<Value> =
+        reply.body.lines().map(|line| serde_json::from_str(line).expect("the text is JSON")).collect();
     assert_eq!((&answers[0]["queued"], &answers[2]["queued"]), (&json!(1), &json!(1)), "{answers:?}");
-    let message = answers[1]["error"]["message"].as_str().expect("a message");
+    let message = answers[1]["error"]["message"].as_str().expect("the error has a message");
     assert!(message.starts_with("uid: expected a string or an integer of 64 bits, found floating point"), "{message}");
     hears("a batch".to_owned());
     hears("a batch".to_owned());
-    let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let place = gateway.datagrams[0].strip_prefix("udp:").expect("an address");
-    sender.send_to("\u{feff}{\"uid\":10010,\"data\":7,\"except\":[]}".as_bytes(), place).expect("sent");
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("the port can be bound");
+    let place = gateway.datagrams[0].strip_prefix("udp:").expect("the line has an address");
+    sender
+        .send_to("\u{feff}{\"uid\":10010,\"data\":7,\"except\":[]}".as_bytes(), place)
+        .expect("the bytes can be sent");
     hears("a datagram".to_owned());
-    sender.send_to(b"{\"uid\":10010.0,\"data\":8}", place).expect("sent");
+    sender.send_to(b"{\"uid\":10010.0,\"data\":8}", place).expect("the bytes can be sent");
     until("the other is malformed", || gateway.metric(r#"fdpush_datagrams_total{outcome="malformed"}"#) == 1.0);
 
     let attributes = format!("/api/connections/{fd}/attributes");
@@ -269,7 +275,7 @@ fn a_value_that_is_not_a_name_is_refused_everywhere() {
             ("close", format!(r#"{{"uid":{uid}}}"#)),
         ] {
             let (status, answer) = gateway.post(&format!("/api/{path}"), &body);
-            let message = answer["error"]["message"].as_str().expect("a message");
+            let message = answer["error"]["message"].as_str().expect("the error has a message");
             assert!(status == 400 && message.contains("uid"), "{path} {body}: {answer}");
         }
         if !uid.contains("uid") {
@@ -289,7 +295,7 @@ fn a_value_that_is_not_a_name_is_refused_everywhere() {
         let reply = gateway.call("GET", path, &[], "");
         assert_eq!((reply.status, &json_of(&reply)["error"]["message"]), (400, &json!(expected)), "{path}");
     }
-    // A name set by the API is found again with any content, encoded and raw.
+    // The API finds a name that it has set, with any content, encoded or raw.
     gateway.done("/api/bind", json!({"fd": fd, "uid": "张\0/?"}));
     for path in ["/api/users/%E5%BC%A0%00%2F%3F", "/api/users/张%00%2f%3f"] {
         assert_eq!(gateway.get(path)["uid"], "张\0/?", "{path}");

@@ -16,17 +16,19 @@ struct Served {
 impl Served {
     fn start(flags: &[&str]) -> Served {
         let mut child = ChildProcess::spawn(&mut command(&[&["--listen", "127.0.0.1:0"], flags].concat()));
-        let stdout = child.stdout.take().expect("piped");
+        let stdout = child.stdout.take().expect("the output is a pipe");
         let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let url = line.split_once("http://").map_or(line.rsplit_once(' ').expect("an address").1, |(_, url)| url);
-        let address = url.trim().trim_end_matches('/').parse().expect("an address");
+        BufReader::new(stdout).read_line(&mut line).expect("the line can be read");
+        let url = line
+            .split_once("http://")
+            .map_or(line.rsplit_once(' ').expect("the line has an address").1, |(_, url)| url);
+        let address = url.trim().trim_end_matches('/').parse().expect("the address is valid");
         Served { child, address }
     }
 
     /// Connects a client and reads its welcome frame.
     fn connect(&self, target: &str) -> Client {
-        let mut client = Client::connect(self.address, target, &[]).expect("a WebSocket");
+        let mut client = Client::connect(self.address, target, &[]).expect("the server accepts the WebSocket");
         assert_eq!(next(&mut client)["type"], "welcome");
         client
     }
@@ -49,15 +51,15 @@ fn command(flags: &[&str]) -> Command {
 
 /// Returns the error output for invalid flags.
 fn error_output(flags: &[&str]) -> String {
-    let mut child = command(flags).spawn().expect("the binary");
+    let mut child = command(flags).spawn().expect("the binary can run");
     let mut printed = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut printed).expect("UTF-8");
-    assert!(!child.wait().expect("an end").success(), "{flags:?} passed");
+    child.stderr.take().expect("the output is a pipe").read_to_string(&mut printed).expect("the text is UTF-8");
+    assert!(!child.wait().expect("the process ends").success(), "{flags:?} passed");
     printed
 }
 
 fn next(client: &mut Client) -> Value {
-    serde_json::from_str(&client.text()).expect("JSON")
+    serde_json::from_str(&client.text()).expect("the text is JSON")
 }
 
 fn ask(client: &mut Client, frame: Value) -> Value {
@@ -68,10 +70,10 @@ fn ask(client: &mut Client, frame: Value) -> Value {
 #[test]
 fn the_first_frame_is_welcome() {
     let served = Served::start(&["--ping-every", "5s"]);
-    let mut named = Client::connect(served.address, "/?uid=10086", &[]).expect("a WebSocket");
+    let mut named = Client::connect(served.address, "/?uid=10086", &[]).expect("the server accepts the WebSocket");
     let heartbeat = json!({"mode": "ping", "every_ms": 5000});
     assert_eq!(next(&mut named), json!({"type": "welcome", "fd": 1, "uid": "10086", "heartbeat": heartbeat}));
-    let mut nobody = Client::connect(served.address, "/any/path", &[]).expect("a WebSocket");
+    let mut nobody = Client::connect(served.address, "/any/path", &[]).expect("the server accepts the WebSocket");
     assert_eq!(next(&mut nobody), json!({"type": "welcome", "fd": 2, "uid": null, "heartbeat": heartbeat}));
 }
 
@@ -142,7 +144,7 @@ fn a_group_is_notified_of_the_first_join_and_the_last_leave_of_a_uid() {
     first.send(r#"{"type":"join","group":"g"}"#);
     assert_eq!(next(&mut ann), presence("joined", "bob", 2));
     assert_eq!(next(&mut first), presence("joined", "bob", 2));
-    // The second connection of a uid causes no notice, nor does the first one to leave.
+    // The second connection of the uid causes no notice when it joins. The first one causes no notice when it closes.
     assert_eq!(ask(&mut second, json!({"type": "join", "group": "g", "id": 1})), json!({"type": "ack", "id": 1}));
     first.close(1000, "");
     assert_eq!(first.closed().0, 1000);
@@ -166,7 +168,7 @@ fn a_frame_with_an_id_gets_one_answer() {
         (r#"{"type":"dance","id":6}"#, Some("bad_frame")),
     ] {
         ann.send(frame);
-        let (answer, request) = (next(&mut ann), serde_json::from_str::<Value>(frame).expect("JSON"));
+        let (answer, request) = (next(&mut ann), serde_json::from_str::<Value>(frame).expect("the text is JSON"));
         assert_eq!(answer["id"], request["id"], "{answer}");
         assert_eq!(answer["code"].as_str(), code, "{answer}");
     }
@@ -251,10 +253,10 @@ fn the_error_for_an_invalid_flag_names_it() {
 #[test]
 fn settings_are_read_from_the_environment() {
     let mut command = command(&[]);
-    let mut child = command.env("FDPUSH_HEARTBEAT", "drum").spawn().expect("the binary");
+    let mut child = command.env("FDPUSH_HEARTBEAT", "drum").spawn().expect("the binary can run");
     let mut printed = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut printed).expect("UTF-8");
-    assert!(!child.wait().expect("an end").success());
+    child.stderr.take().expect("the output is a pipe").read_to_string(&mut printed).expect("the text is UTF-8");
+    assert!(!child.wait().expect("the process ends").success());
     assert!(printed.contains("drum"), "{printed}");
 }
 
@@ -265,7 +267,7 @@ fn a_unix_socket_is_served_beside_tcp_and_removed_at_exit() {
     let unix = format!("unix:{}", path.display());
     let mut served = Served::start(&["--listen", &unix]);
     let mut ann = served.connect("/?uid=ann");
-    let mut bob = Client::connect_unix(&path, "/?uid=bob").expect("a WebSocket");
+    let mut bob = Client::connect_unix(&path, "/?uid=bob").expect("the server accepts the WebSocket");
     assert_eq!(next(&mut bob)["uid"], "bob");
     bob.send(r#"{"type":"push","to":"ann","data":"over a file"}"#);
     assert_eq!(next(&mut ann)["data"], "over a file");
@@ -337,12 +339,16 @@ fn name_rules_are_the_same_in_every_frame() {
 
 #[test]
 fn a_push_over_the_queue_bound_is_too_large_and_reaches_no_connection() {
-    // The smallest valid queue bound: a received message with a header. The name of the sender exceeds it.
+    // The smallest valid queue bound has room for one received message with a header. A pushed message also has the
+    // name of the sender and exceeds this bound.
     let served = Served::start(&["--message-bytes-max", "1000", "--queue-bytes-max", "1010"]);
     let mut client = served.connect(&format!("/?uid={}", "x".repeat(128)));
     let fits = |to: Value, bytes: usize| {
         let mut frame = json!({"type":"push","id":1,"data":"y".repeat(bytes)});
-        frame.as_object_mut().expect("an object").extend(to.as_object().expect("an object").clone());
+        frame
+            .as_object_mut()
+            .expect("the value is an object")
+            .extend(to.as_object().expect("the value is an object").clone());
         frame
     };
     for to in [json!({"all":true}), json!({"group":"g"}), json!({"to":["a","b"]}), json!({"fd":1})] {

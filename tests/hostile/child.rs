@@ -25,11 +25,11 @@ pub type Role = (&'static str, fn(Server) -> Server);
 pub struct Child {
     process: ChildProcess,
     pub address: SocketAddr,
-    /// Held so that the child can print.
+    /// The output is open as long as the child runs, so that the child can print.
     stdout: Option<BufReader<ChildStdout>>,
 }
 
-/// Runs the server that the environment names until it has drained. Without a name it returns.
+/// Runs the server that the environment names until it has drained. Returns at once if the environment names no server.
 pub fn run(roles: &[Role]) {
     let Ok(name) = std::env::var(ROLE) else { return };
     let (_, build) = roles.iter().find(|(role, _)| *role == name).expect("the role exists");
@@ -37,7 +37,7 @@ pub fn run(roles: &[Role]) {
         true => Server::bind_tls("127.0.0.1:0", tls::server_config()),
         false => Server::bind("127.0.0.1:0"),
     };
-    let server = server.expect("a free port").on_request(|ctx, _, request| {
+    let server = server.expect("the server can bind a free port").on_request(|ctx, _, request| {
         let stats = ctx.stats();
         match request.target() {
             "/stats" => Response::text(200, format!("{stats:?}")),
@@ -45,8 +45,8 @@ pub fn run(roles: &[Role]) {
         }
     });
     let server = build(server);
-    println!("{GREETING}{}", server.local_addr().expect("a TCP address"));
-    server.run().expect("the server ended");
+    println!("{GREETING}{}", server.local_addr().expect("the server listens on TCP"));
+    server.run().expect("the server drains without an error");
 }
 
 impl Child {
@@ -61,7 +61,7 @@ impl Child {
     }
 
     fn start_with(prelude: &str, role: &str) -> Child {
-        let program = std::env::current_exe().expect("a test binary");
+        let program = std::env::current_exe().expect("the test binary has a path");
         let pair = tls::server_pair();
         let mut command = Command::new("sh");
         command
@@ -74,19 +74,22 @@ impl Child {
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let mut process = ChildProcess::spawn(&mut command);
-        let mut stdout = BufReader::new(process.stdout.take().expect("a pipe"));
+        let mut stdout = BufReader::new(process.stdout.take().expect("the output is a pipe"));
         let address = loop {
             let mut line = String::new();
-            assert!(stdout.read_line(&mut line).expect("lines") > 0, "the child runs until it has printed the line");
+            assert!(
+                stdout.read_line(&mut line).expect("the output has lines") > 0,
+                "the child runs until it has printed the line"
+            );
             if let Some((_, address)) = line.split_once(GREETING) {
-                break address.trim().parse().expect("an address");
+                break address.trim().parse().expect("the address is valid");
             }
         };
         if tls::IS_TLS {
             tls::register(address);
         }
         let child = Child { process, address, stdout: Some(stdout) };
-        // It listens before it runs. Its first response shows that it is ready.
+        // The server listens before it runs, and its first response shows that it runs.
         assert_eq!(child.stat("open"), 0);
         child
     }
@@ -103,27 +106,30 @@ impl Child {
     pub fn memory(&self) -> usize {
         const PAGE: usize = 4096;
         let statm = self.proc("statm");
-        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("resident pages") * PAGE
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("the line has the resident pages")
+            * PAGE
     }
 
     /// Limits the growth of the address space to this many bytes.
     pub fn limit_growth(&self, bytes: usize) {
         const PAGE: usize = 4096;
         let statm = self.proc("statm");
-        let pages = statm.split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).expect("pages");
+        let pages =
+            statm.split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).expect("the line has a page count");
         let max = Some((pages * PAGE + bytes) as u64);
         let limit = rustix::process::Rlimit { current: max, maximum: max };
-        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a process");
-        rustix::process::prlimit(Some(pid), rustix::process::Resource::As, limit).expect("a limit set");
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("the process is running");
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::As, limit).expect("the limit can be set");
     }
 
     /// Returns the CPU time in ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = self.proc("stat");
-        // The name in parentheses can contain any character. utime and stime are the 14th and 15th fields.
-        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        // The name in parentheses can contain any character, so the fields after it are counted. utime and stime are
+        // the 14th and 15th fields.
+        let (_, fields) = stat.rsplit_once(')').expect("the line has a name in parentheses");
         let ticks = fields.split_whitespace().skip(11).take(2);
-        ticks.map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
+        ticks.map(|ticks| ticks.parse::<u64>().expect("the value is a number of ticks")).sum()
     }
 
     /// Returns the number of open descriptors.
@@ -137,10 +143,11 @@ impl Child {
         wire.send(b"GET /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         wire.read_to_end();
         let received = wire.received();
-        let body = String::from_utf8_lossy(&received.replies.first().expect("a response").body).into_owned();
-        let (_, value) = body.split_once(&format!(" {name}: ")).expect("the answer has a number with this name");
+        let body =
+            String::from_utf8_lossy(&received.replies.first().expect("the server sent a response").body).into_owned();
+        let (_, value) = body.split_once(&format!(" {name}: ")).expect("the response has a number with this name");
         let end = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
-        value[..end].parse().expect("a number")
+        value[..end].parse().expect("the value is a number")
     }
 
     /// Waits until a value of the stats satisfies a condition.
@@ -156,12 +163,12 @@ impl Child {
         self.process.signal("-TERM");
     }
 
-    /// Waits for the end of its output and of the process.
+    /// Waits for the end of the output and of the process.
     pub fn wait(&mut self) -> ExitStatus {
         let (end, ended) = channel();
-        let mut stdout = self.stdout.take().expect("the output of a child is taken once");
+        let mut stdout = self.stdout.take().expect("wait is called once");
         thread::spawn(move || end.send(io::copy(&mut stdout, &mut io::sink())));
-        ended.next().expect("a pipe");
+        ended.next().expect("the pipe has a line");
         self.process.exit_status()
     }
 

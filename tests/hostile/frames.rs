@@ -62,7 +62,7 @@ fn each_case_cut_at_every_byte() {
     );
 }
 
-/// Returns the results of an assembler that gets `parts` one after the other.
+/// Returns the results of an assembler that gets these parts in order.
 fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
     let (mut unfinished, mut pool, mut items) = (None, AssemblerPool::new(), Vec::new());
     let deflated = if IS_DEFLATED { DeflatedMessages::Inflated } else { DeflatedMessages::Refused };
@@ -84,7 +84,7 @@ fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
 
 #[test]
 fn the_assembler_returns_the_same_message_for_every_cut() {
-    // The cost of a cut in a long payload is its length, so only one long case is cut everywhere.
+    // A cut in a long payload takes as long as the whole payload, so only one long case is cut at every byte.
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.bytes.len() < 1_000).collect();
     let long = frame(BINARY, &[7; 4_000]);
     for bytes in cases.iter().map(|case| &case.bytes).chain([&long]) {
@@ -95,8 +95,8 @@ fn the_assembler_returns_the_same_message_for_every_cut() {
     }
 }
 
-/// Inserts `bad` before every character of a text of 40 bytes. The error is reported at the first invalid byte, with
-/// and without the rest of the text, and no text is delivered.
+/// The server refuses a text with invalid UTF-8 before any of its characters. It reports the error at the first invalid
+/// byte, with or without the remaining text, and delivers no text.
 #[test]
 fn invalid_utf8_at_every_position_is_refused() {
     const TEXT_AROUND: &str = "a plain début, a few €, and 😀 to finish.";
@@ -110,8 +110,9 @@ fn invalid_utf8_at_every_position_is_refused() {
         let texts: Vec<(usize, Vec<u8>)> = texts.collect();
         let mut cases = Vec::new();
         for (at, text) in &texts {
-            let hopeless =
-                (1..=text.len()).find(|end| is_hopeless(&text[..*end])).expect("the text has bytes that are not UTF-8");
+            let hopeless = (1..=text.len())
+                .find(|end| is_hopeless(&text[..*end]))
+                .expect("some prefix of the text cannot become UTF-8");
             let head = frame_with(TEXT, text);
             let first = data_frames::invalid_case(format!("{name} at {at}"), frame(TEXT, text), 1007, &[]);
             let cut = data_frames::invalid_case(format!("{name} at {at}, cut"), &head[..6 + hopeless], 1007, &[]);
@@ -123,7 +124,8 @@ fn invalid_utf8_at_every_position_is_refused() {
     }
 }
 
-/// One text in two fragments, cut at every byte, also within characters, with a ping between them.
+/// The server accepts a text in two fragments with a ping between them. The text is cut at every byte, also within
+/// characters.
 #[test]
 fn valid_utf8_in_fragments_cut_at_every_position_is_accepted() {
     let text = "ü€😀\u{10ffff}\u{0}\u{7f}\u{80}\u{7ff}\u{800}\u{ffff}\u{10000}";
@@ -166,7 +168,7 @@ fn the_violated_rule_is_passed_to_on_close() {
         assert_eq!((closed.by, closed.cause), (By::Server, Cause::ProtocolError(error)));
     }
     server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
-    assert!(rx.so_far().is_empty(), "each end is reported once");
+    assert!(rx.so_far().is_empty(), "on_close is called once for each connection");
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn growth(child: &Child, f: impl FnOnce()) -> usize {
 /// The servers that the tests of this file start as child processes.
 pub const ROLES: &[Role] = &[("echo", |server| server.limits(limits()).on_message(echo))];
 
-/// A thousand peers announce a message of one megabyte each and send one byte of it.
+/// A thousand peers each announce a message of one megabyte and send one byte of it.
 #[test]
 fn an_announced_length_without_payload_takes_no_memory() {
     let child = Child::start("echo");
@@ -232,7 +234,7 @@ fn a_hundred_thousand_empty_fragments_form_one_message_without_memory_growth() {
     });
     assert!(grown < 1 << 20, "memory grows by less than 1 MiB, not by {grown} bytes");
     raw.send(frame(CONTINUATION, b"end"));
-    assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "the count of fragments has no bound");
+    assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "a message can have any number of fragments");
 }
 
 #[test]
@@ -300,15 +302,15 @@ fn a_million_pings_from_a_client_that_does_not_read_take_bounded_memory() {
     let mut raw = Raw::upgraded(server.address());
     let most = flood_with_pings(&server, &mut raw, PINGS);
     assert!(most <= 32 << 10, "at most 32 KiB of pongs are queued, not {most} bytes");
-    // The pongs are in order, and the latest is among them.
+    // The pongs are in order, and the pong of the last ping is among them.
     let mut last = None;
     while last != Some(PINGS - 1) {
         let (first, payload) = raw.frame();
         if first == 0x89 {
-            // The heartbeat of a server that was busy for long.
+            // This is a ping of the server's heartbeat, on a machine that was busy for long.
             continue;
         }
-        let number = u64::from_be_bytes(payload.try_into().expect("a number"));
+        let number = u64::from_be_bytes(payload.try_into().expect("the value is a number"));
         assert!(
             first == 0x8a && last.is_none_or(|last| number > last),
             "pongs arrive in order: {number} after {last:?}"

@@ -1,17 +1,19 @@
-//! Runs the committed fuzz corpora through the bodies of the fuzz targets. This needs no fuzzer.
+//! Runs the committed fuzz corpora through the bodies of the fuzz targets. This test needs no fuzzer.
 
 use std::fs;
 use std::path::Path;
 
 fn replay(target: &str, body: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut inputs: Vec<_> =
-        fs::read_dir(&corpus).expect("a corpus").map(|entry| entry.expect("the corpus can be read").path()).collect();
+    let mut inputs: Vec<_> = fs::read_dir(&corpus)
+        .expect("the corpus directory exists")
+        .map(|entry| entry.expect("the corpus directory can be listed").path())
+        .collect();
     inputs.sort();
     assert!(inputs.len() >= 5, "{} has at least five inputs, not {}", corpus.display(), inputs.len());
     for input in inputs {
         println!("{}", input.display()); // shown when the body panics
-        body(&fs::read(&input).expect("an input"));
+        body(&fs::read(&input).expect("the input can be read"));
     }
 }
 

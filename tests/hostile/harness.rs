@@ -1,7 +1,7 @@
 //! Sends the same bytes in different portions to a server that records its handler calls.
 //!
-//! A part is sent only after the loop has read the part before, so a cut is also a cut for the server. Three turns of
-//! the loop between two writes ensure this, and many connections share these turns.
+//! The harness sends a part only after the loop has read the part before it. So the server reads the same parts. For
+//! this, it waits for three turns of the loop between two writes. Many connections share these turns.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -13,18 +13,21 @@ use crate::common::deflated;
 use crate::common::{DEADLINE, TestServer, echo, serve};
 use crate::wire::{Received, Reply, Wire};
 
-/// The limits of a body and a message, small enough for short cases over them.
+/// The limit of a request body. It is small, so inputs over the limit are short.
 pub const BODY_BYTES_MAX: usize = 1000;
+/// The limit of a message, a little over the longest length that a frame header of 4 bytes can state.
 pub const MESSAGE_BYTES_MAX: usize = 70_000;
 
-/// The number of connections that share the turns of the loop, each cut at a different position.
+/// The number of connections that share the turns of the loop. Each connection is cut at a different position.
 const BATCH: usize = 128;
 
-/// The longest input that is cut at every byte. Longer ones are cut near their ends and at a sample of positions.
+/// The longest input that is cut at every byte. A longer input is cut near its ends and at a sample of positions.
 const EVERY_SPLIT_BYTES_MAX: usize = 700;
 
-/// The number of bytes that are sent one for each turn, and the number sent one for each write.
+/// The number of bytes at the start of an input that are sent one by one, with a turn of the loop after each byte.
 const BYTE_A_TURN_MAX: usize = 700;
+
+/// The number of further bytes that are sent one by one, without a turn between them.
 const BYTE_A_WRITE_MAX: usize = 10_000;
 
 /// A row of a table: the input and the expected result.
@@ -33,7 +36,7 @@ pub struct Case {
     pub bytes: Vec<u8>,
     /// The statuses of all responses, in order.
     pub statuses: Vec<u16>,
-    /// The code of the close frame of the server, or `None` if it sends none by itself.
+    /// The code of the server's close frame, or `None` if the server starts no close handshake.
     pub code: Option<u16>,
     /// All handler calls, in order.
     pub ran: Vec<String>,
@@ -55,7 +58,7 @@ impl LoggingServer {
     pub fn start(is_bare: bool) -> LoggingServer {
         let log = Log::default();
         let [upgrade, open, message, ping, pong, plain] = std::array::from_fn(|_| log.clone());
-        // No limit of time is reached while hundreds of connections get one byte for each turn.
+        // The time limits are long, because hundreds of connections get one byte in each turn.
         let limits = Limits {
             body_bytes_max: BODY_BYTES_MAX,
             message_bytes_max: MESSAGE_BYTES_MAX,
@@ -97,10 +100,11 @@ impl LoggingServer {
 
     /// Returns the handler calls for this connection.
     pub fn ran(&self, wire: &Wire) -> Vec<String> {
-        self.log.0.lock().expect("no handler panics").remove(&wire.port).unwrap_or_default()
+        self.log.0.lock().expect("no handler panics while it holds the lock").remove(&wire.port).unwrap_or_default()
     }
 
-    /// Returns after the loop has read all bytes sent before: one turn may have started, one reads, one answers.
+    /// Returns after the loop has read all bytes that were sent before. One turn may have started, the next one reads,
+    /// and the third one answers.
     pub fn turn(&self) {
         for _ in 0..3 {
             self.server.ask(|_| ());
@@ -113,11 +117,11 @@ impl Log {
         let Some(Peer::V4 { port, .. }) = ctx.info(fd).map(|info| info.peer) else {
             panic!("the connection is not over TCP")
         };
-        self.0.lock().expect("no handler panics").entry(port).or_default().push(what);
+        self.0.lock().expect("no handler panics while it holds the lock").entry(port).or_default().push(what);
     }
 }
 
-/// Returns the entry of a message: its type, and its payload if that is short.
+/// Returns the log entry of a message: its type, and its payload if the payload is short.
 fn describe_message(message: Message<'_>) -> String {
     match message {
         Message::Text(text) => shown("text", text.as_bytes()),
@@ -143,7 +147,7 @@ pub fn send_whole<'a>(server: &LoggingServer, cases: &'a [Case], prepare: impl F
     cases.iter().map(send).collect()
 }
 
-/// Sends the bytes of all cases one by one, each in its own write and turn.
+/// Sends the bytes of all cases one by one. Each byte has its own write and its own turn.
 pub fn send_bytewise<'a>(
     server: &LoggingServer,
     cases: &'a [Case],
@@ -230,12 +234,12 @@ pub fn cut_positions(length: usize) -> impl Iterator<Item = usize> {
 }
 
 impl Case {
-    /// Compares the result of this case with the expected one. Returns the difference.
+    /// Compares the result of this case with the expected result. Returns the difference.
     fn check_results(&self, server: &LoggingServer, portions: &str, mut wire: Wire) -> Result<(), String> {
         let is_answered =
             wire.read_until(|received| received.replies.len() >= self.statuses.len() && self.has_closed_in(received));
         if self.code.is_none() && wire.received().is_kept() {
-            // The client ends this connection; otherwise the server must end it.
+            // The client ends this connection, because the server keeps it open.
             wire.shutdown_write();
         }
         wire.read_to_end();
@@ -273,7 +277,7 @@ impl Case {
     }
 }
 
-/// Compares the results of cases with the expected ones.
+/// Compares the results of cases with the expected results.
 pub fn check_results(server: &LoggingServer, sent: Sent<'_>) {
     const SHOWN_MAX: usize = 8;
     let results = sent.into_iter().map(|(case, portions, wire)| case.check_results(server, &portions, wire));
@@ -314,7 +318,8 @@ impl Reply {
             426 => Some(("Sec-WebSocket-Version", "13")),
             _ => None,
         };
-        // Responses of a handler, and 404 without one, keep the connection. All others close it.
+        // The connection stays open after a response of a handler, and after a 404 without a handler. All other error
+        // responses close it.
         let ends = self.status >= 400 && self.status != 404;
         let says_so = self.header("Connection").is_some_and(|value| value.contains("close"));
         match wanted {

@@ -2,7 +2,7 @@
 //!
 //! Each case is sent whole, one byte for each turn of the loop, and cut in two at every byte. The second part is sent
 //! after the loop has read the first. Longer inputs are cut near their ends and at a sample of positions between them
-//! (see `harness.rs`). A test of `find_head_end` makes every cut.
+//! (see `harness.rs`). A unit test of `find_head_end` cuts the input at every byte.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Adds an offer of permessage-deflate to an upgrade. The outcome stays the same, except at the limits of a head.
+/// Adds an offer of permessage-deflate to an upgrade. The expected result stays the same, except at the limits of a head.
 fn offer_compression(case: &mut Case) {
     const KEY: &[u8] = b"Sec-WebSocket-Key: ";
     const OFFER: &[u8] = b"Sec-WebSocket-Extensions: permessage-deflate\r\n";
@@ -44,7 +44,7 @@ fn offer_compression(case: &mut Case) {
     }
 }
 
-/// Expects 403 for the server's own origin with `http`: through TLS, it is `https`.
+/// Expects 403 for the server's own origin with the scheme `http`. Through TLS, the own origin has `https`.
 fn refuse_plain_origin(case: &mut Case) {
     let text = String::from_utf8_lossy(&case.bytes).to_ascii_lowercase();
     if case.name.starts_with("origin: the same") && text.contains("origin: http://") {
@@ -53,7 +53,7 @@ fn refuse_plain_origin(case: &mut Case) {
     }
 }
 
-/// Returns the cases for a server with a handler for plain HTTP, and those for a server without one.
+/// Returns the cases for a server with a handler for plain HTTP, and the cases for a server without such a handler.
 fn cases_by_server() -> [(LoggingServer, Vec<Case>); 2] {
     let (bare, served) = cases().into_iter().partition(|case| case.is_bare);
     [(LoggingServer::start(false), served), (LoggingServer::start(true), bare)]
@@ -127,7 +127,7 @@ fn a_head_of_20_mb_is_refused_and_not_buffered() {
     let mut raw = server.raw();
     raw.send("GET / HTTP/1.1\r\nHost: h\r\nX: ");
     let chunk = [b'x'; 64 << 10];
-    // The server responds after 8 KiB. It reads and discards the rest until a deadline.
+    // The server responds after the first 8 KiB. Then it reads and discards bytes until a deadline.
     for _ in 0..320 {
         if !raw.try_send(chunk) {
             break;
@@ -152,15 +152,15 @@ fn has_ended(stream: &mut Socket, came: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Sends endless bytes slowly after `start` over many connections, until the server has ended all of them. Returns the
-/// response of each. Other clients are served meanwhile.
+/// Sends endless bytes slowly after `start` over many connections, until the server has ended all of them. Meanwhile
+/// the server still serves other clients. Returns the response of each connection.
 fn send_slowly(limits: Limits, start: &str) -> Vec<String> {
     const DRIPPERS: usize = 100;
     let server = serve(|server| server.limits(limits).on_request(|_, _, _| Response::text(200, "good\n")));
     let drippers = (0..DRIPPERS).map(|_| {
         let mut stream = Socket::connect(server.address());
-        stream.tcp().set_read_timeout(Some(Duration::from_micros(100))).expect("a read timeout");
-        // Later handshakes can take longer than the deadline of this connection.
+        stream.tcp().set_read_timeout(Some(Duration::from_micros(100))).expect("the read timeout can be set");
+        // The handshakes of the later connections take time, so this connection can already be at its deadline.
         let _ = stream.write_all(start.as_bytes());
         (stream, Vec::new())
     });

@@ -1,4 +1,5 @@
-//! The total bound of unfinished messages, heads and bodies: when it is reached, the largest are closed.
+//! The total bound of unfinished messages, heads and bodies. When the bound is reached, the server closes the
+//! connections with the most bytes.
 
 use crate::child::{Child, Role};
 use crate::common::raw::{TEXT, frame_with};
@@ -47,7 +48,8 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     let mut large: Vec<Raw> = (0..64).map(|_| Raw::upgraded(server.address())).collect();
     for (client, number) in large.iter_mut().zip(1..) {
         client.send(frame_with(FIRST_TEXT, &vec![b'x'; 256 << 10]));
-        // The sum exceeds the bound by at most one read, which can double the buffer of one message.
+        // The loop checks the bound after each read. So the sum exceeds the bound by at most one read, which can double
+        // the buffer of one message.
         let held = inbound_bytes(&server);
         assert!(
             held <= TOTAL_MAX + MESSAGE_MAX,
@@ -57,7 +59,7 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     server.wait_until("all is read", |ctx| ctx.stats().traffic.bytes_in > 64 * (256 << 10));
     assert!(inbound_bytes(&server) <= TOTAL_MAX);
     let closed = rx.so_far();
-    // The capacity of a buffer is at most twice its length.
+    // A buffer has at most twice the capacity that its message needs.
     assert!((64 - 16..=64 - 6).contains(&closed.len()), "{} of 64 closed", closed.len());
     for (_, closed) in &closed {
         assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1013, By::Server, Cause::InboundOverload));
@@ -142,7 +144,7 @@ fn hundreds_of_unfinished_messages_take_bounded_memory() {
     }
     child.wait_for_stat("closed", |closed| closed >= 400 - 64);
     assert!(child.stat("inbound_bytes") <= (64 << 20) + (2 << 20));
-    // 64 MiB are held. The allocator and the fixed buffers keep the rest.
+    // The unfinished messages have 64 MiB. The allocator and the fixed buffers have the remaining memory.
     let grown = child.memory().saturating_sub(before);
     assert!(grown < 128 << 20, "{} MiB", grown >> 20);
     let mut innocent = Raw::upgraded(child.address);
@@ -157,8 +159,8 @@ fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     let mut innocent = Raw::upgraded(child.address);
     innocent.send_frame(TEXT, b"before");
     assert_eq!(innocent.frame(), (0x80 | TEXT, b"before".to_vec()));
-    // The buffers of three bodies grow to 64 MiB each, which is too large for the heap of the allocator. A fourth does
-    // not fit.
+    // The buffers of the first three bodies grow to 64 MiB each. The allocator maps a buffer of this size outside its
+    // heap. The buffer of a fourth body does not fit.
     child.limit_growth(200 << 20);
     let upload = |number: usize| {
         let mut client = Raw::connect(child.address);

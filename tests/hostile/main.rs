@@ -14,7 +14,7 @@ mod http;
 mod inbound;
 mod system;
 
-/// Runs the server that the environment names. Without a name it does nothing.
+/// Runs the server that the environment names. Does nothing if the environment names no server.
 #[test]
 fn child_server() {
     child::run(&[frames::ROLES, inbound::ROLES, system::ROLES].concat());

@@ -1,7 +1,7 @@
-//! Overload and failures at small scale: no free descriptors, many simultaneous connects, stalled readers, a client
-//! that sends much, hash flooding, panics, SIGTERM, and connection churn.
+//! Overload and failures at small scale: no free descriptors, many simultaneous connects, stalled readers, a flooding
+//! client, hash flooding, panics, SIGTERM, and connection churn.
 //!
-//! No test here asserts a duration. They compare counts, bytes and order, and every wait has a long deadline.
+//! No test here asserts a duration. Each test compares counts, bytes and order, and each wait has a long deadline.
 //! `tests/soak.sh` runs more connect-close cycles.
 
 use std::collections::HashSet;
@@ -30,9 +30,9 @@ pub const ROLES: &[Role] = &[
     ("mapping", |server| server.on_open(map)),
 ];
 
-/// Adds a connection to all maps: a uid, groups, and its own heartbeat.
+/// Adds a connection to all maps: gives it a uid, groups and its own heartbeat.
 fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
-    let uid = request.query("uid").expect("a uid");
+    let uid = request.query("uid").expect("the query has a uid");
     assert_eq!(ctx.bind(fd, &uid), Change::Done);
     for group in ["all", "one of several", &uid] {
         assert_eq!(ctx.join(fd, group), Change::Done);
@@ -60,7 +60,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     let child = Child::start_with_descriptors(DESCRIPTORS as u32, "greedy");
     let idle = child.descriptors();
 
-    // All clients connect before the first is answered.
+    // All clients connect before the server answers the first one.
     let mut offered: Vec<Wire> = (0..400).map(|_| child.connect()).collect();
     offered.iter_mut().for_each(|wire| wire.send(UPGRADE.as_bytes()));
     let (mut opened, mut refused) = (Vec::new(), 0);
@@ -77,13 +77,14 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
         opened.len()
     );
 
-    // New clients get 503. Meanwhile the server must sleep: a busy loop would use a whole core.
+    // New clients get 503. Meanwhile the server must sleep, because a busy loop would use a whole core.
     let (since, ticks) = (Instant::now(), child.cpu_ticks());
     let (mut tx, mut late) = (0, 0);
     while since.elapsed() < Duration::from_secs(1) {
         match offer(&child) {
             (503, _) => tx += 1,
-            // The connection of the first stats request may still have held its descriptor when all clients connected.
+            // One descriptor can become free late: the connection of the first stats request held it when the clients
+            // connected.
             (101, wire) => {
                 opened.push(wire);
                 late += 1;
@@ -96,7 +97,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     let used = child.cpu_ticks() - ticks;
     assert!(used * 4 <= elapsed_ticks, "refusals take few ticks: {used} of {elapsed_ticks}");
 
-    // Freed descriptors serve other clients, which retry if they connect too early.
+    // New clients get the freed descriptors. A client that connects too early retries.
     for _ in 0..3 {
         opened.drain(..10);
         let deadline = Instant::now() + DEADLINE;
@@ -140,7 +141,7 @@ fn a_thousand_simultaneous_connects_are_all_served() {
     const CLIENTS: usize = 1_000;
     let server = serve(|server| server.on_message(echo));
     let held = block_loop(&server);
-    // The loop accepts no connection, so all wait in the backlog of the listener.
+    // The loop accepts no connection now, so all clients wait in the backlog of the listener.
     let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| Wire::connect(server.address())).collect();
     clients.iter_mut().for_each(|wire| wire.send(&[UPGRADE.as_bytes(), &frame(TEXT, b"here")].concat()));
     drop(held);
@@ -200,7 +201,7 @@ fn with_close_stalled_readers_are_closed_at_the_total_bound() {
     let server = serve(|server| server.limits(limits_with(SlowReader::Close)).on_close(report_close(tx)));
     let readers = push_to_stalled_readers(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     assert_eq!(rx.next().1.cause, Cause::SlowConsumer);
-    // Each client that was not closed still gets all its queued messages.
+    // The server still serves a new client.
     let mut next = server.connect("/");
     let fd = next.fd();
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "room")), Outcome::Queued);
@@ -215,17 +216,17 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
     let readers = push_to_stalled_readers(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     let mut stayed = 0;
     for (mut client, _) in readers {
-        // Only a client with a partly written message is closed, because that message cannot be removed.
+        // The server closes a client only if it has written a part of a message, because it cannot remove that message.
         let fd = client.fd();
         if let Some(info) = server.ask(move |ctx| ctx.info(fd).filter(|_| ctx.is_open(fd))) {
-            // Messages dropped from the longest queues do not arrive.
+            // The reader does not get the messages that the server dropped from the longest queues.
             let queued = info.traffic.messages_out;
             let rounds: Vec<u64> = (0..queued).map(|_| number(&client.binary())).collect();
             assert!(rounds.is_sorted_by(|a, b| a < b), "queued messages arrive once and in order: {rounds:?}");
             stayed += 1;
         }
     }
-    // When the bound is reached, a sixteenth of it is freed.
+    // At the bound, the server frees a sixteenth of it. The readers that stay hold the other fifteen sixteenths.
     assert!(stayed >= TOTAL_MAX / 16 * 15 / (17 << 10), "{stayed} stayed");
     server.wait_until("nothing is queued", |ctx| ctx.stats().queued_bytes == 0);
 }
@@ -243,7 +244,7 @@ fn with_conflate_stalled_readers_get_the_newest_messages_at_the_total_bound() {
         let mut last = None;
         let mut is_told = false;
         while last != Some(u64::MAX) {
-            // Retries until the message fits. A client that reads frees memory.
+            // The push is retried until the queue has room. Each message that the client reads makes room.
             is_told = is_told || server.ask(move |ctx| push(ctx, fd, &u64::MAX.to_be_bytes()).is_queued());
             let round = number(&client.binary());
             assert!(last.is_none_or(|last| round > last), "rounds arrive in order: {round} after {last:?}");
@@ -253,7 +254,7 @@ fn with_conflate_stalled_readers_get_the_newest_messages_at_the_total_bound() {
 }
 
 fn number(message: &[u8]) -> u64 {
-    u64::from_be_bytes(*message.first_chunk().expect("a number"))
+    u64::from_be_bytes(*message.first_chunk().expect("the value is a number"))
 }
 
 #[test]
@@ -270,8 +271,8 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
     }
 }
 
-/// With `drop_newest`, a message of which no byte was written can be dropped. A unix socket accepts a small message
-/// completely or not at all.
+/// With `drop_newest`, the server can drop a message of which it has written no byte. A unix socket takes a small
+/// message completely or not at all.
 #[test]
 fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     let scratch = Scratch::new("stalled");
@@ -280,7 +281,7 @@ fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     let limits = Limits { queue_bytes_max: TOTAL_MAX, ..limits_with(SlowReader::DropNewest) };
     let server =
         serve_on(&format!("unix:{}", path.display()), |server| server.limits(limits).on_close(report_close(tx)));
-    let connect = || Client::connect_unix(&path, "/").expect("a WebSocket");
+    let connect = || Client::connect_unix(&path, "/").expect("the server accepts the WebSocket");
     let (hog, mut stalled, mut quick) = (connect(), connect(), connect());
     let fds = [hog.fd(), stalled.fd(), quick.fd()];
     let queued = server.ask(move |ctx| {
@@ -293,9 +294,9 @@ fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
             queued += 1;
             assert!(ctx.stats().queued_bytes <= TOTAL_MAX);
         }
-        assert!(ctx.is_open(fds[1]), "its messages are dropped, and it stays connected");
+        assert!(ctx.is_open(fds[1]), "the server drops its messages and keeps it connected");
         assert_eq!(ctx.push(fds[2], "a fast reader can still be pushed to"), Outcome::Queued);
-        let stays = ctx.info(fds[1]).expect("it is there").traffic.messages_out;
+        let stays = ctx.info(fds[1]).expect("the connection exists").traffic.messages_out;
         assert!(stays > 100 && stays <= queued, "a part of the messages stays queued: {stays} of {queued}");
         stays
     });
@@ -330,7 +331,7 @@ fn a_client_that_sends_much_does_not_starve_others() {
     quiet.iter_mut().for_each(|raw| raw.send_frame(TEXT, b"quiet"));
     drop(held);
 
-    // Each turn reads one budget from the busy client and all bytes of the others.
+    // In each turn the loop reads at most one budget from the busy client, and all bytes of the other clients.
     let a_turn = BUDGET / shout.len() + 1;
     assert!(shouted > 4 * a_turn, "the kernel accepts the messages of several turns, not only {shouted}");
     let (mut louder, mut left) = (0, QUIET);
@@ -343,7 +344,8 @@ fn a_client_that_sends_much_does_not_starve_others() {
     );
 }
 
-/// Names with the same polynomial hash: with the factor 31 for the first pair, with 33 for the second.
+/// Returns different names with the same polynomial hash. The first pair collides with the factor 31, the second with
+/// 33.
 fn colliding_names(pair: [&str; 2], count: usize) -> Vec<String> {
     let name = |number: usize| (0..17).map(|bit| pair[number >> bit & 1]).collect();
     let names: Vec<String> = (0..count).map(name).collect();
@@ -358,7 +360,7 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     let server = serve(|server| server.limits(limits));
     let client = server.connect("/");
     let fd = client.fd();
-    // If they collided, this would take 5,000,000,000 comparisons and exceed the deadline.
+    // With such a hash, these joins would take 5,000,000,000 comparisons and exceed the deadline.
     for pair in [["Aa", "BB"], ["Ez", "FY"]] {
         let names = colliding_names(pair, NAMES);
         server.ask(move |ctx| {
@@ -377,7 +379,7 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     assert_eq!(changes, [Change::BadName; 4]);
 }
 
-/// A handler that panics if a target, message, ping or uid contains a given word.
+/// A handler that panics in the callback that the client names by its target, message, ping or uid.
 struct Brittle;
 
 impl Handler for Brittle {
@@ -488,7 +490,7 @@ fn sigterm_under_load_flushes_closes_with_1001_and_exits_with_0() {
     const CLIENTS: usize = 200;
     let mut child = Child::start("ticking");
     let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(child.address)).collect();
-    let first: Vec<u64> = clients.iter_mut().map(|raw| tick(raw).expect("a number")).collect();
+    let first: Vec<u64> = clients.iter_mut().map(|raw| tick(raw).expect("the value is a number")).collect();
     child.terminate();
     let mut lasts = HashSet::new();
     for (raw, first) in clients.iter_mut().zip(first) {
@@ -508,7 +510,9 @@ fn sigterm_under_load_flushes_closes_with_1001_and_exits_with_0() {
 /// Returns the next number, or `None` at the close frame.
 fn tick(raw: &mut Raw) -> Option<u64> {
     match raw.frame() {
-        (0x81, text) => Some(String::from_utf8(text).expect("text").parse().expect("a number")),
+        (0x81, text) => {
+            Some(String::from_utf8(text).expect("the text is UTF-8").parse().expect("the value is a number"))
+        }
         (0x88, payload) => {
             assert_eq!(payload.get(..2), Some(&1001u16.to_be_bytes()[..]));
             None
@@ -517,7 +521,7 @@ fn tick(raw: &mut Raw) -> Option<u64> {
     }
 }
 
-/// Connects and disconnects `count` times, many at a time, half of them with a close handshake.
+/// Connects `count` times, many clients at a time. Half of them close with a close handshake.
 fn cycle(child: &Child, count: usize) {
     const AT_A_TIME: usize = 100;
     for batch in 0..count / AT_A_TIME {

@@ -1,7 +1,7 @@
 //! A raw connection that parses all received bytes.
 //!
-//! It skips no bytes: after every read it parses the whole buffer again from its start. So a test sees a superfluous
-//! response as well as a missing one.
+//! It skips no bytes. After every read it parses the whole buffer again from the start. So a test sees unexpected
+//! responses as well as missing ones.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ pub struct Wire {
     stream: Socket,
     came: Vec<u8>,
     has_ended: bool,
-    /// The local port, which identifies the connection here and at the server.
+    /// The local port, by which the test and the server identify the connection.
     pub port: u16,
 }
 
@@ -40,27 +40,27 @@ pub struct Reply {
 impl Wire {
     pub fn connect(address: SocketAddr) -> Wire {
         let stream = Socket::connect(address);
-        let port = stream.tcp().local_addr().expect("an address").port();
+        let port = stream.tcp().local_addr().expect("the socket has an address").port();
         Wire { stream, came: Vec::new(), has_ended: false, port }
     }
 
-    /// Sends bytes that the server may not read any more.
+    /// Sends bytes to a server that may have stopped reading.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
     /// Sends as many bytes as the kernel accepts without a reader. Returns their number.
     pub fn fill(&mut self, bytes: &[u8]) -> usize {
-        self.stream.tcp().set_nonblocking(true).expect("a socket");
+        self.stream.tcp().set_nonblocking(true).expect("the socket option can be set");
         let mut sent = 0;
         while let Ok(count @ 1..) = self.stream.write(&bytes[sent..]) {
             sent += count;
         }
-        self.stream.tcp().set_nonblocking(false).expect("a socket");
+        self.stream.tcp().set_nonblocking(false).expect("the socket option can be set");
         sent
     }
 
-    /// Shuts down the write side. It ignores an error of a lost connection.
+    /// Shuts down the write side. Ignores an error, because the connection may be lost.
     pub fn shutdown_write(&mut self) {
         let _ = self.stream.shutdown_write();
     }
@@ -95,7 +95,8 @@ impl Wire {
         match self.stream.read(&mut chunk) {
             Ok(0) => self.has_ended = true,
             Ok(count) => self.came.extend_from_slice(&chunk[..count]),
-            // The server closed the connection with unread bytes.
+            // The server closed the connection before it read all bytes, or closed a TLS session without
+            // `close_notify`.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
                 self.has_ended = true;
             }
@@ -143,14 +144,14 @@ impl Reply {
     fn parse(bytes: &[u8]) -> Option<(Reply, &[u8])> {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
         let (head, rest) = bytes.split_at(end);
-        let head = String::from_utf8(head.to_vec()).expect("a head of text");
+        let head = String::from_utf8(head.to_vec()).expect("the head is UTF-8");
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3)?.parse().ok());
         let mut reply = Reply {
             status: status.unwrap_or_else(|| panic!("expected a status line, got {head:?}")),
             head,
             body: Vec::new(),
         };
-        let length = reply.header("Content-Length").map_or(0, |length| length.parse().expect("a length"));
+        let length = reply.header("Content-Length").map_or(0, |length| length.parse().expect("the line has a length"));
         let (body, rest) = rest.split_at_checked(length)?;
         reply.body = body.to_vec();
         Some((reply, rest))
@@ -165,7 +166,7 @@ impl Reply {
     }
 }
 
-/// Returns the frame at the start of `bytes` and the rest.
+/// Returns the frame at the start of `bytes`, and the bytes after it.
 fn parse_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
     let (&[first, short], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match short {
@@ -174,6 +175,6 @@ fn parse_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
         length => (u64::from(length), rest),
     };
     assert!(short < 128, "a server frame is not masked");
-    let (payload, rest) = rest.split_at_checked(usize::try_from(length).expect("a length"))?;
+    let (payload, rest) = rest.split_at_checked(usize::try_from(length).expect("the length fits into usize"))?;
     Some((inflated_frame((first, payload.to_vec())), rest))
 }

@@ -1,6 +1,6 @@
 //! The tables of hostile input, through TLS.
 
-// The binary `hostile` uses the rest of these modules.
+// This binary uses only a part of these modules. The binary `hostile` uses all of them.
 #![allow(dead_code)]
 
 #[path = "../hostile/cases/mod.rs"]
@@ -19,7 +19,7 @@ mod frames;
 #[path = "../hostile/http.rs"]
 mod http;
 
-/// Runs the server that the environment names. Without a name it does nothing.
+/// Runs the server that the environment names. Does nothing if the environment names no server.
 #[test]
 fn child_server() {
     child::run(frames::ROLES);

@@ -32,7 +32,7 @@ class Gateway:
         finally:
             deadline.cancel()
         self.api = line.split()[-1]
-        # Complete after the server has stopped.
+        # The log is complete after the server has stopped.
         self.log = []
         self.reader = threading.Thread(target=lambda: self.log.extend(self.child.stderr), daemon=True)
         self.reader.start()

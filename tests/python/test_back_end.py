@@ -244,7 +244,7 @@ class Refusals(ApiTest):
             with self.subTest(text=text):
                 answer = self.gateway.call("POST", "/api/push", data=text, headers=json_type)
                 self.check(answer, 400, "bad_request")
-        # No refused command had an effect.
+        # So no refused command had an effect.
         self.push(uid="ann", data="sentinel")
         self.assertEqual(json.loads(ann.next())["data"], "sentinel")
 

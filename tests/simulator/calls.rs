@@ -1,6 +1,6 @@
-//! The calls that handlers make. Each result is compared with the oracle.
+//! The calls that handlers make. The simulator compares the result of each call with the oracle.
 //!
-//! The oracle has its data by fd, the server by slot.
+//! The oracle finds its data by fd, the server by slot.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -73,8 +73,8 @@ impl Server {
                 model.close(closed, code, reason, cause);
                 model.start_closing(code, reason, now, ledger);
             }
-            Some(event) => panic!("{event:?} is not a result of close"),
-            None => assert!(!model.is_open(), "`close` returns the end of {fd} if it is open"),
+            Some(event) => panic!("close reports the end of the connection or nothing, not {event:?}"),
+            None => assert!(!model.is_open(), "`close` reports the end of {fd} if it was open"),
         }
         self.compare_state(fd, state);
         self.replay();
@@ -96,7 +96,7 @@ impl Server {
             model.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
             model.end(now);
         }
-        // It can be freed in any state.
+        // From now on, the server may free the connection in any state.
         model.is_lost = true;
         self.replay();
         self.record_end(slot, event);
@@ -118,7 +118,7 @@ impl Server {
         change
     }
 
-    /// Unbinds, leaves or joins, in the registry and in its model.
+    /// Unbinds the uid, leaves the group or joins it, in the registry and in the oracle.
     pub fn call_membership(&mut self, fd: Fd, group: &str, verb: usize) {
         let Some(slot) = self.open_slot(fd) else { return };
         let names = &mut self.oracle.names;
@@ -134,7 +134,11 @@ impl Server {
     /// Removes all members from a group.
     pub fn call_ungroup(&mut self, group: &str) {
         hit("call: ungroup");
-        assert_eq!(self.registry.ungroup(group), self.oracle.names.ungroup(group), "members of {group}");
+        assert_eq!(
+            self.registry.ungroup(group),
+            self.oracle.names.ungroup(group),
+            "ungroup removes the members of {group}"
+        );
     }
 
     /// Sets the heartbeat of a connection.
@@ -171,10 +175,10 @@ impl Server {
         self.record_slow_consumers();
     }
 
-    /// Starts a timer that fires after `delay` ms. It repeats if `every` is not 0.
+    /// Starts a timer that fires after `delay` ms. A timer repeats every `every` ms, unless `every` is 0.
     pub fn call_timer(&mut self, delay: u64, every: u64) {
         hit("call: timer");
-        let index = (0..).find(|index| !self.timers.contains_key(index)).expect("a free number");
+        let index = (0..).find(|index| !self.timers.contains_key(index)).expect("a number is free");
         let at = self.table.env().now.after(Duration::from_millis(delay));
         self.timers.insert(index, (at, every));
         self.clock.arm(Owner::Timer(index), at);

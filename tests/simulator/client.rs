@@ -1,7 +1,7 @@
 //! The clients of a run, of several kinds.
 //!
-//! A client parses the bytes of the server with its own parser. It compares each frame with the next one that the oracle
-//! expects.
+//! A client parses the bytes of the server with its own parser. It compares each frame with the frame that the oracle
+//! expects next.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -52,9 +52,9 @@ pub struct Client {
     kind: Kind,
     wire: Rc<RefCell<Wire>>,
     rng: Rng,
-    /// Bytes to send.
+    /// Bytes that the client will send.
     stream: VecDeque<u8>,
-    /// Received bytes. Those from `at` on are not parsed.
+    /// Received bytes. The bytes before `at` are already parsed.
     inbox: Vec<u8>,
     at: usize,
     is_websocket: bool,
@@ -62,12 +62,12 @@ pub struct Client {
     responses: VecDeque<usize>,
     has_sent_close: bool,
     has_received_close: bool,
-    /// Whether it sends nothing any more.
+    /// Whether the client sends nothing any more.
     is_silent: bool,
     message_bytes_max: usize,
-    /// Whether it negotiates permessage-deflate.
+    /// Whether the client negotiates permessage-deflate.
     deflates: bool,
-    /// It resets, ends or closes once in this many steps.
+    /// In each step, the client disconnects with a probability of one in this number.
     disconnect_interval: usize,
 }
 
@@ -137,7 +137,7 @@ impl Client {
         }
     }
 
-    /// Makes it disconnect soon.
+    /// Makes the client disconnect soon.
     pub fn leave_soon(&mut self) {
         self.disconnect_interval = 3;
     }
@@ -152,7 +152,7 @@ impl Client {
         }
     }
 
-    /// Draws an offer of permessage-deflate, and sets what the server answers to it.
+    /// Draws an offer of permessage-deflate, and records the expected answer of the server.
     fn draw_offer(&mut self, model: &mut ConnectionModel) -> String {
         let bits = self.rng.within(8..=15);
         let (offer, longest) = match self.rng.below(8) {
@@ -166,7 +166,7 @@ impl Client {
         format!("Sec-WebSocket-Extensions: {offer}\r\n")
     }
 
-    /// Sends its HTTP requests and the upgrade.
+    /// Sends the HTTP requests of the client and its upgrade.
     fn send_requests(&mut self, model: &mut ConnectionModel, offer: &str) {
         let requests = match self.kind {
             Kind::HttpHeavy => self.rng.within(1..=4),
@@ -259,7 +259,7 @@ impl Client {
         }
     }
 
-    // Input.
+    // Input of the client.
 
     fn read(&mut self, oracle: &mut Oracle, is_server_gone: bool) {
         if self.wire.borrow().is_client_reset() {
@@ -292,7 +292,7 @@ impl Client {
         let inbox = &self.inbox[self.at..];
         let Some(end) = inbox.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
         let head = String::from_utf8_lossy(&inbox[..end]).into_owned();
-        let status = head.split(' ').nth(1).expect("a status line");
+        let status = head.split(' ').nth(1).expect("the response has a status line");
         if status == "101" {
             assert!(
                 self.responses.is_empty(),
@@ -308,7 +308,7 @@ impl Client {
             return false;
         }
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map(|length| length.parse());
-        let length: usize = length.expect("a length").expect("a number");
+        let length: usize = length.expect("the line has a length").expect("the value is a number");
         if inbox.len() < end + 4 + length {
             return false;
         }
@@ -316,12 +316,12 @@ impl Client {
         match status {
             "200" => assert_eq!(Some(length), self.responses.pop_front(), "{}: responses arrive in order", self.fd),
             "400" | "403" | "404" | "408" | "409" | "426" | "503" => self.is_silent = true,
-            status => panic!("{}: unexpected status {status}", self.fd),
+            status => panic!("{} gets no response with status {status}", self.fd),
         }
         true
     }
 
-    /// Compares a received frame with the expected one.
+    /// Compares a received frame with the frame that the oracle expects.
     fn check_frame(&mut self, frame: Frame, oracle: &mut Oracle) {
         assert!(!self.has_received_close, "{} received {frame:?} after the close frame", self.fd);
         let due = match &frame {
@@ -356,7 +356,7 @@ impl Client {
         }
     }
 
-    /// Checks at the end of the server's stream that nothing is missing.
+    /// Checks, at the end of the server's stream, that no expected bytes are missing.
     fn handle_end(&mut self, model: &ConnectionModel) {
         let due = &model.output.in_flight;
         assert!(due.is_empty(), "{}: all frames arrive; {} are missing, the first is {:?}", self.fd, due.len(), due[0]);

@@ -12,9 +12,9 @@ pub struct Clock {
     armed: BTreeMap<Key, Tick>,
     by_time: BTreeSet<(Tick, Key)>,
     now: Tick,
-    /// The last deadline that expired at this time.
+    /// The latest deadline among the owners that expired at `now`.
     popped: Tick,
-    /// Owners that were armed at this time for a tick that is not later. They expire at the next tick.
+    /// Owners whose deadline was set when its tick had already come. They may expire at `now` or at the next tick.
     overdue: BTreeSet<Key>,
 }
 
@@ -35,29 +35,29 @@ impl Clock {
         Clock { wheel: Wheel::new(now), armed, by_time, now, popped: Tick(0), overdue }
     }
 
-    /// Sets a deadline.
+    /// Sets the deadline of an owner.
     pub fn arm(&mut self, owner: Owner, at: Tick) {
         self.wheel.arm(owner, at);
         self.note(owner, Some(at));
     }
 
-    /// Sets a deadline, unless an earlier one is set.
+    /// Sets the deadline of an owner, unless the owner has an earlier deadline.
     pub fn arm_no_later(&mut self, owner: Owner, at: Tick) {
         self.wheel.arm_no_later(owner, at);
-        // A past tick counts as the current one, so an expired deadline stays.
+        // An earlier tick counts as the current tick, so this call does not move a deadline that has expired.
         let at = at.max(self.now);
         if self.armed.get(&key(owner)).is_none_or(|armed| *armed > at) {
             self.note(owner, Some(at));
         }
     }
 
-    /// Removes a deadline.
+    /// Removes the deadline of an owner.
     pub fn cancel(&mut self, owner: Owner) {
         self.wheel.cancel(owner);
         self.note(owner, None);
     }
 
-    /// Returns the next tick with something to do.
+    /// Returns the next tick with work.
     pub fn next(&self) -> Option<Tick> {
         let next = self.wheel.next();
         let first = self.by_time.first().map(|(at, _)| *at);
@@ -82,7 +82,7 @@ impl Clock {
 
     /// Returns the next owner whose deadline has expired.
     ///
-    /// It checks that none is early, out of order or missing.
+    /// Checks that no deadline expires early, out of order or too late.
     pub fn pop(&mut self) -> Option<Owner> {
         let Some(owner) = self.wheel.pop_expired() else {
             let mut due = self.by_time.iter().take_while(|(at, _)| *at <= self.now);
@@ -105,7 +105,11 @@ impl Clock {
         assert_eq!(self.wheel.len(), self.armed.len(), "count of deadlines in the wheel");
         for (&(is_timer, index), &at) in &self.armed {
             let owner = if is_timer { Owner::Timer(index) } else { Owner::Connection(Slot(index)) };
-            assert_eq!(self.wheel.deadline(owner), Some(at), "deadline of {owner:?} in the wheel and in the model");
+            assert_eq!(
+                self.wheel.deadline(owner),
+                Some(at),
+                "{owner:?} has the same deadline in the wheel and in the model"
+            );
         }
     }
 
@@ -121,7 +125,7 @@ impl Clock {
             self.overdue.remove(&key);
         }
         if let Some(at) = at {
-            // A past tick counts as the current one.
+            // An earlier tick counts as the current tick.
             let at = at.max(self.now);
             if at == self.now {
                 self.overdue.insert(key);

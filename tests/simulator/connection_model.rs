@@ -14,11 +14,12 @@ use crate::output_model::{Due, Ledger, OutputModel};
 pub enum Stage {
     Http,
     Open,
-    /// The close frame is queued. `until` is the client's deadline, once the frame is sent.
+    /// The close frame is queued or sent. `until` is the deadline for the client's close frame. It is set when the
+    /// server has sent its own close frame.
     Closing {
         until: Tick,
     },
-    /// It ended without a close frame.
+    /// The connection ended without a close frame.
     Aborted,
 }
 
@@ -30,21 +31,21 @@ pub struct ConnectionModel {
     pub inbound: Inbound,
     pub output: OutputModel,
     pub heartbeat: HeartbeatModel,
-    /// The longest message that its client can inflate, if permessage-deflate is negotiated when it opens.
+    /// The longest message that the client can inflate, or `None` without permessage-deflate. It applies from the upgrade on.
     pub deflated_bytes_max: Option<usize>,
-    /// The time at which it stopped being open.
+    /// The time at which the connection stopped being open.
     pub closed_at: Option<Tick>,
-    /// The number of its `on_close` calls.
+    /// The number of `on_close` calls for the connection.
     pub on_close_calls: u32,
     /// Whether the server has noticed that the client or the socket is gone.
     pub is_lost: bool,
-    /// Whether a tick found that the client's deadline is over.
+    /// Whether the deadline of the client has passed in an earlier tick.
     pub is_expired: bool,
-    /// The client's deadline after its stream was shut for writing.
+    /// The deadline of the client after the server shut down its write side.
     pub shut_until: Option<Tick>,
     /// Whether the handler stopped reading.
     pub is_paused: bool,
-    /// Whether its slot was freed.
+    /// Whether the slot of the connection was freed.
     pub is_reaped: bool,
 }
 
@@ -52,12 +53,12 @@ pub struct ConnectionModel {
 #[derive(Clone, Debug)]
 pub struct HeartbeatModel {
     pub mode: Heartbeat,
-    /// The time at which this heartbeat was set.
+    /// The time at which this heartbeat started.
     since: Tick,
     last_seen: Tick,
-    /// Pings since the last byte arrived.
+    /// The number of pings since the last bytes arrived.
     unanswered: u32,
-    /// The first and last tick at which the next ping is due.
+    /// The first and the last tick at which the next ping may be sent.
     ping: (Tick, Tick),
 }
 
@@ -69,7 +70,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Checks that an action of this turn was due now, and not in the turn before.
+    /// Checks that an action was due in this turn and was not yet due in the turn before.
     pub fn assert_due(self, at: Tick, what: &str) {
         assert!(at <= self.now, "{what}, due at {at:?}, does not happen before that: {:?}", self.now);
         assert!(at > self.before, "{what}, due at {at:?}, happens within a turn: {:?}", self.before);
@@ -80,7 +81,7 @@ impl HeartbeatModel {
     /// Creates a heartbeat that starts now.
     pub fn new(mode: Heartbeat, now: Tick, last_seen: Tick) -> HeartbeatModel {
         let ping = match mode {
-            // The first ping is in the second half of the period.
+            // The server sends the first ping in the second half of the interval.
             Heartbeat::Ping { every, .. } | Heartbeat::Push { every } => (now.after(every / 2), now.after(every)),
             _ => (Tick::NEVER, Tick::NEVER),
         };
@@ -92,7 +93,7 @@ impl HeartbeatModel {
         (self.last_seen, self.unanswered) = (now, 0);
     }
 
-    /// Returns the last tick of the next ping or end.
+    /// Returns the last tick for the next ping, or for the end of the connection.
     pub fn due(&self) -> Tick {
         match self.mode {
             Heartbeat::Client { idle_max } => self.since.max(self.last_seen).after(idle_max),
@@ -110,7 +111,7 @@ impl HeartbeatModel {
         self.ping = (turn.now.after(every), turn.now.after(every));
     }
 
-    /// Returns whether the last ping may be queued behind output that the client is reading.
+    /// Returns whether the last ping can be in the queue behind other output, and the client still reads that output.
     fn is_waited_for(&self, output: &OutputModel) -> bool {
         matches!(self.mode, Heartbeat::Ping { .. }) && self.unanswered > 0 && output.is_backlogged && output.is_taking
     }
@@ -127,13 +128,13 @@ impl HeartbeatModel {
             Heartbeat::Ping { .. } => {
                 assert!(
                     self.has_missed_too_many(),
-                    "closed with {} unanswered pings: {:?}",
+                    "a heartbeat closes a connection after too many missed pings, not after {}: {:?}",
                     self.unanswered,
                     self.mode
                 );
                 self.assert_ping_due(turn);
             }
-            _ => panic!("closed by a heartbeat without pings: {:?}", self.mode),
+            _ => panic!("a heartbeat without timeout closes no connection: {:?}", self.mode),
         }
     }
 
@@ -168,7 +169,7 @@ impl ConnectionModel {
         }
     }
 
-    /// Returns whether it is an open WebSocket.
+    /// Returns whether the connection is an open WebSocket.
     pub fn is_open(&self) -> bool {
         self.stage == Stage::Open
     }
@@ -181,7 +182,7 @@ impl ConnectionModel {
         self.heartbeat = HeartbeatModel::new(self.heartbeat.mode, now, self.heartbeat.last_seen);
     }
 
-    /// Sets its heartbeat.
+    /// Sets the heartbeat of the connection.
     pub fn set_heartbeat(&mut self, mode: Heartbeat, now: Tick) {
         self.heartbeat = HeartbeatModel::new(mode, now, self.heartbeat.last_seen);
     }
@@ -194,15 +195,15 @@ impl ConnectionModel {
         self.is_paused = is_paused;
     }
 
-    // The end, reported once, with its cause.
+    // The end of a connection. It is reported once, with its cause.
 
-    /// Checks the end by the server. Code 1006 means without a close frame.
+    /// Checks an end that the server caused. The code 1006 stands for an end without a close frame.
     pub fn close(&mut self, closed: &Closed, code: CloseCode, reason: &str, cause: Cause) {
         let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
         assert_eq!(seen, (code, reason, By::Server, cause), "{}", self.fd);
     }
 
-    /// Checks the end by a close frame or a protocol error of the client.
+    /// Checks an end that the client caused by a close frame or a protocol error.
     pub fn close_by_bytes(&mut self, closed: &Closed, limits: &Limits, now: Tick, ledger: &mut Ledger) {
         match closed.cause {
             Cause::ClientClosed => {
@@ -215,25 +216,25 @@ impl ConnectionModel {
                 self.close(closed, code, error.as_str(), closed.cause);
                 self.start_closing(code, error.as_str(), now, ledger);
             }
-            cause => panic!("{}: {cause} is not caused by input", self.fd),
+            cause => panic!("{}: input does not cause {cause}", self.fd),
         }
     }
 
-    /// Checks the end by a lost connection.
+    /// Checks an end that a lost connection caused.
     pub fn close_by_loss(&mut self, closed: &Closed, now: Tick) {
         let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
         assert_eq!(seen, (CloseCode::ABNORMAL, "", By::Client, Cause::ConnectionLost), "{}", self.fd);
-        assert!(self.is_lost, "{} was reported as lost and is lost", self.fd);
+        assert!(self.is_lost, "{} is reported as lost only if it is lost", self.fd);
         self.end(now);
     }
 
-    /// Checks the end by a tick.
+    /// Checks an end that a tick caused.
     pub fn close_by_tick(&mut self, closed: &Closed, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match closed.cause {
             Cause::HeartbeatMissed => {
                 assert!(
                     !self.heartbeat.is_waited_for(&self.output),
-                    "{} received its ping before it was closed",
+                    "{} is not ended while its ping waits behind output that it reads",
                     self.fd
                 );
                 self.heartbeat.end(turn);
@@ -245,7 +246,8 @@ impl ConnectionModel {
                     "a write timeout, due at {at:?}, does not end a connection before that: {:?}",
                     turn.now
                 );
-                // It may be one turn late if the turn before found that a writable socket accepted nothing.
+                // The end may be one turn late. In the turn before, the socket was reported as writable and took
+                // nothing.
                 if self.output.tried() <= turn.before {
                     turn.assert_due(at, "the end of a write");
                 }
@@ -256,20 +258,20 @@ impl ConnectionModel {
                 self.close(closed, CloseCode::POLICY, reason, closed.cause);
                 return self.start_closing(CloseCode::POLICY, reason, turn.now, ledger);
             }
-            cause => panic!("{}: {cause} is not caused by a tick", self.fd),
+            cause => panic!("{}: a tick does not cause {cause}", self.fd),
         }
         self.close(closed, CloseCode::ABNORMAL, "", closed.cause);
         self.end(turn.now);
     }
 
-    /// Checks a tick that did not end it: no timeout was due.
+    /// Checks a tick that did not end the connection: no timeout was due.
     pub fn check_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match self.stage {
             Stage::Open => {
                 assert!(self.write_due(limits) > turn.now, "{} has not passed its write timeout", self.fd);
                 assert!(self.message_due(limits) > turn.now, "{} has not passed its message timeout", self.fd);
             }
-            // It may be dropped from now on.
+            // From now on, the server may free the connection.
             Stage::Closing { until } => self.is_expired |= until.min(self.write_due(limits)) <= turn.now,
             Stage::Http | Stage::Aborted => {}
         }
@@ -289,7 +291,7 @@ impl ConnectionModel {
         assert!(!self.is_open() || self.heartbeat.due() > turn.now, "{} has not passed its heartbeat timeout", self.fd);
     }
 
-    /// Queues a close frame, and waits for the client's.
+    /// Queues a close frame and waits for the close frame of the client.
     pub fn start_closing(&mut self, code: CloseCode, reason: &str, now: Tick, ledger: &mut Ledger) {
         assert!(self.is_open(), "{} is closed once", self.fd);
         let payload = match code {
@@ -301,7 +303,7 @@ impl ConnectionModel {
         self.closed_at = Some(now);
     }
 
-    /// Records a write, which may include the close frame.
+    /// Records a write. If it wrote the close frame, the deadline of the client starts.
     pub fn written(&mut self, limits: &Limits, now: Tick) {
         if let Stage::Closing { until } = &mut self.stage
             && self.output.bytes() == 0
@@ -310,12 +312,12 @@ impl ConnectionModel {
         }
     }
 
-    /// Records that its stream was shut for writing, which starts the client's deadline.
+    /// Records that the server shut down its write side, which starts the deadline of the client.
     pub fn shut(&mut self, until: Tick) {
         self.shut_until.get_or_insert(until);
     }
 
-    /// Ends it at once.
+    /// Ends the connection at once.
     pub fn end(&mut self, now: Tick) {
         assert!(self.is_open(), "{} is closed once", self.fd);
         self.stage = Stage::Aborted;
@@ -333,7 +335,7 @@ impl ConnectionModel {
         }
     }
 
-    /// Checks that its socket may be closed now.
+    /// Checks that the server may close the socket now.
     pub fn check_drop(&self) {
         let is_over = match self.stage {
             Stage::Http | Stage::Aborted => true,
@@ -343,10 +345,16 @@ impl ConnectionModel {
                 is_done || self.is_lost || self.is_expired
             }
         };
-        assert!(is_over, "{} is dropped only after all its output, with {} bytes queued", self.fd, self.output.bytes());
+        assert!(
+            is_over,
+            "{} is freed only when its output is sent or its deadline has passed, not with {} bytes \
+                          queued",
+            self.fd,
+            self.output.bytes()
+        );
     }
 
-    /// Returns the write deadline. It is after the last write that took nothing.
+    /// Returns the write deadline. A write that took nothing moves this deadline to the tick after it.
     fn next_write_due(&self, limits: &Limits) -> Tick {
         self.write_due(limits).max(self.output.tried())
     }

@@ -22,7 +22,7 @@ pub fn count(what: &'static str, times: u64) {
     TALLY.with_borrow_mut(|tally| *tally.entry(what).or_default() += times);
 }
 
-/// Returns the counts since the last call.
+/// Returns the counts since the last call, and sets them to zero.
 pub fn take() -> Tally {
     TALLY.take()
 }

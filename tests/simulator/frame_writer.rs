@@ -1,4 +1,4 @@
-//! Encodes the frames of clients: valid ones of every form, and invalid ones.
+//! Encodes the frames of clients: valid frames of every form, and invalid frames.
 //!
 //! Each invalid frame violates one rule of RFC 6455.
 
@@ -23,7 +23,7 @@ pub struct FrameWriter<'a> {
 impl FrameWriter<'_> {
     /// Writes bytes that are not a frame.
     pub fn write_raw(&mut self, bytes: &[u8]) {
-        self.inbound.say(None, 0, bytes.len());
+        self.inbound.append(None, 0, bytes.len());
         self.stream.extend(bytes);
     }
 
@@ -70,7 +70,7 @@ impl FrameWriter<'_> {
             false => bad(self.rng, mask, self.message_bytes_max as u64, self.deflates),
         };
         let start = self.inbound.made;
-        self.inbound.say(Some(SentItem::Bad(error, code)), start, bytes.len());
+        self.inbound.append(Some(SentItem::Bad(error, code)), start, bytes.len());
         self.stream.extend(bytes);
     }
 
@@ -96,7 +96,7 @@ impl FrameWriter<'_> {
         }
         let mask = self.mask();
         let frame = masked(0x80 | opcode, rest, mask);
-        self.inbound.say_deflated(Some(said), start, frame.len(), is_deflated.then_some(payload.len()));
+        self.inbound.append_deflated(Some(said), start, frame.len(), is_deflated.then_some(payload.len()));
         self.stream.extend(frame);
     }
 
@@ -104,7 +104,7 @@ impl FrameWriter<'_> {
         let mask = self.mask();
         let frame = masked(first, payload, mask);
         let start = start.unwrap_or(self.inbound.made);
-        self.inbound.say(said, start, frame.len());
+        self.inbound.append(said, start, frame.len());
         self.stream.extend(frame);
     }
 

@@ -19,15 +19,15 @@ pub enum Frame {
     Close(Vec<u8>),
 }
 
-/// Parses the frame at `at`. `None`: it is incomplete.
+/// Parses the frame that starts at `at`, and moves `at` to its end. Returns `None` if the frame is incomplete.
 ///
-/// It panics on a frame that no server may send.
+/// Panics on a frame that no server may send.
 pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
     let rest = &bytes[*at..];
     let (&[first, second], behind) = rest.split_first_chunk()?;
     let is_deflated = first & RSV1 != 0;
-    assert_eq!(first & 0xb0, 0x80, "a server frame is final and has no reserved bit but RSV1: {first:#x}");
-    assert_eq!(second & 0x80, 0, "a server frame is masked");
+    assert_eq!(first & 0xb0, 0x80, "a server frame is final and has no reserved bit except RSV1: {first:#x}");
+    assert_eq!(second & 0x80, 0, "a server frame is not masked");
     let (length, body) = match second {
         126 => {
             let (length, body) = behind.split_first_chunk::<2>()?;

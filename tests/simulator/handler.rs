@@ -1,4 +1,4 @@
-//! Handlers that make random calls, also with fds of closed connections.
+//! Handlers that make random calls, some of them with fds of closed connections.
 
 use std::mem;
 
@@ -12,7 +12,7 @@ use crate::inbound::SentItem;
 use crate::output::PushOptions;
 use crate::server::{PendingClose, Server};
 
-/// The maximum of fds that handlers remember.
+/// The maximum number of fds that handlers remember.
 const REMEMBERED_MAX: usize = 64;
 
 const USERS: usize = 12;
@@ -28,14 +28,14 @@ pub enum Deferred {
 impl Server {
     // Events.
 
-    /// Handles an event. It must be the next one that the client's bytes cause.
+    /// Handles an event of the server. The bytes of the client must cause exactly this event next.
     ///
-    /// `unparsed` is the number of bytes of the read behind the event.
+    /// `unparsed` is the number of bytes that the same read returned after the event.
     pub fn handle_event(&mut self, slot: Slot, fd: Fd, event: Event<'_>, unparsed: usize) {
         let said = match event {
             Event::Request { request, .. } => return self.answer_request(slot, fd, &request),
             Event::Head(request) => return self.receive_body(slot, request),
-            Event::Piece { .. } => unreachable!("bodies arrive complete, not in pieces"),
+            Event::Piece { .. } => unreachable!("this handler takes whole bodies only"),
             Event::Upgrade(request) => return self.answer_upgrade(slot, fd, request, unparsed),
             Event::Closed(closed) => {
                 let (model, ledger) = self.oracle.account(fd);
@@ -51,7 +51,7 @@ impl Server {
             Event::Pong(payload) => SentItem::Pong(payload.into_owned()),
         };
         let (model, ledger) = self.oracle.account(fd);
-        assert!(model.is_open(), "only an open connection receives messages: {said:?} for {fd}");
+        assert!(model.is_open(), "only an open connection delivers messages, not {said:?} of {fd}");
         let env = self.table.env();
         model.inbound.deliver(&said, &env.limits, env.now);
         match &said {
@@ -87,7 +87,7 @@ impl Server {
         }
     }
 
-    /// Handles the end of a connection. Neither its fd nor its uid or groups reach it any more.
+    /// Handles the end of a connection. From now on, neither the fd nor the uid or the groups lead to this connection.
     pub fn on_close(&mut self, close: &PendingClose) {
         self.remember(close.fd);
         assert!(self.open_slot(close.fd).is_none(), "{} is not open in its on_close", close.fd);
@@ -103,7 +103,7 @@ impl Server {
         }
     }
 
-    /// Handles a timer that fired. It must be neither early nor late by more than a turn.
+    /// Handles a timer that fired. The timer must not be early, and it may be late by at most a turn.
     pub fn fire_timer(&mut self, index: u32) {
         hit("timer fired");
         let (at, every) = self.timers.remove(&index).unwrap_or_else(|| panic!("timer {index} does not exist"));
@@ -219,7 +219,11 @@ impl Server {
             model.open(now);
             model.output.observe_raw(state.queued, ledger);
             let ahead = model.inbound.read - model.inbound.frames_start;
-            assert_eq!((early.len() + unparsed) as u64, ahead, "count of bytes that {fd} sent before the 101");
+            assert_eq!(
+                (early.len() + unparsed) as u64,
+                ahead,
+                "the server has all bytes that {fd} sent before the 101"
+            );
             self.replay();
             if let Some(uid) = &uid {
                 self.call_bind(fd, uid);
@@ -278,7 +282,7 @@ impl Server {
     }
 
     fn push_at_random(&mut self, fd: Fd, other: Fd) {
-        // The cost of a push to all grows with the connections, so it becomes rarer.
+        // A push to all takes time for each connection, so it is rarer with many connections.
         let many = self.table.count() / 16;
         let target = match self.rng.below(12) {
             0..4 => Target::One(other),
@@ -310,17 +314,17 @@ impl Server {
         PushOptions { is_text: self.rng.one_in(2), payload_bytes, is_frame: self.rng.one_in(4), key }
     }
 
-    /// Returns the fd of a random connection, open or closed.
+    /// Returns the fd of a random connection. The connection can be closed.
     fn random_fd(&mut self) -> Fd {
         if self.table.slots_end() == 0 || self.rng.one_in(8) && !self.remembered.is_empty() {
             let stale = self.remembered.get(self.rng.below(self.remembered.len())).copied();
-            return stale.unwrap_or(Fd::from_u64(1).expect("the first fd"));
+            return stale.unwrap_or(Fd::from_u64(1).expect("the fd is valid"));
         }
         let slot = Slot(self.rng.below(self.table.slots_end() as usize) as u32);
         self.table.fd_of(slot)
     }
 
-    /// Stores an fd for calls after its connection has closed.
+    /// Stores an fd for later calls, which also use the fd after its connection has closed.
     pub fn remember(&mut self, fd: Fd) {
         if self.remembered.len() < REMEMBERED_MAX {
             self.remembered.push(fd);

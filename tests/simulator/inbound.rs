@@ -1,7 +1,7 @@
 //! The naive model of a connection's input.
 //!
-//! Each item that a client sends has a position in the client's byte stream. The server must deliver, once and in order,
-//! each item that ends before the last byte it has read. It cannot deliver an item that begins after that byte.
+//! Each item that a client sends has a position in the client's byte stream. The server must deliver each item once and
+//! in order, as soon as it has read the last byte of the item. It cannot deliver an item of which it has read no byte.
 
 use std::collections::VecDeque;
 
@@ -19,12 +19,12 @@ pub enum SentItem {
     Pong(Vec<u8>),
     /// A close frame. Code 1005 stands for a frame without a code.
     Close(u16, String),
-    /// Bytes that violate this rule, and the close code for it.
+    /// Bytes that violate this rule, and the close code of the rule.
     Bad(ProtocolError, u16),
 }
 
 impl SentItem {
-    /// Returns whether it is a close frame, with a valid payload or not.
+    /// Returns whether the item is a close frame, with a valid or an invalid payload.
     fn is_close(&self) -> bool {
         use ProtocolError::{CloseCodeCut, CloseCodeInvalid, CloseReasonNotUtf8};
         matches!(self, SentItem::Close(..) | SentItem::Bad(CloseCodeCut | CloseCodeInvalid | CloseReasonNotUtf8, _))
@@ -48,11 +48,11 @@ const CHARGE_FACTOR: usize = 16;
 /// The model of the input of one connection.
 #[derive(Debug, Default)]
 pub struct Inbound {
-    /// Items that were not delivered yet, in the order of delivery.
+    /// Items that the server has not delivered yet, in the order of delivery.
     items: VecDeque<Item>,
-    /// Bytes of the client's stream so far, sent or not.
+    /// The number of bytes of the client's stream so far, sent or not.
     pub made: u64,
-    /// Bytes of the stream that the server has read.
+    /// The number of bytes of the stream that the server has read.
     pub read: u64,
     /// The position of the first frame, after the upgrade request.
     pub frames_start: u64,
@@ -71,15 +71,16 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Adds `bytes` to the client's stream.
+    /// Adds `bytes` bytes to the stream of the client.
     ///
-    /// They complete the item `said`, which began at `start`. `None`: they belong to a later item.
-    pub fn say(&mut self, said: Option<SentItem>, start: u64, bytes: usize) {
-        self.say_deflated(said, start, bytes, None);
+    /// `said` is the item that these bytes complete, and `start` is the position of its first byte. `said` is `None` if
+    /// a later item continues these bytes.
+    pub fn append(&mut self, said: Option<SentItem>, start: u64, bytes: usize) {
+        self.append_deflated(said, start, bytes, None);
     }
 
-    /// Works like [`say`](Inbound::say), for a message with `deflated` bytes of deflated payload.
-    pub fn say_deflated(&mut self, said: Option<SentItem>, start: u64, bytes: usize, deflated: Option<usize>) {
+    /// Works like [`append`](Inbound::append), for a message with `deflated` bytes of deflated payload.
+    pub fn append_deflated(&mut self, said: Option<SentItem>, start: u64, bytes: usize, deflated: Option<usize>) {
         self.made += bytes as u64;
         if let Some(said) = said {
             if said.is_close() {
@@ -89,11 +90,12 @@ impl Inbound {
         }
     }
 
-    /// Handles the delivery of an item. It must be the next one, and the server must have read all of it.
+    /// Handles the delivery of an item. The item must be the next undelivered item, and the server must have read all
+    /// of it.
     ///
     /// Deflated messages must not be delivered faster than their limit allows.
     pub fn deliver(&mut self, said: &SentItem, limits: &Limits, now: Tick) {
-        let item = self.items.pop_front().unwrap_or_else(|| panic!("{said:?} was delivered and not sent"));
+        let item = self.items.pop_front().unwrap_or_else(|| panic!("{said:?} was delivered but not sent"));
         assert_eq!(item.said, *said, "the delivered item is the next one that was sent");
         assert!(item.end <= self.read, "an item is delivered after it was read");
         if let (Some(deflated), SentItem::Text(_) | SentItem::Binary(_)) = (item.deflated, said) {
@@ -113,7 +115,8 @@ impl Inbound {
 
     /// Handles a protocol error. The next item must violate this rule.
     pub fn fail(&mut self, error: ProtocolError) -> u16 {
-        let item = self.items.front().unwrap_or_else(|| panic!("{error:?} was reported without an item"));
+        let item =
+            self.items.front().unwrap_or_else(|| panic!("{error:?} was reported, but the client had sent nothing"));
         let SentItem::Bad(rule, code) = item.said else {
             panic!("{error:?} was reported for the valid item {:?}", item.said)
         };
@@ -122,14 +125,14 @@ impl Inbound {
         code
     }
 
-    /// Records that the server holds input.
+    /// Records that the server holds input of the client back.
     pub fn hold(&mut self, now: Tick) {
         hit("deflate: input held");
         self.pass_hold(now);
         self.held_since = Some(now);
     }
 
-    /// Moves the start of an unfinished message by the time for which input was held.
+    /// Moves the start of an unfinished message by the time for which the server held input back.
     fn pass_hold(&mut self, now: Tick) {
         if let (Some(held), Some((_, since))) = (self.held_since.take(), &mut self.unfinished) {
             *since = Tick(since.0 + (now.0 - held.0));
@@ -140,9 +143,10 @@ impl Inbound {
     pub fn end_input(&mut self, now: Tick) {
         self.pass_hold(now);
         if let Some(front) = self.items.front() {
-            assert!(front.end > self.read, "{:?} was not read completely", front.said);
+            assert!(front.end > self.read, "{:?} is delivered as soon as it is read completely", front.said);
         }
-        // Pings between the fragments of a message are delivered before it.
+        // A ping between the fragments of a message is delivered before the message, so the items are not sorted by
+        // position.
         let begun = self.items.iter().filter(|item| item.start < self.read).map(|item| item.start).min();
         self.unfinished = begun.map(|start| match self.unfinished {
             Some((before, since)) if before == start => (start, since),
@@ -156,7 +160,8 @@ impl Inbound {
         self.held_since = self.held_since.map(|_| now);
     }
 
-    /// Returns the time since which a message is unfinished. A client is not late while its input is held.
+    /// Returns the time from which the time limit of an unfinished message counts. Returns `None` while the server holds
+    /// the input of the client back.
     pub fn unfinished_since(&self) -> Option<Tick> {
         self.unfinished.filter(|_| self.held_since.is_none()).map(|(_, since)| since)
     }

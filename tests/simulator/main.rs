@@ -1,9 +1,9 @@
 //! The simulator: layers 0 and 1 under virtual time and a hostile network, beside an oracle.
 //!
-//! The server's table, wheel and registry are driven as the loop drives them, but the loop, the sockets, epoll and the clock
-//! are simulated from a seed. Clients of several kinds connect to it, and handlers make random calls. The oracle is as simple
-//! as possible. It knows the messages of each client in their order, the end of each connection and its deadline, and that
-//! nothing of it remains.
+//! It drives the server's table, wheel and registry as the loop does. The loop, the sockets, epoll and the clock are
+//! simulated from a seed. Clients of several kinds connect to the server, and handlers make random calls. The oracle is
+//! as simple as possible. It knows the messages of each client in their order, and the cause and the deadline of each
+//! connection's end. After the end of a connection, the oracle checks that the server has removed all of its state.
 //!
 //! ```text
 //! cargo test --test simulator                          the first 24 seeds
@@ -12,7 +12,8 @@
 //! tests/simulator/many.sh 100000                       a hundred thousand, in release, on all cores
 //! ```
 //!
-//! Faults that were planted in the table, each alone, and the first seed that fails with it:
+//! As a trial, the following faults were planted in the code, each alone. The number is the first seed that finds the
+//! fault:
 //!
 //! | fault | seed |
 //! |---|---|
@@ -20,15 +21,16 @@
 //! | `Table::end_flush` never lowers `refused_bytes` | 21 |
 //! | `Table::push` compares with the bound of all queues without the bytes in the journal | 35 |
 //!
-//! Reading order: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the loop's part),
-//! `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`, `connection_model.rs`,
-//! `output_model.rs`, `inbound.rs`, `name_model.rs`, `relief.rs`.
+//! Reading order: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the part of the loop),
+//! `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`,
+//! `connection_model.rs`, `output_model.rs`, `inbound.rs`, `name_model.rs`, `eviction.rs`.
 
 mod calls;
 mod client;
 mod clock;
 mod connection_model;
 mod coverage;
+mod eviction;
 mod frame_writer;
 mod frames;
 mod handler;
@@ -37,7 +39,6 @@ mod name_model;
 mod oracle;
 mod output;
 mod output_model;
-mod relief;
 mod rng;
 mod server;
 mod setting;
@@ -49,7 +50,7 @@ use std::env;
 
 use crate::coverage::Tally;
 
-/// The seeds of a plain `cargo test`, which take a few seconds.
+/// The number of seeds of a plain `cargo test`. They take a few seconds.
 const SEEDS: u64 = 24;
 
 /// Situations that these seeds must cover.
@@ -79,9 +80,9 @@ const COVERED: &[&str] = &[
     "push: dropped",
     "push: queued after a write",
     "push: refused",
-    "relief: closed",
-    "relief: dropped",
-    "relief: nothing to drop",
+    "eviction: closed",
+    "eviction: dropped",
+    "eviction: nothing to drop",
     "response dropped",
     "server_closed",
     "slow_consumer",
@@ -92,7 +93,7 @@ const COVERED: &[&str] = &[
     "write_timed_out",
 ];
 
-/// Prints the command that runs a failed seed again.
+/// Prints the command that repeats a failed seed.
 struct Replay(u64);
 
 impl Drop for Replay {
@@ -129,7 +130,7 @@ fn every_seed_agrees_with_the_oracle() {
     }
     println!("{seeds} seeds from {first}: {all:#?}");
     let missed: Vec<_> = COVERED.iter().filter(|what| !all.contains_key(*what)).collect();
-    // Other seeds need not cover the rare situations.
+    // Only the usual seeds must cover each situation.
     let has_usual = first == 0 && seeds >= SEEDS;
     assert!(!has_usual || missed.is_empty(), "the seeds cover each situation; missing: {missed:?}");
 }

@@ -8,15 +8,15 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 seeds=$1
 first=${2:-0}
-# Seeds for each process.
+# The number of seeds for each process.
 portion=100
 
-# A separate target directory: the settings differ from the release profile.
+# The target directory is separate, because the settings differ from the release profile.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/simulator
-# Optimised, with overflow checks and debug assertions.
+# The build is optimised, with overflow checks and debug assertions.
 export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
-# Layers 0 and 1 do not need the gateway. The build is faster without it.
+# Layers 0 and 1 do not need the gateway. A build without the gateway is faster.
 binary=$(cargo test --release --no-default-features --test simulator --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*simulator-[^"]*\)".*/\1/p' | tail -1)
 

@@ -9,15 +9,15 @@ use fdpush::{Change, Fd, SecondLogin, Slot};
 #[derive(Debug, Default)]
 pub struct NameModel {
     uids: BTreeMap<Fd, String>,
-    /// The connections of each uid, the newest binding last.
+    /// The connections of each uid in the order of their bindings.
     users: BTreeMap<String, Vec<Fd>>,
     groups: BTreeMap<String, BTreeSet<Fd>>,
-    /// The groups of each connection, the last joined last.
+    /// The groups of each connection in the order of its joins.
     memberships: BTreeMap<Fd, Vec<String>>,
 }
 
 impl NameModel {
-    /// Binds, and returns the connections that are kicked.
+    /// Binds a connection to a uid. Returns the connections that the policy kicks.
     pub fn bind(&mut self, fd: Fd, uid: &str, policy: SecondLogin) -> (Change, Vec<Fd>) {
         if self.uids.get(&fd).is_some_and(|bound| bound == uid) {
             return (Change::Already, Vec::new());
@@ -34,7 +34,7 @@ impl NameModel {
         (Change::Done, kicked)
     }
 
-    /// Unbinds.
+    /// Removes the uid of a connection.
     pub fn unbind(&mut self, fd: Fd) -> Change {
         let Some(uid) = self.uids.remove(&fd) else { return Change::Already };
         let fds = self.users.get_mut(&uid).expect("the uid is in the map");
@@ -45,7 +45,7 @@ impl NameModel {
         Change::Done
     }
 
-    /// Joins.
+    /// Adds a connection to a group.
     pub fn join(&mut self, fd: Fd, group: &str) -> Change {
         if !self.groups.entry(group.to_owned()).or_default().insert(fd) {
             return Change::Already;
@@ -54,7 +54,7 @@ impl NameModel {
         Change::Done
     }
 
-    /// Leaves.
+    /// Removes a connection from a group.
     pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
         let Some(members) = self.groups.get_mut(group) else { return Change::Already };
         if !members.remove(&fd) {
@@ -80,7 +80,7 @@ impl NameModel {
         members.len()
     }
 
-    /// Removes a connection, and compares the names that the registry had for it.
+    /// Removes a connection. Compares its names with the names that the registry had.
     pub fn remove(&mut self, fd: Fd, names: &FormerNames) {
         let groups: Vec<&str> = names.groups.iter().map(AsRef::as_ref).collect();
         assert_eq!(groups, self.groups_of(fd), "groups of {fd} at its end");
@@ -117,7 +117,7 @@ impl NameModel {
         }
         for (group, fds) in &self.groups {
             let members: BTreeSet<Fd> = registry.members(group).map(&fd_of).collect();
-            assert_eq!(members, *fds, "members of {group}");
+            assert_eq!(members, *fds, "{group} has the same members in the registry and in the model");
         }
     }
 

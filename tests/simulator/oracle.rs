@@ -14,7 +14,7 @@ pub const PUSH_ID_BYTES: usize = 16;
 /// The expected state of the server.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    /// The models of connections that the server or the client still has.
+    /// The models of connections that are not yet freed at the server or the client.
     pub models: BTreeMap<Fd, ConnectionModel>,
     pub names: NameModel,
     pub ledger: Ledger,
@@ -25,7 +25,7 @@ pub struct Oracle {
 /// A push.
 #[derive(Debug)]
 struct Pushed {
-    /// The receivers, sorted.
+    /// The receivers of the push, sorted.
     intended: Vec<Fd>,
     payload_bytes: usize,
     is_text: bool,
@@ -53,27 +53,27 @@ impl Oracle {
         self.models.get(&fd).is_some_and(ConnectionModel::is_open)
     }
 
-    /// Adds a push to these connections, and returns its number.
+    /// Adds a push to these connections. Returns its number.
     pub fn post(&mut self, intended: Vec<Fd>, payload_bytes: usize, is_text: bool) -> PushId {
         self.pushed += 1;
         self.pushes.insert(self.pushed, Pushed { intended, payload_bytes, is_text });
         self.pushed
     }
 
-    /// Checks that a received message was pushed to this client, unchanged.
+    /// Checks that the message is a push to this client, and that its payload is unchanged.
     pub fn check_receipt(&self, fd: Fd, payload: &[u8], is_text: bool) -> PushId {
         let id = payload.get(..PUSH_ID_BYTES).and_then(|id| std::str::from_utf8(id).ok());
         let id = id.and_then(|id| PushId::from_str_radix(id, 16).ok());
         let id = id.unwrap_or_else(|| panic!("{fd} received a message that was not pushed: {payload:?}"));
         let pushed = self.pushes.get(&id).unwrap_or_else(|| panic!("{fd} received push {id}, which does not exist"));
         assert!(pushed.intended.binary_search(&fd).is_ok(), "{fd} is not a receiver of push {id}");
-        assert_eq!(pushed.is_text, is_text, "kind of push {id}");
-        assert!(payload == payload_of(id, pushed.payload_bytes), "payload of push {id} for {fd}");
+        assert_eq!(pushed.is_text, is_text, "push {id} keeps its kind, text or binary");
+        assert!(payload == payload_of(id, pushed.payload_bytes), "the payload of push {id} arrives unchanged at {fd}");
         id
     }
 }
 
-/// Returns the payload of a push: its number, then letters that depend on it.
+/// Returns the payload of a push: its number, and then letters that depend on the number.
 pub fn payload_of(id: PushId, bytes: usize) -> Vec<u8> {
     let mut payload = format!("{id:016x}").into_bytes();
     let first = id as u8;

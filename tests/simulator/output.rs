@@ -1,4 +1,4 @@
-//! Pushes, and the changes that the table makes itself. Each is compared with the oracle, in order.
+//! Pushes, and the changes that the table makes by itself. The oracle compares both in order.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -19,13 +19,13 @@ use crate::socket::{Change, Entry, State};
 pub struct PushOptions {
     pub is_text: bool,
     pub payload_bytes: usize,
-    /// Whether it is an encoded frame.
+    /// Whether the push is an encoded frame.
     pub is_frame: bool,
     pub key: Option<String>,
 }
 
 impl Server {
-    /// Queues one push for each of these slots. It must reach exactly the `intended` connections.
+    /// Pushes one message to each of these slots. The push must reach exactly the `intended` connections.
     pub fn push_to_slots(&mut self, slots: &[Slot], intended: Vec<Fd>, options: &PushOptions) {
         let id = self.oracle.post(intended.clone(), options.payload_bytes, options.is_text);
         let payload = payload_of(id, options.payload_bytes);
@@ -41,7 +41,7 @@ impl Server {
         let posted = Posted { id, bytes, plain_bytes: bytes, encoding: Encoding::Plain, to_many, key };
         let deflated = self.deflate(opcode, &payload);
         let mut message = outbound(bare, to_many, posted.key.as_deref());
-        assert_eq!(message.bytes(), posted.bytes, "length on the wire");
+        assert_eq!(message.bytes(), posted.bytes, "the frame has the expected length");
         let listed = self.table.listed_len();
         let before = self.table.env().counts.compression.deflated;
         let (mut reached, mut needs_deflated) = (Vec::new(), false);
@@ -60,7 +60,7 @@ impl Server {
         }
         self.record_slow_consumers();
         reached.sort_unstable();
-        assert_eq!(reached, intended, "receivers of push {id}");
+        assert_eq!(reached, intended, "push {id} reaches the intended receivers");
     }
 
     /// Returns the length of the deflated frame. `None`: the message is short, or would become longer.
@@ -93,17 +93,17 @@ impl Server {
         let expected = self.replay_push(fd);
         self.posting = None;
         match expected {
-            Some(expected) => assert_eq!(outcome, expected, "result of a push to {fd}: {posted:?}"),
-            // It was closed earlier in this push to many, or is not open.
+            Some(expected) => assert_eq!(outcome, expected, "a push to {fd} has the expected result: {posted:?}"),
+            // An earlier part of this push to many closed the connection, or it was not open.
             None => {
-                assert!(!was_open, "a push is tried if {fd} is open");
+                assert!(!was_open, "{fd} is open, so the push is tried");
                 assert!(outcome == Outcome::Gone || (closed_now && outcome == Outcome::Dropped), "{fd}: {outcome:?}");
             }
         }
         outcome
     }
 
-    /// Compares all changes of a push, and returns the expected outcome. `None`: the connection is not open.
+    /// Compares all changes of a push, and returns the expected outcome. Returns `None` if the connection is not open.
     fn replay_push(&mut self, fd: Fd) -> Option<Outcome> {
         let mut outcome = None;
         for entry in self.take_log() {
@@ -131,7 +131,7 @@ impl Server {
         outcome
     }
 
-    /// Compares the changes that the table has made itself.
+    /// Compares the changes that the table has made by itself.
     pub fn replay(&mut self) {
         for entry in self.take_log() {
             self.check_entry(entry);
@@ -158,8 +158,8 @@ impl Server {
             Change::Dropped { messages, charge, bytes_min } => self.check_drop(fd, messages, charge, bytes_min, state),
             Change::ClosedSlow { kept_max, charge, closed } => {
                 if let Some(charge) = charge {
-                    hit("relief: closed");
-                    self.check_payer(fd, charge, kept_max);
+                    hit("eviction: closed");
+                    self.check_eviction(fd, charge, kept_max);
                     self.undroppable.remove(&fd);
                 }
                 self.check_slow(fd, kept_max, closed.as_ref(), state);
@@ -226,7 +226,7 @@ impl Server {
             true if queued > 0 && queued + bytes > limits.queue_bytes_max => Sent::Full,
             true => Sent::Queued,
         };
-        assert_eq!(sent, expected, "result of a ping to {fd} with {queued} bytes queued");
+        assert_eq!(sent, expected, "a ping to {fd} has the expected result, with {queued} bytes queued");
         if sent == Sent::Queued {
             hit("call: ping");
             model.output.observe(state.queued, state.fresh, ledger);
@@ -245,7 +245,7 @@ impl Server {
         }
     }
 
-    /// Checks the end of a slow consumer. It gets no close frame if there is no room for one.
+    /// Checks the end of a slow consumer. A slow consumer gets a close frame if its queue has room for the frame.
     fn check_slow(&mut self, fd: Fd, kept_max: usize, closed: Option<&Closed>, state: State) {
         let env = self.table.env();
         let (model, ledger) = self.oracle.account(fd);
@@ -276,7 +276,7 @@ impl Server {
         }
     }
 
-    /// Writes the output of connections, sometimes only a portion. The next turn writes the rest.
+    /// Writes the output of connections. Sometimes writes only a portion, and the next turn writes more.
     pub fn flush(&mut self) {
         self.table.begin_flush();
         let portion = if self.rng.one_in(self.portions) { self.rng.within(1..=20) } else { usize::MAX };
@@ -333,7 +333,7 @@ impl Server {
         }
     }
 
-    /// Handles a socket that broke during a write.
+    /// Handles a socket that failed during a write.
     fn break_off(&mut self, slot: Slot) {
         hit("network: broken while writing");
         let fd = self.table.fd_of(slot);
@@ -349,11 +349,12 @@ impl Server {
         self.record_end(slot, event);
     }
 
-    // The turn's share of writing: `held`.
+    // Trials of transports when all queues are over their total bound.
 
-    /// Records which transports must be tried after a message was queued.
+    /// Records the transports that the server must try after it queued a message.
     ///
-    /// All are due if the queues are over their total limit and have grown by a quarter of it since the last trial.
+    /// It must try all transports if the queues are over their total bound, and have grown by a quarter of this bound
+    /// since the last trial.
     fn expect_offers(&mut self, fd: Fd) {
         let max = self.table.env().limits.queue_total_bytes_max;
         let total = self.oracle.ledger.total;
@@ -396,9 +397,9 @@ impl Server {
             let socket = self.table.slot_of(fd).and_then(|slot| self.table.transport(slot));
             let is_broken = socket.is_some_and(|socket| socket.wire.borrow().is_client_reset());
             let has_written_all_it_may = !self.oracle.models[&fd].output.can_write();
-            assert!(is_broken || has_written_all_it_may, "{fd} has written all that its socket accepts");
+            assert!(is_broken || has_written_all_it_may, "{fd}: the server writes until the socket is full");
         }
         self.begin_search();
-        self.check_relief();
+        self.check_total_bound();
     }
 }

@@ -1,8 +1,8 @@
 //! The naive model of a connection's output, frame by frame.
 //!
-//! It has no bytes. A queued frame is in `segments`. It moves to `in_flight` when the wire has all of its bytes, and the client
-//! compares it there. The model also has the layout of the queue, with copied and shared frames: the limit on the memory of
-//! all queues depends on it, and the model must have the same count.
+//! The model stores no bytes. A queued frame is in `segments`. When the wire has taken all bytes of a frame, the frame
+//! moves to `in_flight`, and the client compares it there. The model also has the segments of the queue, with copied
+//! and shared frames. The bound of all queues counts the memory of segments, and the model must have the same count.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -10,25 +10,25 @@ use std::mem;
 use fdpush::Limits;
 use fdpush::sim::{FRAME_BYTES, KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES, Tick};
 
-/// The number of a push. The payload contains it.
+/// The number of a push. The number is part of the payload.
 pub type PushId = u64;
 
 /// An encoded frame: the number of its push, and whether it is for clients that negotiated permessage-deflate.
 type FrameId = (PushId, bool);
 
-/// Frames up to this size are copied.
+/// A frame up to this size is copied into each queue.
 const COPIED_BYTES_MAX: usize = 512;
-/// Frames below this size are copied even for a stalled reader.
+/// A frame below this size is copied even if the reader is stalled.
 const SHARED_BYTES_MIN: usize = 96;
 /// The maximum of bytes in a segment of copied frames.
 const RUN_BYTES_MAX: usize = 32 << 10;
-/// Above this size of the queue, only the latest pong is kept.
+/// If a queue is longer, it keeps only the latest pong.
 const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
 /// A frame that a client is to receive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Due {
-    /// Bytes of HTTP, which the client checks itself.
+    /// Bytes of HTTP. The client checks them without the model.
     Raw,
     /// A message, and whether it is deflated.
     Message(PushId, bool),
@@ -44,7 +44,7 @@ pub struct Ledger {
     /// The memory of frames. A shared frame counts once.
     pub total: usize,
     pub http: usize,
-    /// By frame, the number of queues that share it.
+    /// The number of queues that contain a shared frame, by frame.
     shared: BTreeMap<FrameId, u32>,
 }
 
@@ -52,24 +52,25 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 pub struct OutputModel {
     segments: VecDeque<Segment>,
-    /// Whether they are in a queue and count. Bytes in the journal do not.
+    /// Whether the segments are in a queue, which counts as memory. Otherwise their bytes are in the journal.
     is_queued: bool,
-    /// Whether its queue counts as a queue of HTTP: no frame was in it yet.
+
+    /// Whether the queue counts as a queue of HTTP, because no frame was in it yet.
     is_http: bool,
-    /// The written bytes of the first segment.
+    /// The number of written bytes of the first segment.
     sent: usize,
-    /// Unwritten bytes.
+    /// The number of unwritten bytes.
     bytes: usize,
     is_full: bool,
-    /// The time since which the socket has accepted no bytes.
+    /// The time of the first write that took nothing since the last progress.
     stalled_since: Option<Tick>,
     /// The time of the last write that took nothing.
     tried: Option<Tick>,
-    /// Whether bytes are left from a write to a full wire.
+    /// Whether the last write left bytes because the wire was full.
     pub is_backlogged: bool,
     /// Whether the wire took bytes since the last heartbeat.
     pub is_taking: bool,
-    /// Frames that the wire has completely and the client has not read.
+    /// Frames that the wire has taken completely and the client has not read.
     pub in_flight: VecDeque<Due>,
     /// Whether the end of the connection dropped queued bytes.
     pub is_abandoned: bool,
@@ -81,11 +82,11 @@ struct Segment {
     shared: Option<FrameId>,
     key: Option<String>,
     is_raw: bool,
-    /// Whether it is the one pong of a long queue.
+    /// Whether the segment is a pong that a newer pong can replace.
     is_pong: bool,
-    /// Bytes of control frames, which are queued without a check of the limits.
+    /// The number of bytes in control frames. The server queues these frames without a check of the bounds.
     control: usize,
-    /// Bytes of the frames that moved to `in_flight`.
+    /// The number of bytes in frames that moved to `in_flight`.
     flown: usize,
     frames: VecDeque<(Due, usize)>,
 }
@@ -122,14 +123,14 @@ impl Posted {
         Due::Message(self.id, self.encoding == Encoding::Deflated)
     }
 
-    /// Returns its memory in an empty queue.
+    /// Returns the memory of the message in an empty queue.
     pub fn counted_bytes(&self) -> usize {
         let is_apart = self.key.is_some() || (self.to_many && self.bytes > COPIED_BYTES_MAX);
         self.bytes + if is_apart { overhead(self.key.as_ref()) } else { 0 }
     }
 }
 
-/// Returns the overhead of a frame in a separate segment.
+/// Returns the memory of a separate segment besides its frame.
 fn overhead(key: Option<&String>) -> usize {
     SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |key| KEY_BYTES + key.len())
 }
@@ -160,7 +161,7 @@ impl Segment {
         ledger.total += self.overhead() - self.frame_bytes();
     }
 
-    /// Returns its memory besides its bytes.
+    /// Returns the memory of the segment besides its bytes.
     fn overhead(&self) -> usize {
         if self.shared.is_some() { overhead(self.key.as_ref()) } else { 0 }
     }
@@ -169,7 +170,8 @@ impl Segment {
         if self.shared.is_some() { FRAME_BYTES } else { 0 }
     }
 
-    /// Returns the memory that it adds to the charge of its queue. Queues divide a shared frame.
+    /// Returns the part of the segment's memory that is charged to its queue. The queues of a shared frame divide its
+    /// memory.
     fn charge(&self, ledger: &Ledger) -> usize {
         match self.shared {
             _ if self.is_raw => 0,
@@ -193,7 +195,7 @@ impl Segment {
         }
     }
 
-    /// Returns the bytes up to the end of the frame that is partly written.
+    /// Returns the number of bytes up to the end of a partly written frame.
     fn begun_bytes(&self, sent: usize) -> usize {
         match self.frames.front() {
             Some((_, bytes)) if self.flown < sent => self.flown + bytes,
@@ -203,18 +205,18 @@ impl Segment {
 }
 
 impl OutputModel {
-    /// Returns the unwritten bytes.
+    /// Returns the number of unwritten bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Returns the unwritten bytes and the overhead of the queue.
+    /// Returns the unwritten bytes plus the overhead of the queue.
     pub fn counted_bytes(&self) -> usize {
         let overhead = if self.is_queued { self.segments.iter().map(Segment::overhead).sum() } else { 0 };
         self.bytes + overhead
     }
 
-    /// Returns its charge among all queues.
+    /// Returns the memory that is charged to this queue.
     pub fn charge(&self, ledger: &Ledger) -> usize {
         if !self.is_queued {
             return 0;
@@ -223,39 +225,39 @@ impl OutputModel {
         own + self.segments.iter().map(|segment| segment.charge(ledger)).sum::<usize>()
     }
 
-    /// Returns the part of the charge that is not for shared frames.
+    /// Returns the charge without shared frames.
     pub fn own_charge(&self) -> usize {
         let own = |segment: &&Segment| segment.shared.is_none() && !segment.is_raw;
         if self.is_queued { self.segments.iter().filter(own).map(|segment| segment.bytes).sum() } else { 0 }
     }
 
-    /// Returns whether it has a queue.
+    /// Returns whether the output is in a queue.
     pub fn has_queue(&self) -> bool {
         self.is_queued
     }
 
-    /// Returns whether it has queued output and the wire is not known to be full.
+    /// Returns whether the connection can write: output is queued, and the wire is not known to be full.
     pub fn can_write(&self) -> bool {
         self.is_queued && self.bytes > 0 && !self.is_full
     }
 
-    /// Returns the unwritten bytes in the journal.
+    /// Returns the number of unwritten bytes in the journal.
     pub fn journal_bytes(&self) -> usize {
         if self.is_queued { 0 } else { self.bytes }
     }
 
-    /// Returns whether frames wait that were not offered to the wire.
+    /// Returns whether some frames have not been offered to the wire yet.
     pub fn is_untried(&self) -> bool {
         !self.is_backlogged && self.segments.back().is_some_and(|last| !last.is_raw)
     }
 
-    /// Returns the bytes that were queued without a check of the limits: those of control frames.
+    /// Returns the memory that the server queued without a check of the bounds, because it is for control frames.
     pub fn unasked_bytes(&self) -> usize {
         let control: usize = self.segments.iter().map(|segment| segment.control).sum();
         if self.is_queued && control > 0 { control + QUEUE_BYTES } else { 0 }
     }
 
-    /// Records that `fresh` of the connection's `bytes` are in the journal.
+    /// Compares the number of unwritten bytes. `fresh` of them are in the journal.
     pub fn observe(&mut self, bytes: usize, fresh: usize, ledger: &mut Ledger) {
         assert!(
             fresh == 0 || (fresh == bytes && !self.is_queued),
@@ -266,7 +268,7 @@ impl OutputModel {
         }
     }
 
-    /// Returns the unwritten bytes of messages.
+    /// Returns the number of unwritten bytes in messages.
     pub fn message_bytes(&self) -> usize {
         let mut frames = self.segments.iter().flat_map(|segment| &segment.frames);
         let begun = self.segments.front().map_or(0, |first| self.sent - first.flown);
@@ -275,7 +277,7 @@ impl OutputModel {
         first + frames.map(bytes).sum::<usize>()
     }
 
-    /// Returns the time since which the wire is full.
+    /// Returns the time of the first write that took nothing since the last progress.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }
@@ -285,7 +287,7 @@ impl OutputModel {
         self.tried.map_or(Tick(0), |tried| Tick(tried.0 + 1))
     }
 
-    /// Records that HTTP output has grown the queue to `bytes`.
+    /// Records that HTTP output has made the queue grow to `bytes` bytes.
     pub fn observe_raw(&mut self, bytes: usize, ledger: &mut Ledger) {
         assert!(bytes >= self.bytes, "output vanished");
         if bytes > self.bytes {
@@ -327,7 +329,7 @@ impl OutputModel {
         self.bytes += 2 + payload;
     }
 
-    /// Queues a pong. Returns whether it replaced the unsent one.
+    /// Queues a pong. Returns whether the pong replaced an unsent pong.
     pub fn push_pong(&mut self, payload: &[u8], ledger: &mut Ledger) -> bool {
         let due = Due::Pong(payload.to_vec());
         if !self.is_full && self.bytes <= PONG_QUEUE_BYTES_MAX {
@@ -356,7 +358,7 @@ impl OutputModel {
         older > 0
     }
 
-    /// Replaces the last unsent message with the same key. `false`: it cannot.
+    /// Replaces the last unsent message with the same key. Returns `false` if no message can be replaced.
     pub fn conflate(&mut self, posted: &Posted, limits: &Limits, ledger: &mut Ledger) -> bool {
         let (sent, keys) = (self.sent, self.counted_bytes() - self.bytes);
         let last = self.segments.iter_mut().enumerate().rfind(|(_, segment)| segment.key == posted.key);
@@ -377,7 +379,7 @@ impl OutputModel {
         true
     }
 
-    /// Drops the newest messages. A partly written one stays.
+    /// Drops the newest messages. A partly written message stays.
     pub fn drop_newest(&mut self, count: usize, ledger: &mut Ledger) {
         for _ in 0..count {
             let begun = self.segments.front().is_some_and(|first| first.flown < self.sent);
@@ -390,17 +392,17 @@ impl OutputModel {
             let newest = frames.rfind(is_message);
             let (index, frame, _) = newest.expect("the queue contains a message to drop");
             let segment = &mut self.segments[index];
-            let (_, bytes) = segment.frames.remove(frame).expect("just found");
+            let (_, bytes) = segment.frames.remove(frame).expect("the entry was found before");
             self.bytes -= bytes;
             if segment.shared.is_some() {
-                let segment = self.segments.remove(index).expect("just found");
+                let segment = self.segments.remove(index).expect("the entry was found before");
                 segment.release(ledger);
                 continue;
             }
             segment.bytes -= bytes;
             ledger.total -= bytes;
             if segment.frames.is_empty() {
-                // The written bytes of the first segment are removed with it.
+                // The ledger also loses the written bytes of the first segment.
                 ledger.total -= segment.bytes;
                 self.segments.remove(index);
                 self.sent = if index == 0 { 0 } else { self.sent };
@@ -424,7 +426,7 @@ impl OutputModel {
                 && first.flown + bytes <= self.sent
             {
                 first.flown += bytes;
-                let (due, _) = first.frames.pop_front().expect("just seen");
+                let (due, _) = first.frames.pop_front().expect("the frame was checked before");
                 if due != Due::Raw {
                     self.in_flight.push_back(due);
                 }
@@ -456,7 +458,7 @@ impl OutputModel {
         self.is_full = false;
     }
 
-    /// Drops the frames of a slow consumer that are not partly written. HTTP stays.
+    /// Drops the messages of a slow consumer, except a partly written message. HTTP output stays.
     pub fn truncate(&mut self, ledger: &mut Ledger) {
         let raw = self.segments.iter().take_while(|segment| segment.is_raw).count();
         let kept = raw.max(usize::from(self.sent > 0));
@@ -485,7 +487,8 @@ impl OutputModel {
         (self.bytes, self.sent) = (0, 0);
     }
 
-    /// Moves the output to a queue, which counts as memory. `begins_raw`: it is only HTTP.
+    /// Moves the output from the journal to a queue, which counts as memory. `begins_raw` means that the output is
+    /// HTTP.
     fn enter_queue(&mut self, begins_raw: bool, ledger: &mut Ledger) {
         if !mem::replace(&mut self.is_queued, true) {
             self.is_http = self.segments.front().map_or(begins_raw, |first| first.is_raw);
@@ -545,6 +548,6 @@ impl OutputModel {
         if !has_room {
             self.segments.push_back(Segment { is_raw, ..Segment::default() });
         }
-        self.segments.back_mut().expect("just pushed")
+        self.segments.back_mut().expect("a segment was pushed before")
     }
 }

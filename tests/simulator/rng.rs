@@ -16,7 +16,7 @@ impl Rng {
 
     /// Creates an independent generator.
     ///
-    /// With one for each part of a run, a change of one part does not change the others.
+    /// Each part of a run has its own generator, so a change of one part does not change the others.
     pub fn fork(&mut self) -> Rng {
         Rng::new(self.draw())
     }
@@ -40,17 +40,17 @@ impl Rng {
         range.start() + self.below(range.end() - range.start() + 1)
     }
 
-    /// Returns `true` once in `count` times, or never if `count` is 0.
+    /// Returns `true` with a probability of one in `count`, or never if `count` is 0.
     pub fn one_in(&mut self, count: usize) -> bool {
         count > 0 && self.below(count) == 0
     }
 
-    /// Returns one of these values.
+    /// Returns one of these values at random.
     pub fn pick<'t, T>(&mut self, from: &'t [T]) -> &'t T {
         &from[self.below(from.len())]
     }
 
-    /// Returns a number up to `max`. Small numbers are more frequent.
+    /// Returns a number up to `max`. Small numbers are more frequent than large ones.
     pub fn skewed(&mut self, max: usize) -> usize {
         let bits = usize::BITS - max.leading_zeros();
         let width = self.within(0..=bits as usize);

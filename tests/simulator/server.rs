@@ -1,8 +1,8 @@
 //! The simulated server: the table, the wheel and the registry, driven turn by turn.
 //!
-//! It does what `event_loop/` does, in the same order: commands, events, accepting, reading, timers, the ends for handlers,
-//! writing, freeing. The table itself writes and closes slow consumers. It logs each such change, and the server compares the
-//! log with the oracle after each call of the table.
+//! The server does the same work as `event_loop/`, in the same order: commands, events, accepting, reading, timers,
+//! `on_close` calls, writing, freeing. The table writes by itself and closes slow consumers by itself. It logs each of
+//! these changes. After each call of the table, the server compares the log with the oracle.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,48 +27,49 @@ use crate::wire::Wire;
 #[derive(Debug)]
 pub struct Server {
     pub table: Table<Socket>,
-    /// The changes that the table makes itself.
+    /// The changes that the table makes by itself.
     pub log: Log,
-    /// The message that is being pushed, and its receiver.
+    /// The message of the running push, and its receiver.
     pub posting: Option<(Fd, Posted)>,
-    /// The bytes in all queues when all transports were last tried. `None`: unknown.
+    /// The bytes in all queues at the last time that all transports were tried. `None` if they are not known.
     pub held: Option<usize>,
-    /// Connections whose transport must be tried in the running push.
+    /// Connections whose transport the running push must try.
     pub offers: BTreeSet<Fd>,
     pub is_offering: bool,
-    /// Connections that paid in the running search, and those of them that had no message to drop.
-    pub paid: BTreeSet<Fd>,
+    /// Connections that were evicted in the running search. The field `undroppable` has the evicted connections without
+    /// a message to drop.
+    pub evicted: BTreeSet<Fd>,
     pub undroppable: BTreeSet<Fd>,
-    /// Writes since the search began, or a little before.
+    /// An upper bound of the number of writes since the search began.
     pub writes: usize,
-    /// Whether any paid since the last check.
-    pub is_relieved: bool,
+    /// Whether a connection was evicted since the last check.
+    pub has_evicted: bool,
     slots_max: usize,
     pub registry: Registry,
     pub clock: Clock,
     pub second_login: SecondLogin,
     pub oracle: Oracle,
     pub rng: Rng,
-    /// The time of the last turn that left no output to flush.
+    /// The time of the last turn in which the flush reached all connections.
     pub before: Tick,
     pub ready: Vec<Slot>,
     pub over: Vec<Slot>,
-    /// Slots whose socket was full.
+    /// The slots of full sockets.
     pub full: Vec<Slot>,
     pub pending_closes: VecDeque<PendingClose>,
     /// Deferred upgrades.
     pub deferred: Vec<(Fd, Deferred)>,
-    /// Timers of handlers: the next expiry and the period of each.
+    /// Timers of handlers, each with its next expiry and its interval.
     pub timers: BTreeMap<u32, (Tick, u64)>,
-    /// fds that handlers remember, most of them stale.
+    /// The fds that handlers remember. Most of them are stale.
     pub remembered: Vec<Fd>,
     pub is_draining: bool,
-    /// One flush in this many writes only a portion.
+    /// One flush in this many writes only a portion of the connections.
     pub portions: usize,
     pub commands_a_turn: usize,
     pub random_calls: usize,
     buffer: Vec<u8>,
-    /// Whether this turn began with connections that the flush had not reached.
+    /// Whether the flush of an earlier turn had not reached all connections when this turn began.
     was_flushing: bool,
     pub opened: u64,
     pub closed: u64,
@@ -81,7 +82,7 @@ pub struct PendingClose {
     pub names: FormerNames,
 }
 
-/// The last generation of a slot: an fd has 53 bits, of which 24 are the slot.
+/// The last generation of a slot. An fd has 53 bits, and 24 of them are the slot.
 const GENERATION_MAX: u32 = (1 << 29) - 1;
 
 impl Server {
@@ -99,10 +100,10 @@ impl Server {
             held: Some(0),
             offers: BTreeSet::new(),
             is_offering: false,
-            paid: BTreeSet::new(),
+            evicted: BTreeSet::new(),
             undroppable: BTreeSet::new(),
             writes: 0,
-            is_relieved: false,
+            has_evicted: false,
             slots_max: setting.slots_max,
             registry: Registry::new(),
             clock: Clock::new(Tick(0)),
@@ -128,14 +129,14 @@ impl Server {
         }
     }
 
-    /// Runs one turn at `now`. Sockets at the slots `signalled` may have events.
+    /// Runs one turn at `now`. The sockets of the slots `signalled` may have events.
     ///
-    /// It returns the fd of each of the `arrivals`, or `None` if it was refused.
+    /// Returns the fd of each of the `arrivals`, or `None` if the server refused it.
     pub fn turn(&mut self, now: Tick, signalled: &[Slot], arrivals: &[Rc<RefCell<Wire>>]) -> Vec<Option<Fd>> {
         let before = mem::replace(&mut self.table.env_mut().now, now);
         self.was_flushing = self.table.is_flushing();
         if !self.was_flushing {
-            // Connections that the flush has not reached have no deadline in the wheel yet.
+            // A connection has no deadline in the wheel before the flush reaches it.
             self.before = before;
         }
         self.run_commands();
@@ -157,7 +158,7 @@ impl Server {
         accepted
     }
 
-    /// Checks the limit of all queues. Only control frames may exceed it.
+    /// Checks the bound of all queues. Only control frames may exceed it.
     fn check_bound(&self) {
         let unasked: usize = self.oracle.models.values().map(|model| model.output.unasked_bytes()).sum();
         let (total, total_max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
@@ -167,7 +168,7 @@ impl Server {
         );
     }
 
-    /// Returns whether a turn would find work without waiting.
+    /// Returns whether the next turn has work, so that the loop must not wait.
     pub fn is_behind(&self) -> bool {
         !self.ready.is_empty() || self.table.has_dirty()
     }
@@ -288,7 +289,7 @@ impl Server {
         self.call_on_close();
     }
 
-    /// Passes bytes to a connection, and its events to the handler.
+    /// Passes bytes to a connection, and the resulting events to the handler.
     pub fn feed(&mut self, slot: Slot, bytes: &mut [u8]) {
         let fd = self.table.fd_of(slot);
         let mut input = bytes;
@@ -314,7 +315,7 @@ impl Server {
         }
         let model = self.oracle.model(fd);
         if model.is_open() {
-            assert!(input.is_empty(), "all input was used or buffered");
+            assert!(input.is_empty(), "the connection takes all input");
             match self.table.connection(slot).and_then(Connection::held_until) {
                 Some(_) => model.inbound.hold(self.table.env().now),
                 None => model.inbound.end_input(self.table.env().now),
@@ -326,11 +327,11 @@ impl Server {
         self.record_slow_consumers();
     }
 
-    /// Handles the end of a client.
+    /// Handles the end or the reset of the client's stream.
     fn handle_end(&mut self, slot: Slot, is_reset: bool) {
         let fd = self.table.fd_of(slot);
         let is_gone = self.table.transport(slot).is_some_and(|socket| socket.wire.borrow().is_client_gone());
-        assert!(is_reset || is_gone, "{fd}: the stream has ended");
+        assert!(is_reset || is_gone, "{fd}: the client has ended its stream");
         let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(is_reset)) else { return };
         let now = self.table.env().now;
         let model = self.oracle.model(fd);
@@ -356,7 +357,8 @@ impl Server {
 
     fn fire_connection(&mut self, slot: Slot) {
         let fd = self.table.fd_of(slot);
-        let connection = self.table.connection(slot).unwrap_or_else(|| panic!("deadline of {fd}, which was freed"));
+        let connection =
+            self.table.connection(slot).unwrap_or_else(|| panic!("the deadline of {fd} is removed when it is freed"));
         let was_http = connection.state() == State::Http;
         let before = connection.queued_bytes();
         let Some((event, after)) = self.step(slot, Connection::handle_tick) else { return };
@@ -369,7 +371,7 @@ impl Server {
         match &event {
             Some(Event::Closed(closed)) => model.close_by_tick(closed, limits, turn, ledger),
             Some(Event::Refused(_)) => model.output.observe_raw(after.queued, ledger),
-            Some(event) => panic!("{fd}: {event:?} is not caused by a tick"),
+            Some(event) => panic!("{fd}: a tick does not cause {event:?}"),
             None if was_http => model.output.observe_raw(after.queued, ledger),
             None => model.check_tick(after.queued > before, limits, turn, ledger),
         }
@@ -403,7 +405,7 @@ impl Server {
     fn reap(&mut self) {
         self.call_on_close();
         for slot in mem::take(&mut self.over) {
-            // A connection can be listed twice in a turn.
+            // The list can contain a connection twice in a turn.
             if self.table.connection(slot).is_none() {
                 continue;
             }
@@ -420,11 +422,11 @@ impl Server {
         }
     }
 
-    // Duties after a transition.
+    // Work after a transition.
 
-    /// Makes a transition, and returns its result and the state after it.
+    /// Makes a transition. Returns the result of the transition and the state after it.
     ///
-    /// The caller updates the oracle, then compares the changes of the table with [`replay`](Server::replay).
+    /// Then the caller must update the oracle, and compare the changes of the table with [`replay`](Server::replay).
     pub fn step<R>(
         &mut self,
         slot: Slot,
@@ -472,7 +474,7 @@ impl Server {
         }
     }
 
-    /// Adds a connection to those to read.
+    /// Adds a connection to the list of connections to read.
     pub fn make_ready(&mut self, slot: Slot) {
         if let Some(socket) = self.table.transport_mut(slot)
             && !mem::replace(&mut socket.is_ready, true)
@@ -488,7 +490,7 @@ impl Server {
 
     // Comparison with the oracle.
 
-    /// Records whether a connection has its output in the journal or in a queue.
+    /// Records whether the output of a connection is in the journal or in a queue.
     pub fn observe(&mut self, slot: Slot) {
         let Some(connection) = self.table.connection(slot) else { return };
         let state = socket::State::of(connection);
@@ -530,17 +532,18 @@ impl Server {
             assert_eq!(connection.charge(), model.output.charge(&self.oracle.ledger), "{fd}: charge");
             let at = connection.poll_timeout(env);
             let (due, now) = (model.due(&env.limits), env.now);
-            // A connection that the flush ended is freed by the next flush.
+            // The next flush frees a connection that this flush ended.
             let is_over = connection.state() == State::Closing && !connection.wants_read();
             assert!(
                 at <= due || is_over || self.table.has_dirty(),
-                "{fd} has its deadline at {at:?}, expected {due:?}"
+                "{fd} has its deadline at {at:?}, not after {due:?}"
             );
             let armed = self.clock.deadline(Owner::Connection(slot)).unwrap_or(Tick::NEVER);
-            // A flush of several turns sets a deadline when it reaches the connection. If it has passed, the next turn ends it.
+            // A flush of several turns sets the deadline of a connection when it reaches the connection. If the
+            // deadline has then passed, the next turn handles it.
             let is_next = self.was_flushing && armed <= now;
             assert!(due > now || is_next || self.table.has_dirty(), "{fd} has no deadline in the past: {due:?}");
-            // A deadline that passed during a write that took nothing is for the next turn.
+            // If a deadline passed during a write that took nothing, the next turn handles it.
             assert!(
                 armed <= at.max(now) || self.table.has_dirty(),
                 "{fd} has its deadline at {at:?}, and the wheel has {armed:?} at {now:?}"
@@ -548,6 +551,6 @@ impl Server {
             assert!(model.output.message_bytes() <= env.limits.queue_bytes_max, "{fd}: the queue is within its bound");
             open += u64::from(connection.is_open());
         }
-        assert_eq!(self.opened, self.closed + open, "each opened connection is closed or open");
+        assert_eq!(self.opened, self.closed + open, "each opened connection is either open or closed");
     }
 }

@@ -12,24 +12,24 @@ pub struct Setting {
     pub limits: Limits,
     pub heartbeat: Heartbeat,
     pub second_login: SecondLogin,
-    /// Connections at a time.
+    /// The maximum number of connections at a time.
     pub slots_max: usize,
-    /// Connections during the run.
+    /// The maximum number of connections during the run.
     pub clients_max: usize,
     pub turns: usize,
     pub read_bytes_max: usize,
-    /// One flush in this many writes only a portion.
+    /// One flush in this many writes only a portion of the connections.
     pub portions: usize,
-    /// The capacity of a pipe.
+    /// The capacity of a pipe in bytes.
     pub pipe_bytes_max: usize,
     pub commands_a_turn: usize,
-    /// The milliseconds between turns, if nothing is due earlier.
+    /// The milliseconds between two turns, if nothing is due earlier.
     pub pace: usize,
-    /// A handler makes a random call once in this many events.
+    /// After an event, a handler makes a random call with a probability of one in this number.
     pub random_calls: usize,
-    /// Whether slots are near their last generation.
+    /// Whether slots are near their last generation at the start.
     pub is_old: bool,
-    /// Whether clients leave soon, so that slots are reused often.
+    /// Whether clients leave soon, so that slots are often reused.
     pub is_hasty: bool,
 }
 

@@ -10,7 +10,7 @@ use fdpush::{Closed, Fd};
 use crate::rng::Rng;
 use crate::wire::Wire;
 
-/// The changes that a table made, in order, for the oracle to compare.
+/// The changes that a table made, in order. The oracle compares them.
 pub type Log = Rc<RefCell<Vec<Entry>>>;
 
 /// A change of one connection, and its state after the change.
@@ -21,18 +21,18 @@ pub struct Entry {
     pub state: State,
 }
 
-/// The output of a connection.
+/// The output state of a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct State {
     pub is_open: bool,
-    /// Unwritten bytes, including those in the journal.
+    /// The number of unwritten bytes, including those in the journal.
     pub queued: usize,
     pub fresh: usize,
     pub is_untried: bool,
     pub charge: usize,
 }
 
-/// An [`Observed`] change that can be stored.
+/// An [`Observed`] change in a form that can be stored.
 #[derive(Debug)]
 pub enum Change {
     Wrote(Written),
@@ -52,7 +52,7 @@ pub struct Socket {
     pub is_ready: bool,
     pub is_readable: bool,
     pub is_hung_up: bool,
-    /// `None` until the table has it.
+    /// The fd of the connection, or `None` before the table has it.
     pub fd: Option<Fd>,
     rng: Rng,
     log: Log,

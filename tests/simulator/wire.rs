@@ -1,8 +1,9 @@
 //! A simulated TCP connection: two bounded pipes with edge-triggered readiness.
 //!
-//! It guarantees what the kernel guarantees, and no more. Bytes arrive in order, and none is lost unless the connection is
-//! reset. A read returns all bytes that fit the buffer. A write may take less than fits. After a full write, writability is
-//! reported once. Readability is reported once for each arrival of bytes.
+//! The wire gives the guarantees of the kernel, and no others. Bytes arrive in order. Bytes are lost only if the
+//! connection is reset. A read returns as many bytes as the buffer can hold. A write may take fewer bytes than the pipe
+//! can hold. After a full write, the wire reports once that it is writable. After each arrival of bytes, the wire
+//! reports once that it is readable.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -12,16 +13,16 @@ use fdpush::sim::Io;
 use crate::coverage::hit;
 use crate::rng::Rng;
 
-/// One direction.
+/// One direction of a wire.
 #[derive(Debug, Default)]
 struct Pipe {
     bytes: VecDeque<u8>,
     bytes_max: usize,
-    /// Whether its stream has ended.
+    /// Whether the writer has ended the stream.
     is_ended: bool,
 }
 
-/// Both directions.
+/// A simulated connection, with a pipe for each direction.
 #[derive(Debug)]
 pub struct Wire {
     /// From client to server.
@@ -29,9 +30,9 @@ pub struct Wire {
     /// From server to client.
     down: Pipe,
     is_reset: bool,
-    /// Returns whether the server has closed its socket.
+    /// Whether the server has closed its socket.
     is_server_gone: bool,
-    /// Whether the server waits for writability.
+    /// Whether the wire must report that it is writable again.
     owes_room: bool,
     signals: Signals,
 }
@@ -66,7 +67,7 @@ impl Wire {
         }
     }
 
-    // The server's end.
+    // The server's side.
 
     /// Returns the events since the last call.
     pub fn take_signals(&mut self) -> Signals {
@@ -77,7 +78,7 @@ impl Wire {
         std::mem::take(&mut self.signals)
     }
 
-    /// Returns whether the server waits for writability.
+    /// Returns whether the wire must report that it is writable again.
     pub fn owes_room(&self) -> bool {
         self.owes_room
     }
@@ -99,7 +100,7 @@ impl Wire {
         Io::Done(count)
     }
 
-    /// Writes as many bytes as fit, or less.
+    /// Writes as many bytes as the pipe can hold, or fewer.
     pub fn write(&mut self, slices: &[IoSlice<'_>], rng: &mut Rng) -> Io {
         if self.is_reset {
             return Io::Closed;
@@ -124,12 +125,12 @@ impl Wire {
         if taken == 0 { Io::WouldBlock } else { Io::Done(taken) }
     }
 
-    /// Ends the server's side.
+    /// Shuts down the server's write side.
     pub fn shut(&mut self) {
         self.down.is_ended = true;
     }
 
-    /// Returns whether the server has ended its side.
+    /// Returns whether the server has shut down its write side.
     pub fn is_shut(&self) -> bool {
         self.down.is_ended
     }
@@ -140,9 +141,9 @@ impl Wire {
         self.is_server_gone = true;
     }
 
-    // The client's end.
+    // The client's side.
 
-    /// Sends the bytes at the front that fit, at most `max`.
+    /// Sends at most `max` of these bytes, as many as the pipe can hold.
     pub fn send(&mut self, bytes: &mut VecDeque<u8>, max: usize) {
         let count = self.up.room().min(bytes.len()).min(max);
         if count > 0 && !self.up.is_ended {
@@ -157,12 +158,12 @@ impl Wire {
         into.extend(self.down.bytes.drain(..count));
     }
 
-    /// Returns whether all bytes were received and the server's side has ended.
+    /// Returns whether the client has received all bytes and the server has ended its stream.
     pub fn has_ended(&self) -> bool {
         self.down.is_ended && self.down.bytes.is_empty()
     }
 
-    /// Ends the client's side. It can still receive.
+    /// Shuts down the client's write side. The client can still receive.
     pub fn end(&mut self) {
         if !self.up.is_ended {
             self.up.is_ended = true;
@@ -170,7 +171,7 @@ impl Wire {
         }
     }
 
-    /// Resets the connection from the client's side. Bytes in the pipes are lost.
+    /// Resets the connection from the client's side. The bytes in both pipes are lost.
     pub fn reset(&mut self) {
         self.is_reset = true;
         self.up.bytes.clear();

@@ -13,7 +13,7 @@ use crate::server::Server;
 use crate::setting::Setting;
 use crate::wire::Wire;
 
-/// The maximum of turns until all connections have ended.
+/// The maximum number of turns until all connections have ended.
 const LAST_TURNS_MAX: usize = 20_000;
 
 /// A run.
@@ -26,7 +26,7 @@ struct World {
     arrived: usize,
 }
 
-/// Runs a seed, and returns its counts. It panics if the server differs from the oracle.
+/// Runs a seed. Returns how often each situation occurred. Panics if the server differs from the oracle.
 pub fn run(seed: u64) -> Tally {
     take();
     let mut rng = Rng::new(seed);
@@ -59,7 +59,7 @@ impl World {
         }
     }
 
-    /// Advances the time to the next turn. Some turns are late, as after a suspend.
+    /// Advances the time to the next turn. Some turns are very late, as after a suspended machine resumes.
     fn pass_time(&mut self) {
         let next = self.server.clock.next();
         let far = match self.rng.below(1000) {
@@ -82,7 +82,7 @@ impl World {
         self.now = next.map_or(later, |next| later.min(next)).max(self.now);
     }
 
-    /// Runs a step of some clients, and returns the slots that may have events.
+    /// Runs a step of some clients. Returns the slots that may have events.
     fn step_clients(&mut self) -> Vec<Slot> {
         let moves = self.clients.len() / 8 + 2;
         let mut signalled = Vec::new();
@@ -114,13 +114,13 @@ impl World {
             .collect()
     }
 
-    /// Removes the models of connections that neither side has any more.
+    /// Removes the models of connections that neither the server nor the client still has.
     fn remove_models(&mut self) {
         let here: std::collections::BTreeSet<_> = self.clients.iter().map(|client| client.fd).collect();
         self.server.oracle.models.retain(|fd, model| !model.is_reaped || here.contains(fd));
     }
 
-    /// Ends the run: all clients leave, the server shuts down, and nothing may remain.
+    /// Ends the run. All clients leave, the server shuts down, and no connection may remain.
     fn end(&mut self) {
         self.setting.clients_max = 0;
         for client in &mut self.clients {
@@ -141,7 +141,7 @@ impl World {
             turns += 1;
             assert!(
                 turns < LAST_TURNS_MAX,
-                "{} connections end in a bounded number of turns",
+                "{} connections end within the maximum number of turns",
                 self.server.table.count()
             );
             self.pass_time();
@@ -163,7 +163,7 @@ impl World {
         assert_eq!(server.clock.len(), 0, "deadlines");
         let registry = &server.registry;
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());
-        assert_eq!(left, (0, 0, 0), "counts of users, groups and memberships that are left");
+        assert_eq!(left, (0, 0, 0), "counts of users, groups and memberships at the end");
         assert!(server.oracle.models.is_empty(), "models");
         count("virtual hours", self.now.0 / 3_600_000);
     }

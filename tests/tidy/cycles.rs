@@ -1,14 +1,14 @@
 //! Import cycles: no module may import itself through others, parents and children included.
 //!
-//! A path is resolved to the module that defines the item: a re-export is followed, and is no dependency of the module that
-//! it stands in. So a directory's `mod.rs` may re-export its children, but a child that imports an item of its parent's own
-//! makes a cycle if the parent uses the child. Tests are left out.
+//! A path stands for the module that defines its item. So a path through a re-export does not depend on the module of
+//! the re-export. A `mod.rs` may re-export its children. A child that imports an item defined in `mod.rs` makes a cycle
+//! if `mod.rs` uses this child. Test modules do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Source, sources, without_comment};
 
-/// A module: the paths that it imports, by the name that each has in it, and its code without the imports.
+/// A module: its imported paths, each by its local name, and its code without the imports.
 #[derive(Default)]
 struct Module {
     imports: BTreeMap<String, Import>,
@@ -38,7 +38,7 @@ fn no_module_imports_itself_through_others() {
     assert!(shown.is_empty(), "modules in cycles:\n{shown}");
 }
 
-/// The modules that a module depends on.
+/// Returns the modules that a module depends on.
 fn dependencies(name: &[String], modules: &Modules) -> BTreeSet<Vec<String>> {
     let module = &modules[name];
     let used = |import: &(&String, &Import)| !import.1.is_public || has_path(&module.code, import.0);
@@ -53,7 +53,7 @@ fn dependencies(name: &[String], modules: &Modules) -> BTreeSet<Vec<String>> {
     targets.filter(|target| target != name).collect()
 }
 
-/// The module that defines the item at a path.
+/// Returns the module that defines the item at a path.
 fn resolve(path: &[String], modules: &Modules, depth: usize) -> Option<Vec<String>> {
     let length = (1..=path.len()).rev().find(|length| modules.contains_key(&path[..*length]))?;
     let (module, rest) = path.split_at(length);
@@ -118,7 +118,7 @@ fn read_module(name: &[String], source: &Source) -> Module {
     module
 }
 
-/// The paths of a `use` tree, each with the name that it gets.
+/// Returns the paths of a `use` tree, each with its local name.
 fn expand(tree: &str) -> Vec<(Vec<String>, String)> {
     let tree = tree.trim();
     let Some((prefix, rest)) = tree.split_once('{') else {
@@ -145,13 +145,14 @@ fn expand(tree: &str) -> Vec<(Vec<String>, String)> {
             }
             _ => {}
         }
-        parts.last_mut().expect("one part").push(c);
+        parts.last_mut().expect("the message has a part").push(c);
     }
     let parts = parts.iter().filter(|part| !part.trim().is_empty());
     parts.flat_map(|part| expand(&format!("{prefix}{}", part.trim()))).collect()
 }
 
-/// A path from the crate's root. `self` and `super` are relative to a module, and other names to its children.
+/// Returns a path from the root of the crate. `self` and `super` are relative to `module`. Any other name is a child of
+/// `module`.
 fn absolute(module: &[String], path: &[String]) -> Vec<String> {
     let (mut base, mut rest) = (module.to_vec(), path);
     match path.first().map(String::as_str) {
@@ -167,7 +168,7 @@ fn absolute(module: &[String], path: &[String]) -> Vec<String> {
     base
 }
 
-/// The paths in the code that begin with a name.
+/// Returns the paths in the code that start with a name.
 fn paths_from<'c>(code: &'c str, root: &'c str) -> impl Iterator<Item = Vec<String>> + 'c {
     code.match_indices(root).filter_map(move |(at, _)| {
         let before = code[..at].chars().next_back().unwrap_or(' ');
@@ -178,7 +179,7 @@ fn paths_from<'c>(code: &'c str, root: &'c str) -> impl Iterator<Item = Vec<Stri
     })
 }
 
-/// Whether a name stands in the code as a word.
+/// Returns whether a name is a whole word in the code.
 fn has_path(code: &str, name: &str) -> bool {
     super::has_word(code, name)
 }

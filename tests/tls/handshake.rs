@@ -12,7 +12,7 @@ use crate::common::{Client, Raw, TestServer, echo, raw, serve, serve_made};
 
 /// Completes a handshake. Returns the client, or the error.
 fn handshake(server: &TestServer, config: ClientConfig, name: &str) -> Result<Box<Secured>, std::io::Error> {
-    let stream = TcpStream::connect(server.address()).expect("a server that listens");
+    let stream = TcpStream::connect(server.address()).expect("the server listens");
     let Socket::Tls(mut stream) = Socket::secure(stream, config, name) else { unreachable!("a TLS session") };
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
@@ -31,21 +31,21 @@ fn request(stream: Box<Secured>, request: &str) -> raw::Reply {
 fn with_versions(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     let certificate = rustls::pki_types::pem::PemObject::from_pem_slice(AUTHORITY.certificate().as_bytes());
-    roots.add(certificate.expect("a certificate")).expect("an authority");
+    roots.add(certificate.expect("the certificate is valid")).expect("the authority is valid");
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(versions)
-        .expect("versions")
+        .expect("the versions are supported")
         .with_root_certificates(roots)
         .with_no_client_auth()
 }
 
-/// Serves one TLS listener with this config, which answers requests with version and cipher suite.
+/// Starts a server that answers requests through TLS with the version and the cipher suite.
 fn serve_tls(config: TlsConfig) -> TestServer {
     serve_made(
         move || Server::bind_tls("127.0.0.1:0", config),
         |server| {
             server.on_message(echo).on_request(|_, _, request| {
-                let tls = request.tls().expect("a request through TLS");
+                let tls = request.tls().expect("the request came through TLS");
                 Some(Response::text(200, format!("{} {}", tls.version, tls.cipher)))
             })
         },
@@ -57,15 +57,15 @@ fn request_and_info_tell_version_and_cipher_suite() {
     let server = serve_tls(server_config());
     let names = [(&rustls::version::TLS13, "TLS 1.3 TLS_"), (&rustls::version::TLS12, "TLS 1.2 TLS_ECDHE_ECDSA_WITH_")];
     for (version, start) in names {
-        let stream = handshake(&server, with_versions(&[version]), "localhost").expect("a handshake");
-        assert_eq!(stream.conn.alpn_protocol(), None, "the client offered none");
+        let stream = handshake(&server, with_versions(&[version]), "localhost").expect("the handshake succeeds");
+        assert_eq!(stream.conn.alpn_protocol(), None, "the server selects no protocol for a client that offers none");
         let reply = request(stream, raw::GET);
         assert!(reply.body.starts_with(start) && reply.body.contains("_GCM_"), "{}", reply.body);
     }
     register(server.address());
     let client = server.connect("/");
     let fd = client.fd();
-    let tls = server.ask(move |ctx| ctx.info(fd).and_then(|info| info.tls)).expect("a TLS session");
+    let tls = server.ask(move |ctx| ctx.info(fd).and_then(|info| info.tls)).expect("the connection uses TLS");
     assert_eq!((tls.version, tls.cipher), (TlsVersion::Tls13, "TLS_AES_256_GCM_SHA384"));
 }
 
@@ -88,20 +88,23 @@ fn alpn_is_http_1_1_and_nothing_else() {
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         handshake(&server, config, "localhost")
     };
-    let agreed = offer(&["h2", "http/1.1"]).expect("a handshake");
+    let agreed = offer(&["h2", "http/1.1"]).expect("the handshake succeeds");
     assert_eq!(agreed.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
-    let error = offer(&["h2"]).expect_err("no protocol in common");
+    let error = offer(&["h2"]).expect_err("the server accepts no other protocol");
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
 }
 
 #[test]
 fn the_lowest_version_can_be_1_3() {
     let pair = AUTHORITY.sign(&["localhost"]);
-    let builder = TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("a pair");
-    let server = serve_tls(builder.version_min(TlsVersion::Tls13).build().expect("settings"));
-    let error = handshake(&server, with_versions(&[&rustls::version::TLS12]), "localhost").expect_err("too old");
+    let builder =
+        TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("the pair is valid");
+    let server = serve_tls(builder.version_min(TlsVersion::Tls13).build().expect("the settings are valid"));
+    let error = handshake(&server, with_versions(&[&rustls::version::TLS12]), "localhost")
+        .expect_err("the TLS version is too old");
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
-    let _client = handshake(&server, with_versions(&[&rustls::version::TLS13]), "localhost").expect("a handshake");
+    let _client =
+        handshake(&server, with_versions(&[&rustls::version::TLS13]), "localhost").expect("the handshake succeeds");
     server.wait_until("counted", |ctx| (ctx.stats().tls.full, ctx.stats().tls.failed) == (1, 1));
 }
 
@@ -110,14 +113,14 @@ fn the_name_selects_the_pair_and_the_first_is_the_default() {
     let pairs = [&["localhost", "a.test"][..], &["b.test", "*.c.test"]].map(|names| AUTHORITY.sign(names));
     let mut builder = TlsConfig::builder();
     for pair in &pairs {
-        builder = builder.pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("a pair");
+        builder = builder.pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("the pair is valid");
     }
-    let server = serve_tls(builder.build().expect("settings"));
+    let server = serve_tls(builder.build().expect("the settings are valid"));
     for name in ["localhost", "a.test", "b.test", "x.c.test"] {
         handshake(&server, AUTHORITY.client_config(), name).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
-    // The first pair is presented, whose names differ.
-    let error = handshake(&server, AUTHORITY.client_config(), "d.test").expect_err("another name");
+    // The server presents the first pair, which does not have this name.
+    let error = handshake(&server, AUTHORITY.client_config(), "d.test").expect_err("the certificate has another name");
     assert!(error.to_string().contains("not valid for name"), "{error}");
 }
 
@@ -128,12 +131,12 @@ fn a_session_is_resumed_with_one_ticket_a_handshake() {
         let config = with_versions(&[version]);
         let kinds: Vec<_> = (0..3)
             .map(|_| {
-                let mut stream = handshake(&server, config.clone(), "localhost").expect("a handshake");
+                let mut stream = handshake(&server, config.clone(), "localhost").expect("the handshake succeeds");
                 let kind = stream.conn.handshake_kind();
                 let tickets = stream.conn.tls13_tickets_received();
-                // A ticket comes with the first bytes of the server.
-                std::io::Write::write_all(&mut stream, raw::GET.as_bytes()).expect("a request");
-                std::io::Read::read(&mut stream, &mut [0; 1000]).expect("a response");
+                // A TLS 1.3 ticket arrives with the first response.
+                std::io::Write::write_all(&mut stream, raw::GET.as_bytes()).expect("the request can be written");
+                std::io::Read::read(&mut stream, &mut [0; 1000]).expect("the response can be read");
                 let now = stream.conn.tls13_tickets_received();
                 assert_eq!(now.max(tickets), u32::from(version.version == rustls::ProtocolVersion::TLSv1_3));
                 kind
@@ -151,18 +154,21 @@ fn a_session_is_resumed_with_one_ticket_a_handshake() {
 fn a_client_certificate_of_the_authority_is_required() {
     let authority = Authority::new();
     let pair = AUTHORITY.sign(&["localhost"]);
-    let builder = TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("a pair");
-    let builder = builder.client_ca(authority.certificate().as_bytes()).expect("an authority");
-    let server = serve_tls(builder.build().expect("settings"));
+    let builder =
+        TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("the pair is valid");
+    let builder = builder.client_ca(authority.certificate().as_bytes()).expect("the authority is valid");
+    let server = serve_tls(builder.build().expect("the settings are valid"));
     let get = |config: ClientConfig| {
-        let mut stream = handshake(&server, config, "localhost").expect("the client's part of a handshake");
+        let mut stream =
+            handshake(&server, config, "localhost").expect("the client can complete its part of the handshake");
         std::io::Write::write_all(&mut stream, raw::GET.as_bytes())?;
         std::io::Read::read(&mut stream, &mut [0; 1000])
     };
     assert!(get(AUTHORITY.client_config_with(&authority.sign(&["client"]))).is_ok_and(|bytes| bytes > 0));
-    let error = get(AUTHORITY.client_config()).expect_err("no certificate");
+    let error = get(AUTHORITY.client_config()).expect_err("the client has no certificate");
     assert!(error.to_string().contains("CertificateRequired"), "{error}");
-    let error = get(AUTHORITY.client_config_with(&AUTHORITY.sign(&["client"]))).expect_err("another authority");
+    let error =
+        get(AUTHORITY.client_config_with(&AUTHORITY.sign(&["client"]))).expect_err("the authority is not trusted");
     assert!(error.to_string().contains("fatal alert"), "{error}");
 }
 
@@ -174,9 +180,10 @@ fn replaced_settings_hold_for_later_connections() {
     let mut before = server.connect("/");
     let other = Authority::new();
     config.replace(&other.sign(&["localhost"]).config());
-    let error = handshake(&server, AUTHORITY.client_config(), "localhost").expect_err("the new authority");
+    let error = handshake(&server, AUTHORITY.client_config(), "localhost")
+        .expect_err("the client does not know the new authority");
     assert!(error.to_string().contains("invalid peer certificate"), "{error}");
-    handshake(&server, other.client_config(), "localhost").expect("a handshake");
+    handshake(&server, other.client_config(), "localhost").expect("the handshake succeeds");
     before.send("still here");
     assert_eq!(before.text(), "still here");
 }
@@ -184,7 +191,8 @@ fn replaced_settings_hold_for_later_connections() {
 #[test]
 fn plain_http_to_a_tls_listener_gets_a_readable_400() {
     let server = serve_tls(server_config());
-    // More than one read, and then a large body: the response is not lost to a reset.
+    // The last input needs several reads. The client gets the response although the server reads only a part of the
+    // body.
     let body = vec![b'x'; 1 << 20];
     for sent in [raw::GET.as_bytes(), raw::UPGRADE.as_bytes(), b"P", &[b"POST / HTTP/1.1\r\n\r\n", &body[..]].concat()]
     {
@@ -233,9 +241,9 @@ fn garbage_in_place_of_a_hello_gets_an_alert() {
 #[test]
 fn a_tls_hello_to_a_plain_listener_is_counted_and_closed() {
     let server = serve_made(|| Server::bind("127.0.0.1:0"), |server| server);
-    let stream = TcpStream::connect(server.address()).expect("a connection");
+    let stream = TcpStream::connect(server.address()).expect("the server listens");
     let Socket::Tls(mut stream) = Socket::secure(stream, AUTHORITY.client_config(), "localhost") else { panic!("TLS") };
-    stream.conn.complete_io(&mut stream.sock).expect_err("no TLS");
+    stream.conn.complete_io(&mut stream.sock).expect_err("the server does not speak TLS");
     server.wait_until("counted", |ctx| ctx.stats().tls.on_plain == 1 && ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().refused_by_status.get(&400).copied()), Some(1));
 }
@@ -286,7 +294,7 @@ fn invalid_certificates_and_keys_are_named() {
     let pair = AUTHORITY.sign(&["localhost"]);
     let other = AUTHORITY.sign(&["localhost"]);
     let error = |certificate: &str, key: &str| {
-        TlsConfig::builder().pair(certificate.as_bytes(), key.as_bytes()).expect_err("an invalid pair").to_string()
+        TlsConfig::builder().pair(certificate.as_bytes(), key.as_bytes()).expect_err("the pair is invalid").to_string()
     };
     assert_eq!(error(&pair.certificate, &other.key), "the private key does not fit the certificate");
     assert_eq!(error("", &pair.key), "no certificate found");
@@ -297,7 +305,10 @@ fn invalid_certificates_and_keys_are_named() {
         error("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &pair.key)
             .starts_with("invalid certificate")
     );
-    assert_eq!(TlsConfig::builder().build().expect_err("no pair").to_string(), "no certificate and key set");
+    assert_eq!(
+        TlsConfig::builder().build().expect_err("the pair is missing").to_string(),
+        "no certificate and key set"
+    );
 }
 
 #[test]
@@ -310,7 +321,7 @@ fn handshakes_over_the_rate_wait() {
     register(server.address());
     let start = std::time::Instant::now();
     let mut clients: Vec<Client> = (0..8).map(|_| server.connect("/")).collect();
-    // The burst has 4 handshakes, and the others come at the rate.
+    // The first 4 handshakes are a burst, and the others wait for the rate.
     assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
     for client in &mut clients {
         client.send("hello");
@@ -327,7 +338,7 @@ fn many_handshakes_at_once_all_succeed() {
         for _ in 0..8 {
             scope.spawn(move || {
                 for _ in 0..8 {
-                    let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
+                    let mut client = Client::connect(address, "/", &[]).expect("the server accepts the WebSocket");
                     client.send("hello");
                     assert_eq!(client.text(), "hello");
                 }
@@ -340,9 +351,10 @@ fn many_handshakes_at_once_all_succeed() {
 
 /// Returns the hello of a client.
 fn hello() -> Vec<u8> {
-    let name = "localhost".try_into().expect("a name");
-    let mut client = ClientConnection::new(Arc::new(AUTHORITY.client_config()), name).expect("a session");
+    let name = "localhost".try_into().expect("the name is valid");
+    let mut client =
+        ClientConnection::new(Arc::new(AUTHORITY.client_config()), name).expect("the session can be created");
     let mut bytes = Vec::new();
-    client.write_tls(&mut bytes).expect("a hello");
+    client.write_tls(&mut bytes).expect("the client can write its hello");
     bytes
 }

@@ -1,6 +1,6 @@
 //! Tests of TLS listeners. The tests of the crate's API also run here, through TLS.
 //!
-//! `tests/crate` has more modules, whose servers do not listen for TLS in this way.
+//! Some modules of `tests/crate` do not run here: those of compression, listeners, embedding and signals.
 
 #[path = "../common/mod.rs"]
 mod common;

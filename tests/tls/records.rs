@@ -14,11 +14,11 @@ use crate::common::raw::{BINARY, TEXT, frame};
 use crate::common::tls::{AUTHORITY, Socket};
 use crate::common::{DEADLINE, Raw, TestServer, channel, echo, raw, report_close, serve};
 
-/// A client whose records the test makes and sends itself.
+/// A client that makes and sends its TLS records itself.
 struct Records {
     connection: UnbufferedClientConnection,
     stream: TcpStream,
-    /// Received bytes that are not a whole record.
+    /// Received bytes that are not a complete record.
     incoming: Vec<u8>,
     plaintext: Vec<u8>,
     is_closed: bool,
@@ -35,12 +35,12 @@ impl Records {
     }
 
     fn connect(server: &TestServer) -> Records {
-        let stream = TcpStream::connect(server.address()).expect("a server that listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_nodelay(true).expect("no delay");
-        let name = "localhost".try_into().expect("a name");
+        let stream = TcpStream::connect(server.address()).expect("the server listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+        let name = "localhost".try_into().expect("the name is valid");
         let connection = UnbufferedClientConnection::new(Arc::new(AUTHORITY.client_config()), name);
-        let connection = connection.expect("a session");
+        let connection = connection.expect("the session can be created");
         let mut client = Records { connection, stream, incoming: Vec::new(), plaintext: Vec::new(), is_closed: false };
         while !client.step(|_| {}) {
             client.receive();
@@ -48,7 +48,7 @@ impl Records {
         client
     }
 
-    /// Processes what was received. Returns whether data can be sent, after `write` was called.
+    /// Processes the received bytes, and calls `write` if the session can send. Returns whether it could send.
     fn step(
         &mut self,
         mut write: impl FnMut(&mut rustls::unbuffered::WriteTraffic<'_, rustls::client::ClientConnectionData>),
@@ -57,19 +57,19 @@ impl Records {
         loop {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.incoming);
             let mut is_done = None;
-            match state.expect("a server that keeps the rules") {
+            match state.expect("the server sends valid records") {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
-                        self.plaintext.extend_from_slice(record.expect("a record").payload);
+                        self.plaintext.extend_from_slice(record.expect("the record is valid").payload);
                     }
                 }
                 ConnectionState::EncodeTlsData(mut data) => {
                     let mut record = vec![0; 20_000];
-                    let bytes = data.encode(&mut record).expect("enough space");
+                    let bytes = data.encode(&mut record).expect("the buffer has enough space");
                     outgoing.extend_from_slice(&record[..bytes]);
                 }
                 ConnectionState::TransmitTlsData(data) => {
-                    self.stream.write_all(&outgoing).expect("bytes sent");
+                    self.stream.write_all(&outgoing).expect("the bytes can be sent");
                     outgoing.clear();
                     data.done();
                 }
@@ -89,15 +89,15 @@ impl Records {
         }
     }
 
-    /// Encrypts `plaintext` into records whose lengths are `lengths`, repeated.
+    /// Encrypts `plaintext` into records. `lengths` are the plaintext lengths of the records, repeated as needed.
     fn encrypt(&mut self, plaintext: &[u8], lengths: &[usize]) -> Vec<u8> {
         let mut records = Vec::new();
         let (mut rest, mut lengths) = (plaintext, lengths.iter().cycle());
         while !rest.is_empty() {
-            let (part, more) = rest.split_at(rest.len().min(*lengths.next().expect("a length")));
+            let (part, more) = rest.split_at(rest.len().min(*lengths.next().expect("the line has a length")));
             let mut record = vec![0; part.len() + (part.len() / 16_384 + 1) * 100 + 200];
             let mut bytes = 0;
-            self.step(|traffic| bytes = traffic.encrypt(part, &mut record).expect("enough space"));
+            self.step(|traffic| bytes = traffic.encrypt(part, &mut record).expect("the buffer has enough space"));
             records.extend_from_slice(&record[..bytes]);
             rest = more;
         }
@@ -110,27 +110,27 @@ impl Records {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("bytes sent");
+        self.stream.write_all(bytes).expect("the bytes can be sent");
     }
 
     fn receive(&mut self) -> usize {
         let mut chunk = [0; 1 << 16];
         let count = self.stream.read(&mut chunk).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::ConnectionReset => 0,
-            _ => panic!("nothing came in time: {error}"),
+            _ => panic!("the server sends bytes before the deadline: {error}"),
         });
         self.incoming.extend_from_slice(&chunk[..count]);
         count
     }
 
-    /// Returns the received plaintext when a condition is true for it.
+    /// Reads until a condition is true for the received plaintext, and returns it.
     fn until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         loop {
             self.step(|_| {});
             if is_enough(&self.plaintext) {
                 return std::mem::take(&mut self.plaintext);
             }
-            assert!(self.receive() > 0, "the stream ended after {}", self.plaintext.escape_ascii());
+            assert!(self.receive() > 0, "the stream continues, but it ended after {}", self.plaintext.escape_ascii());
         }
     }
 
@@ -140,7 +140,7 @@ impl Records {
         all
     }
 
-    /// Reads up to the end. Returns whether `close_notify` came before it.
+    /// Reads up to the end of the stream. Returns whether `close_notify` came first.
     fn is_closed_cleanly(&mut self) -> bool {
         while self.receive() > 0 {
             self.step(|_| {});
@@ -151,7 +151,7 @@ impl Records {
 
 /// Returns the frame of the server that echoes a short message.
 fn echoed(message: &[u8]) -> Vec<u8> {
-    [&[0x80 | BINARY, u8::try_from(message.len()).expect("a short message")], message].concat()
+    [&[0x80 | BINARY, u8::try_from(message.len()).expect("the message is short")], message].concat()
 }
 
 fn echo_server() -> TestServer {
@@ -164,7 +164,7 @@ fn a_record_may_be_cut_at_every_byte() {
     let mut client = Records::upgraded(&server);
     let message = b"cut at every byte";
     let length = client.encrypt(&frame(BINARY, message), &[usize::MAX]).len();
-    // The records of the line above are lost, and the sequence number of the next would be wrong.
+    // The record of the line above is not sent, so the next record of this client would have a wrong sequence number.
     let mut client = Records::upgraded(&server);
     for at in 1..length {
         let records = client.encrypt(&frame(BINARY, message), &[usize::MAX]);
@@ -182,7 +182,7 @@ fn records_of_one_byte_and_bytes_one_a_turn() {
     let mut client = Records::upgraded(&server);
     let message = b"one byte each";
     let records = client.encrypt(&frame(BINARY, message), &[1]);
-    assert!(records.len() > 20 * message.len(), "a record for each byte");
+    assert!(records.len() > 20 * message.len(), "the client sends a record for each byte");
     client.send(&records);
     assert_eq!(client.exactly(message.len() + 2), echoed(message));
     for byte in client.encrypt(&frame(BINARY, message), &[1]) {
@@ -211,11 +211,11 @@ fn a_message_may_take_many_records() {
     let message: Vec<u8> = (0..1_000_000_u32).map(|index| (index % 251) as u8).collect();
     for lengths in [&[16_384][..], &[1, 16_384, 7, 500], &[1_000]] {
         let records = client.encrypt(&frame(BINARY, &message), lengths);
-        let mut stream = client.stream.try_clone().expect("a descriptor");
+        let mut stream = client.stream.try_clone().expect("the descriptor can be duplicated");
         std::thread::scope(|scope| {
-            scope.spawn(|| stream.write_all(&records).expect("bytes sent"));
+            scope.spawn(|| stream.write_all(&records).expect("the bytes can be sent"));
             let received = client.exactly(message.len() + 10);
-            assert!(received[10..] == message[..], "the server sent other bytes");
+            assert!(received[10..] == message[..], "the server echoes the message");
         });
     }
 }
@@ -228,7 +228,7 @@ fn a_small_read_budget_loses_no_plaintext() {
     let one = frame(BINARY, b"more than one read");
     let count = 16_384 / one.len();
     for _ in 0..3 {
-        // The bytes that the socket had are all in the session, and epoll reports nothing more.
+        // One read takes all bytes from the socket into the session, and epoll reports no further event.
         client.send_in(&one.repeat(count), &[16_384]);
         assert_eq!(client.exactly(count * 20), echoed(b"more than one read").repeat(count));
     }
@@ -284,11 +284,11 @@ fn a_client_may_update_its_keys_and_ask_for_new_ones() {
     let server = echo_server();
     let mut client = Records::upgraded(&server);
     for round in 0..20 {
-        // It asks the server for an update, too.
+        // The client asks the server to update its keys, too.
         let mut is_asked = false;
         let status = client.connection.process_tls_records(&mut []);
         if let Ok(ConnectionState::WriteTraffic(traffic)) = status.state {
-            traffic.refresh_traffic_keys().expect("TLS 1.3");
+            traffic.refresh_traffic_keys().expect("the session uses TLS 1.3");
             is_asked = true;
         }
         assert!(is_asked);
@@ -310,12 +310,16 @@ fn garbage_after_the_handshake_ends_the_connection() {
     assert_eq!((end.by, end.cause), (By::Client, Cause::ConnectionLost));
     let mut rest = Vec::new();
     let _ = client.stream.read_to_end(&mut rest);
-    assert_eq!(server.ask(|ctx| ctx.stats().traffic.messages_in), 1, "the message before it was handled");
+    assert_eq!(
+        server.ask(|ctx| ctx.stats().traffic.messages_in),
+        1,
+        "the server delivers the message before the garbage"
+    );
 }
 
 #[test]
 fn renegotiation_is_refused() {
-    // rustls has no renegotiation: a hello in an open session ends it.
+    // rustls has no renegotiation, so a hello in an open session ends the session.
     let (tx, closed) = channel();
     let server = serve(move |server| server.on_close(report_close(tx)));
     let mut client = Records::upgraded(&server);
@@ -330,7 +334,7 @@ fn the_server_ends_with_close_notify() {
             .on_message(|ctx, fd, message| _ = ctx.push(fd, message))
             .on_request(|_, _, _| Some(Response::text(200, "done").close()))
     });
-    // After the close handshake, after a response, and when the server drains.
+    // The three cases: after the close handshake, after a response, and after a drain.
     let mut client = Records::upgraded(&server);
     client.send_in(&frame(raw::CLOSE, &1000_u16.to_be_bytes()), &[usize::MAX]);
     assert_eq!(client.exactly(4), [0x88, 2, 3, 0xe8]);
@@ -340,7 +344,7 @@ fn the_server_ends_with_close_notify() {
     client.until(|bytes| bytes.ends_with(b"done"));
     assert!(client.is_closed_cleanly());
     let mut client = Records::upgraded(&server);
-    server.remote.shutdown().expect("a server that runs");
+    server.remote.shutdown().expect("the server is running");
     let close = client.until(|bytes| bytes.len() >= 4);
     assert_eq!(close[0], 0x88);
     client.send_in(&frame(raw::CLOSE, &1001_u16.to_be_bytes()), &[usize::MAX]);
@@ -356,7 +360,7 @@ fn close_notify_of_a_client_ends_its_stream_and_it_still_gets_its_response() {
     let mut records = client.encrypt(raw::GET.as_bytes(), &[usize::MAX]);
     let mut notify = [0; 200];
     client.step(|traffic| {
-        let bytes = traffic.queue_close_notify(&mut notify).expect("enough space");
+        let bytes = traffic.queue_close_notify(&mut notify).expect("the buffer has enough space");
         records.extend_from_slice(&notify[..bytes]);
     });
     client.send(&records);
@@ -364,7 +368,7 @@ fn close_notify_of_a_client_ends_its_stream_and_it_still_gets_its_response() {
     assert!(client.is_closed_cleanly());
     let mut client = Records::upgraded(&server);
     let mut bytes = 0;
-    client.step(|traffic| bytes = traffic.queue_close_notify(&mut notify).expect("enough space"));
+    client.step(|traffic| bytes = traffic.queue_close_notify(&mut notify).expect("the buffer has enough space"));
     client.send(&notify[..bytes]);
     assert_eq!(closed.next().1.cause, Cause::ConnectionLost);
 }
@@ -374,7 +378,7 @@ fn a_half_closed_socket_still_gets_its_response() {
     let server = serve(|server| server.on_request(|_, _, _| Some(Response::text(200, "late"))));
     let mut client = Records::connect(&server);
     client.send_in(raw::GET.as_bytes(), &[usize::MAX]);
-    client.stream.shutdown(Shutdown::Write).expect("a connection");
+    client.stream.shutdown(Shutdown::Write).expect("the connection is open");
     client.until(|bytes| bytes.ends_with(b"late"));
 }
 
@@ -382,7 +386,7 @@ fn a_half_closed_socket_still_gets_its_response() {
 fn ciphertext_that_the_socket_does_not_take_counts_as_queued() {
     let server = serve(|server| server.limits(Limits { write_time_max: Duration::from_secs(60), ..Limits::default() }));
     let mut client = Records::upgraded(&server);
-    let fd = server.ask(|ctx| ctx.connections().next()).expect("a client");
+    let fd = server.ask(|ctx| ctx.connections().next()).expect("the client is connected");
     let message = vec![b'x'; 100_000];
     // The client does not read until the queue is full.
     let mut pushed = 0_usize;
@@ -390,7 +394,11 @@ fn ciphertext_that_the_socket_does_not_take_counts_as_queued() {
         server.ask({
             let message = message.clone();
             move |ctx| {
-                (ctx.push(fd, &message[..]), ctx.info(fd).expect("a client").queued_bytes, ctx.stats().queued_bytes)
+                (
+                    ctx.push(fd, &message[..]),
+                    ctx.info(fd).expect("the client is connected").queued_bytes,
+                    ctx.stats().queued_bytes,
+                )
             }
         })
     };
@@ -398,7 +406,7 @@ fn ciphertext_that_the_socket_does_not_take_counts_as_queued() {
         let (outcome, queued, total) = push();
         assert_eq!(outcome, Outcome::Queued);
         pushed += 1;
-        assert!(total >= queued, "{total} bytes in all queues, {queued} in one");
+        assert!(total >= queued, "the total {total} includes the {queued} bytes of this queue");
         if queued > 3_000_000 {
             break;
         }
@@ -414,7 +422,7 @@ fn a_client_that_takes_nothing_times_out() {
     let limits = Limits { write_time_max: Duration::from_millis(100), ..Limits::default() };
     let server = serve(move |server| server.limits(limits).on_close(report_close(tx)));
     let _client = Records::upgraded(&server);
-    // The kernel takes some MB first, and may take more later than at once.
+    // At first the kernel takes some MB, and later it may take more. So the loop pushes until the queue is long.
     server.wait_until("the socket is full", |ctx| {
         let Some(fd) = ctx.connections().next() else { return true };
         ctx.push(fd, &[b'x'; 100_000][..]);
@@ -456,7 +464,7 @@ fn unfinished_records_count_as_unfinished_input() {
         ..Limits::default()
     };
     let server = serve(move |server| server.limits(limits));
-    // Each holds the largest record but for its last byte.
+    // Each client sends the largest record without its last byte.
     let mut clients: Vec<Records> = (0..4).map(|_| Records::upgraded(&server)).collect();
     for client in &mut clients {
         let records = client.encrypt(&frame(BINARY, &[b'x'; 3_000]).repeat(5), &[16_384]);
@@ -471,7 +479,7 @@ fn unfinished_records_count_as_unfinished_input() {
 #[test]
 fn the_client_side_of_rustls_finds_no_fault() {
     let server = echo_server();
-    let stream = TcpStream::connect(server.address()).expect("a connection");
+    let stream = TcpStream::connect(server.address()).expect("the server listens");
     let Socket::Tls(stream) = Socket::secure(stream, AUTHORITY.client_config(), "localhost") else { panic!("TLS") };
     let stream: Box<StreamOwned<ClientConnection, TcpStream>> = stream;
     let mut raw = Raw::over(Socket::Tls(stream));

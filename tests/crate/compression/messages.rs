@@ -69,9 +69,14 @@ fn messages_and_fragments_in_both_directions() {
         for part in whole.chunks(size) {
             raw.send(part);
         }
-        assert_eq!(message(&mut raw), (true, long.clone()), "writes of {size} bytes");
+        assert_eq!(
+            message(&mut raw),
+            (true, long.clone()),
+            "a message that is sent in writes of {size} bytes arrives \
+            whole"
+        );
     }
-    // Fragments, with a control frame between.
+    // Fragments of one message, with a control frame between them.
     let payload = deflate(&long);
     let (head, rest) = payload.split_at(10);
     let (middle, tail) = rest.split_at(20);
@@ -82,14 +87,14 @@ fn messages_and_fragments_in_both_directions() {
     raw.send(frame(CONTINUATION, tail));
     assert_eq!(raw.frame(), (0x8a, b"now".to_vec()));
     assert_eq!(message(&mut raw), (true, long.clone()));
-    // Short and empty messages. The answers are short, so they are plain.
+    // Short and empty messages. The echoes are too short to be deflated.
     for text in [&b""[..], b"a", b"hello"] {
         raw.send(deflated_frame(DEFLATED_BINARY, text));
         assert_eq!(message(&mut raw), (false, text.to_vec()));
     }
     raw.send(frame_with(DEFLATED_BINARY, b""));
     assert_eq!(message(&mut raw), (false, vec![]));
-    // A plain message on the same connection.
+    // A message that is not deflated, on the same connection.
     raw.send_frame(BINARY, &long);
     assert_eq!(message(&mut raw), (true, long));
     let counts = server.ask(|ctx| ctx.stats().compression);
@@ -134,7 +139,7 @@ fn hostile_messages() {
 #[test]
 fn a_bomb_of_one_gib_ends_at_the_limit() {
     let zeros = deflate(&vec![0; 64 << 20]);
-    // The same stream 16 times is 1 GiB of zeros: each ends at a byte.
+    // The compressed stream ends at a byte boundary, so 16 copies of it are one valid stream of 1 GiB of zeros.
     let bomb = [zeros.as_slice(), &[0, 0, 0xff, 0xff]].concat().repeat(16);
     let bomb = &bomb[..bomb.len() - 4];
     let too_big = (1009, Cause::ProtocolError(ProtocolError::MessageTooBig));
@@ -176,8 +181,8 @@ fn a_slow_bomb_does_not_take_the_loop() {
     }
     let (counts, uptime) = server.ask(|ctx| (ctx.stats().compression, ctx.stats().uptime));
     assert!(counts.holds > 0);
-    assert!(uptime.as_millis() >= 690, "4 MiB at 4 MiB a second, of which the first is not held: {uptime:?}");
-    // Its other messages are read after the hold.
+    assert!(uptime.as_millis() >= 690, "after the first MiB, the server inflates at most 4 MiB a second: {uptime:?}");
+    // After the hold, the server reads the next message of the attacker.
     attacker.send_frame(TEXT, b"still here");
     assert_eq!(attacker.frame(), (0x81, b"still here".to_vec()));
 }

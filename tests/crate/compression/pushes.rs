@@ -64,8 +64,8 @@ fn a_remote_push_keeps_its_option() {
     let server = serve(|server| server.limits(limits()));
     let mut raw = connect(server.address(), "/?uid=ann");
     let long = "from another thread ".repeat(50);
-    server.remote.push_uid("ann", &long).wait().expect("a result");
-    server.remote.push_uid("ann", Message::Text(&long).compress(false)).wait().expect("a result");
+    server.remote.push_uid("ann", &long).wait().expect("the server returns a result");
+    server.remote.push_uid("ann", Message::Text(&long).compress(false)).wait().expect("the server returns a result");
     assert_eq!(message(&mut raw), (true, long.clone().into_bytes()));
     assert_eq!(message(&mut raw), (false, long.into_bytes()));
 }
@@ -95,10 +95,10 @@ fn slow_readers_of_both_kinds_keep_the_total_bound() {
         let (delivery, queued) = server.ask(move |ctx| (ctx.broadcast(&text), ctx.stats().queued_bytes));
         assert_eq!(delivery.matched, 8);
         dropped += delivery.dropped;
-        assert!(queued <= TOTAL_MAX, "{queued} bytes in the queues");
+        assert!(queued <= TOTAL_MAX, "at most {TOTAL_MAX} bytes are queued, not {queued}");
     }
     assert!(dropped > 0);
-    // Each reader gets a subsequence of the messages, complete and in order.
+    // A reader can miss messages, but the messages that it gets are whole and in order.
     let deflated_bytes = server.ask(|ctx| ctx.stats().compression.bytes_out_deflated);
     assert!(deflated_bytes > 0);
     let check = |uid: String, mut next: Box<dyn FnMut() -> String + '_>| {
@@ -108,14 +108,15 @@ fn slow_readers_of_both_kinds_keep_the_total_bound() {
             assert!(received == "the end" || rest.any(|text| *text == received), "{}", &received[..10]);
             received
         };
-        let push_end = || server.remote.push_uid(&uid, "the end").wait().expect("a result").queued == 1;
+        let push_end =
+            || server.remote.push_uid(&uid, "the end").wait().expect("the server returns a result").queued == 1;
         while !push_end() {
             read();
         }
         while read() != "the end" {}
     };
     for (number, raw) in deflating.iter_mut().enumerate() {
-        check(format!("d{number}"), Box::new(|| String::from_utf8(message(raw).1).expect("text")));
+        check(format!("d{number}"), Box::new(|| String::from_utf8(message(raw).1).expect("the text is UTF-8")));
     }
     for (number, client) in plain.iter_mut().enumerate() {
         check(format!("p{number}"), Box::new(|| client.text()));

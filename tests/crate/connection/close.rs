@@ -191,7 +191,7 @@ fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
     let limits = Limits { close_wait_max: std::time::Duration::from_millis(50), ..Limits::default() };
     let (server, rx) = echo_server(limits);
     let mut raw = Raw::upgraded(server.address());
-    server.ask(|ctx| ctx.close(Fd::from_u64(1).expect("an fd"), 4000, ""));
+    server.ask(|ctx| ctx.close(Fd::from_u64(1).expect("the fd is valid"), 4000, ""));
     assert_eq!(rx.next().1.code.as_u16(), 4000);
     assert_eq!(raw.frame(), (0x88, close_payload(4000, "")));
     raw.end();
@@ -202,7 +202,8 @@ fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
 fn a_protocol_violation_is_answered_with_the_violated_rule() {
     let limits = Limits { message_bytes_max: 1000, ..Limits::default() };
     let (server, rx) = echo_server(limits);
-    // The header is enough for the error: the payload is not needed, nor is the mask if the length is invalid.
+    // The server finds each error in the first bytes of the header, before the payload arrives. After an invalid length
+    // it does not wait for the mask.
     let table: &[(&[u8], u16, ProtocolError)] = &[
         (b"\x81\x02hi", 1002, ProtocolError::Unmasked),
         (&frame_with(0xc1, b"hi"), 1002, ProtocolError::ReservedBits),
@@ -264,7 +265,7 @@ fn a_lost_connection_is_reported_as_1006() {
     assert_eq!((closed.code, &*closed.reason), (CloseCode::ABNORMAL, ""));
     assert_eq!((closed.by, closed.cause), (By::Client, Cause::ConnectionLost));
 
-    // The same holds for a client that shuts down its write side.
+    // A client that shuts down its write side has the same cause.
     let mut raw = Raw::upgraded(server.address());
     raw.shutdown_write();
     assert_eq!(rx.next().1.cause, Cause::ConnectionLost);
@@ -298,7 +299,7 @@ fn abort_ends_the_connection_without_a_close_frame() {
 #[test]
 fn abort_returns_whether_the_connection_was_open() {
     let (server, rx) = echo_server(Limits { close_wait_max: DEADLINE, ..Limits::default() });
-    // Open, then closing: the client does not answer the close frame.
+    // The connection is first open, then closing. It stays closing, because the client does not answer the close frame.
     let mut closing = Raw::upgraded(server.address());
     let fd = server.ask(|ctx| ctx.connections().next()).expect("one connection is open");
     let printed = server.ask(move |ctx| {
@@ -319,7 +320,7 @@ fn abort_returns_whether_the_connection_was_open() {
     let mut http = server.raw();
     http.send("GET / HTTP/1.1\r\n");
     server.wait_until("it is there", |ctx| ctx.stats().connections == 1);
-    let next = Fd::from_u64(fd.as_u64() + (1 << 24)).expect("an fd");
+    let next = Fd::from_u64(fd.as_u64() + (1 << 24)).expect("the fd is valid");
     assert_eq!(server.ask(move |ctx| (ctx.close(next, 1000, ""), ctx.abort(next))), (CloseOutcome::Gone, dropped));
     http.end();
     assert_eq!(rx.so_far().len(), 0, "on_close is called once, and only for the WebSocket");
@@ -373,7 +374,7 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
             })
             .on_upgrade(|ctx, fd, request| match request.target() {
                 "/upgrade" => panic!("on purpose: upgrade"),
-                _ => crate::common::tell_fd(ctx, fd, request),
+                _ => crate::common::accept_with_fd(ctx, fd, request),
             })
             .on_open(|_, _, request| {
                 if request.target() == "/open" {
@@ -450,9 +451,9 @@ fn closing_a_paused_connection_resumes_reading() {
     let server = serve(|server| server.limits(limits).on_open(|ctx, fd, _| assert!(ctx.pause(fd).is_done())));
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(CLOSE, &close_payload(1000, ""));
-    // One turn later the frame has arrived, and the loop does not read it.
+    // After one more turn, the close frame is in the kernel's buffer, and the loop has not read it.
     server.ask(|_| ());
-    let fd = Fd::from_u64(1).expect("an fd");
+    let fd = Fd::from_u64(1).expect("the fd is valid");
     assert_eq!(server.ask(move |ctx| ctx.close(fd, 1001, "")), CloseOutcome::Closing);
     server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
 }
@@ -466,7 +467,7 @@ fn every_on_open_has_exactly_one_on_close() {
         server
             .on_open(move |_, fd, _| open.send((fd, 1)).expect("the test waits"))
             .on_message(|ctx, fd, _| {
-                // A connection that is ended in several ways at once has one end.
+                // Several calls end the same connection in one turn, and `on_close` is called once.
                 ctx.close(fd, 4000, "");
                 ctx.abort(fd);
                 ctx.close(fd, 4001, "");
@@ -492,7 +493,7 @@ fn every_on_open_has_exactly_one_on_close() {
     assert_eq!(events.len(), 2 * CLIENTS);
     for (fd, change) in events {
         *balance.entry(fd).or_insert(0) += change;
-        assert!((0..=1).contains(&balance[&fd]), "{fd}: each close follows one open");
+        assert!((0..=1).contains(&balance[&fd]), "{fd}: each on_close follows one on_open");
     }
     assert_eq!(balance.len(), CLIENTS);
     assert!(balance.values().all(|left| *left == 0));
@@ -500,7 +501,7 @@ fn every_on_open_has_exactly_one_on_close() {
 
 #[test]
 fn connections_that_are_closed_together_get_what_was_pushed_before() {
-    // More than are written at once.
+    // The server does not write this many close frames at once.
     const COUNT: usize = 100;
     let server = serve(|server| server);
     let mut clients: Vec<_> = (0..COUNT).map(|_| server.connect("/?group=all")).collect();
@@ -508,7 +509,8 @@ fn connections_that_are_closed_together_get_what_was_pushed_before() {
     let fd = stays.fd();
     let counts = server.ask(move |ctx| {
         let members = ctx.members("all");
-        let gone = Fd::from_u64((1 << 24) + 1).expect("an fd of a later connection");
+        // No connection has this fd.
+        let gone = Fd::from_u64((1 << 24) + 1).expect("the fd is valid");
         ctx.push_group("all", "before");
         let invalid = ctx.close_fds(members.clone(), 1005, "over");
         let too_long = ctx.close_fds(members.clone(), 4000, &"r".repeat(124));

@@ -1,7 +1,7 @@
 //! Heartbeats: each mode, with clients that send, answer or do neither.
 //!
-//! Intervals are short, and no test measures time. It checks that an event happens, or that it did not happen although
-//! enough pings were received.
+//! Intervals are short, and no test measures time. A test checks that an event happens, or that it did not happen
+//! although enough pings were received.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use fdpush::{By, Cause, Change, CloseCode, Closed, Context, Fd, Heartbeat};
 
 const SHORT: Duration = Duration::from_millis(50);
 
-/// A client that does not answer is disconnected after three seconds, enough for a busy machine to answer.
+/// A client has three seconds to answer before it is disconnected. This is enough on a busy machine.
 const PATIENT: Heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 150 };
 
-/// More pings than `PATIENT` allows to be missed.
+/// A number of pings above the `missed_max` of `PATIENT`.
 const PINGS: usize = 200;
 
-/// Longer than any test.
+/// An interval that is longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
 
 fn serve_with(heartbeat: Heartbeat) -> (TestServer, TestReceiver<(Fd, Closed)>) {
@@ -42,7 +42,7 @@ fn next_ping(raw: &mut Raw) -> Vec<u8> {
 }
 
 fn is_open(server: &TestServer, slot: u64) -> bool {
-    let fd = Fd::from_u64(slot).expect("an fd");
+    let fd = Fd::from_u64(slot).expect("the fd is valid");
     server.ask(move |ctx| ctx.is_open(fd))
 }
 
@@ -70,7 +70,7 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
     });
     let mut reporter = server.connect("/?uid=reporter");
     let silent = Raw::upgraded(server.address());
-    // The end of the silent client shows that enough time passed.
+    // Once the silent client is disconnected, enough time has passed.
     let (fd, closed) = loop {
         assert_eq!(reporter.text(), "report");
         reporter.send("alive");
@@ -135,7 +135,7 @@ fn in_ping_mode_a_silent_client_is_disconnected_after_missed_max_pings() {
     for _ in 0..3 {
         next_ping(&mut silent);
     }
-    // No fourth ping and no close frame, which a lost peer would not answer.
+    // The server sends no fourth ping. It sends no close frame either, because a lost peer would not answer it.
     silent.end();
     expect_heartbeat_missed(&rx);
 }
@@ -163,16 +163,16 @@ fn in_ping_mode_an_independent_client_answers_automatically() {
 #[test]
 fn in_push_mode_a_client_that_never_answers_stays_connected() {
     let (server, rx) = serve_with(Heartbeat::Push { every: SHORT });
-    let mut proud = Raw::upgraded(server.address());
+    let mut unresponsive = Raw::upgraded(server.address());
     for _ in 0..20 {
-        next_ping(&mut proud);
+        next_ping(&mut unresponsive);
     }
     assert!(is_open(&server, 1), "the connection is open after twenty pings without another frame");
     assert!(rx.so_far().is_empty());
     // The connection still works in both directions.
-    proud.send_frame(TEXT, b"at last");
+    unresponsive.send_frame(TEXT, b"at last");
     loop {
-        match proud.frame() {
+        match unresponsive.frame() {
             (0x89, _) => {}
             other => break assert_eq!(other, (0x81, b"at last".to_vec())),
         }
@@ -182,9 +182,9 @@ fn in_push_mode_a_client_that_never_answers_stays_connected() {
 #[test]
 fn in_push_mode_a_disconnected_client_is_detected() {
     let (server, rx) = serve_with(Heartbeat::Push { every: SHORT });
-    let mut proud = Raw::upgraded(server.address());
-    next_ping(&mut proud);
-    drop(proud);
+    let mut unresponsive = Raw::upgraded(server.address());
+    next_ping(&mut unresponsive);
+    drop(unresponsive);
     assert_eq!(rx.next().1.cause, Cause::ConnectionLost);
 }
 
@@ -192,7 +192,7 @@ fn in_push_mode_a_disconnected_client_is_detected() {
 fn in_off_mode_no_client_is_pinged_or_disconnected() {
     let (server, rx) = serve_with(Heartbeat::Off);
     let mut silent = Raw::upgraded(server.address());
-    // The timeouts of another server show that enough time passes.
+    // Another server disconnects three silent clients in turn, which takes three timeouts.
     let (clock, deaths) = serve_with(Heartbeat::Client { idle_max: SHORT });
     for _ in 0..3 {
         let _dead = Raw::upgraded(clock.address());
@@ -228,7 +228,7 @@ fn a_protected_connection_has_no_heartbeat() {
     server.ask(|ctx| ctx.broadcast("hello"));
     assert_eq!(protected.frame(), (0x81, b"hello".to_vec()), "no ping arrives before the message");
 
-    let fd = Fd::from_u64(1).expect("an fd");
+    let fd = Fd::from_u64(1).expect("the fd is valid");
     assert!(server.ask(move |ctx| ctx.reset_heartbeat(fd).is_done()));
     assert_eq!(expect_heartbeat_missed(&rx), fd, "the heartbeat applies again");
     assert!(!server.ask(move |ctx| ctx.exists(fd) && ctx.reset_heartbeat(fd).is_done() && ctx.is_open(fd)));
@@ -239,13 +239,13 @@ fn a_connection_can_have_its_own_heartbeat() {
     let (server, rx) = serve_with(Heartbeat::Ping { every: LONG, missed_max: 2 });
     let mut pinged = Raw::upgraded(server.address());
     let mut idle = Raw::upgraded(server.address());
-    let fds = [1, 2].map(|number| Fd::from_u64(number).expect("an fd"));
+    let fds = [1, 2].map(|number| Fd::from_u64(number).expect("the fd is valid"));
     server.ask(move |ctx| {
         assert_eq!(ctx.set_heartbeat(fds[0], Heartbeat::Push { every: SHORT }), Ok(Change::Done));
         assert_eq!(ctx.set_heartbeat(fds[1], Heartbeat::Client { idle_max: SHORT }), Ok(Change::Done));
         let cannot_be = Heartbeat::Ping { every: Duration::ZERO, missed_max: 1 };
         assert!(ctx.set_heartbeat(fds[0], cannot_be).is_err_and(|why| why.name() == "every"));
-        let stranger = Fd::from_u64(999).expect("an fd");
+        let stranger = Fd::from_u64(999).expect("the fd is valid");
         assert_eq!(
             ctx.set_heartbeat(stranger, Heartbeat::Off),
             Ok(Change::Gone),
@@ -285,8 +285,8 @@ fn an_invalid_heartbeat_is_refused_with_its_reason() {
         (Heartbeat::Ping { every: LONG, missed_max: 0 }, "missed_max"),
         (Heartbeat::Push { every: Duration::ZERO }, "every"),
     ] {
-        let server = fdpush::Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
-        let error = server.heartbeat(heartbeat).run().expect_err("it cannot be");
+        let server = fdpush::Server::bind("127.0.0.1:0").expect("the server can bind the address").catch_signals(false);
+        let error = server.heartbeat(heartbeat).run().expect_err("the thread cannot run the server");
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains(name), "{error}");
     }
@@ -327,7 +327,7 @@ fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
         client.send_frame(TEXT, b"I am here");
     }
     reported.send(()).expect("the handler waits for the test");
-    reply.wait_timeout(crate::common::DEADLINE).expect("an answer");
+    reply.wait_timeout(crate::common::DEADLINE).expect("the server answers");
     for _ in 0..CLIENTS {
         assert_eq!(rx.next(), None, "each message arrives, and no connection ends");
     }

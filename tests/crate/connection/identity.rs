@@ -1,6 +1,6 @@
 //! Fds, stale fds, uids, groups, second logins, and queries inside `on_close`.
 
-use crate::common::{channel, report_close, serve, tell_fd};
+use crate::common::{accept_with_fd, channel, report_close, serve};
 use fdpush::{
     AbortOutcome, By, Cause, Change, CloseCode, CloseOutcome, Fd, NAME_BYTES_MAX, Outcome, RemoteError, SecondLogin,
     State, Upgrade,
@@ -30,8 +30,8 @@ fn a_reused_slot_has_a_new_fd_and_a_stale_fd_reaches_no_connection() {
     let stale = first.fd();
     drop(first);
     wait_for_no_connections(&server);
-    let mut heir = server.connect("/?uid=bob");
-    let fd = heir.fd();
+    let mut successor = server.connect("/?uid=bob");
+    let fd = successor.fd();
     assert_eq!(fd.slot(), stale.slot());
     assert_eq!(fd.generation(), stale.generation() + 1);
 
@@ -54,9 +54,9 @@ fn a_reused_slot_has_a_new_fd_and_a_stale_fd_reaches_no_connection() {
     });
     assert_eq!(server.remote.push(stale, "for ann").wait(), Ok(Outcome::Gone));
     assert_eq!(server.remote.bind(stale, "mallory").wait(), Ok(Change::Gone));
-    assert_eq!(heir.text(), "for bob");
+    assert_eq!(successor.text(), "for bob");
     server.ask(move |ctx| ctx.push(fd, "the next"));
-    assert_eq!(heir.text(), "the next", "no message for ann arrives before");
+    assert_eq!(successor.text(), "the next", "the new client gets no message for ann");
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn an_ambiguous_or_invalid_query_sets_no_uid() {
             }
         })
     });
-    // Two names in GBK, a partial character, a partial escape, and duplicate parameters.
+    // The queries have two names in GBK, a partial character, a partial escape, and duplicate parameters.
     let targets =
         ["/?uid=%D5%C5%C8%FD", "/?uid=%C0%EE%CB%C4", "/?uid=%E5%BC", "/?uid=%D", "/?uid=a&uid=b", "/?uid=%ff&uid=a"];
     let clients = targets.map(|target| server.connect(target));
@@ -299,7 +299,7 @@ fn a_page_refresh_does_not_report_the_uid_as_offline() {
         server
             .on_upgrade(move |ctx, fd, request| {
                 on_upgrade.send(ctx.is_online("ann")).expect("the test waits");
-                tell_fd(ctx, fd, request)
+                accept_with_fd(ctx, fd, request)
             })
             .on_close(move |ctx, _, _| tx.send(ctx.is_online("ann")).expect("the test waits"))
     });
@@ -343,7 +343,7 @@ fn after_the_server_ended_remote_returns_closed() {
     let server = serve(|server| server);
     let remote = server.remote.clone();
     let fd = server.connect("/?uid=ann").fd();
-    server.stop().expect("a good end");
+    server.stop().expect("the server ends without an error");
     assert_eq!(remote.push(fd, "anybody?").sent().map(|_| ()), Err(RemoteError::Closed));
     assert_eq!(uid_of_after_end(&remote, fd), Err(RemoteError::Closed));
 }

@@ -27,7 +27,7 @@ fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
                 ctx.push(fd, &line);
             })
             .on_close(move |ctx, fd, _| {
-                let session = ctx.session::<Session>(fd).expect("still there");
+                let session = ctx.session::<Session>(fd).expect("the session still exists");
                 tx.send((fd, session.messages)).expect("the test waits");
                 assert!(!ctx.set_session(fd, 1u8).is_done(), "too late");
             })
@@ -60,7 +60,7 @@ fn a_connection_has_one_session_of_one_type() {
         assert!(ctx.set_session(fd, 8u8).is_done(), "the new session replaces the old one");
         assert_eq!(ctx.take_session(fd), Some(8u8));
         assert_eq!(ctx.take_session::<u8>(fd), None);
-        let stranger = Fd::from_u64(999).expect("an fd");
+        let stranger = Fd::from_u64(999).expect("the fd is valid");
         assert!(!ctx.set_session(stranger, 1u8).is_done());
     });
 }
@@ -85,7 +85,7 @@ fn a_paged_listing_contains_each_open_connection_once() {
     let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
     let page = |after, limit| server.ask(move |ctx| ctx.connections_after(after, limit));
     assert_eq!(page(None, 4), fds[..4]);
-    // The last connection of the page is closed before the next request, and another one has its slot.
+    // Before the next request, the last connection of the page closes and a new connection takes its slot.
     clients.remove(3).close(1000, "");
     server.wait_until("it is gone", |ctx| ctx.stats().connections == 9);
     let newcomer = server.connect("/");
@@ -95,7 +95,7 @@ fn a_paged_listing_contains_each_open_connection_once() {
     assert_eq!(page(Some(fds[9]), 4), []);
     assert_eq!(page(None, 0), []);
     let reply = server.remote.connections_after(None, 100).sent().expect("the inbox has room");
-    assert_eq!(reply.wait().expect("an answer").len(), 10);
+    assert_eq!(reply.wait().expect("the server answers").len(), 10);
 }
 
 #[test]
@@ -103,20 +103,24 @@ fn a_push_to_many_fds_reaches_each_once() {
     let server = serve(|server| server);
     let mut clients: Vec<Client> = (0..3).map(|_| server.connect("/")).collect();
     let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
-    let mut named = vec![fds[0], fds[2], fds[0], Fd::from_u64(999).expect("an fd")];
+    let mut named = vec![fds[0], fds[2], fds[0], Fd::from_u64(999).expect("the fd is valid")];
     let delivery = server.ask({
         let named = named.clone();
         move |ctx| ctx.push_fds(named, "to two")
     });
     assert_eq!(delivery, Delivery::new(2, 0));
     named.push(fds[1]);
-    let reply = server.remote.push_fds(named, fdpush::Message::Text("to one").except(&fds[1..])).sent().expect("room");
+    let reply = server
+        .remote
+        .push_fds(named, fdpush::Message::Text("to one").except(&fds[1..]))
+        .sent()
+        .expect("the inbox has room");
     assert_eq!(reply.wait().map(|delivery| delivery.matched), Ok(1));
     assert_eq!(clients[0].text(), "to two");
     assert_eq!(clients[0].text(), "to one");
     assert_eq!(clients[2].text(), "to two");
     server.ask(|ctx| ctx.broadcast("to all"));
-    assert_eq!(clients[1].text(), "to all", "the other client gets no earlier message");
+    assert_eq!(clients[1].text(), "to all", "the client gets no message before the broadcast");
     assert_eq!(clients[2].text(), "to all");
 }
 

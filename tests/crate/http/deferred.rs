@@ -6,7 +6,7 @@ use crate::common::raw::GET;
 use crate::common::{DEADLINE, Raw, TestReceiver, TestServer, channel, serve};
 use fdpush::{Limits, Response, Ticket};
 
-/// A server that defers every request and reports its ticket.
+/// Starts a server that defers every request and sends each ticket to the test.
 fn serve_deferring(limits: Limits) -> (TestServer, TestReceiver<(Ticket<Response>, String)>) {
     let (tx, rx) = channel();
     let server = serve(move |server| {
@@ -23,7 +23,7 @@ fn serve_deferring(limits: Limits) -> (TestServer, TestReceiver<(Ticket<Response
 fn a_request_can_be_answered_later_from_another_thread() {
     let (server, waiting) = serve_deferring(Limits::default());
     let mut raw = server.raw();
-    // The second request is read only after the first is answered, without a new socket event.
+    // After the first response, the loop reads the second request without a new socket event.
     raw.send("GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let (ticket, target) = waiting.next();
     assert_eq!((target.as_str(), waiting.so_far().len()), ("/1", 0));
@@ -43,7 +43,8 @@ fn a_request_can_be_answered_later_from_another_thread() {
     raw.end();
 }
 
-/// A server, a client whose second request waits, and the tickets of its first and second requests.
+/// Returns a server, a client whose second request waits for its answer, and the tickets of the first and second
+/// requests.
 fn stale_and_waiting() -> (TestServer, Raw, Ticket<Response>, Ticket<Response>) {
     let (tx, tickets) = channel();
     let server = serve(move |server| {
@@ -75,7 +76,7 @@ fn a_ticket_answers_no_other_request_on_its_connection() {
 fn a_ticket_begins_no_response_to_another_request() {
     let (server, mut raw, stale, ticket) = stale_and_waiting();
     let begun = server.ask(move |ctx| {
-        // A ticket that is made while the request waits does not replace the one that its handler took.
+        // A new ticket for the waiting request does not replace the ticket that the handler took.
         let late = ctx.ticket(ticket.fd());
         let begun = [stale, late, ticket].map(|ticket| ctx.begin_response(ticket, &Response::new(200)));
         let begins = begun.each_ref().map(Option::is_some);
@@ -118,7 +119,7 @@ fn an_unanswered_request_gets_503_after_answer_time_max() {
 fn a_dropped_ticket_answers_its_own_request_with_503() {
     let (server, waiting) = serve_deferring(Limits { answer_time_max: 10 * DEADLINE, ..Limits::default() });
     let mut raw = server.raw();
-    // The ticket of a thread that panics is dropped, too.
+    // A thread that panics drops its ticket.
     raw.send(GET);
     let (ticket, _) = waiting.next();
     let thread = std::thread::spawn(move || {
@@ -130,7 +131,7 @@ fn a_dropped_ticket_answers_its_own_request_with_503() {
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     raw.end();
 
-    // A ticket of an earlier deferral of the same request refuses nothing.
+    // Dropping the ticket of an earlier deferral does not refuse the request.
     let mut raw = server.raw();
     raw.send(GET);
     let (ticket, _) = waiting.next();

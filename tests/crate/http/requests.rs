@@ -15,7 +15,8 @@ fn echo_requests(server: Server) -> Server<Closures> {
     })
 }
 
-/// As [`describing`], with limits. The receiver gets every target that ran.
+/// Starts a server with these limits. It responds with the number of bytes in the body. The receiver gets the target of
+/// every request.
 fn serve_with(limits: Limits) -> (TestServer, TestReceiver<String>) {
     let (tx, rx) = channel();
     let server = serve(move |server| {
@@ -27,12 +28,12 @@ fn serve_with(limits: Limits) -> (TestServer, TestReceiver<String>) {
     (server, rx)
 }
 
-/// A server that ends silent connections after 20 ms. Its timeouts measure the time that passes.
+/// A server that ends silent connections after 20 ms, as a clock for tests.
 struct Clock(TestServer);
 
 impl Clock {
     fn start() -> Clock {
-        // A TLS handshake can take longer.
+        // Without TLS, because a TLS handshake can take longer than 20 ms.
         let limits = Limits { head_time_max: Duration::from_millis(20), ..Limits::default() };
         Clock(serve_plain(move |server| server.limits(limits)))
     }
@@ -45,12 +46,16 @@ impl Clock {
 /// Sends bytes on a new connection. Expects this status and the end of the stream.
 fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> crate::common::raw::Reply {
     let mut raw = server.raw();
-    // The server may close the connection before the last byte is sent.
+    // The server may close the connection before the client has sent all bytes.
     raw.try_send(bytes.as_ref());
     let reply = raw.reply();
     let shown = String::from_utf8_lossy(&bytes.as_ref()[..bytes.as_ref().len().min(200)]).into_owned();
-    assert_eq!(reply.status, status, "response to {shown:?}: {:?}", reply.head);
-    assert!(!reply.keeps_alive() && !reply.body.is_empty(), "response to {shown:?}: {:?}", reply.head);
+    assert_eq!(reply.status, status, "the response to {shown:?} is as expected: {:?}", reply.head);
+    assert!(
+        !reply.keeps_alive() && !reply.body.is_empty(),
+        "the response to {shown:?} is as expected: {:?}",
+        reply.head
+    );
     raw.end();
     reply
 }
@@ -156,7 +161,7 @@ fn pipelined_requests_wait_until_the_client_reads_the_responses() {
     let server = serve(move |server| server.on_request(move |_, _, _| Response::text(200, large.clone())));
     let mut raw = server.raw();
     raw.send(GET.repeat(REQUESTS));
-    // The responses have 20 MB in total. At most the queue bound and one response may be queued.
+    // The responses have 20 MB in total. The queue may hold its bound and one more response.
     server.wait_until("the socket is full", |ctx| ctx.stats().queued_bytes > 0);
     assert!(server.ask(|ctx| ctx.stats().queued_bytes) < 1 << 20);
     for _ in 0..REQUESTS {
@@ -194,10 +199,10 @@ fn a_client_that_expects_100_continue_gets_it() {
     assert_eq!(raw.reply_head().status, 100);
     raw.send("body");
     assert_eq!(raw.reply().body, "4 bytes");
-    // A client that did not wait gets no 100.
+    // A client that sends the body without waiting gets no 100.
     raw.send(head(4) + "body");
     assert_eq!(raw.reply().status, 200);
-    // A body over the limit is refused before it is sent.
+    // A body over the limit is refused by its length, before the client sends it.
     expect_refusal(&server, head(1001), 413);
 }
 
@@ -239,7 +244,7 @@ fn an_unfinished_head_gets_408() {
 
 #[test]
 fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
-    // Through TLS, the deadline includes the handshake, for which a busy machine may need longer.
+    // Through TLS, the deadline includes the handshake, which takes longer on a busy machine.
     let limits = Limits { head_time_max: Duration::from_millis(500), ..Limits::default() };
     let (tx, rx) = channel();
     let server = serve_plain(move |server| {
@@ -250,10 +255,11 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
     });
     let mut dripping = server.raw();
     dripping.send("GET / HTTP/1.1\r\nHost: localhost\r\nX-Drip: ");
-    let is_http =
-        |ctx: &mut Context<'_>| ctx.info(Fd::from_u64(1).expect("an fd")).is_some_and(|info| info.state == State::Http);
+    let is_http = |ctx: &mut Context<'_>| {
+        ctx.info(Fd::from_u64(1).expect("the fd is valid")).is_some_and(|info| info.state == State::Http)
+    };
     server.wait_until("it is accepted", is_http);
-    // Bytes are sent more often than the deadline and for longer than it.
+    // The client sends a byte in less than the deadline, again and again, for longer than the deadline.
     let clock = Clock::start();
     for _ in 0..1000 {
         clock.tick();
@@ -262,7 +268,7 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
         }
         dripping.try_send("x");
     }
-    assert!(!server.ask(is_http), "the slow input ends before the deadline");
+    assert!(!server.ask(is_http), "the client does not get more time for each byte");
     assert_eq!(dripping.reply().status, 408);
     assert!(rx.so_far().is_empty());
 }
@@ -293,7 +299,7 @@ fn a_head_with_too_many_bytes_or_lines_gets_431() {
     assert_eq!(rx.so_far(), ["/lines"]);
 }
 
-/// RFC 9112 section 3.2.2.
+/// The target has precedence over `Host` (RFC 9112 section 3.2.2).
 #[test]
 fn an_absolute_form_target_sets_path_and_host() {
     let server = serve(|server| {

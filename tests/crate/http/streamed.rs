@@ -10,20 +10,21 @@ use fdpush::{
     ResponseStream, Ticket,
 };
 
-/// A server that begins the response to every request and reports the stream.
+/// Starts a server that begins the response to every request and sends the stream to the test.
 fn serve_streams() -> (TestServer, TestReceiver<ResponseStream>) {
     let (tx, rx) = channel();
     let server = serve(move |server| {
         server.on_request(move |ctx, fd, _| {
             let (later, ticket) = ctx.defer_response(fd);
-            tx.send(ctx.begin_response(ticket, &Response::new(200)).expect("it waits")).expect("the test waits");
+            tx.send(ctx.begin_response(ticket, &Response::new(200)).expect("the request waits for a response"))
+                .expect("the test waits");
             later
         })
     });
     (server, rx)
 }
 
-/// Sends a piece on the thread of the loop, and returns the stream.
+/// Writes a piece on the thread of the loop, and returns the outcome and the stream.
 fn write(server: &TestServer, stream: ResponseStream, piece: &'static str) -> (Outcome, ResponseStream) {
     server.ask(move |ctx| (ctx.write_response(&stream, piece.as_bytes()), stream))
 }
@@ -57,7 +58,7 @@ fn pipelined_requests_get_one_response_each() {
         let ticket = ctx.ticket(fd);
         ctx.begin_response(ticket, &Response::new(200)).is_some()
     });
-    assert!(!begins_early, "without a waiting request no response begins");
+    assert!(!begins_early, "begin_response fails if no request waits");
 }
 
 /// The end of the stream is the end of the body, so a client can tell a part of it from the whole only by an error.
@@ -104,8 +105,8 @@ fn a_stream_whose_connection_has_ended_writes_nothing() {
     raw.reset();
     server.wait_until("it is gone", move |ctx| !ctx.exists(gone));
 
-    let mut heir = server.raw();
-    heir.send(GET);
+    let mut successor = server.raw();
+    successor.send(GET);
     let stream = streams.next();
     assert_eq!(stream.fd().slot(), gone.slot());
     let (outcome, stale) = write(&server, stale, "for the first client");
@@ -113,7 +114,7 @@ fn a_stream_whose_connection_has_ended_writes_nothing() {
     let (_, stream) = write(&server, stream, "for the second client");
     assert_eq!(server.ask(move |ctx| ctx.end_response(stale)), Outcome::Gone);
     assert_eq!(server.ask(move |ctx| ctx.end_response(stream)), Outcome::Queued);
-    assert_eq!(heir.reply_in_chunks().body, "for the second client");
+    assert_eq!(successor.reply_in_chunks().body, "for the second client");
 }
 
 #[test]
@@ -122,7 +123,8 @@ fn another_response_within_a_stream_ends_the_connection_and_the_stream() {
     let server = serve(move |server| {
         server.on_request(move |ctx, fd, _| {
             let ticket = ctx.ticket(fd);
-            tx.send(ctx.begin_response(ticket, &Response::new(200)).expect("it waits")).expect("the test waits");
+            tx.send(ctx.begin_response(ticket, &Response::new(200)).expect("the request waits for a response"))
+                .expect("the test waits");
             Response::text(200, "the other response")
         })
     });
@@ -130,12 +132,12 @@ fn another_response_within_a_stream_ends_the_connection_and_the_stream() {
     raw.send([GET, GET].concat());
     let stale = streams.next();
     assert_eq!(write(&server, stale, "late").0, Outcome::Gone);
-    let rest = String::from_utf8(raw.rest()).expect("text");
+    let rest = String::from_utf8(raw.rest()).expect("the text is UTF-8");
     assert!(rest.starts_with("HTTP/1.1 200") && !rest.contains("late") && !rest.contains("other"), "{rest}");
     assert_eq!(streams.so_far().len(), 0, "the second request is not served");
 }
 
-/// A handler that takes every body in pieces, and reports the ticket of its request when the body has ended.
+/// A handler that takes every body in pieces. At the end of a body it sends the ticket of the request to the test.
 struct Reporting(Sender<Ticket<Response>>);
 
 impl Handler for Reporting {
@@ -144,9 +146,9 @@ impl Handler for Reporting {
     }
 
     fn on_body(&mut self, _: &mut Context<'_>, _: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
-        let ticket = state.downcast_mut::<Option<Ticket<Response>>>().expect("the state of on_head");
+        let ticket = state.downcast_mut::<Option<Ticket<Response>>>().expect("the state is the value of on_head");
         if event == BodyEvent::End {
-            self.0.send(ticket.take().expect("the ticket is still there")).expect("the test waits");
+            self.0.send(ticket.take().expect("the ticket was not taken before")).expect("the test waits");
         }
     }
 }

@@ -4,10 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::raw::{TEXT, UPGRADE, frame};
-use crate::common::{DEADLINE, DropSignal, Raw, TestReceiver, TestServer, channel, echo, serve, tell_fd, tls};
+use crate::common::{DEADLINE, DropSignal, Raw, TestReceiver, TestServer, accept_with_fd, channel, echo, serve, tls};
 use fdpush::{Limits, Origins, Response, Ticket, Upgrade};
 
-/// A server that defers every upgrade and reports its ticket.
+/// Starts a server that defers every upgrade and sends each ticket to the test.
 fn serve_deferring(limits: Limits) -> (TestServer, TestReceiver<Ticket<Upgrade>>) {
     let (tx, rx) = channel();
     let server = serve(move |server| {
@@ -38,7 +38,7 @@ fn expect_status(server: &TestServer, bytes: &str, status: u16) -> crate::common
 fn an_upgrade_is_answered_with_the_key_of_rfc_6455() {
     let server = serve(|server| server);
     let reply = expect_status(&server, UPGRADE, 101);
-    // The key and the accept value are those of section 1.3.
+    // The key and the accept value are the example of RFC 6455, section 1.3.
     assert_eq!(reply.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert_eq!(reply.header("Upgrade"), Some("websocket"));
     assert_eq!(reply.header("Connection"), Some("Upgrade"));
@@ -132,7 +132,7 @@ fn a_foreign_origin_gets_403() {
 
 #[test]
 fn listed_origins_are_accepted_and_all_with_any() {
-    let origins = Origins::list(["https://app.example.com"]).expect("an origin");
+    let origins = Origins::list(["https://app.example.com"]).expect("the origin is valid");
     let server = serve(|server| server.origins(origins));
     let with_origin = |origin: &str| {
         UPGRADE.replace("Host: localhost\r\n", &format!("Host: push.example.com\r\nOrigin: {origin}\r\n"))
@@ -160,7 +160,7 @@ fn the_handler_sees_the_request() {
                 request.cookie("sid"),
             );
             tx.send((seen, request.peer())).expect("the test waits");
-            tell_fd(ctx, fd, request)
+            accept_with_fd(ctx, fd, request)
         })
     });
     let headers = [("X-One", "1"), ("Cookie", "a=b; sid=42")];
@@ -273,7 +273,7 @@ fn an_upgrade_can_be_accepted_later_from_another_thread() {
         fd
     });
     let mut client = server.connect("/");
-    assert_eq!(judge.join().expect("a judge"), client.fd());
+    assert_eq!(judge.join().expect("the thread ends without a panic"), client.fd());
     assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "you are ann")).queued, 1);
     assert_eq!(client.text(), "you are ann");
 }
@@ -286,12 +286,13 @@ fn an_upgrade_can_be_refused_later_from_another_thread() {
         waiting.next().answer(refusal).expect("the inbox has room");
     });
     assert_eq!(server.refusal("/", &[]), (401, "who are you?\n".to_owned()));
-    judge.join().expect("a judge");
+    judge.join().expect("the thread ends without a panic");
 }
 
 #[test]
 fn one_call_can_answer_any_number_of_upgrades() {
-    // Enough to overflow the stack if the answers were nested. A handshake of a debug build takes long.
+    // If each answer called the next, this many would overflow the stack. TLS handshakes are slow in a debug build, so
+    // there are fewer with TLS.
     const UPGRADES: usize = if tls::IS_TLS { 200 } else { 3000 };
     let (server, waiting) = serve_deferring(Limits { answer_time_max: DEADLINE, ..Limits::default() });
     let mut clients: Vec<Raw> = (0..UPGRADES).map(|_| server.raw()).collect();
@@ -330,7 +331,7 @@ fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
     raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"with the head")].concat());
     let ticket = waiting.next();
     let fd = ticket.fd();
-    // More than the server buffers; the rest stays in the kernel.
+    // The server does not buffer all of these bytes, so the kernel keeps a part of them.
     let large = "x".repeat(200_000);
     raw.send_frame(TEXT, b"while it waits");
     raw.send_frame(TEXT, large.as_bytes());
@@ -351,13 +352,13 @@ fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
     let gone = stale.fd();
     drop(raw);
     server.wait_until("it is gone", move |ctx| !ctx.exists(gone));
-    let mut heir = server.raw();
-    heir.send(UPGRADE);
+    let mut successor = server.raw();
+    successor.send(UPGRADE);
     let ticket = waiting.next();
     assert_eq!(ticket.fd().slot(), gone.slot());
     stale.answer(Upgrade::accept().header("X-For", "the first")).expect("the inbox has room");
     ticket.answer(Upgrade::accept().header("X-For", "the second")).expect("the inbox has room");
-    assert_eq!(heir.reply().header("X-For"), Some("the second"));
+    assert_eq!(successor.reply().header("X-For"), Some("the second"));
 }
 
 #[test]
@@ -384,7 +385,7 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
             leave(raw);
             assert_eq!(gone.next(), fd);
         }
-        // The client shuts down its write side, so no frame can follow.
+        // The client shuts down its write side, so it can send no frame.
         let mut raw = server.raw();
         raw.send(head);
         let fd = waiting.next();

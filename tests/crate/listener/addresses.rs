@@ -21,7 +21,8 @@ fn port_0_binds_a_free_port_and_reports_it() {
     let server = serve(|server| server);
     assert_ne!(server.address().port(), 0);
     let _client = server.connect("/");
-    let peer = server.ask(|ctx| ctx.connections().next().and_then(|fd| ctx.info(fd))).expect("a connection").peer;
+    let peer =
+        server.ask(|ctx| ctx.connections().next().and_then(|fd| ctx.info(fd))).expect("the connection is open").peer;
     assert!(matches!(peer, Peer::V4 { ip: [127, 0, 0, 1], port: 1.. }), "{peer:?}");
 }
 
@@ -29,7 +30,7 @@ fn port_0_binds_a_free_port_and_reports_it() {
 fn the_error_for_an_invalid_or_used_address_names_it() {
     let server = serve(|server| server);
     let taken = server.address().to_string();
-    let error = Server::bind(&taken).expect_err("it is in use");
+    let error = Server::bind(&taken).expect_err("the address is in use");
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(matches!(&error, Error::Listen { address, .. } if *address == taken), "{error:?}");
     assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
@@ -41,7 +42,7 @@ fn the_error_for_an_invalid_or_used_address_names_it() {
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert_eq!(error.to_string(), format!("cannot listen on {taken}: Address already in use (os error 98)"));
     for address in ["", "nonsense", "127.0.0.1", "127.0.0.1:port", "127.0.0.1:65536", "unix:/nonexistent/dir/sock"] {
-        let error = Server::bind(address).expect_err("no address");
+        let error = Server::bind(address).expect_err("the address is invalid");
         assert!(error.to_string().contains(address), "{address}: {error}");
     }
 }
@@ -54,8 +55,8 @@ fn the_error_for_an_invalid_limit_names_it() {
         (Limits { connections_max: Some(0), ..Limits::default() }, "connections_max"),
         (Limits { head_time_max: std::time::Duration::ZERO, ..Limits::default() }, "head_time_max"),
     ] {
-        let server = Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
-        let error = server.limits(limits).run().expect_err("it cannot be");
+        let server = Server::bind("127.0.0.1:0").expect("the server can bind the address").catch_signals(false);
+        let error = server.limits(limits).run().expect_err("the thread cannot run the server");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(matches!(&error, Error::Limit(fault) if fault.name() == name), "{error:?}");
     }
@@ -73,7 +74,7 @@ fn an_ipv6_client_is_served() {
     client.send("over IPv6");
     assert_eq!(client.text(), "over IPv6");
     let fd = client.fd();
-    let peer = server.ask(move |ctx| ctx.info(fd)).expect("a connection").peer;
+    let peer = server.ask(move |ctx| ctx.info(fd)).expect("the connection is open").peer;
     assert!(matches!(peer, Peer::V6 { .. }) && peer.is_loopback(), "{peer:?}");
 }
 
@@ -85,11 +86,11 @@ fn a_client_of_a_unix_socket_is_served() {
         assert_eq!(server.local_addr(), None);
         server.on_message(echo)
     });
-    let mut client = Client::connect_unix(&path, "/?uid=ann").expect("a WebSocket");
+    let mut client = Client::connect_unix(&path, "/?uid=ann").expect("the server accepts the WebSocket");
     client.send("over a file");
     assert_eq!(client.text(), "over a file");
     let fd = client.fd();
-    assert_eq!(server.ask(move |ctx| ctx.info(fd)).expect("a connection").peer, Peer::Unix);
+    assert_eq!(server.ask(move |ctx| ctx.info(fd)).expect("the connection is open").peer, Peer::Unix);
     assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "pushed").queued), 1);
     assert_eq!(client.text(), "pushed");
     client.close(1000, "");
@@ -105,8 +106,8 @@ fn a_socket_file_is_removed_when_the_server_ends() {
     assert!(server.stop().is_ok());
     assert!(!path.exists());
 
-    // This includes a server that never ran.
-    drop(Server::bind(unix(&path)).expect("a socket"));
+    // A server that never ran removes its file, too.
+    drop(Server::bind(unix(&path)).expect("the socket can be created"));
     assert!(!path.exists());
 }
 
@@ -116,7 +117,7 @@ fn a_replaced_socket_file_is_not_removed() {
     let path = scratch.file("sock");
     let server = serve_on(&unix(&path), |server| server);
     fs::remove_file(&path).expect("the file exists");
-    let _theirs = UnixListener::bind(&path).expect("a socket");
+    let _theirs = UnixListener::bind(&path).expect("the socket can be created");
     assert!(server.stop().is_ok());
     assert!(path.exists());
 }
@@ -125,10 +126,10 @@ fn a_replaced_socket_file_is_not_removed() {
 fn a_stale_socket_file_is_replaced() {
     let scratch = Scratch::new("stale");
     let path = scratch.file("sock");
-    drop(UnixListener::bind(&path).expect("a socket"));
-    assert!(path.exists(), "the server does not remove the file of another socket");
+    drop(UnixListener::bind(&path).expect("the socket can be created"));
+    assert!(path.exists(), "the server does not remove a file that another socket created");
     let server = serve_on(&unix(&path), |server| server.on_message(echo));
-    let mut client = Client::connect_unix(&path, "/").expect("a WebSocket");
+    let mut client = Client::connect_unix(&path, "/").expect("the server accepts the WebSocket");
     client.send("hello");
     assert_eq!(client.text(), "hello");
     drop(client);
@@ -140,7 +141,7 @@ fn a_socket_file_with_a_listener_is_refused() {
     let scratch = Scratch::new("live");
     let path = scratch.file("sock");
     let _server = serve_on(&unix(&path), |server| server);
-    let error = Server::bind(unix(&path)).expect_err("it is taken");
+    let error = Server::bind(unix(&path)).expect_err("the address is in use");
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&unix(&path)), "{error}");
     let _client = Client::connect_unix(&path, "/").expect("the first server still accepts connections");
@@ -150,10 +151,10 @@ fn a_socket_file_with_a_listener_is_refused() {
 fn a_file_that_is_not_a_socket_is_refused_and_kept() {
     let scratch = Scratch::new("file");
     let path = scratch.file("letter");
-    fs::write(&path, "dear reader").expect("a file");
-    let error = Server::bind(unix(&path)).expect_err("it is no socket");
+    fs::write(&path, "dear reader").expect("the file can be written");
+    let error = Server::bind(unix(&path)).expect_err("the file is not a socket");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-    assert_eq!(fs::read_to_string(&path).expect("a file"), "dear reader");
+    assert_eq!(fs::read_to_string(&path).expect("the file can be read"), "dear reader");
 }
 
 #[test]
@@ -163,7 +164,8 @@ fn several_addresses_share_one_server() {
     let third = unix(&path);
     let (tx, rx) = channel();
     let server = serve(move |server| {
-        let server = server.listen("127.0.0.1:0").and_then(|server| server.listen(third)).expect("addresses");
+        let server =
+            server.listen("127.0.0.1:0").and_then(|server| server.listen(third)).expect("the message has addresses");
         tx.send(server.addresses().cloned().collect::<Vec<_>>()).expect("the test waits");
         server.on_message(|ctx, _, message| {
             ctx.broadcast(message);
@@ -176,9 +178,9 @@ fn several_addresses_share_one_server() {
     assert_eq!((*one, file), (server.address(), &path));
     assert_ne!(one, two);
     let mut clients = [
-        Client::connect(*one, "/", &[]).expect("a WebSocket"),
-        Client::connect(*two, "/", &[]).expect("a WebSocket"),
-        Client::connect_unix(&path, "/").expect("a WebSocket"),
+        Client::connect(*one, "/", &[]).expect("the server accepts the WebSocket"),
+        Client::connect(*two, "/", &[]).expect("the server accepts the WebSocket"),
+        Client::connect_unix(&path, "/").expect("the server accepts the WebSocket"),
     ];
     clients[2].send("to all");
     for (index, client) in clients.iter_mut().enumerate() {
@@ -192,14 +194,14 @@ fn a_socket_that_already_listens_is_served_and_its_file_is_kept() {
     let scratch = Scratch::new("inherited");
     let path = scratch.file("sock");
     // Both sockets are in blocking mode, as sockets of systemd can be. The server must not block.
-    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let file = UnixListener::bind(&path).expect("a socket");
-    let expected = tcp.local_addr().expect("an address");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("the port can be bound");
+    let file = UnixListener::bind(&path).expect("the socket can be created");
+    let expected = tcp.local_addr().expect("the socket has an address");
     let server = serve_made(move || Server::from_listener(tcp)?.listen_on(file), |server| server.on_message(echo));
     assert_eq!(server.addresses, [Address::Tcp(expected), Address::Unix(path.clone())]);
     for mut client in [
-        Client::connect(expected, "/", &[]).expect("a WebSocket"),
-        Client::connect_unix(&path, "/").expect("a WebSocket"),
+        Client::connect(expected, "/", &[]).expect("the server accepts the WebSocket"),
+        Client::connect_unix(&path, "/").expect("the server accepts the WebSocket"),
     ] {
         client.send("hello");
         assert_eq!(client.text(), "hello");
@@ -210,11 +212,12 @@ fn a_socket_that_already_listens_is_served_and_its_file_is_kept() {
 
 #[test]
 fn a_socket_that_does_not_listen_is_refused() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-    let (one, _other) = UnixStream::pair().expect("a pair");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the port can be bound");
+    let stream =
+        TcpStream::connect(listener.local_addr().expect("the socket has an address")).expect("the server listens");
+    let (one, _other) = UnixStream::pair().expect("the sockets can be created");
     for socket in [OwnedFd::from(stream), OwnedFd::from(one)] {
-        let error = Server::from_listener(socket).expect_err("a socket that does not listen is refused");
+        let error = Server::from_listener(socket).expect_err("the server refuses a socket that does not listen");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains("does not listen"), "{error}");
     }
@@ -268,7 +271,8 @@ fn three_hundred_simultaneous_connects_are_served() {
             })
         })
         .collect();
-    let mut raws: Vec<Raw> = threads.into_iter().flat_map(|thread| thread.join().expect("a client")).collect();
+    let mut raws: Vec<Raw> =
+        threads.into_iter().flat_map(|thread| thread.join().expect("the client thread ends without a panic")).collect();
     let delivery = server.ask(|ctx| ctx.broadcast("calm"));
     assert_eq!((delivery.matched, delivery.queued), (THREADS * EACH, THREADS * EACH));
     for raw in &mut raws {
@@ -289,7 +293,7 @@ fn two_thousand_connections_release_all_their_state() {
             thread::spawn(move || {
                 for index in 0..EACH {
                     let target = format!("/?uid={thread}&group=all&group={thread}-{index}");
-                    let mut client = Client::connect(address, &target, &[]).expect("a WebSocket");
+                    let mut client = Client::connect(address, &target, &[]).expect("the server accepts the WebSocket");
                     client.send("hello");
                     assert_eq!(client.text(), "hello");
                     if index % 2 == 0 {
@@ -301,7 +305,7 @@ fn two_thousand_connections_release_all_their_state() {
         })
         .collect();
     for thread in threads {
-        thread.join().expect("a client");
+        thread.join().expect("the client thread ends without a panic");
     }
     server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
     let stats = server.ask(|ctx| ctx.stats());

@@ -20,7 +20,7 @@ struct Controlled {
     unanswered: Vec<Ticket<Response>>,
 }
 
-/// The length of a body so far, the ticket of its request, and the response.
+/// The number of bytes of a body so far, the ticket of its request, and the stream of the response.
 type Echo = (usize, Option<Ticket<Response>>, Option<ResponseStream>);
 
 impl Handler for Controlled {
@@ -34,7 +34,7 @@ impl Handler for Controlled {
     }
 
     fn on_body(&mut self, ctx: &mut Context<'_>, _: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
-        let (count, ticket, stream) = state.downcast_mut::<Echo>().expect("the state that `on_head` returned");
+        let (count, ticket, stream) = state.downcast_mut::<Echo>().expect("the state is the value of on_head");
         if let Some(ticket) = ticket.take() {
             *stream = ctx.begin_response(ticket, &Response::text(200, ""));
         }
@@ -82,7 +82,11 @@ fn request_path(control: SocketAddr, path: &str) -> (Raw, u16) {
 /// Starts a server with a control listener. Returns the address of the listener.
 fn server_with_control_listener(limits: Limits) -> (TestServer, SocketAddr) {
     let server = serve(move |server: Server| {
-        server.listen_control("127.0.0.1:0").expect("a free port").limits(limits).handler(Controlled::default())
+        server
+            .listen_control("127.0.0.1:0")
+            .expect("the server can bind a free port")
+            .limits(limits)
+            .handler(Controlled::default())
     });
     let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("two listeners") };
     let control = *control;
@@ -91,10 +95,10 @@ fn server_with_control_listener(limits: Limits) -> (TestServer, SocketAddr) {
 
 #[test]
 fn a_socket_that_already_listens_can_be_a_control_listener() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let control = listener.local_addr().expect("an address");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the port can be bound");
+    let control = listener.local_addr().expect("the socket has an address");
     let server = serve(move |server: Server| {
-        server.listen_control_on(listener).expect("a listener").handler(Controlled::default())
+        server.listen_control_on(listener).expect("the server can listen").handler(Controlled::default())
     });
     assert_eq!(server.addresses.last(), Some(&Address::Tcp(control)));
     let mut operator = Raw::connect(control);
@@ -129,7 +133,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     drop((first, third));
     server.wait_until("one is left", |ctx| ctx.stats().control == 1);
 
-    // No connection can be replaced while all of them wait for responses.
+    // A connection whose request waits for a response is not closed for a new connection.
     let later = "GET /later HTTP/1.1\r\nHost: a\r\n\r\n";
     let bytes = server.ask(|ctx| ctx.stats().traffic.bytes_in) + 17 * later.len() as u64;
     let mut waiting: Vec<Raw> = (0..17).map(|_| Raw::connect(control)).collect();
@@ -142,7 +146,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     assert!(reply.body.contains("API connection limit reached (2)"), "{reply:?}");
     late.end();
 
-    // No client was refused.
+    // The server has refused control connections, but no clients.
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.connections_max, stats.control_connections_max), (1, 2));
     assert_eq!((stats.refused, stats.control_refused, stats.control_evicted), (0, 2, 0));
@@ -156,7 +160,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     assert_eq!(stats.refused_by_status, BTreeMap::from([(503, 1)]));
     drop(client);
 
-    // A freed slot is used again.
+    // A new connection can use the slot of a closed connection.
     drop(second);
     server.wait_until("it is gone", |ctx| ctx.stats().control == 17);
     let mut operator = Raw::connect(control);
@@ -182,9 +186,9 @@ fn code(reply: &Reply) -> &str {
 #[test]
 fn refusals_on_a_control_listener_are_json() {
     let server = serve(|server: Server| {
-        let server = server.listen_control("127.0.0.1:0").expect("a free port");
+        let server = server.listen_control("127.0.0.1:0").expect("the server can bind a free port");
         server.on_request(|_, _, request| match request.path().as_ref() {
-            "/panic" => panic!("as the test wants it"),
+            "/panic" => panic!("on purpose: request"),
             "/fault" => Some(Response::new(99)),
             _ => None,
         })
@@ -226,7 +230,7 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     for oldest in &mut idle[..4] {
         oldest.rest();
     }
-    // The other connections are open, and so are the protected ones.
+    // The newer connections and the protected ones are still open.
     for other in idle[4..].iter_mut().chain([&mut kept]) {
         other.send(READY);
         assert_eq!(other.reply().status, 200);
@@ -311,7 +315,7 @@ fn connections_over_the_rate_get_503_first() {
     let (server, control) =
         server_with_control_listener(Limits { accepts_per_second_max: Some(2), ..Limits::default() });
     let (first, second) = (server.connect("/"), server.connect("/"));
-    // On any machine, two connects follow each other within half a second after some attempts.
+    // The limit is two a second, so on any machine one of these connections is refused.
     let deadline = Instant::now() + DEADLINE;
     let (status, text) = loop {
         assert!(Instant::now() < deadline, "a client is refused before the deadline");
@@ -326,7 +330,8 @@ fn connections_over_the_rate_get_503_first() {
     assert_eq!(operator.reply().status, 200, "control requests are always answered");
 }
 
-/// Pauses a request at the first piece of its body for longer than `body_time_max`. Reports the order of events.
+/// A handler that pauses a request at the first piece of its body, for longer than `body_time_max`. Sends each event to
+/// the test.
 struct Pausing {
     paused: Option<Fd>,
     tx: std::sync::mpsc::Sender<&'static str>,
@@ -348,8 +353,12 @@ impl Handler for Pausing {
             BodyEvent::Data(_) => self.tx.send("next piece").expect("the receiver is open"),
             BodyEvent::End => {
                 assert!(!ctx.pause(fd).is_done(), "a body that has ended cannot be paused");
-                let ticket = state.downcast_mut::<Option<Ticket<Response>>>().and_then(Option::take).expect("a ticket");
-                let response = ctx.begin_response(ticket, &Response::text(200, "")).expect("the request waits");
+                let ticket = state
+                    .downcast_mut::<Option<Ticket<Response>>>()
+                    .and_then(Option::take)
+                    .expect("the request has a ticket");
+                let response =
+                    ctx.begin_response(ticket, &Response::text(200, "")).expect("the request waits for a response");
                 ctx.write_response(&response, b"all of it\n");
                 ctx.end_response(response);
             }
@@ -358,7 +367,7 @@ impl Handler for Pausing {
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, _: fdpush::TimerId) {
         self.tx.send("resumed").expect("the receiver is open");
-        assert!(ctx.resume(self.paused.expect("it was paused")).is_done());
+        assert!(ctx.resume(self.paused.expect("the request was paused")).is_done());
     }
 }
 

@@ -1,4 +1,4 @@
-//! The PROXY protocol: trusted load balancers, and the answers to all others.
+//! The PROXY protocol: trusted load balancers, and refusals of other peers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ const V1: &[u8] = b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n";
 
 /// Returns a header of version 2 for this client.
 fn v2(client: &str) -> Vec<u8> {
-    let client: SocketAddr = client.parse().expect("an address");
+    let client: SocketAddr = client.parse().expect("the address is valid");
     let (family, ips) = match client {
         SocketAddr::V4(v4) => (0x11, [v4.ip().octets(), [10, 0, 0, 1]].concat()),
         SocketAddr::V6(v6) => (0x21, [v6.ip().octets(), [0; 16]].concat()),
@@ -27,12 +27,12 @@ fn local() -> Vec<u8> {
     b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec()
 }
 
-/// A server that responds with the peer address and trusts this machine.
+/// Starts a server that trusts this machine and responds with the peer address.
 fn proxied(limits: Limits) -> TestServer {
     serve(move |server: Server| {
         let server = server.limits(limits).proxy_protocol(|peer| peer.is_loopback());
         server.on_request(|_, _, request| Response::text(200, request.peer().to_string())).on_message(|ctx, fd, _| {
-            let peer = ctx.info(fd).expect("a connection").peer.to_string();
+            let peer = ctx.info(fd).expect("the connection is open").peer.to_string();
             ctx.push(fd, peer.as_str());
         })
     })
@@ -50,11 +50,11 @@ fn the_peer_is_the_client_of_the_header() {
         let mut raw = server.raw();
         raw.send([&header, GET.as_bytes(), GET.as_bytes()].concat());
         assert_eq!((raw.reply().body.as_str(), raw.reply().body.as_str()), (peer, peer));
-        // Only the first header counts. A second one is a bad request.
+        // Only the first header counts. A second header is a bad request.
         raw.send([&header, GET.as_bytes()].concat());
         assert_eq!(raw.reply().status, 400);
 
-        // The header, the upgrade and a frame are in one segment.
+        // The PROXY header, the upgrade and a frame are in one segment.
         let mut raw = server.raw();
         raw.send([&header, UPGRADE.as_bytes(), &frame(TEXT, b"who")].concat());
         assert_eq!(raw.reply().status, 101);
@@ -157,7 +157,7 @@ fn other_listeners_expect_no_header() {
     let server = serve(|server: Server| {
         let server = server.proxy_protocol(|peer| peer.is_loopback());
         let server = server.listen("127.0.0.1:0").and_then(|server| server.listen_control("127.0.0.1:0"));
-        let server = server.expect("free ports");
+        let server = server.expect("the server can bind free ports");
         server.on_request(|_, _, request| Response::text(200, request.peer().to_string()))
     });
     let others: Vec<SocketAddr> = server.addresses[1..]

@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::common::{Client, Scratch, TestServer, channel, report_close, serve, serve_on, serve_plain};
 use fdpush::{By, Cause, Delivery, Fd, Limits, Message, Outcome, Response, SlowReader};
 
-/// A small bound and a message that is much smaller.
+/// A small bound. The messages are much smaller.
 const QUEUE_BYTES_MAX: usize = 64 << 10;
 const MESSAGE_BYTES: usize = 8 << 10;
 
-/// More messages than the socket buffers of a kernel can hold.
+/// A number of messages that exceeds the socket buffers of any kernel.
 const MESSAGES_MAX: usize = 100_000;
 
 fn limits(slow_reader: SlowReader) -> Limits {
@@ -26,7 +26,7 @@ fn numbered(number: usize) -> String {
     format!("{number:0width$}", width = MESSAGE_BYTES)
 }
 
-/// Pushes numbered messages until one is not queued. Returns its number.
+/// Pushes numbered messages until the server drops a message. Returns the number of the dropped message.
 fn push_until_dropped(server: &TestServer, fd: Fd) -> usize {
     server.ask(move |ctx| {
         (0..MESSAGES_MAX)
@@ -61,7 +61,7 @@ fn by_default_a_slow_reader_is_closed_with_1013() {
     assert_eq!(server.ask(|ctx| ctx.push_uid("quick", "you").queued), 1);
     assert_eq!(quick.text(), "you");
 
-    // The client reads complete messages from the first on and then the close frame, which precedes the queued
+    // The client reads whole messages in order, then the close frame. The close frame goes out before the queued
     // messages.
     let mut read = 0;
     let code: u16 = loop {
@@ -70,12 +70,16 @@ fn by_default_a_slow_reader_is_closed_with_1013() {
                 assert_eq!(text.trim_start_matches('0').parse().unwrap_or(0), read);
                 read += 1;
             }
-            tungstenite::Message::Close(frame) => break frame.expect("a code").code.into(),
+            tungstenite::Message::Close(frame) => break frame.expect("the close frame has a code").code.into(),
             other => panic!("{other:?}"),
         }
     };
     assert_eq!(code, 1013);
-    assert!((1..=dropped).contains(&read), "a part of the messages arrives: {read} of {dropped}");
+    assert!(
+        (1..=dropped).contains(&read),
+        "the client reads a part of the messages before the close: {read} of \
+                                            {dropped}"
+    );
 }
 
 #[test]
@@ -85,9 +89,9 @@ fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
     let mut slow = server.connect("/?uid=slow");
     let fd = slow.fd();
     let mut next = push_until_dropped(&server, fd);
-    let info = server.ask(move |ctx| ctx.info(fd)).expect("it lives");
+    let info = server.ask(move |ctx| ctx.info(fd)).expect("the connection is open");
     assert!(info.queued_bytes <= QUEUE_BYTES_MAX);
-    // The kernel may accept a few more messages.
+    // The kernel may still take a few messages, so their pushes are queued.
     let delivery = loop {
         match server.ask(move |ctx| ctx.push_uid("slow", &numbered(next))) {
             Delivery { queued: 1, .. } => next += 1,
@@ -99,7 +103,7 @@ fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
     expect_numbers(&mut slow, 0..next);
     server.wait_until("the queue is empty", |ctx| ctx.stats().queued_bytes == 0);
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "room again")), Outcome::Queued);
-    assert_eq!(slow.text(), "room again", "dropped messages do not arrive");
+    assert_eq!(slow.text(), "room again", "the client gets no dropped message");
     assert!(rx.so_far().is_empty());
 }
 
@@ -109,10 +113,10 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
     let server = serve(|server| server.limits(limits));
     let mut slow = server.connect("/");
     let fd = slow.fd();
-    // Each push has its own turn, so only bytes that the socket did not accept are queued. The queue now holds more
-    // than the full socket could still accept.
+    // Each push is in a turn of its own, so the queue holds only bytes that the socket did not take. At the end, the
+    // queue holds more than the full socket could still take.
     let mut sent = 0;
-    while server.ask(move |ctx| ctx.info(fd)).expect("it lives").queued_bytes < 128 << 10 {
+    while server.ask(move |ctx| ctx.info(fd)).expect("the connection is open").queued_bytes < 128 << 10 {
         assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);
         sent += 1;
         assert!(sent < MESSAGES_MAX);
@@ -128,7 +132,7 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
         assert_eq!(ctx.push(fd, key("a 2", "a")), Outcome::Queued);
         assert_eq!(ctx.push(fd, key("b 2", "b")), Outcome::Queued);
         assert_eq!(ctx.push(fd, key("a 3", "a")), Outcome::Queued);
-        assert_eq!(ctx.push(fd, key("c", "c")), Outcome::Dropped, "no connection can be replaced");
+        assert_eq!(ctx.push(fd, key("c", "c")), Outcome::Dropped, "no queued message has the key c");
     });
     expect_numbers(&mut slow, 0..sent);
     assert_eq!(slow.text(), "a 3");
@@ -173,14 +177,14 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     let behind = server.connect("/");
     let fd = behind.fd();
     let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
-    let queued_bytes = || server.ask(move |ctx| ctx.info(fd)).expect("it lives").queued_bytes;
+    let queued_bytes = || server.ask(move |ctx| ctx.info(fd)).expect("the connection is open").queued_bytes;
     for sent in 0..MESSAGES_MAX {
         if queued_bytes() > QUEUE_BYTES_MAX / 2 {
             break;
         }
         assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);
     }
-    // Six times the bound in total. Only the bytes for the slow reader count as queued.
+    // The messages have six times as many bytes as the total bound. Only the bytes for the slow reader count as queued.
     let (writes, deliveries) = server.ask(|ctx| {
         let (writes, text) = (ctx.stats().writes, "x".repeat(500));
         (writes, (0..PUBLISHES).map(|_| ctx.broadcast(&text)).collect::<Vec<_>>())
@@ -195,7 +199,7 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     assert!(rx.so_far().is_empty());
 }
 
-/// A message reported as queued is never dropped silently: if a turn leaves more than the bound, connections end.
+/// The server never drops a queued message silently. If a turn leaves more bytes than the bound, it ends connections.
 #[test]
 fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
     const READERS: usize = 20;
@@ -203,7 +207,8 @@ fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
     let (tx, rx) = channel();
     let limits =
         Limits { queue_bytes_max: 1 << 20, queue_total_bytes_max: TOTAL_MAX, ..limits(SlowReader::DropNewest) };
-    // Through TLS, the partly written output of a reader is a whole record, and takes the place of others' messages.
+    // A partly written TLS record is larger than a partly written message. Several of them would use up the bound, so
+    // this server has no TLS.
     let server = serve_plain(|server| server.limits(limits).on_close(report_close(tx)));
     let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
     let fds: Vec<Fd> = readers.iter().map(Client::fd).collect();
@@ -245,7 +250,7 @@ fn a_socket_without_write_progress_is_closed_after_write_time_max() {
     let limits = Limits { write_time_max: Duration::from_millis(50), ..limits(SlowReader::DropNewest) };
     let server =
         serve_on(&format!("unix:{}", path.display()), |server| server.limits(limits).on_close(report_close(tx)));
-    let slow = Client::connect_unix(&path, "/").expect("a WebSocket");
+    let slow = Client::connect_unix(&path, "/").expect("the server accepts the WebSocket");
     push_until_dropped(&server, slow.fd());
     let (fd, closed) = rx.next();
     assert_eq!(fd, slow.fd());
@@ -258,7 +263,7 @@ fn a_streamed_response_to_a_slow_reader_ends() {
     let server = serve(|server| {
         server.limits(limits(SlowReader::DropNewest)).on_request(move |ctx, fd, _| {
             let (later, ticket) = ctx.defer_response(fd);
-            let response = ctx.begin_response(ticket, &Response::new(200)).expect("the request waits");
+            let response = ctx.begin_response(ticket, &Response::new(200)).expect("the request waits for a response");
             let piece = [b'x'; MESSAGE_BYTES];
             let end =
                 (0..MESSAGES_MAX).map(|_| ctx.write_response(&response, &piece)).find(|outcome| !outcome.is_queued());
@@ -269,7 +274,7 @@ fn a_streamed_response_to_a_slow_reader_ends() {
     let mut client = server.raw();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(rx.next(), (Some(Outcome::Dropped), Outcome::Gone));
-    assert!(!client.rest().ends_with(b"0\r\n\r\n"), "the client can see that the body is incomplete");
+    assert!(!client.rest().ends_with(b"0\r\n\r\n"), "the body ends without the last chunk");
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
@@ -282,7 +287,7 @@ fn responses_have_their_own_bound() {
     let mut websocket = server.connect("/?uid=ann");
     let mut client = server.raw();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert!(client.rest().len() < PAGE_BYTES, "the client receives no more than the socket buffers hold");
+    assert!(client.rest().len() < PAGE_BYTES, "the client receives at most the bytes in the socket buffers");
     assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "hello").queued), 1);
     assert_eq!(websocket.text(), "hello");
 }
@@ -291,7 +296,7 @@ fn responses_have_their_own_bound() {
 fn many_pushes_of_one_handler_share_system_calls() {
     const CLIENTS: usize = 60;
     const MESSAGES: usize = 300;
-    // The total is three times the bound of all queues. Each message fits into a socket.
+    // The messages have three times as many bytes as the total bound. A socket has room for all messages of one client.
     let limits = Limits {
         message_bytes_max: MESSAGE_BYTES,
         queue_bytes_max: QUEUE_BYTES_MAX,
@@ -303,7 +308,7 @@ fn many_pushes_of_one_handler_share_system_calls() {
     let writes = server.ask(|ctx| {
         let before = ctx.stats().writes;
         for number in 0..MESSAGES {
-            // Each push is separate, as for frames that differ between members.
+            // Each member gets its own push, as if all frames were different.
             for fd in ctx.members("room") {
                 assert_eq!(ctx.push(fd, &format!("{number:0100}")), Outcome::Queued);
             }

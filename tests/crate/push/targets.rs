@@ -1,4 +1,4 @@
-//! Pushes to one, to many and to all: delivery, order and outcome.
+//! Pushes to one connection, to many and to all: delivery, order and outcome.
 
 use std::borrow::Cow;
 use std::iter;
@@ -13,7 +13,7 @@ fn delivered(count: usize) -> Delivery {
     Delivery::new(count, 0)
 }
 
-/// Pushes `marker` to all. It must be the next message of each client.
+/// Pushes `marker` to all. The marker must be the next message of each client.
 fn expect_no_other_message(server: &crate::common::TestServer, clients: &mut [&mut Client]) {
     server.ask(|ctx| ctx.broadcast("marker"));
     for client in clients {
@@ -126,7 +126,7 @@ fn a_member_of_several_groups_gets_one_message() {
 fn a_broadcast_reaches_every_websocket_with_and_without_a_uid() {
     let server = serve(|server| server);
     let mut clients = [server.connect("/"), server.connect("/?uid=ann"), server.connect("/?group=room")];
-    // A plain HTTP connection is neither reached nor counted.
+    // A plain HTTP connection gets no message and is not counted.
     let _http = server.raw();
     server.wait_until("the plain connection is accepted", |ctx| ctx.stats().connections == 4);
     assert_eq!(server.ask(|ctx| ctx.broadcast("to all")), delivered(3));
@@ -158,10 +158,10 @@ fn a_stale_excluded_fd_excludes_no_connection() {
     let stale = leaver.fd();
     drop(leaver);
     server.wait_until("the slot is free", |ctx| ctx.stats().connections == 0);
-    let mut heir = server.connect("/");
-    assert_eq!(heir.fd().slot(), stale.slot());
+    let mut successor = server.connect("/");
+    assert_eq!(successor.fd().slot(), stale.slot());
     assert_eq!(server.ask(move |ctx| ctx.broadcast(Message::Text("hello").except(&[stale]))), delivered(1));
-    assert_eq!(heir.text(), "hello");
+    assert_eq!(successor.text(), "hello");
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn text_and_binary_keep_their_type_at_every_header_length() {
     for length in [0, 1, 125, 126, 127, 65_535, 65_536, 400_000] {
         let text: String = iter::repeat("naïve ☃ ".chars()).flatten().take(length / 2).collect();
         client.send(&text);
-        assert!(client.text() == text, "the echo of a text of {} bytes", text.len());
+        assert!(client.text() == text, "the client receives the echo of a text of {} bytes", text.len());
         let bytes: Vec<u8> = (0..length).map(|index| (index * 7) as u8).collect();
         client.send_binary(&bytes);
         assert!(client.binary() == bytes, "{length} bytes");
@@ -233,7 +233,7 @@ fn messages_of_one_turn_arrive_in_order_at_any_size() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann");
     let fd = client.fd();
-    // Some messages are copied, some are shared, and some fill a write alone.
+    // Messages of these lengths are copied, shared between queues, or written alone.
     let length = |index: usize| [3, 700, 20_000][index % 3];
     let payload = move |index: usize| format!("{index}:{}", "x".repeat(length(index)));
     server.ask(move |ctx| {
@@ -273,8 +273,8 @@ fn a_push_to_a_plain_http_connection_returns_gone() {
     let _http = server.raw();
     server.wait_until("the plain connection is accepted", |ctx| ctx.stats().connections == 1);
     server.ask(|ctx| {
-        let http = Fd::from_u64(1).expect("an fd");
-        let never = Fd::from_u64(2).expect("an fd");
+        let http = Fd::from_u64(1).expect("the fd is valid");
+        let never = Fd::from_u64(2).expect("the fd is valid");
         assert!(ctx.exists(http) && !ctx.is_open(http));
         assert!(!ctx.exists(never) && !ctx.is_open(never));
         assert_eq!(ctx.push(http, "hello"), Outcome::Gone);
@@ -318,7 +318,7 @@ fn a_burst_of_the_largest_messages_reaches_a_fast_reader() {
     for index in 0..4 {
         assert!(client.text() == payload(index), "message {index}");
     }
-    // A message of the maximum size that was received can also be pushed.
+    // A client can send a message of the maximum size, and the server can push it back.
     let max = fdpush::Limits::default().message_bytes_max;
     assert_eq!(server.ask(move |ctx| ctx.push_uid("ann", &"x".repeat(max))).queued, 1);
     assert_eq!(client.text().len(), max);

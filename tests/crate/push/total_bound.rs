@@ -15,7 +15,8 @@ fn limits(slow_reader: SlowReader) -> Limits {
     Limits { queue_total_bytes_max: TOTAL_MAX, slow_reader, ..Limits::default() }
 }
 
-/// Slow readers hold nearly all of the bound. Then each fast reader gets one message, in one turn.
+/// Checks that fast readers get their messages while slow readers fill nearly all of the total bound. Each fast reader
+/// gets one message, in one turn.
 fn check_fast_readers(slow_reader: SlowReader) {
     let (tx, rx) = channel();
     let server = serve(move |server| server.limits(limits(slow_reader)).on_close(report_close(tx)));
@@ -82,10 +83,10 @@ fn with_conflate_fast_readers_get_their_messages_at_the_total_bound() {
 fn a_queue_below_the_minimum_is_kept_at_the_total_bound() {
     let (tx, rx) = channel();
     let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(tx)));
-    // The queue of a slow reader: more than its socket accepts and less than the queue minimum.
+    // This slow reader queues more than its socket takes and less than the queue minimum.
     let modest = Raw::upgraded(server.address());
-    let fd = server.ask(|ctx| ctx.connections().next().expect("the first"));
-    while server.ask(move |ctx| ctx.info(fd)).expect("it is there").queued_bytes == 0 {
+    let fd = server.ask(|ctx| ctx.connections().next().expect("one connection is open"));
+    while server.ask(move |ctx| ctx.info(fd)).expect("the connection exists").queued_bytes == 0 {
         server.ask(move |ctx| ctx.push(fd, Message::Binary(&[0; 8 << 10])));
     }
     let slow_readers: Vec<Client> = (0..SLOW_READERS).map(|_| server.connect("/")).collect();
@@ -125,7 +126,7 @@ fn a_large_message_to_many_fast_readers_closes_none() {
 #[test]
 fn unread_pongs_are_bounded() {
     let limits = Limits { queue_total_bytes_max: 256 << 10, ..limits(SlowReader::DropNewest) };
-    // Two threads use one connection, which a TLS session does not allow.
+    // Two threads use the same connection, and a TLS session does not allow this.
     let server = serve_plain(|server| server.limits(limits));
     let pings: Arc<[u8]> = frame_with(0x89, &[b'p'; 125]).repeat(8000).into();
     // The server answers each ping with a pong, and the client reads none of them.
@@ -168,7 +169,7 @@ fn group_memberships_are_bounded_per_connection_and_in_total() {
 
 #[test]
 fn a_push_to_many_and_much_other_output_in_one_turn_close_none() {
-    // The queues of these clients alone exceed the bound.
+    // The queues of this many clients exceed the bound.
     const COUNT: usize = 400;
     let limits = Limits {
         message_bytes_max: 64 << 10,
@@ -180,7 +181,7 @@ fn a_push_to_many_and_much_other_output_in_one_turn_close_none() {
     let server = serve_plain(move |server| {
         server.limits(limits).on_close(report_close(tx)).on_message(|ctx, fd, _| {
             assert_eq!(ctx.push_group("many", "to many").queued, COUNT);
-            // The journal is flushed early, while the push to many waits.
+            // These pushes fill the journal, so the loop flushes it before it writes the push to many.
             for _ in 0..100 {
                 ctx.push(fd, &"x".repeat(1000));
             }

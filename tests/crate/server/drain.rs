@@ -115,7 +115,7 @@ fn a_drain_closes_idle_http_connections_and_answers_running_requests() {
 
 #[test]
 fn a_drain_does_not_wait_for_connections_without_a_request() {
-    // Longer than the deadline, so that a drain that waits fails the test.
+    // This time exceeds the deadline of the test, so a drain that waits for it fails the test.
     let hour = Duration::from_secs(3600);
     let limits = Limits { close_wait_max: hour, drain_time_max: hour, ..Limits::default() };
     let server = serve(move |server| server.limits(limits).on_request(|_, _, _| Response::text(200, "fine\n")));
@@ -159,7 +159,8 @@ fn after_drain_time_max_remaining_clients_are_disconnected() {
 
 #[test]
 fn after_drain_time_max_each_open_connection_still_has_its_on_close() {
-    // More than two turns close, of which the first takes longer than the drain may.
+    // The drain closes this many connections in more than two turns. The first turn alone takes longer than
+    // `drain_time_max`.
     const COUNT: usize = 600;
     let drain_time_max = Duration::from_millis(20);
     let (tx, rx) = channel();

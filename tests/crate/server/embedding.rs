@@ -25,15 +25,18 @@ const _: () = assert_send::<ReplyFuture<String>>();
 
 #[test]
 fn a_built_server_moves_to_another_thread() {
-    let server = Server::bind("127.0.0.1:0").expect("a listener").catch_signals(false).on_message(crate::common::echo);
-    let (address, remote) = (server.local_addr().expect("a TCP address"), server.remote());
+    let server = Server::bind("127.0.0.1:0")
+        .expect("the server can listen")
+        .catch_signals(false)
+        .on_message(crate::common::echo);
+    let (address, remote) = (server.local_addr().expect("the server listens on TCP"), server.remote());
     let running = thread::spawn(move || server.run());
-    let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
+    let mut client = Client::connect(address, "/", &[]).expect("the server accepts the WebSocket");
     client.send("hello");
     assert_eq!(client.text(), "hello");
-    remote.shutdown().expect("a server");
+    remote.shutdown().expect("the server is running");
     assert_eq!(client.closed().0, 1001);
-    running.join().expect("no panic").expect("a regular end");
+    running.join().expect("the thread ends without a panic").expect("the server ends without an error");
 }
 
 /// A handler that is not `Send`.
@@ -49,16 +52,16 @@ impl Handler for Counter {
 #[test]
 fn a_handler_that_is_not_send_runs_on_the_thread_that_made_it() {
     let count = Rc::new(Cell::new(0));
-    let server = Server::bind("127.0.0.1:0").expect("a listener").catch_signals(false);
+    let server = Server::bind("127.0.0.1:0").expect("the server can listen").catch_signals(false);
     let server = server.handler(Counter(Rc::clone(&count)));
-    let address = server.local_addr().expect("a TCP address");
+    let address = server.local_addr().expect("the server listens on TCP");
     let client = thread::spawn(move || {
-        let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
+        let mut client = Client::connect(address, "/", &[]).expect("the server accepts the WebSocket");
         client.send("count this");
         client.closed().0
     });
-    server.run().expect("a regular end");
-    assert_eq!((count.get(), client.join().expect("no panic")), (1, 1001));
+    server.run().expect("the server ends without an error");
+    assert_eq!((count.get(), client.join().expect("the thread ends without a panic")), (1, 1001));
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn a_repeated_closure_that_panics_is_called_again() {
         ctx.every(Duration::from_millis(1), move |_| {
             count += 1;
             sender.send(count).expect("the test waits");
-            // No panic hook: the message is no part of this test's output.
+            // `resume_unwind` calls no panic hook, so this test prints no panic message.
             panic::resume_unwind(Box::new("panic of the test"));
         })
     });
@@ -133,7 +136,7 @@ impl Wake for Unpark {
     }
 }
 
-/// The smallest executor.
+/// Polls a future to its end. Parks the thread between polls.
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Arc::new(Unpark(thread::current())).into();
@@ -159,7 +162,7 @@ fn a_task_awaits_the_replies_of_commands() {
     let panics: Reply<()> = server.remote.call(|_| panic::resume_unwind(Box::new("panic of the test")));
     assert_eq!(block_on(panics.into_future()), Err(RemoteError::Panicked));
     let remote = server.remote.clone();
-    server.stop().expect("a regular end");
+    server.stop().expect("the server ends without an error");
     assert_eq!(block_on(push_twice(&remote)), Err(RemoteError::Closed));
 }
 
@@ -168,7 +171,7 @@ fn a_full_inbox_takes_a_shutdown_behind_its_commands() {
     let mut server = serve(|server| server.limits(Limits { inbox_max: 1, ..Limits::default() }));
     let mut client = server.connect("/");
     let (held, release) = server.hold();
-    let push = server.remote.broadcast("before the end").sent().expect("room");
+    let push = server.remote.broadcast("before the end").sent().expect("the inbox has room");
     assert_eq!(server.remote.broadcast("too many").wait(), Err(RemoteError::Full));
     for _ in 0..3 {
         assert_eq!(server.remote.shutdown(), Ok(()));
@@ -178,6 +181,6 @@ fn a_full_inbox_takes_a_shutdown_behind_its_commands() {
     assert_eq!(push.wait().map(|delivery| delivery.queued), Ok(1));
     assert_eq!(client.text(), "before the end");
     assert_eq!(client.closed().0, 1001);
-    server.wait_for_end().expect("a regular end");
+    server.wait_for_end().expect("the server ends without an error");
     assert_eq!(server.remote.shutdown(), Err(RemoteError::Closed));
 }

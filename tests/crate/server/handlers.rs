@@ -7,7 +7,7 @@ use fdpush::{Context, Fd, Response};
 use crate::common::log_lines::{block, keep_log_lines};
 use crate::common::{TestServer, serve, silence_intended_panics};
 
-/// Blocks the loop or panics.
+/// Blocks the loop or panics, as the action says.
 fn act(what: Option<&str>) {
     match what {
         Some("block") => block(),
@@ -16,7 +16,7 @@ fn act(what: Option<&str>) {
     }
 }
 
-/// Starts a server whose handlers block or panic as `?HANDLER=ACTION` or a payload says.
+/// Starts a server whose handlers block or panic as the query `?HANDLER=ACTION` or the payload says.
 fn server_with_actions() -> TestServer {
     keep_log_lines();
     silence_intended_panics();
@@ -25,7 +25,7 @@ fn server_with_actions() -> TestServer {
         server
             .on_upgrade(|ctx, fd, request| {
                 act(request.query("upgrade").as_deref());
-                crate::common::tell_fd(ctx, fd, request)
+                crate::common::accept_with_fd(ctx, fd, request)
             })
             .on_open(|ctx, fd, request| {
                 if let Some(uid) = request.query("uid") {
@@ -60,7 +60,7 @@ fn a_handler_that_blocks_the_loop_is_logged_by_name() {
         ann.fd(),
         server.ask({
             let fd = ann.fd();
-            move |ctx| ctx.info(fd).expect("it is there").peer
+            move |ctx| ctx.info(fd).expect("the connection exists").peer
         }),
     );
     let named = format!(", fd {fd}, uid \"ann\", peer {peer} (1 since the last warning)");

@@ -20,9 +20,13 @@ fn a_changed_read_budget_applies_to_open_connections() {
     let mut raw = Raw::upgraded(server.address());
     for (budget, at_least, at_most) in [(1 << 10, 64, u64::MAX), (1 << 20, 1, 40), (1 << 10, 64, u64::MAX)] {
         let limits = Limits { read_budget_bytes: budget, ..Limits::default() };
-        server.ask(move |ctx| ctx.set_limits(limits)).expect("sound");
+        server.ask(move |ctx| ctx.set_limits(limits)).expect("the limits are valid");
         let reads = reads_of_a_message(&server, &mut raw);
-        assert!((at_least..=at_most).contains(&reads), "count of reads with read_budget_bytes {budget}: {reads}");
+        assert!(
+            (at_least..=at_most).contains(&reads),
+            "expected {at_least} to {at_most} reads with read_budget_bytes \
+                                                        {budget}, got {reads}"
+        );
     }
 }
 
@@ -36,7 +40,7 @@ fn a_shorter_write_time_applies_to_a_blocked_connection() {
         ctx.broadcast("x".repeat(200_000).as_str());
         ctx.connections().all(|fd| ctx.info(fd).is_some_and(|info| info.queued_bytes > 0))
     });
-    server.ask(move |ctx| ctx.set_limits(short)).expect("sound");
+    server.ask(move |ctx| ctx.set_limits(short)).expect("the limits are valid");
     server.wait_until("they are gone", |ctx| ctx.stats().open == 0);
     let stats = server.ask(|ctx| ctx.stats());
     // The kernel has the same limit as TCP_USER_TIMEOUT and may end the connection first.
@@ -60,7 +64,7 @@ fn a_shorter_answer_time_applies_to_the_next_upgrade() {
     let mut before = server.raw();
     before.send(crate::common::raw::UPGRADE);
     server.wait_until("it waits for an answer", |ctx| ctx.stats().connections == 1);
-    server.ask(move |ctx| ctx.set_limits(short)).expect("sound");
+    server.ask(move |ctx| ctx.set_limits(short)).expect("the limits are valid");
     let mut after = server.raw();
     after.send(crate::common::raw::UPGRADE);
     assert_eq!(after.reply().status, 503);
@@ -72,7 +76,7 @@ fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
     let limits = |queue_bytes_min| Limits {
         queue_bytes_min,
         queue_bytes_max: 256 << 20,
-        // Half of the total bound is larger than a frame, so the minimum applies.
+        // Half of the total bound is larger than a frame, so it does not lower the queue minimum.
         queue_total_bytes_max: 5 * LEN / 2,
         ..Limits::default()
     };
@@ -88,7 +92,7 @@ fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
     };
     assert!(overflow().rest().len() < LEN);
     server.wait_until("it is gone", |ctx| ctx.stats().open == 0);
-    server.ask(move |ctx| ctx.set_limits(limits(LEN * 2))).expect("sound");
+    server.ask(move |ctx| ctx.set_limits(limits(LEN * 2))).expect("the limits are valid");
     let mut kept = overflow();
     assert_eq!(kept.frame().1.len(), LEN);
     assert_eq!(kept.close_frame().0, 1013);

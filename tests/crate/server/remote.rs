@@ -28,7 +28,7 @@ fn another_thread_can_push() {
         assert_eq!(remote.push_groups(["room", "room"], Message::Text("by groups").except(&[fd])).wait(), Ok(one));
         remote.broadcast("to all").wait()
     });
-    assert_eq!(pusher.join().expect("a pusher").map(|delivery| delivery.matched), Ok(2));
+    assert_eq!(pusher.join().expect("the thread ends without a panic").map(|delivery| delivery.matched), Ok(2));
     assert_eq!(ann.text(), "by fd");
     assert_eq!(ann.text(), "by uid");
     for client in [&mut ann, &mut bob] {
@@ -63,7 +63,7 @@ fn commands_of_one_thread_run_in_order() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann");
     for number in 0..1000 {
-        drop(server.remote.push_uid("ann", &number.to_string()).sent().expect("room"));
+        drop(server.remote.push_uid("ann", &number.to_string()).sent().expect("the inbox has room"));
     }
     for number in 0..1000 {
         assert_eq!(client.text(), number.to_string());
@@ -81,7 +81,7 @@ fn concurrent_pushes_of_many_threads_all_arrive() {
             let remote = server.remote.clone();
             thread::spawn(move || {
                 for number in 0..EACH {
-                    drop(remote.push_uid("ann", &format!("{thread} {number}")).sent().expect("room"));
+                    drop(remote.push_uid("ann", &format!("{thread} {number}")).sent().expect("the inbox has room"));
                 }
             })
         })
@@ -89,13 +89,13 @@ fn concurrent_pushes_of_many_threads_all_arrive() {
     let mut next = [0; THREADS];
     for _ in 0..THREADS * EACH {
         let text = client.text();
-        let (thread, number) = text.split_once(' ').expect("two numbers");
-        let thread: usize = thread.parse().expect("a number");
+        let (thread, number) = text.split_once(' ').expect("the text has two numbers");
+        let thread: usize = thread.parse().expect("the value is a number");
         assert_eq!(number, next[thread].to_string(), "thread {thread}");
         next[thread] += 1;
     }
     for thread in threads {
-        thread.join().expect("a pusher");
+        thread.join().expect("the thread ends without a panic");
     }
 }
 
@@ -103,8 +103,9 @@ fn concurrent_pushes_of_many_threads_all_arrive() {
 fn a_call_runs_on_the_loop_and_returns_its_value() {
     let server = serve(|server| server);
     let client = server.connect("/?uid=ann");
-    let reply = server.remote.call(|ctx| (ctx.fds_of("ann"), thread::current().id())).sent().expect("room");
-    let (fds, id) = reply.wait_timeout(DEADLINE).expect("an answer");
+    let reply =
+        server.remote.call(|ctx| (ctx.fds_of("ann"), thread::current().id())).sent().expect("the inbox has room");
+    let (fds, id) = reply.wait_timeout(DEADLINE).expect("the server answers");
     assert_eq!(fds, [client.fd()]);
     assert_ne!(id, thread::current().id());
 }
@@ -114,7 +115,11 @@ fn a_panic_in_a_call_is_returned_to_its_caller_and_the_server_continues() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
     for wait in [Reply::wait, |reply: Reply<()>| reply.wait_timeout(DEADLINE)] {
-        let reply = server.remote.call(|_| std::panic::resume_unwind(Box::new("on purpose"))).sent().expect("room");
+        let reply = server
+            .remote
+            .call(|_| std::panic::resume_unwind(Box::new("on purpose")))
+            .sent()
+            .expect("the inbox has room");
         assert_eq!(wait(reply), Err(RemoteError::Panicked));
     }
     server.ask(|ctx| ctx.broadcast("still here"));
@@ -131,8 +136,8 @@ fn a_notice_reaches_on_notice() {
         })
     });
     let mut client = server.connect("/");
-    server.remote.notify(News("first")).expect("room");
-    server.remote.notify(News("second")).expect("room");
+    server.remote.notify(News("first")).expect("the inbox has room");
+    server.remote.notify(News("second")).expect("the inbox has room");
     assert_eq!(client.text(), "first");
     assert_eq!(client.text(), "second");
 }
@@ -141,7 +146,8 @@ fn a_notice_reaches_on_notice() {
 fn a_full_inbox_refuses_commands_and_runs_the_accepted_ones() {
     let server = serve(|server| server.limits(Limits { inbox_max: 3, ..Limits::default() }));
     let (busy, release) = server.hold();
-    let replies: Vec<_> = (0..3).map(|number| server.remote.call(move |_| number).sent().expect("room")).collect();
+    let replies: Vec<_> =
+        (0..3).map(|number| server.remote.call(move |_| number).sent().expect("the inbox has room")).collect();
     assert_eq!(server.remote.broadcast("too many").sent().map(|_| ()), Err(RemoteError::Full));
     assert_eq!(server.remote.notify(()), Err(RemoteError::Full));
     let timed_out = busy.wait_timeout(Duration::from_millis(1));
@@ -150,14 +156,15 @@ fn a_full_inbox_refuses_commands_and_runs_the_accepted_ones() {
     for (number, reply) in replies.into_iter().enumerate() {
         assert_eq!(reply.wait(), Ok(number));
     }
-    assert_eq!(server.ask(|ctx| ctx.stats().open), 0, "the inbox has room again");
+    assert_eq!(server.ask(|ctx| ctx.stats().open), 0, "the inbox has room for one more command");
 }
 
 #[test]
 fn commands_sent_before_run_are_run_or_return_closed() {
-    let server = Server::bind("127.0.0.1:0").expect("an address").catch_signals(false);
+    let server = Server::bind("127.0.0.1:0").expect("the server can bind the address").catch_signals(false);
     let remote = server.remote();
-    let (reply, late) = (remote.stats().sent().expect("room"), remote.stats().sent().expect("room"));
+    let (reply, late) =
+        (remote.stats().sent().expect("the inbox has room"), remote.stats().sent().expect("the inbox has room"));
     drop(server);
     assert_eq!(reply.wait().map(|stats| stats.open), Err(RemoteError::Closed), "it never ran");
     assert_eq!(late.wait_timeout(DEADLINE).map(|stats| stats.open), Err(RemoteError::Closed));
@@ -165,7 +172,7 @@ fn commands_sent_before_run_are_run_or_return_closed() {
 
     let (tx, rx) = channel();
     let server = serve(move |server| {
-        tx.send(server.remote().stats().sent().expect("room")).expect("the test waits");
+        tx.send(server.remote().stats().sent().expect("the inbox has room")).expect("the test waits");
         server
     });
     assert_eq!(rx.next().wait().map(|stats| stats.open), Ok(0));
@@ -179,10 +186,10 @@ fn waiting_for_a_reply_on_the_loop_thread_returns_an_error() {
     assert_eq!(outcome, Err(RemoteError::OwnThread));
     let outcome = server.ask(|ctx| ctx.remote().stats().wait_timeout(DEADLINE).map(|_| ()));
     assert_eq!(outcome, Err(RemoteError::OwnThread));
-    // It can send without waiting. The command runs after the handler.
+    // A handler may send a command and not wait for the reply. The command runs after the handler.
     let mut client = server.connect("/");
     server.ask(|ctx| {
-        drop(ctx.remote().broadcast("second").sent().expect("room"));
+        drop(ctx.remote().broadcast("second").sent().expect("the inbox has room"));
         ctx.broadcast("first");
     });
     assert_eq!(client.text(), "first");
@@ -257,7 +264,7 @@ fn missed_intervals_are_skipped() {
     for count in 0..5 {
         // One call follows at once for all missed intervals. Ticks are milliseconds, rounded down.
         let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
-        assert!(rx.next().duration_since(free) >= earliest, "call {count} is not early");
+        assert!(rx.next().duration_since(free) >= earliest, "call {count} does not come before its interval");
     }
     server.ask(move |ctx| ctx.cancel(every));
 }
@@ -322,7 +329,7 @@ fn info_returns_the_state_of_a_connection() {
     assert_eq!(client.text(), "hello");
     client.send_binary(&[0; 1000]);
     assert_eq!(client.binary().len(), 1000);
-    let info = server.ask(move |ctx| ctx.info(fd)).expect("it is there");
+    let info = server.ask(move |ctx| ctx.info(fd)).expect("the connection exists");
     assert_eq!((info.fd, info.state, info.uid.as_deref()), (fd, State::Open, Some("ann")));
     assert_eq!(info.groups, ["b", "a"], "groups are listed from the newest join to the oldest");
     assert!(info.peer.is_loopback());
@@ -331,13 +338,13 @@ fn info_returns_the_state_of_a_connection() {
     assert_eq!(info.queued_bytes, 0);
     let traffic = info.traffic;
     assert_eq!((traffic.messages_in, traffic.messages_out), (2, 2));
-    // Both messages with their headers, masked and unmasked, and the upgrade.
+    // The bytes include both messages with their headers (masked and unmasked) and the upgrade.
     assert!(traffic.bytes_in > 1000 + 8 + 5 + 6 && traffic.bytes_out > 1000 + 4 + 5 + 2);
 
     let mut waiting = server.raw();
     waiting.send(&UPGRADE[..20]);
     server.wait_until("the server reads the bytes", |ctx| {
-        let http = Fd::from_u64(2).expect("an fd");
+        let http = Fd::from_u64(2).expect("the fd is valid");
         ctx.info(http).is_some_and(|info| info.traffic.bytes_in == 20 && info.state == State::Http)
     });
 }
@@ -438,7 +445,7 @@ fn endless_commands_do_not_delay_clients() {
     });
     let mut client = server.connect("/");
     let (go, wait) = mpsc::channel();
-    let held = server.remote.call(move |_| wait.recv_timeout(DEADLINE)).sent().expect("room");
+    let held = server.remote.call(move |_| wait.recv_timeout(DEADLINE)).sent().expect("the inbox has room");
     for _ in 0..COMMANDS {
         let ran = Arc::clone(&ran);
         let busy = move |_: &mut fdpush::Context<'_>| {
@@ -446,7 +453,7 @@ fn endless_commands_do_not_delay_clients() {
             while Instant::now() < until {}
             ran.fetch_add(1, Ordering::Relaxed);
         };
-        let _ = server.remote.call(busy).sent().expect("room");
+        let _ = server.remote.call(busy).sent().expect("the inbox has room");
     }
     client.send("hello");
     go.send(()).expect("the loop waits");

@@ -11,7 +11,7 @@ use crate::common::{ChildProcess, Client, Raw, TestReceiver, channel};
 use fdpush::{Limits, Message, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// The environment variable that makes a process the server.
+/// The environment variable that makes a child process the server.
 const IS_SERVER: &str = "FDPUSH_TEST_IS_SERVER";
 
 /// The exit code of the server process if `run` returns an error.
@@ -21,20 +21,20 @@ const CUT_SHORT: i32 = 3;
 struct Process {
     child: ChildProcess,
     address: SocketAddr,
-    /// The lines that it prints; `None` at the end of the process.
+    /// The lines that the process prints, then `None`.
     output: TestReceiver<Option<String>>,
 }
 
 impl Process {
     fn start() -> Process {
-        let program = std::env::current_exe().expect("this binary");
+        let program = std::env::current_exe().expect("the test binary has a path");
         let mut child = ChildProcess::spawn(
             Command::new(program)
                 .args(["--exact", "server::signals::server_process", "--nocapture"])
                 .env(IS_SERVER, "yes")
                 .stdout(Stdio::piped()),
         );
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let lines = BufReader::new(child.stdout.take().expect("the output is a pipe")).lines();
         let (tx, output) = channel();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -45,7 +45,7 @@ impl Process {
         let address = loop {
             let line = output.next().expect("the program prints an address before it ends");
             if let Some((_, address)) = line.split_once("listening on ") {
-                break address.parse().expect("an address");
+                break address.parse().expect("the address is valid");
             }
         };
         Process { child, address, output }
@@ -61,7 +61,7 @@ impl Process {
     }
 }
 
-/// Runs the server that the tests below start. As a test it does nothing.
+/// Runs the server that the tests below start. Does nothing when it runs as a test.
 #[test]
 fn server_process() {
     if std::env::var_os(IS_SERVER).is_none() {
@@ -69,7 +69,7 @@ fn server_process() {
     }
     let hour = Duration::from_secs(3600);
     let server = Server::bind("127.0.0.1:0")
-        .expect("an address")
+        .expect("the server can bind the address")
         .limits(Limits { drain_time_max: hour, close_wait_max: hour, ..Limits::default() })
         .on_message(|ctx, fd, message| {
             if message == Message::Text("both") {
@@ -80,7 +80,7 @@ fn server_process() {
             }
             crate::common::echo(ctx, fd, message);
         });
-    println!("listening on {}", server.local_addr().expect("an address"));
+    println!("listening on {}", server.local_addr().expect("the socket has an address"));
     match server.run() {
         Ok(()) => std::process::exit(0),
         Err(error) if error.kind() == ErrorKind::Interrupted => std::process::exit(CUT_SHORT),
@@ -90,8 +90,9 @@ fn server_process() {
 
 fn drains_on(signal: &str) {
     let mut process = Process::start();
-    let mut clients: Vec<Client> =
-        (0..20).map(|_| Client::connect(process.address, "/", &[]).expect("a WebSocket")).collect();
+    let mut clients: Vec<Client> = (0..20)
+        .map(|_| Client::connect(process.address, "/", &[]).expect("the server accepts the WebSocket"))
+        .collect();
     for client in &mut clients {
         client.send("before");
         assert_eq!(client.text(), "before");

@@ -57,7 +57,7 @@ fn every_refusal_is_counted_by_status_and_logged() {
 fn a_full_server_counts_refused_clients_and_warns() {
     keep_log_lines();
     let limits = Limits { connections_max: Some(1), ..Limits::default() };
-    // Before a TLS handshake there is no response: see tests/tls.
+    // A TLS server closes the connection without a response. `tests/tls` tests this.
     let server = serve_plain(move |server| server.limits(limits));
     let inside = server.connect("/");
     for _ in 0..2 {
@@ -111,7 +111,7 @@ fn every_turn_and_every_delivery_is_timed() {
     let timer = server.ask(|ctx| ctx.set_timer(Duration::from_secs(3600)));
     let after = server.ask(|ctx| ctx.stats());
     assert!(after.turn_time.count() > before.turn_time.count() + 10);
-    // This includes the 101 and the echoes, but not the writes of the current turn.
+    // The count includes the 101 response and the echoes, but not the writes of the current turn.
     assert!(after.write_delay.count() >= before.write_delay.count() + 11, "{after:?}");
     assert!(after.turn_time.sum() > Duration::ZERO && after.turn_time.quantile(0.5).is_some());
     assert_eq!((before.timers, after.timers), (0, 1));

@@ -7,10 +7,10 @@ use crate::common::gateway::{Gateway, next, next_of, request};
 use crate::common::{Client, Raw};
 use serde_json::{Value, json};
 
-/// Enough to detect quadratic output: 300 × 301 / 2 is 45,150.
+/// A count that detects quadratic output: 300 × 301 / 2 is 45,150.
 const MANY: usize = 300;
 
-/// Starts a server and clients with the uids `u0`, `u1`, and so on. Returns their fds.
+/// Starts clients with the uids `u0`, `u1`, and so on. Returns the clients and their fds.
 fn connect_many(gateway: &Gateway, count: usize) -> (Vec<Client>, Vec<u64>) {
     (0..count).map(|number| gateway.open(&format!("/?uid=u{number}"), &[])).unzip()
 }
@@ -19,7 +19,7 @@ fn uids(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("u{number}")).collect()
 }
 
-/// Each client reads on its own thread until it has `frames` messages of `bytes` bytes.
+/// Starts a thread for each client, which reads `frames` messages of `bytes` bytes.
 fn read_all(clients: Vec<Client>, frames: usize, bytes: usize) -> Vec<JoinHandle<Client>> {
     let read = |mut client: Client| {
         thread::spawn(move || {
@@ -47,7 +47,7 @@ fn a_large_push_to_many_fast_readers_closes_none() {
         assert_eq!(pushed, json!({"matched": MANY, "queued": MANY, "dropped": 0, "offline": []}));
         clients = join_all(readers);
     }
-    // A frame of a client can name many targets, too.
+    // A `push` frame of a client can name many targets, too.
     let mut sender = gateway.connect("/?uid=sender");
     let readers = read_all(clients, 1, 500_000);
     sender.send(&json!({"type": "push", "to": uids(MANY), "data": "x".repeat(500_000), "id": 1}).to_string());
@@ -60,7 +60,7 @@ fn a_large_push_to_many_fast_readers_closes_none() {
 
 #[test]
 fn a_batch_of_large_distinct_messages_closes_no_fast_reader() {
-    // All frames differ and exceed the total bound, so the batch must wait for the sockets.
+    // The frames differ, and together they exceed the total bound. So the batch must wait for the sockets.
     let gateway = Gateway::start(&["--queue-total-bytes-max", "8MiB"]);
     let (clients, _) = connect_many(&gateway, 60);
     let readers = read_all(clients, 3, 300_000);
@@ -68,14 +68,16 @@ fn a_batch_of_large_distinct_messages_closes_no_fast_reader() {
     for round in 0..3 {
         for number in 0..60 {
             let data = "x".repeat(300_000);
-            writeln!(body, r#"{{"id":{number},"uid":"u{number}","data":"{round}{data}"}}"#).expect("a string");
+            writeln!(body, r#"{{"id":{number},"uid":"u{number}","data":"{round}{data}"}}"#)
+                .expect("writing to a string succeeds");
         }
     }
     let mut raw = Raw::connect(gateway.api);
     raw.send(request("POST", "/api/batch", &[("Content-Type", "application/x-ndjson")], &body));
     let reply = raw.reply_in_chunks();
     assert_eq!(reply.status, 200);
-    let lines: Vec<Value> = reply.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let lines: Vec<Value> =
+        reply.body.lines().map(|line| serde_json::from_str(line).expect("the text is JSON")).collect();
     assert_eq!(lines.len(), 180);
     for line in lines {
         assert_eq!((&line["queued"], &line["dropped"]), (&json!(1), &json!(0)), "{line}");
@@ -91,12 +93,14 @@ fn a_batch_to_one_reader_runs_at_the_speed_of_the_reader() {
     let readers = read_all(clients, 1500, 30_000);
     let mut body = String::new();
     for number in 0..1500 {
-        writeln!(body, r#"{{"id":{number},"uid":"u0","data":"{}"}}"#, "x".repeat(30_000)).expect("a string");
+        writeln!(body, r#"{{"id":{number},"uid":"u0","data":"{}"}}"#, "x".repeat(30_000))
+            .expect("writing to a string succeeds");
     }
     let mut raw = Raw::connect(gateway.api);
     raw.send(request("POST", "/api/batch", &[("Content-Type", "application/x-ndjson")], &body));
     let reply = raw.reply_in_chunks();
-    let lines: Vec<Value> = reply.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let lines: Vec<Value> =
+        reply.body.lines().map(|line| serde_json::from_str(line).expect("the text is JSON")).collect();
     let missed = lines.iter().filter(|line| line["queued"] != 1).count();
     assert_eq!((lines.len(), missed), (1500, 0));
     let _clients = join_all(readers);
@@ -109,9 +113,9 @@ fn members_get_one_notice_for_each_group_and_command() {
     gateway.done("/api/join", json!({"uid": "witness", "groups": ["g", "h"]}));
     assert_eq!((next(&mut witness)["group"].take(), next(&mut witness)["group"].take()), (json!("g"), json!("h")));
     let (mut clients, _) = connect_many(&gateway, MANY);
-    let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("a number");
+    let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("the value is a number");
 
-    // The response names this many members and counts all.
+    // The notice names three members and counts all four.
     let before = sent();
     let few = json!({"uids": ["u0", "u1", "u2"], "groups": ["g", "h"]});
     assert_eq!(gateway.done("/api/join", &few), json!({"matched": 3, "changed": 3}));
@@ -161,7 +165,7 @@ fn closing_many_members_sends_one_notice_to_the_others() {
             client
         })
         .collect();
-    let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("a number");
+    let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("the value is a number");
     let before = sent();
     assert_eq!(gateway.done("/api/close", json!({"fds": fds[..MANY / 2]})), json!({"matched": MANY / 2}));
     for client in &mut clients[MANY / 2..] {
@@ -230,9 +234,13 @@ fn pages_of_connections_are_bounded_by_their_groups() {
         loop {
             let after_fd = after.as_u64().map_or(String::new(), |fd| fd.to_string());
             let page = gateway.get(&format!("{path}?limit={limit}&after={after_fd}"));
-            let listed = page.get("connections").or(page.get("members")).and_then(Value::as_array).expect("a list");
+            let listed = page
+                .get("connections")
+                .or(page.get("members"))
+                .and_then(Value::as_array)
+                .expect("the value is an array");
             sizes.push(listed.len());
-            seen.extend(listed.iter().map(|entry| entry["fd"].as_u64().expect("an fd")));
+            seen.extend(listed.iter().map(|entry| entry["fd"].as_u64().expect("the fd is valid")));
             after = page["next"].clone();
             if after.is_null() {
                 break;

@@ -1,5 +1,5 @@
-//! SIGKILL under load. The loop writes messages before the answers that report them, so a message reported as `queued`
-//! is in the socket of the reader.
+//! SIGKILL under load. The loop writes messages before the answer that reports them. So a message that an answer
+//! reports as `queued` is already in the socket of its reader.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,19 +15,19 @@ use serde_json::json;
 const SUBSCRIBERS: usize = 32;
 const ANSWER: &str = "{\"matched\":1,\"queued\":1,\"dropped\":0,\"offline\":[]}\n";
 
-/// A subscriber over a unix socket, where written bytes are readable at once.
+/// A subscriber over a unix socket. The subscriber can read bytes as soon as the server has written them.
 struct Near(UnixStream);
 
 impl Near {
     fn connect(path: &Path, uid: &str) -> Near {
-        let mut stream = UnixStream::connect(path).expect("a server that listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        let mut stream = UnixStream::connect(path).expect("the server listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
         read_welcome(&mut stream, uid);
-        stream.set_nonblocking(true).expect("no blocking");
+        stream.set_nonblocking(true).expect("the socket can be non-blocking");
         Near(stream)
     }
 
-    /// Returns the received texts, without waiting. They are short.
+    /// Returns the received texts, without waiting. The texts are short.
     fn texts(&mut self) -> Vec<String> {
         let mut bytes = [0; 4096];
         let count = self.0.read(&mut bytes).unwrap_or_default();
@@ -40,7 +40,7 @@ fn texts(bytes: &[u8]) -> (Vec<String>, usize) {
     let (mut texts, mut read) = (Vec::new(), 0);
     while let Some([0x81, length @ 0..=125, rest @ ..]) = bytes.get(read..) {
         let Some(payload) = rest.get(..usize::from(*length)) else { break };
-        texts.push(String::from_utf8(payload.to_vec()).expect("text"));
+        texts.push(String::from_utf8(payload.to_vec()).expect("the text is UTF-8"));
         read += 2 + payload.len();
     }
     (texts, read)
@@ -57,7 +57,7 @@ fn an_answer_is_sent_after_the_messages_it_reports() {
     let mut back_end = Raw::connect(gateway.api);
     for round in 0..ROUNDS {
         let push = |number| json!({"uid": format!("u{number}"), "text": round.to_string()}).to_string();
-        // Many requests in one read, or many pieces of one body.
+        // The back end sends many requests at once, or one body in many pieces.
         if round % 2 == 0 {
             let all = (0..SUBSCRIBERS).map(|number| request("POST", "/api/push", &[JSON], &push(number)));
             back_end.send(all.collect::<String>());
@@ -78,7 +78,7 @@ fn an_answer_is_sent_after_the_messages_it_reports() {
     }
 }
 
-/// A back end that pushes increasing numbers to the subscribers in turn.
+/// A back end that pushes increasing numbers to the subscribers, one subscriber after another.
 struct Pusher {
     stream: TcpStream,
     name: usize,
@@ -94,12 +94,12 @@ impl Pusher {
             request("POST", "/api/push", &[JSON], &body)
         };
         let all: String = (self.sent..self.sent + count).map(one).collect();
-        // The server may be dead; then the stream has an end.
+        // The server may be killed. Then the next read finds the end of the stream.
         let _ = self.stream.write_all(all.as_bytes());
         self.sent += count;
     }
 
-    /// Has `depth` requests under way until the server is no more. Sends a value for every answer.
+    /// Keeps `depth` requests unanswered until the server ends. Sends a value for every answer.
     fn push_to_the_end(mut self, depth: usize, tx: &Sender<()>) -> Pusher {
         self.push(depth);
         let (mut buffer, mut line) = ([0; 16 << 10], Vec::new());
@@ -107,7 +107,7 @@ impl Pusher {
             let count = match self.stream.read(&mut buffer) {
                 Ok(0) => return self,
                 Ok(count) => count,
-                // All bytes before the reset have been read by then.
+                // A reset comes after the last bytes, so all of them have been read.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return self,
                 Err(error) => panic!("expected input before the deadline: {error}"),
             };
@@ -142,8 +142,8 @@ fn after_sigkill_every_message_reported_as_queued_is_readable() {
         .into_iter()
         .enumerate()
         .map(|(name, depth)| {
-            let stream = TcpStream::connect(gateway.api).expect("a server that listens");
-            stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+            let stream = TcpStream::connect(gateway.api).expect("the server listens");
+            stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
             let (pusher, tx) = (Pusher { stream, name, sent: 0, answered: 0 }, tx.clone());
             thread::spawn(move || pusher.push_to_the_end(depth, &tx))
         })
@@ -151,14 +151,15 @@ fn after_sigkill_every_message_reported_as_queued_is_readable() {
     (0..ANSWERS).for_each(|_| rx.next());
     gateway.signal("-KILL");
     assert!(!gateway.wait().success());
-    let pushers: Vec<Pusher> = pushers.into_iter().map(|pusher| pusher.join().expect("an end")).collect();
+    let pushers: Vec<Pusher> =
+        pushers.into_iter().map(|pusher| pusher.join().expect("the thread ends without a panic")).collect();
     for (number, reader) in readers.into_iter().enumerate() {
-        let came = reader.join().expect("an end");
+        let came = reader.join().expect("the thread ends without a panic");
         assert!(came[0].starts_with(r#"{"type":"welcome""#), "{}", came[0]);
         for pusher in &pushers {
             let prefix = format!("{} ", pusher.name);
             let of_it: Vec<usize> = came.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
-            // Each number arrived once and in order. The last one may be unanswered.
+            // Each number arrived once and in order. The last number may have no answer.
             let all = (number..).step_by(SUBSCRIBERS);
             assert!(all.clone().zip(&of_it).all(|(sent, came)| sent == *came), "{of_it:?}");
             assert!(of_it.last().is_none_or(|last| *last < pusher.sent));

@@ -1,4 +1,4 @@
-//! The API while clients use all descriptors or all of its connections.
+//! The API while clients use all descriptors, or back ends use all API connections.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
     let mut clients: Vec<TcpStream> = Vec::new();
     let mut offer = || {
         let mut client = TcpStream::connect(gateway.address).expect("the connection is queued by the kernel");
-        client.write_all(UPGRADE.as_bytes()).expect("bytes sent");
+        client.write_all(UPGRADE.as_bytes()).expect("the bytes can be sent");
         clients.push(client);
     };
     (0..200).for_each(|_| offer());
@@ -30,14 +30,15 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
         // More clients connect all the time and use the descriptors that probes free.
         (0..10).for_each(|_| offer());
     }
-    // Several back ends are served at a time.
+    // The server serves several back ends at a time.
     let mut back_ends: Vec<Raw> = (0..10).map(|_| Raw::connect(gateway.api)).collect();
     for back_end in &mut back_ends {
         back_end.send(request("GET", "/api/stats", &[], ""));
         assert_eq!(back_end.reply().status, 200);
     }
     assert_eq!(probe(&gateway, "/healthz"), 200);
-    // Idle API connections use the last reserved descriptors. The oldest of them is closed for a new one.
+    // The next API connections use the last reserved descriptors. The server closes the oldest idle one for a new
+    // connection.
     drop(back_ends);
     let idle: Vec<Raw> = (0..40).map(|_| Raw::connect(gateway.api)).collect();
     for _ in 0..20 {
@@ -47,7 +48,7 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
     until("clients are accepted again", || Client::connect(gateway.address, "/", &[]).is_ok());
 }
 
-/// Keeps idle API connections without a key open until it is dropped, and reopens closed ones.
+/// Keeps idle API connections open without a key and replaces closed ones, until it is dropped.
 struct Attack<'scope>(&'scope AtomicBool);
 
 impl<'scope> Attack<'scope> {
@@ -80,8 +81,8 @@ impl Drop for Attack<'_> {
     }
 }
 
-/// Returns the status of a call. It retries if the server closes the connection unread: on a busy machine, other
-/// connections can replace it before its request arrives.
+/// Returns the status of a call. Repeats the call if the server closes the connection before it reads the request. On a
+/// busy machine, other connections can take its place so early.
 fn status_at_last(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> u16 {
     let request = request("GET", path, headers, "");
     let mut status = None;
@@ -89,7 +90,7 @@ fn status_at_last(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> u1
         status = try_status(gateway, request.as_ref());
         status.is_some()
     });
-    status.expect("an answer")
+    status.expect("the server answers")
 }
 
 fn try_status(gateway: &Gateway, request: &[u8]) -> Option<u16> {
@@ -117,7 +118,7 @@ fn idle_connections_without_a_key_do_not_block_probes_and_back_ends() {
             for path in ["/healthz", "/readyz"] {
                 assert_eq!(status_at_last(&gateway, path, &[]), 200, "{path}");
             }
-            // A kept connection and a new one.
+            // The back end is served on a kept connection and on a new one.
             back_end.send(&push);
             assert_eq!(back_end.reply().status, 200);
             assert_eq!(status_at_last(&gateway, "/api/stats", &[KEY]), 200);

@@ -1,5 +1,5 @@
-//! Pushes to thousands of connections, which are written in portions: all get all of it, in order, before the answer, and
-//! keep no other client waiting.
+//! Pushes to thousands of connections, which the server writes in portions. Each client gets all of its messages in
+//! order, and the answer comes after them. No other client waits for the push.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use crate::common::{DEADLINE, Raw, Scratch};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
-/// WebSockets that all read at once, on one thread.
+/// Thousands of WebSockets that one thread reads at the same time.
 struct Crowd {
     poll: Poll,
     readers: Vec<Reader>,
@@ -23,19 +23,19 @@ struct Crowd {
 
 struct Reader {
     stream: mio::net::TcpStream,
-    /// Bytes that came, of those that are expected.
+    /// The number of expected bytes that have arrived.
     read: usize,
 }
 
 impl Crowd {
-    /// Clients of uids `u0` and up, that have had their welcome.
+    /// Connects clients with the uids `u0`, `u1` and so on, and reads their welcome frames.
     fn connect(address: SocketAddr, count: usize) -> Crowd {
-        let poll = Poll::new().expect("epoll");
+        let poll = Poll::new().expect("epoll can be created");
         let connect = |number: usize| {
-            let mut stream = TcpStream::connect(address).expect("a server that listens");
-            stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+            let mut stream = TcpStream::connect(address).expect("the server listens");
+            stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
             read_welcome(&mut stream, &format!("u{number}"));
-            stream.set_nonblocking(true).expect("no blocking");
+            stream.set_nonblocking(true).expect("the socket can be non-blocking");
             let mut stream = mio::net::TcpStream::from_std(stream);
             let interest = Interest::READABLE;
             poll.registry().register(&mut stream, Token(number), interest).expect("the socket can be added to epoll");
@@ -44,7 +44,7 @@ impl Crowd {
         Crowd { readers: (0..count).map(connect).collect(), poll }
     }
 
-    /// Reads until each has had exactly these bytes.
+    /// Reads until each client has received exactly these bytes.
     fn read(&mut self, expected: &[u8]) {
         let deadline = Instant::now() + DEADLINE;
         let mut events = Events::with_capacity(1024);
@@ -55,8 +55,12 @@ impl Crowd {
             left += usize::from(!reader.take(expected, &mut buffer));
         }
         while left > 0 {
-            assert!(Instant::now() < deadline, "all clients have each message before the deadline; {left} do not");
-            self.poll.poll(&mut events, Some(DEADLINE)).expect("events");
+            assert!(
+                Instant::now() < deadline,
+                "each client gets all messages before the deadline: {left} clients do \
+                                                not"
+            );
+            self.poll.poll(&mut events, Some(DEADLINE)).expect("epoll can wait");
             for event in &events {
                 let reader = &mut self.readers[event.token().0];
                 if reader.read < expected.len() {
@@ -68,12 +72,14 @@ impl Crowd {
 }
 
 impl Reader {
-    /// Takes what is there. Returns whether that was all that is expected.
+    /// Reads the bytes that have arrived. Returns whether all expected bytes have arrived.
     fn take(&mut self, expected: &[u8], buffer: &mut [u8]) -> bool {
         while self.read < expected.len() {
             let room = buffer.len().min(expected.len() - self.read);
             match self.stream.read(&mut buffer[..room]) {
-                Ok(0) => panic!("closed after {} of {} bytes", self.read, expected.len()),
+                Ok(0) => {
+                    panic!("the connection stays open, but it closed after {} of {} bytes", self.read, expected.len())
+                }
                 Ok(count) => {
                     assert!(
                         buffer[..count] == expected[self.read..][..count],
@@ -82,7 +88,9 @@ impl Reader {
                     self.read += count;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                Err(error) => panic!("after {} of {} bytes: {error}", self.read, expected.len()),
+                Err(error) => {
+                    panic!("the client reads all bytes, but after {} of {} bytes: {error}", self.read, expected.len())
+                }
             }
         }
         true
@@ -94,7 +102,7 @@ fn start(flags: &[&str]) -> Gateway {
     Gateway::start(&[&["--ping-every", "1h"], flags].concat())
 }
 
-/// A whole text frame of a server.
+/// Returns a complete text frame of a server.
 fn text_frame(text: &str) -> Vec<u8> {
     let header = match text.len() {
         length @ 0..=125 => vec![0x81, length as u8],
@@ -104,7 +112,7 @@ fn text_frame(text: &str) -> Vec<u8> {
     [&header, text.as_bytes()].concat()
 }
 
-/// A message to all as each gets it, and the request that pushes it.
+/// Returns the message of a push to all as each client gets it, and the request for the push.
 fn push_to_all(data: &str) -> (Vec<u8>, String) {
     let message = text_frame(&format!(r#"{{"type":"message","all":true,"data":"{data}"}}"#));
     (message, request("POST", "/api/push", &[JSON], &json!({"all": true, "data": data}).to_string()))
@@ -116,12 +124,12 @@ fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
     let scratch = Scratch::new("portions");
     let path = scratch.file("clients");
     let gateway = start(&["--listen", &format!("unix:{}", path.display())]);
-    // Over a unix socket what was written is there to be read in the same moment.
+    // Over a unix socket, a client can read bytes as soon as the server has written them.
     let connect = |number: usize| {
-        let mut stream = UnixStream::connect(&path).expect("a server that listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        let mut stream = UnixStream::connect(&path).expect("the server listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
         read_welcome(&mut stream, &format!("u{number}"));
-        stream.set_nonblocking(true).expect("no blocking");
+        stream.set_nonblocking(true).expect("the socket can be non-blocking");
         stream
     };
     let mut clients: Vec<UnixStream> = (0..COUNT).map(connect).collect();
@@ -131,14 +139,14 @@ fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
         let (first, push_first) = push_to_all(&"a".repeat(length));
         let (second, push_second) = push_to_all(&"b".repeat(length));
         let both = [first, second].concat();
-        // In one segment, and so in one turn.
+        // Both requests are in one segment, so they run in one turn.
         api.send(push_first + &push_second);
         for _ in 0..2 {
             let answer = json_of(&api.reply());
             assert_eq!(answer, json!({"matched": COUNT, "queued": COUNT, "dropped": 0, "offline": []}));
         }
         for client in &mut clients {
-            let count = client.read(&mut buffer).expect("the messages of the answered pushes");
+            let count = client.read(&mut buffer).expect("the client receives the messages of the answered pushes");
             assert!(buffer[..count] == both, "the client receives both messages: {count} of {} bytes", both.len());
         }
     }
@@ -158,7 +166,7 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
     };
     let mut active: Vec<Raw> = (0..ACTIVE).map(connect).collect();
     let mut api = Raw::connect(gateway.api);
-    // Both are a good part of what a turn gathers in one place.
+    // The id makes the frame and its answer longer than 100 bytes.
     let heartbeat = frame(1, json!({"type": "heartbeat", "id": "x".repeat(100)}).to_string().as_bytes());
     let is_answered_first = |length: usize, crowd: &mut Crowd, active: &mut [Raw], api: &mut Raw| {
         let uids: Vec<String> = (0..READERS).map(|number| format!("u{number}")).collect();
@@ -168,7 +176,7 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
             active.iter_mut().for_each(|client| client.send(&heartbeat));
             active.iter_mut().for_each(|client| assert_eq!(client.frame().0, 0x81));
         }
-        // A back end's question and a health probe do not wait for the push either.
+        // A request of a back end and a health probe do not wait for the push either.
         assert_eq!(gateway.call("GET", "/healthz", &[], "").status, 200);
         assert_eq!(gateway.get("/api/stats")["open"], READERS + ACTIVE);
         let is_first = !api.has_more();
@@ -177,11 +185,11 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
         is_first
     };
     for length in [60_000, 150_000] {
-        // The machine may hold up the clients, and not the server.
+        // A busy machine may delay the clients alone, so one success in several attempts is enough.
         let is_once = (0..ATTEMPTS).any(|_| is_answered_first(length, &mut crowd, &mut active, &mut api));
         assert!(
             is_once,
-            "the active client is served before a push of {length} bytes ends, once in {ATTEMPTS} attempts"
+            "the server answers the active clients before a push of {length} bytes ends, in one of {ATTEMPTS} attempts"
         );
     }
 }

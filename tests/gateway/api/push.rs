@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
 
-/// The default result of a push without dropped or offline receivers.
+/// Returns the answer to a push without dropped or offline receivers.
 fn pushed(matched: u64) -> Value {
     json!({"matched": matched, "queued": matched, "dropped": 0, "offline": []})
 }
@@ -169,11 +169,11 @@ fn the_number_of_named_targets_is_limited() {
     ] {
         let (status, answer) = gateway.post(path, &command);
         assert_eq!((status, &answer["error"]["code"]), (413, &json!("too_large")), "{path}: {answer}");
-        let message = answer["error"]["message"].as_str().expect("a message");
+        let message = answer["error"]["message"].as_str().expect("the error has a message");
         assert!(message.contains("name limit of a command exceeded (10001 of 10000)"), "{message}");
     }
 
-    // The maximum number of targets, all of them offline.
+    // The maximum number of targets. All of them are offline.
     let many = names(10_000);
     let answer = gateway.done("/api/push", json!({"uids": many, "data": "x".repeat(900_000)}));
     assert_eq!((&answer["matched"], &answer["offline"]), (&json!(0), &json!(many)));
@@ -208,13 +208,13 @@ fn an_error_repeats_a_bounded_part_of_the_command() {
         (json!({"fd": long, "data": 1}), "string \"xxx"),
     ] {
         let (status, answer) = gateway.post("/api/push", command);
-        let message = answer["error"]["message"].as_str().expect("a message");
+        let message = answer["error"]["message"].as_str().expect("the error has a message");
         assert!(status == 400 && message.contains(expected) && message.contains('…'), "{status}: {message}");
         assert!(message.len() < 600, "{} bytes", message.len());
     }
     let reply = gateway.call("GET", &format!("/api/users?{}=1", "x".repeat(4000)), &[], "");
     assert!(reply.status == 400 && reply.body.len() < 200, "{reply:?}");
-    // Without the bound, an answer over the queue bound would be lost.
+    // The error quotes only a part of the type. An answer with the whole type would exceed the queue bound.
     let mut ann = gateway.connect("/?uid=ann");
     ann.send(&json!({"id": 7, "type": long}).to_string());
     let refused = next(&mut ann);
@@ -225,14 +225,14 @@ fn an_error_repeats_a_bounded_part_of_the_command() {
 fn a_datagram_with_an_invalid_id_is_malformed() {
     let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
     let mut ann = gateway.connect("/?uid=ann");
-    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    let to = gateway.datagrams[0].strip_prefix("udp:").expect("a UDP address");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("the socket can be created");
+    let to = gateway.datagrams[0].strip_prefix("udp:").expect("the address is a UDP address");
     for id in [json!({}), json!([1]), json!(true), json!("x".repeat(127)), json!("x".repeat(126))] {
         let command = json!({"uid": "ann", "data": id, "id": id});
-        udp.send_to(command.to_string().as_bytes(), to).expect("a datagram");
+        udp.send_to(command.to_string().as_bytes(), to).expect("the datagram can be sent");
     }
     assert_eq!(data(&mut ann), "x".repeat(126));
-    // It is counted once it is sent.
+    // The server counts a datagram after it sends the message.
     for (outcome, count) in [("done", 1.0), ("malformed", 4.0)] {
         let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}}");
         until(outcome, || gateway.metric(&sample) == count);
@@ -375,21 +375,22 @@ fn line(number: usize) -> (String, Option<(&'static str, bool)>) {
 #[test]
 fn a_batch_gets_one_answer_line_for_each_line_in_order() {
     const LINES: usize = 3000;
-    // The limit applies to a line, not to the batch.
+    // The limit applies to each line, not to the whole batch.
     let gateway = Gateway::start(&["--body-bytes-max", "2KiB"]);
     let mut ann = gateway.connect("/?uid=ann");
-    // The last line has no line end.
+    // The last line has no line feed.
     let body = (1..=LINES).map(|number| line(number).0).collect::<Vec<_>>().join("\n");
     let mut raw = Raw::connect(gateway.api);
     let mut writer = raw.another();
     thread::spawn(move || {
         let whole = request("POST", "/api/batch", &[NDJSON], &body);
-        // A chunk length that is unrelated to the line length.
+        // The length of a chunk is independent of the length of a line.
         whole.as_bytes().chunks(1237).for_each(|piece| writer.send(piece));
     });
     let reply = raw.reply_in_chunks();
     assert_eq!((reply.status, reply.header("Content-Type")), (200, Some("application/x-ndjson")));
-    let answers: Vec<Value> = reply.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let answers: Vec<Value> =
+        reply.body.lines().map(|line| serde_json::from_str(line).expect("the text is JSON")).collect();
     assert_eq!(answers.len(), LINES);
     for (number, answer) in (1..=LINES).zip(answers) {
         let Some((code, has_id)) = line(number).1 else {
@@ -417,7 +418,7 @@ fn a_batch_is_accepted_chunked_with_empty_lines_and_without_a_final_newline() {
     for piece in ["\n\r\n{\"uid\":\"an", "n\",\"data\":1}\r\n  \n", "{\"uid\":\"ann\",\"da", "ta\":2}"] {
         raw.send(format!("{:x}\r\n{piece}\r\n", piece.len()));
     }
-    // Results of executed lines are sent before the end of the body.
+    // The server executes a complete line before the body ends.
     assert_eq!(next(&mut ann)["data"], 1);
     raw.send("0\r\n\r\n");
     let reply = raw.reply_in_chunks();
@@ -483,7 +484,7 @@ fn an_aborted_batch_has_executed_the_received_lines() {
     drop(raw);
     until("it is gone", || gateway.metric("fdpush_connections{state=\"http\"}") <= 1.0);
     gateway.done("/api/push", json!({"uid": "ann", "data": 3}));
-    assert_eq!(data(&mut ann), 3, "an incomplete line is not a command");
+    assert_eq!(data(&mut ann), 3, "the server does not execute an incomplete line");
 }
 
 #[test]
@@ -492,12 +493,12 @@ fn the_api_is_served_on_a_unix_socket() {
     let path = scratch.file("api.sock");
     let gateway = Gateway::start(&["--api", &format!("unix:{}", path.display())]);
     let mut ann = gateway.connect("/?uid=ann");
-    let mut stream = UnixStream::connect(&path).expect("a server that listens");
+    let mut stream = UnixStream::connect(&path).expect("the server listens");
     let headers = [("Content-Type", "application/json"), ("Host", "any"), ("Connection", "close")];
     let push = json!({"uid": "ann", "data": 1}).to_string();
-    stream.write_all(request("POST", "/api/push", &headers, &push).as_bytes()).expect("sent");
+    stream.write_all(request("POST", "/api/push", &headers, &push).as_bytes()).expect("the bytes can be sent");
     let mut reply = String::new();
-    stream.read_to_string(&mut reply).expect("a reply");
+    stream.read_to_string(&mut reply).expect("the reply can be read");
     assert!(reply.starts_with("HTTP/1.1 200 ") && reply.ends_with("\"offline\":[]}\n"), "{reply}");
     assert_eq!(data(&mut ann), 1);
 }
@@ -510,14 +511,18 @@ fn a_datagram_needs_the_api_key() {
     let api = ["--api", "udp:127.0.0.1:0", "--api", &unix, "--api-key", "first,second"];
     let gateway = Gateway::spawn(&[&["--log", "debug"][..], &api].concat());
     let mut ann = gateway.connect("/?uid=ann");
-    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    let to = gateway.datagrams.iter().find_map(|address| address.strip_prefix("udp:")).expect("a UDP address");
-    udp.connect(to).expect("an address");
-    let unix = UnixDatagram::unbound().expect("a socket");
-    unix.connect(&path).expect("a path");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("the socket can be created");
+    let to = gateway
+        .datagrams
+        .iter()
+        .find_map(|address| address.strip_prefix("udp:"))
+        .expect("the address is a UDP address");
+    udp.connect(to).expect("the address is valid");
+    let unix = UnixDatagram::unbound().expect("the socket can be created");
+    unix.connect(&path).expect("the server listens");
     let send_udp = |datagram: Value| assert!(udp.send(datagram.to_string().as_bytes()).is_ok());
     let send_unix = |datagram: Value| assert!(unix.send(datagram.to_string().as_bytes()).is_ok());
-    // A socket keeps the order, so the refused datagrams were checked before the last one.
+    // A socket keeps its datagrams in order, so the server has checked the refused datagrams before the last one.
     for send in [&send_udp as &dyn Fn(Value), &send_unix] {
         send(json!({"uid": "ann", "data": "no key"}));
         send(json!({"uid": "ann", "data": "wrong key", "auth": "third"}));
@@ -534,7 +539,7 @@ fn a_datagram_needs_the_api_key() {
     let key = ("Authorization", "Bearer second");
     for (outcome, count) in [("done", 4), ("unauthorized", 4), ("malformed", 4), ("overflowed", 0)] {
         let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}} {count}\n");
-        // It is counted after it is queued, and it may have arrived before.
+        // The server counts a datagram after it queues the message. So the message can arrive before the count.
         until(&sample, || gateway.call("GET", "/metrics", &[key], "").body.contains(&sample));
     }
 }
@@ -543,10 +548,10 @@ fn a_datagram_needs_the_api_key() {
 fn without_an_api_key_a_datagram_needs_none() {
     let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
     let mut ann = gateway.connect("/?uid=ann");
-    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    udp.connect(gateway.datagrams[0].trim_start_matches("udp:")).expect("an address");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("the socket can be created");
+    udp.connect(gateway.datagrams[0].trim_start_matches("udp:")).expect("the address is valid");
     for datagram in [r#"{"uid":"ann","fd":1,"data":1}"#, r#"{"uid":"ann","data":[1, 2.0]}"#] {
-        udp.send(datagram.as_bytes()).expect("sent");
+        udp.send(datagram.as_bytes()).expect("the bytes can be sent");
     }
     assert_eq!(ann.text(), r#"{"type":"message","data":[1, 2.0]}"#);
 }

@@ -67,22 +67,22 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     let both = json!({"uid": "bob", "groups": ["g", "h"]});
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 2}));
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 0}));
-    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "bob counts once, with two connections");
+    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "bob has two connections and counts once");
     assert_eq!(next(&mut bob), frame("joined", "g", "bob", 2));
     assert_eq!(next(&mut bob), frame("joined", "h", "bob", 1));
-    // The second connection causes no notice. It may join before or after the first.
+    // The second connection of bob causes no notice, even if it joins before the first.
     let leave = json!({"fd": tab_fd, "group": "g"});
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 1}));
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 0}));
     expect_no_message(&gateway, &mut ann, ann_fd);
 
-    // A new uid in the same groups: one member leaves, another joins.
+    // The new uid is in the same groups, so one member leaves and another joins.
     gateway.done("/api/bind", json!({"fd": bob_fd, "uid": "cat"}));
     assert_eq!(next(&mut ann), frame("left", "g", "bob", 1));
     assert_eq!(next(&mut ann), frame("joined", "g", "cat", 2));
     gateway.done("/api/unbind", json!({"fd": bob_fd}));
     assert_eq!(next(&mut ann), frame("left", "g", "cat", 1));
-    // A connection without a uid is a member but causes no notice.
+    // A connection without a uid is a member, but it causes no notice.
     let members = gateway.get("/api/groups/g");
     let expected = json!([{"fd": ann_fd, "uid": "ann"}, {"fd": bob_fd, "uid": null}]);
     assert_eq!((&members["count"], &members["members"]), (&json!(2), &expected));
@@ -138,13 +138,13 @@ fn close_sends_a_close_frame_and_abort_does_not() {
     assert_eq!(gateway.done("/api/close", json!({"all": true})), json!({"matched": 0}));
 }
 
-/// Returns the pages of a listing and calls `between` after each.
+/// Returns the entries of all pages of a listing. Calls `between` after each page.
 fn pages(gateway: &Gateway, path: &str, list: &str, mut between: impl FnMut()) -> Vec<Value> {
     let mut seen = Vec::new();
     let mut after = String::new();
     loop {
         let page = gateway.get(&format!("{path}?limit=7&after={after}"));
-        let entries = page[list].as_array().expect("a list").clone();
+        let entries = page[list].as_array().expect("the value is an array").clone();
         assert!(entries.len() <= 7);
         seen.extend(entries);
         match &page["next"] {
@@ -191,7 +191,7 @@ fn pages_contain_each_open_connection_once() {
                 "group" => json!(format!("g{uid}")),
                 _ => json!(fd),
             };
-            assert!(names.contains(&&name), "{path}: the documentation and the code have {name}");
+            assert!(names.contains(&&name), "{path}: the pages contain {name}");
         }
     }
     assert_eq!(gateway.get("/api/users/u01")["connections"][0]["uid"], "u01");
@@ -256,7 +256,7 @@ fn attributes_are_limited_in_size() {
     assert_eq!(patch(json!({"b": second[1..]})).status, 200);
     assert_eq!(patch(json!({"a": null, "c": 1})).status, 200);
     assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
-    // The stored form of a number can be longer than the received one.
+    // The stored form of a number can be longer than the form that was received.
     let body = format!("{{\"n\":[{}1e9]}}", "1e9,".repeat(245));
     assert_eq!(gateway.call("PUT", &path, &[JSON], &body).status, 413);
     assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
@@ -334,7 +334,7 @@ fn an_invalid_command_is_refused_and_changes_nothing() {
     ] {
         let (status, answer) = gateway.post(&format!("/api/{path}"), &body);
         assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{path} {body}: {answer}");
-        let message = answer["error"]["message"].as_str().expect("a message");
+        let message = answer["error"]["message"].as_str().expect("the error has a message");
         assert!(message.contains(named), "{path} {body}: {message}");
     }
     for target in [json!({"all": true}), json!({"uids": ["ann", "bob"]}), json!({"fds": [fd, bob_fd]})] {
@@ -442,14 +442,14 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
         let reply = gateway.call("POST", "/api/push", headers, push);
         assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
         assert_eq!(json_of(&reply)["error"]["code"].as_str().unwrap_or_default(), code);
-        // A batch is checked in the same way, before its body.
+        // The server checks a batch in the same way, before it reads the body.
         if status == 403 {
             assert_eq!(gateway.call("POST", "/api/batch", headers, push).status, 403);
         }
     }
     assert_eq!(gateway.call("GET", "/api/users", &[("Host", "evil.example")], "").status, 403);
     assert_eq!(gateway.call("GET", "/metrics", &[("Host", "evil.example")], "").status, 403);
-    assert_eq!(gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status, 200, "a probe needs no key");
+    assert_eq!(gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status, 200, "a probe needs no API key");
     // A target in absolute-form replaces `Host`.
     for (target, host, status) in [
         ("http://localhost/api/users", "evil.example", 200),
@@ -493,7 +493,7 @@ fn with_api_keys_a_request_needs_one() {
         }
     }
     for key in ["Bearer first", "bearer second"] {
-        // With a key, any origin and content type is accepted.
+        // With a key, the server accepts any origin and content type.
         let headers = [("Authorization", key), ("Host", "push.example"), ("Origin", "https://any.example")];
         let reply = gateway.call("POST", "/api/push", &headers, &push(key));
         assert_eq!(reply.status, 200, "{reply:?}");
@@ -548,7 +548,7 @@ fn a_refused_join_of_many_changes_nothing() {
     let (status, answer) = gateway.post("/api/join", json!({"fds": [ann, bob], "groups": ["a", "c"]}));
     assert_eq!((status, &answer["error"]["code"]), (409, &json!("too_many")), "{answer}");
     assert_eq!(gateway.get(&format!("/api/connections/{ann}"))["groups"], json!([]));
-    // Groups that it is in already do not count.
+    // Groups that a connection is already in do not count.
     let both = json!({"fds": [ann, bob], "groups": ["a", "b"]});
     assert_eq!(gateway.done("/api/join", both), json!({"matched": 2, "changed": 1}));
 

@@ -9,7 +9,7 @@ use crate::common::backend::{Answer, Backend};
 use crate::common::gateway::{Gateway, until};
 use crate::common::raw::{Reply, UPGRADE};
 
-/// A connect hook that accepts every client after 100 ms.
+/// Starts a connect hook that accepts every client after 100 ms.
 fn slow_connect_hook() -> Backend {
     Backend::start(|_| {
         let (_never_used, nothing) = channel::<()>();
@@ -23,7 +23,7 @@ fn gateway(backend: &Backend, flags: &[&str]) -> Gateway {
     Gateway::start(&[&["--auth", "webhook", "--auth-url", &url], flags].concat())
 }
 
-/// Connects a client every two milliseconds until it is dropped.
+/// A thread that connects a client every two milliseconds. Dropping the value ends the thread.
 struct Storm {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -71,7 +71,7 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
             raw.reset();
         },
         |mut raw| raw.send(UPGRADE),
-        // The end of the stream follows bytes that arrived early.
+        // The client sends some bytes too early and then shuts down its write side.
         |mut raw| raw.send(format!("{UPGRADE}early")),
     ];
     for client in clients {
@@ -102,7 +102,7 @@ fn clients_are_accepted_while_others_wait_for_the_connect_hook() {
             held.clear();
         }
     });
-    // More clients wait than the back end answers.
+    // The waiting clients exceed the number that the back end can answer.
     until("the other clients connect", || gateway.metric("fdpush_auth_waiting") >= 100.0);
     let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
     honest.iter_mut().for_each(|raw| raw.send(UPGRADE));
@@ -122,7 +122,7 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);
-    // For one network, 12 requests run and 256 wait.
+    // 12 requests of the network run, and 256 wait.
     let mut storm: Vec<Raw> = (0..12 + 256).map(|number| ask(&format!("2001:db8::{number:x}"))).collect();
     until("all wait", || gateway.metric("fdpush_auth_waiting") == 256.0);
     for number in 0..10 {
@@ -133,13 +133,13 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     assert!(gateway.logged("connect hook failed").contains("queue limit of 2001:db8:: reached (256)"));
     let request: Vec<String> = (0..12).map(|_| backend.requests.next().body).collect();
     assert!(request.iter().all(|body| body.contains("2001:db8::")));
-    // A request for another network or an IPv4 address runs at once.
+    // A request of another network or of an IPv4 address runs at once.
     let mut others = Vec::new();
     for other in ["2001:db8:0:1::1", "198.51.100.7", "198.51.100.8", "2001:db8:1::1"] {
         others.push(ask(other));
         assert_eq!(backend.requests.next().json()["address"], other);
     }
-    // A client that disconnects frees a place in the queue.
+    // A client that disconnects leaves the queue.
     storm.drain(12..).for_each(drop);
     until("none waits", || gateway.metric("fdpush_auth_waiting") == 0.0);
     assert_eq!(count(&gateway, "gone"), 256.0);
@@ -150,17 +150,17 @@ fn the_queue_of_the_connect_hook_is_bounded_and_serves_new_addresses_first() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);
-    // 16 requests run, and 1024 wait: 4 or 5 for each address.
+    // 16 requests run and 1024 wait, 4 or 5 of each address.
     let storm: Vec<Raw> = (0..16 + 1024).map(|number| ask(&format!("10.0.{}.1", number % 250))).collect();
     until("all wait", || gateway.metric("fdpush_auth_waiting") == 1024.0);
     let mut one_more = ask("10.0.0.1");
     assert_eq!(one_more.reply().status, 503);
     assert!(gateway.logged("connect hook failed").contains("queue limit reached (1024)"));
-    // A request of a new address replaces one of the address with the most.
+    // A request of a new address replaces a waiting request of the address that has the most.
     let _honest = ask("198.51.100.7");
     until("it is in the queue", || count(&gateway, "overflowed") == 2.0);
     assert_eq!(gateway.metric("fdpush_auth_waiting"), 1024.0);
     drop(storm);
-    // The worker threads stay busy because the back end does not answer.
+    // The back end does not answer, so all worker threads stay busy.
     until("only it waits", || gateway.metric("fdpush_auth_waiting") == 1.0);
 }

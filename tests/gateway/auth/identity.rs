@@ -15,9 +15,10 @@ const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
 /// Returns the output of `fdpush token`.
 fn token(flags: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_fdpush")).arg("token").args(flags).output().expect("the binary");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_fdpush")).arg("token").args(flags).output().expect("the binary can run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    String::from_utf8(output.stdout).expect("the text is UTF-8").trim().to_owned()
 }
 
 fn token_of(uid: &str, groups: &str) -> String {
@@ -28,7 +29,7 @@ fn with_tokens(flags: &[&str]) -> Gateway {
     Gateway::spawn(&[&["--log", "debug", "--auth", "jwt", "--jwt-secret", SECRET], flags].concat())
 }
 
-/// Returns the answer to a frame with an id and skips other frames.
+/// Sends a frame with an id and returns its answer. Skips other frames.
 fn ask(client: &mut Client, mut frame: Value) -> Value {
     frame["id"] = json!(1);
     client.send(&frame.to_string());
@@ -51,7 +52,7 @@ fn a_token_sets_uid_and_groups() {
         ("/".to_owned(), &[("Authorization", &*bearer)][..]),
         ("/?uid=eve".to_owned(), &[("Sec-WebSocket-Protocol", &*subprotocol)][..]),
     ] {
-        let mut client = Client::connect(gateway.address, &target, headers).expect("a WebSocket");
+        let mut client = Client::connect(gateway.address, &target, headers).expect("the server accepts the WebSocket");
         let chosen = headers.iter().any(|(name, _)| name.starts_with("Sec")).then(|| format!("bearer.{ann}"));
         assert_eq!(client.header("Sec-WebSocket-Protocol"), chosen.as_deref());
         let welcome = next(&mut client);
@@ -61,7 +62,7 @@ fn a_token_sets_uid_and_groups() {
             assert_eq!(joined, json!({"type": "joined", "group": group, "uid": "ann", "count": 1}));
         }
         let info = gateway.get(&format!("/api/connections/{}", welcome["fd"]));
-        let mut groups = info["groups"].as_array().expect("a list").clone();
+        let mut groups = info["groups"].as_array().expect("the value is an array").clone();
         groups.sort_by_key(Value::to_string);
         assert_eq!(groups, ["g", "h"]);
         hang_up(client);
@@ -78,8 +79,8 @@ fn a_client_without_a_valid_token_is_refused() {
     let foreign = token(&[&["--uid", "ann", "--jwt-secret", OTHER][..], &fit].concat());
     let other_issuer = token(&[&secret[..], &["--jwt-issuer", "x", "--jwt-audience", "push"]].concat());
     let no_audience = token(&[&secret[..], &["--jwt-issuer", "shop"]].concat());
-    let (head, rest) = good.split_once('.').expect("a token");
-    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", rest.split_once('.').expect("claims").0);
+    let (head, rest) = good.split_once('.').expect("the text has a token");
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", rest.split_once('.').expect("the token has claims").0);
     let mangled = format!("{head}.{}x", rest);
     for bad in [&foreign, &other_issuer, &no_audience, &unsigned, &mangled, "x", ""] {
         let (status, body) = refusal(Client::connect(gateway.address, &format!("/?token={bad}"), &[]));
@@ -112,13 +113,13 @@ fn tokens_are_signed_and_verified_with_the_same_bytes_of_a_file() {
     let binary: Vec<u8> = (200..=255).collect();
     let marked = format!("\u{feff}\"{SECRET}\"\r\n");
     for bytes in [format!(" {SECRET} \n").as_bytes(), marked.as_bytes(), &binary] {
-        fs::write(&file, bytes).expect("a file");
+        fs::write(&file, bytes).expect("the file can be written");
         let ann = token(&["--uid", "ann", "--jwt-key-file", &path]);
         let gateway = Gateway::start(&["--auth", "jwt", "--jwt-key-file", &path]);
         gateway.connect(&format!("/?token={ann}"));
     }
     // The byte order mark, the quotes and the line end are not part of the secret.
-    fs::write(&file, marked).expect("a file");
+    fs::write(&file, marked).expect("the file can be written");
     let gateway = Gateway::start(&["--auth", "jwt", "--jwt-key-file", &path]);
     gateway.connect(&format!("/?token={}", token(&["--uid", "ann", "--jwt-secret", SECRET])));
 }
@@ -168,18 +169,18 @@ fn a_token_accepted_within_the_leeway_is_not_closed_at_once() {
     let gateway = with_tokens(&[]);
     let brief = token(&["--uid", "ann", "--ttl", "1s", "--jwt-secret", SECRET]);
     let mut first = gateway.connect(&format!("/?token={brief}"));
-    // The first connection is closed when the same token is no longer accepted, and not before.
+    // The server closes the first connection when the same token is no longer accepted, and not earlier.
     assert_eq!(closed(&mut first).0, 4003);
     assert_eq!(refusal(Client::connect(gateway.address, &format!("/?token={brief}"), &[])).0, 401);
 }
 
-/// A connect hook that decides by the path of the client.
+/// Starts a connect hook that decides by the path of the client.
 fn accepting_connect_hook() -> Backend {
     Backend::start(|request| {
-        let target = request.json()["target"].as_str().expect("a target").to_owned();
+        let target = request.json()["target"].as_str().expect("the request has a target").to_owned();
         let ann =
             json!({"uid": "ann", "groups": ["g"], "attributes": {"plan": "pro"}, "exp": 9_007_199_254_740_992_u64});
-        match target.split('?').next().expect("a path") {
+        match target.split('?').next().expect("the target has a path") {
             "/ann" => Answer::Status(200, ann.to_string()),
             "/number" => Answer::Status(200, r#"{"uid":10086,"more":1}"#.to_owned()),
             "/nobody" => Answer::Status(200, r#"{"uid":null}"#.to_owned()),
@@ -240,7 +241,7 @@ fn a_back_end_that_hangs_does_not_delay_other_clients() {
     let backend = accepting_connect_hook();
     let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &backend.url(), "--auth-timeout", "1s"]);
     let mut ann = gateway.connect("/ann");
-    // More clients than the connect hook has threads.
+    // A number of clients that exceeds the threads of the connect hook.
     let mut waiting: Vec<Raw> = (0..40).map(|_| Raw::connect(gateway.address)).collect();
     for raw in &mut waiting {
         raw.send(UPGRADE.replacen('/', "/hang", 1));
@@ -254,7 +255,7 @@ fn a_back_end_that_hangs_does_not_delay_other_clients() {
         assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     }
     assert_eq!(gateway.metric(r#"fdpush_auth_requests_total{outcome="timed_out"}"#), 40.0);
-    // A client that disconnects while the hook runs leaves no state behind.
+    // A client that disconnects while the hook runs leaves no state.
     let mut gone = Raw::connect(gateway.address);
     gone.send(UPGRADE.replacen('/', "/hang", 1));
     drop(gone);
@@ -307,15 +308,15 @@ fn with_kick_old_the_connection_limit_of_a_uid_has_no_effect() {
 #[test]
 fn the_connection_limit_of_an_address_spans_all_listeners() {
     let gateway = Gateway::start(&["--listen", "127.0.0.2:0", "--address-connections-max", "2"]);
-    let other: SocketAddr = gateway.others[0].parse().expect("an address");
+    let other: SocketAddr = gateway.others[0].parse().expect("the address is valid");
     let [ann, bob] = [[127, 0, 0, 1], [127, 0, 0, 2]].map(IpAddr::from);
     let connect = |from: IpAddr, to: SocketAddr| Client::connect_from(from, to, "/");
     let is_full = |from: IpAddr| [gateway.address, other].iter().all(|to| refusal(connect(from, *to)).0 == 429);
-    let mut first = connect(ann, gateway.address).expect("the first connection of its address");
-    let _second = connect(ann, other).expect("the second");
+    let mut first = connect(ann, gateway.address).expect("the address has no connection before");
+    let _second = connect(ann, other).expect("the second client is accepted");
     assert!(is_full(ann));
-    let _third = connect(bob, gateway.address).expect("the first connection of another address");
-    let _fourth = connect(bob, other).expect("the second");
+    let _third = connect(bob, gateway.address).expect("the other address has no connection before");
+    let _fourth = connect(bob, other).expect("the second client is accepted");
     assert!(is_full(bob) && is_full(ann));
     let fd = next(&mut first)["fd"].take();
     assert_eq!(
@@ -336,7 +337,7 @@ fn the_connection_limit_of_an_address_spans_all_listeners() {
 #[test]
 fn connection_limits_hold_for_simultaneous_connects() {
     const CLIENTS: usize = 12;
-    // The back end answers after all clients have connected, so the answers arrive together.
+    // The back end answers no request until all clients have asked. So the answers arrive together.
     let gate = Barrier::new(CLIENTS);
     let backend = Backend::start(move |_| {
         gate.wait();
@@ -378,7 +379,7 @@ fn a_client_over_its_message_rate_is_warned_once_and_closed() {
     let gateway = Gateway::start(&["--message-rate", "1", "--message-burst", "3"]);
     let mut ann = gateway.connect("/?uid=ann");
     let (mut acks, mut errors) = (0, 0);
-    // Many more frames than the rate allows, on any machine.
+    // On any machine, this is far more than the rate allows.
     let mut raw = Raw::upgraded(gateway.address);
     let frame = crate::common::raw::frame(crate::common::raw::TEXT, br#"{"type":"heartbeat","id":1}"#);
     raw.send(frame.repeat(500));
@@ -387,7 +388,7 @@ fn a_client_over_its_message_rate_is_warned_once_and_closed() {
         if first == 0x88 {
             break u16::from_be_bytes([payload[0], payload[1]]);
         }
-        let frame: Value = serde_json::from_slice(&payload).expect("JSON");
+        let frame: Value = serde_json::from_slice(&payload).expect("the text is JSON");
         match frame["type"].as_str() {
             Some("ack") => acks += 1,
             Some("error") => {
@@ -399,7 +400,7 @@ fn a_client_over_its_message_rate_is_warned_once_and_closed() {
     };
     assert_eq!((code, errors), (1008, 1));
     assert!(acks >= 3, "{acks}");
-    // Other connections have their own token bucket.
+    // Each connection has its own token bucket.
     assert_eq!(ask(&mut ann, json!({"type": "heartbeat"}))["type"], "ack");
 }
 
@@ -417,7 +418,7 @@ fn new_connections_a_second_are_limited() {
         assert!(clients.len() < 500, "all are let in");
     };
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
-    assert!(clients.len() >= 2, "the server accepts the connections of one second at once");
+    assert!(clients.len() >= 2, "the server accepts at least two connections at once");
     assert_eq!(gateway.get("/api/stats")["opened"], clients.len(), "the accept rate does not limit back ends");
     until("a second later another client is accepted", || Client::connect(gateway.address, "/", &[]).is_ok());
 }

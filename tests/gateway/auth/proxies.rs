@@ -19,19 +19,19 @@ fn connect_forwarded(gateway: &Gateway, forwarded: &str) -> Result<Client, u16> 
 #[test]
 fn the_connection_limit_applies_to_the_client_behind_a_trusted_proxy() {
     let gateway = Gateway::start(&["--trusted-proxy", "10.0.0.0/8,127.0.0.1", "--address-connections-max", "1"]);
-    let first = connect_forwarded(&gateway, "203.0.113.9").expect("the first connection of its address");
-    let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address");
+    let first = connect_forwarded(&gateway, "203.0.113.9").expect("the address has no connection before");
+    let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address is not limited");
     for again in ["203.0.113.9", "198.51.100.1, 203.0.113.9", "203.0.113.9:80, 10.2.3.4"] {
         assert_eq!(connect_forwarded(&gateway, again).err(), Some(429), "{again}");
     }
-    // The client can set the other header itself.
+    // The client can set `Forwarded` itself, so the server ignores this header.
     let both = [("Forwarded", "for=198.51.100.1"), ("X-Forwarded-For", "203.0.113.10")];
     assert_eq!(refusal(Client::connect(gateway.address, "/", &both)).0, 429);
     hang_up(first);
     until("its slot is free", || connect_forwarded(&gateway, "203.0.113.9").is_ok());
 }
 
-/// Connects such a client, which must get 429. Returns the body.
+/// Connects a client with this address behind a proxy, which must get 429. Returns the body of the response.
 fn refused_from(gateway: &Gateway, forwarded: &str) -> String {
     let (status, body) = refusal(Client::connect(gateway.address, "/", &[("X-Forwarded-For", forwarded)]));
     assert_eq!(status, 429, "{forwarded}");
@@ -43,38 +43,38 @@ fn ipv6_clients_are_counted_by_their_network() {
     let scratch = Scratch::new("network");
     let file = scratch.file("fdpush.toml");
     let settings = "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 2\n";
-    fs::write(&file, settings).expect("a file");
+    fs::write(&file, settings).expect("the file can be written");
     let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
-    let mut first = Some(connect_forwarded(&gateway, "2001:db8:1:2::1").expect("the first connection of its network"));
-    let _second = connect_forwarded(&gateway, "[2001:db8:1:2:ffff::2]:4711").expect("the second");
+    let mut first = Some(connect_forwarded(&gateway, "2001:db8:1:2::1").expect("the network has no connection before"));
+    let _second = connect_forwarded(&gateway, "[2001:db8:1:2:ffff::2]:4711").expect("the second client is accepted");
     for third in 3..23 {
         let why = refused_from(&gateway, &format!("2001:db8:1:2::{third:x}"));
         assert_eq!(why, "connection limit of network 2001:db8:1:2::/64 reached (2)\n");
     }
-    let _neighbour = connect_forwarded(&gateway, "2001:db8:1:3::1").expect("another network");
+    let _neighbour = connect_forwarded(&gateway, "2001:db8:1:3::1").expect("another network is not limited");
     // All spellings of an IPv4 address count as one address.
     let _v4: Vec<Client> =
         ["203.0.113.9", "::ffff:203.0.113.9"].map(|ip| connect_forwarded(&gateway, ip).expect(ip)).into();
     let why = refused_from(&gateway, "::ffff:203.0.113.9");
     assert_eq!(why, "connection limit of address 203.0.113.9 reached (2)\n");
-    let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address");
+    let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address is not limited");
     hang_up(first.take().expect("the first"));
     until("its slot is free", || {
         first = connect_forwarded(&gateway, "2001:db8:1:2::77").ok();
         first.is_some()
     });
 
-    // A shorter prefix applies to open connections, and so does the longer one afterwards.
-    fs::write(&file, format!("{settings}address_ipv6_prefix = 48\n")).expect("a file");
+    // A new prefix also applies to open connections. The next reload sets the old prefix again.
+    fs::write(&file, format!("{settings}address_ipv6_prefix = 48\n")).expect("the file can be written");
     gateway.signal("-HUP");
     gateway.logged("changed: address_ipv6_prefix");
     let why = refused_from(&gateway, "2001:db8:1:9::1");
     assert_eq!(why, "connection limit of network 2001:db8:1::/48 reached (2)\n");
     hang_up(first.expect("the first connection is open"));
-    fs::write(&file, settings).expect("a file");
+    fs::write(&file, settings).expect("the file can be written");
     gateway.signal("-HUP");
     gateway.logged("changed: address_ipv6_prefix");
-    let _back = connect_forwarded(&gateway, "2001:db8:1:2::78").expect("the second connection of its network");
+    let _back = connect_forwarded(&gateway, "2001:db8:1:2::78").expect("the network has one connection");
     assert_eq!(connect_forwarded(&gateway, "2001:db8:1:2::79").err(), Some(429));
 }
 
@@ -107,7 +107,7 @@ fn back_ends_get_the_address_of_the_client() {
     let path = format!("/api/connections/{fd}");
     assert_eq!(gateway.get(&path)["address"], "2001:db8::7");
     assert_eq!(gateway.get("/api/users/ann")["connections"][0]["address"], "2001:db8::7");
-    // Attributes of the back end are stored beside it.
+    // The attributes of the back end are separate from the address.
     assert_eq!(gateway.get(&format!("{path}/attributes")), json!({"plan": "pro"}));
     let patch = gateway.call("PUT", &format!("{path}/attributes"), &[("Content-Type", "application/json")], "{}");
     assert_eq!((patch.status, &gateway.get(&path)["address"]), (200, &json!("2001:db8::7")));
@@ -123,12 +123,12 @@ fn a_proxy_can_connect_by_unix_socket() {
         let path = scratch.file("push.sock");
         let unix = format!("unix:{}", path.display());
         let gateway = Gateway::start(&["--listen", &unix, "--trusted-proxy", trusted]);
-        let mut stream = UnixStream::connect(&path).expect("a server that listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
+        let mut stream = UnixStream::connect(&path).expect("the server listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
         let request = UPGRADE.replace("\r\n\r\n", "\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("bytes sent");
+        stream.write_all(request.as_bytes()).expect("the bytes can be sent");
         let mut start = [0; 12];
-        stream.read_exact(&mut start).expect("an answer");
+        stream.read_exact(&mut start).expect("the server answers");
         assert_eq!(&start, b"HTTP/1.1 101");
         let connection = &gateway.get("/api/connections")["connections"][0];
         assert_eq!((&connection["peer"], &connection["address"]), (&json!("unix"), &address), "{trusted}");
@@ -139,17 +139,19 @@ fn a_proxy_can_connect_by_unix_socket() {
 fn sighup_changes_trusted_proxies_and_open_connections_keep_their_address() {
     let scratch = Scratch::new("trusting");
     let file = scratch.file("fdpush.toml");
-    fs::write(&file, "\n").expect("a file");
+    fs::write(&file, "\n").expect("the file can be written");
     let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
     let address_of = |fd| gateway.get(&format!("/api/connections/{fd}"))["address"].clone();
     let header = [("X-Forwarded-For", "203.0.113.9")];
     let (_before, before) = gateway.open("/", &header);
-    fs::write(&file, "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 1\n").expect("a file");
+    fs::write(&file, "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 1\n")
+        .expect("the file can be written");
     gateway.signal("-HUP");
     gateway.logged("changed: ");
     let (_after, after) = gateway.open("/", &header);
     assert_eq!((address_of(before), address_of(after)), (json!("127.0.0.1"), json!("203.0.113.9")));
-    // Each of these two addresses has one connection. The first counts although its header is not trusted.
+    // Each of these two addresses has one connection, which is the limit. The first connection counts for 127.0.0.1,
+    // because no proxy was trusted when it connected.
     assert_eq!(connect_forwarded(&gateway, "203.0.113.9").err(), Some(429));
     assert_eq!(connect_forwarded(&gateway, "unknown").err(), Some(429));
 }
@@ -185,23 +187,23 @@ fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
     // Headers of the client do not change its address.
     let forged = "X-Forwarded-For: 192.0.2.1\r\n";
     assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", forged).reply().status, 429);
-    // Clients of one network count as one here, too.
+    // With the PROXY protocol, clients of one network also count as one address.
     let mut v6 = connect_with_proxy_header(&gateway, "2001:db8::1", "");
     assert_eq!(v6.reply().status, 101);
     assert_eq!(connect_with_proxy_header(&gateway, "2001:db8::2", "").reply().status, 429);
-    // Behind a load balancer and a trusted proxy, the header of the proxy counts.
+    // Behind a load balancer and a trusted proxy, the header of the proxy sets the address.
     let mut chained = connect_with_proxy_header(&gateway, "198.51.100.7", "X-Forwarded-For: 192.0.2.1\r\n");
     assert_eq!(chained.reply().status, 101);
     assert_eq!(connect_with_proxy_header(&gateway, "192.0.2.1", "").reply().status, 429);
-    // The API expects no header.
+    // The API listener expects no PROXY header.
     assert_eq!(gateway.call("GET", "/healthz", &[], "").status, 200);
 }
 
 #[test]
 fn a_proxy_header_can_be_expected_on_one_address_only() {
     let gateway = Gateway::start(&["--listen", "proxy:127.0.0.1:0", "--trusted-proxy", "127.0.0.1"]);
-    // The listener that expects the header is announced first.
-    let (balanced, plain) = (gateway.address, gateway.others[0].parse().expect("an address"));
+    // The log announces the listener with the PROXY protocol first.
+    let (balanced, plain) = (gateway.address, gateway.others[0].parse().expect("the address is valid"));
     let header = "PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n";
     for (place, start, status) in [(balanced, header, 101), (balanced, "", 400), (plain, "", 101), (plain, header, 400)]
     {
@@ -216,14 +218,14 @@ fn a_proxy_header_can_be_expected_on_one_address_only() {
 fn sighup_changes_the_trusted_load_balancers() {
     let scratch = Scratch::new("balancers");
     let file = scratch.file("fdpush.toml");
-    fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"10.0.0.1\"]\n").expect("a file");
+    fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"10.0.0.1\"]\n").expect("the file can be written");
     let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
     let mut stranger = Raw::connect(gateway.address);
     stranger.try_send("PROXY UNKNOWN\r\n");
     stranger.end();
     gateway.logged("is not a trusted proxy");
     assert_eq!(gateway.metric("fdpush_untrusted_proxies_total"), 1.0);
-    fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"127.0.0.1\"]\n").expect("a file");
+    fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"127.0.0.1\"]\n").expect("the file can be written");
     gateway.signal("-HUP");
     gateway.logged("changed: trusted_proxy");
     assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 101);
@@ -235,15 +237,15 @@ fn a_load_balancer_can_connect_by_unix_socket() {
     let path = scratch.file("push.sock");
     let unix = format!("unix:{}", path.display());
     let gateway = Gateway::start(&["--listen", &unix, "--trusted-proxy", "unix", "--proxy-protocol"]);
-    let mut stream = UnixStream::connect(&path).expect("a server that listens");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-    stream.write_all(b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n").expect("bytes sent");
-    stream.write_all(UPGRADE.as_bytes()).expect("bytes sent");
+    let mut stream = UnixStream::connect(&path).expect("the server listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
+    stream.write_all(b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n").expect("the bytes can be sent");
+    stream.write_all(UPGRADE.as_bytes()).expect("the bytes can be sent");
     let mut start = [0; 12];
-    stream.read_exact(&mut start).expect("an answer");
+    stream.read_exact(&mut start).expect("the server answers");
     assert_eq!(&start, b"HTTP/1.1 101");
     let connection = &gateway.get("/api/connections")["connections"][0];
     assert_eq!((&connection["peer"], &connection["address"]), (&json!("203.0.113.9:4711"), &json!("203.0.113.9")));
-    // A peer over TCP is not trusted.
+    // This server trusts no peer over TCP.
     Raw::connect(gateway.address).end();
 }

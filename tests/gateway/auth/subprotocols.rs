@@ -1,4 +1,4 @@
-//! Subprotocols: the selection, and refusals before any limit or second login applies.
+//! Subprotocols: the selection, and refusals that come before limits and second logins.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const NONE: &str = "no common subprotocol: this server supports none\n";
 const TWO: &str = "no common subprotocol: this server supports chat.v2, chat.v1\n";
 
-/// Connects with these subprotocols. Returns the one of the 101 response, or the body of the 400.
+/// Connects with these subprotocols. Returns the subprotocol in the 101 response, or the body of the 400.
 fn offer(gateway: &Gateway, target: &str, offers: &str) -> Result<Option<String>, String> {
     let headers = [("Sec-WebSocket-Protocol", offers)];
     let headers = if offers.is_empty() { &[][..] } else { &headers };
@@ -59,15 +59,19 @@ fn a_client_without_a_common_subprotocol_kicks_no_connection() {
 #[test]
 fn the_bearer_subprotocol_is_echoed_for_every_token_source() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-    let output = command.args(["token", "--uid", "ann", "--jwt-secret", SECRET]).output().expect("the binary");
-    let token = String::from_utf8(output.stdout).expect("text").trim().to_owned();
+    let output = command.args(["token", "--uid", "ann", "--jwt-secret", SECRET]).output().expect("the binary can run");
+    let token = String::from_utf8(output.stdout).expect("the text is UTF-8").trim().to_owned();
     let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", SECRET, "--subprotocols", "chat.v1"]);
     let (query, bearer) = (format!("/?token={token}"), format!("bearer.{token}"));
     assert_eq!(offer(&gateway, &query, ""), Ok(None));
     assert_eq!(offer(&gateway, &query, &bearer), one(&bearer));
     assert_eq!(offer(&gateway, &query, "bearer.other"), one("bearer.other"));
     assert_eq!(offer(&gateway, "/", &bearer), one(&bearer));
-    assert_eq!(offer(&gateway, "/", &format!("{bearer}, chat.v1")), one("chat.v1"), "the token is not repeated");
+    assert_eq!(
+        offer(&gateway, "/", &format!("{bearer}, chat.v1")),
+        one("chat.v1"),
+        "the 101 response does not contain the token"
+    );
     assert_eq!(offer(&gateway, &query, "chat.v9").map_err(|body| body.contains("supports chat.v1")), Err(true));
 }
 
@@ -75,7 +79,7 @@ fn the_bearer_subprotocol_is_echoed_for_every_token_source() {
 fn the_connect_hook_can_select_the_subprotocol() {
     let backend = Backend::start(|request| {
         let question: Value = request.json();
-        let choice = match question["target"].as_str().expect("a target") {
+        let choice = match question["target"].as_str().expect("the request has a target") {
             "/second" => json!({"uid": "ann", "subprotocol": "chat.v1"}),
             "/own" => json!({"uid": "ann", "subprotocol": "the-shop's"}),
             _ => json!({"uid": "ann", "subprotocol": null}),
@@ -90,7 +94,8 @@ fn the_connect_hook_can_select_the_subprotocol() {
     assert_eq!(offer(&gateway, "/own", "the-shop's"), one("the-shop's"));
     assert_eq!(offer(&gateway, "/none", "bearer.x"), one("bearer.x"));
     assert_eq!(offer(&gateway, "/none", "graphql-ws"), Err(TWO.to_owned()));
-    // A subprotocol that the client did not offer would break the connection, so the answer of the hook is an error.
+    // A browser closes the connection if the server selects a subprotocol that the client did not offer. So this answer
+    // of the hook is an error.
     let headers = [("Sec-WebSocket-Protocol", both)];
     assert_eq!(refusal(Client::connect(gateway.address, "/own", &headers)).0, 503);
     assert!(gateway.logged("connect hook failed").contains("was not offered by the client"));

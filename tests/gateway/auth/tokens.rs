@@ -7,7 +7,7 @@ use crate::common::{Client, Scratch, refusal};
 use crate::samples;
 use serde_json::{Value, json};
 
-// The new keys and their tokens, made with PyJWT from the claims of the samples.
+// The new keys and their tokens. PyJWT made these tokens from the claims of the samples.
 
 const NEXT_RSA: &str = "\
 -----BEGIN PUBLIC KEY-----
@@ -52,7 +52,7 @@ const NEXT_EDDSA: &str = "\
 /// A key and a token that it verifies.
 type Pair = (&'static str, &'static str);
 
-/// For each algorithm, the first key and its token, and the new key and its token.
+/// For each algorithm: the first key and its token, and the new key and its token.
 const ALGORITHMS: [(Pair, Pair); 3] = [
     ((samples::RSA, samples::RS256), (NEXT_RSA, NEXT_RS256)),
     ((samples::EC, samples::ES256), (NEXT_EC, NEXT_ES256)),
@@ -63,12 +63,12 @@ fn enter(gateway: &Gateway, token: &str) -> Result<Client, tungstenite::Error> {
     Client::connect(gateway.address, &format!("/?token={token}"), &[])
 }
 
-/// The frames of a new client until it has joined both groups of its token.
+/// Checks that a new client gets the uid of its token and joins both groups.
 fn check_identity(gateway: &Gateway, client: &mut Client) {
     let welcome = next(client);
     assert_eq!((&welcome["type"], &welcome["uid"]), (&json!("welcome"), &json!("10010")));
     let mut groups = gateway.get(&format!("/api/connections/{}", welcome["fd"]))["groups"].take();
-    groups.as_array_mut().expect("a list").sort_by_key(Value::to_string);
+    groups.as_array_mut().expect("the value is an array").sort_by_key(Value::to_string);
     assert_eq!(groups, json!(["room", "staff"]));
 }
 
@@ -79,10 +79,10 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
         let [config, key, next_key] = ["fdpush.toml", "key.pem", "next.pem"].map(|name| scratch.file(name));
         let configure = |files: &[&std::path::Path]| {
             let text = format!("auth = \"jwt\"\njwt_key_file = {files:?}\n");
-            fs::write(&config, text).expect("a file");
+            fs::write(&config, text).expect("the file can be written");
         };
-        fs::write(&key, old_key).expect("a file");
-        fs::write(&next_key, new_key).expect("a file");
+        fs::write(&key, old_key).expect("the file can be written");
+        fs::write(&next_key, new_key).expect("the file can be written");
         configure(&[&key]);
         let gateway = Gateway::spawn(&["--config", &config.display().to_string()]);
         let reload = |words: &str| {
@@ -91,7 +91,7 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
         };
         const CHANGED: &str = "changed: jwt_key_file";
 
-        let mut first = enter(&gateway, old).expect("a good token");
+        let mut first = enter(&gateway, old).expect("the token is valid");
         check_identity(&gateway, &mut first);
         let others = ALGORITHMS.iter().flat_map(|((_, old), (_, new))| [*old, *new]).filter(|token| *token != old);
         for token in others.chain([samples::HS256]) {
@@ -101,20 +101,20 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
         configure(&[&next_key, &key]);
         reload(CHANGED);
         assert!(enter(&gateway, old).is_ok() && enter(&gateway, new).is_ok());
-        // The settings stay the same. The key file has new content.
+        // The settings stay the same, and the key file changes.
         configure(&[&key]);
         reload(CHANGED);
         assert_eq!(refusal(enter(&gateway, new)).0, 401);
-        fs::write(&key, new_key).expect("a file");
+        fs::write(&key, new_key).expect("the file can be written");
         reload(CHANGED);
         assert_eq!(refusal(enter(&gateway, old)).0, 401);
-        check_identity(&gateway, &mut enter(&gateway, new).expect("a good token"));
-        // An incomplete file changes nothing.
-        fs::write(&key, &new_key[..new_key.len() / 2]).expect("a file");
+        check_identity(&gateway, &mut enter(&gateway, new).expect("the token is valid"));
+        // An incomplete key file changes nothing.
+        fs::write(&key, &new_key[..new_key.len() / 2]).expect("the file can be written");
         reload("settings not reloaded: ");
         assert!(enter(&gateway, new).is_ok());
 
-        // Open connections stay open.
+        // SIGHUP keeps the open connections.
         until("only the first connection is open", || gateway.get("/api/stats")["open"] == 1);
         assert_eq!(gateway.done("/api/push", json!({"uid": "10010", "text": "still there?"}))["queued"], 1);
         while first.text() != "still there?" {}

@@ -38,7 +38,7 @@ fn a_flag_overrides_environment_file_and_default() {
     assert_eq!(shown("missed_max", &config, &[]), "missed_max = 3  # from file");
     assert_eq!(shown("head_bytes_max", &config, &[]), "head_bytes_max = \"4096\"  # from file");
 
-    // A list replaces a list.
+    // The list of a higher source replaces the whole list of a lower source.
     assert_eq!(shown("listen", &[], &[]), "listen = [\"127.0.0.1:9501\"]  # default");
     assert_eq!(shown("listen", &config, &[]), "listen = [\"127.0.0.1:1\", \"[::1]:2\"]  # from file");
     assert_eq!(shown("listen", &config, &environment), "listen = [\"127.0.0.1:3\", \"unix:/x\"]  # from environment");
@@ -156,8 +156,8 @@ fn check_accepts_public_keys_and_refuses_invalid_key_files() {
     let scratch = Scratch::new("public");
     let file = scratch.file("key.pem");
     let check = |text: &str| {
-        fs::write(&file, text).expect("a file");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("a mode");
+        fs::write(&file, text).expect("the file can be written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("the mode can be changed");
         call(&["check", "--auth", "jwt", "--jwt-key-file", &file.display().to_string()], &[])
     };
     for key in [samples::RSA, samples::RSA_PKCS1, samples::EC, samples::ED] {
@@ -197,7 +197,7 @@ fn check_reads_files_of_keys_and_certificates() {
     let file = scratch.file("file");
     let path = file.display().to_string();
     for (settings, text, hint) in table {
-        fs::write(&file, &text).expect("a file");
+        fs::write(&file, &text).expect("the file can be written");
         let printed = error_output(&settings.replace("PEM", &path)).replace(&path, "PEM");
         assert!(printed.contains(hint), "{text}: expected {hint:?} in {printed}");
     }
@@ -209,7 +209,7 @@ fn check_says_ok_or_what_is_wrong() {
     assert_eq!((printed.code, printed.out.as_str(), printed.err.as_str()), (Some(0), "ok\n", ""));
     let scratch = Scratch::new("keys");
     let keys = scratch.file("keys");
-    fs::write(&keys, "# ours\ngood\ntwo words\n").expect("a file");
+    fs::write(&keys, "# ours\ngood\ntwo words\n").expect("the file can be written");
     let named = format!("api_key_file = \"{}\"", keys.display());
     let of_keys = format!("api_key_file {}:3: an API key must have 1 to 512", keys.display());
     let long = format!("api_key = [\"{}\"]", "k".repeat(513));
@@ -283,10 +283,10 @@ fn settings_without_effect_are_warned_of() {
             assert!(printed.err.contains(hint), "{flags:?}: expected {hint:?} in {}", printed.err);
         }
     }
-    // An explicit default value is not a conflict.
+    // An explicit value that equals the default is not a conflict.
     let printed = call(&["check", "--heartbeat", "off", "--missed-max", "2"], &[]);
     assert_eq!(printed.err, "");
-    // A misspelt variable, and a variable of another program.
+    // One variable is misspelt, and the others belong to other programs.
     let theirs = ["FDPUSH_PORT", "FDPUSH_PORT_9501_TCP", "FDPUSH_API_PORT", "FDPUSH_SERVICE_HOST"];
     let environment = [("FDPUSH_PING_EVRY", "5s")].into_iter().chain(theirs.map(|name| (name, "tcp://10.0.0.1:9501")));
     let printed = call(&["check"], &environment.collect::<Vec<_>>());
@@ -298,15 +298,15 @@ fn settings_without_effect_are_warned_of() {
 fn secret_files_must_be_readable_by_their_owner_only() {
     let scratch = Scratch::new("keys");
     let path = scratch.file("keys");
-    fs::write(&path, "# of the shop\n\n  a-long-enough-key  \n").expect("a file");
-    let line = ["check", "--api", "0.0.0.0:1", "--api-key-file", path.to_str().expect("UTF-8")];
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a file of ours");
+    fs::write(&path, "# of the shop\n\n  a-long-enough-key  \n").expect("the file can be written");
+    let line = ["check", "--api", "0.0.0.0:1", "--api-key-file", path.to_str().expect("the text is UTF-8")];
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("the test owns the file");
     let printed = call(&line, &[]);
     assert!(printed.code == Some(0) && printed.err.contains("can be read by everybody"), "{printed:?}");
     make_private(&path);
     let printed = call(&line, &[]);
     assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
-    fs::write(&path, "# none\n").expect("a file");
+    fs::write(&path, "# none\n").expect("the file can be written");
     let printed = call(&line, &[]);
     assert!(printed.code == Some(1) && printed.err.contains("no key in the file"), "{printed:?}");
 }
@@ -341,9 +341,12 @@ fn serve_applies_its_settings_file() {
     let file = write(&scratch, "listen = [\"127.0.0.1:0\"]\nlog = \"off\"\nping_every = \"7s\"\npage = \"never\"\n");
     let mut served = ChildProcess::spawn(&mut command(&["serve", "--config", &file], &[]));
     let mut line = String::new();
-    BufReader::new(served.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
-    let address = line.trim().rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address");
-    let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
+    BufReader::new(served.stdout.take().expect("the output is a pipe"))
+        .read_line(&mut line)
+        .expect("the line can be read");
+    let address =
+        line.trim().rsplit(' ').next().and_then(|address| address.parse().ok()).expect("the line has an address");
+    let mut client = Client::connect(address, "/", &[]).expect("the server accepts the WebSocket");
     assert!(client.text().contains("\"every_ms\":7000"));
 }
 
@@ -351,35 +354,35 @@ fn serve_applies_its_settings_file() {
 fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
     let scratch = Scratch::new("systemd");
     let notify = scratch.file("notify");
-    let manager = UnixDatagram::bind(&notify).expect("a socket");
-    manager.set_read_timeout(Some(DEADLINE)).expect("a socket");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
+    let manager = UnixDatagram::bind(&notify).expect("the socket can be created");
+    manager.set_read_timeout(Some(DEADLINE)).expect("the socket option can be set");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the port can be bound");
+    let address = listener.local_addr().expect("the socket has an address");
     rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).expect("the descriptor is valid");
     let descriptor = listener.as_raw_fd().to_string();
     let environment = [
         ("LISTEN_FDS", "1"),
         ("LISTEN_FDS_FIRST_FD", descriptor.as_str()),
         ("LISTEN_FDNAMES", "clients"),
-        ("NOTIFY_SOCKET", notify.to_str().expect("UTF-8")),
+        ("NOTIFY_SOCKET", notify.to_str().expect("the text is UTF-8")),
     ];
     let mut served = ChildProcess::spawn(&mut command(&["serve", "--log", "warn"], &environment));
     drop(listener);
     assert_eq!(notification(&manager), "READY=1\n");
-    let mut client = Client::connect(address, "/", &[]).expect("a WebSocket");
+    let mut client = Client::connect(address, "/", &[]).expect("the server accepts the WebSocket");
     assert!(client.text().contains("welcome"));
     served.signal("-TERM");
     assert_eq!(client.closed().0, 1001);
     assert_eq!(notification(&manager), "STOPPING=1\n");
     assert_eq!(served.exit_status().code(), Some(0));
     let mut printed = String::new();
-    served.stdout.take().expect("piped").read_to_string(&mut printed).expect("UTF-8");
+    served.stdout.take().expect("the output is a pipe").read_to_string(&mut printed).expect("the text is UTF-8");
     assert!(printed.contains(&address.to_string()), "{printed}");
 }
 
 #[test]
 fn an_unusable_inherited_socket_is_refused() {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("the port can be bound");
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("the descriptor is valid");
     let descriptor = socket.as_raw_fd().to_string();
     let environment =
@@ -415,29 +418,29 @@ fn borrowed<'a>(environment: &'a [(&'static str, String); 3]) -> Vec<(&'a str, &
 
 #[test]
 fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
-    let tcp = TcpListener::bind("0.0.0.0:0").expect("a port");
-    let udp = UdpSocket::bind("0.0.0.0:0").expect("a port");
+    let tcp = TcpListener::bind("0.0.0.0:0").expect("the port can be bound");
+    let udp = UdpSocket::bind("0.0.0.0:0").expect("the port can be bound");
     for environment in [inherited_socket(&tcp), inherited_socket(&udp)] {
         let printed = call(&["serve", "--listen", "127.0.0.1:0"], &borrowed(&environment));
         assert_eq!(printed.code, Some(1), "{printed:?}");
         assert!(printed.err.contains("can be reached from other machines and needs an API key"), "{printed:?}");
     }
 
-    // With a key it is served. A reload that removes the last key is refused.
+    // With an API key, the server serves the socket. The server refuses a reload that removes the last key.
     let scratch = Scratch::new("handed_over");
     let file = write(&scratch, "api_key = [\"alpha\"]\nmessage_bytes_max = 1000\n");
     let line = ["serve", "--config", &file, "--listen", "127.0.0.1:0", "--log", "info"];
     let environment = inherited_socket(&tcp);
     let mut served = ChildProcess::spawn(&mut command(&line, &borrowed(&environment)));
     let (tx, log) = crate::common::channel();
-    let lines = BufReader::new(served.stderr.take().expect("piped")).lines();
+    let lines = BufReader::new(served.stderr.take().expect("the output is a pipe")).lines();
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tx.send(line))));
     let logged = |words: &str| while !log.next().contains(words) {};
     logged("the API is on 0.0.0.0:");
     write(&scratch, "message_bytes_max = 2000\n");
     served.signal("-HUP");
     logged("settings not reloaded: the API on 0.0.0.0:");
-    let port = tcp.local_addr().expect("an address").port();
+    let port = tcp.local_addr().expect("the socket has an address").port();
     for (key, status) in [("", 401), ("Authorization: Bearer alpha\r\n", 200)] {
         let mut raw = Raw::connect(([127, 0, 0, 1], port).into());
         raw.send(format!("GET /api/stats HTTP/1.1\r\nHost: localhost\r\n{key}\r\n"));
@@ -447,6 +450,6 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
 
 fn notification(manager: &UnixDatagram) -> String {
     let mut bytes = [0; 256];
-    let count = manager.recv(&mut bytes).expect("a datagram");
+    let count = manager.recv(&mut bytes).expect("a datagram arrives");
     String::from_utf8_lossy(&bytes[..count]).into_owned()
 }

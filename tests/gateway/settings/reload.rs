@@ -11,7 +11,7 @@ use crate::common::raw::TEXT;
 use crate::common::{Client, DEADLINE, Raw, Scratch, deflated, refusal};
 use serde_json::json;
 
-/// A server with a settings file.
+/// A server and its settings file.
 struct Configured {
     file: PathBuf,
     gateway: Gateway,
@@ -22,24 +22,24 @@ impl Configured {
     fn start(text: &str) -> Configured {
         let scratch = Scratch::new("reload");
         let file = scratch.file("fdpush.toml");
-        fs::write(&file, text).expect("a file");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+        fs::write(&file, text).expect("the file can be written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the mode can be changed");
         let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
         Configured { file, gateway, scratch }
     }
 
     /// Writes the file, sends SIGHUP and waits until the log reports these settings as changed.
     fn reload(&self, text: &str, keys: &[&str]) {
-        fs::write(&self.file, text).expect("a file");
+        fs::write(&self.file, text).expect("the file can be written");
         self.gateway.signal("-HUP");
         let line = self.gateway.logged("changed: ");
-        let (_, changed) = line.split_once("changed: ").expect("the words");
+        let (_, changed) = line.split_once("changed: ").expect("the text has the words");
         let changed: BTreeSet<&str> = changed.split(", ").collect();
         assert_eq!(changed, keys.iter().copied().collect(), "{line}");
     }
 }
 
-/// Connects a client that does not read and has queued bytes.
+/// Connects a client that does not read, and fills its socket until bytes are queued.
 fn stalled(gateway: &Gateway, uid: &str) -> Raw {
     let mut raw = Raw::connect(gateway.address);
     raw.send(crate::common::raw::UPGRADE.replace("GET / ", &format!("GET /?uid={uid} ")));
@@ -47,7 +47,7 @@ fn stalled(gateway: &Gateway, uid: &str) -> Raw {
     let push = json!({"uid": uid, "data": "x".repeat(200_000)});
     until("its socket is full", || {
         gateway.done("/api/push", &push);
-        gateway.get("/api/stats")["queued_bytes"].as_u64().expect("a number") > 0
+        gateway.get("/api/stats")["queued_bytes"].as_u64().expect("the value is a number") > 0
     });
     raw
 }
@@ -58,7 +58,7 @@ fn status_of(gateway: &Gateway, bytes: impl AsRef<[u8]>) -> u16 {
     raw.reply().status
 }
 
-/// Returns the result of a second connection.
+/// Returns the status of a second connection.
 fn second(gateway: &Gateway) -> u16 {
     let _first = gateway.connect("/?uid=ann");
     match Client::connect(gateway.address, "/?uid=ann", &[]) {
@@ -67,10 +67,10 @@ fn second(gateway: &Gateway) -> u16 {
     }
 }
 
-/// A setting with its values before and after, a function that shows its effect, and the two results of that function.
+/// A setting, its values before and after the reload, and a function that shows its effect, with its two results.
 type Effect = (&'static str, &'static str, &'static str, fn(&Gateway) -> String, [&'static str; 2]);
 
-/// Returns which of these origins are accepted.
+/// Returns the origins that the server accepts.
 fn origins(gateway: &Gateway) -> String {
     let all = [
         "https://a.example.com",
@@ -85,7 +85,7 @@ fn origins(gateway: &Gateway) -> String {
     all.into_iter().filter(enters).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns whether compression is negotiated, and a message of 2,000 bytes compressed.
+/// Returns whether the server negotiates compression, and whether it compresses a message of 2,000 bytes.
 fn compresses(gateway: &Gateway) -> String {
     let (mut raw, accepted) = deflated::connect_offering(gateway.address, "/?uid=ann", "permessage-deflate");
     deflated::message(&mut raw);
@@ -93,7 +93,7 @@ fn compresses(gateway: &Gateway) -> String {
     format!("{} {}", accepted.is_some(), deflated::message(&mut raw).0)
 }
 
-/// Returns whether a client whose message inflates to half a MiB has to wait.
+/// Returns whether messages that inflate to half a MiB must wait.
 fn holds(gateway: &Gateway) -> String {
     let counted = || gateway.metric("fdpush_inflate_holds_total");
     let before = counted();
@@ -144,11 +144,12 @@ const EFFECTS: [Effect; 22] = [
             let mut ann = gateway.connect("/");
             ann.send(&(json!({"type": "heartbeat", "id": 1}).to_string() + &" ".repeat(2000)));
             match ann.next() {
-                tungstenite::Message::Close(frame) => u16::from(frame.expect("a code").code).to_string(),
-                other => {
-                    serde_json::from_str::<serde_json::Value>(other.to_text().expect("text")).expect("JSON")["type"]
-                        .to_string()
+                tungstenite::Message::Close(frame) => {
+                    u16::from(frame.expect("the close frame has a code").code).to_string()
                 }
+                other => serde_json::from_str::<serde_json::Value>(other.to_text().expect("the message is text"))
+                    .expect("the text is JSON")["type"]
+                    .to_string(),
             }
         },
         ["\"ack\"", "1009"],
@@ -270,16 +271,16 @@ const EFFECTS: [Effect; 22] = [
     ("memberships_max", "2", "1", joins_of_two_groups, ["None", "Some(\"not_allowed\")"]),
 ];
 
-/// Returns the error of the second of two joins.
+/// Joins two groups and returns the error of the second join.
 fn joins_of_two_groups(gateway: &Gateway) -> String {
     let mut ann = gateway.connect("/?uid=ann");
     ann.send(r#"{"type":"join","group":"a"}"#);
     ann.send(r#"{"type":"join","group":"b","id":1}"#);
-    let answer = std::iter::repeat_with(|| next(&mut ann)).find(|frame| frame["id"] == 1).expect("an answer");
+    let answer = std::iter::repeat_with(|| next(&mut ann)).find(|frame| frame["id"] == 1).expect("the server answers");
     format!("{:?}", answer["code"].as_str())
 }
 
-/// Returns which of two subprotocols are accepted.
+/// Returns the subprotocols that the server accepts.
 fn subprotocols(gateway: &Gateway) -> String {
     let enters = |name: &&str| Client::connect(gateway.address, "/", &[("Sec-WebSocket-Protocol", name)]).is_ok();
     ["chat.v1", "chat.v2"].into_iter().filter(enters).collect()
@@ -299,7 +300,7 @@ fn is_online(gateway: &Gateway, uid: &str) -> bool {
 #[test]
 fn each_reloaded_setting_has_its_effect() {
     for (key, before, after, effect, [was, is]) in EFFECTS {
-        // A short drain.
+        // Other settings that the effect needs.
         let others = match key {
             "queue_bytes_max" => "message_bytes_max = 1024\n",
             "slow_reader" => "message_bytes_max = 1024\nqueue_bytes_max = \"512KiB\"\n",
@@ -331,7 +332,7 @@ fn reloaded_times_apply_to_open_connections() {
     assert_eq!(unfinished.reply().status, 101);
     let (_, welcome) = unfinished.frame();
     assert!(String::from_utf8_lossy(&welcome).contains("welcome"));
-    // The first fragment of a message.
+    // This is the first fragment of a message.
     unfinished.send(crate::common::raw::frame_with(TEXT, b"{"));
     configured.reload(&text("200ms"), &long);
     until("the slow reader is closed", || !is_online(gateway, "slow"));
@@ -442,8 +443,8 @@ fn a_file_of_api_keys_is_reloaded() {
     let scratch = Scratch::new("keys");
     let keys = scratch.file("keys");
     let write = |key: &str| {
-        fs::write(&keys, format!("{key}\n")).expect("a file");
-        fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("a mode");
+        fs::write(&keys, format!("{key}\n")).expect("the file can be written");
+        fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("the mode can be changed");
     };
     write("alpha");
     let text = format!("api_key_file = \"{}\"\n", keys.display());
@@ -479,7 +480,7 @@ fn a_reloaded_drain_for_applies_to_the_drain() {
     for client in &mut clients {
         assert_eq!(closed(client).0, 1001);
     }
-    // A client that does not answer does not extend the drain.
+    // The drain does not wait longer for a client that does not answer.
     assert_eq!(configured.gateway.wait().code(), Some(0));
 }
 
@@ -488,7 +489,7 @@ fn a_reload_logs_changed_settings_and_each_warning_once() {
     let configured = Configured::start("log = \"info\"\n");
     let gateway = &configured.gateway;
     let path = configured.file.display().to_string();
-    fs::write(&configured.file, "message_burst = 5\nheaders_max = 32\n").expect("a file");
+    fs::write(&configured.file, "message_burst = 5\nheaders_max = 32\n").expect("the file can be written");
     let mut lines = Vec::new();
     for words in ["changed: ", "nothing changed"] {
         gateway.signal("-HUP");
@@ -512,7 +513,7 @@ fn a_reload_cannot_remove_the_last_api_key() {
         |key: &str| gateway.call("GET", "/api/stats", &[("Authorization", &format!("Bearer {key}"))], "").status;
     let open = || gateway.call("GET", "/api/stats", &[], "").status;
     for text in ["", "# api_key = [\"alpha\"]\n", "headers_max = 32\n"] {
-        fs::write(&configured.file, text).expect("a file");
+        fs::write(&configured.file, text).expect("the file can be written");
         gateway.signal("-HUP");
         let line = gateway.logged("settings not reloaded: ");
         assert!(line.contains("ERROR") && line.contains("last API key"), "{line}");
@@ -527,7 +528,7 @@ fn a_reload_cannot_remove_the_webhook_secret() {
     let hook = "webhook = \"http://127.0.0.1:1\"\n";
     let configured = Configured::start(&format!("{hook}webhook_secret = \"hush\"\n"));
     for text in [hook, ""] {
-        fs::write(&configured.file, text).expect("a file");
+        fs::write(&configured.file, text).expect("the file can be written");
         configured.gateway.signal("-HUP");
         let line = configured.gateway.logged("settings not reloaded: ");
         assert!(line.contains("ERROR") && line.contains("webhook_secret would be removed"), "{line}");
@@ -539,9 +540,9 @@ fn a_reload_cannot_remove_the_webhook_secret() {
 fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
     let mut configured = Configured::start("headers_max = 32\n");
     let fifo = configured.scratch.file("fifo");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo can run").success());
     let sparse = configured.scratch.file("sparse");
-    fs::File::create(&sparse).and_then(|file| file.set_len(10 << 30)).expect("a file");
+    fs::File::create(&sparse).and_then(|file| file.set_len(10 << 30)).expect("the file can be created");
     let mut ann = configured.gateway.connect("/?uid=ann");
     let folder = configured.scratch.file("");
     for (path, why) in [
@@ -552,7 +553,7 @@ fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
     ] {
         let path = path.display();
         for text in [format!("api_key_file = \"{path}\"\n"), format!("auth = \"jwt\"\njwt_key_file = [\"{path}\"]\n")] {
-            fs::write(&configured.file, format!("headers_max = 16\n{text}")).expect("a file");
+            fs::write(&configured.file, format!("headers_max = 16\n{text}")).expect("the file can be written");
             configured.gateway.signal("-HUP");
             let line = configured.gateway.logged("settings not reloaded: ");
             assert!(line.contains(why), "{line}");
@@ -560,13 +561,14 @@ fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
         configured.gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
         assert_eq!(next(&mut ann)["data"], 1);
     }
-    // The settings file itself. A second SIGHUP directly after the first is served as well.
-    fs::remove_file(&configured.file).expect("a file");
-    fs::rename(&fifo, &configured.file).expect("a file");
+    // The settings file is not regular. The server also handles a second SIGHUP directly after the first.
+    fs::remove_file(&configured.file).expect("the file can be removed");
+    fs::rename(&fifo, &configured.file).expect("the file can be renamed");
     configured.gateway.signal("-HUP");
     configured.gateway.logged("not a regular file");
-    fs::remove_file(&configured.file).expect("a file");
-    fs::write(&configured.file, "headers_max = 32\norigin = [\"https://a.example\"]\n").expect("a file");
+    fs::remove_file(&configured.file).expect("the file can be removed");
+    fs::write(&configured.file, "headers_max = 32\norigin = [\"https://a.example\"]\n")
+        .expect("the file can be written");
     configured.gateway.signal("-HUP");
     configured.gateway.logged("changed: origin");
     configured.gateway.signal("-TERM");
@@ -579,7 +581,7 @@ fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
 fn a_file_that_is_not_regular_is_an_error_at_the_start() {
     let scratch = Scratch::new("start");
     let fifo = scratch.file("fifo");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo can run").success());
     let fifo = fifo.display().to_string();
     for command in ["check", "serve"] {
         for flags in [
@@ -589,10 +591,10 @@ fn a_file_that_is_not_regular_is_an_error_at_the_start() {
             &["--webhook", "https://127.0.0.1:1", "--webhook-ca-file", &fifo],
         ] {
             let mut line = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-            let output = line.arg(command).args(flags).env_clear().output().expect("the binary");
+            let output = line.arg(command).args(flags).env_clear().output().expect("the binary can run");
             let printed = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.code() == Some(1) && printed.contains("not a regular file"), "{flags:?}: {printed}");
         }
     }
-    assert!(DEADLINE.as_secs() > 5, "the server stops reading a file before the test's deadline");
+    assert!(DEADLINE.as_secs() > 5, "a server that reads without end exceeds the deadline of the test");
 }

@@ -45,14 +45,14 @@ fn check_and_serve_report_every_error() {
             printed.err
         );
     }
-    // The settings of requests to a back end are checked even if its URL is invalid.
+    // The server checks the settings of requests to a back end even if the URL is invalid.
     let ca = ["check", "--webhook-ca-file", "/nonexistent/ca", "--node", "clé", "--webhook"];
     for (url, count) in [("http://127.0.0.1:1", 2), ("ftp://a", 3)] {
         let printed = call(&[&ca[..], &[url]].concat(), &[]);
         assert!(printed.err.contains("/nonexistent/ca: No such file"), "{printed:?}");
         assert!(printed.err.contains("node name \"clé\"") && printed.err.lines().count() == count, "{printed:?}");
     }
-    // A setting that depends on an invalid value is not checked.
+    // A setting that depends on an invalid value has no error of its own.
     let printed = call(&["check", "--auth", "magic", "--auth-url", "http://127.0.0.1:1"], &[]);
     assert_eq!(printed.err.lines().count(), 1, "{printed:?}");
 }
@@ -63,11 +63,11 @@ fn number_errors_name_the_flag_and_its_range() {
     let flags: Vec<&str> = help.lines().filter(|line| line.contains("<COUNT>")).collect();
     assert!(flags.len() > 10, "{help}");
     for line in flags {
-        let flag = line.split_whitespace().next().expect("a flag");
+        let flag = line.split_whitespace().next().expect("the line starts with a flag");
         for (value, hint) in
             [("1.5", "a whole number"), ("many", "a whole number"), ("-1", "a whole number"), ("0", "it must be ")]
         {
-            // Some of the numbers can be 0.
+            // 0 is below the minimum of each of these flags.
             let printed = call(&["check", &format!("{flag}={value}")], &[]);
             assert!(printed.code == Some(2) && printed.err.contains(hint), "{flag} {value}: {printed:?}");
             assert!(printed.err.contains(&format!("{flag} {value:?}: ")), "{printed:?}");
@@ -112,7 +112,7 @@ fn a_secret_has_the_same_bytes_from_every_source() {
         assert_eq!(printed.code, Some(0), "{printed:?}");
         printed.out
     };
-    // All bytes of the secret sign a token. The two tokens may differ by a second.
+    // The secret signs a token with all of its bytes. The claims of the two tokens may differ by a second.
     let same = |flags: &[&str], environment: &[(&str, &str)]| {
         (0..20).any(|_| token(&["--jwt-secret", &secret], &[]) == token(flags, environment))
     };
@@ -122,18 +122,18 @@ fn a_secret_has_the_same_bytes_from_every_source() {
         [("", ""), ("", "\n"), ("", "\r\n"), ("\u{feff}", ""), ("\"", "\""), ("'", "'"), ("\u{feff}\"", "\"\r\n")]
     {
         let given = format!("{start}{secret}{end}");
-        assert!(same(&["--jwt-secret", &given], &[]), "a flag with {given:?}");
-        assert!(same(&[], &[("FDPUSH_JWT_SECRET", &given)]), "a variable with {given:?}");
+        assert!(same(&["--jwt-secret", &given], &[]), "a flag with {given:?} has the same secret");
+        assert!(same(&[], &[("FDPUSH_JWT_SECRET", &given)]), "a variable with {given:?} has the same secret");
         let config = write(&scratch, &format!("jwt_secret = [{given:?}]\n").replace("\\u{feff}", "\\uFEFF"));
-        assert!(same(&["--config", &config], &[]), "a file with {given:?}");
-        fs::write(&file, &given).expect("a file");
+        assert!(same(&["--config", &config], &[]), "a file with {given:?} has the same secret");
+        fs::write(&file, &given).expect("the file can be written");
         make_private(&file);
         let path = file.display().to_string();
-        assert!(same(&["--jwt-key-file", &path], &[]), "a key file with {given:?}");
+        assert!(same(&["--jwt-key-file", &path], &[]), "a key file with {given:?} has the same secret");
 
-        // An API key and a webhook secret have the same rules.
+        // API keys and webhook secrets follow the same rules.
         let given = format!("{start}{key}{end}");
-        fs::write(&file, &given).expect("a file");
+        fs::write(&file, &given).expect("the file can be written");
         for flags in [
             &["--api-key", &*given][..],
             &["--api-key-file", &path],
@@ -212,8 +212,8 @@ fn a_low_descriptor_limit_is_warned_of_with_its_reserve() {
     let limited = |descriptors: u32, flags: &str| {
         let binary = env!("CARGO_BIN_EXE_fdpush");
         let script = format!("ulimit -n {descriptors} && exec {binary} check {flags}");
-        let output = Command::new("sh").args(["-c", &script]).env_clear().output().expect("a shell");
-        String::from_utf8(output.stderr).expect("UTF-8")
+        let output = Command::new("sh").args(["-c", &script]).env_clear().output().expect("the shell can run");
+        String::from_utf8(output.stderr).expect("the text is UTF-8")
     };
     for (descriptors, flags, hints) in [
         (
@@ -243,8 +243,9 @@ fn the_start_logs_the_connection_limit() {
     let mut command = Command::new("sh");
     command.args(["-c", line, env!("CARGO_BIN_EXE_fdpush")]).env_clear().stdout(Stdio::null()).stderr(Stdio::piped());
     let mut served = ChildProcess::spawn(&mut command);
-    let lines = BufReader::new(served.stderr.take().expect("piped")).lines().map_while(Result::ok);
-    let printed = lines.into_iter().find(|line| line.contains("api_connections_max is")).expect("a line");
+    let lines = BufReader::new(served.stderr.take().expect("the output is a pipe")).lines().map_while(Result::ok);
+    let printed =
+        lines.into_iter().find(|line| line.contains("api_connections_max is")).expect("the output has another line");
     let limits = "connections_max is 80 (from the descriptor limit), api_connections_max is 256";
     assert!(printed.ends_with(limits), "{printed}");
 }

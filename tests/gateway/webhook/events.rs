@@ -23,7 +23,7 @@ fn a_back_end_gets_all_events_in_order() {
     for text in [r#"{"type":"heartbeat"}"#, "not even JSON"] {
         assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": text}));
     }
-    // A binary message is not a valid frame. Only its sender gets an error.
+    // A binary message is not a valid frame. It causes no `message` event, and the server closes the connection.
     let close = |fd: u64, uid: Value, code: u16, reason: &str, by: &str, cause: &str| json!({"type": "close", "fd": fd, "uid": uid, "code": code, "reason": reason, "by": by, "cause": cause});
     let by_server = close(fd, json!("ann"), 1003, "frames must be JSON text", "server", "server_closed");
     assert_eq!(events.next(), by_server);
@@ -69,9 +69,9 @@ fn every_open_event_has_its_close_event_at_shutdown() {
             Some("open") => open.push((event["fd"].clone(), event["uid"].clone())),
             Some("close") => {
                 let whose = (event["fd"].clone(), event["uid"].clone());
-                let place = open.iter().position(|opened| *opened == whose).expect("it was open");
+                let place = open.iter().position(|opened| *opened == whose).expect("the WebSocket was open");
                 open.remove(place);
-                causes.push(event["cause"].as_str().expect("a cause").to_owned());
+                causes.push(event["cause"].as_str().expect("the event has a cause").to_owned());
             }
             _ => panic!("{event}"),
         }
@@ -91,7 +91,7 @@ fn a_uid_is_online_until_its_last_connection_is_gone_for_the_grace_time() {
     let second = gateway.connect("/?uid=ann");
     hang_up(first);
     hang_up(second);
-    // A reconnect at once, as after a page refresh, causes no event. The next event is that of bob.
+    // A client that reconnects at once, as after a page refresh, causes no event. So the next event is about bob.
     let third = gateway.connect("/?uid=ann");
     let (bob, fd) = gateway.open("/", &[]);
     gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"}));
@@ -114,7 +114,7 @@ fn connections_that_end_in_one_turn_cause_one_offline_event() {
     for _ in 0..3 {
         let clients = [(); 2].map(|()| gateway.connect("/?uid=ann"));
         assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
-        // The stopped server finds the ends of both connections in one turn.
+        // While the server is stopped by SIGSTOP, both connections end. So the server finds both ends in one turn.
         gateway.signal("-STOP");
         drop(clients);
         gateway.signal("-CONT");
@@ -202,14 +202,14 @@ impl Configured {
     fn start(name: &str, text: &str) -> Configured {
         let scratch = Scratch::new(name);
         let file = scratch.file("fdpush.toml");
-        fs::write(&file, text).expect("a file");
+        fs::write(&file, text).expect("the file can be written");
         let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
         Configured { file, gateway, _scratch: scratch }
     }
 
     /// Writes the file, sends SIGHUP and waits for a log line with these words.
     fn reload(&self, text: &str, words: &str) -> String {
-        fs::write(&self.file, text).expect("a file");
+        fs::write(&self.file, text).expect("the file can be written");
         self.gateway.signal("-HUP");
         self.gateway.logged(words)
     }
@@ -241,7 +241,7 @@ fn sighup_reloads_the_settings() {
     assert!(gateway.logged("need a restart: ").contains("ping_every"));
     assert_eq!((configured.status_with("old"), configured.status_with("new")), (401, 200));
     assert_eq!((is_accepted_from("https://old.example"), is_accepted_from("https://new.example")), (false, true));
-    // Open connections stay open and have the new limits and permissions.
+    // SIGHUP keeps the open connections, and they get the new limits and permissions.
     ann.send(&long);
     assert_eq!(next(&mut ann)["type"], "ack");
     ann.send(r#"{"type":"push","to":"ann","data":1,"id":1}"#);
@@ -283,11 +283,12 @@ fn sighup_reloads_secrets() {
     let gateway = &configured.gateway;
     let enters = |secret: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-        let output = command.args(["token", "--uid", "ann", "--jwt-secret", secret]).output().expect("the binary");
-        let token = String::from_utf8(output.stdout).expect("text");
+        let output =
+            command.args(["token", "--uid", "ann", "--jwt-secret", secret]).output().expect("the binary can run");
+        let token = String::from_utf8(output.stdout).expect("the text is UTF-8");
         Client::connect(gateway.address, &format!("/?token={}", token.trim()), &[])
     };
-    let mut ann = enters(OLD).expect("the secret");
+    let mut ann = enters(OLD).expect("the secret is valid");
     assert_eq!(next(&mut ann)["type"], "welcome");
     assert_eq!(refusal(enters(NEW)).0, 401);
     assert!(backend.requests.next().is_signed_with("hush"));
@@ -299,7 +300,7 @@ fn sighup_reloads_secrets() {
     until("requests are signed with the new secret", || backend.requests.next().is_signed_with("quiet"));
     configured.reload(&text(&format!("\"{NEW}\""), "quiet"), "changed: jwt_secret");
     assert_eq!(refusal(enters(OLD)).0, 401);
-    // Open connections stay open.
+    // SIGHUP keeps the open connections.
     gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
     assert_eq!(next(&mut ann)["data"], 1);
 }
@@ -432,14 +433,15 @@ fn client_text_cannot_forge_a_log_line() {
 /// The queue limit of a reader in the test below.
 const QUEUE: usize = 128 << 10;
 
-/// Pushes to a connection that does not read until an ack does not fit into its queue.
+/// Pushes to a connection that does not read, until its queue has no room for an ack.
 fn fill(gateway: &Gateway, fd: u64) {
     let push = |bytes: usize| gateway.done("/api/push", json!({"fd": fd, "text": "x".repeat(bytes)}));
     let queued = || {
         let info = gateway.get(&format!("/api/connections/{fd}"));
-        usize::try_from(info["queued_bytes"].as_u64().expect("a number")).expect("a size")
+        usize::try_from(info["queued_bytes"].as_u64().expect("the value is a number"))
+            .expect("the size fits into usize")
     };
-    // Until the socket accepts no more bytes.
+    // The loop ends when the socket takes no more bytes.
     let mut seen = vec![0];
     until("its queue is nearly full", || {
         let now = queued();
@@ -475,7 +477,7 @@ fn a_connection_closed_by_its_own_ack_keeps_group_counts_right() {
     fill(&gateway, stuffed);
     second.send(&change("join"));
     until("ann's second is closed", || connections("ann") == json!([fd]));
-    // The first connection of ann is still open, so bob gets no `left` frame until it leaves.
+    // The first connection of ann is still in the group. bob gets no `left` notice before this connection leaves.
     first.send(r#"{"type":"leave","group":"g"}"#);
     assert_eq!(next(&mut bob), left("ann", 1));
     first.send(join);

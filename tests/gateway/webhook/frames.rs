@@ -81,7 +81,7 @@ fn only_valid_send_frames_become_send_events() {
     assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
     assert_eq!(events.next(), json!({"type": "send", "fd": fd, "uid": "ann", "data": {"order": [1, "😀"]}}));
 
-    // Both event types are on, so a frame causes two events.
+    // The server sends both event types, so each frame causes two events.
     let gateway = start_with_webhook(&backend, &["--webhook-events", "message,send"]);
     let mut events = Events::of(&backend);
     let mut ann = gateway.connect("/?uid=ann");
@@ -110,13 +110,13 @@ fn a_frame_with_an_oversized_event_is_refused() {
         assert!(error["message"].as_str().is_some_and(|message| message.contains("102400 bytes")), "{error}");
     }
     ann.send(r#"{"type":"push","to":"bob","data":"small"}"#);
-    assert_eq!(next(&mut bob)["data"], "small", "no refused message arrives");
+    assert_eq!(next(&mut bob)["data"], "small", "bob gets no refused message");
     assert_eq!(events.next()["type"], "open");
     assert_eq!(events.next()["type"], "open");
     assert!(events.next()["text"].as_str().is_some_and(|text| text.contains("small")), "seq has a gap");
     assert_eq!(gateway.metric(r#"fdpush_webhook_given_up_total{reason="too_large"}"#), 3.0);
 
-    // Frames of other types have no `send` event that could be too large.
+    // A frame of another type has no `send` event, so no size limit applies.
     let gateway = start_with_webhook(&backend, &["--webhook-event-bytes-max", "4KiB", "--webhook-events", "send"]);
     let mut ann = gateway.connect("/?uid=ann");
     let long = "x".repeat(5000);
@@ -133,7 +133,7 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
     let mut events = Events::of(&backend);
     let mut ann = gateway.connect(&format!("/?uid={}", "n".repeat(128)));
     let mut bob = gateway.connect("/?uid=bob");
-    // Messages of the maximum length: plain text, text that doubles its length in the event, and white space.
+    // Messages of the maximum length: plain text, text whose length doubles in the event, and white space.
     let (open, close) = (r#"{"type":"push","to":"bob","data":""#, r#""}"#);
     let room = (1 << 20) - open.len() - close.len();
     let frames = [
@@ -146,14 +146,14 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
         assert_eq!(next(&mut bob)["type"], "message");
         assert!(events.next()["text"] == frame.as_str(), "the whole frame");
     }
-    // A text that is not a valid frame can be longer.
+    // The text of an invalid frame can be longer, so its event can be too large.
     ann.send(&"\u{1}".repeat(1 << 20));
     assert_eq!(next(&mut ann)["code"], "too_large");
 }
 
 #[test]
 fn a_refused_event_does_not_block_later_events() {
-    // nginx and Express refuse bodies over a limit with 413.
+    // nginx and Express answer a body over their limit with 413.
     let backend = Backend::start(|request| match request.body.len() {
         0..=20_000 => Answer::Status(204, String::new()),
         _ => Answer::Status(413, "too large".to_owned()),
@@ -188,7 +188,7 @@ fn a_back_end_that_hangs_or_fails_does_not_delay_pushes() {
         ann.send(&json!({"type": "push", "to": "ann", "data": number}).to_string());
         assert_eq!(next(&mut ann)["data"], number);
     }
-    // Over the queue limit, message events are dropped; open and close events are not.
+    // Over the queue limit, the server drops `message` events, but no `open` or `close` events.
     let given_up = r#"fdpush_webhook_given_up_total{reason="queue_full"}"#;
     until("some are given up", || gateway.metric(given_up) >= 400.0);
     until("a request failed", || gateway.metric("fdpush_webhook_failures_total") >= 1.0);

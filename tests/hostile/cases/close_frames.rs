@@ -4,7 +4,7 @@ use super::data_frames::{NOT_UTF8, invalid_case};
 use crate::common::raw::{CLOSE, CONTINUATION, PING, TEXT, close_payload, frame, frame_with};
 use crate::harness::Case;
 
-/// Valid codes of a close frame, which are echoed.
+/// Valid codes of a close frame. The server echoes them.
 const GOOD: &[u16] =
     &[1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4001, 4999];
 
@@ -58,7 +58,7 @@ fn reasons() -> Vec<Case> {
     cases
 }
 
-/// Bytes after a close frame are ignored.
+/// Returns cases with bytes after a close frame, which the server ignores.
 fn after_a_close_frame() -> Vec<Case> {
     let rows: [(&str, Vec<u8>); 10] = [
         ("a text", frame(TEXT, b"late")),

@@ -1,13 +1,13 @@
 //! Valid data frames, and frames that violate a rule of RFC 6455: the delivered messages and the close code.
 //!
-//! Valid cases end with a close frame, so every case ends with a close frame of the server.
+//! A valid case sends a close frame at its end. So in every case the server sends a close frame.
 
 use crate::common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame, frame_with};
 use crate::harness::{Case, MESSAGE_BYTES_MAX, shown};
 
 pub const FIN: u8 = 0x80;
 
-/// A case that ends with a protocol error.
+/// Returns a case that ends with a protocol error.
 pub fn invalid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16, delivered: &[&str]) -> Case {
     let ran = delivered.iter().map(|delivered| (*delivered).to_owned()).collect();
     Case {
@@ -20,7 +20,7 @@ pub fn invalid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16,
     }
 }
 
-/// A valid case that ends with a close frame.
+/// Returns a valid case, which ends with a close frame.
 pub fn valid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, delivered: &[&str]) -> Case {
     let goodbye = frame(CLOSE, &close_payload(1000, ""));
     invalid_case(name, [bytes.as_ref(), &goodbye].concat(), 1000, delivered)
@@ -42,7 +42,7 @@ impl<const N: usize> ConcatAll for [Vec<Case>; N] {
     }
 }
 
-/// A masked header without a payload.
+/// Returns a masked header without a payload.
 pub fn header(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | short], extended, &[1, 2, 3, 4]].concat()
 }
@@ -172,7 +172,7 @@ fn lengths() -> Vec<Case> {
             cases.push(invalid_case(format!("a {kind} of {name}"), bytes, 1002, &[]));
         }
     }
-    // The first byte of the length is enough.
+    // The server finds the error in the first byte of the length.
     cases.push(invalid_case("a length whose top bit is all that came", b"\x82\xff\x80", 1002, &[]));
     let second = [frame_with(BINARY, b"abc"), header(FIN, 127, &(u64::MAX - 2).to_be_bytes())].concat();
     cases.push(invalid_case("a continuation that would overflow the sum", second, 1002, &[]));
@@ -187,7 +187,7 @@ fn lengths() -> Vec<Case> {
     cases
 }
 
-/// Over the limit with the header that exceeds it.
+/// Returns cases with messages over the size limit. The server finds the error in the header that exceeds the limit.
 fn oversized() -> Vec<Case> {
     let max = MESSAGE_BYTES_MAX as u64;
     let long = |first: u8, length: u64| header(first, 127, &length.to_be_bytes());
@@ -218,7 +218,7 @@ fn oversized() -> Vec<Case> {
     cases
 }
 
-/// Invalid UTF-8, with the number of bytes that are enough to detect it.
+/// Sequences that are not UTF-8. Each is long enough for the server to find the error.
 pub const NOT_UTF8: &[(&str, &[u8])] = &[
     ("0xff", b"\xff"),
     ("0xfe", b"\xfe"),
@@ -248,12 +248,12 @@ fn not_utf8() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, bytes) in NOT_UTF8 {
         cases.push(invalid_case(format!("{name} in a text"), frame(TEXT, bytes), 1007, &[]));
-        // The rest of the text is not needed for the error.
+        // The server finds the error before the remaining text arrives.
         let cut = frame(TEXT, &[bytes, &b"-".repeat(50)[..]].concat());
         cases.push(invalid_case(format!("{name} in a text that is cut"), &cut[..6 + bytes.len()], 1007, &[]));
         let (first, rest) = bytes.split_at(bytes.len() / 2);
         let parts = [frame_with(TEXT, first), frame(PING, b"p"), frame(CONTINUATION, rest)].concat();
-        // Invalid UTF-8 is detected at once, before the ping after it.
+        // If the first fragment is already invalid, the server does not answer the ping that follows it.
         let pinged: &[&str] = if is_hopeless(first) { &[] } else { &["ping p"] };
         cases.push(invalid_case(format!("{name} in two fragments"), parts, 1007, pinged));
     }
@@ -273,7 +273,7 @@ fn not_utf8() -> Vec<Case> {
     cases
 }
 
-/// Returns whether no continuation of these bytes is valid UTF-8.
+/// Returns whether these bytes stay invalid UTF-8 with any bytes after them.
 pub fn is_hopeless(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_some())
 }
@@ -302,7 +302,8 @@ fn utf8() -> Vec<Case> {
     cases
 }
 
-/// A valid frame and an invalid one: the valid one is delivered, then the error, and nothing after it.
+/// Returns cases with a valid frame before an invalid one. The server delivers the valid frame, reports the error, and
+/// delivers no later frame.
 fn valid_then_invalid() -> Vec<Case> {
     let bad: [(&str, Vec<u8>, u16); 8] = [
         ("unmasked", b"\x81\x02no".to_vec(), 1002),

@@ -5,7 +5,7 @@ use crate::harness::{BODY_BYTES_MAX, Case};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// Name, header lines of a POST, bytes after the head, statuses, and the bodies that the handler gets.
+/// The name, header lines of a POST, bytes after the head, statuses, and the bodies that the handler gets.
 type Row = (&'static str, &'static str, &'static str, &'static [u16], &'static [&'static str]);
 
 const LENGTHS: &[Row] = &[
@@ -201,7 +201,7 @@ fn post(&(name, headers, behind, statuses, bodies): &Row) -> Case {
     Case { name: name.to_owned(), bytes, statuses: statuses.to_vec(), code: None, ran, is_bare: false }
 }
 
-/// Bodies, chunk headers and trailers at the limits and over them.
+/// Returns cases with bodies, chunk headers and trailers at their limits and over them.
 fn long() -> Vec<Case> {
     let with_length = |length: usize| format!("Content-Length: {length}\r\n\r\n{}", "b".repeat(length));
     let chunked = |rest: &str| format!("{CHUNKED}\r\n\r\n{rest}");

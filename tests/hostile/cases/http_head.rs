@@ -6,7 +6,7 @@ use crate::harness::Case;
 /// The default limit of a head, including its blank line.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
-/// Name, bytes, statuses, and the calls that run.
+/// The name, bytes, statuses, and the handler calls.
 pub type Row = (&'static str, &'static [u8], &'static [u16], &'static [&'static str]);
 
 const NO_HTTP: &[Row] = &[
@@ -108,7 +108,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Cases for a server without a handler for plain HTTP.
+/// Returns cases for a server without a handler for plain HTTP.
 pub fn cases_without_http_handler() -> Vec<Case> {
     let rows: &[Row] = &[
         ("nothing is served", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", &[404], &[]),
@@ -141,7 +141,7 @@ fn made(name: &str, bytes: Vec<u8>, statuses: &[u16], ran: &[&str], code: Option
     Case { name: name.to_owned(), bytes, statuses: statuses.to_vec(), code, ran, is_bare: false }
 }
 
-/// Frames directly after the head, before the 101.
+/// Returns cases with frames directly after the head, before the 101.
 fn early_frames() -> Vec<Case> {
     let behind = |frames: &[&[u8]]| [UPGRADE.as_bytes(), &frames.concat()].concat();
     let opened = |rest: &[&'static str]| [&["upgrade /", "open"], rest].concat();
@@ -176,7 +176,7 @@ fn early_frames() -> Vec<Case> {
     ]
 }
 
-/// A refused upgrade closes the connection, so nothing after it runs.
+/// Returns cases with bytes after a refused upgrade. The server closes the connection and handles none of them.
 fn refused() -> Vec<Case> {
     let hi = frame(TEXT, b"hi");
     let foreign = UPGRADE.replacen("Host: localhost", "Host: localhost\r\nOrigin: http://evil.example", 1);
@@ -202,7 +202,7 @@ fn refused() -> Vec<Case> {
     ]
 }
 
-/// Heads at the limits and over them.
+/// Returns cases with heads at the limits and over them.
 fn long() -> Vec<Case> {
     let opened = ["upgrade /", "open"];
     // The valid upgrade has five header lines.

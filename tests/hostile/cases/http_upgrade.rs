@@ -1,5 +1,5 @@
-//! Upgrade requests with one change each: a table of replacements and the expected status. Only those with 101 may
-//! open.
+//! Upgrade requests with one change each: a table of replacements and the expected status. The server may call
+//! `on_open` only after the status 101.
 
 use crate::common::raw::UPGRADE;
 use crate::harness::Case;
@@ -11,7 +11,7 @@ const CONN: &str = "Connection: Upgrade\r\n";
 const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// Name, replaced text, replacement, status. 200: the request is plain HTTP, and `GET /` ran.
+/// The name, the replaced text, the replacement, and the status. With 200, the request is plain HTTP and `GET /` runs.
 type Row = (&'static str, &'static str, &'static str, u16);
 
 const METHODS_AND_VERSIONS: &[Row] = &[

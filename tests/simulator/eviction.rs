@@ -1,4 +1,5 @@
-//! Memory that all queues share: the connections that pay when it runs out are compared with the oracle.
+//! Evictions: when all queues exceed their total bound, the server drops messages or closes connections. The oracle
+//! checks the choice.
 
 use fdpush::sim::QUEUE_BYTES;
 use fdpush::{Fd, SlowReader};
@@ -8,15 +9,16 @@ use crate::coverage::hit;
 use crate::server::Server;
 use crate::socket::State;
 
-/// With fewer holders, charges are read for each eviction.
+/// With fewer queues than this, the server reads all charges again for each eviction.
 const CHARGES_PER_EVICTION: usize = 64;
 
-/// A close frame, the longest there is.
+/// The length of the longest close frame.
 const CLOSE_FRAME_BYTES: usize = 2 + 125;
 
 impl Server {
-    /// A connection that pays is charged more than `bytes_min`, and at least as much as any other.
-    pub fn check_payer(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
+    /// Checks the choice of an evicted connection. Its charge exceeds `bytes_min`, and no other connection has a larger
+    /// charge.
+    pub fn check_eviction(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
         let limits = &self.table.env().limits;
         assert!(self.oracle.ledger.total > 0, "{fd} is evicted only if bytes are queued");
         assert!(bytes_min <= limits.queue_bytes_min, "{fd} keeps at most queue_bytes_min, not {bytes_min}");
@@ -24,28 +26,30 @@ impl Server {
             charge > bytes_min,
             "{fd} is evicted only if its charge of {charge} exceeds its minimum of {bytes_min}"
         );
-        self.is_relieved = true;
+        self.has_evicted = true;
         if let Some((other, least)) = self.larger(fd, charge) {
             panic!("{fd} with a charge of {charge} was evicted before {other}, which has at least {least}");
         }
-        self.paid.insert(fd);
+        self.evicted.insert(fd);
     }
 
-    /// Another connection that has to pay before one that is charged `charge`, and the least that it is charged.
+    /// Returns a connection that should be evicted before a connection with this charge, and its minimum charge.
     ///
-    /// With few holders, charges are read for each eviction: each other is compared by all that it is charged. With more,
-    /// they may be older, and only shares of frames have grown since: each other that has not paid is compared by what it
-    /// shares with no one.
+    /// With few queues, the server reads the charges for each eviction, so the whole charge of each other connection
+    /// counts. With many queues, the server may use older charges. Since then, a charge can only have grown by its part
+    /// of shared frames. So the charge without shared frames counts, and only for connections that have not been
+    /// evicted.
     fn larger(&self, fd: Fd, charge: usize) -> Option<(Fd, usize)> {
         let holders = self.oracle.models.values().filter(|model| model.output.has_queue());
-        // One that was written to or paid may have had a queue when the search began.
-        let count = holders.clone().count() + self.writes + self.paid.len();
+        // A connection that was written to or evicted may have had a queue when the search began.
+        let count = holders.clone().count() + self.writes + self.evicted.len();
         let is_exact = count < CHARGES_PER_EVICTION;
         let is_undroppable = |fd: Fd| self.undroppable.contains(&fd);
         let least = |model: &ConnectionModel| match model.output.charge(&self.oracle.ledger) {
-            _ if !is_exact && self.paid.contains(&model.fd) => 0,
+            _ if !is_exact && self.evicted.contains(&model.fd) => 0,
             _ if !is_exact => model.output.own_charge(),
-            // Half a message is not paid for by those that are less than half as large.
+            // A partly written message cannot be dropped. Then the server prefers another connection if its charge is
+            // at least half as large.
             all if is_undroppable(model.fd) && !is_undroppable(fd) => all / 2 + 1,
             all => all,
         };
@@ -53,41 +57,41 @@ impl Server {
         others.map(|model| (model.fd, least(model))).find(|(_, least)| *least > charge)
     }
 
-    /// Messages are dropped, the newest first.
+    /// Checks that the newest messages were dropped.
     pub fn check_drop(&mut self, fd: Fd, messages: usize, charge: usize, bytes_min: usize, state: State) {
         assert_ne!(self.table.env().limits.slow_reader, SlowReader::Close);
-        let is_alone = bytes_min == self.table.env().limits.queue_bytes_min && self.paid.is_empty();
+        let is_alone = bytes_min == self.table.env().limits.queue_bytes_min && self.evicted.is_empty();
         if is_alone && self.larger(fd, charge).is_some() {
-            // It pays for what was pushed to it, while a search would free little.
-            hit("relief: pays alone");
+            // The receiver of the running push is evicted alone if a search would free little.
+            hit("eviction: alone");
             assert!(
                 self.posting.as_ref().is_some_and(|(pushed, _)| *pushed == fd),
                 "{fd} is evicted alone only when a message is pushed to it"
             );
-            self.paid.insert(fd);
-            self.is_relieved = true;
+            self.evicted.insert(fd);
+            self.has_evicted = true;
         } else {
-            self.check_payer(fd, charge, bytes_min);
+            self.check_eviction(fd, charge, bytes_min);
             if messages == 0 {
                 self.undroppable.insert(fd);
             }
         }
         let (model, ledger) = self.oracle.account(fd);
         model.output.drop_newest(messages, ledger);
-        hit(if messages > 0 { "relief: dropped" } else { "relief: nothing to drop" });
+        hit(if messages > 0 { "eviction: dropped" } else { "eviction: nothing to drop" });
         assert_eq!(state.charge, model.output.charge(ledger), "charge of {fd} after a drop");
     }
 
-    /// The next search for the largest holders begins.
+    /// Records that the next search for the largest queues begins.
     pub fn begin_search(&mut self) {
-        self.paid.clear();
+        self.evicted.clear();
         self.undroppable.clear();
         self.writes = 0;
     }
 
-    /// After the largest have paid, all queues are within their bound, but for control frames.
-    pub fn check_relief(&mut self) {
-        if !std::mem::take(&mut self.is_relieved) {
+    /// Checks the total bound after evictions. Only control frames may exceed it.
+    pub fn check_total_bound(&mut self) {
+        if !std::mem::take(&mut self.has_evicted) {
             return;
         }
         let holders = self.oracle.models.values().filter(|model| model.output.has_queue()).count();
