@@ -83,9 +83,9 @@ fn upgrade(c: &mut Criterion) {
     group.bench_function("head", |b| b.iter(|| read(black_box(HEAD))));
 }
 
-/// Inflates payloads: ordinary ones, and the most expensive ones for each received byte.
+/// Inflates ordinary payloads, and the payloads that take the most time for each received byte.
 ///
-/// The throughput is in received bytes. `connection/deflate.rs` charges a client for them.
+/// The throughput is in received bytes, which `connection/deflate.rs` counts for each client.
 fn inflate(c: &mut Criterion) {
     const RECEIVED: usize = 32 << 10;
     const BYTES_MAX: usize = 1 << 20;
@@ -97,7 +97,7 @@ fn inflate(c: &mut Criterion) {
     let deflate = |payload: &[u8]| {
         let mut out = Vec::with_capacity(2 * payload.len());
         let mut stream = Compress::new(Compression::default(), false);
-        stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("no error");
+        stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("the payload is deflated");
         out.truncate(out.len() - 4);
         out
     };
@@ -118,7 +118,10 @@ fn inflate(c: &mut Criterion) {
         let mut run = || {
             out.clear();
             inflater.begin();
-            inflater.push(black_box(payload), &mut out, BYTES_MAX).and_then(|()| inflater.finish()).expect("valid");
+            inflater
+                .push(black_box(payload), &mut out, BYTES_MAX)
+                .and_then(|()| inflater.finish())
+                .expect("the payload is valid");
             out.len()
         };
         assert_eq!(run(), *bytes, "{name}");

@@ -17,17 +17,18 @@ const UNITS_PER_MS: u64 = 16;
 /// The minimum that is counted for a message, in bytes.
 const CHARGE_BYTES_MIN: u64 = 1 << 10;
 
-/// The inflated bytes that a received byte counts as, besides those that it becomes.
+/// The number of inflated bytes that a received byte counts as, besides the bytes that it inflates to.
 ///
-/// A payload may inflate to nothing and still take time. The slowest that is known, empty blocks with Huffman codes of
-/// their own, takes 120 ns a received byte. An ordinary one takes 1 to 3 ns an inflated byte. `benches/protocol.rs`
-/// measures both. So at the default of 16 MiB a second, a client can take an eighth of the loop's time.
+/// A payload may inflate to nothing and still take time. The slowest known payload consists of empty blocks with
+/// separate Huffman codes, and takes 120 ns for each received byte. An ordinary payload takes 1 to 3 ns for each
+/// inflated byte. `benches/protocol.rs` measures both payloads. So at the default of 16 MiB a second, a client can take
+/// an eighth of the loop's time.
 const CHARGE_FACTOR: u64 = 16;
 
 /// The pace at which the messages of a client are inflated.
 ///
-/// A few bytes can inflate to the longest message, and many can inflate to nothing. So the inflated bytes of each client,
-/// and [`CHARGE_FACTOR`] times the received ones, are limited to
+/// A few bytes can inflate to the longest message, and many bytes can inflate to nothing. So the inflated bytes of each
+/// client, and [`CHARGE_FACTOR`] times the received bytes, are limited to
 /// [`inflated_bytes_per_second_max`](Limits::inflated_bytes_per_second_max), in portions of
 /// [`read_budget_bytes`](Limits::read_budget_bytes). The type is a leaky bucket that stores only the time at which it
 /// becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that is later than a
@@ -235,7 +236,7 @@ mod tests {
         let received = (KEPT_BYTES_MAX + limits.read_budget_bytes) as u64;
         pace.charge(counts(received, limits.message_bytes_max as u64), &limits, Tick(0));
         assert_eq!(pace.wait_until(&limits, Tick(0)), Some(Tick(3000)), "1 MiB, and 16 times 128 KiB");
-        // A charge over the largest one, which no caller makes, still delays the next message.
+        // No caller makes a charge larger than the bucket, but this charge would also delay the next message.
         pace.charge(counts(1 << 40, 0), &limits, Tick(0));
         assert!(pace.wait_until(&limits, Tick(0)).is_some());
     }

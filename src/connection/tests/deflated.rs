@@ -257,7 +257,7 @@ fn a_slow_bomb_is_held_back() {
 #[test]
 fn messages_that_inflate_to_nothing_are_held_back() {
     let blocks: [&[u8]; 4] = [
-        // Final blocks without content. The inflater starts again after each.
+        // Final blocks without content. The inflater starts again after each block.
         &[3, 0],
         &[1, 0, 0, 0xff, 0xff],
         // A stored block of length 0.
@@ -276,7 +276,7 @@ fn messages_that_inflate_to_nothing_are_held_back() {
         let first = rig.feed(&message.repeat(3));
         assert_eq!(first, ["binary 0"], "the burst is used up");
         assert!(!rig.connection.wants_read());
-        // At 16 MiB a second, 20,000 bytes that count 16 times take 19 ms, less the burst of 64 KiB.
+        // At 16 MiB a second, 20,000 bytes that count 16 times take 19 ms, minus the time for the burst of 64 KiB.
         let until = rig.connection.poll_timeout(&rig.env);
         assert!((15..17).contains(&until.0), "{until:?}");
         rig.tick(until.0);
