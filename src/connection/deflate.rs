@@ -17,7 +17,7 @@ const UNITS_PER_MS: u64 = 16;
 /// The minimum that is counted for a message, in bytes.
 const CHARGE_BYTES_MIN: u64 = 1 << 10;
 
-/// The number of inflated bytes that a received byte counts as, besides the bytes that it inflates to.
+/// Each received byte counts as this number of inflated bytes, in addition to the bytes that it inflates to.
 ///
 /// A payload may inflate to nothing and still take time. The slowest known payload consists of empty blocks with
 /// separate Huffman codes, and takes 120 ns for each received byte. An ordinary payload takes 1 to 3 ns for each

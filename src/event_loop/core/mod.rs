@@ -334,7 +334,8 @@ impl Core {
             _ => return false,
         };
         if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
-            // Reading may have been paused. The connection now reads on, to find the client's close frame.
+            // If reading was paused, the socket has unread bytes. The connection now reads on, to find the client's
+            // close frame.
             self.make_ready(slot);
         }
         let names = self.registry.remove(slot);
