@@ -127,7 +127,7 @@ pub fn batch(options: &Options) -> io::Result<()> {
     let lines: String = (0..BATCH_LINES)
         .map(|line| format!("{{\"uid\":\"{}\",\"data\":\"{payload}\"}}\n", line % options.connections))
         .collect();
-    let mut sender = Peer::connect(options.api.unwrap_or(options.address), None)?;
+    let mut sender = Peer::connect(options.api.unwrap_or(options.address), options.tls, None)?;
     sender.set_request(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes(), options.depth);
     sender.begin_batch(
         "POST /api/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
@@ -166,7 +166,7 @@ fn pairs(options: &Options) -> io::Result<Vec<Peer>> {
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
     for uid in 0..options.connections {
         let mut receiver = subscriber(options, uid)?;
-        let mut sender = Peer::connect(options.api.unwrap_or(options.address), None)?;
+        let mut sender = Peer::connect(options.api.unwrap_or(options.address), options.tls, None)?;
         let (path, body, message) = match options.dialect {
             Dialect::Bench => (format!("/push?uid={uid}"), payload.clone(), payload.clone()),
             Dialect::Nchan => (format!("/pub?id={uid}"), payload.clone(), payload.clone()),
@@ -194,10 +194,10 @@ fn pairs(options: &Options) -> io::Result<Vec<Peer>> {
 
 fn subscriber(options: &Options, uid: usize) -> io::Result<Peer> {
     match options.dialect {
-        Dialect::Bench => Peer::connect(options.address, Some(&format!("/p2p?uid={uid}"))),
-        Dialect::Nchan => Peer::connect(options.address, Some(&format!("/sub?id={uid}"))),
+        Dialect::Bench => options.connect(Some(&format!("/p2p?uid={uid}"))),
+        Dialect::Nchan => options.connect(Some(&format!("/sub?id={uid}"))),
         Dialect::Fdpush => {
-            let mut peer = Peer::connect(options.address, Some(&format!("/?uid={uid}")))?;
+            let mut peer = options.connect(Some(&format!("/?uid={uid}")))?;
             // The server first sends a welcome frame.
             peer.expect_any()?;
             Ok(peer)

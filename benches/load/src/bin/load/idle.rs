@@ -26,7 +26,7 @@ pub fn measure(options: &Options) -> io::Result<()> {
     let request = client_frame(&payload);
     let connect = |number: usize| {
         let path = if options.bound { format!("/echo?uid={number:08}") } else { "/echo".to_owned() };
-        let mut peer = Peer::connect(options.address, Some(&path))?;
+        let mut peer = options.connect(Some(&path))?;
         peer.set_request(&request, DEPTH);
         Ok(peer)
     };

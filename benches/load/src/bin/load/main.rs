@@ -1,13 +1,17 @@
 //! The load client: `load SHAPE --pid PID …` loads a server with one shape and prints a line of `name=value`.
 //!
-//! The load client has one thread, which needs its own core. It keeps a fixed number of messages in flight on each
-//! connection, so the server is always busy and never overloaded. On a shared machine, the server's CPU time per
-//! operation is more stable than throughput. The most stable result is a comparison with `raw` in the same minute.
+//! The load client has one thread, which needs its own core; `storm` adds threads of lower priority. It keeps a fixed
+//! number of messages in flight on each connection, so the server is always busy and never overloaded. On a shared
+//! machine, the server's CPU time per operation is more stable than throughput. The most stable result is a comparison
+//! with `raw` in the same minute.
 
 mod api;
+mod handshakes;
 mod idle;
 mod peer;
 mod shapes;
+mod storm;
+mod stream;
 mod upgrades;
 
 use std::io;
@@ -16,6 +20,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use fdpush_load::process;
+
+use crate::peer::Peer;
 
 /// The warm-up time before the measurement.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -43,6 +49,15 @@ struct Options {
     /// Measured time in seconds.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// Whether the server speaks TLS.
+    #[arg(long)]
+    tls: bool,
+    /// For handshakes and storm: whether they resume an earlier session.
+    #[arg(long)]
+    resume: bool,
+    /// For storm: the number of handshakes per second.
+    #[arg(long, default_value_t = 2000)]
+    handshakes: u32,
     /// For push and batch: the address for back ends, if it differs from the address for clients.
     #[arg(long)]
     api: Option<SocketAddr>,
@@ -50,7 +65,7 @@ struct Options {
     #[arg(long, value_enum, default_value = "bench")]
     dialect: Dialect,
     /// For push: the number of posts per second, at a constant rate. Then `depth` has no effect, and delivery times are
-    /// printed.
+    /// printed. For storm: the number of messages per second.
     #[arg(long)]
     pace: Option<u32>,
     /// For idle: whether each connection has a uid of 8 bytes.
@@ -75,6 +90,10 @@ enum Shape {
     Idle,
     /// Connects, upgrades and closes in a loop.
     Upgrades,
+    /// Connects, makes a TLS handshake and closes in a loop.
+    Handshakes,
+    /// The delay of an echo on each of many connections, without and during handshakes of others.
+    Storm,
 }
 
 /// The form of a push request.
@@ -99,11 +118,20 @@ struct Figures {
     cpu: Duration,
 }
 
+impl Options {
+    /// Connects to the server, and upgrades if `path` is given.
+    fn connect(&self, path: Option<&str>) -> io::Result<Peer> {
+        Peer::connect(self.address, self.tls, path)
+    }
+}
+
 fn main() -> io::Result<()> {
     let options = Options::parse();
     match options.shape {
         Shape::Idle => idle::measure(&options),
         Shape::Upgrades => upgrades::measure(&options).map(|figures| figures.print()),
+        Shape::Handshakes => handshakes::measure(&options).map(|figures| figures.print()),
+        Shape::Storm => storm::measure(&options),
         Shape::Push => api::push(&options),
         Shape::Batch => api::batch(&options),
         Shape::Echo | Shape::Fanout | Shape::P2p => shapes::measure(&options).map(|figures| figures.print()),

@@ -1,18 +1,19 @@
 //! A client connection that repeats one request and counts the answers.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use fdpush_load::wire::{self, AnswerCounter, FrameCounter, ResponseCounter};
 
-/// The timeout of every blocking call.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+use crate::stream::Stream;
+
+/// The longest head of a response.
+const HEAD_BYTES_MAX: usize = 4096;
 
 #[derive(Debug)]
 pub struct Peer {
-    pub socket: TcpStream,
+    pub stream: Stream,
     /// Repetitions of the request, so that several requests are one slice.
     requests: Rc<[u8]>,
     request_bytes: usize,
@@ -34,16 +35,12 @@ enum Incoming {
 
 impl Peer {
     /// Connects, and upgrades if `path` is given. The socket is blocking until [`start`](Peer::start).
-    pub fn connect(address: SocketAddr, path: Option<&str>) -> io::Result<Peer> {
-        let socket = TcpStream::connect(address)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(ANSWER_TIME_MAX))?;
-        // The close sends a reset, because tens of thousands of ports in TIME_WAIT would be too many.
-        rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    pub fn connect(address: SocketAddr, is_tls: bool, path: Option<&str>) -> io::Result<Peer> {
+        let stream = Stream::connect(address, is_tls)?;
         let incoming = Incoming::Frames(FrameCounter::default());
-        let mut peer = Peer { socket, requests: [].into(), request_bytes: 0, sent: 0, owed: 0, incoming };
+        let mut peer = Peer { stream, requests: [].into(), request_bytes: 0, sent: 0, owed: 0, incoming };
         if let Some(path) = path {
-            peer.socket.write_all(&wire::upgrade_request(path))?;
+            peer.stream.write_all(&wire::upgrade_request(path))?;
             let head = peer.read_head()?;
             if !head.starts_with(b"HTTP/1.1 101 ") {
                 return Err(failure("upgrade refused", &head));
@@ -60,14 +57,14 @@ impl Peer {
 
     /// Sends one request on the blocking socket.
     pub fn send_blocking(&mut self) -> io::Result<()> {
-        self.socket.write_all(&self.requests[..self.request_bytes])
+        self.stream.write_all(&self.requests[..self.request_bytes])
     }
 
     /// Reads one frame from the blocking socket, and checks its payload, before the measurement.
     pub fn expect(&mut self, payload: &[u8]) -> io::Result<()> {
         let frame = wire::server_frame(payload);
         let mut got = vec![0; frame.len()];
-        self.socket.read_exact(&mut got)?;
+        self.stream.read_exact(&mut got)?;
         if got == frame { Ok(()) } else { Err(failure("unexpected frame", &got)) }
     }
 
@@ -76,7 +73,7 @@ impl Peer {
         let mut counter = FrameCounter::default();
         let mut byte = [0];
         loop {
-            self.socket.read_exact(&mut byte)?;
+            self.stream.read_exact(&mut byte)?;
             if counter.count(&byte) > 0 {
                 return Ok(());
             }
@@ -91,7 +88,7 @@ impl Peer {
         let mut whole = counter.count(&head).map_err(|_| failure("error response", &head))?;
         let mut byte = [0];
         while whole == 0 {
-            self.socket.read_exact(&mut byte)?;
+            self.stream.read_exact(&mut byte)?;
             whole = counter.count(&byte).map_err(|_| failure("error response", &head))?;
         }
         self.incoming = Incoming::Responses(counter);
@@ -101,12 +98,12 @@ impl Peer {
     /// Sends the head of a batch request. From then on, the peer counts answers to the batch.
     pub fn begin_batch(&mut self, head: &str) -> io::Result<()> {
         self.incoming = Incoming::Answers(AnswerCounter::default());
-        self.socket.write_all(head.as_bytes())
+        self.stream.write_all(head.as_bytes())
     }
 
     /// Makes the socket non-blocking.
     pub fn start(&mut self) -> io::Result<()> {
-        self.socket.set_nonblocking(true)
+        self.stream.set_nonblocking()
     }
 
     /// Sends `count` more requests, with one write if the socket accepts all bytes.
@@ -118,9 +115,10 @@ impl Peer {
 
     /// Sends the bytes that the full socket did not accept.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()?;
         while self.owed > 0 {
             let end = self.requests.len().min(self.sent + self.owed);
-            match self.socket.write(&self.requests[self.sent..end]) {
+            match self.stream.write(&self.requests[self.sent..end]) {
                 Ok(count) => {
                     self.owed -= count;
                     self.sent = (self.sent + count) % self.request_bytes;
@@ -136,7 +134,7 @@ impl Peer {
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut messages = 0;
         loop {
-            let count = match self.socket.read(buffer) {
+            let count = match self.stream.read(buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(messages),
@@ -151,7 +149,7 @@ impl Peer {
                     counter.count(&buffer[..count]).map_err(|_| failure("error answer", &buffer[..count]))?
                 }
             };
-            if count < buffer.len() {
+            if count < buffer.len() && self.stream.is_drained_by_short_read() {
                 return Ok(messages);
             }
         }
@@ -159,19 +157,15 @@ impl Peer {
 
     /// Reads up to the blank line, and no bytes after it, because a frame may follow.
     fn read_head(&mut self) -> io::Result<Vec<u8>> {
-        let mut head = vec![0; 4096];
-        loop {
-            // The bytes are peeked at first, because a read cannot be undone.
-            let count = self.socket.peek(&mut head)?;
-            if count == 0 || count == head.len() {
-                return Err(failure("no response", &head[..count]));
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            if self.stream.read(&mut byte)? == 0 || head.len() == HEAD_BYTES_MAX {
+                return Err(failure("no response", &head));
             }
-            if let Some(end) = head[..count].windows(4).position(|window| window == b"\r\n\r\n") {
-                head.truncate(end + 4);
-                self.socket.read_exact(&mut head)?;
-                return Ok(head);
-            }
+            head.push(byte[0]);
         }
+        Ok(head)
     }
 }
 

@@ -54,7 +54,7 @@ impl Rig {
         let epoll = Epoll::new()?;
         for (token, peer) in peers.iter_mut().enumerate() {
             peer.start()?;
-            epoll.add(&peer.socket, token)?;
+            epoll.add(&peer.stream, token)?;
         }
         Ok(Rig { epoll, events: Vec::new(), peers, buffer: vec![0; 256 << 10] })
     }
@@ -90,11 +90,12 @@ impl Rig {
     }
 }
 
-fn echo(options: &Options) -> io::Result<Vec<Peer>> {
+/// Connects clients that echo, and checks each once.
+pub fn echo(options: &Options) -> io::Result<Vec<Peer>> {
     let payload = vec![b'x'; options.payload];
     let frame = fdpush_load::wire::client_frame(&payload);
     let connect = |_| {
-        let mut peer = Peer::connect(options.address, Some("/echo"))?;
+        let mut peer = options.connect(Some("/echo"))?;
         peer.set_request(&frame, options.depth);
         peer.send_blocking()?;
         peer.expect(&payload)?;
@@ -105,11 +106,11 @@ fn echo(options: &Options) -> io::Result<Vec<Peer>> {
 
 fn fanout(options: &Options) -> io::Result<Vec<Peer>> {
     let payload = vec![b'x'; options.payload];
-    let mut publisher = Peer::connect(options.address, Some("/pub"))?;
+    let mut publisher = options.connect(Some("/pub"))?;
     publisher.set_request(&fdpush_load::wire::client_frame(&payload), options.depth);
     let mut peers = vec![publisher];
     for _ in 0..options.connections {
-        peers.push(Peer::connect(options.address, Some("/sub"))?);
+        peers.push(options.connect(Some("/sub"))?);
     }
     peers[0].send_blocking()?;
     for receiver in &mut peers[1..] {
@@ -122,8 +123,8 @@ fn p2p(options: &Options) -> io::Result<Vec<Peer>> {
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
     for pair in 0..options.connections {
         let (from, to) = (2 * pair, 2 * pair + 1);
-        let mut sender = Peer::connect(options.address, Some(&format!("/p2p?uid={from}")))?;
-        let mut receiver = Peer::connect(options.address, Some(&format!("/p2p?uid={to}")))?;
+        let mut sender = options.connect(Some(&format!("/p2p?uid={from}")))?;
+        let mut receiver = options.connect(Some(&format!("/p2p?uid={to}")))?;
         let around = format!("{{\"to\":{to},\"data\":\"\"}}");
         let filling = "x".repeat(options.payload.saturating_sub(around.len()));
         let payload = format!("{{\"to\":{to},\"data\":\"{filling}\"}}");
