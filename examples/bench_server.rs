@@ -1,11 +1,16 @@
-//! The workloads of WebSocket benchmarks: `cargo run --release --example bench_server 127.0.0.1:9501`.
+//! The workloads of WebSocket benchmarks: `cargo run --release --example bench_server 127.0.0.1:9501 [CERT KEY]`.
+//!
+//! With a certificate and its key, both PEM files, it speaks TLS.
 //!
 //! - `/echo`: returns every message.
 //! - `/sub`, `/pub`: sends the text of a `/pub` to every `/sub`.
 //! - `/p2p?uid=N`: sends a text `{"to":M,"data":…}`, unchanged, to uid M.
 //! - `POST /push?uid=N`: sends the body as a text message to uid N.
 
-use fdpush::{Closed, Context, Fd, Handler, Heartbeat, Message, Origins, Request, Response, Server};
+use std::error::Error;
+use std::fs;
+
+use fdpush::{Closed, Context, Fd, Handler, Heartbeat, Message, Origins, Request, Response, Server, TlsConfig};
 
 /// The workload of a connection.
 #[derive(Copy, Clone, Default)]
@@ -86,7 +91,16 @@ fn addressee(text: &str) -> Option<&str> {
     Some(uid.strip_prefix('"').and_then(|uid| uid.strip_suffix('"')).unwrap_or(uid))
 }
 
-fn main() -> Result<(), fdpush::Error> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9501".to_owned());
-    Server::bind(address)?.origins(Origins::Any).heartbeat(Heartbeat::default()).handler(Bench::default()).run()
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:9501".to_owned());
+    let server = match (arguments.next(), arguments.next()) {
+        (Some(certificate), Some(key)) => {
+            let pair = TlsConfig::builder().pair(&fs::read(certificate)?, &fs::read(key)?)?;
+            Server::bind_tls(address, pair.build()?)?
+        }
+        _ => Server::bind(address)?,
+    };
+    server.origins(Origins::Any).heartbeat(Heartbeat::default()).handler(Bench::default()).run()?;
+    Ok(())
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds server.cpp with the uWebSockets sources of the crate libuwebsockets-sys, and prints the path of the binary:
 #   SERVERS=$'raw\nfdpush\nuws '"$(benches/load/uws/build.sh)" benches/load/run.sh
-# Needs gcc and g++ 11 or newer, for C++20. The build has neither TLS nor compression.
+#   benches/load/uws/build.sh tls   builds the binary that speaks TLS, with OpenSSL (Debian: apt install libssl-dev)
+# Needs gcc and g++ 11 or newer, for C++20. The build has no compression.
 set -euo pipefail
 cd "$(dirname "$0")"
 version=0.0.10
@@ -26,8 +27,22 @@ sources=$(cargo metadata --quiet --format-version 1 --manifest-path "$out/Cargo.
     grep -o "\"manifest_path\":\"[^\"]*libuwebsockets-sys-$version/Cargo.toml\"" | cut -d'"' -f4)
 uws=$(dirname "$sources")/uWebSockets
 
-cd "$out"
-gcc -std=gnu11 -O3 -flto -DLIBUS_NO_SSL -I"$uws/uSockets/src" -c "$uws"/uSockets/src/*.c "$uws"/uSockets/src/eventing/*.c
-g++ -std=c++20 -O3 -flto=auto -DLIBUS_NO_SSL -DUWS_NO_ZLIB -I"$uws/src" -I"$uws/uSockets/src" \
-    "$OLDPWD/server.cpp" ./*.o -o server
-echo "$out/server"
+here=$PWD
+if [[ ${1:-} == tls ]]; then
+    name=server-tls
+    tls=(-DLIBUS_USE_OPENSSL -Wno-deprecated-declarations)
+    c_files=("$uws"/uSockets/src/*.c "$uws"/uSockets/src/eventing/*.c "$uws"/uSockets/src/crypto/openssl.c)
+    cpp_files=("$uws"/uSockets/src/crypto/sni_tree.cpp)
+    libraries=(-lssl -lcrypto)
+else
+    name=server
+    tls=(-DLIBUS_NO_SSL)
+    c_files=("$uws"/uSockets/src/*.c "$uws"/uSockets/src/eventing/*.c)
+    cpp_files=() libraries=()
+fi
+mkdir -p "$out/$name.objects"
+cd "$out/$name.objects"
+gcc -std=gnu11 -O3 -flto "${tls[@]}" -I"$uws/uSockets/src" -c "${c_files[@]}"
+g++ -std=c++20 -O3 -flto=auto "${tls[@]}" -DUWS_NO_ZLIB -I"$uws/src" -I"$uws/uSockets/src" \
+    "$here/server.cpp" "${cpp_files[@]}" ./*.o "${libraries[@]}" -o "$out/$name"
+echo "$out/$name"

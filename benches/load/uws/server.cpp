@@ -1,4 +1,4 @@
-// Serves the shapes of examples/bench_server.rs with uWebSockets: `server HOST:PORT`.
+// Serves the shapes of examples/bench_server.rs with uWebSockets: `server HOST:PORT`, or `server-tls HOST:PORT CERT KEY`.
 
 #include <charconv>
 #include <cstdlib>
@@ -18,7 +18,14 @@ struct Session {
     long uid;
 };
 
-using Socket = uWS::WebSocket<false, true, Session>;
+#ifdef LIBUS_NO_SSL
+constexpr bool is_tls = false;
+#else
+constexpr bool is_tls = true;
+#endif
+
+using App = uWS::TemplatedApp<is_tls>;
+using Socket = uWS::WebSocket<is_tls, true, Session>;
 
 static std::unordered_map<long, Socket *> online;
 
@@ -36,8 +43,8 @@ static bool send(long uid, std::string_view message, uWS::OpCode opcode) {
     return true;
 }
 
-static uWS::App::WebSocketBehavior<Session> behavior(Role role) {
-    uWS::App::WebSocketBehavior<Session> behavior;
+static App::WebSocketBehavior<Session> behavior(Role role) {
+    App::WebSocketBehavior<Session> behavior;
     behavior.compression = uWS::DISABLED;
     behavior.maxPayloadLength = 1 << 20;
     behavior.maxBackpressure = 64 << 20;
@@ -73,7 +80,12 @@ int main(int count, char **arguments) {
     std::string host(address.substr(0, colon));
     int port = static_cast<int>(number(address.substr(colon + 1), 0));
 
-    uWS::App app;
+    uWS::SocketContextOptions options;
+    if (is_tls && count > 3) {
+        options.cert_file_name = arguments[2];
+        options.key_file_name = arguments[3];
+    }
+    App app(options);
     auto echo = behavior(Role::Echo), sub = behavior(Role::Sub), pub = behavior(Role::Pub), p2p = behavior(Role::P2p);
     echo.message = [](auto *socket, std::string_view message, uWS::OpCode opcode) { socket->send(message, opcode); };
     sub.message = [](auto *, std::string_view, uWS::OpCode) {};
