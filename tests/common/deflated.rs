@@ -14,9 +14,9 @@ pub const DEFLATED_BINARY: u8 = 0xc2;
 
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// Whether this test binary runs its tests with permessage-deflate.
+/// Whether the tests of this binary run with permessage-deflate.
 ///
-/// Then the clients offer it, and [`Raw`] deflates and inflates messages.
+/// If so, the clients offer the extension, and [`Raw`] deflates and inflates messages.
 pub const IS_DEFLATED: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"hostile_deflate");
 
 /// Returns the default limits, with compression if the tests run with permessage-deflate.

@@ -204,7 +204,7 @@ impl Raw {
         std::mem::take(&mut self.buf)
     }
 
-    /// Skips all bytes up to the end of the stream. Returns whether it is an end, and not an error.
+    /// Skips all bytes up to the end of the stream. Returns `true` if the stream ends without an error.
     pub fn ends_in_order(&mut self) -> bool {
         self.buf.clear();
         loop {
@@ -219,7 +219,7 @@ impl Raw {
         }
     }
 
-    /// Works like [`rest`](Raw::rest), and ends at an error, too.
+    /// Works like [`rest`](Raw::rest), and also returns after an error.
     pub fn try_rest(&mut self) -> Vec<u8> {
         let mut chunk = [0; 4096];
         while let Ok(count @ 1..) = self.stream.read(&mut chunk) {

@@ -89,7 +89,7 @@ fn attack(rate: usize, message: &[u8], times: usize) -> (TestServer, Raw) {
     });
     let mut attacker = Raw::upgraded(server.address());
     let mut other = Raw::upgraded(server.address());
-    // The kernel holds all of it, so the attacker's input never ends during the test.
+    // The kernel's buffers hold all these messages, so the attacker's input never ends during the test.
     attacker.send(message.repeat(times));
     for number in 0..200_u32 {
         let text = format!("echo {number}");
@@ -99,7 +99,7 @@ fn attack(rate: usize, message: &[u8], times: usize) -> (TestServer, Raw) {
     (server, attacker)
 }
 
-/// Returns the bytes that one client may have been charged, after this time.
+/// Returns the number of bytes that the server may have inflated for one client after this time.
 fn allowance(rate: usize, uptime: Duration) -> u64 {
     let burst = Limits::default().read_budget_bytes + 2 * MESSAGE_MAX;
     (uptime.as_secs_f64() * rate as f64) as u64 + burst as u64
@@ -142,7 +142,7 @@ fn unfinished_deflated_messages_count_toward_the_inbound_bound() {
     let text = "a small message ".repeat(20);
     let deflated = deflate(text.as_bytes());
     small.send(frame_with(RSV1 | TEXT, &deflated[..10]));
-    // Each keeps 60,000 deflated bytes, or an inflater and half a MiB of zeros.
+    // Each connection keeps 60,000 deflated bytes, or a decompressor and half a MiB of zeros.
     let noise = noise(60_000);
     let zeros = deflate(&vec![0; MESSAGE_MAX / 2]);
     let empty = [0, 0, 0, 0xff, 0xff].repeat(20_000);

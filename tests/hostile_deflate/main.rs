@@ -1,6 +1,6 @@
 //! The tables of hostile input with permessage-deflate negotiated, and attacks by deflated messages.
 
-// The binary `hostile` uses the rest of these modules.
+// The binary `hostile` uses all of these modules.
 #![allow(dead_code)]
 
 #[path = "../hostile/cases/mod.rs"]
@@ -21,7 +21,7 @@ mod http;
 
 mod attacks;
 
-/// Runs the server that the environment names. Without a name it does nothing.
+/// Runs the server that the environment names. Does nothing if the environment names no server.
 #[test]
 fn child_server() {
     child::run(&[frames::ROLES, attacks::ROLES].concat());

@@ -37,11 +37,12 @@ struct Item {
     said: SentItem,
     start: u64,
     end: u64,
-    /// The bytes of its deflated payload.
+    /// The length of the deflated payload.
     deflated: Option<usize>,
 }
 
-/// The bytes that a deflated message counts at least, and those that each byte of its deflated payload counts.
+/// The minimum number of bytes that a deflated message counts for the inflation limit, and the number for each byte of
+/// its deflated payload.
 const CHARGE_BYTES_MIN: usize = 1024;
 const CHARGE_FACTOR: usize = 16;
 
@@ -62,11 +63,11 @@ pub struct Inbound {
     close_end: Option<u64>,
     /// The time at which the WebSocket opened.
     pub opened: Tick,
-    /// The time since which the server holds input, because the client's messages inflate to too much.
+    /// The time since which the server holds input back, because the client's messages exceed the inflation limit.
     held_since: Option<Tick>,
-    /// The bytes that the delivered messages count, without the newest.
+    /// The number of bytes that the delivered messages count for the inflation limit, without the newest message.
     charged: u64,
-    /// The bytes of the newest one.
+    /// The number of bytes that the newest message counts.
     newest: u64,
 }
 
@@ -154,7 +155,7 @@ impl Inbound {
         });
     }
 
-    /// Starts the time of an unfinished message again.
+    /// Restarts the time limit of an unfinished message.
     pub fn restart(&mut self, now: Tick) {
         self.unfinished = self.unfinished.map(|(start, _)| (start, now));
         self.held_since = self.held_since.map(|_| now);

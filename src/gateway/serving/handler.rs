@@ -72,7 +72,7 @@ pub struct Gateway {
     /// the counted address.
     addresses: HashMap<IpAddr, u32>,
     expiries: Expiries,
-    /// The settings of the TLS listeners. They are replaced, and the listeners see the change.
+    /// The settings of the TLS listeners. A reload replaces them, and the listeners use the new settings.
     tls: TlsConfigs,
     certificates: ExpiryWatch,
     started: Instant,

@@ -232,12 +232,13 @@ fn listen(
     Ok(server)
 }
 
-/// Returns the settings of TLS listeners.
+/// Returns the settings of the TLS listeners.
 fn configured(tls: &Option<TlsConfig>) -> Result<TlsConfig, &'static str> {
     tls.clone().ok_or("an address with tls: needs --tls-cert and --tls-key")
 }
 
-/// Adds the addresses of a server that are not in the list. The server has `before` other addresses first.
+/// Adds the addresses of a server that the list does not have yet. The list already has the first `before` addresses of
+/// the server.
 fn note(server: &Server, before: usize, listeners: &mut Vec<Bound>, is_tls: bool) {
     let added = server.addresses().skip(before + listeners.len()).cloned();
     listeners.extend(added.map(|address| Bound { address, is_tls }).collect::<Vec<_>>());

@@ -250,7 +250,7 @@ mod tests {
         assert!(faults.to_string().contains("expired at 2017-07-14T02:40:00Z"), "{faults}");
         fs::write(&file.0, format!("{text}log = \"warn\"\n")).expect("a file");
         assert_eq!(reload(&old).unwrap_or_else(|why| panic!("{why}")).changed, ["log"]);
-        // Another certificate that has expired is refused.
+        // A new certificate that has expired is refused.
         write(1_500_000_001);
         let why = reload(&old).err().expect("refused").to_string();
         assert!(why.contains("expired at 2017-07-14T02:40:01Z"), "{why}");

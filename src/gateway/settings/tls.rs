@@ -11,7 +11,7 @@ impl Settings {
         &self.tls
     }
 
-    /// Collects contradictions between the settings of TLS and the addresses.
+    /// Collects contradictions between the TLS settings and the addresses as faults.
     pub(super) fn check_tls(&mut self, faults: &mut Faults) {
         let (serve, name) = (&self.serve, |key: &str| self.layers.name(key));
         let (certificates, keys) = (serve.tls.tls_cert.len(), serve.tls.tls_key.len());
@@ -47,7 +47,7 @@ impl Settings {
         self.warnings.extend(warnings);
     }
 
-    /// Returns the warnings of API addresses that ask no certificate, although others do.
+    /// Returns warnings about API addresses without TLS, for which `api_client_ca` has no effect.
     fn plain_api_addresses(&self) -> Vec<String> {
         if self.serve.api.api_client_ca.is_none() || !self.serve.has_tls_api() {
             return Vec::new();
@@ -61,12 +61,12 @@ impl Settings {
             .collect()
     }
 
-    /// Collects the certificates that are not valid now.
+    /// Collects the certificates that are not valid now as faults.
     pub(super) fn check_validity(&self, faults: &mut Faults) {
         self.check_validity_of(|_| true, faults);
     }
 
-    /// Like [`check_validity`](Settings::check_validity), for certificates that other settings do not have.
+    /// Works like [`check_validity`](Settings::check_validity), for certificates that the old settings do not have.
     pub(super) fn check_validity_of_new(&self, old: &Settings, faults: &mut Faults) {
         self.check_validity_of(|pair| !old.tls.pairs.iter().any(|other| other.has_same_certificates(pair)), faults);
     }
@@ -95,7 +95,7 @@ impl Settings {
         }
     }
 
-    /// Returns the certificates in use, one a line.
+    /// Returns the certificates in use, one in each line.
     pub fn certificates(&self) -> String {
         let pairs = self.tls.pairs.iter().map(|pair| format!("{pair}\n"));
         let authorities = self.tls.client_authorities.iter().map(|authorities| format!("{authorities}\n"));

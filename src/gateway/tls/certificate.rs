@@ -8,18 +8,18 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// The names of a certificate that are listed in one line. A certificate may have thousands.
+/// The maximum number of names of a certificate that one line lists. A certificate may have thousands of names.
 const NAMES_LISTED_MAX: usize = 20;
 
 /// A certificate, without its key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Certificate {
-    /// The DNS names and addresses that it is valid for.
+    /// The DNS names and addresses for which the certificate is valid.
     pub names: Vec<String>,
     subject: String,
-    /// The start of its validity, in seconds since 1970.
+    /// The start of the validity, in seconds since 1970.
     pub not_before: u64,
-    /// The end of its validity, in seconds since 1970.
+    /// The end of the validity, in seconds since 1970.
     pub not_after: u64,
 }
 
@@ -39,7 +39,7 @@ impl Certificate {
         let names = alternative.iter().flat_map(|(_, names)| &names.0).filter_map(name).collect();
         Ok(Certificate {
             names,
-            // The text is that of RFC 4514, which escapes control characters of ASCII.
+            // The text has the form of RFC 4514, which escapes the control characters of ASCII.
             subject: tbs.subject.to_string().replace(char::is_control, "?"),
             not_before: tbs.validity.not_before.to_unix_duration().as_secs(),
             not_after: tbs.validity.not_after.to_unix_duration().as_secs(),

@@ -1,7 +1,7 @@
 //! Warnings before the end of a certificate.
 //!
-//! The end is a time of the wall clock, and the loop's timers use the monotonic clock. So a timer only starts a check,
-//! and the wall clock decides.
+//! The end of a certificate is a time of the wall clock, but the timers of the loop use the monotonic clock. So a timer
+//! only starts a check, and the check reads the wall clock.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ impl ExpiryWatch {
         ExpiryWatch { warned_at: BTreeMap::new(), timer: None, wall_ms }
     }
 
-    /// Warns of these certificates, which are new, and starts the checks.
+    /// Warns of these new certificates if needed, and starts the periodic checks.
     pub fn start(&mut self, ctx: &mut Context<'_>, pairs: &[Pair]) {
         self.warned_at.clear();
         self.check(pairs);

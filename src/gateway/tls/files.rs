@@ -1,6 +1,6 @@
 //! The files of TLS: certificates, keys, and authorities for client certificates.
 //!
-//! They are read and checked together, so that a reload takes all of them or none.
+//! The files are read and checked together, so that a reload takes all of them or none.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::gateway::runtime::files;
 /// The maximum size of a file, in bytes. Mozilla's roots have 230,000.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
-/// The kinds of keys that can be used. The library does not name the kind that it refuses.
+/// The kinds of keys that can be used. The TLS library does not name the kind of a key that it refuses.
 const KEYS: &str = "RSA of 2,048 to 4,096 bits, ECDSA P-256 or P-384, or Ed25519";
 
 /// An error of a file, with the setting that names it.
@@ -27,7 +27,7 @@ pub struct Pair {
     certificate_pem: Vec<u8>,
     key_pem: Vec<u8>,
     server: Certificate,
-    /// The certificates after that of the server.
+    /// The certificates of the chain after the certificate of the server.
     intermediates: Vec<Certificate>,
 }
 
@@ -92,7 +92,7 @@ impl Pair {
         &self.server
     }
 
-    /// Returns the end of its validity, in seconds since 1970: that of the certificate in the chain that ends first.
+    /// Returns the time, in seconds since 1970, at which the first certificate of the chain expires.
     pub fn expires_at(&self) -> u64 {
         self.chain().map(|certificate| certificate.not_after).fold(u64::MAX, u64::min)
     }
@@ -186,7 +186,7 @@ impl TlsFiles {
 }
 
 impl TlsConfigs {
-    /// Replaces the settings of the listeners. Connections that are accepted later use them.
+    /// Replaces the settings of the listeners. Connections that are accepted later use the new settings.
     pub fn replace(&self, by: &TlsConfigs) {
         for (own, other) in [(&self.clients, &by.clients), (&self.api, &by.api)] {
             if let (Some(own), Some(other)) = (own, other) {
@@ -202,7 +202,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes))
 }
 
-/// Returns the first certificate of a file, and the others.
+/// Returns the first certificate of a file, and all further certificates.
 fn parse(pem: &[u8]) -> Result<(Certificate, Vec<Certificate>), String> {
     let found = pem::certificates(pem)?;
     let count = found.len();

@@ -1,4 +1,4 @@
-//! Reads certificates and keys in PEM (RFC 7468). An error names the form that the file has in place of it.
+//! Reads certificates and keys in PEM (RFC 7468). If a file is not PEM, the error names the format that the file has.
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -42,7 +42,7 @@ pub fn check_key(bytes: &[u8]) -> Result<(), String> {
     PrivateKeyDer::from_pem_slice(bytes).map(drop).map_err(invalid)
 }
 
-/// Returns the text of an error. The library writes the lines of the file as numbers.
+/// Returns the text of a parser error. The library's own text shows lines of the file as arrays of byte values.
 fn invalid(error: pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
@@ -68,11 +68,11 @@ fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
     let labels: Vec<String> = lines.map(|label| label.escape_debug().to_string()).collect();
     match bytes {
         _ if !labels.is_empty() => Ok(labels),
-        // A SEQUENCE. That of PKCS#12 (RFC 7292) starts with the version 3.
+        // A SEQUENCE. The SEQUENCE of PKCS#12 (RFC 7292) starts with the version 3.
         [0x30, 0x82, _, _, 2, 1, 3, ..] => {
             Err("the file is PKCS#12, expected PEM: convert it with `openssl pkcs12 -nodes -in FILE`".to_owned())
         }
-        // The length of a SEQUENCE in the long or the short form. Keys of P-256 have the short one.
+        // The length of a SEQUENCE in the long or the short form. Keys of P-256 have the short form.
         [0x30, length, ..] if *length >= 0x80 || usize::from(*length) + 2 == bytes.len() => {
             Err(format!("the file is DER, expected PEM: convert it with `{tool}`"))
         }

@@ -52,7 +52,7 @@ impl OutputFiles {
     /// Writes a certificate and its key. Only the owner can read the key.
     ///
     /// # Errors
-    /// A file exists and `overwrites` is false, or it cannot be written.
+    /// A file exists and `overwrites` is false, or a file cannot be written.
     pub fn write(&self, pair: &SelfSigned, overwrites: bool) -> Result<(), String> {
         let (certificate, key) = (&self.certificate, &self.key);
         if certificate == key {
@@ -74,7 +74,7 @@ impl OutputFiles {
         }
         create(key, &pair.key, 0o600).map_err(cannot(key))?;
         create(certificate, &pair.certificate, 0o644).map_err(|error| {
-            // A key without its certificate is of no use.
+            // A key without its certificate is useless, so the file is removed.
             let _ = fs::remove_file(key);
             cannot(certificate)(error)
         })
@@ -123,7 +123,7 @@ fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.write_all(text.as_bytes()).inspect_err(|_| _ = fs::remove_file(path))
 }
 
-/// Writes a file in place of another one, which stays if that fails.
+/// Replaces a file. If this fails, the old file stays.
 fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut name = path.file_name().ok_or(ErrorKind::IsADirectory)?.to_owned();
     name.push(format!(".{}.tmp", std::process::id()));

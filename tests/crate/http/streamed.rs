@@ -61,7 +61,7 @@ fn pipelined_requests_get_one_response_each() {
     assert!(!begins_early, "begin_response fails if no request waits");
 }
 
-/// The end of the stream is the end of the body, so a client can tell a part of it from the whole only by an error.
+/// The end of the stream is the end of the body, so only an error shows the client that the body is incomplete.
 #[test]
 fn the_end_of_an_aborted_http_1_0_response_is_an_error() {
     let (server, streams) = serve_streams();
@@ -81,7 +81,7 @@ fn the_end_of_an_aborted_http_1_0_response_is_an_error() {
     }
 }
 
-/// The client ends its stream during the response, which is then not completed.
+/// The client ends its stream during the response, so the server does not complete the response.
 #[test]
 fn an_http_1_0_response_that_a_half_closed_client_loses_ends_with_an_error() {
     let (server, streams) = serve_streams();

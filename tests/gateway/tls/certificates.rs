@@ -42,7 +42,7 @@ fn check_lists_names_and_ends() {
         assert!(line.starts_with(&format!("api_client_ca {ca}: CN=")), "{line}");
     }
     assert_eq!(lines[4..], ["ok"]);
-    // The same settings from the file and the environment.
+    // The file and the environment have the same settings.
     let config = files.write(
         "fdpush.toml",
         format!(
@@ -175,7 +175,7 @@ fn keys_of_every_kind_are_accepted() {
     for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
         let key = rcgen::KeyPair::generate_for(algorithm).expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate").pem();
-        // Both in one file, with a byte order mark.
+        // The certificate and the key are in one file, with a byte order mark.
         let both = files.write("both.pem", format!("\u{feff}{certificate}{}", key.serialize_pem()));
         let printed = check(&[&LISTEN[..], &["--tls-cert", &both, "--tls-key", &both]].concat());
         assert_eq!(printed.code, Some(0), "{algorithm:?} {printed:?}");
@@ -191,7 +191,7 @@ fn the_log_warns_before_the_end_of_a_certificate() {
     let hint =
         format!("tls_cert {}: the certificate of localhost, 127.0.0.1 expires in 10 days, at ", pair.certificate);
     assert!(line.contains(&hint), "{line}");
-    // A reload repeats it. A certificate that ends later causes none.
+    // A reload repeats it. A certificate that ends later causes no warning.
     gateway.signal("-HUP");
     gateway.logged("expires in 10 days, at ");
     let renewed = valid(-10, 15 * DAY as i64);

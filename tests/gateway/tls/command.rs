@@ -26,7 +26,7 @@ fn the_pair_is_served_and_accepted_by_clients_that_trust_it() {
     let mode = |path: &str| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
     assert_eq!((mode(&key), mode(&certificate)), (0o600, 0o644));
 
-    // The printed command is valid, and so is the certificate.
+    // The printed command and the certificate are valid.
     let line = printed.out.lines().find_map(|line| line.strip_prefix("fdpush serve ")).expect("a command");
     let flags: Vec<&str> = line.split(' ').collect();
     let checked = call(&[&["check"], &flags[..]].concat(), &[]);
@@ -57,7 +57,7 @@ fn files_are_overwritten_only_with_force() {
     };
     refused(&certificate);
     assert_eq!(read(), first);
-    // Only one of the files exists. The other one is not created.
+    // Only one of the files exists. The command does not create the other file.
     fs::remove_file(&certificate).expect("a file");
     refused(&key);
     assert!(!fs::exists(&certificate).expect("a directory"));

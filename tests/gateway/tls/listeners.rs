@@ -74,7 +74,7 @@ fn the_name_of_the_client_selects_the_certificate() {
         AUTHORITY.sign(&["other.example"]),
     ];
     let [one, two, three] = [0, 1, 2].map(|index| files.put(&index.to_string(), &pairs[index]));
-    // A list in one flag, and a further flag.
+    // The certificates are in a list in one flag, and in a second flag.
     let (certificates, keys) = (format!("{},{}", one.certificate, two.certificate), format!("{},{}", one.key, two.key));
     let flags =
         ["--tls-cert", &certificates, "--tls-key", &keys, "--tls-cert", &three.certificate, "--tls-key", &three.key];
@@ -85,7 +85,7 @@ fn the_name_of_the_client_selects_the_certificate() {
     {
         assert_eq!(certificate_of(address, AUTHORITY.client_config(), name), Some(der(&pairs[index])), "{name}");
     }
-    // The first pair is the default. Its names do not include this one.
+    // The first pair is the default. Its names do not include the requested name.
     assert_eq!(certificate_of(address, AUTHORITY.client_config(), "a.b.chat.example"), None);
     assert!(!is_trusted(address, Authority::new().client_config(), "localhost"), "a foreign authority");
 }

@@ -42,7 +42,7 @@ fn handshakes_are_counted_by_outcome() {
     plain.send(GET);
     assert_eq!(plain.reply().status, 400);
     raw(gateway.address, config).try_send("x");
-    // A connection without a byte is no handshake. This one has begun a record.
+    // A connection without a byte is no handshake. The second connection has begun a record.
     Raw::connect(address).send([22, 3]);
     until("all outcomes are counted", || counts() == [1, 1, 1, 1, 1, 1]);
 }

@@ -41,7 +41,7 @@ fn new_handshakes_get_the_new_certificate_and_open_connections_stay() {
     assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&new[0])), Some(der(&new[1]))));
     assert!(is_alive(&mut client));
 
-    // One wrong file of four: nothing changes.
+    // One file of four is wrong, so nothing changes.
     replace(&one, &old[0]);
     fs::write(&two.key, &old[1].key).expect("a file");
     gateway.signal("-HUP");
@@ -49,7 +49,7 @@ fn new_handshakes_get_the_new_certificate_and_open_connections_stay() {
     assert!(line.contains(&format!("tls_key {}: the key does not fit", two.key)), "{line}");
     assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&new[0])), Some(der(&new[1]))));
 
-    // A missing file, and a certificate that has expired.
+    // One file is missing, and one certificate has expired.
     fs::remove_file(&two.key).expect("a file");
     gateway.signal("-HUP");
     let line = gateway.logged("settings not reloaded");
@@ -176,7 +176,7 @@ fn the_handshake_rate_is_applied_and_changes() {
     let config = settings(1);
     let gateway = Gateway::start(&[&["--listen", "tls:127.0.0.1:0", "--config", &config], &pair.flags()[..]].concat());
     let address = tls_address(&gateway);
-    // All clients send their hello before the first one reads.
+    // All clients send their hello before the first client reads.
     let handshakes = || {
         let mut clients: Vec<_> = (0..8).map(|_| begin(address)).collect();
         clients.iter_mut().filter_map(|client| finish(client).ok()).count()

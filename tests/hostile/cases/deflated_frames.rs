@@ -1,6 +1,6 @@
 //! Deflated messages (RFC 7692): the table, and the deflated copies of the cases in the other tables of frames.
 //!
-//! They are for a connection that negotiated permessage-deflate without context takeover.
+//! The frames are for a connection that negotiated permessage-deflate without context takeover.
 
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -78,7 +78,7 @@ struct Frames {
     bytes: usize,
 }
 
-/// Takes a message or a control frame. `None`: none is complete and valid.
+/// Takes a message or a control frame. Returns `None` if no message is complete and valid.
 fn take_message(stream: &[u8]) -> Option<Frames> {
     let (mut frames, mut bytes, mut is_inside) = (Vec::new(), 0, false);
     loop {
@@ -188,7 +188,7 @@ fn noise(bytes: usize) -> Vec<u8> {
     (0..bytes as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ (at >> 3) as u8).collect()
 }
 
-/// No DEFLATE streams, incomplete ones, and bytes behind them.
+/// Returns cases with payloads that are not DEFLATE streams, that are incomplete, or that have bytes after their end.
 fn not_deflate() -> Vec<Case> {
     let case = |(name, payload): (&str, &[u8])| {
         let late = [frame(TEXT, b"good"), frame_with(WHOLE_BINARY, payload), frame(TEXT, b"late")].concat();
@@ -231,7 +231,7 @@ fn with_context(message: &[u8]) -> [Vec<u8>; 2] {
     })
 }
 
-/// RSV1 on frames that must not have it, and deflated frames that violate other rules.
+/// Returns cases with RSV1 on frames that must not have it, and with deflated frames that violate other rules.
 fn rsv1() -> Vec<Case> {
     let start = || frame_with(RSV1 | TEXT, &HELLO[..3]);
     let case = |(name, frames): (&str, Vec<Vec<u8>>)| invalid_case(name, frames.concat(), 1002, &[]);
@@ -261,7 +261,7 @@ fn rsv1() -> Vec<Case> {
     cases
 }
 
-/// Messages that inflate to more than the limit, or announce more than can inflate to it.
+/// Returns cases with messages that inflate to more than the limit, or whose header announces too long a payload.
 fn bombs() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, bytes) in [("a byte more than the limit", MESSAGE_BYTES_MAX + 1), ("4 MiB of zeros", 4 << 20)] {
@@ -281,7 +281,7 @@ fn bombs() -> Vec<Case> {
     cases
 }
 
-/// Texts that are not UTF-8 after inflation.
+/// Returns cases with texts that are not UTF-8 after inflation.
 fn not_utf8() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, bytes) in NOT_UTF8 {

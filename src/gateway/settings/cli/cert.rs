@@ -50,7 +50,7 @@ impl Cert {
                 names.push(name.clone());
             }
         }
-        // `./` at the start of a path is of no use.
+        // The paths in the output need no `./` at the start.
         let directory = if self.out == Path::new(".") { Path::new("") } else { &self.out };
         let mut files = OutputFiles::in_directory(directory, &names);
         let renamed = [(&self.cert_file, &mut files.certificate), (&self.key_file, &mut files.key)];
