@@ -61,10 +61,7 @@ impl Raw {
 
     /// Returns a second handle of the connection, for another thread.
     pub fn another(&self) -> Raw {
-        Raw {
-            stream: self.stream.another().expect("a connection with a second handle is without TLS"),
-            buf: Vec::new(),
-        }
+        Raw { stream: self.stream.another().expect("the connection has no TLS"), buf: Vec::new() }
     }
 
     /// Connects from an address of the loopback network, so that the server sees another client.

@@ -1,4 +1,4 @@
-//! Checks the settings of TLS against each other, the addresses and the time.
+//! Checks the TLS settings: against each other, against the addresses, and against the current time.
 
 use super::Settings;
 use super::faults::Faults;

@@ -5,7 +5,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 const BEGIN: &str = "-----BEGIN ";
 
-/// The kind of a file, for hints.
+/// The kind of a file, which decides the hints in errors.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Kind {
     Certificates,

@@ -259,7 +259,7 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
         ctx.info(Fd::from_u64(1).expect("the fd is valid")).is_some_and(|info| info.state == State::Http)
     };
     server.wait_until("it is accepted", is_http);
-    // The client sends a byte in less than the deadline, again and again, for longer than the deadline.
+    // The client sends bytes at intervals shorter than the deadline, for a time longer than the deadline.
     let clock = Clock::start();
     for _ in 0..1000 {
         clock.tick();
