@@ -109,7 +109,7 @@ impl NameModel {
         assert_eq!(
             counts,
             (self.users.len(), self.groups.len(), memberships),
-            "counts of users, groups and memberships"
+            "the registry has as many users, groups and memberships as the model"
         );
         for (uid, fds) in &self.users {
             let newest_first: Vec<Fd> = registry.slots_of(uid).map(&fd_of).collect();

@@ -10,7 +10,7 @@ use crate::gateway::runtime::clock;
 const SHORT: Duration = Duration::from_millis(150);
 
 fn backend(double: &MockBackend) -> Backend {
-    Backend::new(double.contact(), 2).expect("the back end is valid")
+    Backend::new(double.contact(), 2).expect("the client of the back end can be created")
 }
 
 fn fails(reply: impl Fn() -> MockReply + Send + Sync + 'static, timeout: Duration) -> Failure {
@@ -47,8 +47,8 @@ fn a_node_can_be_named_in_a_header() {
 fn posts_signed_json_and_keeps_the_connection() {
     let double = MockBackend::always(200, "pong");
     let secret = Secret::new("Jefe").expect("the secret is valid");
-    let backend =
-        Backend::new(BackendConfig { secret: Some(secret), ..double.contact() }, 2).expect("the back end is valid");
+    let backend = Backend::new(BackendConfig { secret: Some(secret), ..double.contact() }, 2)
+        .expect("the client of the back end can be created");
     for _ in 0..2 {
         let answer = backend.post(b"what do ya want for nothing?", TEST_TIMEOUT).expect("the back end answers");
         assert_eq!((answer.status, answer.body.expect("the answer has a complete body")), (200, b"pong".to_vec()));
@@ -83,7 +83,7 @@ fn user_and_password_are_sent_decoded() {
         let url = Url::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("the URL is valid");
         let contact = BackendConfig { url, ..double.contact() };
         Backend::new(contact, 1)
-            .expect("the back end is valid")
+            .expect("the client of the back end can be created")
             .post(b"{}", TEST_TIMEOUT)
             .expect("the back end answers");
         let received = double.next();
@@ -161,7 +161,7 @@ fn a_closed_port_is_a_failure() {
     let double = MockBackend::always(200, "");
     let contact = double.contact();
     drop(double);
-    let backend = Backend::new(contact, 1).expect("the back end is valid");
+    let backend = Backend::new(contact, 1).expect("the client of the back end can be created");
     // The thread of the back end closes the port when it ends, so the first attempts may still be accepted.
     let deadline = clock::now() + TEST_TIMEOUT;
     while backend.post(b"{}", TEST_TIMEOUT).is_ok() {

@@ -319,7 +319,7 @@ mod tests {
     fn the_next_run_sends_the_batch_of_a_panicked_one() {
         let double = MockBackend::always(200, "");
         let queue = Arc::new(EventQueue::new(Bounds { events_max: 10, bytes_max: 1000 }));
-        let backend = Arc::new(Backend::new(double.contact(), 1).expect("the back end is valid"));
+        let backend = Arc::new(Backend::new(double.contact(), 1).expect("the client of the back end can be created"));
         let batch = BatchBounds { events_max: 1, bytes_max: 1000 };
         let retry = Retry::new(Duration::from_millis(1), Duration::from_millis(1));
         let rules =
