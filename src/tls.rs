@@ -11,6 +11,8 @@ mod engine;
 #[cfg(feature = "tls")]
 mod error;
 mod info;
+#[cfg(feature = "tls")]
+mod short_chains;
 #[cfg(all(feature = "tls", test))]
 mod testing;
 

@@ -15,14 +15,16 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::tls::error::TlsError;
 use crate::tls::info::TlsVersion;
+use crate::tls::short_chains::ShortChains;
 
 /// The certificates and settings of a TLS listener: see [`Server::listen_tls`](crate::Server::listen_tls).
 ///
 /// A clone refers to the same settings. [`replace`](TlsConfig::replace) changes the settings for all connections that
 /// are accepted later. `replace` can be called while a server runs, and from any thread.
 ///
-/// The server supports TLS 1.2 and 1.3, with ALPN `http/1.1`. It sends one session ticket per handshake. The keys of
-/// tickets are only in memory, and change every six hours. Early data and renegotiation are not supported.
+/// The server supports TLS 1.2 and 1.3, with ALPN `http/1.1`. It sends one session ticket per handshake, but none if clients
+/// need certificates. The keys of tickets are only in memory, and change every six hours. Early data and renegotiation are
+/// not supported.
 ///
 /// ```no_run
 /// use fdpush::{Server, TlsConfig};
@@ -41,7 +43,7 @@ pub struct TlsBuilder {
     provider: Arc<CryptoProvider>,
     pairs: Vec<Arc<CertifiedKey>>,
     version_min: TlsVersion,
-    client_ca: Option<RootCertStore>,
+    client_ca: Option<Arc<RootCertStore>>,
 }
 
 impl TlsConfig {
@@ -117,6 +119,9 @@ impl TlsBuilder {
 
     /// Requires client certificates, issued by one of these authorities (PEM).
     ///
+    /// At most three certificates may be between that of a client and its authority. The server then sends no session tickets,
+    /// so that each handshake verifies the certificate.
+    ///
     /// # Errors
     /// [`TlsError`], for instance if the text is not PEM.
     pub fn client_ca(mut self, certificates: &[u8]) -> Result<TlsBuilder, TlsError> {
@@ -124,7 +129,7 @@ impl TlsBuilder {
         for certificate in chain(certificates)? {
             roots.add(certificate).map_err(|error| TlsError::Certificate(error.to_string()))?;
         }
-        self.client_ca = Some(roots);
+        self.client_ca = Some(roots.into());
         Ok(self)
     }
 
@@ -145,20 +150,24 @@ impl TlsBuilder {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .map_err(settings)?;
-        let builder = match client_ca {
+        let builder = match &client_ca {
             None => builder.with_no_client_auth(),
             Some(roots) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| TlsError::Settings(error.to_string()))?)
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider).build();
+                let verifier = verifier.map_err(|error| TlsError::Settings(error.to_string()))?;
+                builder.with_client_cert_verifier(Arc::new(ShortChains(verifier)))
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(Pairs(pairs)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // The state of a session is in its ticket, so the server stores no sessions.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = ring::Ticketer::new().map_err(settings)?;
-        config.send_tls13_tickets = 1;
-        config.max_tls13_tickets = 1;
+        // A ticket would carry the certificate of a client beyond its end, because a resumption does not verify it again.
+        config.send_tls13_tickets = usize::from(client_ca.is_none());
+        if client_ca.is_none() {
+            config.ticketer = ring::Ticketer::new().map_err(settings)?;
+            config.max_tls13_tickets = 1;
+        }
         Ok(TlsConfig(Arc::new(Mutex::new(Arc::new(config)))))
     }
 }

@@ -72,8 +72,8 @@ impl Authority {
 
     /// Works like [`client_config`](Authority::client_config), with a certificate of the client.
     pub fn client_config_with(&self, pair: &Pair) -> ClientConfig {
-        let chain =
-            vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("the certificate is valid")];
+        let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<_, _>>();
+        let chain = chain.expect("the certificates are valid");
         let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("the key is valid");
         self.builder().with_client_auth_cert(chain, key).expect("the pair is valid")
     }

@@ -173,6 +173,31 @@ fn a_client_certificate_of_the_authority_is_required() {
 }
 
 #[test]
+fn a_client_with_a_certificate_gets_no_ticket_and_may_send_few_intermediates() {
+    let authority = Authority::new();
+    let pair = AUTHORITY.sign(&["localhost"]);
+    let builder = TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("a pair");
+    let builder = builder.client_ca(authority.certificate().as_bytes()).expect("an authority");
+    let server = serve_tls(builder.build().expect("settings"));
+    let mut client = authority.sign(&["client"]);
+    let get = |config: ClientConfig| {
+        let mut stream = handshake(&server, config, "localhost").expect("the client's part of a handshake");
+        std::io::Write::write_all(&mut stream, raw::GET.as_bytes())?;
+        std::io::Read::read(&mut stream, &mut [0; 1000])?;
+        std::io::Result::Ok((stream.conn.handshake_kind(), stream.conn.tls13_tickets_received()))
+    };
+    let config = AUTHORITY.client_config_with(&client);
+    for _ in 0..2 {
+        assert_eq!(get(config.clone()).expect("a response"), (Some(HandshakeKind::Full), 0));
+    }
+    client.certificate.push_str(&AUTHORITY.certificate().repeat(3));
+    get(AUTHORITY.client_config_with(&client)).expect("three more certificates are allowed");
+    client.certificate.push_str(&AUTHORITY.certificate());
+    let error = get(AUTHORITY.client_config_with(&client)).expect_err("a fourth one");
+    assert!(error.to_string().contains("fatal alert"), "{error}");
+}
+
+#[test]
 fn replaced_settings_hold_for_later_connections() {
     let config = server_config();
     let server = serve_tls(config.clone());

@@ -139,6 +139,9 @@ fn bind_api(
     listeners: &mut Vec<Bound>,
 ) -> Result<(Server, Vec<Socket>), Box<dyn Error>> {
     let (clients, mut datagrams) = (server.addresses().count(), Vec::new());
+    if settings.serve.api.api_client_ca.is_some() && !inherited.is_empty() {
+        return Err("api_client_ca has no effect on API sockets of systemd: they ask for no certificate".into());
+    }
     let stands_in = settings.has_default_api() && !inherited.is_empty();
     for socket in inherited {
         match socket {

@@ -43,22 +43,27 @@ impl Settings {
         if serve.api.api_client_ca.is_some() && !serve.has_tls_api() {
             faults.add(&["api", "api_client_ca"], format!("{} needs --api tls:HOST:PORT", name("api_client_ca")));
         }
-        let warnings = self.plain_api_addresses();
-        self.warnings.extend(warnings);
+        self.check_plain_api_addresses(faults);
     }
 
-    /// Returns warnings about API addresses without TLS, for which `api_client_ca` has no effect.
-    fn plain_api_addresses(&self) -> Vec<String> {
+    /// Checks API addresses without TLS, for which `api_client_ca` has no effect.
+    ///
+    /// Addresses of this machine are allowed, with a warning.
+    fn check_plain_api_addresses(&mut self, faults: &mut Faults) {
         if self.serve.api.api_client_ca.is_none() || !self.serve.has_tls_api() {
-            return Vec::new();
+            return;
         }
         let (ca, api) = (self.layers.name("api_client_ca"), self.layers.name("api"));
-        let plain = self.serve.api_addresses().filter(|address| !address.is_tls());
-        plain
-            .map(|address| {
-                format!("{ca} has no effect on {address} of {api}: only tls: addresses ask for a certificate")
-            })
-            .collect()
+        let mut warnings = Vec::new();
+        for address in self.serve.api_addresses().filter(|address| !address.is_tls()) {
+            let why = format!("{ca} has no effect on {address} of {api}: only tls: addresses ask for a certificate");
+            // An address that cannot be resolved has an error of its own.
+            match address.is_local() {
+                Ok(false) => faults.add(&["api", "api_client_ca"], why),
+                Ok(true) | Err(_) => warnings.push(why),
+            }
+        }
+        self.warnings.extend(warnings);
     }
 
     /// Collects the certificates that are not valid now as faults.

@@ -64,7 +64,7 @@ fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
         return Err("the file is empty".to_owned());
     }
     let text = String::from_utf8_lossy(bytes);
-    let lines = text.lines().filter_map(|line| line.trim().strip_prefix(BEGIN)?.strip_suffix("-----"));
+    let lines = text.lines().filter_map(|line| line.trim_end().strip_prefix(BEGIN)?.strip_suffix("-----"));
     let labels: Vec<String> = lines.map(|label| label.escape_debug().to_string()).collect();
     match bytes {
         _ if !labels.is_empty() => Ok(labels),

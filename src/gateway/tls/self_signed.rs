@@ -66,8 +66,12 @@ impl OutputFiles {
             }
         };
         if overwrites {
-            replace(key, &pair.key, 0o600).map_err(cannot(key))?;
-            return replace(certificate, &pair.certificate, 0o644).map_err(cannot(certificate));
+            // Both are written before one is replaced, so that a full disk leaves the old pair.
+            let new_key = Replacement::new(key, &pair.key, 0o600).map_err(cannot(key))?;
+            let new_certificate =
+                Replacement::new(certificate, &pair.certificate, 0o644).map_err(cannot(certificate))?;
+            new_key.commit().map_err(cannot(key))?;
+            return new_certificate.commit().map_err(cannot(certificate));
         }
         if fs::symlink_metadata(certificate).is_ok() {
             return Err(exists(&certificate.display().to_string()));
@@ -98,7 +102,7 @@ impl SelfSigned {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(now);
-        params.not_before = now - EARLY;
+        params.not_before = (now - EARLY).max(date_time_ymd(1970, 1, 1));
         params.not_after = now + Duration::from_secs(u64::from(days) * 24 * 60 * 60);
         let key = KeyPair::generate().map_err(failed)?;
         let certificate = params.self_signed(&key).map_err(failed)?;
@@ -123,13 +127,35 @@ fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.write_all(text.as_bytes()).inspect_err(|_| _ = fs::remove_file(path))
 }
 
-/// Replaces a file. If this fails, the old file stays.
-fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut name = path.file_name().ok_or(ErrorKind::IsADirectory)?.to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    create(&temporary, text, mode)?;
-    fs::rename(&temporary, path).inspect_err(|_| _ = fs::remove_file(&temporary))
+/// A temporary file that replaces another file, or is removed.
+struct Replacement<'a> {
+    path: &'a Path,
+    temporary: PathBuf,
+}
+
+impl Replacement<'_> {
+    fn new<'a>(path: &'a Path, text: &str, mode: u32) -> io::Result<Replacement<'a>> {
+        let mut name = path.file_name().ok_or(ErrorKind::IsADirectory)?.to_owned();
+        if path.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        // The name is random, because an earlier process may have left its temporary file.
+        name.push(format!(".{:016x}.tmp", fastrand::u64(..)));
+        let temporary = path.with_file_name(name);
+        create(&temporary, text, mode)?;
+        Ok(Replacement { path, temporary })
+    }
+
+    fn commit(self) -> io::Result<()> {
+        fs::rename(&self.temporary, self.path)
+    }
+}
+
+impl Drop for Replacement<'_> {
+    fn drop(&mut self) {
+        // After a commit, the temporary file has another name.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 #[cfg(test)]

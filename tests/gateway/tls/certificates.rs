@@ -161,6 +161,11 @@ fn questionable_settings_are_warned_of() {
     let mixed = ["--api", "tls:127.0.0.1:0,127.0.0.1:0", "--api-client-ca", &ca];
     warned(&[&mixed[..], &pair.flags()].concat(), "--api-client-ca has no effect on 127.0.0.1:0 of --api");
     warned(&["--tls-handshake-rate", "5"], "--tls-handshake-rate has no effect without");
+    let open = ["--api", "tls:127.0.0.1:0,0.0.0.0:0", "--api-key", "k".repeat(32).as_str(), "--api-client-ca", &ca]
+        .map(str::to_owned);
+    let open: Vec<&str> = open.iter().map(String::as_str).collect();
+    let printed = check(&[&open[..], &pair.flags()].concat());
+    assert!(printed.code == Some(1) && printed.err.contains("has no effect on 0.0.0.0:0 of --api"), "{printed:?}");
     let nameless = files.put("nameless", &AUTHORITY.sign(&[]));
     warned(&[&LISTEN[..], &nameless.flags()].concat(), "has no DNS name and no address: clients refuse it");
     fs::set_permissions(&pair.key, fs::Permissions::from_mode(0o644)).expect("a mode");
