@@ -121,6 +121,8 @@ pub mod fuzz {
     pub use crate::connection::{fuzz_connection, fuzz_upgrade};
     pub use crate::protocol::assembler::fuzz_frames;
     pub use crate::protocol::body::fuzz_body;
+    pub use crate::protocol::deflate::fuzz_inflate;
+    pub use crate::protocol::extension::fuzz_extension;
     pub use crate::protocol::http::fuzz_head;
     pub use crate::protocol::proxy::fuzz_proxy;
     pub use crate::registry::fuzz_registry;

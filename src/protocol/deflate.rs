@@ -215,5 +215,60 @@ impl fmt::Debug for Deflater {
     }
 }
 
+/// Runs the fuzz target `inflate`.
+///
+/// The first two bytes of `data` select the limit, and the length of parts. The rest is a payload. The output is the same for
+/// every division into parts. A valid payload is also valid for another implementation, and the inflater finds no end where
+/// that one finds more. The payload is then deflated, as a message.
+#[cfg(any(test, feature = "unstable"))]
+pub fn fuzz_inflate(data: &[u8]) {
+    let Some((&[limit, part], payload)) = data.split_first_chunk() else { return };
+    let bytes_max = [10, 1000, 40_000][usize::from(limit % 3)];
+    let inflate = |part: usize| {
+        let (mut inflater, mut out) = (Inflater::new(), Vec::new());
+        inflater.begin();
+        for part in payload.chunks(part) {
+            inflater.push(part, &mut out, bytes_max)?;
+            assert!(out.capacity() <= bytes_max, "{} of {bytes_max}", out.capacity());
+        }
+        inflater.finish().map(|()| out)
+    };
+    let whole = inflate(payload.len().max(1));
+    // The output of a step that fails is not counted. So a payload that is invalid and too big has either error.
+    assert_eq!(inflate(usize::from(part) + 1).ok(), whole.clone().ok(), "in parts");
+    let other = inflate_otherwise(payload, bytes_max);
+    match whole {
+        Ok(bytes) => assert_eq!(Some(bytes), other),
+        Err(InflateError::TooBig) => assert_eq!(other, None, "the limit is {bytes_max}"),
+        // The other implementation accepts some incomplete Huffman codes.
+        Err(_) => {}
+    }
+    if let Some(frame) = Deflater::default().encode(Opcode::Binary, payload) {
+        let deflated = crate::protocol::frame::server_payload(&frame);
+        assert_eq!(inflate_otherwise(deflated, payload.len()).as_deref(), Some(payload));
+    }
+}
+
+/// Inflates a payload with another implementation. `None`: it is not valid, or longer than `bytes_max`.
+#[cfg(any(test, feature = "unstable"))]
+fn inflate_otherwise(payload: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    use flate2::{Decompress, FlushDecompress};
+
+    let stream = [payload, &TAIL_AND_END].concat();
+    let (mut out, mut read, mut made) = (vec![0; bytes_max + 1], 0, 0);
+    while read < payload.len() {
+        // A block after a final one begins a new stream.
+        let mut inflater = Decompress::new(false);
+        let status = inflater.decompress(&stream[read..], &mut out[made..], FlushDecompress::Finish).ok()?;
+        read += inflater.total_in() as usize;
+        made += inflater.total_out() as usize;
+        if status != flate2::Status::StreamEnd || made > bytes_max {
+            return None;
+        }
+    }
+    let is_whole = read == payload.len() || read == stream.len();
+    is_whole.then(|| out[..made].to_vec())
+}
+
 #[cfg(test)]
 mod tests;

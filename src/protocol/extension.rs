@@ -194,5 +194,10 @@ impl<'a> Cursor<'a> {
 /// The number of compared bytes of a quoted value: one more than the longest legal value.
 const QUOTED_BYTES_MAX: usize = 3;
 
+#[cfg(any(test, feature = "unstable"))]
+mod fuzz;
 #[cfg(test)]
 mod tests;
+
+#[cfg(any(test, feature = "unstable"))]
+pub use self::fuzz::fuzz_extension;

@@ -43,6 +43,16 @@ fn upgrade() {
 }
 
 #[test]
+fn extension() {
+    replay("extension", fdpush::fuzz::fuzz_extension);
+}
+
+#[test]
+fn inflate() {
+    replay("inflate", fdpush::fuzz::fuzz_inflate);
+}
+
+#[test]
 fn connection() {
     replay("connection", fdpush::fuzz::fuzz_connection);
 }

@@ -222,4 +222,22 @@ proptest! {
         }
         prop_assert_eq!(inflate(&bytes, part, 4000), inflate(&bytes, bytes.len(), 4000));
     }
+
+    #[test]
+    fn any_payload_is_inflated_as_by_another_implementation(
+        head in any::<[u8; 2]>(),
+        mut bytes in prop::collection::vec(any::<u8>(), 0..300),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        level in 0..10_u32,
+        is_random in any::<bool>(),
+    ) {
+        if !is_random {
+            bytes = miniz_deflate(&bytes.repeat(3), level);
+            for (at, byte) in flips.iter().filter(|_| !bytes.is_empty()).collect::<Vec<_>>() {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+        }
+        fuzz_inflate(&[&head[..], &bytes].concat());
+    }
 }
