@@ -1,6 +1,7 @@
 //! The workloads of WebSocket benchmarks: `cargo run --release --example bench_server 127.0.0.1:9501 [CERT KEY]`.
 //!
-//! With a certificate and its key, both PEM files, it speaks TLS.
+//! With a certificate and its key, both PEM files, it speaks TLS. With `deflate` before the address, permessage-deflate is
+//! on.
 //!
 //! - `/echo`: returns every message.
 //! - `/sub`, `/pub`: sends the text of a `/pub` to every `/sub`.
@@ -10,7 +11,7 @@
 use std::error::Error;
 use std::fs;
 
-use fdpush::{Closed, Context, Fd, Handler, Heartbeat, Message, Origins, Request, Response, Server, TlsConfig};
+use fdpush::{Closed, Context, Fd, Handler, Heartbeat, Limits, Message, Origins, Request, Response, Server, TlsConfig};
 
 /// The workload of a connection.
 #[derive(Copy, Clone, Default)]
@@ -92,7 +93,8 @@ fn addressee(text: &str) -> Option<&str> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let compression = arguments.next_if(|first| first == "deflate").is_some();
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:9501".to_owned());
     let server = match (arguments.next(), arguments.next()) {
         (Some(certificate), Some(key)) => {
@@ -101,6 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         _ => Server::bind(address)?,
     };
+    let server = server.limits(Limits { compression, ..Limits::default() });
     server.origins(Origins::Any).heartbeat(Heartbeat::default()).handler(Bench::default()).run()?;
     Ok(())
 }

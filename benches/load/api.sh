@@ -19,34 +19,6 @@ fdpush=$(built ../../Cargo.toml fdpush)
 
 source ./measure.sh
 
-nginx=$(command -v nginx || true)
-nchan=$(find /usr/lib/nginx/modules /usr/share/nginx/modules -name ngx_nchan_module.so 2>/dev/null | head -1)
-write_nchan_conf() {
-    cat >"$scratch/nginx.conf" <<CONF
-load_module $nchan;
-daemon off;
-master_process off;
-error_log $scratch/nginx.log crit;
-pid $scratch/nginx.pid;
-events { worker_connections 4096; use epoll; multi_accept on; }
-http {
-    access_log off;
-    client_body_temp_path $scratch/body;
-    proxy_temp_path $scratch/proxy;
-    fastcgi_temp_path $scratch/fastcgi;
-    uwsgi_temp_path $scratch/uwsgi;
-    scgi_temp_path $scratch/scgi;
-    keepalive_requests 1000000000;
-    tcp_nodelay on;
-    server {
-        listen $1;
-        location /sub { nchan_subscriber websocket; nchan_channel_id \$arg_id; nchan_subscriber_first_message newest; }
-        location /pub { nchan_publisher http; nchan_channel_id \$arg_id; }
-    }
-}
-CONF
-}
-
 # one SHAPE SERVER OPTIONS…: runs the load once against a new server.
 one() {
     local shape=$1 name=$2 address api
@@ -60,8 +32,7 @@ one() {
             start "$fdpush serve --log warn --api $api --listen $address" "$address"
             ;;
         nchan)
-            write_nchan_conf "$address"
-            start "$nginx -p $scratch -c $scratch/nginx.conf" "$address"
+            start "./nchan.sh $address" "$address"
             ;;
         bench) start "$bench_server $address" "$address" ;;
     esac
@@ -91,7 +62,7 @@ table() {
 
 port=$((28000 + RANDOM % 2000))
 names=(fdpush bench)
-[[ -z $nginx || -z $nchan ]] || names+=(nchan)
+! ./nchan.sh --check 2>/dev/null || names+=(nchan)
 ulimit -n "$(ulimit -H -n)"
 echo "load $(cut -d' ' -f1-3 /proc/loadavg), $rounds rounds of $seconds s"
 for ((round = 0; round < rounds; round++)); do

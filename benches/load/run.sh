@@ -5,6 +5,8 @@
 #   SECONDS_EACH     measured seconds of each run (default 1)
 #   SERVERS          the servers, one a line: `name command`; the address is appended to the command. `raw` and `fdpush`
 #                    without a command are built here. All are compared with the first.
+#                    The clients of a server whose name ends with `-deflate` negotiate permessage-deflate. `fdpush-deflate`
+#                    without a command is built here. See deflate.sh.
 #   SERVER_CORE, LOAD_CORE   their cores (default 0 and 1)
 # The first ratio is the first server's CPU time an operation, divided by this server's. Other load on the machine disturbs CPU
 # time less than throughput. The second is this server's throughput, divided by the first server's. Both are medians of the
@@ -23,6 +25,7 @@ shapes=(
     'echo-16KiB|echo --payload 16384'
     'fanout-1000|fanout --payload 128 --connections 1000'
     'fanout-1000-16-outstanding|fanout --payload 128 --connections 1000 --depth 16'
+    'fanout-1000-json-1KiB|fanout --payload 1024 --connections 1000 --json'
     'fanout-10000-4-outstanding|fanout --payload 128 --connections 9900 --depth 4'
     'p2p|p2p --payload 128'
     'p2p-8-in-flight|p2p --payload 128 --depth 8'
@@ -44,6 +47,7 @@ while read -r name command; do
     case $name in
         raw) command=${command:-$raw} ;;
         fdpush) command=${command:-$fdpush} ;;
+        fdpush-deflate) command=${command:-$fdpush deflate} ;;
     esac
     names+=("$name")
     commands+=("$command")
@@ -65,10 +69,15 @@ for shape in "${shapes[@]}"; do
             # The first server of a round rotates, because the first run of a round has a different load.
             index=$(((turn + round) % ${#names[@]}))
             [[ ${names[index]} == raw && $options == push* ]] && continue
+            deflate=()
+            if [[ ${names[index]} == *-deflate ]]; then
+                [[ $options == fanout* || $options == idle* ]] || continue
+                deflate=(--deflate)
+            fi
             port=$((port + 1))
             start "${commands[index]} 127.0.0.1:$port" "127.0.0.1:$port"
             # shellcheck disable=SC2086 # options are split into words
-            timeout "$run_seconds_max" taskset -c "$load_core" "$load" $options --seconds "$seconds" \
+            timeout "$run_seconds_max" taskset -c "$load_core" "$load" $options "${deflate[@]}" --seconds "$seconds" \
                 --address "127.0.0.1:$port" --pid "$server" >>"$scratch/$shape_name-${names[index]}" ||
                 echo "failed" | tee -a "$scratch/$shape_name-${names[index]}" >&2
             stop

@@ -1,7 +1,10 @@
 //! The part of RFC 6455 that the load client needs. The code trusts the peer: it is not safe for untrusted input.
 
+use std::io::{self, Read};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use flate2::read::DeflateDecoder;
 use sha1::{Digest, Sha1};
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -13,6 +16,27 @@ pub fn upgrade_request(path: &str) -> Vec<u8> {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     .into_bytes()
+}
+
+/// An upgrade request for `path` that offers permessage-deflate, without context takeover.
+pub fn deflate_request(path: &str) -> Vec<u8> {
+    let offer =
+        b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n";
+    let mut request = upgrade_request(path);
+    request.truncate(request.len() - 2);
+    request.extend(offer);
+    request
+}
+
+/// Inflates the payload of a message that refers to no earlier message.
+pub fn inflate(payload: &[u8]) -> io::Result<Vec<u8>> {
+    let stream = [payload, &[0, 0, 0xff, 0xff]].concat();
+    let mut inflated = Vec::new();
+    match DeflateDecoder::new(&stream[..]).read_to_end(&mut inflated) {
+        // The stream has no final block.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+        _ => Ok(inflated),
+    }
 }
 
 /// Returns the response to an upgrade request with this key.

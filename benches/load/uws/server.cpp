@@ -1,4 +1,5 @@
 // Serves the shapes of examples/bench_server.rs with uWebSockets: `server HOST:PORT`, or `server-tls HOST:PORT CERT KEY`.
+// With `server deflate HOST:PORT`, clients may negotiate permessage-deflate, with the shared compressor.
 
 #include <charconv>
 #include <cstdlib>
@@ -28,6 +29,7 @@ using App = uWS::TemplatedApp<is_tls>;
 using Socket = uWS::WebSocket<is_tls, true, Session>;
 
 static std::unordered_map<long, Socket *> online;
+static bool deflates = false;
 
 static long number(std::string_view text, long otherwise) {
     std::from_chars(text.data(), text.data() + text.size(), otherwise);
@@ -45,7 +47,7 @@ static bool send(long uid, std::string_view message, uWS::OpCode opcode) {
 
 static App::WebSocketBehavior<Session> behavior(Role role) {
     App::WebSocketBehavior<Session> behavior;
-    behavior.compression = uWS::DISABLED;
+    behavior.compression = deflates ? uWS::SHARED_COMPRESSOR : uWS::DISABLED;
     behavior.maxPayloadLength = 1 << 20;
     behavior.maxBackpressure = 64 << 20;
     behavior.idleTimeout = 120;
@@ -75,6 +77,11 @@ static App::WebSocketBehavior<Session> behavior(Role role) {
 }
 
 int main(int count, char **arguments) {
+    deflates = count > 1 && std::string_view(arguments[1]) == "deflate";
+    if (deflates) {
+        ++arguments;
+        --count;
+    }
     std::string_view address = count > 1 ? arguments[1] : "127.0.0.1:9501";
     auto colon = address.rfind(':');
     std::string host(address.substr(0, colon));
@@ -89,7 +96,7 @@ int main(int count, char **arguments) {
     auto echo = behavior(Role::Echo), sub = behavior(Role::Sub), pub = behavior(Role::Pub), p2p = behavior(Role::P2p);
     echo.message = [](auto *socket, std::string_view message, uWS::OpCode opcode) { socket->send(message, opcode); };
     sub.message = [](auto *, std::string_view, uWS::OpCode) {};
-    pub.message = [&app](auto *, std::string_view message, uWS::OpCode opcode) { app.publish("sub", message, opcode); };
+    pub.message = [&app](auto *, std::string_view message, uWS::OpCode opcode) { app.publish("sub", message, opcode, deflates); };
     p2p.message = [](auto *, std::string_view message, uWS::OpCode opcode) {
         constexpr std::string_view to = "{\"to\":";
         if (message.starts_with(to)) {

@@ -68,6 +68,12 @@ struct Options {
     /// printed. For storm: the number of messages per second.
     #[arg(long)]
     pace: Option<u32>,
+    /// For fanout: whether the message is JSON, in place of equal bytes.
+    #[arg(long)]
+    json: bool,
+    /// For fanout and idle: whether the receivers negotiate permessage-deflate.
+    #[arg(long)]
+    deflate: bool,
     /// For idle: whether each connection has a uid of 8 bytes.
     #[arg(long)]
     bound: bool,
@@ -122,6 +128,14 @@ impl Options {
     /// Connects to the server, and upgrades if `path` is given.
     fn connect(&self, path: Option<&str>) -> io::Result<Peer> {
         Peer::connect(self.address, self.tls, path)
+    }
+
+    /// Connects to the server as a receiver, which negotiates permessage-deflate if the options say so.
+    fn connect_receiver(&self, path: &str) -> io::Result<Peer> {
+        match self.deflate {
+            false => self.connect(Some(path)),
+            true => Peer::connect_deflating(self.address, self.tls, path),
+        }
     }
 }
 

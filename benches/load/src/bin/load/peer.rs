@@ -36,17 +36,34 @@ enum Incoming {
 impl Peer {
     /// Connects, and upgrades if `path` is given. The socket is blocking until [`start`](Peer::start).
     pub fn connect(address: SocketAddr, is_tls: bool, path: Option<&str>) -> io::Result<Peer> {
-        let stream = Stream::connect(address, is_tls)?;
-        let incoming = Incoming::Frames(FrameCounter::default());
-        let mut peer = Peer { stream, requests: [].into(), request_bytes: 0, sent: 0, owed: 0, incoming };
+        let mut peer = Peer::open(address, is_tls)?;
         if let Some(path) = path {
-            peer.stream.write_all(&wire::upgrade_request(path))?;
-            let head = peer.read_head()?;
-            if !head.starts_with(b"HTTP/1.1 101 ") {
-                return Err(failure("upgrade refused", &head));
-            }
+            peer.upgrade(&wire::upgrade_request(path))?;
         }
         Ok(peer)
+    }
+
+    /// Works like [`connect`](Peer::connect), and negotiates permessage-deflate.
+    pub fn connect_deflating(address: SocketAddr, is_tls: bool, path: &str) -> io::Result<Peer> {
+        let mut peer = Peer::open(address, is_tls)?;
+        let head = peer.upgrade(&wire::deflate_request(path))?;
+        match String::from_utf8_lossy(&head).contains("permessage-deflate") {
+            true => Ok(peer),
+            false => Err(failure("permessage-deflate declined", &head)),
+        }
+    }
+
+    fn open(address: SocketAddr, is_tls: bool) -> io::Result<Peer> {
+        let stream = Stream::connect(address, is_tls)?;
+        let incoming = Incoming::Frames(FrameCounter::default());
+        Ok(Peer { stream, requests: [].into(), request_bytes: 0, sent: 0, owed: 0, incoming })
+    }
+
+    /// Sends an upgrade request, and returns the response.
+    fn upgrade(&mut self, request: &[u8]) -> io::Result<Vec<u8>> {
+        self.stream.write_all(request)?;
+        let head = self.read_head()?;
+        if head.starts_with(b"HTTP/1.1 101 ") { Ok(head) } else { Err(failure("upgrade refused", &head)) }
     }
 
     /// Sets the request that [`send`](Peer::send) sends, with at most `depth` unanswered requests.
@@ -66,6 +83,20 @@ impl Peer {
         let mut got = vec![0; frame.len()];
         self.stream.read_exact(&mut got)?;
         if got == frame { Ok(()) } else { Err(failure("unexpected frame", &got)) }
+    }
+
+    /// Reads a deflated frame from the blocking socket, and checks its message.
+    pub fn expect_deflated(&mut self, payload: &[u8]) -> io::Result<()> {
+        let (mut got, mut byte) = (Vec::new(), [0]);
+        let (first, deflated) = loop {
+            self.stream.read_exact(&mut byte)?;
+            got.push(byte[0]);
+            if let Some((first, deflated, _)) = wire::read_server_frame(&got) {
+                break (first, deflated);
+            }
+        };
+        let is_right = first == 0xc1 && wire::inflate(deflated)? == payload && deflated.len() < payload.len();
+        if is_right { Ok(()) } else { Err(failure("unexpected frame", &got)) }
     }
 
     /// Reads one unsolicited frame of the server from the blocking socket.

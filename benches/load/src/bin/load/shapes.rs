@@ -34,8 +34,9 @@ pub fn measure(options: &Options) -> io::Result<Figures> {
         match options.shape {
             // A publish ends with its last delivery. Then the next publish starts.
             Shape::Fanout => {
-                rig.turn(|_, _, count| {
-                    deliveries += count;
+                rig.turn(|_, index, count| {
+                    // Nchan answers the publisher, too.
+                    deliveries += if index > 0 { count } else { 0 };
                     Ok(())
                 })?;
                 let over = depth + deliveries / connections - answers;
@@ -105,18 +106,34 @@ pub fn echo(options: &Options) -> io::Result<Vec<Peer>> {
 }
 
 fn fanout(options: &Options) -> io::Result<Vec<Peer>> {
-    let payload = vec![b'x'; options.payload];
+    let payload = if options.json { json(options.payload) } else { vec![b'x'; options.payload] };
     let mut publisher = options.connect(Some("/pub"))?;
     publisher.set_request(&fdpush_load::wire::client_frame(&payload), options.depth);
     let mut peers = vec![publisher];
     for _ in 0..options.connections {
-        peers.push(options.connect(Some("/sub"))?);
+        peers.push(options.connect_receiver("/sub")?);
     }
     peers[0].send_blocking()?;
     for receiver in &mut peers[1..] {
-        receiver.expect(&payload)?;
+        if options.deflate { receiver.expect_deflated(&payload)? } else { receiver.expect(&payload)? }
     }
     Ok(peers)
+}
+
+/// Returns a JSON message of this length.
+fn json(bytes: usize) -> Vec<u8> {
+    let mut text = "{\"type\":\"prices\",\"items\":[".to_owned();
+    for number in 0_u32.. {
+        let price = number.wrapping_mul(2_654_435_761) >> 12;
+        let item = format!("{{\"id\":{},\"name\":\"item {number}\",\"price\":{price}}},", 10_000 + 7 * number);
+        if text.len() + item.len() + 12 > bytes {
+            break;
+        }
+        text.push_str(&item);
+    }
+    let end = "\"\"]}";
+    let filling = "x".repeat(bytes.saturating_sub(text.len() + end.len()));
+    format!("{text}\"{filling}\"]}}").into_bytes()
 }
 
 fn p2p(options: &Options) -> io::Result<Vec<Peer>> {
