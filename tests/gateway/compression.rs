@@ -86,3 +86,24 @@ fn it_is_off_by_default() {
     gateway.done("/api/push", json!({"uid": "ann", "data": "x".repeat(5000)}));
     assert!(!read(&mut ann, "message").0);
 }
+
+#[test]
+fn the_message_rate_counts_compressed_messages() {
+    let gateway = Gateway::start(&["--compression", "on", "--message-rate", "1", "--message-burst", "3"]);
+    let mut ann = connect(gateway.address, "/?uid=ann");
+    // On any machine, this is far more than the rate allows.
+    ann.send(deflated_frame(DEFLATED_TEXT, br#"{"type":"heartbeat","id":1}"#).repeat(500));
+    let (mut acks, mut errors) = (0, 0);
+    let code = loop {
+        let (first, payload) = ann.frame();
+        if first == 0x88 {
+            break u16::from_be_bytes([payload[0], payload[1]]);
+        }
+        let frame: Value = serde_json::from_slice(&payload).expect("the text is JSON");
+        acks += u32::from(frame["type"] == "ack");
+        errors += u32::from(frame["code"] == "rate_limited");
+    };
+    assert_eq!((code, errors), (1008, 1));
+    assert!((3..100).contains(&acks), "{acks}");
+    assert!(gateway.metric("fdpush_deflate_messages_total{direction=\"in\"}") < 100.0);
+}
