@@ -17,9 +17,13 @@
 //!
 //! | fault | seed |
 //! |---|---|
-//! | `Table::holders` leaves out the connections that no flush has written to | 18 |
-//! | `Table::end_flush` never lowers `refused_bytes` | 21 |
-//! | `Table::push` compares with the bound of all queues without the bytes in the journal | 35 |
+//! | `Table::holders` leaves out the connections that no flush has written to | 1 |
+//! | `Table::end_flush` never lowers `refused_bytes` | 1 |
+//! | `Table::push` compares with the bound of all queues without the bytes in the journal | 40 |
+//! | `Connection::accepts_deflated` ignores the window of the client | 3 |
+//! | `Outbound::deflated` deflates the message for each receiver | 3 |
+//! | `Connection::conflate` replaces a deflated frame by the plain one | 14 |
+//! | `InflationPace::charge` ignores the received bytes | 14 |
 //!
 //! Reading order: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the part of the loop),
 //! `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`,
