@@ -62,14 +62,25 @@ pub struct HeartbeatModel {
     ping: (Tick, Tick),
 }
 
-/// The times of a turn and of the turn before.
-#[derive(Copy, Clone, Debug)]
+/// The times of a turn and of turns before it.
+#[derive(Copy, Clone, Default, Debug)]
 pub struct Turn {
-    pub before: Tick,
     pub now: Tick,
+    /// The time of the turn before.
+    before: Tick,
+    /// The time of the last turn before this one that began with no connection left to flush.
+    ///
+    /// A write before the flush can set a write deadline. The wheel gets it when the flush reaches the connection. A turn
+    /// that begins during a flush of several turns does not handle such a deadline.
+    before_flush: Tick,
 }
 
 impl Turn {
+    /// Returns the next turn. `was_flushing`: this turn began with connections that a flush had not reached.
+    pub fn next(self, now: Tick, was_flushing: bool) -> Turn {
+        Turn { now, before: self.now, before_flush: if was_flushing { self.before_flush } else { self.now } }
+    }
+
     /// Checks that an action was due in this turn and was not yet due in the turn before.
     pub fn assert_due(self, at: Tick, what: &str) {
         assert!(at <= self.now, "{what}, due at {at:?}, does not happen before that: {:?}", self.now);
@@ -248,8 +259,8 @@ impl ConnectionModel {
                 );
                 // The end may be one turn late. In the turn before, the socket was reported as writable and took
                 // nothing.
-                if self.output.tried() <= turn.before {
-                    turn.assert_due(at, "the end of a write");
+                if self.output.tried() <= turn.before_flush {
+                    Turn { before: turn.before_flush, ..turn }.assert_due(at, "the end of a write");
                 }
             }
             Cause::MessageTimedOut => {

@@ -6,7 +6,6 @@ use fdpush::sim::{Event, Owner, Tick};
 use fdpush::{BodyMode, CloseCode, Fd, Heartbeat, Request, Response, SecondLogin, Slot, Upgrade};
 
 use crate::calls::Target;
-use crate::connection_model::Turn;
 use crate::coverage::hit;
 use crate::inbound::SentItem;
 use crate::output::PushOptions;
@@ -107,8 +106,8 @@ impl Server {
     pub fn fire_timer(&mut self, index: u32) {
         hit("timer fired");
         let (at, every) = self.timers.remove(&index).unwrap_or_else(|| panic!("timer {index} does not exist"));
-        let (before, now) = (self.before, self.table.env().now);
-        Turn { before, now }.assert_due(at, "a timer");
+        self.time.assert_due(at, "a timer");
+        let now = self.time.now;
         if every > 0 && !self.is_draining {
             let next = if at.0 + every > now.0 { Tick(at.0 + every) } else { Tick(now.0 + every) };
             self.timers.insert(index, (next, every));

@@ -50,8 +50,8 @@ pub struct Server {
     pub second_login: SecondLogin,
     pub oracle: Oracle,
     pub rng: Rng,
-    /// The time of the last turn in which the flush reached all connections.
-    pub before: Tick,
+    /// The time of this turn and of earlier ones.
+    pub time: Turn,
     pub ready: Vec<Slot>,
     pub over: Vec<Slot>,
     /// The slots of full sockets.
@@ -110,7 +110,7 @@ impl Server {
             second_login: setting.second_login,
             oracle: Oracle::default(),
             rng,
-            before: Tick(0),
+            time: Turn::default(),
             ready: Vec::new(),
             over: Vec::new(),
             full: Vec::new(),
@@ -133,12 +133,9 @@ impl Server {
     ///
     /// Returns the fd of each of the `arrivals`, or `None` if the server refused it.
     pub fn turn(&mut self, now: Tick, signalled: &[Slot], arrivals: &[Rc<RefCell<Wire>>]) -> Vec<Option<Fd>> {
-        let before = mem::replace(&mut self.table.env_mut().now, now);
-        self.was_flushing = self.table.is_flushing();
-        if !self.was_flushing {
-            // A connection has no deadline in the wheel before the flush reaches it.
-            self.before = before;
-        }
+        let was_flushing = mem::replace(&mut self.was_flushing, self.table.is_flushing());
+        self.time = self.time.next(now, was_flushing);
+        self.table.env_mut().now = now;
         self.run_commands();
         self.handle_signals(signalled);
         let accepted = arrivals.iter().map(|wire| self.accept(wire)).collect();
@@ -362,18 +359,17 @@ impl Server {
         let was_http = connection.state() == State::Http;
         let before = connection.queued_bytes();
         let Some((event, after)) = self.step(slot, Connection::handle_tick) else { return };
-        let turn = Turn { before: self.before, now: self.table.env().now };
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
         if !was_http {
             model.output.observe(after.queued, after.fresh, ledger);
         }
         match &event {
-            Some(Event::Closed(closed)) => model.close_by_tick(closed, limits, turn, ledger),
+            Some(Event::Closed(closed)) => model.close_by_tick(closed, limits, self.time, ledger),
             Some(Event::Refused(_)) => model.output.observe_raw(after.queued, ledger),
             Some(event) => panic!("{fd}: a tick does not cause {event:?}"),
             None if was_http => model.output.observe_raw(after.queued, ledger),
-            None => model.check_tick(after.queued > before, limits, turn, ledger),
+            None => model.check_tick(after.queued > before, limits, self.time, ledger),
         }
         self.compare_state(fd, after);
         self.replay();
