@@ -255,8 +255,7 @@ pub enum SlowReader {
     DropNewest,
     /// Replaces the unsent message with the same [key](crate::Push::key).
     ///
-    /// A message without a key is dropped as under `DropNewest`. A message is dropped, too, if no unsent message has
-    /// the same key.
+    /// A new message is dropped, as under `DropNewest`, if it has no key, or if no unsent message has its key.
     Conflate,
 }
 

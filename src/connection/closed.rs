@@ -145,12 +145,12 @@ impl Cause {
 }
 
 impl Closed {
-    /// Creates the end of a connection without a close frame: code 1006.
+    /// Returns the `Closed` of a connection that ended without a close frame. The code is 1006.
     pub(crate) fn abnormal(by: By, cause: Cause) -> Closed {
         Closed { code: CloseCode::ABNORMAL, reason: "".into(), by, cause }
     }
 
-    /// Creates the end of a connection to which the server sends a close frame.
+    /// Returns the `Closed` of a connection to which the server sends a close frame.
     pub(crate) fn by_server(code: CloseCode, reason: &str, cause: Cause) -> Closed {
         Closed { code, reason: reason.into(), by: By::Server, cause }
     }

@@ -18,7 +18,7 @@ use crate::protocol::upgrade::Accept;
 use crate::tls::TlsInfo;
 
 impl Connection {
-    /// Accepts the upgrade of `request`, and returns the client's early data.
+    /// Accepts the upgrade of `request`, and returns the bytes that the client sent before the 101 response.
     ///
     /// The caller passes the data to [`handle_bytes`](Connection::handle_bytes), like any input. `None`: the upgrade is
     /// no longer pending.
@@ -45,7 +45,7 @@ impl Connection {
         let output = self.output.queue(env);
         output.push_http(|out| out.extend_from_slice(&response), &mut env.queued);
 
-        let early = http.take_early_data();
+        let early = http.take_early_input();
         self.stage = Stage::Open {
             unfinished: None,
             deflates: deflate.is_some(),

@@ -445,7 +445,7 @@ impl Http {
     }
 
     /// Removes and returns the input that the client sent before the response.
-    pub fn take_early_data(&mut self) -> Vec<u8> {
+    pub fn take_early_input(&mut self) -> Vec<u8> {
         self.compact();
         mem::take(&mut self.buf)
     }

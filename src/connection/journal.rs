@@ -77,13 +77,13 @@ struct Part {
     bytes: Box<[u8]>,
     /// The length of the frames.
     len: usize,
-    /// The frames in `bytes` that become separate segments in queues.
+    /// The frames in `bytes` that are not copied together with others when they are moved to a queue.
     ///
     /// The list has the order of `bytes`.
     separate: Vec<SeparateFrame>,
 }
 
-/// A frame that becomes a separate segment in a queue.
+/// A frame that is not copied together with others when it is moved to the queue of a connection.
 ///
 /// Queues share a large frame. A frame with a key can be replaced.
 #[derive(Debug)]

@@ -154,7 +154,7 @@ impl<'a> Outbound<'a> {
         }
     }
 
-    /// Returns whether the frame becomes a separate segment in a queue.
+    /// Returns whether a queue stores the frame as an entry of its own, not in a run of copied frames.
     #[inline]
     pub(super) fn is_separate(&self) -> bool {
         self.key.is_some() || (self.to_many && self.bytes() > COPIED_BYTES_MAX)

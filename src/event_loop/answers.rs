@@ -75,7 +75,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Sends the answer of a ticket. The answer is dropped if the ticket does not belong to the current request.
+    /// Sends the answer to the request of `ticket`. The answer is dropped if this is not the current request.
     pub(super) fn answer_deferred(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) {
         let Some(slot) = self.core.table().slot_of(fd).filter(|_| self.core.has_ticket(fd, ticket)) else { return };
         let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();

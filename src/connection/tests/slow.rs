@@ -131,7 +131,7 @@ fn a_ping_is_answered_while_the_queue_stays_long() {
     assert_eq!(rig.write(10_000).len(), 10_000);
     rig.feed(&frame(true, Opcode::Ping, b"there?"));
     rig.feed(&frame(true, Opcode::Ping, b"still?"));
-    // The queue never gets shorter, but a pong in the queue is still written.
+    // Each round writes one message and queues another, so the queue stays long. The pong must still be written.
     let mut out = Vec::new();
     for _ in 0..4 {
         rig.connection.handle_writable();

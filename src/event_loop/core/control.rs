@@ -76,7 +76,7 @@ impl Core {
         self.connection(fd).is_some_and(|connection| connection.has_ticket(ticket))
     }
 
-    /// Queues the answer of a ticket, which is sent when the running handler has returned.
+    /// Queues the answer to the request of `ticket`. The loop sends it when the running handler has returned.
     pub fn answer(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) -> Change {
         if !self.has_ticket(fd, ticket) {
             return Change::Gone;

@@ -64,7 +64,7 @@ impl Closes {
         Ok(response)
     }
 
-    /// Returns whether a command is not complete.
+    /// Returns whether any close command is still in progress.
     pub fn is_active(&self) -> bool {
         !self.waiting.is_empty()
     }

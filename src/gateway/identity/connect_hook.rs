@@ -33,7 +33,7 @@ use crate::gateway::runtime::threads;
 /// The minimum interval between two log lines about failures.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The minimum length of the watch list at which answered requests are removed from it.
+/// The minimum length of `watched` at which answered requests are removed from the list.
 const WATCHED_MIN: usize = 64;
 
 /// The back end of the connect hook and its limits.
@@ -406,7 +406,7 @@ fn check_offered(decision: Decision, request: &Request<'_>) -> Result<Decision, 
 }
 
 impl HookState {
-    /// Adds a request to the watch list. The list has at most twice as many entries as there are unanswered requests.
+    /// Adds a request to `watched`, the list of requests whose deadlines a thread checks. The list has at most twice as many entries as there are unanswered requests.
     fn watch(&mut self, open: Arc<Open>) {
         if self.watched.len() >= self.watched_max {
             self.watched.retain(|open| !open.is_answered());

@@ -1,4 +1,4 @@
-//! Tests of heads, in tables.
+//! Table-driven tests of the parser of request heads.
 //!
 //! `|` stands for CRLF. Each head is followed by a blank line.
 

@@ -1,4 +1,4 @@
-//! Tests of origins and hosts, in tables.
+//! Table-driven tests of the parsers of origins and hosts.
 
 use super::*;
 use crate::peer::Peer;

@@ -70,7 +70,7 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "bob has two connections and counts once");
     assert_eq!(next(&mut bob), frame("joined", "g", "bob", 2));
     assert_eq!(next(&mut bob), frame("joined", "h", "bob", 1));
-    // The second connection of bob causes no notice, even if it joins before the first.
+    // The members of a group are notified of the first join and the last leave of a uid. Another connection of bob is a member.
     let leave = json!({"fd": tab_fd, "group": "g"});
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 1}));
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 0}));
