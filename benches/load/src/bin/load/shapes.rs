@@ -69,7 +69,16 @@ impl Rig {
 
     /// Works like [`turn`](Rig::turn), without waiting.
     pub fn poll(&mut self, on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>) -> io::Result<usize> {
-        self.epoll.wait(&mut self.events, Some(Duration::ZERO))?;
+        self.poll_for(Duration::ZERO, on_messages)
+    }
+
+    /// Works like [`turn`](Rig::turn), and waits at most `timeout`.
+    pub fn poll_for(
+        &mut self,
+        timeout: Duration,
+        on_messages: impl FnMut(&mut [Peer], usize, usize) -> io::Result<()>,
+    ) -> io::Result<usize> {
+        self.epoll.wait(&mut self.events, Some(timeout))?;
         self.take(on_messages)
     }
 

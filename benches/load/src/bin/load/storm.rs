@@ -67,7 +67,9 @@ fn delays(options: &Options, rig: &mut Rig) -> io::Result<Vec<Duration>> {
             next += gap;
             sender = (sender + 1) % due.len();
         }
-        rig.poll(|_, index, count| {
+        // A thread that waits goes before those of the handshakes when it wakes up. One that polls would not.
+        let timeout = next.saturating_duration_since(Instant::now()).min(gap);
+        rig.poll_for(timeout, |_, index, count| {
             let arrived = Instant::now();
             // A ping of the server counts as a message, too.
             let count = count.min(due[index].len());
