@@ -9,7 +9,7 @@ set -euo pipefail
 [[ ${FUZZ_SECONDS:-${1:-}} =~ ^[0-9]*\.?[0-9]+$ ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 
-targets=(frames proxy head body upgrade extension inflate connection wheel registry)
+targets=(frames proxy head body upgrade extension inflate connection tls wheel registry)
 # One second is the minimum, because libFuzzer takes 0 as unlimited.
 seconds=$(awk -v seconds="${FUZZ_SECONDS:-}" -v hours="${1:-0}" \
     'BEGIN { whole = int(seconds == "" ? hours * 3600 : seconds); print (whole > 0 ? whole : 1) }')

@@ -118,7 +118,7 @@ mod wheel;
 #[cfg(all(feature = "tls", feature = "unstable"))]
 #[doc(hidden)]
 pub mod fuzz {
-    pub use crate::connection::{fuzz_connection, fuzz_upgrade};
+    pub use crate::connection::{fuzz_connection, fuzz_tls, fuzz_upgrade};
     pub use crate::protocol::assembler::fuzz_frames;
     pub use crate::protocol::body::fuzz_body;
     pub use crate::protocol::deflate::fuzz_inflate;

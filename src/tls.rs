@@ -13,7 +13,7 @@ mod error;
 mod info;
 #[cfg(feature = "tls")]
 mod short_chains;
-#[cfg(all(feature = "tls", test))]
+#[cfg(all(feature = "tls", any(test, feature = "unstable")))]
 mod testing;
 
 #[cfg(feature = "tls")]
@@ -23,7 +23,7 @@ pub use self::engine::{Ciphertext, Engine, EngineError, RECORD_BYTES_MAX};
 #[cfg(feature = "tls")]
 pub use self::error::TlsError;
 
-#[cfg(all(feature = "tls", test))]
+#[cfg(all(feature = "tls", any(test, feature = "unstable")))]
 pub use self::testing::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, test_config};
 
 pub use self::info::{TlsCounts, TlsInfo, TlsVersion};

@@ -73,6 +73,9 @@ impl Connection {
     /// Ends a WebSocket whose client is late with the remaining bytes of a record: see
     /// [`Transport::unfinished_since`](crate::connection::Transport::unfinished_since).
     pub fn handle_late_record(&mut self, env: &mut Env) -> Option<Event<'static>> {
+        if self.write_deadline(env) <= env.now {
+            return self.handle_write_timeout();
+        }
         self.end_late_message(env)
     }
 

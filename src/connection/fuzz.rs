@@ -2,22 +2,27 @@
 //!
 //! Events and output are compared with a model of the client ([`reader`]). The target calls the table as the loop does:
 //! it reads only if [`Connection::wants_read`], flushes before a turn ends, and removes ended connections. All other
-//! operations may happen in any order.
+//! operations may happen in any order. In half of the runs both connections are TLS sessions.
 
 mod draw;
 mod http;
-#[cfg(test)]
 mod pipe;
 mod reader;
+mod records;
 mod requests;
+mod secure;
+mod session;
 mod socket;
 mod turn;
 mod upgrade;
 
 use crate::connection::fuzz::draw::{client_frame, heartbeat, next, request, size};
 use crate::connection::fuzz::reader::{Due, Reader};
+use crate::connection::fuzz::secure::{READ_BYTES, RECORD_OVERHEAD, Secure};
 use crate::connection::fuzz::socket::{Change, Log, Socket};
-use crate::connection::{Closed, Connection, Deferred, Env, Event, Outbound, QUEUE_BYTES, Queued, Sent, State, Table};
+use crate::connection::{
+    Closed, Connection, Deferred, Env, Event, Outbound, QUEUE_BYTES, Queued, Sent, State, Table, TlsShared,
+};
 use crate::fd::{Fd, Slot};
 use crate::limits::{Limits, SlowReader};
 use crate::peer::Peer;
@@ -25,10 +30,11 @@ use crate::protocol::close::CloseCode;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::origin::Origins;
 
+pub use session::fuzz_tls;
 pub use upgrade::fuzz_upgrade;
 
 #[cfg(test)]
-pub(super) use pipe::{Pipe, SecureSocket};
+pub(super) use pipe::Pipe;
 
 /// The maximum number of operations of one run, which bounds its time.
 const OPERATIONS_MAX: usize = 1000;
@@ -37,6 +43,8 @@ const OPERATIONS_MAX: usize = 1000;
 struct Rig {
     table: Table<Socket>,
     log: Log,
+    /// Whether the transports are TLS sessions.
+    is_tls: bool,
     sides: [Side; 2],
     /// The frame that is being pushed, and the expected result of the first try.
     pushing: Option<(Due, Option<Sent>)>,
@@ -97,9 +105,10 @@ impl Rig {
             ..Limits::default()
         };
         let env = Env::new(limits, heartbeat(manner), Origins::Any);
-        let (mut table, log) = (Table::new(2, env, ()), Log::default());
-        let sides = [0, 1].map(|at| Side::new(insert(&mut table, at, &log)));
-        Rig { table, log, sides, pushing: None, messages: 0 }
+        let shared = TlsShared::new(READ_BYTES, env.inbound.clone());
+        let (mut table, log, is_tls) = (Table::new(2, env, shared), Log::default(), bounds >= 128);
+        let sides = [0, 1].map(|at| Side::new(insert(&mut table, at, &log, is_tls)));
+        Rig { table, log, is_tls, sides, pushing: None, messages: 0 }
     }
 
     /// Performs one operation. The highest bit of `operation` selects the connection.
@@ -134,7 +143,7 @@ impl Rig {
             12 => {
                 let room = if argument == u8::MAX { usize::MAX } else { size(argument) };
                 let slot = side.fd.slot();
-                self.table.transport_mut(slot).expect("the connection has a socket").room = room;
+                self.table.transport_mut(slot).expect("the connection has a socket").set_room(room);
                 self.table.handle_writable(slot);
             }
             13 => self.write(at),
@@ -155,6 +164,9 @@ impl Rig {
     fn read(&mut self, at: usize, count: usize) {
         if self.connection(at).state() == State::Http {
             self.feed(at, Vec::new());
+        }
+        if self.is_tls {
+            return self.read_session(at, count);
         }
         if self.connection(at).wants_read() && !self.sides[at].pipe.is_empty() {
             let pipe = &mut self.sides[at].pipe;
@@ -189,6 +201,9 @@ impl Rig {
     fn end_stream(&mut self, at: usize, argument: u8) {
         let side = &mut self.sides[at];
         let is_reset = argument & 1 == 1;
+        if self.is_tls && !is_reset {
+            return self.end_session(at, argument & 2 == 0);
+        }
         let is_at_end =
             side.pipe.is_empty() && self.table.connection(side.fd.slot()).is_some_and(Connection::wants_read);
         if !is_reset && !is_at_end {
@@ -456,6 +471,9 @@ impl Rig {
             let traffic = connection.traffic();
             assert_eq!((traffic.messages_in, traffic.messages_out), (*messages_in, *messages_out));
             assert_eq!(traffic.bytes_out, reader.read_bytes, "bytes_out counts the bytes that the socket accepted");
+            if connection.queued_bytes() == 0 && !reader.is_lost {
+                self.table.transport(self.slot(at)).expect("a socket").check_sent();
+            }
             if connection.queued_bytes() == 0 {
                 reader.check_whole();
             }
@@ -467,8 +485,9 @@ impl Rig {
             "the charges of all connections are the queued bytes"
         );
         // A closed connection may have an additional queue for its close frame.
+        let records = if self.is_tls { 2 * RECORD_OVERHEAD } else { 0 };
         assert!(
-            queued.frames <= max + 2 * (QUEUE_BYTES + CONTROL_BYTES_MAX),
+            queued.frames <= max + 2 * (QUEUE_BYTES + CONTROL_BYTES_MAX) + records,
             "queued bytes stay within the total bound of {max}: {queued:?}"
         );
         if [0, 1].iter().all(|at| self.connection(*at).queued_bytes() == 0) {
@@ -487,9 +506,10 @@ impl Rig {
 }
 
 /// Adds the connection of side `at` to the table.
-fn insert(table: &mut Table<Socket>, at: usize, log: &Log) -> Fd {
+fn insert(table: &mut Table<Socket>, at: usize, log: &Log, is_tls: bool) -> Fd {
     let connection = Connection::new(Peer::Unix, table.env());
-    table.insert(Socket::new(at, log), connection).expect("a free slot")
+    let session = is_tls.then(|| Box::new(Secure::new(table.shared())));
+    table.insert(Socket::new(at, log, session), connection).expect("a free slot")
 }
 
 impl Side {

@@ -37,7 +37,7 @@ pub use crate::connection::env::Env;
 pub use crate::connection::event::{Event, Refusal, Sent, SocketAction, State, Traffic};
 pub use crate::connection::eviction::{Eviction, Evictor, Holder};
 #[cfg(all(feature = "tls", any(test, feature = "unstable")))]
-pub use crate::connection::fuzz::{fuzz_connection, fuzz_upgrade};
+pub use crate::connection::fuzz::{fuzz_connection, fuzz_tls, fuzz_upgrade};
 pub use crate::connection::outbound::Outbound;
 pub use crate::connection::pending_request::Deferred;
 #[cfg(any(test, feature = "unstable"))]

@@ -3,6 +3,8 @@
 mod deflated;
 mod lent;
 mod pieces;
+#[cfg(feature = "tls")]
+mod secure_socket;
 mod slow;
 #[cfg(feature = "tls")]
 mod tls;

@@ -96,6 +96,8 @@ pub struct TlsStream {
     was_full: bool,
     /// Whether input is ignored.
     ignores_input: bool,
+    /// Whether the output has ended. No more records are sent, and no alert.
+    is_shut: bool,
     /// Received bytes of an incomplete record or handshake message.
     unfinished: Vec<u8>,
     /// Plaintext for which the last read had no space.
@@ -140,8 +142,8 @@ impl TlsShared {
         }
     }
 
-    /// Panics if records of one session are left for the next session. This check is for tests and debug builds.
-    #[cfg(test)]
+    /// Panics if records of one session are left for the next session. This check is for tests.
+    #[cfg(any(test, feature = "unstable"))]
     pub fn check_invariants(&self) {
         assert!(self.outgoing.as_slice().is_empty(), "each call sends its records, keeps them, or drops them");
     }
@@ -168,6 +170,7 @@ impl TlsStream {
             is_closed: false,
             was_full: false,
             ignores_input: false,
+            is_shut: false,
             unfinished: Vec::new(),
             unread: Vec::new(),
             unsent: Vec::new(),
@@ -182,7 +185,8 @@ impl TlsStream {
     pub fn read(&mut self, stream: &mut impl Stream, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
         shared.last = ReadReport::default();
         if !self.unread.is_empty() {
-            // `may_have_more` is not changed: the stream may have more bytes since the previous read.
+            // This call does not read the stream, which may have received bytes since the previous read.
+            self.may_have_more = true;
             return Io::Done(self.take_unread(buffer));
         }
         self.may_have_more = false;
@@ -276,19 +280,25 @@ impl TlsStream {
                     // The unfinished bytes began in this read.
                     self.unfinished_since = None;
                 }
-                self.keep_unfinished(&input[received.used..]);
+                // Bytes after `close_notify` are ignored (RFC 8446 section 6.1).
+                self.keep_unfinished(if self.is_closed { &[] } else { &input[received.used..] });
             }
         }
         if sent.is_none() {
             return self.fail_stream(filled);
         }
         if self.stage == Stage::Handshake && !self.engine.is_handshaking() {
-            self.stage = Stage::Open;
-            let count = if self.engine.is_resumed() { &mut shared.counts.resumed } else { &mut shared.counts.full };
-            *count += 1;
-            shared.last.secured = self.engine.info();
+            self.open(shared);
         }
         if filled > 0 { Io::Done(filled) } else { Io::WouldBlock }
+    }
+
+    /// Completes the handshake.
+    fn open(&mut self, shared: &mut TlsShared) {
+        self.stage = Stage::Open;
+        let count = if self.engine.is_resumed() { &mut shared.counts.resumed } else { &mut shared.counts.full };
+        *count += 1;
+        shared.last.secured = self.engine.info();
     }
 
     /// Encrypts output and writes it once. `None`: the stream is broken.
@@ -330,7 +340,7 @@ impl TlsStream {
     /// Ends the output: Sends `close_notify`, and then ends the stream.
     pub fn shutdown(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) {
         self.close(stream, shared);
-        if matches!(self.stage, Stage::Hello | Stage::Handshake) {
+        if matches!(self.stage, Stage::Proxy | Stage::Hello | Stage::Handshake) {
             // The server ended the connection during the handshake, so it does not answer a hello any more.
             self.count_abandoned(&mut shared.counts);
             self.stage = Stage::Refused;
@@ -342,6 +352,7 @@ impl TlsStream {
     /// Sends `close_notify`, if the stream accepts it.
     pub fn close(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) {
         if self.stage == Stage::Open
+            && !self.is_shut
             && self.unsent.is_empty()
             && self.engine.close(&mut self.unfinished, &mut shared.outgoing).is_ok()
         {
@@ -349,6 +360,9 @@ impl TlsStream {
             stream.send(shared.outgoing.as_slice());
         }
         shared.outgoing.clear();
+        self.is_shut = true;
+        // An error in further input has no answer, and the library asserts that `close_notify` is the last alert.
+        self.ignore_input();
     }
 
     /// Ignores all further input, and frees the memory of unfinished input.
@@ -417,7 +431,8 @@ impl TlsStream {
         if self.send_output(stream, shared).is_none() {
             return Io::Closed;
         }
-        if self.unsent.is_empty() {
+        if self.unsent.is_empty() && !self.is_shut {
+            self.is_shut = true;
             stream.shutdown();
         }
         Io::WouldBlock
@@ -512,7 +527,8 @@ impl TlsStream {
     /// stream is broken.
     fn send_output(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) -> Option<usize> {
         let records = shared.outgoing.as_slice();
-        if records.is_empty() {
+        if records.is_empty() || self.is_shut {
+            shared.outgoing.clear();
             return Some(0);
         }
         let was_empty = self.unsent.is_empty();

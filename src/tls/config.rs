@@ -81,7 +81,7 @@ impl fmt::Debug for TlsConfig {
 
 impl TlsBuilder {
     /// Sets the cryptography. This call must precede the calls of `pair`.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "unstable"))]
     pub(super) fn provider(self, provider: Arc<CryptoProvider>) -> TlsBuilder {
         TlsBuilder { provider, ..self }
     }

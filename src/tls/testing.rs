@@ -39,7 +39,7 @@ Af8EBTADAQH/MBQGA1UdEQQNMAuCCWxvY2FsaG9zdDAFBgMrZXADQQDS53vdnlih
 -----END CERTIFICATE-----
 ";
 
-/// The number of records that one key of TLS 1.2 may encrypt.
+/// The number of records that one key of a server may encrypt in TLS 1.2.
 pub const TLS12_RECORDS_MAX: u64 = 64;
 
 /// The content type of a handshake record (RFC 8446 section 5.1).
@@ -63,7 +63,7 @@ pub struct TestClient {
 /// Returns the settings of a server for [`TestClient`].
 pub fn test_config() -> TlsConfig {
     static CONFIG: LazyLock<TlsConfig> = LazyLock::new(|| {
-        let builder = TlsConfig::builder().provider(provider(vec![&X25519]));
+        let builder = TlsConfig::builder().provider(provider(vec![&X25519], TLS12_RECORDS_MAX));
         builder.pair(PAIR, PAIR).expect("the pair is valid").build().expect("the settings are valid")
     });
     CONFIG.clone()
@@ -99,9 +99,10 @@ impl TestClient {
         Ok(plaintext)
     }
 
-    /// Encrypts plaintext. Before the end of the handshake, the plaintext is stored until the handshake is complete.
+    /// Encrypts plaintext. Before the end of the handshake, the plaintext is stored until the handshake is complete. After
+    /// an error, it is dropped.
     pub fn write(&mut self, plaintext: &[u8]) {
-        self.connection.writer().write_all(plaintext).expect("the buffer has no limit");
+        let _ = self.connection.writer().write_all(plaintext);
     }
 
     /// Encrypts one record with this content type, in an open session of TLS 1.3.
@@ -137,6 +138,7 @@ impl TestClient {
     }
 
     /// Returns whether the server sent `close_notify`.
+    #[cfg(test)]
     pub fn is_closed(&mut self) -> bool {
         self.connection.process_new_packets().is_ok_and(|state| state.peer_has_closed())
     }
@@ -146,7 +148,7 @@ fn client(hello: Hello) -> ClientConfig {
     let version = if hello == Hello::Tls12 { &rustls::version::TLS12 } else { &rustls::version::TLS13 };
     let groups: Vec<&'static dyn SupportedKxGroup> =
         if hello == Hello::Tls13Retried { vec![&X448, &X25519] } else { vec![&X25519] };
-    let mut config = ClientConfig::builder_with_provider(provider(groups))
+    let mut config = ClientConfig::builder_with_provider(provider(groups, u64::MAX))
         .with_protocol_versions(&[version])
         .expect("the versions are valid")
         .dangerous()
@@ -156,17 +158,17 @@ fn client(hello: Hello) -> ClientConfig {
     config
 }
 
-fn provider(kx_groups: Vec<&'static dyn SupportedKxGroup>) -> Arc<CryptoProvider> {
-    static SUITES: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| {
-        let ring = ring::default_provider();
-        ring.cipher_suites.into_iter().filter_map(suite).collect()
-    });
+fn provider(kx_groups: Vec<&'static dyn SupportedKxGroup>, tls12_records_max: u64) -> Arc<CryptoProvider> {
     let ring = ring::default_provider();
-    Arc::new(CryptoProvider { cipher_suites: SUITES.clone(), kx_groups, secure_random: &NoRandomness, ..ring })
+    let suites = ring.cipher_suites.iter().filter_map(|suite| changed_suite(*suite, tls12_records_max));
+    let cipher_suites = suites.collect();
+    Arc::new(CryptoProvider { cipher_suites, kx_groups, secure_random: &NoRandomness, ..ring })
 }
 
-/// Returns a suite of AES-128-GCM with the changes for tests. `None`: the suite is not of AES-128-GCM.
-fn suite(suite: SupportedCipherSuite) -> Option<SupportedCipherSuite> {
+/// Returns a suite of AES-128-GCM with the changes for tests. `None`: another suite.
+///
+/// It is never freed. A process makes few of them.
+fn changed_suite(suite: SupportedCipherSuite, tls12_records_max: u64) -> Option<SupportedCipherSuite> {
     match suite {
         SupportedCipherSuite::Tls13(suite) if suite.common.suite == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 => {
             let aead_alg: &Aead = Box::leak(Box::new(Aead(suite.aead_alg)));
@@ -176,7 +178,7 @@ fn suite(suite: SupportedCipherSuite) -> Option<SupportedCipherSuite> {
         SupportedCipherSuite::Tls12(suite)
             if suite.common.suite == rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 =>
         {
-            let suite = Tls12CipherSuite { common: common(&suite.common, TLS12_RECORDS_MAX), ..*suite };
+            let suite = Tls12CipherSuite { common: common(&suite.common, tls12_records_max), ..*suite };
             Some(SupportedCipherSuite::Tls12(Box::leak(Box::new(suite))))
         }
         _ => None,

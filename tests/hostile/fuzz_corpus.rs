@@ -58,6 +58,11 @@ fn connection() {
 }
 
 #[test]
+fn tls() {
+    replay("tls", fdpush::fuzz::fuzz_tls);
+}
+
+#[test]
 fn wheel() {
     replay("wheel", fdpush::fuzz::fuzz_wheel);
 }

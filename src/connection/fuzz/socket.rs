@@ -6,7 +6,9 @@ use std::cell::RefCell;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-use crate::connection::{Closed, Connection, Event, Io, Observed, Sent, Transport, Written};
+use crate::connection::fuzz::secure::Secure;
+use crate::connection::{Closed, Connection, Event, Io, Observed, Sent, SessionRead, TlsShared, Transport, Written};
+use crate::tick::Tick;
 
 /// The changes that the table made by itself, in order.
 pub(super) type Log = Rc<RefCell<Vec<(usize, Change)>>>;
@@ -26,9 +28,11 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 pub(super) struct Socket {
+    /// The TLS session and its stream, if it has one.
+    pub session: Option<Box<Secure>>,
     /// The number of bytes that the socket still accepts.
-    pub room: usize,
-    pub is_shut: bool,
+    room: usize,
+    is_shut: bool,
     side: usize,
     log: Log,
     /// The bytes of the last write.
@@ -36,8 +40,23 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(side: usize, log: &Log) -> Socket {
-        Socket { room: usize::MAX, is_shut: false, side, log: Rc::clone(log), taken: Vec::new() }
+    pub(super) fn new(side: usize, log: &Log, session: Option<Box<Secure>>) -> Socket {
+        Socket { session, room: usize::MAX, is_shut: false, side, log: Rc::clone(log), taken: Vec::new() }
+    }
+
+    /// Sets the number of bytes that it still accepts.
+    pub(super) fn set_room(&mut self, room: usize) {
+        match &mut self.session {
+            Some(session) => session.pipe.room = room,
+            None => self.room = room,
+        }
+    }
+
+    /// Checks that the client has all bytes that the session took.
+    pub(super) fn check_sent(&self) {
+        if let Some(session) = &self.session {
+            session.check_sent();
+        }
     }
 
     fn log(&self, change: Change) {
@@ -46,15 +65,21 @@ impl Socket {
 }
 
 impl Transport for Socket {
-    type Shared = ();
+    type Shared = TlsShared;
 
-    fn read(&mut self, (): &mut (), _: &mut [u8]) -> Io {
-        unreachable!("the fuzz target does not read from its socket")
+    fn read(&mut self, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
+        self.session.as_mut().expect("a session, because a plain socket has no bytes").read(shared, buffer)
     }
 
-    fn write_vectored(&mut self, (): &mut (), slices: &[IoSlice<'_>]) -> Option<Written> {
+    fn write_vectored(&mut self, shared: &mut TlsShared, slices: &[IoSlice<'_>]) -> Option<Written> {
         assert!(!self.is_shut, "nothing is written after the shutdown of the write side");
         let mut offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        if let Some(session) = &mut self.session {
+            let written = session.write(shared, slices)?;
+            offered.truncate(written.bytes);
+            self.taken = offered;
+            return Some(written);
+        }
         assert!(
             !offered.is_empty() && slices.iter().all(|slice| !slice.is_empty()),
             "a write offers at least one byte, and no empty slice"
@@ -68,9 +93,36 @@ impl Transport for Socket {
         Some(Written::new(self.taken.len(), self.taken.len() < bytes))
     }
 
-    fn shutdown(&mut self, (): &mut ()) {
+    fn shutdown(&mut self, shared: &mut TlsShared) {
         assert!(!self.is_shut, "the write side is shut down once");
         self.is_shut = true;
+        if let Some(session) = &mut self.session {
+            session.shutdown(shared);
+        }
+    }
+
+    fn session_read(&self, shared: &TlsShared) -> Option<SessionRead> {
+        self.session.as_ref().map(|_| shared.last.read)
+    }
+
+    fn inbound_bytes(&self, _: &TlsShared) -> usize {
+        self.session.as_ref().map_or(0, |session| session.stream.inbound_bytes())
+    }
+
+    fn unfinished_since(&self, _: &TlsShared) -> Option<Tick> {
+        self.session.as_ref()?.stream.unfinished_since()
+    }
+
+    fn set_reading(&mut self, _: &mut TlsShared, now: Option<Tick>) {
+        if let Some(session) = &mut self.session {
+            session.stream.set_reading(now);
+        }
+    }
+
+    fn finish(&mut self, shared: &mut TlsShared) {
+        if let Some(session) = &mut self.session {
+            session.finish(shared);
+        }
     }
 
     fn observe(&mut self, connection: &Connection, change: Observed<'_>) {

@@ -15,7 +15,7 @@ impl Rig {
         let next = match later {
             Some(millis) => now.after(Duration::from_millis(millis)),
             None => {
-                let due = [0, 1].map(|at| self.connection(at).poll_timeout(self.table.env())).into_iter().min();
+                let due = [0, 1].map(|at| self.table.poll_timeout(self.slot(at))).into_iter().min();
                 due.filter(|due| *due < Tick::NEVER).unwrap_or(now).max(now)
             }
         };
@@ -35,7 +35,7 @@ impl Rig {
                 FlushResult::Over => {
                     assert_ne!(self.sides[at].phase, Phase::Open, "an open connection is not dropped");
                     self.table.remove(slot);
-                    self.sides[at] = Side::new(insert(&mut self.table, at, &self.log));
+                    self.sides[at] = Side::new(insert(&mut self.table, at, &self.log, self.is_tls));
                 }
                 FlushResult::Broken => panic!("the socket reported an error"),
             }
@@ -50,8 +50,9 @@ impl Rig {
 
     fn tick(&mut self, at: usize) {
         let before = self.connection(at).queued_bytes();
+        let is_late = self.table.has_late_record(self.slot(at));
         let (event, after) = self.change(at, |connection, env| {
-            let event = connection.handle_tick(env);
+            let event = if is_late { connection.handle_late_record(env) } else { connection.handle_tick(env) };
             (event, connection.queued_bytes())
         });
         let side = &mut self.sides[at];
@@ -59,8 +60,7 @@ impl Rig {
             side.reader.due.push_back(Due::Frame { first: 0x89, payload: Vec::new(), key: None });
         }
         self.handle_end(at, event);
-        let (connection, env) = (self.connection(at), self.table.env());
-        let is_handled = connection.poll_timeout(env) > env.now;
-        assert!(is_handled || connection.is_finished(), "the next deadline is later than now");
+        let is_handled = self.table.poll_timeout(self.slot(at)) > self.table.env().now;
+        assert!(is_handled || self.connection(at).is_finished(), "the next deadline is later than now");
     }
 }

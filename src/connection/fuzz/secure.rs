@@ -1,0 +1,82 @@
+//! The TLS sessions of the fuzz target `connection`, and their clients.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use crate::connection::fuzz::pipe::Pipe;
+use crate::connection::{Io, TlsShared, TlsStream, Written};
+use crate::tls::{Hello, TestClient, test_config};
+
+/// The length of the read buffer, which is shorter than a record.
+pub(super) const READ_BYTES: usize = 5000;
+
+/// The bytes by which the records of a write are longer than its plaintext, at most: a write has 4 full records.
+pub(super) const RECORD_OVERHEAD: usize = 5 * 64;
+
+/// A session, its stream and its client.
+#[derive(Debug)]
+pub(super) struct Secure {
+    pub pipe: Pipe,
+    pub stream: TlsStream,
+    pub client: TestClient,
+    /// Records that the client made and did not send.
+    pub outbox: Vec<u8>,
+    /// Plaintext that the session took and the client has not received.
+    expected: VecDeque<u8>,
+}
+
+impl Secure {
+    pub(super) fn new(shared: &TlsShared) -> Secure {
+        let stream = TlsStream::new(&test_config(), false, false, shared).expect("settings");
+        let client = TestClient::new(Hello::Tls13);
+        Secure { pipe: Pipe::new(), stream, client, outbox: Vec::new(), expected: VecDeque::new() }
+    }
+
+    pub(super) fn read(&mut self, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
+        let read = self.stream.read(&mut self.pipe, shared, buffer);
+        shared.check_invariants();
+        self.deliver();
+        read
+    }
+
+    pub(super) fn write(&mut self, shared: &mut TlsShared, slices: &[IoSlice<'_>]) -> Option<Written> {
+        let before = self.pipe.down.len();
+        let is_open = self.stream.info().is_some();
+        let written = self.stream.write(&mut self.pipe, shared, slices)?;
+        shared.check_invariants();
+        if is_open {
+            let sent = self.pipe.down.len() - before;
+            assert_eq!(written.has_sent, sent > 0, "progress is what the socket took");
+            assert!(written.is_full || written.held == 0, "a session with held records waits for the socket");
+            self.expected.extend(slices.iter().flat_map(|slice| slice.iter()).take(written.bytes));
+        }
+        self.deliver();
+        Some(written)
+    }
+
+    pub(super) fn shutdown(&mut self, shared: &mut TlsShared) {
+        self.stream.shutdown(&mut self.pipe, shared);
+        shared.check_invariants();
+        self.deliver();
+    }
+
+    pub(super) fn finish(&mut self, shared: &mut TlsShared) {
+        self.stream.close(&mut self.pipe, shared);
+        shared.check_invariants();
+        self.deliver();
+    }
+
+    /// Passes what the server sent to the client, and the client's next records to its outbox.
+    fn deliver(&mut self) {
+        let sent = std::mem::take(&mut self.pipe.down);
+        let plaintext = self.client.receive(&sent).expect("a server that keeps the rules");
+        for byte in plaintext {
+            assert_eq!(Some(byte), self.expected.pop_front(), "the client receives what the session took");
+        }
+        self.outbox.extend(self.client.take_records());
+    }
+
+    pub(super) fn check_sent(&self) {
+        assert!(self.expected.is_empty(), "a session that holds nothing has sent all plaintext");
+    }
+}

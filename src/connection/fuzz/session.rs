@@ -1,0 +1,333 @@
+//! The fuzz target `tls`: a client and a session, with records in arbitrary portions.
+//!
+//! The bytes that either side receives are compared with those that the other sent. A client may also send records that
+//! were changed, garbage, or records of another type. It then need not be understood, but no wrong byte is delivered.
+//!
+//! Faults that were planted in `connection/tls.rs`, each alone. The unit test below finds each in seconds:
+//!
+//! | fault | found as |
+//! |---|---|
+//! | `may_have_more` is false after a read that filled its buffer | missing bytes of the client |
+//! | plaintext for which a read has no space is dropped | missing bytes of the client |
+//! | ciphertext that the stream did not take is dropped | a record that the client cannot parse |
+//! | the first byte of an unfinished record is dropped | an alert for a client that broke no rule |
+//! | a write takes a byte more than it encrypts | a write that takes more than is offered |
+//! | records stay in the shared buffer after they are sent | the invariant of the shared buffer |
+//! | `close_notify` of the client is not reported | an unfinished end |
+
+use std::io::IoSlice;
+
+use crate::connection::fuzz::draw::{next, size};
+use crate::connection::fuzz::pipe::Pipe;
+use crate::connection::{Io, TlsShared, TlsStream};
+use crate::protocol::memory::MemoryTotal;
+use crate::tls::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, test_config};
+
+/// The maximum number of operations of one run, which bounds its time.
+const OPERATIONS_MAX: usize = 400;
+
+/// The PROXY header of a proxied session.
+const PROXY: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n";
+
+/// The unfinished input of a session, at most: see `UNFINISHED_BYTES_MAX`.
+const INBOUND_BYTES_MAX: usize = (128 << 10) + (20 << 10);
+
+/// A client, a session and the stream between them.
+struct Session {
+    pipe: Pipe,
+    stream: TlsStream,
+    shared: TlsShared,
+    inbound: MemoryTotal,
+    client: TestClient,
+    /// The first bytes of the client, which are not encrypted.
+    header: &'static [u8],
+    /// Records that the client made and did not send.
+    outbox: Vec<u8>,
+    buffer: Vec<u8>,
+    /// The counts of bytes in each direction: sent and received.
+    up: (usize, usize),
+    down: (usize, usize),
+    /// Records that the session encrypted, at most.
+    records: u64,
+    hello: Hello,
+    /// Whether the stream may have bytes that the loop knows of.
+    is_ready: bool,
+    /// Whether the client broke a rule.
+    is_faulty: bool,
+    /// Whether the client has ended its stream.
+    is_ended: bool,
+    /// Whether the server ended the session, or ignores its input.
+    is_over: bool,
+}
+
+/// Runs the operations in `data`.
+///
+/// Panics if a byte is lost, changed or delivered twice.
+#[doc(hidden)]
+pub fn fuzz_tls(data: &[u8]) {
+    let mut bytes = data.iter().copied();
+    let mut session = Session::new(&mut bytes);
+    for _ in 0..OPERATIONS_MAX {
+        let Some(operation) = bytes.next() else { break };
+        session.step(operation, &mut bytes);
+        session.check();
+    }
+    session.end();
+}
+
+/// Returns the byte at a position of either stream.
+fn byte_at(position: usize) -> u8 {
+    (position * 31 + position / 251) as u8
+}
+
+impl Session {
+    fn new(bytes: &mut impl Iterator<Item = u8>) -> Session {
+        let (setting, read_bytes) = (next(bytes), next(bytes));
+        let hello = [Hello::Tls13, Hello::Tls12, Hello::Tls13Retried][usize::from(setting % 3)];
+        let is_proxied = setting & 0x80 != 0;
+        let read_bytes = size(read_bytes).max(1);
+        let inbound = MemoryTotal::default();
+        let shared = TlsShared::new(read_bytes, inbound.clone());
+        let stream = TlsStream::new(&test_config(), setting & 0x40 != 0, is_proxied, &shared).expect("settings");
+        let mut client = TestClient::new(hello);
+        let header = if is_proxied { PROXY } else { &[] };
+        let mut outbox = header.to_vec();
+        outbox.extend(client.take_records());
+        let buffer = vec![0; read_bytes];
+        Session {
+            pipe: Pipe::new(),
+            stream,
+            shared,
+            inbound,
+            client,
+            header,
+            outbox,
+            buffer,
+            up: (header.len(), 0),
+            down: (0, 0),
+            records: 0,
+            hello,
+            is_ready: false,
+            is_faulty: false,
+            is_ended: false,
+            is_over: false,
+        }
+    }
+
+    fn step(&mut self, operation: u8, bytes: &mut impl Iterator<Item = u8>) {
+        let argument = next(bytes);
+        match operation % 16 {
+            0 | 1 => self.send(size(argument)),
+            2 => (0..argument % 32).for_each(|_| self.send(1)),
+            3..6 => self.pass(size(argument).max(1)),
+            6 | 7 => _ = self.read(),
+            8 => self.pipe.room = if argument == u8::MAX { usize::MAX } else { size(argument) },
+            9 | 10 => self.write(&[size(argument), size(next(bytes))]),
+            11 => self.deliver(),
+            12 => self.client.update_keys(),
+            13 if argument < 16 => self.end_client(argument & 1 == 0),
+            14 if argument < 32 => self.break_rule(argument, bytes),
+            15 if argument < 8 => self.end_server(argument),
+            _ => self.exchange(),
+        }
+    }
+
+    // The client.
+
+    fn send(&mut self, count: usize) {
+        if self.is_ended {
+            return;
+        }
+        let plaintext: Vec<u8> = (self.up.0..self.up.0 + count).map(byte_at).collect();
+        self.client.write(&plaintext);
+        self.up.0 += count;
+        self.take_records();
+    }
+
+    fn take_records(&mut self) {
+        self.outbox.extend(self.client.take_records());
+    }
+
+    /// Passes records of the client to the stream.
+    fn pass(&mut self, count: usize) {
+        self.take_records();
+        let count = count.min(self.outbox.len());
+        self.pipe.up.extend(self.outbox.drain(..count));
+        self.is_ready |= count > 0;
+    }
+
+    /// Passes records of the server to the client.
+    fn deliver(&mut self) {
+        let sent = std::mem::take(&mut self.pipe.down);
+        match self.client.receive(&sent) {
+            Ok(plaintext) => {
+                for byte in plaintext {
+                    assert_eq!(byte, byte_at(self.down.1), "byte {} from the server", self.down.1);
+                    self.down.1 += 1;
+                }
+                assert!(self.down.1 <= self.down.0, "the client receives what the session took");
+            }
+            Err(error) => assert!(self.is_faulty, "the server broke a rule: {error}"),
+        }
+        self.take_records();
+    }
+
+    fn end_client(&mut self, is_notified: bool) {
+        if is_notified && !self.client.is_handshaking() {
+            self.client.close();
+        }
+        self.take_records();
+        let rest = std::mem::take(&mut self.outbox);
+        self.pipe.up.extend(rest);
+        (self.pipe.is_ended, self.is_ended, self.is_ready) = (true, true, true);
+    }
+
+    /// Sends bytes that the session need not understand.
+    fn break_rule(&mut self, argument: u8, bytes: &mut impl Iterator<Item = u8>) {
+        self.is_faulty = true;
+        match argument % 4 {
+            0 => self.outbox.extend(bytes.take(usize::from(argument))),
+            1 => {
+                self.take_records();
+                let at = usize::from(next(bytes)) * self.outbox.len() / 256;
+                if let Some(byte) = self.outbox.get_mut(at) {
+                    *byte ^= 1 << (argument / 4);
+                }
+            }
+            2 if !self.client.is_handshaking() && self.hello != Hello::Tls12 && !self.is_ended => {
+                let types = [HANDSHAKE, 20, 21, 23, 24];
+                let content_type = types[usize::from(argument / 4) % types.len()];
+                let content: Vec<u8> = bytes.take(usize::from(next_length(argument))).collect();
+                self.client.write_as(content_type, &content);
+                self.take_records();
+            }
+            _ => self.outbox.clear(),
+        }
+    }
+
+    // The server.
+
+    fn read(&mut self) -> Io {
+        let read = self.stream.read(&mut self.pipe, &mut self.shared, &mut self.buffer);
+        if let Io::Done(count) = read {
+            for byte in &self.buffer[..count] {
+                let expected = self.header.get(self.up.1).copied().unwrap_or_else(|| byte_at(self.up.1));
+                assert!(*byte == expected || self.is_faulty, "byte {} from the client", self.up.1);
+                self.up.1 += 1;
+            }
+            assert!(self.up.1 <= self.up.0 || self.is_faulty, "the session returns what the client sent");
+            let is_end = self.pipe.is_ended && (self.pipe.up.is_empty() || self.is_ended);
+            assert!(count > 0 || is_end || self.is_faulty, "the end of the stream is that of the client");
+        }
+        self.is_over |= read == Io::Closed;
+        let has_input = self.shared.last.read.has_received || matches!(read, Io::Done(1..));
+        self.is_ready = self.stream.may_have_more() || (self.pipe.is_ended && has_input);
+        read
+    }
+
+    /// Reads as the loop does: after an event of the stream, and as long as the session may have more.
+    fn read_all(&mut self) {
+        while self.is_ready && !matches!(self.read(), Io::Closed | Io::Done(0)) {}
+    }
+
+    fn write(&mut self, lengths: &[usize]) {
+        let total: usize = lengths.iter().sum();
+        let plaintext: Vec<u8> = (self.down.0..self.down.0 + total).map(byte_at).collect();
+        let (first, second) = plaintext.split_at(lengths[0]);
+        let is_open = self.stream.info().is_some();
+        let before = self.pipe.down.len();
+        if self.pipe.is_shut || total == 0 {
+            return;
+        }
+        let slices = [IoSlice::new(first), IoSlice::new(second)];
+        let slices = if second.is_empty() { &slices[..1] } else { &slices[..] };
+        let slices = if first.is_empty() { &slices[1..] } else { slices };
+        match self.stream.write(&mut self.pipe, &mut self.shared, slices) {
+            Some(written) if is_open => {
+                assert!(written.bytes <= total, "it takes what is offered");
+                assert_eq!(written.has_sent, self.pipe.down.len() > before, "progress is what the stream took");
+                assert!(written.is_full == (written.held > 0), "it waits if it holds records");
+                self.down.0 += written.bytes;
+                self.records += written.bytes as u64 / (1 << 14) + 1;
+            }
+            Some(_) => {}
+            None => {
+                let has_no_keys = self.hello == Hello::Tls12 && self.records >= TLS12_RECORDS_MAX / 2;
+                assert!(self.is_faulty || self.is_over || has_no_keys, "an open session takes output");
+                self.is_over = true;
+            }
+        }
+    }
+
+    fn end_server(&mut self, argument: u8) {
+        match argument % 4 {
+            0 => self.stream.ignore_input(),
+            1 => self.stream.close(&mut self.pipe, &mut self.shared),
+            _ => self.stream.shutdown(&mut self.pipe, &mut self.shared),
+        }
+        self.is_over = true;
+    }
+
+    /// Passes all bytes in both directions.
+    fn exchange(&mut self) {
+        for _ in 0..4 {
+            self.pass(usize::MAX);
+            self.read_all();
+            // It sends what it holds, if the stream takes it.
+            if !self.pipe.is_shut {
+                self.is_over |= self.stream.write(&mut self.pipe, &mut self.shared, &[]).is_none();
+            }
+            self.deliver();
+        }
+    }
+
+    fn check(&self) {
+        self.shared.check_invariants();
+        assert_eq!(self.inbound.bytes(), self.stream.inbound_bytes(), "the session is the only owner");
+        assert!(self.inbound.bytes() <= 2 * INBOUND_BYTES_MAX, "{} bytes of unfinished input", self.inbound.bytes());
+    }
+
+    /// Passes all that is left. Nothing is missing, unless one side ended the session or broke a rule.
+    fn end(&mut self) {
+        self.pipe.room = usize::MAX;
+        self.exchange();
+        self.check();
+        if self.is_faulty || self.is_over {
+            return;
+        }
+        let is_cut = self.is_ended && self.client.is_handshaking();
+        assert!(is_cut || !self.client.is_handshaking(), "the handshake is complete");
+        assert!(is_cut || self.up.0 == self.up.1, "{} of {} bytes of the client", self.up.1, self.up.0);
+        assert_eq!(self.down.0, self.down.1, "bytes of the server, sent and received");
+        assert!(is_cut || self.stream.inbound_bytes() == 0, "nothing is unfinished");
+    }
+}
+
+fn next_length(argument: u8) -> u8 {
+    argument % 7
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_list_of_operations(operations in prop::collection::vec(any::<u8>(), 0..400)) {
+            fuzz_tls(&operations);
+        }
+
+        /// As above, after the handshake.
+        #[test]
+        fn any_list_of_operations_on_open_sessions(
+            setting in any::<[u8; 2]>(),
+            operations in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
+            fuzz_tls(&[&setting[..], &[13, 255], &operations].concat());
+        }
+    }
+}
