@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the Autobahn cases against `examples/echo`: the 301 without compression, then all 517 with it. Needs Python 3 with venv.
+# Runs the Autobahn cases against `examples/echo`: the 301 without compression, all 517 with it, and the 301
+# against `examples/tls` over TLS. Needs Python 3 with venv, openssl and stunnel.
 #   ECHO_BIN  the server to test    (default: target/release/examples/echo, built here)
 #   KOSOKU    the fuzzing client    (default: kosoku in a venv under the target directory, installed once and corrected by
 #             correct.py)
@@ -93,3 +94,5 @@ run() {
 # Groups 12 and 13 test compression.
 run plain 301 -x '12.*' -x '13.*' --
 run deflate 517 -p 2 -- deflate
+# The same server over TLS, behind a client side for kosoku.
+ECHO_BIN=$here/over_tls.sh run tls 301 -x '12.*' -x '13.*' --
