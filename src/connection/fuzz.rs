@@ -21,12 +21,13 @@ use crate::connection::fuzz::reader::{Due, Reader};
 use crate::connection::fuzz::secure::{READ_BYTES, RECORD_OVERHEAD, Secure};
 use crate::connection::fuzz::socket::{Change, Log, Socket};
 use crate::connection::{
-    Closed, Connection, Deferred, Env, Event, Outbound, QUEUE_BYTES, Queued, Sent, State, Table, TlsShared,
+    Closed, Compression, Connection, Deferred, Env, Event, Outbound, QUEUE_BYTES, Queued, Sent, State, Table, TlsShared,
 };
 use crate::fd::{Fd, Slot};
 use crate::limits::{Limits, SlowReader};
 use crate::peer::Peer;
 use crate::protocol::close::CloseCode;
+use crate::protocol::deflate::Deflater;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::origin::Origins;
 
@@ -102,6 +103,9 @@ impl Rig {
             queue_total_bytes_max: queue_bytes_max * [1, 2, 1000][usize::from(bounds / 12 % 3)],
             slow_reader: [SlowReader::Close, SlowReader::DropNewest, SlowReader::Conflate]
                 [usize::from(bounds / 36 % 3)],
+            compression: bounds >= 108,
+            compress_bytes_min: 100,
+            inflated_bytes_per_second_max: 100_000,
             ..Limits::default()
         };
         let env = Env::new(limits, heartbeat(manner), Origins::Any);
@@ -117,7 +121,7 @@ impl Rig {
         let argument = next(bytes);
         let side = &mut self.sides[at];
         match operation % 20 {
-            0 | 1 => side.pipe.extend(client_frame(argument, next(bytes))),
+            0 | 1 => side.pipe.extend(client_frame(argument, next(bytes), side.reader.deflates)),
             2 => side.pipe.extend(bytes.take(usize::from(argument % 64))),
             3 => side.pipe.extend(request(argument).as_bytes()),
             4 | 5 => self.read(at, size(argument)),
@@ -162,7 +166,8 @@ impl Rig {
     ///
     /// Buffered HTTP input comes first.
     fn read(&mut self, at: usize, count: usize) {
-        if self.connection(at).state() == State::Http {
+        let connection = self.connection(at);
+        if connection.state() == State::Http || connection.has_buffered_input(self.table.env()) {
             self.feed(at, Vec::new());
         }
         if self.is_tls {
@@ -319,7 +324,15 @@ impl Rig {
     fn push_one(&mut self, at: usize, outbound: &mut Outbound<'_>, due: &Due) {
         let (connection, limits) = (self.connection(at), &self.table.env().limits);
         let (before, bytes) = (connection.queued_bytes(), outbound.bytes());
-        let is_over = before > 0 && connection.counted_bytes() + bytes + outbound.overhead() > limits.queue_bytes_max;
+        let counted = match connection.accepts_deflated(outbound) {
+            false => bytes + outbound.overhead(),
+            true => {
+                let (mut deflater, mut counts) = (Deflater::default(), Compression::default());
+                let deflated = outbound.deflated(&mut deflater, &mut counts, limits);
+                deflated.bytes() + deflated.overhead()
+            }
+        };
+        let is_over = before > 0 && connection.counted_bytes() + counted > limits.queue_bytes_max;
         let expected = match self.sides[at].phase {
             Phase::Http | Phase::Ended => Sent::NotOpen,
             Phase::Open if bytes > limits.queue_bytes_max => Sent::TooLarge,
@@ -551,6 +564,18 @@ mod tests {
         ) {
             let both = [3, 0, 4, 250, 143, 0, 144, 250];
             fuzz_connection(&[&setting[..], &both, &operations].concat());
+        }
+
+        /// Works like the test before, with permessage-deflate negotiated by both clients.
+        #[test]
+        fn any_list_of_operations_on_deflating_connections(
+            bounds in 108..=u8::MAX,
+            manner in any::<u8>(),
+            requests in (8..10_u8, 8..10_u8),
+            operations in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            let both = [3, requests.0, 4, 250, 143, requests.1, 144, 250];
+            fuzz_connection(&[&[bounds, manner][..], &both, &operations].concat());
         }
 
         #[test]

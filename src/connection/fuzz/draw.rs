@@ -7,6 +7,15 @@ use crate::limits::Heartbeat;
 use crate::protocol::client::frame;
 use crate::protocol::frame::Opcode;
 
+/// Deflates a message with another implementation.
+fn deflate(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 * payload.len() + 100);
+    let mut stream = flate2::Compress::new(flate2::Compression::default(), false);
+    stream.compress_vec(payload, &mut out, flate2::FlushCompress::Sync).expect("no error");
+    out.truncate(out.len().saturating_sub(4));
+    out
+}
+
 const OPCODES: [Opcode; 6] =
     [Opcode::Text, Opcode::Binary, Opcode::Continuation, Opcode::Ping, Opcode::Pong, Opcode::Close];
 
@@ -42,7 +51,9 @@ pub(super) fn heartbeat(byte: u8) -> Heartbeat {
 }
 
 /// Returns a frame of a client, usually a valid frame.
-pub(super) fn client_frame(kind: u8, argument: u8) -> Vec<u8> {
+///
+/// If `may_deflate`, every other message is deflated.
+pub(super) fn client_frame(kind: u8, argument: u8, may_deflate: bool) -> Vec<u8> {
     let opcode = OPCODES[usize::from(kind) % OPCODES.len()];
     let payload = match opcode {
         Opcode::Close if argument == 0 => Vec::new(),
@@ -50,5 +61,10 @@ pub(super) fn client_frame(kind: u8, argument: u8) -> Vec<u8> {
         _ => vec![if kind == u8::MAX { 0xff } else { b'c' }; size(argument)],
     };
     let is_final = kind < 128 || opcode.is_control();
-    frame(is_final, opcode, &payload)
+    let is_deflated = may_deflate && kind % 12 < 2;
+    let mut bytes = frame(is_final, opcode, &if is_deflated { deflate(&payload) } else { payload });
+    if let (Some(first), true) = (bytes.first_mut(), is_deflated) {
+        *first |= 0x40;
+    }
+    bytes
 }

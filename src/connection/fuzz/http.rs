@@ -74,7 +74,10 @@ impl Rig {
         if manner & 128 != 0 {
             return self.stream(at, manner);
         }
-        match self.change(at, |connection, _| connection.take_deferred()) {
+        let deferred = self.change(at, |connection, _| connection.take_deferred());
+        // If all queues exceed their bound, the table writes and evicts after each transition.
+        self.replay();
+        match deferred {
             Some(Deferred::Upgrade(request)) => self.answer_upgrade(at, &request, manner),
             Some(Deferred::Plain) => self.respond(at, manner),
             None => {}

@@ -25,6 +25,8 @@ pub(super) struct Reader {
     pub pings: VecDeque<Vec<u8>>,
     /// Whether the 101 response was received, so that frames follow.
     is_upgraded: bool,
+    /// Whether permessage-deflate was negotiated.
+    pub deflates: bool,
     /// Whether the head of the expected response in pieces was received.
     is_streaming: bool,
     /// Whether a close frame was received.
@@ -208,6 +210,7 @@ impl Reader {
                     "{head}"
                 );
                 self.is_upgraded = true;
+                self.deflates = head.contains("\r\nSec-WebSocket-Extensions: permessage-deflate;");
                 end + 4
             }
             None => {
@@ -258,7 +261,11 @@ impl Reader {
         };
         let shortest = if length < 126 { length } else { 126 + u64::from(length > 0xffff) };
         assert_eq!(u64::from(*second), shortest, "the payload length has its shortest form");
-        let Some(payload) = rest.get(..length as usize) else { return false };
+        let Some(received) = rest.get(..length as usize) else { return false };
+        let (is_deflated, first) = (first & 0x40 != 0, &(first & !0x40));
+        assert!(!is_deflated || (self.deflates && matches!(*first, 0x81 | 0x82)), "a deflated frame was negotiated");
+        let inflated = if is_deflated { inflate(received) } else { Vec::new() };
+        let payload = if is_deflated { &inflated[..] } else { received };
         if first & 0x0f == 10 {
             assert!(*first == 0x8a && payload.len() <= 125, "a pong");
             let ping =
@@ -273,8 +280,18 @@ impl Reader {
             }
         }
         self.is_closed |= *first == 0x88;
-        let left = rest.len() - payload.len();
+        let left = rest.len() - received.len();
         self.bytes.drain(..self.bytes.len() - left);
         true
     }
+}
+
+/// Inflates the payload of a message, which refers to no earlier message.
+fn inflate(payload: &[u8]) -> Vec<u8> {
+    use std::io::Read as _;
+
+    let stream = [payload, &[0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff]].concat();
+    let mut inflated = Vec::new();
+    flate2::read::DeflateDecoder::new(&stream[..]).read_to_end(&mut inflated).expect("a valid stream");
+    inflated
 }
