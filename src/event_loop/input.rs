@@ -4,6 +4,7 @@ use crate::connection::{Event, Io};
 use crate::event_loop::call_timer::CurrentInput;
 use crate::event_loop::guard::ON_MESSAGE;
 use crate::event_loop::portion::Portion;
+use crate::event_loop::socket::Listing;
 use crate::event_loop::{EventLoop, Handler};
 use crate::fd::{Fd, Slot};
 use crate::message::Message;
@@ -40,7 +41,7 @@ impl<H: Handler> EventLoop<H> {
             match self.core.table().transport(slot) {
                 Some(socket) if socket.is_tls() => self.read_ready_tls(slot, &mut buffer),
                 Some(_) => self.read_ready_slot(slot, &mut buffer),
-                None => {}
+                None => self.core.skip_ready(slot),
             }
         }
         slots.drain(..read);
@@ -54,18 +55,25 @@ impl<H: Handler> EventLoop<H> {
         if self.may_read_hello(slot) {
             self.read_ready_slot(slot, buffer);
         } else {
-            // The socket stays marked as ready, so that an epoll event does not list it a second time.
-            self.handshakes.wait(self.core.table().fd_of(slot));
+            self.wait_for_handshake(slot);
         }
     }
 
     #[inline]
     fn read_ready_slot(&mut self, slot: Slot, buffer: &mut [u8]) {
         if let Some(socket) = self.core.table_mut().transport_mut(slot) {
-            socket.is_ready = false;
+            socket.listing = Listing::None;
         }
         self.read(slot, buffer);
         self.flush_early();
+    }
+
+    /// Adds a connection to those whose TLS hello waits. An epoll event does not list it a second time.
+    fn wait_for_handshake(&mut self, slot: Slot) {
+        if let Some(socket) = self.core.table_mut().transport_mut(slot) {
+            socket.listing = Listing::Handshakes;
+        }
+        self.handshakes.wait(self.core.table().fd_of(slot));
     }
 
     /// Returns whether a TLS connection may be read now. A connection that awaits a client hello needs budget for a

@@ -23,6 +23,7 @@ mod limit_update;
 mod listener;
 mod portion;
 mod proxies;
+mod ready_list;
 mod sessions;
 mod signals;
 mod socket;

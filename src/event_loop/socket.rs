@@ -15,8 +15,8 @@ use crate::tick::Tick;
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
-    /// Whether the socket is in the list of connections to read.
-    pub is_ready: bool,
+    /// The list of connections to read that contains the socket.
+    pub listing: Listing,
     /// Whether epoll has reported bytes that were not all read.
     pub is_readable: bool,
     /// Whether epoll has reported the end of the peer's stream. A read of 0 bytes then confirms the end.
@@ -24,12 +24,22 @@ pub struct Socket {
     is_tls: bool,
 }
 
+/// A list of connections to read.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Listing {
+    None,
+    /// The list of ready connections.
+    Ready,
+    /// The list of connections whose TLS hello waits for the budget of handshakes.
+    Handshakes,
+}
+
 const _: () = assert!(size_of::<Socket>() == 8, "the descriptor and the flags fit into 8 bytes");
 
 impl Socket {
     /// Creates a socket from an accepted descriptor.
     pub fn new(fd: OwnedFd) -> Socket {
-        Socket { fd, is_ready: false, is_readable: false, is_hung_up: false, is_tls: false }
+        Socket { fd, listing: Listing::None, is_readable: false, is_hung_up: false, is_tls: false }
     }
 
     /// Returns the kernel's descriptor, for epoll.

@@ -24,8 +24,9 @@ use crate::event_loop::drain::Drain;
 use crate::event_loop::limit_update::LimitUpdate;
 use crate::event_loop::listener::Kind;
 use crate::event_loop::proxies::Proxies;
+use crate::event_loop::ready_list::ReadyList;
 use crate::event_loop::sessions::Sessions;
-use crate::event_loop::socket::Socket;
+use crate::event_loop::socket::{Listing, Socket};
 use crate::event_loop::stats::Counters;
 use crate::event_loop::timers::Timers;
 use crate::event_loop::tls_sessions::TlsSessions;
@@ -87,7 +88,7 @@ pub struct Core {
     /// The numbers of tickets, and the answers to deferred requests.
     deferrals: Deferrals,
     /// Connections to read in the next turn without an event of epoll.
-    ready: Vec<Slot>,
+    ready: ReadyList,
     /// The closed connection whose `on_close` is running.
     current_close: Option<PendingClose>,
     /// The session values of connections.
@@ -140,7 +141,7 @@ impl Core {
             second_login,
             pending_closes: VecDeque::new(),
             deferrals: Deferrals::default(),
-            ready: Vec::new(),
+            ready: ReadyList::default(),
             current_close: None,
             sessions: Sessions::default(),
             counters: Counters::default(),
@@ -179,6 +180,11 @@ impl Core {
             self.table.remove(fd.slot());
             return None;
         }
+        if self.ready.occupy(fd.slot())
+            && let Some(socket) = self.table.transport_mut(fd.slot())
+        {
+            socket.listing = Listing::Ready;
+        }
         Some(fd)
     }
 
@@ -190,8 +196,11 @@ impl Core {
         sessions.insert(descriptor, tls, kind == Kind::Control, kind == Kind::Proxied)
     }
 
-    /// Removes a connection that cannot be added to epoll.
+    /// Removes a connection, at the end of a turn or because it cannot be added to epoll.
     pub fn remove(&mut self, slot: Slot) {
+        if self.table.transport(slot).is_some_and(|socket| socket.listing == Listing::Ready) {
+            self.ready.vacate(slot);
+        }
         self.table.remove(slot);
     }
 
@@ -402,8 +411,8 @@ impl Core {
         let has_input = event.is_readable() || socket.is_hung_up;
         socket.is_readable |= has_input;
         let is_read = has_input && connection.wants_read();
-        if is_read && !socket.is_ready {
-            socket.is_ready = true;
+        if is_read && socket.listing == Listing::None {
+            socket.listing = Listing::Ready;
             self.ready.push(slot);
         }
         if event.is_writable() && connection.has_queue() {
@@ -416,9 +425,9 @@ impl Core {
     #[inline]
     pub fn make_ready(&mut self, slot: Slot) {
         if let Some(socket) = self.table.transport_mut(slot)
-            && !socket.is_ready
+            && socket.listing == Listing::None
         {
-            socket.is_ready = true;
+            socket.listing = Listing::Ready;
             self.ready.push(slot);
         }
     }
@@ -443,16 +452,19 @@ impl Core {
 
     /// Moves the list of connections to read into `slots`.
     pub fn take_ready(&mut self, slots: &mut Vec<Slot>) {
-        slots.append(&mut self.ready);
+        self.ready.take(slots);
     }
 
     /// Puts `slots` at the front of the list of connections to read. `slots` is empty afterwards.
     #[inline]
     pub fn return_ready(&mut self, slots: &mut Vec<Slot>) {
-        if !slots.is_empty() {
-            slots.append(&mut self.ready);
-            std::mem::swap(slots, &mut self.ready);
-        }
+        self.ready.put_back(slots);
+    }
+
+    /// Records that a slot of the list of connections to read was taken and has no connection.
+    #[cold]
+    pub fn skip_ready(&mut self, slot: Slot) {
+        self.ready.skip(slot);
     }
 
     /// Returns the number of connections to read.
@@ -465,11 +477,7 @@ impl Core {
         let fd = self.table.fd_of(slot);
         self.drop_session(fd);
         self.wheel.cancel(Owner::Connection(slot));
-        if self.table.transport(slot).is_some_and(|socket| socket.is_ready) {
-            // Without this removal, the next connection in this slot would be read twice in each turn.
-            self.ready.retain(|ready| *ready != slot);
-        }
-        self.table.remove(slot);
+        self.remove(slot);
     }
 
     /// Panics if the parts are inconsistent. Tests and debug builds call this method.
@@ -477,6 +485,7 @@ impl Core {
         self.registry.check_invariants();
         self.wheel.check_invariants();
         self.table.check_invariants();
+        self.ready.check_invariants(|slot| Some(self.table.transport(slot)?.listing == Listing::Ready));
         let is_open = |slot: &Slot| self.table.connection(*slot).is_some_and(Connection::is_open);
         let open = self.table.slots().filter(is_open).count();
         assert_eq!(open, self.counters.open, "the counter has the number of open connections");
@@ -488,5 +497,58 @@ impl Core {
             open,
             "the set of open slots contains each open connection"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::event_loop::clock::Clock;
+    use crate::limits::{Heartbeat, Limits};
+    use crate::protocol::origin::Origins;
+
+    fn core() -> Core {
+        let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
+        Core::new(1000, 256, env, SecondLogin::default(), Clock::new().epoch)
+    }
+
+    fn insert(core: &mut Core) -> Slot {
+        let (server, _client) = UnixStream::pair().expect("a pair of sockets");
+        core.insert(Socket::new(server.into()), Peer::Unix, Kind::Client, None).expect("a slot").slot()
+    }
+
+    #[test]
+    fn a_reused_slot_is_listed_once_to_be_read() {
+        let mut core = core();
+        let slots = [insert(&mut core), insert(&mut core), insert(&mut core)];
+        for slot in slots {
+            core.make_ready(slot);
+        }
+        // The first two are freed at the end of the turn, the second by two ends. The first slot is then reused.
+        for slot in [slots[1], slots[0], slots[1]] {
+            core.reap(slot);
+            core.check_invariants();
+        }
+        assert_eq!(insert(&mut core), slots[0], "the slot that was freed last is reused");
+        core.make_ready(slots[0]);
+        core.check_invariants();
+        assert_eq!(core.ready_len(), 3, "each slot is listed once");
+
+        // The next turn reads the connection at the first slot, and finds none at the second.
+        let mut taken = Vec::new();
+        core.take_ready(&mut taken);
+        assert_eq!(taken.remove(0), slots[0]);
+        core.table_mut().transport_mut(slots[0]).expect("a connection").listing = Listing::None;
+        core.skip_ready(taken.remove(0));
+        core.return_ready(&mut taken);
+        core.check_invariants();
+        assert_eq!(insert(&mut core), slots[1]);
+        for slot in [slots[0], slots[1], slots[2]] {
+            core.make_ready(slot);
+        }
+        core.check_invariants();
+        assert_eq!(core.ready_len(), 3, "each connection is listed once");
     }
 }

@@ -1,0 +1,111 @@
+//! The connections to read without an event of epoll.
+
+use crate::connection::SlotSet;
+use crate::fd::Slot;
+
+/// The slots of the connections to read.
+///
+/// A slot is listed once. If the connection at a listed slot is removed, the entry stays, and the next connection at the
+/// slot takes it over. So the removal of a connection does not search the list.
+#[derive(Debug, Default)]
+pub struct ReadyList {
+    slots: Vec<Slot>,
+    /// Listed slots without a connection.
+    vacant: SlotSet,
+}
+
+impl ReadyList {
+    /// Adds a slot, which is not listed.
+    #[inline]
+    pub fn push(&mut self, slot: Slot) {
+        self.slots.push(slot);
+    }
+
+    /// Moves all entries into `slots`. They are listed until their connection is read.
+    pub fn take(&mut self, slots: &mut Vec<Slot>) {
+        slots.append(&mut self.slots);
+    }
+
+    /// Puts entries that were taken and not read before the others. It empties `slots`.
+    #[inline]
+    pub fn put_back(&mut self, slots: &mut Vec<Slot>) {
+        if !slots.is_empty() {
+            slots.append(&mut self.slots);
+            std::mem::swap(slots, &mut self.slots);
+        }
+    }
+
+    /// Records that the connection at a listed slot was removed.
+    #[cold]
+    pub fn vacate(&mut self, slot: Slot) {
+        self.vacant.insert(slot);
+    }
+
+    /// Records that the entry of a vacant slot was taken.
+    #[cold]
+    pub fn skip(&mut self, slot: Slot) {
+        self.vacant.remove(slot);
+    }
+
+    /// Records a new connection at a slot. Returns whether the slot is listed.
+    pub fn occupy(&mut self, slot: Slot) -> bool {
+        let is_listed = self.vacant.contains(slot);
+        if is_listed {
+            self.vacant.remove(slot);
+        }
+        is_listed
+    }
+
+    /// Returns the number of entries.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Panics if a slot is listed twice, or if the flag of its connection is wrong.
+    ///
+    /// `is_listed` returns the flag of a slot. `None`: the slot has no connection.
+    pub fn check_invariants(&self, is_listed: impl Fn(Slot) -> Option<bool>) {
+        let mut listed = SlotSet::default();
+        for &slot in &self.slots {
+            assert!(listed.insert(slot), "slot {slot} is listed once");
+            assert_ne!(is_listed(slot), Some(false), "the connection at slot {slot} has the flag of the list");
+        }
+        for slot in self.vacant.iter() {
+            assert!(listed.contains(slot), "the vacant slot {slot} is listed");
+            assert_eq!(is_listed(slot), None, "slot {slot} has no connection");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_listed_once_for_all_its_connections() {
+        let mut ready = ReadyList::default();
+        let (freed, other) = (Slot(7), Slot(100));
+        for slot in [freed, other] {
+            assert!(!ready.occupy(slot), "a new slot is not listed");
+            ready.push(slot);
+        }
+        ready.vacate(freed);
+        ready.check_invariants(|slot| (slot != freed).then_some(true));
+        assert!(ready.occupy(freed), "the second connection takes over the entry");
+        assert!(!ready.occupy(freed), "one connection takes it over");
+        ready.check_invariants(|_| Some(true));
+
+        ready.vacate(freed);
+        let mut taken = Vec::new();
+        ready.take(&mut taken);
+        assert_eq!(taken, [freed, other]);
+        ready.push(Slot(1));
+        ready.put_back(&mut taken);
+        assert!(taken.is_empty());
+        ready.take(&mut taken);
+        assert_eq!(taken, [freed, other, Slot(1)], "entries that were not read come first");
+        ready.skip(freed);
+        assert!(!ready.occupy(freed), "the entry was taken");
+        assert_eq!(ready.len(), 0);
+    }
+}
