@@ -104,6 +104,7 @@ fn serve_with<H: Handler>(
         });
         let server = build(server);
         let addresses: Vec<Address> = server.addresses().cloned().collect();
+        addresses.iter().for_each(tls::forget);
         if let (true, Some(address)) = (is_tls, server.local_addr()) {
             tls::register(address);
         }

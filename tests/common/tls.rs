@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use fdpush::TlsConfig;
+use fdpush::{Address, TlsConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -142,6 +142,13 @@ pub fn server_config() -> TlsConfig {
 /// Records that the server at an address speaks TLS.
 pub fn register(address: SocketAddr) {
     ADDRESSES.lock().expect("no test panics while it holds the lock").insert(address);
+}
+
+/// Records that the server at an address does not speak TLS. An earlier server may have had its port.
+pub fn forget(address: &Address) {
+    if let Address::Tcp(address) = address {
+        ADDRESSES.lock().expect("no test panics while it holds the lock").remove(address);
+    }
 }
 
 /// A stream to a server: TCP, or TLS if the server at the address speaks it.

@@ -2,7 +2,7 @@
 
 use crate::common::deflated::{connect, message};
 use crate::common::{Client, Raw, serve};
-use fdpush::{Frame, IntoPush, Limits, Message, Outcome, SlowReader};
+use fdpush::{Frame, Heartbeat, IntoPush, Limits, Message, Outcome, SlowReader};
 
 fn limits() -> Limits {
     Limits { compression: true, ..Limits::default() }
@@ -80,7 +80,8 @@ fn slow_readers_of_both_kinds_keep_the_total_bound() {
         slow_reader: SlowReader::DropNewest,
         ..limits()
     };
-    let server = serve(move |server| server.limits(limits));
+    // A slow reader expects no ping.
+    let server = serve(move |server| server.limits(limits).heartbeat(Heartbeat::Off));
     let mut deflating: Vec<Raw> = (0..4).map(|number| connect(server.address(), &format!("/?uid=d{number}"))).collect();
     let mut plain: Vec<Client> = (0..4).map(|number| server.connect(&format!("/?uid=p{number}"))).collect();
     let texts: Vec<String> = (0..400_u64)
