@@ -182,7 +182,7 @@ impl<T: Transport> Table<T> {
         self.dirty.len()
     }
 
-    /// Moves the WebSockets of one push behind all listed connections.
+    /// Moves the WebSockets of one push, or of one close, behind all listed connections.
     ///
     /// These WebSockets are in the list at the index `from` and after it. If their number is at most [`FEW_MAX`], none
     /// of them is moved.

@@ -140,7 +140,7 @@ impl Write for Stream {
                     return Err(ErrorKind::WouldBlock.into());
                 }
                 let count = session.connection.writer().write(&bytes[..bytes.len().min(WRITE_BYTES_MAX)])?;
-                // What the socket does not take is sent by the next `flush`.
+                // The next `flush` sends the bytes that the socket did not take.
                 session.send()?;
                 Ok(count)
             }
