@@ -330,6 +330,9 @@ impl TlsStream {
         let Some(bytes) = self.encrypt(shared, slices) else {
             // `outgoing` is shared: another session must not send the records of this session.
             shared.outgoing.clear();
+            // The library has ended the session, and asserts that it reads no invalid record after that.
+            self.stage = Stage::Broken;
+            self.drop_unfinished();
             return None;
         };
         sent += self.send_output(stream, shared)?;
