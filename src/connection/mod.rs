@@ -61,7 +61,7 @@ use crate::limits::Heartbeat;
 use crate::peer::Peer;
 use crate::protocol::assembler::{self, Assembler, Item};
 use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
-use crate::protocol::close_payload::parse_close;
+use crate::protocol::close_payload::{close_payload, parse_close};
 use crate::protocol::decoder::{DeflatedMessages, MessageRules};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
@@ -361,8 +361,9 @@ impl Connection {
     /// Queues a ping with at most 125 bytes (RFC 6455 section 5.5).
     pub fn ping(&mut self, payload: &[u8], env: &mut Env) -> Sent {
         debug_assert!(payload.len() <= CONTROL_BYTES_MAX);
-        match self.check_bounds(&Outbound::message(Opcode::Ping, payload), env) {
-            Sent::Queued if !self.output.push_control(Opcode::Ping, payload, env) => Sent::Full,
+        let mut frame = Outbound::message(Opcode::Ping, payload);
+        match self.check_bounds(&frame, env) {
+            Sent::Queued if !self.output.push_control(&mut frame, env) => Sent::Full,
             sent => sent,
         }
     }
@@ -371,18 +372,27 @@ impl Connection {
     ///
     /// `None`: the WebSocket was not open.
     pub fn close(&mut self, code: CloseCode, reason: &str, cause: Cause, env: &mut Env) -> Option<Event<'static>> {
-        debug_assert!(code.is_sendable() && reason.len() <= CLOSE_REASON_BYTES_MAX);
+        let payload = close_payload(code, reason);
+        let mut frame = Outbound::message(Opcode::Close, &payload);
+        self.close_with(&mut frame, &Closed::by_server(code, reason, cause), env)
+    }
+
+    /// Starts the close handshake with a close frame that other connections also get, and returns the end of the WebSocket.
+    ///
+    /// `None`: the WebSocket was not open.
+    pub fn close_with(&mut self, frame: &mut Outbound<'_>, closed: &Closed, env: &mut Env) -> Option<Event<'static>> {
+        debug_assert!(closed.code.is_sendable() && closed.reason.len() <= CLOSE_REASON_BYTES_MAX);
         let Stage::Open { unfinished, deflates, .. } = &mut self.stage else { return None };
         let mut held = unfinished.as_mut().and_then(|unfinished| unfinished.take_held()).unwrap_or_default();
         self.stage = Stage::Closing { unfinished: unfinished.take(), deflates: *deflates };
         // The deadline for the client's answer starts when the close frame is written. Other output may precede the
         // frame.
         self.deadline = Tick::NEVER;
-        self.push_close(code, reason, env);
+        self.output.push_control(frame, env);
         if !held.is_empty() {
             self.handle_bytes_closing(&mut &mut held[..], env);
         }
-        Some(Event::Closed(Closed::by_server(code, reason, cause)))
+        Some(Event::Closed(closed.clone()))
     }
 
     /// Ends the connection without a close frame, and drops its output.
@@ -546,15 +556,11 @@ impl Connection {
     }
 
     fn push_close(&mut self, code: CloseCode, reason: &str, env: &mut Env) {
-        if code == CloseCode::NO_STATUS {
-            return self.push_control(Opcode::Close, b"", env);
-        }
-        let payload = [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat();
-        self.push_control(Opcode::Close, &payload, env);
+        self.push_control(Opcode::Close, &close_payload(code, reason), env);
     }
 
     fn push_control(&mut self, opcode: Opcode, payload: &[u8], env: &mut Env) {
-        self.output.push_control(opcode, payload, env);
+        self.output.push_control(&mut Outbound::message(opcode, payload), env);
     }
 
     fn heartbeat<'a>(&'a self, env: &'a Env) -> &'a Heartbeat {

@@ -138,19 +138,20 @@ impl Output {
         if matches!(self, Output::Queued(_)) || self.bytes() > PONG_QUEUE_BYTES_MAX {
             self.queue(env).push_pong(payload, &mut env.queued);
         } else {
-            self.push_control(Opcode::Pong, payload, env);
+            self.push_control(&mut Outbound::message(Opcode::Pong, payload), env);
         }
     }
 
     /// Appends a control frame. `false`: out of memory.
     ///
     /// The frame is never deflated, and is sent after the frames of this turn.
-    pub fn push_control(&mut self, opcode: Opcode, payload: &[u8], env: &mut Env) -> bool {
-        let mut outbound = Outbound::message(opcode, payload);
-        if let Output::Journaled(range) = self {
-            outbound.part = range.part();
+    pub fn push_control(&mut self, frame: &mut Outbound<'_>, env: &mut Env) -> bool {
+        if frame.place.is_none()
+            && let Output::Journaled(range) = self
+        {
+            frame.part = range.part();
         }
-        self.push(&mut outbound, env)
+        self.push(frame, env)
     }
 
     /// Returns the queue, and creates it if there is none.

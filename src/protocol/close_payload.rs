@@ -22,6 +22,14 @@ pub fn parse_close(payload: &[u8]) -> Result<(CloseCode, &str), ProtocolError> {
     Ok((code, reason))
 }
 
+/// Returns the payload of a close frame. With [`CloseCode::NO_STATUS`], the payload is empty.
+pub fn close_payload(code: CloseCode, reason: &str) -> Vec<u8> {
+    if code == CloseCode::NO_STATUS {
+        return Vec::new();
+    }
+    [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

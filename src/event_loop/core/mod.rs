@@ -3,6 +3,7 @@
 //! This module calls no handler. It queues closed connections and deferred answers. The loop handles them when the
 //! current handler has returned.
 
+mod close;
 mod control;
 mod drain;
 mod limits;
@@ -17,7 +18,7 @@ use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::time::SystemTime;
 
-use crate::connection::{AbortOutcome, Cause, CloseOutcome, Closed, Connection, Env, Event, SlotSet};
+use crate::connection::{AbortOutcome, Cause, Closed, Connection, Env, Event, SlotSet};
 use crate::event_loop::clock::Epoch;
 use crate::event_loop::deferrals::Deferrals;
 use crate::event_loop::drain::Drain;
@@ -33,7 +34,7 @@ use crate::event_loop::tls_sessions::TlsSessions;
 use crate::event_loop::visited_slots::VisitedSlots;
 use crate::fd::{Fd, Slot};
 use crate::peer::Peer;
-use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
+use crate::protocol::close::CloseCode;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Accept;
@@ -255,26 +256,6 @@ impl Core {
         self.record_slow_consumers();
         self.arm(slot);
         has_ended
-    }
-
-    /// Closes one connection for a handler.
-    pub fn close(&mut self, fd: Fd, code: CloseCode, reason: &str) -> CloseOutcome {
-        if !code.is_sendable() || reason.len() > CLOSE_REASON_BYTES_MAX {
-            return CloseOutcome::Invalid;
-        }
-        let Some(slot) = self.table.slot_of(fd) else { return CloseOutcome::Gone };
-        let is_closing = self.close_slot(slot, code, reason, Cause::ServerClosed);
-        if is_closing { CloseOutcome::Closing } else { CloseOutcome::Gone }
-    }
-
-    /// Closes several connections for a handler, and returns how many of them were open.
-    ///
-    /// The close frames are written after the output of all other connections.
-    pub fn close_fds(&mut self, fds: impl Iterator<Item = Fd>, code: CloseCode, reason: &str) -> usize {
-        let listed = self.table.listed_len();
-        let closed = fds.filter(|fd| self.close(*fd, code, reason) == CloseOutcome::Closing).count();
-        self.table.defer_listed(listed);
-        closed
     }
 
     /// Drops one connection at once, in any state.

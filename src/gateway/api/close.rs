@@ -20,7 +20,7 @@ const REASON_BYTES_MAX: usize = 123;
 
 /// The maximum number of connections and their memberships that one turn of the loop removes.
 ///
-/// Ten thousand connections in two groups each reach this maximum. Their removal takes about 10 ms.
+/// Ten thousand connections in two groups each reach this maximum. Their removal takes less than 10 ms.
 const WORK_MAX: usize = 30_000;
 
 /// The maximum number of close commands that are not complete. Each command keeps a list of its connections.

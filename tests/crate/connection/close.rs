@@ -526,3 +526,21 @@ fn connections_that_are_closed_together_get_what_was_pushed_before() {
         assert_eq!(client.closed(), (4000, "over".to_owned()));
     }
 }
+
+#[test]
+fn connections_that_are_closed_together_share_one_close_frame() {
+    // These close frames, each encoded for itself, would exceed the buffer of a turn, and some would go to queues.
+    const COUNT: usize = 2_500;
+    let reason = "r".repeat(123);
+    let server = serve(|server| server);
+    let mut clients: Vec<_> = (0..COUNT).map(|_| server.connect("/?group=all")).collect();
+    let text = reason.clone();
+    let (closed, queued) = server.ask(move |ctx| {
+        let members = ctx.members("all");
+        (ctx.close_fds(members, 4000, &text), ctx.stats().queued_bytes)
+    });
+    assert_eq!((closed, queued), (COUNT, 0));
+    for client in &mut clients {
+        assert_eq!(client.closed(), (4000, reason.clone()));
+    }
+}
