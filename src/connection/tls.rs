@@ -1,8 +1,7 @@
 //! A TLS session on a stream: the transport of connections of a TLS listener.
 //!
 //! A session stores its state and unfinished bytes: a part of a record, plaintext for which a read had no space, and
-//! ciphertext that the stream did not accept. All other buffers are in [`TlsShared`], which the loop lends to each
-//! call.
+//! ciphertext that the stream did not accept. All other buffers are in [`TlsShared`], which the loop has.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -330,9 +329,8 @@ impl TlsStream {
         let Some(bytes) = self.encrypt(shared, slices) else {
             // `outgoing` is shared: another session must not send the records of this session.
             shared.outgoing.clear();
-            // The library has ended the session, and asserts that it reads no invalid record after that.
-            self.stage = Stage::Broken;
-            self.drop_unfinished();
+            // rustls has ended the session, and asserts that no further input is invalid.
+            self.fail_stream(0);
             return None;
         };
         sent += self.send_output(stream, shared)?;
@@ -562,8 +560,7 @@ impl TlsStream {
             Io::Done(count) => {
                 self.unsent.drain(..count);
                 // The capacity is at most twice the unsent bytes, because only the bytes count as queued.
-                let kept = if self.unsent.is_empty() { 0 } else { 2 * self.unsent.len() };
-                self.unsent.shrink_to(kept);
+                self.unsent.shrink_to(2 * self.unsent.len());
                 Some(count)
             }
             Io::WouldBlock => Some(0),
