@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Checks packaging/ and docs/ against the server: every file parses; settings, metrics, links and anchors exist; the dashboard
-# and the handbook name every metric.
+# Checks packaging/ and docs/ against the server: every file can be parsed; settings, metrics, links and anchors exist; the
+# dashboard and docs/operations.md name every metric.
 #   packaging/check.sh             checks that need no server
 #   packaging/check.sh METRICS     also checks each metric in the files against METRICS, a URL or a file of /metrics
-#   packaging/check.sh --live BIN  starts BIN on free ports, and checks as with METRICS and FDPUSH_BIN
+#   packaging/check.sh --live BIN  starts BIN on unused ports, and runs the checks of METRICS and FDPUSH_BIN against it
 #   FDPUSH_KEY                     the API key of the server at METRICS, if it requires one
 #   FDPUSH_BIN                     also checks the settings file against this binary's settings, defaults and `check` command
 # Needs python3 (3.11). Uses systemd-analyze and promtool if installed.
@@ -22,7 +22,7 @@ trap clean_up EXIT
 
 if [[ $metrics == --live ]]; then
     binary=$(realpath "${2:?--live needs the path of the binary}")
-    # `sed` needs the file before the server writes to it.
+    # The file must exist before the loop below reads it with `sed`.
     touch "$scratch/log"
     "$binary" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 >/dev/null 2>"$scratch/log" &
     server=$!
@@ -43,20 +43,20 @@ import json, os, pathlib, re, subprocess, sys, tempfile, tomllib, urllib.error, 
 metrics_at, binary, scratch = sys.argv[1:]
 faults = []
 
-# The settings file: unchanged, and with every setting enabled.
+# Checks the settings file, as it is and with every setting enabled.
 settings = pathlib.Path("packaging/fdpush.toml")
 text = settings.read_text()
 if tomllib.loads(text):
     faults.append(f"{settings}: not every setting is commented out")
 keys = set(tomllib.loads(re.sub(r"(?m)^#([a-z0-9_]+ = )", r"\1", text)))
 
-# The metrics in the dashboard, the alerts and the handbook.
+# Checks the metrics in the dashboard, the alerts and docs/operations.md.
 dashboard = pathlib.Path("packaging/grafana/fdpush.json")
 json.loads(dashboard.read_text())
 alerts = pathlib.Path("packaging/prometheus/fdpush.rules.yml")
 handbook = pathlib.Path("docs/operations.md")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
-# Labels with every value present on a metrics page from the start.
+# Labels for which a metrics page has every value from the start of the server.
 LABEL = re.compile(r"""\b(fdpush_[a-z_]+)\{[^}]*\b(state|outcome|policy|direction|cause|reason)=~?\\?"([a-z_|]+)""")
 named = {}
 labels = {}
@@ -69,7 +69,7 @@ for path in dashboard, alerts, handbook:
 
 if metrics_at:
     if "://" in metrics_at:
-        # A request is counted after its answer, so the second page is the first one with a request.
+        # The server counts a request after its answer, so only the second page contains a count of requests.
         for _ in range(2):
             request = urllib.request.Request(metrics_at)
             if key := os.environ.get("FDPUSH_KEY"):
@@ -102,14 +102,14 @@ if binary:
     config = subprocess.run([binary, "config"], check=True, capture_output=True, text=True).stdout
     known = set(tomllib.loads(config))
     for key, value in re.findall(r"(?m)^([a-z0-9_]+) = (.*?)  # default$", config):
-        # `config` shows client_may with `all` expanded.
+        # `fdpush config` lists all permissions of client_may instead of `all`.
         if key != "client_may" and f"\n#{key} = {value}\n" not in text:
             faults.append(f"{settings}: the default of {key} is {value}")
-    # `config` may omit a setting without a value. A file that sets it must still pass `check`.
+    # `fdpush config` may omit a setting without a value. A file with this setting must still pass `fdpush check`.
     for key in sorted(known - keys):
         faults.append(f"{settings}: {key} is missing")
     def check(place, text, allowed=None):
-        """Checks a settings file. Errors that match `allowed` are no faults."""
+        """Checks a settings file. Errors that match `allowed` are ignored."""
         with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
             file.write(text)
             file.flush()
@@ -119,11 +119,11 @@ if binary:
 
     check(settings, text)
     for key in sorted(keys):
-        # A single setting may lack its file, its `auth` or its key. Any other error is a fault.
+        # A single setting may need a file, `auth` or a key that this check does not set. Any other error is a fault.
         line = re.search(rf"(?m)^#({key} = .*)$", text)[1] + "\n"
         check(f"{settings}: {key}", line, allowed=r"No such file| needs --auth | needs its key")
 
-# The TOML examples of the documents are valid. A secret replaces a key file that does not exist here.
+# Checks that the TOML examples of the documents are valid. A secret replaces a key file that does not exist here.
 if binary:
     subprocess.run([binary, "cert", "--for", "check", "--out", scratch], check=True, capture_output=True)
     for page in [pathlib.Path("README.md"), *pathlib.Path("docs").glob("*.md")]:
@@ -131,14 +131,14 @@ if binary:
             if block.startswith("fdpush = "):
                 continue
             block = re.sub(r"(?m)^jwt_key_file = .*$", f'jwt_secret = ["{"x" * 32}"]', block)
-            # A certificate of this check replaces those that do not exist here.
+            # A certificate of this script replaces certificates that do not exist here.
             block = re.sub(r"/etc/fdpush/\S+-key\.pem", f"{scratch}/check-key.pem", block)
             block = re.sub(r"/etc/fdpush/\S+\.example\.pem", f"{scratch}/check.pem", block)
             check(page, block)
 
-# The links of the documents lead to existing files and headings.
+# Checks that the links of the documents lead to existing files and headings.
 def anchors(page):
-    """The anchors that GitHub derives from the headings of a page."""
+    """Returns the anchors that GitHub derives from the headings of a page."""
     text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text())
     headings = re.findall(r"(?m)^#+ (.*)$", text)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -165,7 +165,7 @@ if command -v promtool >/dev/null; then
     promtool check rules packaging/prometheus/fdpush.rules.yml
 fi
 
-# /usr/local/bin/fdpush is not installed here: `true` replaces it.
+# /usr/local/bin/fdpush is not installed here, so the program `true` replaces it in the unit.
 if command -v systemd-analyze >/dev/null; then
     cp packaging/systemd/* "$scratch"
     sed -i "s#/usr/local/bin/fdpush#$(command -v true)#" "$scratch/fdpush.service"
