@@ -1,18 +1,19 @@
-//! AES-128-GCM alone, as TLS 1.3 uses it: the part of the cipher in the cost of an echo over TLS.
+//! Measures AES-128-GCM, which is a part of the cost of an echo over TLS 1.3.
 //!
-//! An echo opens one record and seals one. `benches/load/tls.sh` measures the whole echo.
+//! For each echo, the server decrypts one record and encrypts one record. `benches/load/tls.sh` measures the whole
+//! echo.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-/// Payloads of messages, the two sizes that are measured over TLS.
+/// The sizes of messages in bytes. `benches/load/tls.sh` measures the same sizes.
 const SIZES: [usize; 2] = [20, 16 << 10];
 
-/// A frame header of a server, and the content type that TLS 1.3 encrypts.
+/// The encrypted bytes of a record besides the message: the frame header, and the content type of TLS 1.3.
 const MORE_BYTES: usize = 5;
 
 fn open_and_seal(c: &mut Criterion) {
-    let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[7; 16]).expect("a key of 16 bytes"));
+    let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[7; 16]).expect("the key has 16 bytes"));
     let nonce = |number: u64| {
         let mut bytes = [0; 12];
         bytes[4..].copy_from_slice(&number.to_be_bytes());
@@ -28,8 +29,9 @@ fn open_and_seal(c: &mut Criterion) {
         let mut round = || {
             number += 1;
             record.truncate(plaintext.len());
-            key.seal_in_place_append_tag(nonce(number), Aad::from(header), &mut record).expect("a short record");
-            key.open_in_place(nonce(number), Aad::from(header), &mut record).expect("the tag of the record").len()
+            key.seal_in_place_append_tag(nonce(number), Aad::from(header), &mut record)
+                .expect("the record can be encrypted");
+            key.open_in_place(nonce(number), Aad::from(header), &mut record).expect("the record has a valid tag").len()
         };
         assert_eq!(round(), plaintext.len());
         group.throughput(Throughput::Bytes(size as u64));

@@ -1,5 +1,5 @@
-//! Benchmarks of the protocol code: frame encoding, in comparison with tungstenite, parsing of upgrades, and inflation of
-//! messages.
+//! Benchmarks of the protocol code: encoding of frames (compared with tungstenite), parsing of upgrades, and inflation
+//! of messages.
 //!
 //! Both encoders append to a buffer with enough capacity. `benches/peers/`, a separate workspace, compares decoders.
 
@@ -89,7 +89,7 @@ fn upgrade(c: &mut Criterion) {
 fn inflate(c: &mut Criterion) {
     const RECEIVED: usize = 32 << 10;
     const BYTES_MAX: usize = 1 << 20;
-    /// A block with 130 literals and 4 distances in its Huffman codes, and no content.
+    /// A deflate block that defines Huffman codes for 130 literals and 4 distances, and has no content.
     const HUFFMAN_CODES: [u8; 26] = [
         0x04, 0xc4, 0x85, 0x02, 0x00, 0x02, 0x00, 0x43, 0xc1, 0x7b, 0xfb, 0x73, 0xad, 0xb5, 0xd6, 0x5a, 0x6b, 0xad,
         0xb5, 0xd6, 0x5a, 0x6b, 0xad, 0xb9, 0xc5, 0xff,

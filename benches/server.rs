@@ -70,7 +70,7 @@ fn serve(server: Server) {
                     1
                 }
             };
-            assert!(delivered > 0, "no connection received {message:?}");
+            assert!(delivered > 0, "a connection receives {message:?}");
         })
         .run()
         .expect("the server ends without an error");
@@ -84,7 +84,7 @@ struct Client {
 
 impl Client {
     fn connect(address: SocketAddr, query: &str) -> Client {
-        let stream = TcpStream::connect(address).expect("the server is listening");
+        let stream = TcpStream::connect(address).expect("the server listens");
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         stream.set_read_timeout(Some(TIMEOUT)).expect("a read timeout can be set");
         let mut client = Client { stream, buffer: Vec::new() };

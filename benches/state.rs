@@ -39,7 +39,8 @@ fn armed(count: u32) -> Wheel {
 
 /// Advances for one period, tick by tick, as the loop does.
 ///
-/// Each expired owner is armed again for the next period. Returns the number of expired owners.
+/// Each connection whose deadline has passed gets a deadline in the next period. Returns the number of these
+/// connections.
 fn run_period(wheel: &mut Wheel, from: u64) -> u32 {
     let mut expired = 0;
     for now in from + 1..=from + PERIOD {
@@ -93,7 +94,7 @@ fn report(_: &mut Criterion) {
 
 /// The heartbeat period with the longest cascades.
 ///
-/// Its deadlines are on the third level of the wheel.
+/// The deadlines of this period are on the third level of the wheel.
 const LONG_PERIOD: u64 = 300_000;
 
 /// The number of calls that are timed together, because a clock read costs as much as a call.
@@ -169,7 +170,7 @@ fn wheel(c: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(count))).sample_size(10).sampling_mode(SamplingMode::Flat);
     group.bench_function("arm", |b| b.iter_with_large_drop(|| armed(black_box(count))));
 
-    // The cost per message: the deadline is not moved, because the existing deadline is earlier.
+    // Each message makes this call. The deadline is not moved, because the existing deadline is earlier.
     group.bench_function("touch", |b| {
         b.iter(|| {
             for slot in 0..count {

@@ -1,7 +1,8 @@
-//! The workloads of WebSocket benchmarks: `cargo run --release --example bench_server 127.0.0.1:9501 [CERT KEY]`.
+//! A server for the workloads of WebSocket benchmarks: `cargo run --release --example bench_server 127.0.0.1:9501 [CERT
+//! KEY]`.
 //!
-//! With a certificate and its key, both PEM files, it speaks TLS. With `deflate` before the address, permessage-deflate is
-//! on.
+//! If a certificate and its key are given as PEM files, the server speaks TLS. With `deflate` before the address,
+//! permessage-deflate is on.
 //!
 //! - `/echo`: returns every message.
 //! - `/sub`, `/pub`: sends the text of a `/pub` to every `/sub`.

@@ -3,7 +3,7 @@
 
 use fdpush::{Closed, Context, Fd, Handler, Message, Request, Response, Server, Upgrade};
 
-/// The handler, which has the state of the program. It replaces closures.
+/// The handler, which has the state of the program. The handler replaces closures.
 struct Chat {
     message_count: u64,
 }

@@ -3,22 +3,23 @@
 #   fuzz/all.sh HOURS   hours for each target; may be a fraction
 #   FUZZ_SECONDS        seconds for each target, instead of HOURS
 #   FUZZ_JOBS           targets at a time (default: number of cores)
-# New inputs are stored in fuzz/found/TARGET. A crash is reported, and its input stored in fuzz/artifacts/TARGET. Fix the
-# fault, then add the input to fuzz/corpus/TARGET. `cargo test` replays that directory.
+# The script stores new inputs in fuzz/found/TARGET. It reports a crash, and stores the input of the crash in
+# fuzz/artifacts/TARGET. Fix the fault, then add the input to fuzz/corpus/TARGET. `cargo test` replays fuzz/corpus.
 set -euo pipefail
 [[ ${FUZZ_SECONDS:-${1:-}} =~ ^[0-9]*\.?[0-9]+$ ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 
 targets=(frames proxy head body upgrade extension inflate connection tls wheel registry)
-# One second is the minimum, because libFuzzer takes 0 as unlimited.
+# The minimum is one second, because libFuzzer treats 0 as no limit.
 seconds=$(awk -v seconds="${FUZZ_SECONDS:-}" -v hours="${1:-0}" \
     'BEGIN { whole = int(seconds == "" ? hours * 3600 : seconds); print (whole > 0 ? whole : 1) }')
 jobs=${FUZZ_JOBS:-$(nproc)}
-# No sanitizer: the code has no `unsafe` and runs several times faster without. So a stable toolchain is sufficient.
+# The targets use no sanitizer, because the code has no `unsafe`. Without a sanitizer, they run several times faster and need only
+# a stable toolchain.
 toolchain=+nightly
 rustup toolchain list 2>/dev/null | grep -q '^nightly' || toolchain=+stable
 cargo "$toolchain" fuzz build --sanitizer none
-# `cargo fuzz run` starts this command. Here it is started directly, so that the pid belongs to the fuzzer.
+# The script starts the built fuzzer directly, as `cargo fuzz run` does, so that the pid is that of the fuzzer.
 built=${CARGO_TARGET_DIR:-fuzz/target}/$(rustc -vV | sed -n 's/^host: //p')/release
 
 run_target() {

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Measures the cost of a back end's push in `fdpush serve`, Nchan and the bare handler of bench_server, in one run.
-#   benches/load/api.sh              prints medians of all rounds; the servers run in turn
+#   benches/load/api.sh              prints the medians of all rounds; each round runs every server once
 #   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
-# post         32 keep-alive connections, one receiver each, one post in flight on each: server's CPU µs a post
+# post         32 keep-alive connections, each with its own receiver and one post in flight: server's CPU µs a post
 # post-5000    5,000 posts a second: time from the scheduled post to its delivery, p50 and p99 in µs; CPU
 # batch        one endless /api/batch, one message a line, to 32 receivers: messages a second, peak memory
-# Nchan is included if nginx has it (Debian: apt install nginx libnginx-mod-nchan).
+# Nchan is measured if nginx has this module (Debian: apt install nginx libnginx-mod-nchan).
 set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}
@@ -19,7 +19,7 @@ fdpush=$(built ../../Cargo.toml fdpush)
 
 source ./measure.sh
 
-# one SHAPE SERVER OPTIONS…: runs the load once against a new server.
+# one SHAPE SERVER OPTIONS…: starts a server and runs the load client against it once.
 one() {
     local shape=$1 name=$2 address api
     shift 2
@@ -42,7 +42,7 @@ one() {
     stop
 }
 
-# table SHAPE FIELD…: prints medians, and their ratios to the other servers.
+# table SHAPE FIELD…: prints the medians of the fields for each server, and the ratios of the other servers to fdpush.
 table() {
     local shape=$1 line name file field
     local own=$scratch/$1-fdpush

@@ -1,4 +1,4 @@
-# Builds the measured programs and prints their paths. The scripts in this directory source it.
+# Builds the measured programs and prints their paths. The other scripts in this directory source this file.
 cargo build --quiet --release
 cargo build --quiet --release --manifest-path ../../Cargo.toml --example bench_server
 built() {

@@ -5,12 +5,12 @@
 
 Each client has a uid and reads all messages. For each command the script prints three times:
 - answer: from the request to its answer.
-- probe: the longest round trip meanwhile of 100 clients that send heartbeats in a loop. It includes the time for which the
-  readers, which share the machine, keep the server or the probes from a core.
-- turn: the longest turn of the loop, by `fdpush_turn_duration_seconds`, rounded up to a power of two.
+- probe: the longest round trip, during the command, of 100 clients that send heartbeats in a loop. This time includes the time
+  for which the readers on the same machine keep the server or the probes from a core.
+- turn: the longest turn of the loop, from the histogram `fdpush_turn_duration_seconds`, rounded up to a power of two.
 
-The readers and the probes are processes of their own. Each answer is checked before its time is printed. The script needs only
-Python's standard library.
+The readers and the probes run in other processes than the script. The script checks each answer before it prints the time. It
+needs only Python's standard library.
 """
 
 import argparse, http.client, json, multiprocessing, os, re, resource, selectors, socket, subprocess, sys, threading, time
@@ -99,7 +99,7 @@ def measure(address, api, count, probes):
                  multiprocessing.Process(target=probe, args=(address, probes, longest), daemon=True)]
     for process in processes:
         process.start()
-    assert is_ready.wait(120), "clients that connect"
+    assert is_ready.wait(120), "all clients connect within 120 s"
     # With the groups, these are at most 10,000 names, the limit of a command.
     uids = [f"u{number}" for number in range(min(count, 9_990))]
     groups = [f"g{number}" for number in range(2)]
@@ -121,7 +121,7 @@ def measure(address, api, count, probes):
         response = api.getresponse()
         answer, took = json.loads(response.read()), time.perf_counter() - began
         assert response.status == 200 and expected.items() <= answer.items(), (name, response.status, str(answer)[:300])
-        time.sleep(0.5)   # the clients read the messages, and the probes measure that too
+        time.sleep(0.5)   # in this time the clients read the messages; the probes measure it too
         turn = longest_turn(before, turns())
         print(f"{name:40} {took * 1000:9.1f} ms {longest.value * 1000:9.1f} ms {turn * 1000:9.1f} ms", flush=True)
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Counts the user-space instructions of an operation in fdpush's bench server and in the raw server, under callgrind. It
-# subtracts a short run from a long one to exclude start and upgrades. Other load on the machine does not change the counts.
+# Counts the user-space instructions of an operation in fdpush's bench server and in the raw server, under callgrind. The
+# script subtracts the counts of a short run from those of a long run, to exclude the start and the upgrades. Other load on
+# the machine does not change the counts.
 #   benches/load/instructions.sh [PATTERN]   shapes with matching names, all by default
-#   SERVERS          the servers, as for run.sh; all are run
+#   SERVERS          the servers, as for run.sh; the script runs all of them
 set -euo pipefail
 cd "$(dirname "$0")"
 command -v valgrind >/dev/null || { echo "valgrind is missing (Debian: apt install valgrind)" >&2; exit 1; }

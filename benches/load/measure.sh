@@ -1,4 +1,4 @@
-# Shared by run.sh, api.sh and instructions.sh, which source it: start and end of servers, medians, ratios.
+# Functions to start and end servers, and to compute medians and ratios. run.sh, api.sh and instructions.sh source this file.
 server_core=${SERVER_CORE:-0}
 load_core=${LOAD_CORE:-1}
 # The timeout of a run, in seconds.
@@ -13,7 +13,7 @@ finish() {
 stop() {
     [[ -n $server ]] || return 0
     kill "$server" 2>/dev/null || true
-    # The load client has closed its connections, so the drain ends at once.
+    # The load client has closed its connections, so the drain of the server ends at once.
     wait "$server" 2>/dev/null || true
     server=
 }
@@ -34,14 +34,14 @@ start() {
     return 1
 }
 
-# median FIELD FILE: prints the median of the values of `FIELD=…`, or nothing.
+# median FIELD FILE: prints the median of the values of `FIELD=…` in FILE, or nothing if there are none.
 median() {
     { grep -o "\b$1=[0-9.]*" "$2" 2>/dev/null || true; } | cut -d= -f2 | sort -n |
         awk '{ value[NR] = $1 } END { if (NR) print value[int((NR + 1) / 2)] }'
 }
 
 # ratio FIELD FILE OTHER: prints the median ratio of FIELD in FILE to FIELD in OTHER over all rounds. Each line of a file is a
-# round. Slow changes of the machine affect both files alike.
+# round. Slow changes of the machine's speed affect both files alike.
 ratio() {
     paste -d'|' "$2" "$3" | sed -n "s/^[^|]*\b$1=\([0-9.]*\)[^|]*|.*\b$1=\([0-9.]*\).*/\1 \2/p" |
         awk '$2 > 0 { print $1 / $2 }' | sort -n | awk '{ value[NR] = $1 } END { if (NR) printf "%.2f", value[int((NR + 1) / 2)] }'

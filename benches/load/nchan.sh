@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs nginx with Nchan, in this process.
-#   nchan.sh ADDRESS   /sub and /pub speak WebSocket, as those of bench_server. With `?id=N`, a POST to /pub publishes to /sub.
-#   nchan.sh --check   whether nginx has Nchan
+# Replaces this process by nginx with Nchan.
+#   nchan.sh ADDRESS   serves WebSockets on /sub and /pub, as bench_server does; a POST to /pub?id=N publishes to /sub?id=N
+#   nchan.sh --check   exits with 0 if nginx has Nchan
 set -euo pipefail
 nginx=$(command -v nginx || true)
 module=$(find /usr/lib/nginx/modules /usr/share/nginx/modules -name ngx_nchan_module.so 2>/dev/null | head -1)

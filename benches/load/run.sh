@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Measures fdpush's bench server and the raw epoll server for each shape, and prints a table of medians.
 #   benches/load/run.sh [PATTERN]   shapes with matching names, all by default
-#   ROUNDS           number of runs (default 5); the servers run in turn
+#   ROUNDS           number of rounds (default 5); each round runs every server once
 #   SECONDS_EACH     measured seconds of each run (default 1)
 #   SERVERS          the servers, one a line: `name command`; the address is appended to the command. `raw` and `fdpush`
-#                    without a command are built here. All are compared with the first.
+#                    without a command are built here. The script compares each server with the first.
 #                    The clients of a server whose name ends with `-deflate` negotiate permessage-deflate. `fdpush-deflate`
 #                    without a command is built here. See deflate.sh.
-#   SERVER_CORE, LOAD_CORE   their cores (default 0 and 1)
+#   SERVER_CORE, LOAD_CORE   the cores of the server and of the load client (default 0 and 1)
 # The first ratio is the first server's CPU time an operation, divided by this server's. Other load on the machine disturbs CPU
-# time less than throughput. The second is this server's throughput, divided by the first server's. Both are medians of the
-# ratios of all rounds.
+# time less than throughput. The second ratio is this server's throughput, divided by the first server's. Both
+# ratios are medians of the ratios of all rounds.
 set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}
@@ -55,7 +55,7 @@ done <<<"${SERVERS:-$'raw\nfdpush'}"
 
 source ./measure.sh
 
-# Each run takes a new port, because connections of the previous run may still occupy the old port.
+# Each run uses a new port, because connections of the previous run may still occupy the old port.
 port=$((20000 + RANDOM % 5000))
 ulimit -n "$(ulimit -H -n)"
 echo "load $(cut -d' ' -f1-3 /proc/loadavg), $rounds rounds of $seconds s: operations/s (server's CPU µs an operation)"
@@ -63,10 +63,10 @@ for shape in "${shapes[@]}"; do
     IFS='|' read -r shape_name options <<<"$shape"
     [[ $shape_name =~ $pattern ]] || continue
     for ((round = 0; round < rounds; round++)); do
-        # Memory needs only one round.
+        # One round is enough to measure memory.
         [[ $options == idle* ]] && ((round > 0)) && break
         for turn in "${!names[@]}"; do
-            # The first server of a round rotates, because the first run of a round has a different load.
+            # Each round begins with another server, because the first run of a round sees another state of the machine.
             index=$(((turn + round) % ${#names[@]}))
             [[ ${names[index]} == raw && $options == push* ]] && continue
             deflate=()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Counts the system calls of fdpush's bench server a message and a connection, for each shape, under strace. It counts them in
-# the trace by turns (from one epoll_wait to the next). Other load on the machine does not change the counts.
+# Counts the system calls of fdpush's bench server for each message and for each connection, for each shape, under strace. A
+# turn in the trace goes from one epoll_wait to the next. Other load on the machine does not change the counts.
 #   benches/load/syscalls.sh [PATTERN]   shapes with matching names, all by default
-#   SERVER           the command of another server; the address is appended
+#   SERVER           the command of another server to measure; the script appends the address
 set -euo pipefail
 cd "$(dirname "$0")"
 pattern=${1:-.}
@@ -30,7 +30,7 @@ finish() {
 }
 trap finish EXIT
 
-# count FRAME_BYTES TRACE: counts calls after the upgrades, which are the first read and first write of each connection.
+# count FRAME_BYTES TRACE: counts the calls after the upgrades. An upgrade is the first read and the first write of a connection.
 count() {
     awk -v frame="$1" '
         { call = $0; sub(/\(.*/, "", call); fd = $0; sub(/^[^(]*\(/, "", fd); sub(/[,)].*/, "", fd) }
@@ -57,7 +57,7 @@ count() {
             printf "%.3f writes a message of %d, %.3f epoll_wait; ", writes / sent, sent, waits / sent
             printf "at most %d write a connection and turn; each connection:", most
             for (call in others) {
-                # Excludes calls at the start and at the end.
+                # Excludes calls that the server makes only at its start and its end.
                 if (others[call] > connections / 2) { printf " %.2f %s,", others[call] / connections, call }
             }
             printf " 1 accept4, %d setsockopt, %d fcntl\n", \

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Measures TLS 1.3 with AES-128-GCM in fdpush's bench server, beside uWebSockets and nginx with OpenSSL, and prints medians.
+# Measures TLS 1.3 with AES-128-GCM in fdpush's bench server, and in uWebSockets and nginx with OpenSSL. Prints medians.
 #   benches/load/tls.sh [PATTERN]   shapes with matching names, all by default
 #   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
 # echo, fan-out      server's CPU µs a message or delivery; `plain` is fdpush's bench server without TLS
-# handshakes         server's CPU µs a handshake with an ECDSA P-256 certificate and X25519, full and resumed
+# handshakes         server's CPU µs of a full and of a resumed handshake, with an ECDSA P-256 certificate and X25519
 # idle-10000         private bytes of the server a connection, idle and after 100 messages
-# storm              p99 of an echo to 1,000 connected clients, without and during 2,000 full handshakes a second
-# The ratio is fdpush's CPU time an operation, divided by that of the other server. `cargo bench --bench cipher` measures what
-# the cipher alone costs. Needs gcc, g++, OpenSSL and nginx (Debian: apt install g++ libssl-dev nginx-light).
+# storm              p99 of the echo delay of 1,000 connected clients, without and during 2,000 full handshakes a second
+# The ratio is fdpush's CPU time an operation, divided by that of the other server. `cargo bench --bench cipher` measures the
+# cost of the cipher alone. Needs gcc, g++, OpenSSL and nginx (Debian: apt install g++ libssl-dev nginx-light).
 set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}
@@ -61,7 +61,7 @@ http {
 CONF
 }
 
-# run SHAPE SERVER OPTIONS…: runs the load once against a new server, and adds a line to the figures of both.
+# run SHAPE SERVER OPTIONS…: starts a server, runs the load client against it once, and adds the figures to their file.
 run() {
     local shape=$1 name=$2 address tls=--tls
     shift 2
@@ -94,7 +94,7 @@ for shape in "${shapes[@]}"; do
     [[ $shape_name =~ $pattern ]] || continue
     read -ra names <<<"$servers"
     for ((round = 0; round < rounds; round++)); do
-        # Memory needs one round.
+        # One round is enough to measure memory.
         [[ $options == idle* ]] && ((round > 0)) && break
         for turn in "${!names[@]}"; do
             # shellcheck disable=SC2086 # options are split into words

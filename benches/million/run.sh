@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Holds N WebSockets in one `fdpush serve` in a virtual machine, measures, and prints a table.
-#   benches/million/run.sh [N] [GiB]   N connections (default 1000000) in a machine of so many GiB (default: by N)
-#   HEARTBEAT    seconds of the heartbeat's period, kept for two of them (default 300)
-#   DRAIN        seconds of --drain-for (default 30)
-#   UWS          1: measure uWebSockets, too (default 1 if g++ is installed, else 0)
+#   benches/million/run.sh [N] [GiB]   N connections (default 1000000) in a machine with this memory (default: depends on N)
+#   HEARTBEAT    the heartbeat period in seconds; the last run keeps the connections for two periods (default 300)
+#   DRAIN        the value of --drain-for in seconds (default 30)
+#   UWS          1: measure uWebSockets in the same machine, too (default 1 if g++ is installed, else 0)
 #   ACCEL        kvm or tcg (default: kvm if /dev/kvm opens, else tcg)
 #   FDPUSH_BIN   the binary to measure    (default: target/release/fdpush, built here)
 #   MILLION_BIN  the load client          (default: that of benches/load, built here)
 #   OUT          directory of table.md and picture.svg (default: target/million)
-# It needs Debian 12 or newer, root to install packages, and as much free memory as the machine gets: 11 KiB for each
-# connection, both of its ends included, and 2 GiB.
+# The script needs Debian 12 or newer, root to install packages, and as much free memory as the virtual machine gets: 2 GiB, and
+# 11 KiB for each connection, which includes the client's end.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 count=${1:-1000000}
@@ -32,7 +32,7 @@ if ((${#missing[@]} > 0)); then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# The kernel is only unpacked, so that this machine's own boot does not change.
+# The kernel package is unpacked and not installed, so that the boot of this machine does not change.
 kernel=$target/million/kernel
 if ! compgen -G "$kernel/boot/vmlinuz-*" >/dev/null; then
     package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p')
@@ -60,7 +60,7 @@ if [[ ${UWS:-$(command -v g++ >/dev/null && echo 1)} == 1 ]]; then
     uws=$(benches/load/uws/build.sh)
 fi
 
-# The image: busybox, the programs with their libraries, and the modules of conntrack.
+# The image contains busybox, the programs with their libraries, and the kernel modules of conntrack.
 rm -rf "$image"
 mkdir -p "$image"/{bin,dev,proc,sys,tmp,lib/modules}
 cp /bin/busybox "$image/bin/busybox"
@@ -92,7 +92,7 @@ echo $((3 * count + 1000000)) >/proc/sys/fs/nr_open
 echo $((6 * count + 1000000)) >/proc/sys/fs/file-max
 echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range
 echo 65535 >/proc/sys/net/core/somaxconn
-# These are pages for the data of all TCP sockets. A broadcast is in the buffers at both ends of each connection.
+# The values are pages for the data of all TCP sockets. A broadcast is in the buffers of both ends of each connection.
 echo "$((2 * count + 50000)) $((3 * count + 100000)) $((4 * count + 200000))" >/proc/sys/net/ipv4/tcp_mem
 ulimit -n $((3 * count + 100000))
 taskset -c 1 million run --server /bin/fdpush --count $count --heartbeat-seconds ${HEARTBEAT:-300} \
@@ -103,10 +103,10 @@ INIT
 chmod +x "$image/init"
 (cd "$image" && find . | cpio --quiet -o -H newc | gzip -1) >"$target/million/initrd.gz"
 
-# boot ACCEL ARGUMENTS: boots the image. `slab_nomerge` keeps the caches of sockets and epoll apart.
+# boot ACCEL ARGUMENTS: boots the image. `slab_nomerge` gives sockets and epoll their own slab caches.
 boot() {
     local cpu=max
-    # Nested virtualization often refuses to set the register of this feature.
+    # A nested virtual machine often cannot set the register of this CPU feature, so the feature is disabled.
     [[ $1 != kvm ]] || cpu=host,arch-capabilities=off
     qemu-system-x86_64 -accel "$1" -cpu "$cpu" -smp 2 -m "${gib}G" -nographic -no-reboot -nodefaults -serial stdio \
         -kernel "$kernel"/boot/vmlinuz-* -initrd "$target/million/initrd.gz" \
@@ -114,14 +114,14 @@ boot() {
 }
 export -f boot
 export gib kernel target
-# KVM works only if an image boots. A device file alone does not show that.
+# The device file of KVM can exist although KVM does not work. So the script boots an image with KVM.
 boots_with_kvm() {
     [[ -c /dev/kvm ]] && timeout --kill-after=1 15 bash -c 'boot kvm probe' 2>/dev/null | grep -q booted
 }
 accel=${ACCEL:-}
 [[ -n $accel ]] || if boots_with_kvm; then accel=kvm; else accel=tcg; fi
 began=$SECONDS
-# The console also prints lines of the BIOS, the kernel and the server's log, which are not shown.
+# The console also prints lines of the BIOS, the kernel and the server's log. The script shows none of them.
 shown='^(\|| *$|[0-9]+ connections,|failed:|exit status:)'
 {
     echo "$count connections, $gib GiB, 2 virtual processors, accelerator: $accel, $(basename "$kernel"/boot/vmlinuz-*)"

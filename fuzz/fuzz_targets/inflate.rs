@@ -1,4 +1,4 @@
-//! Payloads of deflated messages, checked by another implementation.
+//! Inflates payloads of messages, and compares the result with that of another implementation.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fdpush::fuzz::fuzz_inflate(data));

@@ -1,4 +1,4 @@
-//! CPU time and memory of a process, from `/proc`.
+//! Reads the CPU time and the memory of a process from `/proc`.
 
 use std::fs;
 use std::io;

@@ -18,7 +18,7 @@ pub fn upgrade_request(path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// An upgrade request for `path` that offers permessage-deflate, without context takeover.
+/// Returns an upgrade request for `path` that offers permessage-deflate, without context takeover.
 pub fn deflate_request(path: &str) -> Vec<u8> {
     let offer =
         b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n";
@@ -33,7 +33,7 @@ pub fn inflate(payload: &[u8]) -> io::Result<Vec<u8>> {
     let stream = [payload, &[0, 0, 0xff, 0xff]].concat();
     let mut inflated = Vec::new();
     match DeflateDecoder::new(&stream[..]).read_to_end(&mut inflated) {
-        // The stream has no final block.
+        // A deflated message has no final block, so the end of its input is not an error.
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
         _ => Ok(inflated),
     }
@@ -157,7 +157,7 @@ pub struct ResponseCounter {
 impl ResponseCounter {
     /// Reads more bytes, and returns the number of completed responses.
     ///
-    /// [`Refused`]: a status is not 2xx.
+    /// Returns [`Refused`] if a status is not 2xx.
     pub fn count(&mut self, mut bytes: &[u8]) -> Result<usize, Refused> {
         let mut responses = 0;
         while !bytes.is_empty() {
@@ -170,7 +170,7 @@ impl ResponseCounter {
             }
             let before = self.head.len();
             self.head.extend_from_slice(bytes);
-            // The blank line may have begun in earlier bytes.
+            // The blank line at the end of the head may have begun in earlier bytes.
             let from = before.saturating_sub(3);
             let Some(end) = self.head[from..].windows(4).position(|window| window == b"\r\n\r\n") else { break };
             let end = from + end + 4;
@@ -203,7 +203,7 @@ pub struct AnswerCounter {
 impl AnswerCounter {
     /// Reads more bytes, and returns the number of completed answers.
     ///
-    /// [`Refused`]: an answer is an error.
+    /// Returns [`Refused`] if an answer is an error.
     pub fn count(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
         // A chunk has whole lines, and an HTTP line end never follows a brace.
         let mut answers = usize::from(self.is_behind_object && bytes.first() == Some(&b'\n'));

@@ -10,7 +10,7 @@ out=${CARGO_TARGET_DIR:-$PWD/../target}/uws
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
-# Only the sources are used. cargo compiles nothing of the crate.
+# The script uses only the C and C++ sources of the crate. cargo does not compile the crate.
 cat >"$out/Cargo.toml" <<TOML
 [workspace]
 [package]

@@ -15,7 +15,7 @@ enum class Role { Echo, Sub, Pub, P2p };
 
 struct Session {
     Role role;
-    // Negative: no uid.
+    // A negative number means no uid.
     long uid;
 };
 

@@ -16,7 +16,7 @@ use tungstenite::protocol::frame::{Frame, coding};
 const SIZES: [usize; 5] = [16, 125, 1 << 10, 16 << 10, 1 << 20];
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// The maximum of bytes of one read, as in fdpush's `Limits::default()`.
+/// The maximum number of bytes of one read, as in fdpush's `Limits::default()`.
 const READ_BYTES: usize = 64 << 10;
 
 const MESSAGE_BYTES_MAX: u64 = 1 << 24;

@@ -5,7 +5,7 @@
 //! - `/p2p?uid=N`: a frame `{"to":M,…}` goes to uid M. The frames of one read to the same uid are written with one
 //!   write.
 //!
-//! The server has no checks, no bounds and no heartbeat. Complete servers are compared with this server.
+//! The server has no checks, no bounds and no heartbeat. The benchmarks compare complete servers with this server.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ use slab::Slab;
 
 const LISTENER: usize = usize::MAX;
 
-/// The maximum of bytes of a read, as in the measured servers.
+/// The maximum number of bytes of one read, as in the measured servers.
 const READ_BYTES: usize = 64 << 10;
 
 struct Connection {
@@ -25,7 +25,7 @@ struct Connection {
     role: Role,
     /// The received bytes of an incomplete head or frame.
     kept: Vec<u8>,
-    /// Bytes that the full socket did not accept.
+    /// Bytes that are not sent yet, because the socket was full.
     unsent: Vec<u8>,
 }
 
@@ -159,7 +159,7 @@ impl Raw {
             Role::Pub => {
                 let (written, read) = wire::answer_in_place(bytes, |_| {});
                 for sub in &self.subs {
-                    // A `/sub` with a broken socket is dropped when epoll reports its error.
+                    // An error is ignored: a `/sub` with a broken socket is dropped when epoll reports the error.
                     let _ = self.connections[*sub].send(&bytes[..written]);
                 }
                 Ok(read)

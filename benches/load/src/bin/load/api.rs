@@ -1,4 +1,4 @@
-//! The load shapes of back ends: pushes by HTTP requests, pushes by a batch, and the delivery time of pushes.
+//! Load shapes of back ends: pushes by HTTP requests, pushes by a batch, and pushes at a constant rate.
 
 use std::collections::VecDeque;
 use std::io;
@@ -45,7 +45,7 @@ fn unpaced(options: &Options, rig: &mut Rig) -> io::Result<()> {
         Ok(answers - before)
     })?;
     figures.print();
-    // Every post answered with 2xx must arrive.
+    // The message of every post that was answered with 2xx must arrive.
     let deadline = Instant::now() + Duration::from_secs(5);
     while deliveries < answers && Instant::now() < deadline {
         rig.poll(|_, index, count| {
@@ -198,7 +198,7 @@ fn subscriber(options: &Options, uid: usize) -> io::Result<Peer> {
         Dialect::Nchan => options.connect(Some(&format!("/sub?id={uid}"))),
         Dialect::Fdpush => {
             let mut peer = options.connect(Some(&format!("/?uid={uid}")))?;
-            // The server first sends a welcome frame.
+            // Before other frames, the server sends a welcome frame.
             peer.expect_any()?;
             Ok(peer)
         }

@@ -75,7 +75,7 @@ fn fill_buffers(peer: &mut Peer) -> io::Result<()> {
     for _ in 0..MESSAGES / DEPTH {
         peer.send(WARM_UP_MESSAGES)?;
         for _ in 0..WARM_UP_MESSAGES {
-            // It may be deflated.
+            // The echo may be deflated.
             peer.expect_any()?;
         }
     }

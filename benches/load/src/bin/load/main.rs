@@ -1,9 +1,9 @@
 //! The load client: `load SHAPE --pid PID …` loads a server with one shape and prints a line of `name=value`.
 //!
-//! The load client has one thread, which needs its own core; `storm` adds threads of lower priority. It keeps a fixed
-//! number of messages in flight on each connection, so the server is always busy and never overloaded. On a shared
-//! machine, the server's CPU time per operation is more stable than throughput. The most stable result is a comparison
-//! with `raw` in the same minute.
+//! The load client has one thread, which needs its own core; `storm` adds threads of lower priority. The load client
+//! keeps a fixed number of messages in flight on each connection, so the server is always busy and never overloaded. On
+//! a shared machine, the server's CPU time per operation is more stable than throughput. The most stable result is a
+//! comparison with `raw` in the same minute.
 
 mod api;
 mod handshakes;
@@ -37,10 +37,10 @@ struct Options {
     /// The server's process id.
     #[arg(long)]
     pid: u32,
-    /// The number of connections; for p2p and push, of pairs; for fanout, of receivers.
+    /// The number of connections. For p2p and push, the number of pairs. For fanout, the number of receivers.
     #[arg(long, default_value_t = 100)]
     connections: usize,
-    /// The number of messages in flight on each connection; for fanout, of publishes.
+    /// The number of messages in flight on each connection. For fanout, the number of publishes in flight.
     #[arg(long, default_value_t = 1)]
     depth: usize,
     /// Message size in bytes.
@@ -52,7 +52,7 @@ struct Options {
     /// Whether the server speaks TLS.
     #[arg(long)]
     tls: bool,
-    /// For handshakes and storm: whether they resume an earlier session.
+    /// For handshakes and storm: whether clients resume an earlier TLS session.
     #[arg(long)]
     resume: bool,
     /// For storm: the number of handshakes per second.
@@ -61,14 +61,14 @@ struct Options {
     /// For push and batch: the address for back ends, if it differs from the address for clients.
     #[arg(long)]
     api: Option<SocketAddr>,
-    /// For push: the form of subscriptions and push requests, by server.
+    /// For push: the server whose form of subscriptions and push requests is used.
     #[arg(long, value_enum, default_value = "bench")]
     dialect: Dialect,
-    /// For push: the number of posts per second, at a constant rate. Then `depth` has no effect, and delivery times are
-    /// printed. For storm: the number of messages per second.
+    /// For push: the number of posts per second, at a constant rate. With this option, `depth` has no effect, and
+    /// delivery times are printed. For storm: the number of messages per second.
     #[arg(long)]
     pace: Option<u32>,
-    /// For fanout: whether the message is JSON, in place of equal bytes.
+    /// For fanout: whether the message is JSON instead of one repeated byte.
     #[arg(long)]
     json: bool,
     /// For fanout and idle: whether the receivers negotiate permessage-deflate.
@@ -92,13 +92,13 @@ enum Shape {
     /// One connection sends an endless batch to the uids of all other connections. Each message counts as one
     /// operation.
     Batch,
-    /// Memory of idle connections, before and after 100 messages in each direction.
+    /// Measures the memory of idle connections, before and after 100 messages in each direction.
     Idle,
     /// Connects, upgrades and closes in a loop.
     Upgrades,
     /// Connects, makes a TLS handshake and closes in a loop.
     Handshakes,
-    /// The delay of an echo on each of many connections, without and during handshakes of others.
+    /// Measures the delay of echoes on many connections, first without and then during handshakes of other clients.
     Storm,
 }
 
@@ -116,9 +116,9 @@ enum Dialect {
 /// The result of a measurement.
 #[derive(Copy, Clone, Debug)]
 struct Figures {
-    /// Operations in the measured time.
+    /// The number of operations in the measured time.
     operations: usize,
-    /// Operations since the start, including the warm-up.
+    /// The number of operations since the start, including the warm-up.
     total: usize,
     elapsed: Duration,
     cpu: Duration,

@@ -8,7 +8,7 @@ use fdpush_load::wire::{self, AnswerCounter, FrameCounter, ResponseCounter};
 
 use crate::stream::Stream;
 
-/// The longest head of a response.
+/// The maximum length of a response head, in bytes.
 const HEAD_BYTES_MAX: usize = 4096;
 
 #[derive(Debug)]
@@ -19,12 +19,12 @@ pub struct Peer {
     request_bytes: usize,
     /// The number of sent bytes of the current request.
     sent: usize,
-    /// The number of bytes that the full socket did not accept.
+    /// The number of bytes that are not sent yet, because the socket was full.
     owed: usize,
     incoming: Incoming,
 }
 
-/// The kind of data from the server.
+/// The kind of data that the server sends.
 #[derive(Debug)]
 enum Incoming {
     Frames(FrameCounter),
@@ -144,7 +144,7 @@ impl Peer {
         if was_full { Ok(()) } else { self.flush() }
     }
 
-    /// Sends the bytes that the full socket did not accept.
+    /// Sends the bytes that are not sent yet because the socket was full.
     pub fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()?;
         while self.owed > 0 {

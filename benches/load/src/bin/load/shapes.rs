@@ -1,4 +1,4 @@
-//! The load shapes with permanent connections: echo, fan-out, point to point.
+//! Load shapes whose connections stay open: echo, fan-out, and point to point.
 
 use std::io;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub fn measure(options: &Options) -> io::Result<Figures> {
             // A publish ends with its last delivery. Then the next publish starts.
             Shape::Fanout => {
                 rig.turn(|_, index, count| {
-                    // Nchan answers the publisher, too.
+                    // Nchan also answers the publisher. This answer is not a delivery.
                     deliveries += if index > 0 { count } else { 0 };
                     Ok(())
                 })?;
@@ -100,7 +100,7 @@ impl Rig {
     }
 }
 
-/// Connects clients that echo, and checks each once.
+/// Connects clients whose messages the server echoes, and checks one echo of each client.
 pub fn echo(options: &Options) -> io::Result<Vec<Peer>> {
     let payload = vec![b'x'; options.payload];
     let frame = fdpush_load::wire::client_frame(&payload);
@@ -129,7 +129,7 @@ fn fanout(options: &Options) -> io::Result<Vec<Peer>> {
     Ok(peers)
 }
 
-/// Returns a JSON message of this length.
+/// Returns a JSON message of `bytes` bytes.
 fn json(bytes: usize) -> Vec<u8> {
     let mut text = "{\"type\":\"prices\",\"items\":[".to_owned();
     for number in 0_u32.. {

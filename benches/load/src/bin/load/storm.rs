@@ -1,4 +1,4 @@
-//! Measures the delay of connected clients, first without handshakes of others and then during many.
+//! Measures the delay of connected clients, first without and then during handshakes of other clients.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,13 +11,13 @@ use crate::handshakes::Clients;
 use crate::shapes::{self, Rig};
 use crate::{Options, WARM_UP};
 
-/// Threads that make handshakes. Each makes one at a time.
+/// The number of threads that make handshakes. Each thread makes one handshake at a time.
 const THREADS: u32 = 16;
 
-/// Messages of all clients together in a second, unless `--pace` sets them.
+/// The number of messages a second of all clients together, unless `--pace` sets it.
 const PACE: u32 = 5_000;
 
-/// Prints the delay of an echo with and without handshakes, in microseconds, and the handshakes a second.
+/// Prints the delay of echoes without and during handshakes, and the number of handshakes a second.
 pub fn measure(options: &Options) -> io::Result<()> {
     let mut rig = Rig::new(shapes::echo(options)?)?;
     let quiet = delays(options, &mut rig)?;
@@ -46,8 +46,8 @@ pub fn measure(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends messages at a constant rate, independent of answers, and returns the sorted times from the scheduled message to its
-/// answer.
+/// Sends messages at a constant rate, independent of answers, and returns the sorted times from the scheduled message to
+/// its answer.
 fn delays(options: &Options, rig: &mut Rig) -> io::Result<Vec<Duration>> {
     let mut due: Vec<VecDeque<Instant>> = vec![VecDeque::new(); rig.peers.len()];
     let gap = Duration::from_secs(1) / options.pace.unwrap_or(PACE);
@@ -67,11 +67,12 @@ fn delays(options: &Options, rig: &mut Rig) -> io::Result<Vec<Duration>> {
             next += gap;
             sender = (sender + 1) % due.len();
         }
-        // A thread that waits goes before those of the handshakes when it wakes up. One that polls would not.
+        // This thread waits instead of polling, because the kernel then runs it before the handshake threads when it
+        // wakes up.
         let timeout = next.saturating_duration_since(Instant::now()).min(gap);
         rig.poll_for(timeout, |_, index, count| {
             let arrived = Instant::now();
-            // A ping of the server counts as a message, too.
+            // `count` includes pings of the server, so it can exceed the number of expected answers.
             let count = count.min(due[index].len());
             for sent in due[index].drain(..count) {
                 waiting -= 1;
@@ -86,9 +87,9 @@ fn delays(options: &Options, rig: &mut Rig) -> io::Result<Vec<Duration>> {
     Ok(took)
 }
 
-/// Makes this thread's part of the handshakes, at a constant rate, until the sender of `is_over` is dropped.
+/// Makes the handshakes of one thread at a constant rate, until the sender of `is_over` is dropped.
 fn handshake(options: &Options, is_over: &Receiver<()>, made: &AtomicUsize) {
-    // The thread that measures goes first.
+    // The kernel must run the measuring thread before this thread.
     let _ = rustix::process::setpriority_process(None, 19);
     let Ok(mut clients) = Clients::new(options, 1) else { return };
     let gap = Duration::from_secs(1) * THREADS / options.handshakes;

@@ -1,4 +1,4 @@
-//! The byte stream of a client: TCP, or TLS over it.
+//! The byte stream of a client: TCP, or TLS over TCP.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,10 +12,10 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
-/// Timeout of every blocking call.
+/// The timeout of every blocking call.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Plaintext that one write encrypts.
+/// The maximum number of plaintext bytes that one write encrypts.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// A connection to the server under test.
@@ -33,7 +33,7 @@ pub struct Session {
 }
 
 impl Stream {
-    /// Connects. With `is_tls`, it makes a handshake.
+    /// Connects. With `is_tls`, this function also makes a TLS handshake.
     pub fn connect(address: SocketAddr, is_tls: bool) -> io::Result<Stream> {
         let socket = connect(address)?;
         if !is_tls {
@@ -48,7 +48,7 @@ impl Stream {
         self.socket().set_nonblocking(true)
     }
 
-    /// Returns whether a short read leaves nothing in the socket.
+    /// Returns whether the socket is empty after a read that filled only a part of the buffer.
     pub fn is_drained_by_short_read(&self) -> bool {
         matches!(self, Stream::Plain(_))
     }
@@ -62,18 +62,19 @@ impl Stream {
 }
 
 impl Session {
-    /// Begins a session over a socket, and completes its handshake.
+    /// Begins a TLS session over a socket, and completes its handshake.
     pub fn open(socket: TcpStream, config: &Arc<ClientConfig>) -> io::Result<Session> {
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let mut connection = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-        // Backpressure comes from the socket.
+        // A full socket already limits the unsent bytes, so rustls needs no limit.
         connection.set_buffer_limit(None);
         let mut session = Session { socket, connection };
         session.complete(|connection| !connection.is_handshaking())?;
         Ok(session)
     }
 
-    /// Waits for the first session ticket. The server sends it when it has completed the handshake.
+    /// Waits for the first session ticket. The server sends this ticket when the server's side of the handshake is
+    /// complete.
     pub fn await_ticket(&mut self) -> io::Result<()> {
         self.complete(|connection| connection.tls13_tickets_received() > 0)
     }
@@ -83,7 +84,7 @@ impl Session {
         self.connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
 
-    /// Reads and writes, blocking, until `is_done`.
+    /// Reads and writes, blocking, until `is_done` returns `true`.
     fn complete(&mut self, is_done: impl Fn(&ClientConnection) -> bool) -> io::Result<()> {
         loop {
             while self.connection.wants_write() {
@@ -104,7 +105,7 @@ impl Session {
         state.map(drop).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
     }
 
-    /// Writes records of earlier writes. `false`: the socket is full.
+    /// Writes TLS records that earlier writes encrypted. Returns `false` if the socket is full.
     fn send(&mut self) -> io::Result<bool> {
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut self.socket) {
@@ -161,7 +162,8 @@ impl AsFd for Stream {
     }
 }
 
-/// Connects a socket. It closes with a reset, because tens of thousands of ports in TIME_WAIT would be too many.
+/// Connects a socket. When the socket is dropped, it closes with a reset. Otherwise tens of thousands of ports would
+/// stay in TIME_WAIT.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
@@ -172,7 +174,7 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Returns the settings of the clients: TLS 1.3 with AES-128-GCM and X25519.
 ///
-/// They verify nothing: the server is under test, and a cheap client can make more handshakes.
+/// The clients do not verify certificates, so that a client can make more handshakes a second.
 pub fn tls_config(resumes: bool) -> ClientConfig {
     let provider = rustls::crypto::CryptoProvider {
         cipher_suites: vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
@@ -181,7 +183,7 @@ pub fn tls_config(resumes: bool) -> ClientConfig {
     };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the suite is one of TLS 1.3")
+        .expect("TLS 1.3 supports the cipher suite")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(NoVerifier))
         .with_no_client_auth();

@@ -1,4 +1,4 @@
-//! A client of the server's HTTP API: one connection at a time, blocking.
+//! A blocking client of the server's HTTP API, with one connection at a time.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -10,7 +10,7 @@ use crate::failure;
 /// The timeout of a response.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The time after which an idle connection is replaced. The server would close the connection later.
+/// The time after which an idle connection is replaced. This time is shorter than the idle timeout of the server.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A keep-alive connection to the API, which is replaced after a pause.

@@ -1,7 +1,7 @@
 //! WebSocket clients in one thread on one epoll instance, with 16 bytes of memory each.
 //!
 //! No connection has a buffer. All connections are read into one buffer, and only an incomplete frame is stored until
-//! its end arrives. Each client checks that broadcasts arrive in order, each exactly once.
+//! its end arrives. Each client checks that it receives each broadcast exactly once, and in order.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -20,13 +20,13 @@ use crate::failure;
 /// ports are in use.
 const CLIENTS_PER_ADDRESS: usize = 5_000;
 
-/// The maximum of unanswered upgrades. It is less than a listener's backlog.
+/// The maximum number of unanswered upgrades. This number is less than a listener's backlog.
 const UPGRADES_IN_FLIGHT: usize = 256;
 
 /// The length of the read buffer.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// The first byte of the text of a broadcast. The number of the broadcast follows.
+/// The first byte of the text of a broadcast. The number of the broadcast follows this byte.
 pub const BROADCAST: u8 = b'#';
 /// The first byte of the text of a message to one uid. A number follows.
 pub const DIRECT: u8 = b'@';
@@ -51,7 +51,7 @@ enum State {
 #[derive(Debug)]
 pub struct Client {
     socket: Option<OwnedFd>,
-    /// The number of the last broadcast.
+    /// The number of the last broadcast that the client received.
     broadcast: u16,
     state: State,
     /// Whether the client answers no pings.
@@ -77,17 +77,18 @@ pub enum Kind {
 /// Events since [`Clients::reset`].
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Upgraded connections.
+    /// The number of upgraded connections.
     pub opened: usize,
-    /// Broadcasts received.
+    /// The number of received broadcasts.
     pub broadcasts: usize,
-    /// Pings received by clients that answer.
+    /// The number of pings that clients received and answered.
     pub pings: usize,
-    /// Notices and other JSON frames.
+    /// The number of received notices and other JSON frames.
     pub notices: usize,
     /// The number of ended connections of silent clients.
     pub silent_ends: usize,
-    /// Ended connections of all other clients, by close code. 0: without a close frame.
+    /// The numbers of ended connections of all other clients, by close code. The code 0 stands for an end without a
+    /// close frame.
     pub ends: BTreeMap<u16, usize>,
     /// The last received message to one uid: the client that received the message, and the number in the message.
     pub direct: Option<(usize, u32)>,
@@ -143,7 +144,7 @@ impl Clients {
         clients.filter(|(_, client)| client.state == State::Open).map(|(index, _)| index)
     }
 
-    /// Returns whether an upgrade is unanswered.
+    /// Returns whether the server has not answered all upgrades.
     pub fn has_upgrades(&self) -> bool {
         self.in_flight > 0
     }
@@ -215,7 +216,7 @@ impl Clients {
         }
     }
 
-    /// Makes clients silent: they answer no further pings.
+    /// Makes clients silent: they answer no pings from now on.
     pub fn silence(&mut self, indices: impl Iterator<Item = usize>) {
         indices.for_each(|index| self.clients[index].is_silent = true);
     }
@@ -313,13 +314,13 @@ impl Clients {
         Ok(())
     }
 
-    /// Sends a control frame with the payload of the server's frame.
+    /// Answers a control frame of the server with a control frame that has the same payload.
     fn reply(&self, index: usize, opcode: u8, payload: &[u8]) -> io::Result<()> {
         let mut frame = wire::client_frame(payload);
         frame[0] = opcode;
         let Some(socket) = &self.clients[index].socket else { return Ok(()) };
         match net::send(socket, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            // The server may have dropped the connection already. The end of the stream is read later.
+            // The server may already have closed the connection. A later read finds the end of the stream.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
             Err(error) => Err(error.into()),
         }

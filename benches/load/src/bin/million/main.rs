@@ -1,7 +1,7 @@
 //! The scale test: `million run` measures `fdpush serve` with many connections, and prints a table.
 //!
-//! It runs as root in a virtual machine, which `benches/million/run.sh` boots. The clients are one process, and the
-//! server is another. They connect over loopback. `million draw` draws a picture of the printed points.
+//! `million run` runs as root in a virtual machine, which `benches/million/run.sh` boots. The clients are one process,
+//! and the server is another. The clients connect over loopback. `million draw` draws a picture of the printed points.
 
 mod api;
 mod clients;
@@ -37,13 +37,13 @@ struct Command {
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// Measures, and prints a table and the points of the picture.
+    /// Measures a server, and prints a table and the points of the picture.
     Run(Options),
     /// Draws an SVG of the points in the output of `run`.
     Draw {
         /// The output of `run`.
         table: PathBuf,
-        /// The picture.
+        /// The file of the picture.
         svg: PathBuf,
     },
 }
@@ -53,13 +53,13 @@ struct Options {
     /// The command `fdpush`.
     #[arg(long)]
     server: String,
-    /// The command of a uWebSockets server, to compare memory and upgrades.
+    /// The command of a uWebSockets server, whose memory and upgrades are measured for comparison.
     #[arg(long)]
     uws: Option<String>,
     /// The largest number of connections.
     #[arg(long, default_value_t = 1_000_000)]
     count: usize,
-    /// The period of pings. The last run keeps the connections for two periods.
+    /// The period of pings in the last run, in seconds. The last run keeps the connections for two periods.
     #[arg(long, default_value_t = 300)]
     heartbeat_seconds: u64,
     /// The time over which the drain spreads its close frames.

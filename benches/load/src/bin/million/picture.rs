@@ -1,4 +1,4 @@
-//! Draws the picture: the server's CPU time per operation, by number of connections, on logarithmic axes.
+//! Draws the server's CPU time per operation by the number of connections, on logarithmic axes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -63,7 +63,7 @@ fn render(series: &BTreeMap<String, Series>, svg: &Path) -> Result<(), Box<dyn s
     for (index, (name, points)) in series.iter().enumerate() {
         let color = HSLColor(index as f64 / series.len() as f64, 0.8, if index % 2 == 0 { 0.3 } else { 0.5 });
         chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(3))?;
-        // The legend is beside the chart.
+        // The entries of the legend are to the right of the chart.
         let y = 60 + 28 * index as i32;
         root.draw(&Rectangle::new([(665, y), (680, y + 10)], color.filled()))?;
         root.draw(&Text::new(name.clone(), (688, y), ("sans-serif", 13)))?;

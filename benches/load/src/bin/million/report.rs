@@ -1,4 +1,4 @@
-//! Prints the table, and the points of the picture.
+//! Prints the table of results, and the points of the picture.
 
 use std::fmt::Display;
 

@@ -19,7 +19,7 @@ const PUSHES: usize = 1000;
 /// The number of broadcasts that are sent without a wait between them.
 const BROADCASTS_IN_FLIGHT: u16 = 3;
 
-/// One client out of this many answers no ping.
+/// One of this number of clients answers no ping.
 const SILENT_EVERY: usize = 100;
 
 /// The maximum number of clients that connect again after they left.
@@ -28,13 +28,14 @@ const NEW_MAX: usize = 100_000;
 /// The maximum number of names in one command of the API.
 const NAMES_MAX: usize = 10_000;
 
-/// The longest turn that is no stall, in milliseconds. The next bucket of the histogram ends at 65.5 ms.
+/// The maximum duration of a turn in milliseconds. A longer turn counts as a stall. The next bucket of the histogram
+/// ends at 65.5 ms.
 const TURN_MS_MAX: f64 = 32.768;
 
 /// Memory that all connections share: the journal, spare queues and lists.
 const SHARED_BYTES_MAX: f64 = (4 << 20) as f64;
 
-/// The bits of an fd that are its slot.
+/// The bits of an fd that contain its slot.
 const SLOT_MASK: u64 = (1 << 24) - 1;
 
 /// A server with clients.
@@ -152,7 +153,7 @@ impl<'a> Run<'a> {
         Ok(cpu)
     }
 
-    /// Handles events until the condition holds.
+    /// Handles events until a condition is true.
     fn turn_until(&mut self, what: &str, timeout: Duration, is_met: impl Fn(&Clients) -> bool) -> io::Result<()> {
         let started = Instant::now();
         while !is_met(&self.clients) {
@@ -169,12 +170,14 @@ impl<'a> Run<'a> {
         self.begin()?;
         let mut times = Vec::with_capacity(PUSHES);
         for number in 0..PUSHES as u32 {
-            // A prime step visits clients of all ages.
+            // Multiples of a prime are spread over all clients, so that some were connected early and some late.
             let to = (number as usize * 7_368_787) % self.count;
             let body = format!(r#"{{"uid":"{}","text":"{}{number}"}}"#, uid(to), char::from(DIRECT));
             let sent = Instant::now();
             self.api.send("/api/push", &body)?;
-            self.turn_until("a push", Duration::from_secs(60), |clients| clients.counts.direct == Some((to, number)))?;
+            self.turn_until("the client receives the push", Duration::from_secs(60), |clients| {
+                clients.counts.direct == Some((to, number))
+            })?;
             times.push(sent.elapsed());
             let answer = self.api.receive()?;
             if member(&answer, "queued")? != 1 {
@@ -203,7 +206,7 @@ impl<'a> Run<'a> {
         self.begin()?;
         self.send_broadcasts(BROADCASTS_IN_FLIGHT)?;
         self.end("three broadcasts at once", self.count)?;
-        // A client that got a broadcast twice, or in the wrong order, has ended the program.
+        // If a client had received a broadcast twice or in the wrong order, the program would have ended with an error.
         let expected = self.count * usize::from(BROADCASTS_IN_FLIGHT);
         let came = self.clients.counts.broadcasts;
         let title = "deliveries of three broadcasts at once, each once and in order";
@@ -211,7 +214,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Sends broadcasts at once, and waits until all clients have them.
+    /// Sends several broadcasts without a wait between them, and then waits until all clients have received them.
     fn send_broadcasts(&mut self, number: u16) -> io::Result<()> {
         let open = self.clients.open().count();
         for _ in 0..number {
@@ -220,7 +223,9 @@ impl<'a> Run<'a> {
             self.api.send("/api/push", &body)?;
         }
         let deliveries = open * usize::from(number);
-        self.turn_until("broadcasts", Duration::from_secs(1800), |clients| clients.counts.broadcasts >= deliveries)?;
+        self.turn_until("all clients receive the broadcasts", Duration::from_secs(1800), |clients| {
+            clients.counts.broadcasts >= deliveries
+        })?;
         for _ in 0..number {
             let answer = self.api.receive()?;
             let (matched, queued) = (member(&answer, "matched")?, member(&answer, "queued")?);
@@ -262,7 +267,8 @@ impl<'a> Run<'a> {
         self.clients.silence((0..self.count).step_by(SILENT_EVERY));
         let started = Instant::now();
         let mut found = Duration::ZERO;
-        // The last ping of a silent client is due within a period, and its connection ends a period later.
+        // The server sends the last ping to a silent client within one period, and closes the connection one period
+        // later.
         let limit = every * 2 + Duration::from_secs(2);
         while started.elapsed() < limit {
             self.clients.turn(Duration::from_millis(50))?;
@@ -366,7 +372,8 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let status = loop {
             self.clients.turn(Duration::from_millis(20))?;
-            // The API shows the turns while the server drains. At the end, the API does not answer any more.
+            // The API returns the turns of the loop while the server drains. At the end of the drain, the API no longer
+            // answers.
             match self.server.ended()? {
                 Some(status) => break status,
                 None if started.elapsed() > drain_for * 4 + Duration::from_secs(600) => {
@@ -376,7 +383,7 @@ impl<'a> Run<'a> {
             }
         };
         let took = started.elapsed().as_secs_f64();
-        self.turn_until("ends", Duration::from_secs(60), |clients| clients.open().next().is_none())?;
+        self.turn_until("all clients have ended", Duration::from_secs(60), |clients| clients.open().next().is_none())?;
         let going_away = self.clients.counts.ends.get(&1001).copied().unwrap_or(0) + self.clients.counts.silent_ends;
         let seconds = self.options.drain_seconds;
         let title = format!("SIGTERM with --drain-for {seconds}s: clients with 1001");
@@ -418,7 +425,7 @@ impl Kind {
         }
     }
 
-    /// Returns the maximum of expected user-space bytes, and the text for the table.
+    /// Returns the expected maximum of user-space bytes for each connection, and the text for the table.
     pub fn user_bytes_max(self, count: usize) -> (f64, &'static str) {
         let shared = SHARED_BYTES_MAX / count as f64;
         match self {

@@ -13,7 +13,7 @@ use crate::failure;
 pub const PORT: u16 = 9501;
 pub const API_PORT: u16 = 9502;
 
-/// The maximum time of a server's start.
+/// The maximum time until a server accepts connections.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A running server, which is killed when the value is dropped.

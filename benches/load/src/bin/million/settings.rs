@@ -22,14 +22,14 @@ const SMALL: usize = 1000;
 
 /// The number of clients that do not read their messages.
 ///
-/// The messages fit into the receive window. Even over the memory limit, the kernel delivers the first message to each
-/// client.
+/// The messages to one of these clients fit into its receive window. Even over the memory limit, the kernel delivers
+/// the first message to each client.
 const UNREAD_COUNT: usize = 500;
 /// The number of messages to each client that does not read.
 const UNREAD_MESSAGES: usize = 3;
 const UNREAD_BYTES: usize = 16 << 10;
 
-/// Checks each setting. It must run last, because conntrack stays in the kernel.
+/// Checks each setting. This function must run last, because the kernel module conntrack stays loaded.
 pub fn check(options: &Options, modules: &Path, report: &mut Report) -> io::Result<()> {
     descriptors(options, report)?;
     nr_open(report)?;

@@ -10,7 +10,7 @@ use crate::memory::Memory;
 use crate::report::{Report, grouped};
 use crate::server::{PORT, Server};
 
-/// Opens connections up to each of `sizes`, and measures at each size.
+/// Opens connections up to each number in `sizes`, and measures memory and upgrades at each number.
 pub fn measure(program: &str, sizes: &[usize], kind: Kind, report: &mut Report) -> io::Result<()> {
     let server = Server::start(program, &[format!("0.0.0.0:{PORT}")], PORT)?;
     let mut clients = Clients::new(PORT)?;

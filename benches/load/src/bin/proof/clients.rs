@@ -1,7 +1,7 @@
 //! The subscribers and pushers of one server on one epoll instance, and their counts of messages.
 //!
-//! Push `number` goes to subscriber `number % subscribers` through pusher `number % pushers`. The number of pushers divides the
-//! number of subscribers, so each subscriber gets all its messages through one connection, in order.
+//! Push `number` goes to subscriber `number % subscribers` through pusher `number % pushers`. The number of pushers is
+//! a divisor of the number of subscribers. So one pusher sends all messages of a subscriber, in order.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::server::{Addresses, TIMEOUT};
 use crate::subscriber::Subscriber;
 use crate::{Load, failure};
 
-/// The maximum of concurrent upgrades. It is less than a listener's backlog.
+/// The maximum number of concurrent upgrades. This number is less than a listener's backlog.
 const UPGRADES: usize = 500;
 
 pub struct Clients {
@@ -31,7 +31,7 @@ pub struct Counts {
     pub answered: usize,
     pub acknowledged: usize,
     pub received: usize,
-    /// Pushers whose last request was refused during the shutdown.
+    /// The number of pushers whose last request was refused during the shutdown.
     pub refused: usize,
 }
 
@@ -63,7 +63,7 @@ impl Clients {
         Ok(Clients { epoll, events: Vec::new(), buffer: vec![0; 256 << 10], subscribers, pushers })
     }
 
-    /// Adds a push to a pusher. The next [`turn`](Clients::turn) sends it.
+    /// Adds a push to a pusher. The next [`turn`](Clients::turn) sends the push.
     pub fn push(&mut self, pusher: usize) {
         let total = self.subscribers.len();
         let count = self.pushers.len();

@@ -1,4 +1,4 @@
-//! Sends SIGTERM during pushes, and checks the drain.
+//! Sends SIGTERM to the server during pushes, and checks the drain.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -24,13 +24,13 @@ const TICK: Duration = Duration::from_millis(2);
 pub struct Options {
     #[command(flatten)]
     load: Load,
-    /// Pushes a second.
+    /// The number of pushes a second.
     #[arg(long, default_value_t = 5000)]
     rate: u32,
-    /// The minimum of pushes a second.
+    /// The minimum number of pushes a second.
     #[arg(long, default_value_t = 0)]
     rate_min: u32,
-    /// Pushes before the signal. Pushes continue after the signal.
+    /// The number of pushes before SIGTERM. Pushes continue after SIGTERM.
     #[arg(long, default_value_t = 10_000)]
     before: usize,
     /// The server's `drain_for` in milliseconds.
@@ -125,8 +125,8 @@ fn closes(clients: &Clients, signalled: Instant) -> io::Result<Vec<Duration>> {
     Ok(closes)
 }
 
-/// Checks that no close frame is early. For late close frames, only the time limit is checked, because the delay
-/// depends on the machine.
+/// Checks that no close frame arrives before its scheduled time. A later arrival is no error, because the delay depends
+/// on the machine.
 fn check_spread(closes: &[Duration], spread: Duration) -> io::Result<()> {
     for (index, at) in closes.iter().enumerate() {
         let due = spread.mul_f64(index as f64 / closes.len() as f64);

@@ -1,4 +1,4 @@
-//! Sends SIGKILL during pushes, and restarts the server, repeatedly.
+//! Sends SIGKILL to the server during pushes, and restarts the server, many times.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ fn kill(server: &mut Server, load: &Load, round: usize) -> io::Result<Counts> {
         }
         clients.turn(Duration::from_millis(100))?;
     }
-    // The server is killed while it has unread requests.
+    // When the server is killed, it has not read these requests yet.
     clients.flush()?;
     let pause = Duration::from_micros(round as u64 * 97 % 1000);
     let flushed = Instant::now();

@@ -42,7 +42,7 @@ struct Load {
     /// The number of clients, each with a different uid.
     #[arg(long, default_value_t = 1000)]
     subscribers: usize,
-    /// The number of back-end connections. It must divide the number of clients.
+    /// The number of back-end connections. This number must be a divisor of the number of subscribers.
     #[arg(long, default_value_t = 20)]
     pushers: usize,
 }

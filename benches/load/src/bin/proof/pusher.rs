@@ -8,9 +8,9 @@ use crate::failure;
 /// The format of the pushes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum PushFormat {
-    /// One HTTP request per push, pipelined.
+    /// Each push is an HTTP request. The requests are pipelined.
     Requests,
-    /// One endless batch, with one line per push.
+    /// Each push is a line of one endless batch.
     Batch,
 }
 
@@ -18,7 +18,7 @@ pub enum PushFormat {
 pub struct Pusher {
     pub socket: TcpStream,
     format: PushFormat,
-    /// Bytes that the full socket did not accept.
+    /// Bytes that are not sent yet, because the socket was full.
     unsent: Vec<u8>,
     /// The received bytes of an incomplete line.
     line: Vec<u8>,
@@ -62,7 +62,7 @@ impl Pusher {
     pub fn push(&mut self, uid: usize, number: usize) {
         let body = format!("{{\"uid\":\"{uid}\",\"text\":\"{number}\"}}\n");
         let length = body.len();
-        // Writing to a vector cannot fail.
+        // A write to a vector always succeeds.
         let _ = match self.format {
             PushFormat::Requests => write!(
                 self.unsent,
@@ -74,7 +74,8 @@ impl Pusher {
         self.sent += 1;
     }
 
-    /// Sends as many bytes as the socket accepts. [`receive`](Pusher::receive) detects the end of the server.
+    /// Sends as many bytes as the socket accepts. If the server has ended, drops the unsent bytes.
+    /// [`receive`](Pusher::receive) detects the end.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() && !self.has_ended {
             match self.socket.write(&self.unsent) {

@@ -15,7 +15,7 @@ use crate::failure;
 /// The timeout of every wait.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The ports for listeners, below the ephemeral range.
+/// The ports for listeners, which are below the range of ephemeral ports.
 ///
 /// So no outgoing connection occupies the port of a restarted server.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
@@ -37,7 +37,7 @@ pub struct Addresses {
 impl Addresses {
     /// Picks two free ports.
     pub fn find() -> io::Result<Addresses> {
-        // Different processes start their search at different ports.
+        // Each process starts its search for free ports at another port.
         let first = PORTS.start + (std::process::id() * 16 % u32::from(PORTS.end - PORTS.start)) as u16;
         let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
         let mut free =

@@ -1,4 +1,5 @@
-//! A client that receives pushes. It counts the messages, and checks that each arrives once and in order.
+//! A client that receives pushes. The client counts the messages, and checks that each message arrives once and in
+//! order.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +17,8 @@ const PONG: u8 = 0x8a;
 #[derive(Debug)]
 pub struct Subscriber {
     pub socket: TcpStream,
-    /// The number of the client's first message. `step` is the increment for each further message.
+    /// The number of the client's first message. `step` is the difference between the numbers of two consecutive
+    /// messages.
     first: usize,
     step: usize,
     /// The received bytes of an incomplete frame.
@@ -80,7 +82,7 @@ impl Subscriber {
                     self.read_frames()?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                // All bytes before the reset were read.
+                // The client has read all bytes that the server sent before the reset.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => self.has_ended = true,
                 Err(error) => return Err(error),
             }
