@@ -1,4 +1,4 @@
-//! A back end for tests. It passes each request to the test and answers as the test decides.
+//! A back end for tests. The back end passes each request to the test and answers as the test decides.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use sha2::Sha256;
 
 use super::{TestReceiver, channel};
 
-/// A back end that listens until the test ends.
+/// A back end for one test. It listens until the test ends.
 pub struct Backend {
     pub address: SocketAddr,
     /// The received requests, in order.
@@ -106,7 +106,8 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<HookRequest> {
         }
     }
     let mut request = HookRequest { head, body: String::new() };
-    let length = request.header("content-length").map_or(0, |length| length.parse().expect("the line has a length"));
+    let length =
+        request.header("content-length").map_or(0, |length| length.parse().expect("Content-Length is a number"));
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     request.body = String::from_utf8(body).expect("the body is UTF-8");

@@ -1,4 +1,4 @@
-//! The independent client: tungstenite, with a deadline for every wait.
+//! A WebSocket client that is independent of fdpush: tungstenite, with a deadline for every wait.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -84,7 +84,7 @@ impl Client {
         }
     }
 
-    /// Returns a header of the 101 response.
+    /// Returns the value of a header of the 101 response.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name).and_then(|value| value.to_str().ok())
     }
@@ -117,7 +117,7 @@ impl Client {
         self.close_with(Some(CloseFrame { code: code.into(), reason: reason.to_owned().into() }));
     }
 
-    /// Starts the close handshake, with or without a code.
+    /// Starts the close handshake, with or without a close code.
     pub fn close_with(&mut self, frame: Option<CloseFrame>) {
         self.socket.close(frame).expect("the client can start the close handshake");
         self.socket.flush().expect("the client can send its close frame");
@@ -148,7 +148,7 @@ impl Client {
         }
     }
 
-    /// Returns code and reason of the next message, which must be a close frame.
+    /// Returns the code and the reason of the next message, which must be a close frame.
     pub fn close_frame(&mut self) -> Option<(u16, String)> {
         match self.next_except_pings() {
             Message::Close(frame) => frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())),
@@ -156,7 +156,7 @@ impl Client {
         }
     }
 
-    /// Returns code and reason of the close frame, which must be followed by the end of the stream.
+    /// Returns the code and the reason of the close frame. The end of the stream must follow the close frame.
     pub fn closed(&mut self) -> (u16, String) {
         let frame = self.close_frame().expect("the close frame has a code");
         self.end();
@@ -201,7 +201,7 @@ impl Client {
     }
 }
 
-/// Returns status and body of a refused upgrade.
+/// Returns the status and the body of the response to a refused upgrade.
 pub fn refusal(connected: Result<Client, Error>) -> (u16, String) {
     match connected {
         Err(Error::Http(response)) => {

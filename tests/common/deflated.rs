@@ -1,4 +1,4 @@
-//! A client of permessage-deflate. It compresses with miniz, and the server with `zlib-rs`.
+//! A client with permessage-deflate. The client compresses with miniz, and the server compresses with `zlib-rs`.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ pub const DEFLATED_BINARY: u8 = 0xc2;
 
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// Whether the tests of this binary run with permessage-deflate.
+/// Whether the tests of this test binary run with permessage-deflate.
 ///
 /// If so, the clients offer the extension, and [`Raw`] deflates and inflates messages.
 pub const IS_DEFLATED: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"hostile_deflate");
@@ -36,7 +36,7 @@ pub fn offering(upgrade: &str) -> String {
     }
 }
 
-/// Opens a WebSocket with this offer, and returns the extensions that the server accepted.
+/// Opens a WebSocket with this offer of extensions, and returns the extensions that the server accepted.
 pub fn connect_offering(address: SocketAddr, target: &str, offer: &str) -> (Raw, Option<String>) {
     let mut raw = Raw::connect(address);
     let request = UPGRADE.replacen('/', target, 1);

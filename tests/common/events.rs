@@ -10,7 +10,7 @@ pub fn start_accepting_back_end() -> Backend {
     Backend::start(|_| Answer::Status(204, String::new()))
 }
 
-/// Reads the events from the webhook requests of a server. Checks that their `seq` has no gaps.
+/// Reads the events from the webhook requests of a server. Checks that the numbers `seq` of the events have no gaps.
 pub struct Events<'a> {
     backend: &'a Backend,
     waiting: Vec<Value>,
@@ -19,7 +19,8 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Creates a reader for the back end of [`start_with_webhook`]. It starts with the first event of the server.
+    /// Creates a reader for the back end of [`start_with_webhook`]. The reader starts with the first event of the
+    /// server.
     pub fn of(backend: &'a Backend) -> Events<'a> {
         Events { backend, waiting: Vec::new(), seq: 0, run: None }
     }

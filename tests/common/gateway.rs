@@ -1,4 +1,4 @@
-//! `fdpush serve` as a child process. Its addresses are read from its output.
+//! Runs `fdpush serve` as a child process. Reads the addresses of the server from its output.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -12,13 +12,13 @@ use tungstenite::Message;
 use super::raw::{Reply, UPGRADE};
 use super::{ChildProcess, Client, DEADLINE, Raw, TestReceiver, channel};
 
-/// The header of a JSON body.
+/// The header of a request with a JSON body.
 pub const JSON: (&str, &str) = ("Content-Type", "application/json");
 
-/// A secret that is long enough for tokens.
+/// A secret that is long enough to sign tokens.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// A running server. Dropping it kills the process.
+/// A running server. When the value is dropped, the process is killed.
 pub struct Gateway {
     child: ChildProcess,
     /// The address for clients.
@@ -27,7 +27,7 @@ pub struct Gateway {
     pub others: Vec<String>,
     /// The address of the API.
     pub api: SocketAddr,
-    /// The addresses for datagrams, as the log names them.
+    /// The addresses for datagrams, as they are in the log.
     pub datagrams: Vec<String>,
     log: TestReceiver<String>,
 }
@@ -38,7 +38,7 @@ impl Gateway {
         Gateway::spawn(&[&["--log", "info"], flags].concat())
     }
 
-    /// Works like [`start`](Gateway::start), for flags that set the log level. The level must be `info` or more
+    /// Works like [`start`](Gateway::start), for flags that set the log level. The log level must be `info` or more
     /// verbose.
     pub fn spawn(flags: &[&str]) -> Gateway {
         Gateway::spawn_as(Command::new(env!("CARGO_BIN_EXE_fdpush")), flags)
@@ -60,7 +60,7 @@ impl Gateway {
         let lines = BufReader::new(child.stderr.take().expect("the output is a pipe")).lines();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                // The receiver is gone if the test has ended. The pipe must be read even then.
+                // If the test has ended, there is no receiver. But this thread must still read the pipe.
                 let _ = tx.send(line);
             }
         });
@@ -99,11 +99,11 @@ impl Gateway {
     pub fn done(&self, path: &str, body: impl ToString) -> Value {
         let body = body.to_string();
         let (status, answer) = self.post(path, &body);
-        assert_eq!(status, 200, "{path} {body}: {answer}");
+        assert_eq!(status, 200, "POST {path} with {body} succeeds, but the answer is {answer}");
         answer
     }
 
-    /// Gets the JSON at a path of the API, which must exist.
+    /// Returns the JSON at a path of the API. The path must exist.
     pub fn get(&self, path: &str) -> Value {
         let reply = self.call("GET", path, &[], "");
         assert_eq!(reply.status, 200, "{path}: {reply:?}");
@@ -200,7 +200,7 @@ pub fn next_of(client: &mut Client, kind: &str) -> Value {
     }
 }
 
-/// Returns code and reason of the close frame and skips frames before it.
+/// Returns the code and the reason of the close frame. Skips the frames before the close frame.
 pub fn closed(client: &mut Client) -> (u16, String) {
     loop {
         if let Message::Close(frame) = client.next() {
@@ -220,7 +220,7 @@ pub fn hang_up(mut client: Client) {
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
+        assert!(Instant::now() < deadline, "expected before the deadline: {what}");
         thread::yield_now();
     }
 }
@@ -247,10 +247,10 @@ fn address_in_line(line: &str) -> String {
 }
 
 fn last_word(line: &str) -> String {
-    line.rsplit(' ').next().expect("the text has a word").trim().to_owned()
+    line.rsplit(' ').next().expect("the line has a word").trim().to_owned()
 }
 
-/// Upgrades a stream for a uid, byte by byte up to the end of its welcome.
+/// Opens a WebSocket with a uid on a stream, and reads up to the end of the welcome frame.
 pub fn read_welcome(stream: &mut (impl Read + Write), uid: &str) {
     stream.write_all(UPGRADE.replacen('/', &format!("/?uid={uid}"), 1).as_bytes()).expect("the bytes can be sent");
     let mut came = Vec::new();

@@ -9,7 +9,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 use super::{DEADLINE, TestServer};
 
-/// A record with this text blocks the thread that logs it for [`BLOCK_TIME`].
+/// If a log record contains this text, the logger blocks the calling thread for [`BLOCK_TIME`].
 pub const BLOCKING_TEXT: &str = "slow-log.example";
 
 /// A time longer than a handler may take before the server warns.

@@ -1,7 +1,7 @@
 //! Helpers for tests through sockets: a server on its own thread, clients, and waiting with a deadline.
 //!
-//! A test never sleeps and never measures time. It waits for an event on a channel or a socket, with a deadline that is
-//! far longer than any healthy machine needs.
+//! A test never sleeps and never measures time. A test waits for an event on a channel or a socket, with a deadline
+//! that is far longer than any healthy machine needs.
 
 // Each test binary uses a part of these modules.
 #![allow(dead_code, unused_imports)]
@@ -39,13 +39,14 @@ pub use self::raw::Raw;
 /// The deadline for every expected event.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A server that runs on its own thread. Dropping it drains the server and waits until it ended.
+/// A server that runs on its own thread. When the value is dropped, the server is drained, and the drop waits until the
+/// server has ended.
 pub struct TestServer {
     pub remote: Remote,
-    /// The addresses of its listeners.
+    /// The addresses of the server's listeners.
     pub addresses: Vec<Address>,
     address: Option<SocketAddr>,
-    /// The thread that runs its loop.
+    /// The thread that runs the server's loop.
     thread: ThreadId,
     ended: TestReceiver<Result<(), fdpush::Error>>,
     has_ended: bool,
@@ -53,13 +54,13 @@ pub struct TestServer {
 
 /// Runs a server on a free port of 127.0.0.1.
 ///
-/// It sends each client its fd in the 101 response, binds the `uid` and joins each `group` of the query. `build` can
-/// replace these handlers.
+/// The server sends each client its fd in the 101 response, binds the `uid` and joins each `group` of the query.
+/// `build` can replace these handlers.
 pub fn serve<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     serve_on("127.0.0.1:0", build)
 }
 
-/// Works like [`serve`], on this address.
+/// Works like [`serve`], but the server listens on this address.
 pub fn serve_on<H: Handler>(address: &str, build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     let address = address.to_owned();
     let is_tls = tls::IS_TLS && !address.starts_with("unix:");
@@ -83,7 +84,7 @@ pub fn serve_made<H: Handler>(
     serve_with(make, build, false)
 }
 
-/// Runs a server that `make` creates. With `is_tls`, its first listener speaks TLS.
+/// Runs a server that `make` creates. With `is_tls`, the first listener of the server speaks TLS.
 fn serve_with<H: Handler>(
     make: impl FnOnce() -> Result<Server, fdpush::Error> + Send + 'static,
     build: impl FnOnce(Server) -> Server<H> + Send + 'static,
@@ -109,7 +110,7 @@ fn serve_with<H: Handler>(
             tls::register(address);
         }
         tx.send((server.remote(), server.local_addr(), addresses)).expect("the test waits");
-        // The receiver is gone if the test has ended.
+        // If the test has ended, there is no receiver.
         let _ = end.send(server.run());
     });
     let (remote, address, addresses) = started.next();
@@ -127,7 +128,7 @@ impl TestServer {
         self.address.expect("the server listens on TCP")
     }
 
-    /// Connects a client. On return, `on_open` has been called.
+    /// Connects a client. When this method returns, the server has called `on_open`.
     pub fn connect(&self, target: &str) -> Client {
         Client::connect(self.address(), target, &[]).expect("the server accepts the WebSocket")
     }
@@ -137,7 +138,7 @@ impl TestServer {
         Client::connect(self.address(), target, headers).expect("the server accepts the WebSocket")
     }
 
-    /// Connects a client that must be refused. Returns status and body.
+    /// Connects a client that the server must refuse. Returns status and body.
     pub fn refusal(&self, target: &str, headers: &[(&str, &str)]) -> (u16, String) {
         refusal(Client::connect(self.address(), target, headers))
     }
@@ -152,7 +153,8 @@ impl TestServer {
         self.remote.call(call).wait_timeout(DEADLINE).expect("the server answers")
     }
 
-    /// Blocks the loop in a command, until the returned sender sends or is dropped. Returns the reply of the command.
+    /// Blocks the loop in a command, until the returned sender sends or is dropped. Returns the reply to the command,
+    /// and the sender.
     pub fn hold(&self) -> (Reply<()>, Sender<()>) {
         let (enter, entered) = channel();
         let (release, released) = mpsc::channel();
@@ -243,7 +245,7 @@ pub struct DropSignal<T: Clone>(pub Sender<T>, pub T);
 
 impl<T: Clone> Drop for DropSignal<T> {
     fn drop(&mut self) {
-        // The receiver is gone if the test has ended.
+        // If the test has ended, there is no receiver.
         let _ = self.0.send(self.1.clone());
     }
 }
@@ -261,7 +263,7 @@ pub fn silence_intended_panics() {
     });
 }
 
-/// A directory for the files of a test. Dropping it removes the directory.
+/// A directory for the files of a test. When the value is dropped, the directory is removed.
 pub struct Scratch(PathBuf);
 
 impl Scratch {

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, ExitStatus};
 
-/// A child process. Dropping it kills the process.
+/// A child process. When the value is dropped, the process is killed.
 pub struct ChildProcess(Child);
 
 impl ChildProcess {

@@ -22,7 +22,7 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// A connection and its received bytes that were not read yet.
+/// A connection, and the received bytes that the test has not read yet.
 pub struct Raw {
     stream: tls::Socket,
     buf: Vec<u8>,
@@ -51,7 +51,7 @@ impl Raw {
         Raw::upgraded_at(address, "/")
     }
 
-    /// Works like [`upgraded`](Raw::upgraded), at this target.
+    /// Works like [`upgraded`](Raw::upgraded), with another request target than `/`.
     pub fn upgraded_at(address: SocketAddr, target: &str) -> Raw {
         let mut raw = Raw::connect(address);
         raw.send(deflated::offering(&UPGRADE.replacen('/', target, 1)));
@@ -64,7 +64,7 @@ impl Raw {
         Raw { stream: self.stream.another().expect("the connection has no TLS"), buf: Vec::new() }
     }
 
-    /// Connects from an address of the loopback network, so that the server sees another client.
+    /// Connects from another address of the loopback network, so that the server sees another client address.
     pub fn connect_from(source: [u8; 4], address: SocketAddr) -> Raw {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("the socket can be created");
         socket.bind(&SocketAddr::from((source, 0)).into()).expect("the address belongs to this machine");
@@ -78,7 +78,7 @@ impl Raw {
         linger.expect("the socket option can be set");
     }
 
-    /// Returns the local address. The server sees it as `peer`.
+    /// Returns the local address. The server sees this address as `peer`.
     pub fn local_addr(&self) -> SocketAddr {
         self.stream.tcp().local_addr().expect("the socket is connected")
     }
@@ -87,7 +87,7 @@ impl Raw {
         self.stream.write_all(bytes.as_ref()).expect("the bytes can be sent");
     }
 
-    /// Sends bytes to a server that may have stopped reading. Returns whether the socket took them.
+    /// Sends bytes to a server that may have stopped reading. Returns whether the socket took the bytes.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
@@ -100,15 +100,16 @@ impl Raw {
         }
     }
 
-    /// Shuts down the write side.
+    /// Shuts down the write side of the connection.
     pub fn shutdown_write(&mut self) {
         self.stream.shutdown_write().expect("the connection is open");
     }
 
-    /// Returns the next response with a body of its `Content-Length`.
+    /// Returns the next response. The length of its body is its `Content-Length`.
     pub fn reply(&mut self) -> Reply {
         let mut reply = self.reply_head();
-        let length = reply.header("Content-Length").map_or(0, |length| length.parse().expect("the line has a length"));
+        let length =
+            reply.header("Content-Length").map_or(0, |length| length.parse().expect("Content-Length is a number"));
         reply.body = String::from_utf8(self.take(length)).expect("the body is UTF-8");
         reply
     }
@@ -175,7 +176,7 @@ impl Raw {
         deflated::inflated_frame((head[0], payload))
     }
 
-    /// Reads exactly these bytes. Allocates no memory if an earlier call read as many bytes.
+    /// Reads exactly these bytes. Allocates no memory if an earlier call has already read as many bytes.
     pub fn expect(&mut self, bytes: &[u8]) {
         while self.buf.len() < bytes.len() {
             assert!(self.fill(), "the stream continues: {} of {} bytes", self.buf.len(), bytes.len());
@@ -184,7 +185,7 @@ impl Raw {
         self.buf.drain(..bytes.len());
     }
 
-    /// Skips frames up to the close frame. Returns code and reason.
+    /// Skips the frames before the close frame. Returns code and reason.
     pub fn close_frame(&mut self) -> (u16, String) {
         loop {
             if let (0x88, payload) = self.frame() {
@@ -252,7 +253,7 @@ impl Raw {
     }
 
     fn take_array<const N: usize>(&mut self) -> [u8; N] {
-        self.take(N).try_into().expect("the slice has this length")
+        self.take(N).try_into().expect("`take` returns N bytes")
     }
 
     /// Reads more bytes. Returns `false` at the end of the stream.

@@ -1,7 +1,7 @@
-//! TLS for the tests: an authority, certificates for servers, and a client side that trusts the authority.
+//! TLS for the tests: an authority, certificates for servers, and clients that trust the authority.
 //!
 //! The tests of `tests/crate` run in two test binaries, `crate` and `tls`. In the test binary `tls` all servers of
-//! [`serve`](super::serve) speak TLS, and all clients that connect to them.
+//! [`serve`](super::serve) speak TLS, and so do all clients of these servers.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind, Read, Write};
@@ -30,7 +30,7 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate and its key, both PEM.
+/// A certificate and its key, both in PEM.
 #[derive(Clone)]
 pub struct Pair {
     pub certificate: String,
@@ -45,7 +45,7 @@ impl Authority {
         Authority { issuer: CertifiedIssuer::self_signed(params, key).expect("the certificate is valid") }
     }
 
-    /// Returns the certificate of the authority, PEM.
+    /// Returns the certificate of the authority in PEM.
     pub fn certificate(&self) -> String {
         self.issuer.pem()
     }
@@ -55,7 +55,7 @@ impl Authority {
         self.sign_with(names, |_| {})
     }
 
-    /// Works like [`sign`](Authority::sign), with changed parameters.
+    /// Works like [`sign`](Authority::sign), with changed parameters of the certificate.
     pub fn sign_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("the names are valid");
@@ -78,7 +78,7 @@ impl Authority {
         self.builder().with_client_auth_cert(chain, key).expect("the pair is valid")
     }
 
-    /// Works like [`client_config`](Authority::client_config), with these versions only.
+    /// Works like [`client_config`](Authority::client_config), with only these TLS versions.
     pub fn client_config_of(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
         self.builder_of(versions).with_no_client_auth()
     }
@@ -105,11 +105,11 @@ fn builder_trusting(
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     let mut roots = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
-    roots.add(certificate).expect("an authority");
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("the certificate is valid");
+    roots.add(certificate).expect("the authority is valid");
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(versions)
-        .expect("versions")
+        .expect("the versions are supported")
         .with_root_certificates(roots)
 }
 
@@ -144,14 +144,15 @@ pub fn register(address: SocketAddr) {
     ADDRESSES.lock().expect("no test panics while it holds the lock").insert(address);
 }
 
-/// Records that the server at an address does not speak TLS. An earlier server may have had its port.
+/// Records that the server at an address does not speak TLS. An earlier server, which spoke TLS, may have used the same
+/// port.
 pub fn forget(address: &Address) {
     if let Address::Tcp(address) = address {
         ADDRESSES.lock().expect("no test panics while it holds the lock").remove(address);
     }
 }
 
-/// A stream to a server: TCP, or TLS if the server at the address speaks it.
+/// A stream to a server: TCP, or TLS if the server at the address speaks TLS.
 pub enum Socket {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
@@ -163,7 +164,7 @@ impl Socket {
         Socket::over(TcpStream::connect(address).expect("the server listens"), address)
     }
 
-    /// Creates a stream over a connection. Starts TLS if the server at this address speaks it.
+    /// Creates a stream over a connection. Starts TLS if the server at this address speaks TLS.
     pub fn over(stream: TcpStream, address: SocketAddr) -> Socket {
         stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
         stream.set_write_timeout(Some(DEADLINE)).expect("the write timeout can be set");
@@ -183,9 +184,9 @@ impl Socket {
 
     /// Connects to an address and begins a TLS session with a server of this name.
     pub fn connect_secure(address: SocketAddr, config: ClientConfig, name: &str) -> Socket {
-        let stream = TcpStream::connect(address).expect("a server that listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
+        let stream = TcpStream::connect(address).expect("the server listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
+        stream.set_write_timeout(Some(DEADLINE)).expect("the write timeout can be set");
         Socket::secure(stream, config, name)
     }
 
@@ -204,7 +205,8 @@ impl Socket {
         }
     }
 
-    /// Returns a second handle of the connection. `None` for TLS, whose state cannot be shared.
+    /// Returns a second handle of the connection. Returns `None` for TLS, because two handles cannot share a TLS
+    /// session.
     pub fn another(&self) -> Option<Socket> {
         match self {
             Socket::Plain(stream) => Some(Socket::Plain(stream.try_clone().expect("the descriptor can be duplicated"))),
@@ -212,7 +214,7 @@ impl Socket {
         }
     }
 
-    /// Shuts down the write side. A TLS session sends `close_notify` first.
+    /// Shuts down the write side of the connection. A TLS session sends `close_notify` first.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
         if let Socket::Tls(stream) = self {
             stream.conn.send_close_notify();
@@ -268,8 +270,8 @@ impl Write for Socket {
     }
 }
 
-/// Reads from a TLS session. A failed write does not hide the bytes that the server sent before it closed the
-/// connection.
+/// Reads from a TLS session. If the server has closed the connection, a write can fail. The bytes that the server sent
+/// before are still read.
 fn read_session(stream: &mut StreamOwned<ClientConnection, TcpStream>, buffer: &mut [u8]) -> io::Result<usize> {
     let StreamOwned { conn, sock } = stream;
     loop {

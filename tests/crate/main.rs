@@ -1,4 +1,4 @@
-//! Tests of the crate's API through real sockets: a module for each subject.
+//! Tests the crate's API through real sockets, with a module for each subject.
 
 #[path = "../common/mod.rs"]
 mod common;

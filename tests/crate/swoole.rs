@@ -1,7 +1,7 @@
-//! The scenarios of Swoole's own WebSocket tests, through an independent client.
+//! Tests the scenarios of Swoole's own WebSocket tests, with an independent client.
 //!
-//! They cover the tests of Swoole 6.2 for push, close, control frames, sizes, the upgrade and heartbeats. Each test
-//! shows the calls of this crate for a Swoole scenario.
+//! The scenarios are those of Swoole 6.2 for push, close, control frames, sizes, the upgrade and heartbeats. Each test
+//! shows the calls of this crate for one scenario of Swoole.
 
 use std::collections::HashSet;
 use std::thread;
@@ -59,8 +59,8 @@ fn frame_split_inside_its_header() {
     for cut in 1..14 {
         let mut raw = Raw::upgraded(server.address());
         raw.send(&bytes[..cut]);
-        // The server must read the first part alone. The three commands take at least two more turns, in which the
-        // server reads it.
+        // The server must read the first part alone. These three commands take at least two more turns, in which the
+        // server reads the first part.
         (0..3).for_each(|_| server.ask(|_| ()));
         raw.send(&bytes[cut..]);
         assert_eq!(raw.frame(), (0x81, payload.clone().into_bytes()), "cut at {cut}");
@@ -139,7 +139,7 @@ fn exists_and_is_open_distinguish_missing_http_and_websocket_connections() {
     let fd = client.fd();
     assert_eq!(server.ask(move |ctx| (ctx.exists(fd), ctx.is_open(fd))), (true, true));
     drop(client);
-    server.wait_until("it is gone", move |ctx| !ctx.exists(fd) && !ctx.is_open(fd));
+    server.wait_until("the connection has ended", move |ctx| !ctx.exists(fd) && !ctx.is_open(fd));
     let never = Fd::from_u64(999).expect("the fd is valid");
     assert_eq!(
         server.ask(move |ctx| (ctx.exists(never), ctx.is_open(never), ctx.push(never, ""))),
@@ -263,7 +263,7 @@ fn broadcasts_of_100_kb_with_flat_memory() {
             (delivery, ctx.stats().queued_bytes)
         });
         assert_eq!(delivery, Delivery::new(CLIENTS, 0));
-        // The queues share one frame, and each client that has not received it adds a queue entry.
+        // All queues share one frame. Each client that has not received the frame adds only one small queue entry.
         assert!(queued <= message.len() + CLIENTS * 600, "the bytes of a shared message count once, not {queued}");
         for client in &mut clients {
             assert!(client.binary() == message);
@@ -297,7 +297,7 @@ fn a_plain_http_connection_has_no_websocket_close_event() {
         assert_eq!(raw.reply().status, 200);
     }
     drop(server.raw());
-    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("all connections have ended", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| (ctx.stats().opened, ctx.stats().closed)), (0, 0));
     assert!(rx.so_far().is_empty());
     let mut client = server.connect("/");
@@ -355,7 +355,7 @@ fn pings_and_pongs_are_delivered_to_a_handler() {
     let fd = client.fd();
     server.ask(move |ctx| ctx.ping(fd, b"and back"));
     assert_eq!(client.next(), Sent::Ping(b"and back"[..].into()));
-    // tungstenite sends its pongs with the next message.
+    // tungstenite sends its pending pongs together with the next message.
     client.send("and back");
     assert_eq!(rx.next(), (PONG, b"and back".to_vec()));
     client.send_message(Sent::Pong(b"unasked"[..].into()));
@@ -428,8 +428,8 @@ fn cookies_and_headers_are_set_on_the_101() {
 
 #[test]
 fn the_close_code_is_read_unsigned() {
-    // As signed numbers, the low bytes of 4999 and 1000 would differ in sign. 0xffff and 0x8000 would be negative and
-    // are invalid.
+    // Close codes are unsigned numbers of 16 bits. 0xffff and 0x8000 would be negative as signed numbers, and are
+    // invalid.
     let (tx, rx) = channel();
     let server = serve(|server| server.on_close(report_close(tx)));
     for (code, answer) in [(4999, 4999), (1000, 1000), (0xffff, 1002), (0x8000, 1002), (0x83e8, 1002)] {
@@ -442,7 +442,7 @@ fn the_close_code_is_read_unsigned() {
 
 #[test]
 fn decoding_leaves_its_input_intact() {
-    // A handler gets the receive buffer, which is unmasked in place. Pushes must not change this buffer.
+    // A handler gets a message in the receive buffer itself. Pushes must not change the receive buffer.
     let server = serve(|server| {
         server.on_message(|ctx, fd, message| {
             let before = message.as_bytes().to_vec();
@@ -572,7 +572,7 @@ fn large_fd_numbers() {
         client.close(1000, "");
         client.closed();
         drop(client);
-        server.wait_until("its slot is free", |ctx| ctx.stats().connections == 0);
+        server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
     }
 }
 

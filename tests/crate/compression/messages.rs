@@ -1,4 +1,4 @@
-//! permessage-deflate through sockets: negotiation, messages in both directions, and hostile input.
+//! Tests permessage-deflate through sockets: negotiation, messages in both directions, and hostile input.
 
 use crate::common::deflated::{
     DEFLATED_BINARY, DEFLATED_TEXT, RSV1, connect, connect_offering, deflate, deflated_frame, message,
@@ -76,7 +76,7 @@ fn messages_and_fragments_in_both_directions() {
             whole"
         );
     }
-    // Fragments of one message, with a control frame between them.
+    // The client sends the fragments of one message, with a control frame between them.
     let payload = deflate(&long);
     let (head, rest) = payload.split_at(10);
     let (middle, tail) = rest.split_at(20);
@@ -87,14 +87,14 @@ fn messages_and_fragments_in_both_directions() {
     raw.send(frame(CONTINUATION, tail));
     assert_eq!(raw.frame(), (0x8a, b"now".to_vec()));
     assert_eq!(message(&mut raw), (true, long.clone()));
-    // Short and empty messages. The echoes are too short to be deflated.
+    // Short and empty messages. The server sends these echoes without compression, because they are too short.
     for text in [&b""[..], b"a", b"hello"] {
         raw.send(deflated_frame(DEFLATED_BINARY, text));
         assert_eq!(message(&mut raw), (false, text.to_vec()));
     }
     raw.send(frame_with(DEFLATED_BINARY, b""));
     assert_eq!(message(&mut raw), (false, vec![]));
-    // A message that is not deflated, on the same connection.
+    // On the same connection, the client sends a message that is not deflated.
     raw.send_frame(BINARY, &long);
     assert_eq!(message(&mut raw), (true, long));
     let counts = server.ask(|ctx| ctx.stats().compression);
@@ -182,7 +182,7 @@ fn a_slow_bomb_does_not_take_the_loop() {
     let (counts, uptime) = server.ask(|ctx| (ctx.stats().compression, ctx.stats().uptime));
     assert!(counts.holds > 0);
     assert!(uptime.as_millis() >= 690, "after the first MiB, the server inflates at most 4 MiB a second: {uptime:?}");
-    // After the hold, the server reads the next message of the attacker.
+    // When the server reads from the attacker again, it reads the attacker's next message.
     attacker.send_frame(TEXT, b"still here");
     assert_eq!(attacker.frame(), (0x81, b"still here".to_vec()));
 }

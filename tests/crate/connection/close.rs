@@ -1,6 +1,7 @@
-//! The end of a connection: close codes, protocol errors, lost connections, panics, and one `on_close` for each.
+//! Tests the end of a connection: close codes, protocol errors, lost connections and panics. The server calls
+//! `on_close` once for each connection.
 //!
-//! Slow consumers are in `push/slow_readers.rs`, the drain is in `server/drain.rs`.
+//! The tests of slow consumers are in `push/slow_readers.rs`, and those of the drain are in `server/drain.rs`.
 
 use std::any::Any;
 
@@ -30,7 +31,7 @@ fn fragments_with_pings_between_them_form_one_message() {
     let mut client = server.connect("/");
     client.send_fragment(Data::Text, "snow ".as_bytes(), false);
     client.ping(b"in between");
-    // A fragment may end within a character.
+    // A fragment of a text may end within a character.
     client.send_fragment(Data::Continue, &"☃".as_bytes()[..1], false);
     client.send_fragment(Data::Continue, b"", false);
     client.ping(b"");
@@ -71,7 +72,7 @@ fn pongs_reach_the_handler() {
 #[test]
 fn a_clients_close_code_is_echoed_and_passed_to_on_close() {
     let (server, rx) = echo_server(Limits::default());
-    // The largest code shows that codes are read as unsigned numbers.
+    // The code 4999 shows that the server reads close codes as unsigned numbers.
     for (code, reason) in [(1000, "done"), (1001, ""), (3000, "ünïcode"), (4999, "last")] {
         let mut client = server.connect("/");
         client.close(code, reason);
@@ -163,7 +164,7 @@ fn data_after_a_close_frame_is_ignored() {
     raw.send(bytes.concat());
     assert_eq!(raw.frame(), (0x88, close_payload(1000, "")));
     raw.end();
-    server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
     assert_eq!(rx.so_far(), [6]);
 }
 
@@ -182,7 +183,7 @@ fn messages_received_after_the_server_sent_a_close_frame_are_ignored() {
     raw.send_frame(TEXT, b"333");
     raw.send_frame(CLOSE, &close_payload(4000, ""));
     raw.end();
-    server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
     assert_eq!(rx.so_far(), [1]);
 }
 
@@ -195,15 +196,15 @@ fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
     assert_eq!(rx.next().1.code.as_u16(), 4000);
     assert_eq!(raw.frame(), (0x88, close_payload(4000, "")));
     raw.end();
-    server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]
 fn a_protocol_violation_is_answered_with_the_violated_rule() {
     let limits = Limits { message_bytes_max: 1000, ..Limits::default() };
     let (server, rx) = echo_server(limits);
-    // The server finds each error in the first bytes of the header, before the payload arrives. After an invalid length
-    // it does not wait for the mask.
+    // The server finds each error in the first bytes of the header, before the payload arrives. After an invalid
+    // length, the server does not wait for the mask.
     let table: &[(&[u8], u16, ProtocolError)] = &[
         (b"\x81\x02hi", 1002, ProtocolError::Unmasked),
         (&frame_with(0xc1, b"hi"), 1002, ProtocolError::ReservedBits),
@@ -234,7 +235,7 @@ fn a_protocol_violation_is_answered_with_the_violated_rule() {
     ];
     for (bytes, code, error) in table {
         let mut raw = Raw::upgraded(server.address());
-        // A valid frame in the same segment is delivered before the error.
+        // The server delivers a valid frame of the same segment before it reports the error.
         raw.send([&crate::common::raw::frame(TEXT, b"good"), *bytes].concat());
         assert_eq!(raw.frame(), (0x81, b"good".to_vec()), "{error:?}");
         assert_eq!(raw.close_frame(), (*code, error.as_str().to_owned()));
@@ -265,7 +266,7 @@ fn a_lost_connection_is_reported_as_1006() {
     assert_eq!((closed.code, &*closed.reason), (CloseCode::ABNORMAL, ""));
     assert_eq!((closed.by, closed.cause), (By::Client, Cause::ConnectionLost));
 
-    // A client that shuts down its write side has the same cause.
+    // If a client shuts down its write side, `on_close` gets the same cause as for a lost connection.
     let mut raw = Raw::upgraded(server.address());
     raw.shutdown_write();
     assert_eq!(rx.next().1.cause, Cause::ConnectionLost);
@@ -281,7 +282,7 @@ fn a_message_directly_before_the_end_of_the_stream_is_delivered() {
     raw.send_frame(TEXT, b"last words");
     raw.shutdown_write();
     assert_eq!(rx.next(), 10);
-    server.wait_until("the connection is gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]
@@ -299,7 +300,8 @@ fn abort_ends_the_connection_without_a_close_frame() {
 #[test]
 fn abort_returns_whether_the_connection_was_open() {
     let (server, rx) = echo_server(Limits { close_wait_max: DEADLINE, ..Limits::default() });
-    // The connection is first open, then closing. It stays closing, because the client does not answer the close frame.
+    // The connection is first open, then closing. The connection stays in the state closing, because the client does
+    // not answer the close frame.
     let mut closing = Raw::upgraded(server.address());
     let fd = server.ask(|ctx| ctx.connections().next()).expect("one connection is open");
     let printed = server.ask(move |ctx| {
@@ -319,7 +321,7 @@ fn abort_returns_whether_the_connection_was_open() {
     // A plain HTTP connection.
     let mut http = server.raw();
     http.send("GET / HTTP/1.1\r\n");
-    server.wait_until("it is there", |ctx| ctx.stats().connections == 1);
+    server.wait_until("the connection is accepted", |ctx| ctx.stats().connections == 1);
     let next = Fd::from_u64(fd.as_u64() + (1 << 24)).expect("the fd is valid");
     assert_eq!(server.ask(move |ctx| (ctx.close(next, 1000, ""), ctx.abort(next))), (CloseOutcome::Gone, dropped));
     http.end();
@@ -416,7 +418,7 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     assert_eq!(witness.text(), "still here");
 }
 
-/// A handler that panics at the first piece of a body, before its response or within it.
+/// A handler that panics at the first piece of a body, before or during its response.
 struct PanicsInBody;
 
 impl Handler for PanicsInBody {
@@ -455,7 +457,7 @@ fn closing_a_paused_connection_resumes_reading() {
     server.ask(|_| ());
     let fd = Fd::from_u64(1).expect("the fd is valid");
     assert_eq!(server.ask(move |ctx| ctx.close(fd, 1001, "")), CloseOutcome::Closing);
-    server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
+    server.wait_until("the connection has ended", move |ctx| !ctx.exists(fd));
 }
 
 #[test]
@@ -487,7 +489,9 @@ fn every_on_open_has_exactly_one_on_close() {
             _ => {}
         }
     }
-    server.wait_until("all are gone", |ctx| ctx.stats().opened == CLIENTS as u64 && ctx.stats().connections == 0);
+    server.wait_until("all connections have ended", |ctx| {
+        ctx.stats().opened == CLIENTS as u64 && ctx.stats().connections == 0
+    });
     let mut balance = std::collections::HashMap::new();
     let events = rx.so_far();
     assert_eq!(events.len(), 2 * CLIENTS);
@@ -501,7 +505,7 @@ fn every_on_open_has_exactly_one_on_close() {
 
 #[test]
 fn connections_that_are_closed_together_get_what_was_pushed_before() {
-    // The server does not write this many close frames at once.
+    // For this number of connections, the server writes the close frames in more than one turn.
     const COUNT: usize = 100;
     let server = serve(|server| server);
     let mut clients: Vec<_> = (0..COUNT).map(|_| server.connect("/?group=all")).collect();
@@ -514,7 +518,7 @@ fn connections_that_are_closed_together_get_what_was_pushed_before() {
         ctx.push_group("all", "before");
         let invalid = ctx.close_fds(members.clone(), 1005, "over");
         let too_long = ctx.close_fds(members.clone(), 4000, &"r".repeat(124));
-        // An fd that is listed twice counts once.
+        // `close_fds` counts an fd that is listed twice only once.
         let closed = ctx.close_fds(members.iter().chain(&members).copied().chain([gone]), 4000, "over");
         ctx.push(fd, "stays");
         (invalid, too_long, closed, ctx.push_group("all", "after").matched, ctx.stats().open)

@@ -1,7 +1,7 @@
-//! Heartbeats: each mode, with clients that send, answer or do neither.
+//! Tests each heartbeat mode, with clients that send messages, answer pings, or do neither.
 //!
-//! Intervals are short, and no test measures time. A test checks that an event happens, or that it did not happen
-//! although enough pings were received.
+//! The heartbeat intervals are short, and no test measures time. A test checks that an event happens, or that it did
+//! not happen although the client received enough pings.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use fdpush::{By, Cause, Change, CloseCode, Closed, Context, Fd, Heartbeat};
 
 const SHORT: Duration = Duration::from_millis(50);
 
-/// A client has three seconds to answer before it is disconnected. This is enough on a busy machine.
+/// A client has three seconds to answer before it is disconnected. Three seconds are enough even on a busy machine.
 const PATIENT: Heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 150 };
 
 /// A number of pings above the `missed_max` of `PATIENT`.
@@ -70,7 +70,8 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
     });
     let mut reporter = server.connect("/?uid=reporter");
     let silent = Raw::upgraded(server.address());
-    // Once the silent client is disconnected, enough time has passed.
+    // When the silent client is disconnected, the deadline of the other client would also have passed without its
+    // messages.
     let (fd, closed) = loop {
         assert_eq!(reporter.text(), "report");
         reporter.send("alive");
@@ -135,7 +136,8 @@ fn in_ping_mode_a_silent_client_is_disconnected_after_missed_max_pings() {
     for _ in 0..3 {
         next_ping(&mut silent);
     }
-    // The server sends no fourth ping. It sends no close frame either, because a lost peer would not answer it.
+    // After three unanswered pings, the server sends no other ping. The server also sends no close frame, because a
+    // lost peer would not answer it.
     silent.end();
     expect_heartbeat_missed(&rx);
 }
@@ -167,9 +169,9 @@ fn in_push_mode_a_client_that_never_answers_stays_connected() {
     for _ in 0..20 {
         next_ping(&mut unresponsive);
     }
-    assert!(is_open(&server, 1), "the connection is open after twenty pings without another frame");
+    assert!(is_open(&server, 1), "the connection is open after twenty pings that the client did not answer");
     assert!(rx.so_far().is_empty());
-    // The connection still works in both directions.
+    // The connection without answers to pings still works in both directions.
     unresponsive.send_frame(TEXT, b"at last");
     loop {
         match unresponsive.frame() {
@@ -192,7 +194,8 @@ fn in_push_mode_a_disconnected_client_is_detected() {
 fn in_off_mode_no_client_is_pinged_or_disconnected() {
     let (server, rx) = serve_with(Heartbeat::Off);
     let mut silent = Raw::upgraded(server.address());
-    // Another server disconnects three silent clients in turn, which takes three timeouts.
+    // The test waits until another server has disconnected three silent clients in turn, which takes three heartbeat
+    // timeouts.
     let (clock, deaths) = serve_with(Heartbeat::Client { idle_max: SHORT });
     for _ in 0..3 {
         let _dead = Raw::upgraded(clock.address());
@@ -249,7 +252,7 @@ fn a_connection_can_have_its_own_heartbeat() {
         assert_eq!(
             ctx.set_heartbeat(stranger, Heartbeat::Off),
             Ok(Change::Gone),
-            "a connection that is not open is `Gone`, with any heartbeat"
+            "set_heartbeat returns `Gone` if no connection has the fd"
         );
     });
     assert_eq!(expect_heartbeat_missed(&rx), fds[1]);
@@ -286,7 +289,7 @@ fn an_invalid_heartbeat_is_refused_with_its_reason() {
         (Heartbeat::Push { every: Duration::ZERO }, "every"),
     ] {
         let server = fdpush::Server::bind("127.0.0.1:0").expect("the server can bind the address").catch_signals(false);
-        let error = server.heartbeat(heartbeat).run().expect_err("the thread cannot run the server");
+        let error = server.heartbeat(heartbeat).run().expect_err("a server with an invalid heartbeat does not run");
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains(name), "{error}");
     }
@@ -294,7 +297,7 @@ fn an_invalid_heartbeat_is_refused_with_its_reason() {
 
 #[test]
 fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
-    // More clients than one epoll_wait returns, so that some messages are unread when the timers fire.
+    // There are more clients than one epoll_wait returns, so some messages are not read when the timers fire.
     const CLIENTS: usize = 700;
     let (tx, rx) = channel();
     let told_too = tx.clone();

@@ -1,4 +1,4 @@
-//! Fds, stale fds, uids, groups, second logins, and queries inside `on_close`.
+//! Tests fds, stale fds, uids, groups, second connections of a uid, and queries inside `on_close`.
 
 use crate::common::{accept_with_fd, channel, report_close, serve};
 use fdpush::{
@@ -12,7 +12,7 @@ fn uid_of(server: &crate::common::TestServer, fd: Fd) -> Option<String> {
 
 /// Waits until no connection is left.
 fn wait_for_no_connections(server: &crate::common::TestServer) {
-    server.wait_until("all connections are gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("all connections have ended", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_reused_slot_has_a_new_fd_and_a_stale_fd_reaches_no_connection() {
     assert_eq!(server.remote.bind(stale, "mallory").wait(), Ok(Change::Gone));
     assert_eq!(successor.text(), "for bob");
     server.ask(move |ctx| ctx.push(fd, "the next"));
-    assert_eq!(successor.text(), "the next", "the new client gets no message for ann");
+    assert_eq!(successor.text(), "the next", "the new client does not get the message that was pushed to the stale fd");
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_page_refresh_does_not_report_the_uid_as_offline() {
     let mut page = server.connect("/?uid=ann");
     assert!(!rx.next(), "the uid is not online before the first upgrade");
     for _ in 0..5 {
-        // The new page opens its connection before the old one closes.
+        // The new page opens its connection before the old page closes its connection.
         let new = server.connect("/?uid=ann");
         page.close(1001, "");
         page = new;
@@ -334,7 +334,7 @@ fn an_invalid_uid_of_the_upgrade_gets_400() {
     let server = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().uid("")));
     let (status, why) = server.refusal("/", &[]);
     assert_eq!((status, why.as_str()), (400, "uid or group name must have 1 to 128 bytes\n"));
-    server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }
 
@@ -359,7 +359,7 @@ fn closing_takes_one_connection_of_a_uid_and_leaves_the_others() {
     let second = server.connect("/?uid=ann&group=room");
     let (left, kept) = (first.fd(), second.fd());
     drop(first);
-    server.wait_until("the first is gone", move |ctx| !ctx.exists(left));
+    server.wait_until("the first connection has ended", move |ctx| !ctx.exists(left));
     assert_eq!(server.ask(|ctx| (ctx.fds_of("ann"), ctx.members("room"))), (vec![kept], vec![kept]));
     assert_eq!(uid_of(&server, kept).as_deref(), Some("ann"));
 }

@@ -1,4 +1,4 @@
-//! Sessions, paged listings of connections, and `on_stop`.
+//! Tests sessions, paged listings of connections, and `on_stop`.
 
 use std::rc::Rc;
 
@@ -52,7 +52,7 @@ fn a_connection_has_one_session_of_one_type() {
     let fd = client.fd();
     server.ask(move |ctx: &mut Context<'_>| {
         assert!(ctx.session::<u8>(fd).is_none(), "no session is set");
-        // The session need not be `Send`: it stays on the thread of the loop.
+        // A session need not be `Send`, because it stays on the thread of the loop.
         assert!(ctx.set_session(fd, Rc::new(7)).is_done());
         assert!(ctx.session::<u8>(fd).is_none(), "another type");
         assert!(ctx.take_session::<u8>(fd).is_none(), "the session stays set");
@@ -85,9 +85,10 @@ fn a_paged_listing_contains_each_open_connection_once() {
     let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
     let page = |after, limit| server.ask(move |ctx| ctx.connections_after(after, limit));
     assert_eq!(page(None, 4), fds[..4]);
-    // Before the next request, the last connection of the page closes and a new connection takes its slot.
+    // Before the request of the next page, the last connection of this page closes, and a new connection takes its
+    // slot.
     clients.remove(3).close(1000, "");
-    server.wait_until("it is gone", |ctx| ctx.stats().connections == 9);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 9);
     let newcomer = server.connect("/");
     assert_eq!(newcomer.fd().slot(), fds[3].slot());
     assert_eq!(page(Some(fds[3]), 4), fds[4..8]);

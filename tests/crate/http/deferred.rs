@@ -1,4 +1,4 @@
-//! Deferred responses to plain requests: tickets, their time limit, and lost clients.
+//! Tests deferred responses to plain HTTP requests: tickets, the time limit of an answer, and lost clients.
 
 use std::time::Duration;
 
@@ -112,14 +112,14 @@ fn an_unanswered_request_gets_503_after_answer_time_max() {
     assert_eq!(raw.reply().status, 503);
     raw.end();
     ticket.answer(Response::text(200, "too late")).expect("the inbox has room");
-    server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
+    server.wait_until("the connection has ended", move |ctx| !ctx.exists(fd));
 }
 
 #[test]
 fn a_dropped_ticket_answers_its_own_request_with_503() {
     let (server, waiting) = serve_deferring(Limits { answer_time_max: 10 * DEADLINE, ..Limits::default() });
     let mut raw = server.raw();
-    // A thread that panics drops its ticket.
+    // The thread that has the ticket panics, which drops the ticket.
     raw.send(GET);
     let (ticket, _) = waiting.next();
     let thread = std::thread::spawn(move || {
@@ -131,7 +131,7 @@ fn a_dropped_ticket_answers_its_own_request_with_503() {
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     raw.end();
 
-    // Dropping the ticket of an earlier deferral does not refuse the request.
+    // The request was deferred twice. When the first ticket is dropped, the request is not refused.
     let mut raw = server.raw();
     raw.send(GET);
     let (ticket, _) = waiting.next();
@@ -165,7 +165,7 @@ fn a_late_response_reaches_a_half_closed_client_and_is_dropped_for_a_lost_one() 
     assert_eq!(reply.body, "late\n");
     assert!(!reply.keeps_alive());
     half.end();
-    server.wait_until("both are gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("both connections have ended", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]

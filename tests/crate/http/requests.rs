@@ -1,4 +1,4 @@
-//! Plain HTTP on the WebSocket port: requests, bodies, pipelining, and the status of each invalid request.
+//! Tests plain HTTP on the WebSocket port: requests, bodies, pipelining, and the status for each invalid request.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ fn echo_requests(server: Server) -> Server<Closures> {
     })
 }
 
-/// Starts a server with these limits. It responds with the number of bytes in the body. The receiver gets the target of
-/// every request.
+/// Starts a server with these limits. The server responds with the number of bytes in the body. The returned receiver
+/// gets the target of every request.
 fn serve_with(limits: Limits) -> (TestServer, TestReceiver<String>) {
     let (tx, rx) = channel();
     let server = serve(move |server| {
@@ -33,7 +33,7 @@ struct Clock(TestServer);
 
 impl Clock {
     fn start() -> Clock {
-        // Without TLS, because a TLS handshake can take longer than 20 ms.
+        // This server has no TLS, because a TLS handshake can take longer than 20 ms.
         let limits = Limits { head_time_max: Duration::from_millis(20), ..Limits::default() };
         Clock(serve_plain(move |server| server.limits(limits)))
     }
@@ -43,17 +43,17 @@ impl Clock {
     }
 }
 
-/// Sends bytes on a new connection. Expects this status and the end of the stream.
+/// Sends bytes on a new connection. Expects a response with this status, and then the end of the stream.
 fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> crate::common::raw::Reply {
     let mut raw = server.raw();
     // The server may close the connection before the client has sent all bytes.
     raw.try_send(bytes.as_ref());
     let reply = raw.reply();
     let shown = String::from_utf8_lossy(&bytes.as_ref()[..bytes.as_ref().len().min(200)]).into_owned();
-    assert_eq!(reply.status, status, "the response to {shown:?} is as expected: {:?}", reply.head);
+    assert_eq!(reply.status, status, "the response to {shown:?} has this status: {:?}", reply.head);
     assert!(
         !reply.keeps_alive() && !reply.body.is_empty(),
-        "the response to {shown:?} is as expected: {:?}",
+        "the response to {shown:?} has a body and closes the connection: {:?}",
         reply.head
     );
     raw.end();
@@ -99,7 +99,7 @@ fn a_head_request_gets_a_content_length_and_no_body() {
     raw.send(GET);
     let head = raw.reply_head();
     assert_eq!((head.status, head.header("Content-Length")), (200, Some("9")));
-    assert_eq!(raw.reply().body, "GET /  ", "the next response follows directly");
+    assert_eq!(raw.reply().body, "GET /  ", "the next response follows directly after the head");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn pipelined_requests_wait_until_the_client_reads_the_responses() {
     let server = serve(move |server| server.on_request(move |_, _, _| Response::text(200, large.clone())));
     let mut raw = server.raw();
     raw.send(GET.repeat(REQUESTS));
-    // The responses have 20 MB in total. The queue may hold its bound and one more response.
+    // The responses have 20 MB in total. The queue may exceed its bound by one response.
     server.wait_until("the socket is full", |ctx| ctx.stats().queued_bytes > 0);
     assert!(server.ask(|ctx| ctx.stats().queued_bytes) < 1 << 20);
     for _ in 0..REQUESTS {
@@ -199,7 +199,7 @@ fn a_client_that_expects_100_continue_gets_it() {
     assert_eq!(raw.reply_head().status, 100);
     raw.send("body");
     assert_eq!(raw.reply().body, "4 bytes");
-    // A client that sends the body without waiting gets no 100.
+    // A client that sends the body without waiting gets no response with status 100.
     raw.send(head(4) + "body");
     assert_eq!(raw.reply().status, 200);
     // A body over the limit is refused by its length, before the client sends it.
@@ -244,7 +244,7 @@ fn an_unfinished_head_gets_408() {
 
 #[test]
 fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
-    // Through TLS, the deadline includes the handshake, which takes longer on a busy machine.
+    // Through TLS, the deadline of the head includes the handshake, which takes longer on a busy machine.
     let limits = Limits { head_time_max: Duration::from_millis(500), ..Limits::default() };
     let (tx, rx) = channel();
     let server = serve_plain(move |server| {
@@ -258,7 +258,7 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
     let is_http = |ctx: &mut Context<'_>| {
         ctx.info(Fd::from_u64(1).expect("the fd is valid")).is_some_and(|info| info.state == State::Http)
     };
-    server.wait_until("it is accepted", is_http);
+    server.wait_until("the connection is accepted", is_http);
     // The client sends bytes at intervals shorter than the deadline, for a time longer than the deadline.
     let clock = Clock::start();
     for _ in 0..1000 {
@@ -268,7 +268,7 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
         }
         dripping.try_send("x");
     }
-    assert!(!server.ask(is_http), "the client does not get more time for each byte");
+    assert!(!server.ask(is_http), "the server closes the connection although it receives bytes");
     assert_eq!(dripping.reply().status, 408);
     assert!(rx.so_far().is_empty());
 }
@@ -299,7 +299,7 @@ fn a_head_with_too_many_bytes_or_lines_gets_431() {
     assert_eq!(rx.so_far(), ["/lines"]);
 }
 
-/// The target has precedence over `Host` (RFC 9112 section 3.2.2).
+/// The host in the target has precedence over `Host` (RFC 9112 section 3.2.2).
 #[test]
 fn an_absolute_form_target_sets_path_and_host() {
     let server = serve(|server| {
@@ -402,12 +402,12 @@ fn a_client_that_shuts_down_its_write_side_still_gets_the_response() {
     raw.shutdown_write();
     assert_eq!(raw.reply().status, 200);
     raw.end();
-    // A client that disconnects within a head leaves no state behind.
+    // If a client disconnects within a request head, the server keeps no state of the connection.
     let mut raw = Raw::connect(server.address());
     raw.send("GET / HT");
     raw.shutdown_write();
     raw.end();
-    server.wait_until("both are gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("both connections have ended", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn a_plain_http_connection_has_no_on_open_and_no_on_close() {
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.connections, stats.open, stats.opened), (1, 0, 0));
     drop(raw);
-    server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
     assert!(rx.so_far().is_empty());
 }
 

@@ -1,4 +1,4 @@
-//! Responses in pieces: each stream writes into its own response only.
+//! Tests responses in pieces: each response stream writes only into its own response.
 
 use std::any::Any;
 use std::sync::mpsc::Sender;
@@ -61,7 +61,8 @@ fn pipelined_requests_get_one_response_each() {
     assert!(!begins_early, "begin_response fails if no request waits");
 }
 
-/// The end of the stream is the end of the body, so only an error shows the client that the body is incomplete.
+/// In HTTP/1.0, the end of the stream is the end of the body. So only an error shows the client that the body is
+/// incomplete.
 #[test]
 fn the_end_of_an_aborted_http_1_0_response_is_an_error() {
     let (server, streams) = serve_streams();
@@ -91,7 +92,7 @@ fn an_http_1_0_response_that_a_half_closed_client_loses_ends_with_an_error() {
     raw.rest_until(|bytes| bytes.ends_with(b"a part"));
     raw.shutdown_write();
     let fd = stream.fd();
-    server.wait_until("it is gone", move |ctx| !ctx.exists(fd));
+    server.wait_until("the connection has ended", move |ctx| !ctx.exists(fd));
     assert!(!raw.ends_in_order());
 }
 
@@ -103,7 +104,7 @@ fn a_stream_whose_connection_has_ended_writes_nothing() {
     let stale = streams.next();
     let gone: Fd = stale.fd();
     raw.reset();
-    server.wait_until("it is gone", move |ctx| !ctx.exists(gone));
+    server.wait_until("the connection has ended", move |ctx| !ctx.exists(gone));
 
     let mut successor = server.raw();
     successor.send(GET);
@@ -137,7 +138,8 @@ fn another_response_within_a_stream_ends_the_connection_and_the_stream() {
     assert_eq!(streams.so_far().len(), 0, "the second request is not served");
 }
 
-/// A handler that takes every body in pieces. At the end of a body it sends the ticket of the request to the test.
+/// A handler that takes every body in pieces. At the end of a body, the handler sends the ticket of the request to the
+/// test.
 struct Reporting(Sender<Ticket<Response>>);
 
 impl Handler for Reporting {

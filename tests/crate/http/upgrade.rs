@@ -1,4 +1,4 @@
-//! Upgrades: the 101 response, the status of each refusal, and deferred answers.
+//! Tests upgrades: the 101 response, the status of each refusal, and deferred answers.
 
 use std::thread;
 use std::time::Duration;
@@ -117,7 +117,7 @@ fn a_foreign_origin_gets_403() {
     }
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 1);
 
-    // A target in absolute-form replaces `Host` (RFC 9112 section 3.2.2).
+    // The host in a target in absolute-form replaces `Host` (RFC 9112 section 3.2.2).
     let absolute = |target: &str, host: &str, origin: &str| {
         let lines = format!("Host: {host}\r\nOrigin: {origin}\r\n");
         UPGRADE.replacen("GET /", &format!("GET {target}"), 1).replace("Host: localhost\r\n", &lines)
@@ -198,7 +198,7 @@ fn an_invalid_accept_becomes_a_500() {
     for target in ["/unoffered", "/injection", "/own"] {
         assert_eq!(server.refusal(target, &[]).0, 500, "{target}");
     }
-    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("all connections have ended", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }
 
@@ -213,7 +213,7 @@ fn an_upgrade_can_be_refused_with_any_status() {
     for status in [200, 302, 401, 403, 404, 429, 503] {
         assert_eq!(server.refusal(&format!("/?status={status}"), &[]), (status, "not you\n".to_owned()));
     }
-    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("all connections have ended", |ctx| ctx.stats().connections == 0);
 }
 
 #[test]
@@ -291,8 +291,8 @@ fn an_upgrade_can_be_refused_later_from_another_thread() {
 
 #[test]
 fn one_call_can_answer_any_number_of_upgrades() {
-    // If each answer called the next, this many would overflow the stack. TLS handshakes are slow in a debug build, so
-    // there are fewer with TLS.
+    // If each answer called the next one recursively, this number of answers would overflow the stack. TLS handshakes
+    // are slow in a debug build, so the test makes fewer upgrades with TLS.
     const UPGRADES: usize = if tls::IS_TLS { 200 } else { 3000 };
     let (server, waiting) = serve_deferring(Limits { answer_time_max: DEADLINE, ..Limits::default() });
     let mut clients: Vec<Raw> = (0..UPGRADES).map(|_| server.raw()).collect();
@@ -331,7 +331,7 @@ fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
     raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"with the head")].concat());
     let ticket = waiting.next();
     let fd = ticket.fd();
-    // The server does not buffer all of these bytes, so the kernel keeps a part of them.
+    // The server does not buffer all of these bytes, so some of them stay in the kernel.
     let large = "x".repeat(200_000);
     raw.send_frame(TEXT, b"while it waits");
     raw.send_frame(TEXT, large.as_bytes());
@@ -351,7 +351,7 @@ fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
     let stale = waiting.next();
     let gone = stale.fd();
     drop(raw);
-    server.wait_until("it is gone", move |ctx| !ctx.exists(gone));
+    server.wait_until("the connection has ended", move |ctx| !ctx.exists(gone));
     let mut successor = server.raw();
     successor.send(UPGRADE);
     let ticket = waiting.next();
@@ -385,14 +385,14 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
             leave(raw);
             assert_eq!(gone.next(), fd);
         }
-        // The client shuts down its write side, so it can send no frame.
+        // The client shuts down its write side after the request, so it can send no frame.
         let mut raw = server.raw();
         raw.send(head);
         let fd = waiting.next();
         raw.shutdown_write();
         assert_eq!(gone.next(), fd);
         raw.end();
-        // The end of the stream arrives together with the head.
+        // The end of the client's stream arrives together with the request head.
         let mut raw = server.raw();
         raw.send(head);
         drop(raw);
@@ -412,7 +412,7 @@ fn an_unanswered_upgrade_gets_503() {
     raw.end();
     drop(raw);
     ticket.answer(Upgrade::accept()).expect("the inbox has room");
-    server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }
 
@@ -468,7 +468,7 @@ fn a_connection_aborted_in_on_upgrade_does_not_open() {
     let mut raw = server.raw();
     raw.send(UPGRADE);
     raw.end();
-    server.wait_until("it is gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.open, stats.opened, stats.users), (0, 0, 0));
     assert!(rx.so_far().is_empty());

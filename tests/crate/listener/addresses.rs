@@ -1,4 +1,4 @@
-//! Listeners on TCP, IPv6 and unix sockets, the connection limit, and the reuse of slots.
+//! Tests listeners on TCP, IPv6 and unix sockets, the connection limit, and the reuse of slots.
 
 use std::error::Error as _;
 use std::fs;
@@ -35,7 +35,7 @@ fn the_error_for_an_invalid_or_used_address_names_it() {
     assert!(matches!(&error, Error::Listen { address, .. } if *address == taken), "{error:?}");
     assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
     assert_eq!(
-        error.source().expect("the source is the system error").to_string(),
+        error.source().expect("the error has the error of the system as its source").to_string(),
         "Address already in use (os error 98)"
     );
     let error = std::io::Error::from(error);
@@ -56,7 +56,7 @@ fn the_error_for_an_invalid_limit_names_it() {
         (Limits { head_time_max: std::time::Duration::ZERO, ..Limits::default() }, "head_time_max"),
     ] {
         let server = Server::bind("127.0.0.1:0").expect("the server can bind the address").catch_signals(false);
-        let error = server.limits(limits).run().expect_err("the thread cannot run the server");
+        let error = server.limits(limits).run().expect_err("a server with an invalid limit does not run");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(matches!(&error, Error::Limit(fault) if fault.name() == name), "{error:?}");
     }
@@ -106,7 +106,7 @@ fn a_socket_file_is_removed_when_the_server_ends() {
     assert!(server.stop().is_ok());
     assert!(!path.exists());
 
-    // A server that never ran removes its file, too.
+    // A server that never ran also removes its socket file.
     drop(Server::bind(unix(&path)).expect("the socket can be created"));
     assert!(!path.exists());
 }
@@ -164,8 +164,10 @@ fn several_addresses_share_one_server() {
     let third = unix(&path);
     let (tx, rx) = channel();
     let server = serve(move |server| {
-        let server =
-            server.listen("127.0.0.1:0").and_then(|server| server.listen(third)).expect("the message has addresses");
+        let server = server
+            .listen("127.0.0.1:0")
+            .and_then(|server| server.listen(third))
+            .expect("the server can listen on more addresses");
         tx.send(server.addresses().cloned().collect::<Vec<_>>()).expect("the test waits");
         server.on_message(|ctx, _, message| {
             ctx.broadcast(message);
@@ -193,7 +195,7 @@ fn several_addresses_share_one_server() {
 fn a_socket_that_already_listens_is_served_and_its_file_is_kept() {
     let scratch = Scratch::new("inherited");
     let path = scratch.file("sock");
-    // Both sockets are in blocking mode, as sockets of systemd can be. The server must not block.
+    // Both sockets are in blocking mode, as sockets of systemd can be. The server must not block on these sockets.
     let tcp = TcpListener::bind("127.0.0.1:0").expect("the port can be bound");
     let file = UnixListener::bind(&path).expect("the socket can be created");
     let expected = tcp.local_addr().expect("the socket has an address");
@@ -207,7 +209,7 @@ fn a_socket_that_already_listens_is_served_and_its_file_is_kept() {
         assert_eq!(client.text(), "hello");
     }
     assert!(server.stop().is_ok());
-    assert!(path.exists(), "the server leaves the file to its creator");
+    assert!(path.exists(), "the server does not remove a socket file that it did not create");
 }
 
 #[test]
@@ -241,7 +243,7 @@ fn a_full_server_answers_503_and_accepts_again_after_a_close() {
     server.ask(|ctx| ctx.broadcast("you are still here"));
     assert_eq!(other.text(), "you are still here");
     drop(one);
-    server.wait_until("a slot is free", |ctx| ctx.stats().connections == 1);
+    server.wait_until("one of two connections has ended", |ctx| ctx.stats().connections == 1);
     let mut next = server.connect("/");
     server.ask(|ctx| ctx.broadcast("welcome"));
     assert_eq!(next.text(), "welcome");
@@ -307,7 +309,7 @@ fn two_thousand_connections_release_all_their_state() {
     for thread in threads {
         thread.join().expect("the client thread ends without a panic");
     }
-    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("all connections have ended", |ctx| ctx.stats().connections == 0);
     let stats = server.ask(|ctx| ctx.stats());
     let total = (THREADS * EACH) as u64;
     assert_eq!((stats.accepted, stats.opened, stats.closed), (total, total, total));

@@ -1,4 +1,4 @@
-//! Control listeners, and the limit of new connections a second.
+//! Tests control listeners, and the limit of new connections a second.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ struct Controlled {
     unanswered: Vec<Ticket<Response>>,
 }
 
-/// The number of bytes of a body so far, the ticket of its request, and the stream of the response.
+/// The number of received bytes of a body, the ticket of its request, and the stream of the response.
 type Echo = (usize, Option<Ticket<Response>>, Option<ResponseStream>);
 
 impl Handler for Controlled {
@@ -131,7 +131,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     first.send("BAD\r\n\r\n");
     assert_eq!(first.reply().status, 400);
     drop((first, third));
-    server.wait_until("one is left", |ctx| ctx.stats().control == 1);
+    server.wait_until("one control connection is left", |ctx| ctx.stats().control == 1);
 
     // A connection whose request waits for a response is not closed for a new connection.
     let later = "GET /later HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -146,7 +146,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     assert!(reply.body.contains("API connection limit reached (2)"), "{reply:?}");
     late.end();
 
-    // The server has refused control connections, but no clients.
+    // The server has refused two control connections, but no client.
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.connections_max, stats.control_connections_max), (1, 2));
     assert_eq!((stats.refused, stats.control_refused, stats.control_evicted), (0, 2, 0));
@@ -160,9 +160,9 @@ fn control_connections_have_their_own_limit_and_counters() {
     assert_eq!(stats.refused_by_status, BTreeMap::from([(503, 1)]));
     drop(client);
 
-    // A new connection can use the slot of a closed connection.
+    // After the end of a connection that counts in the limit, a new connection is accepted.
     drop(second);
-    server.wait_until("it is gone", |ctx| ctx.stats().control == 17);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().control == 17);
     let mut operator = Raw::connect(control);
     operator.send(READY);
     assert_eq!(operator.reply().status, 200);
@@ -176,7 +176,7 @@ fn no_websocket_is_opened_on_a_control_listener() {
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
 }
 
-/// Returns the code of a JSON error.
+/// Returns the member `code` of a JSON error.
 fn code(reply: &Reply) -> &str {
     assert_eq!(reply.header("Content-Type"), Some("application/json"), "{reply:?}");
     let code = reply.body.strip_prefix(r#"{"error":{"code":""#).and_then(|rest| rest.split('"').next());
@@ -218,7 +218,7 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     assert_eq!(status, 200);
     let (mut released, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
-    // Idle connections of every kind: silent, within a head, within a body, and between two requests.
+    // The test opens idle connections of every kind: silent, within a head, within a body, and between two requests.
     let mut idle: Vec<Raw> = (0..18).map(|_| Raw::connect(control)).collect();
     server.wait_until("all connections are accepted", |ctx| ctx.stats().control == 20);
     idle[1].send("GET / HT");
@@ -230,7 +230,7 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     for oldest in &mut idle[..4] {
         oldest.rest();
     }
-    // The newer connections and the protected ones are still open.
+    // The connections that are newer than the closed ones, and the kept connection, are still open.
     for other in idle[4..].iter_mut().chain([&mut kept]) {
         other.send(READY);
         assert_eq!(other.reply().status, 200);
@@ -269,7 +269,7 @@ fn a_draining_server_answers_control_requests_until_its_last_client_left() {
     operator.send(READY);
     assert_eq!(operator.reply().status, 200);
     server.remote.shutdown().expect("the inbox has room");
-    server.wait_until("it drains", |ctx| ctx.is_draining());
+    server.wait_until("the server drains", |ctx| ctx.is_draining());
     operator.send(READY);
     assert_eq!(operator.reply().status, 503);
     let mut another = Raw::connect(control);
@@ -315,7 +315,8 @@ fn connections_over_the_rate_get_503_first() {
     let (server, control) =
         server_with_control_listener(Limits { accepts_per_second_max: Some(2), ..Limits::default() });
     let (first, second) = (server.connect("/"), server.connect("/"));
-    // The limit is two a second, so on any machine one of these connections is refused.
+    // The limit is two new connections a second, so on any machine the server refuses one of the connections of this
+    // loop.
     let deadline = Instant::now() + DEADLINE;
     let (status, text) = loop {
         assert!(Instant::now() < deadline, "a client is refused before the deadline");
@@ -327,11 +328,11 @@ fn connections_over_the_rate_get_503_first() {
     drop((first, second));
     let mut operator = Raw::connect(control);
     operator.send(READY);
-    assert_eq!(operator.reply().status, 200, "control requests are always answered");
+    assert_eq!(operator.reply().status, 200, "the accept rate does not limit control connections");
 }
 
-/// A handler that pauses a request at the first piece of its body, for longer than `body_time_max`. Sends each event to
-/// the test.
+/// A handler that pauses a request at the first piece of its body, for longer than `body_time_max`. The handler sends
+/// each event to the test.
 struct Pausing {
     paused: Option<Fd>,
     tx: std::sync::mpsc::Sender<&'static str>,

@@ -1,4 +1,4 @@
-//! The PROXY protocol: trusted load balancers, and refusals of other peers.
+//! Tests the PROXY protocol: trusted load balancers, and refusals of other peers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use fdpush::{Address, Limits, Response, Server};
 
 const V1: &[u8] = b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n";
 
-/// Returns a header of version 2 for this client.
+/// Returns a PROXY header of version 2 for this client.
 fn v2(client: &str) -> Vec<u8> {
     let client: SocketAddr = client.parse().expect("the address is valid");
     let (family, ips) = match client {
         SocketAddr::V4(v4) => (0x11, [v4.ip().octets(), [10, 0, 0, 1]].concat()),
         SocketAddr::V6(v6) => (0x21, [v6.ip().octets(), [0; 16]].concat()),
     };
-    // A no-op extension, which load balancers send as padding.
+    // The header ends with a no-op extension, which load balancers send as padding.
     let rest = [&ips[..], &client.port().to_be_bytes(), &[0, 80], &[4, 0, 2, 0, 0]].concat();
     [b"\r\n\r\n\0\r\nQUIT\n\x21", &[family][..], &(rest.len() as u16).to_be_bytes(), &rest].concat()
 }
@@ -50,11 +50,11 @@ fn the_peer_is_the_client_of_the_header() {
         let mut raw = server.raw();
         raw.send([&header, GET.as_bytes(), GET.as_bytes()].concat());
         assert_eq!((raw.reply().body.as_str(), raw.reply().body.as_str()), (peer, peer));
-        // Only the first header counts. A second header is a bad request.
+        // Only the first PROXY header is parsed as such. A second PROXY header is an invalid request.
         raw.send([&header, GET.as_bytes()].concat());
         assert_eq!(raw.reply().status, 400);
 
-        // The PROXY header, the upgrade and a frame are in one segment.
+        // The client sends the PROXY header, the upgrade and a frame in one segment.
         let mut raw = server.raw();
         raw.send([&header, UPGRADE.as_bytes(), &frame(TEXT, b"who")].concat());
         assert_eq!(raw.reply().status, 101);
@@ -71,7 +71,9 @@ fn a_header_is_accepted_in_pieces() {
             let mut raw = server.raw();
             let read = server.ask(|ctx| ctx.stats().traffic.bytes_in) + at as u64;
             raw.send(&bytes[..at]);
-            server.wait_until("the first piece was read", move |ctx| ctx.stats().traffic.bytes_in == read);
+            server.wait_until("the server has read the first part of the header", move |ctx| {
+                ctx.stats().traffic.bytes_in == read
+            });
             raw.send(&bytes[at..]);
             assert_eq!(raw.reply().body, "203.0.113.9:4711", "cut at {at}");
         }
@@ -140,7 +142,7 @@ fn a_connection_from_an_untrusted_address_is_closed_and_counted() {
         raw.try_send([V1, GET.as_bytes()].concat());
         raw.end();
     }
-    server.wait_until("they are counted", |ctx| ctx.stats().untrusted_proxies == 3);
+    server.wait_until("three refused peers are counted", |ctx| ctx.stats().untrusted_proxies == 3);
     assert_eq!(server.ask(|ctx| (ctx.stats().accepted, ctx.stats().connections)), (0, 0));
     trusts.store(true, Ordering::Relaxed);
     let mut raw = server.raw();

@@ -1,15 +1,15 @@
-//! Slow readers: each policy, with a client that does not read.
+//! Tests each policy for slow readers, with a client that does not read.
 
 use std::time::Duration;
 
 use crate::common::{Client, Scratch, TestServer, channel, report_close, serve, serve_on, serve_plain};
 use fdpush::{By, Cause, Delivery, Fd, Limits, Message, Outcome, Response, SlowReader};
 
-/// A small bound. The messages are much smaller.
+/// The bound of a queue, which is small. The messages are much smaller.
 const QUEUE_BYTES_MAX: usize = 64 << 10;
 const MESSAGE_BYTES: usize = 8 << 10;
 
-/// A number of messages that exceeds the socket buffers of any kernel.
+/// The maximum number of pushed messages. Together they exceed the socket buffers of any kernel.
 const MESSAGES_MAX: usize = 100_000;
 
 fn limits(slow_reader: SlowReader) -> Limits {
@@ -61,8 +61,8 @@ fn by_default_a_slow_reader_is_closed_with_1013() {
     assert_eq!(server.ask(|ctx| ctx.push_uid("quick", "you").queued), 1);
     assert_eq!(quick.text(), "you");
 
-    // The client reads whole messages in order, then the close frame. The close frame goes out before the queued
-    // messages.
+    // The client reads whole messages in order, then the close frame. The server drops the messages that are still
+    // queued.
     let mut read = 0;
     let code: u16 = loop {
         match slow.next() {
@@ -77,8 +77,7 @@ fn by_default_a_slow_reader_is_closed_with_1013() {
     assert_eq!(code, 1013);
     assert!(
         (1..=dropped).contains(&read),
-        "the client reads a part of the messages before the close: {read} of \
-                                            {dropped}"
+        "the client reads a part of the messages before the close: {read} of {dropped}"
     );
 }
 
@@ -91,7 +90,7 @@ fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
     let mut next = push_until_dropped(&server, fd);
     let info = server.ask(move |ctx| ctx.info(fd)).expect("the connection is open");
     assert!(info.queued_bytes <= QUEUE_BYTES_MAX);
-    // The kernel may still take a few messages, so their pushes are queued.
+    // The kernel may still take a few messages. The result of their pushes is `Queued`.
     let delivery = loop {
         match server.ask(move |ctx| ctx.push_uid("slow", &numbered(next))) {
             Delivery { queued: 1, .. } => next += 1,
@@ -113,8 +112,8 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
     let server = serve(|server| server.limits(limits));
     let mut slow = server.connect("/");
     let fd = slow.fd();
-    // Each push is in a turn of its own, so the queue holds only bytes that the socket did not take. At the end, the
-    // queue holds more than the full socket could still take.
+    // Each push comes in another turn, so the queue contains only bytes that the socket did not take. At the end, the
+    // queue contains more bytes than the socket could still take.
     let mut sent = 0;
     while server.ask(move |ctx| ctx.info(fd)).expect("the connection is open").queued_bytes < 128 << 10 {
         assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);
@@ -195,11 +194,12 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
         (0..PUBLISHES).for_each(|_| assert_eq!(reader.text().len(), 500));
     }
     let writes = server.ask(|ctx| ctx.stats().writes) - writes;
-    assert!(writes <= all as u64, "at most one write for each connection in a turn, not {writes}");
+    assert!(writes <= all as u64, "expected at most one write for each connection in a turn, got {writes} writes");
     assert!(rx.so_far().is_empty());
 }
 
-/// The server never drops a queued message silently. If a turn leaves more bytes than the bound, it ends connections.
+/// The server never drops a queued message silently. If a turn leaves more queued bytes than the total bound, the
+/// server closes connections.
 #[test]
 fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
     const READERS: usize = 20;
@@ -207,8 +207,8 @@ fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
     let (tx, rx) = channel();
     let limits =
         Limits { queue_bytes_max: 1 << 20, queue_total_bytes_max: TOTAL_MAX, ..limits(SlowReader::DropNewest) };
-    // A partly written TLS record is larger than a partly written message. Several of them would use up the bound, so
-    // this server has no TLS.
+    // A partly written TLS record is larger than a partly written message. Several partly written records would use up
+    // the total bound, so this server has no TLS.
     let server = serve_plain(|server| server.limits(limits).on_close(report_close(tx)));
     let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
     let fds: Vec<Fd> = readers.iter().map(Client::fd).collect();
@@ -243,7 +243,7 @@ fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
 
 #[test]
 fn a_socket_without_write_progress_is_closed_after_write_time_max() {
-    // A unix socket has no TCP_USER_TIMEOUT, which could end the connection first.
+    // A unix socket has no TCP_USER_TIMEOUT, which could end the connection before the server does.
     let scratch = Scratch::new("write-timeout");
     let path = scratch.file("sock");
     let (tx, rx) = channel();
@@ -315,7 +315,7 @@ fn many_pushes_of_one_handler_share_system_calls() {
         }
         ctx.stats().writes - before
     });
-    assert!(writes < (CLIENTS * 10) as u64, "less than one write for each message, not {writes}");
+    assert!(writes < (CLIENTS * 10) as u64, "expected fewer writes than messages, got {writes} writes");
     for client in &mut clients {
         for number in 0..MESSAGES {
             assert_eq!(client.text(), format!("{number:0100}"));

@@ -1,4 +1,4 @@
-//! Pushes to one connection, to many and to all: delivery, order and outcome.
+//! Tests pushes to one connection, to many and to all: delivery, order and outcome.
 
 use std::borrow::Cow;
 use std::iter;
@@ -126,9 +126,9 @@ fn a_member_of_several_groups_gets_one_message() {
 fn a_broadcast_reaches_every_websocket_with_and_without_a_uid() {
     let server = serve(|server| server);
     let mut clients = [server.connect("/"), server.connect("/?uid=ann"), server.connect("/?group=room")];
-    // A plain HTTP connection gets no message and is not counted.
+    // A plain HTTP connection gets no pushed message, and `matched` does not include it.
     let _http = server.raw();
-    server.wait_until("the plain connection is accepted", |ctx| ctx.stats().connections == 4);
+    server.wait_until("the HTTP connection is accepted", |ctx| ctx.stats().connections == 4);
     assert_eq!(server.ask(|ctx| ctx.broadcast("to all")), delivered(3));
     for client in &mut clients {
         assert_eq!(client.text(), "to all");
@@ -157,7 +157,7 @@ fn a_stale_excluded_fd_excludes_no_connection() {
     let leaver = server.connect("/");
     let stale = leaver.fd();
     drop(leaver);
-    server.wait_until("the slot is free", |ctx| ctx.stats().connections == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 0);
     let mut successor = server.connect("/");
     assert_eq!(successor.fd().slot(), stale.slot());
     assert_eq!(server.ask(move |ctx| ctx.broadcast(Message::Text("hello").except(&[stale]))), delivered(1));
@@ -233,7 +233,8 @@ fn messages_of_one_turn_arrive_in_order_at_any_size() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann");
     let fd = client.fd();
-    // Messages of these lengths are copied, shared between queues, or written alone.
+    // The server handles each of these lengths in another way: it copies short messages into the queues, shares longer
+    // ones between queues, and writes very long ones alone.
     let length = |index: usize| [3, 700, 20_000][index % 3];
     let payload = move |index: usize| format!("{index}:{}", "x".repeat(length(index)));
     server.ask(move |ctx| {
@@ -271,7 +272,7 @@ fn concurrent_clients_each_get_their_own_echo() {
 fn a_push_to_a_plain_http_connection_returns_gone() {
     let server = serve(|server| server);
     let _http = server.raw();
-    server.wait_until("the plain connection is accepted", |ctx| ctx.stats().connections == 1);
+    server.wait_until("the HTTP connection is accepted", |ctx| ctx.stats().connections == 1);
     server.ask(|ctx| {
         let http = Fd::from_u64(1).expect("the fd is valid");
         let never = Fd::from_u64(2).expect("the fd is valid");
@@ -318,7 +319,7 @@ fn a_burst_of_the_largest_messages_reaches_a_fast_reader() {
     for index in 0..4 {
         assert!(client.text() == payload(index), "message {index}");
     }
-    // A client can send a message of the maximum size, and the server can push it back.
+    // A client can send a message of the maximum size, and the server can push this message back.
     let max = fdpush::Limits::default().message_bytes_max;
     assert_eq!(server.ask(move |ctx| ctx.push_uid("ann", &"x".repeat(max))).queued, 1);
     assert_eq!(client.text().len(), max);

@@ -1,4 +1,5 @@
-//! The total bound of all queues: when it is reached, the longest queues shrink and fast readers lose nothing.
+//! Tests the total bound of all queues: at the bound, the server shortens the longest queues, and fast readers lose
+//! nothing.
 
 use std::sync::Arc;
 
@@ -83,7 +84,7 @@ fn with_conflate_fast_readers_get_their_messages_at_the_total_bound() {
 fn a_queue_below_the_minimum_is_kept_at_the_total_bound() {
     let (tx, rx) = channel();
     let server = serve(|server| server.limits(limits(SlowReader::Close)).on_close(report_close(tx)));
-    // This slow reader queues more than its socket takes and less than the queue minimum.
+    // The queue of this slow reader is not empty, and is shorter than `queue_bytes_min`.
     let modest = Raw::upgraded(server.address());
     let fd = server.ask(|ctx| ctx.connections().next().expect("one connection is open"));
     while server.ask(move |ctx| ctx.info(fd)).expect("the connection exists").queued_bytes == 0 {
@@ -116,7 +117,7 @@ fn a_large_message_to_many_fast_readers_closes_none() {
     let frame = Frame::binary(&vec![7; BYTES]);
     let (delivery, queued) = server.ask(move |ctx| (ctx.broadcast(&frame), ctx.stats().queued_bytes));
     assert_eq!((delivery.matched, delivery.queued), (CLIENTS, CLIENTS));
-    assert!(queued < BYTES + CLIENTS * 1000, "the bytes of a shared frame count once, not {queued}");
+    assert!(queued < BYTES + CLIENTS * 1000, "the bytes of a shared frame count once: {queued} bytes are queued");
     for client in &mut clients {
         assert_eq!(client.binary().len(), BYTES);
     }
@@ -126,10 +127,10 @@ fn a_large_message_to_many_fast_readers_closes_none() {
 #[test]
 fn unread_pongs_are_bounded() {
     let limits = Limits { queue_total_bytes_max: 256 << 10, ..limits(SlowReader::DropNewest) };
-    // Two threads use the same connection, and a TLS session does not allow this.
+    // Two threads use the same connection. A TLS session does not allow this, so the server has no TLS.
     let server = serve_plain(|server| server.limits(limits));
     let pings: Arc<[u8]> = frame_with(0x89, &[b'p'; 125]).repeat(8000).into();
-    // The server answers each ping with a pong, and the client reads none of them.
+    // The server answers each ping with a pong, and the client reads no pong.
     let mut clients: Vec<Raw> = (0..64).map(|_| Raw::upgraded(server.address())).collect();
     let threads: Vec<_> = clients
         .iter_mut()
@@ -169,7 +170,7 @@ fn group_memberships_are_bounded_per_connection_and_in_total() {
 
 #[test]
 fn a_push_to_many_and_much_other_output_in_one_turn_close_none() {
-    // The queues of this many clients exceed the bound.
+    // The queues of this number of clients together exceed the total bound.
     const COUNT: usize = 400;
     let limits = Limits {
         message_bytes_max: 64 << 10,

@@ -1,4 +1,4 @@
-//! The drain: clients get 1001, queued messages are sent, and `run` returns.
+//! Tests the drain: clients get the close code 1001, queued messages are sent, and `run` returns.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -109,13 +109,14 @@ fn a_drain_closes_idle_http_connections_and_answers_running_requests() {
     idle.end();
     assert_eq!(waiting.reply().status, 503);
     waiting.end();
-    // A late answer is ignored.
+    // The answer of this ticket comes after the drain and is ignored.
     let _ = ticket.answer(Upgrade::accept());
 }
 
 #[test]
 fn a_drain_does_not_wait_for_connections_without_a_request() {
-    // This time exceeds the deadline of the test, so a drain that waits for it fails the test.
+    // An hour is longer than the deadline of the test. So if the drain waited for one of these limits, the test would
+    // fail.
     let hour = Duration::from_secs(3600);
     let limits = Limits { close_wait_max: hour, drain_time_max: hour, ..Limits::default() };
     let server = serve(move |server| server.limits(limits).on_request(|_, _, _| Response::text(200, "fine\n")));
@@ -123,8 +124,8 @@ fn a_drain_does_not_wait_for_connections_without_a_request() {
     let mut idle = server.raw();
     idle.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(idle.reply().keeps_alive());
-    server.wait_until("both are there", |ctx| ctx.stats().connections == 2);
-    // Neither client closes its side.
+    server.wait_until("both connections are accepted", |ctx| ctx.stats().connections == 2);
+    // Neither of the two clients closes its connection.
     assert!(server.stop().is_ok());
     idle.end();
     drop(silent);
@@ -138,7 +139,7 @@ fn a_drain_answers_a_partial_request_with_503() {
     let (mut uploading, half) = (server.raw(), "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf");
     uploading.send(half);
     let sent = (head.len() + half.len()) as u64;
-    server.wait_until("both were read", move |ctx| ctx.stats().traffic.bytes_in == sent);
+    server.wait_until("the server has read both requests", move |ctx| ctx.stats().traffic.bytes_in == sent);
     server.remote.shutdown().expect("the inbox has room");
     for mut raw in [begun, uploading] {
         let reply = raw.reply();
@@ -159,7 +160,7 @@ fn after_drain_time_max_remaining_clients_are_disconnected() {
 
 #[test]
 fn after_drain_time_max_each_open_connection_still_has_its_on_close() {
-    // The drain closes this many connections in more than two turns. The first turn alone takes longer than
+    // The drain needs more than two turns to close this number of connections. The first turn alone takes longer than
     // `drain_time_max`.
     const COUNT: usize = 600;
     let drain_time_max = Duration::from_millis(20);

@@ -1,4 +1,5 @@
-//! The server inside a larger program: on another thread, with handlers of the program's own types, and with timers.
+//! Tests the server inside a larger program: on another thread, with handlers of the program's own types, and with
+//! timers.
 
 use std::cell::Cell;
 use std::panic;

@@ -1,4 +1,4 @@
-//! Log lines for handlers that panic or block the loop.
+//! Tests the log lines about handlers that panic or block the loop.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use fdpush::{Context, Fd, Response};
 use crate::common::log_lines::{block, keep_log_lines};
 use crate::common::{TestServer, serve, silence_intended_panics};
 
-/// Blocks the loop or panics, as the action says.
+/// Blocks the loop if the action is `block`, and panics if it is `panic`.
 fn act(what: Option<&str>) {
     match what {
         Some("block") => block(),
@@ -16,7 +16,8 @@ fn act(what: Option<&str>) {
     }
 }
 
-/// Starts a server whose handlers block or panic as the query `?HANDLER=ACTION` or the payload says.
+/// Starts a server whose handlers block or panic. The query `?HANDLER=ACTION` or the payload selects the handler and
+/// the action.
 fn server_with_actions() -> TestServer {
     keep_log_lines();
     silence_intended_panics();
@@ -90,7 +91,7 @@ fn a_slow_request_is_not_logged_as_on_message() {
     let server = server_with_actions();
     let mut stranger = server.raw();
     let peer = format!("peer {} ", stranger.local_addr());
-    // The refusal is logged, and the logger blocks.
+    // The server logs the refusal of this request. The logger then blocks.
     stranger.send(crate::common::raw::UPGRADE.replace("\r\n\r\n", "\r\nOrigin: http://slow-log.example\r\n\r\n"));
     assert_eq!(stranger.reply().status, 403);
     server.wait_for_log_line("WARN fd ", "http://slow-log.example");

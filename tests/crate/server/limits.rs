@@ -1,4 +1,4 @@
-//! Changes of limits of a running server.
+//! Tests changes of the limits of a running server.
 
 use std::time::Duration;
 
@@ -36,14 +36,14 @@ fn a_shorter_write_time_applies_to_a_blocked_connection() {
     let short = Limits { write_time_max: Duration::from_millis(100), ..long.clone() };
     let server = serve(move |server| server.limits(long));
     let raws: Vec<Raw> = (0..3).map(|_| Raw::upgraded(server.address())).collect();
-    server.wait_until("their queues fill", |ctx| {
+    server.wait_until("the queues of both clients fill", |ctx| {
         ctx.broadcast("x".repeat(200_000).as_str());
         ctx.connections().all(|fd| ctx.info(fd).is_some_and(|info| info.queued_bytes > 0))
     });
     server.ask(move |ctx| ctx.set_limits(short)).expect("the limits are valid");
-    server.wait_until("they are gone", |ctx| ctx.stats().open == 0);
+    server.wait_until("the WebSockets have ended", |ctx| ctx.stats().open == 0);
     let stats = server.ask(|ctx| ctx.stats());
-    // The kernel has the same limit as TCP_USER_TIMEOUT and may end the connection first.
+    // The kernel has the same limit, as TCP_USER_TIMEOUT, and may end the connection before the server does.
     let count = |cause: &str| stats.closed_by_cause.get(cause).copied().unwrap_or_default();
     assert_eq!(count("write_timed_out") + count("connection_lost"), 3, "{stats:?}");
     drop(raws);
@@ -63,7 +63,7 @@ fn a_shorter_answer_time_applies_to_the_next_upgrade() {
     });
     let mut before = server.raw();
     before.send(crate::common::raw::UPGRADE);
-    server.wait_until("it waits for an answer", |ctx| ctx.stats().connections == 1);
+    server.wait_until("the upgrade waits for its answer", |ctx| ctx.stats().connections == 1);
     server.ask(move |ctx| ctx.set_limits(short)).expect("the limits are valid");
     let mut after = server.raw();
     after.send(crate::common::raw::UPGRADE);
@@ -76,7 +76,7 @@ fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
     let limits = |queue_bytes_min| Limits {
         queue_bytes_min,
         queue_bytes_max: 256 << 20,
-        // Half of the total bound is larger than a frame, so it does not lower the queue minimum.
+        // Half of the total bound is larger than a frame, so the minimum of a queue stays `queue_bytes_min`.
         queue_total_bytes_max: 5 * LEN / 2,
         ..Limits::default()
     };
@@ -84,14 +84,14 @@ fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
     // A frame is larger than the socket buffers, so the first frame is partly written when the queues are full.
     let overflow = || {
         let raw = Raw::upgraded(server.address());
-        server.wait_until("it is closed", |ctx| {
+        server.wait_until("the client is closed", |ctx| {
             let Some(fd) = ctx.connections().next() else { return true };
             ctx.push(fd, "x".repeat(LEN).as_str()) != Outcome::Queued
         });
         raw
     };
     assert!(overflow().rest().len() < LEN);
-    server.wait_until("it is gone", |ctx| ctx.stats().open == 0);
+    server.wait_until("the connection has ended", |ctx| ctx.stats().open == 0);
     server.ask(move |ctx| ctx.set_limits(limits(LEN * 2))).expect("the limits are valid");
     let mut kept = overflow();
     assert_eq!(kept.frame().1.len(), LEN);

@@ -1,4 +1,4 @@
-//! `Remote`, timers, and queries of the state of the server.
+//! Tests `Remote`, timers, and queries of the state of the server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -186,7 +186,7 @@ fn waiting_for_a_reply_on_the_loop_thread_returns_an_error() {
     assert_eq!(outcome, Err(RemoteError::OwnThread));
     let outcome = server.ask(|ctx| ctx.remote().stats().wait_timeout(DEADLINE).map(|_| ()));
     assert_eq!(outcome, Err(RemoteError::OwnThread));
-    // A handler may send a command and not wait for the reply. The command runs after the handler.
+    // A handler may send a command and not wait for the reply. The command runs after the handler has returned.
     let mut client = server.connect("/");
     server.ask(|ctx| {
         drop(ctx.remote().broadcast("second").sent().expect("the inbox has room"));
@@ -204,7 +204,7 @@ fn a_timeout_fires_once_and_never_early() {
         serve(move |server| server.on_timer(move |_, timer| tx.send((timer, Instant::now())).expect("the test waits")));
     for _ in 0..5 {
         let (set, timer) = server.ask(|ctx| {
-            // The handler takes longer than the timer.
+            // This closure blocks the loop for the delay of the timer before it sets the timer.
             let since = Instant::now();
             while since.elapsed() < DELAY {
                 thread::yield_now();
@@ -251,7 +251,7 @@ fn missed_intervals_are_skipped() {
     let server = serve(move |server| {
         server.on_timer(move |_, _| {
             let since = Instant::now();
-            // The first call takes ten intervals.
+            // The first call of the handler lasts ten intervals.
             while is_first && since.elapsed() < 10 * PERIOD {
                 thread::yield_now();
             }
@@ -262,7 +262,7 @@ fn missed_intervals_are_skipped() {
     let every = server.ask(|ctx| ctx.set_interval(PERIOD));
     let free = rx.next();
     for count in 0..5 {
-        // One call follows at once for all missed intervals. Ticks are milliseconds, rounded down.
+        // One call for all missed intervals follows at once. The times are ticks, which are milliseconds rounded down.
         let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
         assert!(rx.next().duration_since(free) >= earliest, "call {count} does not come before its interval");
     }
@@ -338,7 +338,7 @@ fn info_returns_the_state_of_a_connection() {
     assert_eq!(info.queued_bytes, 0);
     let traffic = info.traffic;
     assert_eq!((traffic.messages_in, traffic.messages_out), (2, 2));
-    // The bytes include both messages with their headers (masked and unmasked) and the upgrade.
+    // The counted bytes include the upgrade, and both messages with their frame headers (masked and unmasked).
     assert!(traffic.bytes_in > 1000 + 8 + 5 + 6 && traffic.bytes_out > 1000 + 4 + 5 + 2);
 
     let mut waiting = server.raw();
@@ -365,7 +365,7 @@ fn stats_and_connections_return_the_state_of_the_server() {
     assert_eq!((stats.users, stats.groups, stats.refused, stats.queued_bytes), (2, 2, 0, 0));
     let [first, ..] = clients;
     drop(first);
-    server.wait_until("one is gone", |ctx| ctx.stats().connections == 3);
+    server.wait_until("one connection has ended", |ctx| ctx.stats().connections == 3);
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.open, stats.accepted, stats.opened, stats.closed), (3, 4, 4, 1));
     assert_eq!(server.ask(|ctx| ctx.connections().collect::<Vec<Fd>>()), fds[1..]);
@@ -484,7 +484,7 @@ fn on_turn_end_is_called_once_for_each_request() {
     });
     assert_eq!([client.text(), client.text(), client.text()], ["in the turn", "end 1", "end 2"]);
     assert_eq!((rx.next(), rx.next()), (1, 2));
-    // A socket error at the end of a turn causes no other event, so the next turn must follow at once.
+    // A socket error at the end of a turn causes no event, so the loop must begin the next turn without waiting.
     server.ask(|ctx| ctx.request_turn_end());
     assert_eq!((client.text().as_str(), rx.next()), ("end 3", 3));
     assert!(rx.so_far().is_empty());

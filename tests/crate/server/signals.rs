@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT. The server is a child process that runs this test binary.
+//! Tests SIGTERM and SIGINT. The server is a child process that runs this test binary.
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 /// The environment variable that makes a child process the server.
 const IS_SERVER: &str = "FDPUSH_TEST_IS_SERVER";
 
-/// The exit code of the server process if `run` returns an error.
+/// The exit code of the server process if `run` returned an error because a second signal ended the drain.
 const CUT_SHORT: i32 = 3;
 
 /// A server in its own process.
@@ -61,7 +61,7 @@ impl Process {
     }
 }
 
-/// Runs the server that the tests below start. Does nothing when it runs as a test.
+/// Runs the server that the tests below start. When it runs as a test of its own, it does nothing.
 #[test]
 fn server_process() {
     if std::env::var_os(IS_SERVER).is_none() {
@@ -73,7 +73,7 @@ fn server_process() {
         .limits(Limits { drain_time_max: hour, close_wait_max: hour, ..Limits::default() })
         .on_message(|ctx, fd, message| {
             if message == Message::Text("both") {
-                // The loop is busy here, so both signals are pending.
+                // The loop runs this closure, so both signals are pending when the closure ends.
                 for signal in [SIGTERM, SIGINT] {
                     signal_hook::low_level::raise(signal).expect("the signal can be sent");
                 }

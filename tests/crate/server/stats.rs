@@ -1,4 +1,4 @@
-//! Stats of the server, and log lines for refused clients.
+//! Tests the stats of the server, and the log lines about refused clients.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ fn every_refusal_is_counted_by_status_and_logged() {
         .into_iter()
         .partition(|line| line.starts_with("WARN "));
     assert_eq!(each.len(), 3, "{each:?}");
-    // The log has one line a second, and three requests take less than two seconds.
+    // The server logs at most one warning a second, and the three requests take less than two seconds.
     assert!(warned[0].contains("(1 refused by origin since the last warning)"), "{warned:?}");
     assert!(warned.len() < 3, "{warned:?}");
 }
@@ -57,7 +57,8 @@ fn every_refusal_is_counted_by_status_and_logged() {
 fn a_full_server_counts_refused_clients_and_warns() {
     keep_log_lines();
     let limits = Limits { connections_max: Some(1), ..Limits::default() };
-    // A TLS server closes the connection without a response. `tests/tls` tests this.
+    // This server has no TLS, because a TLS server would close the connection without a response. `tests/tls` tests
+    // this.
     let server = serve_plain(move |server| server.limits(limits));
     let inside = server.connect("/");
     for _ in 0..2 {
@@ -86,7 +87,7 @@ fn closes_are_counted_by_cause_and_traffic_includes_closed_connections() {
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(TEXT, b"\xff");
     assert_eq!(raw.close_frame().0, 1007);
-    server.wait_until("three are gone", |ctx| ctx.stats().closed == 3);
+    server.wait_until("three connections have ended", |ctx| ctx.stats().closed == 3);
     let stats = server.ask(|ctx| ctx.stats());
     let causes = [("client_closed", 1), ("protocol_error", 1), ("server_closed", 1)];
     assert_eq!(stats.closed_by_cause, BTreeMap::from(causes));
@@ -118,7 +119,7 @@ fn every_turn_and_every_delivery_is_timed() {
     assert!(server.ask(move |ctx| ctx.cancel(timer) && ctx.stats().timers == 0));
 }
 
-/// Pushes to a client that does not read until its queue is full. Returns the stats.
+/// Pushes to a client that does not read, until the queue of the client is full. Returns the stats.
 fn overfill(slow_reader: SlowReader) -> Stats {
     let limits = Limits { queue_bytes_max: 2 << 20, slow_reader, ..Limits::default() };
     let server = serve(move |server| server.limits(limits));
@@ -132,12 +133,12 @@ fn overfill(slow_reader: SlowReader) -> Stats {
         pushed += 1;
     }
     let then = server.ask(|ctx| ctx.stats().uptime) + Duration::from_millis(2);
-    server.wait_until("it waits for milliseconds", move |ctx| ctx.stats().uptime > then);
+    server.wait_until("the queued bytes have waited for at least a millisecond", move |ctx| ctx.stats().uptime > then);
     for _ in 0..pushed - 1 {
         assert_eq!(client.text().len(), 100_000);
     }
     assert_eq!(server.ask(|ctx| ctx.push_uid("ann", &"x".repeat(2 << 20))).queued, 0);
-    server.wait_until("all is read", |ctx| ctx.stats().queued_bytes == 0);
+    server.wait_until("all queued bytes are written", |ctx| ctx.stats().queued_bytes == 0);
     let stats = server.ask(|ctx| ctx.stats());
     let waited = stats.write_delay.count() - stats.write_delay.buckets().nth(9).map_or(0, |(_, count)| count);
     assert!(waited > 0, "some queued bytes waited for at least a millisecond: {stats:?}");
