@@ -25,11 +25,12 @@ pub type Role = (&'static str, fn(Server) -> Server);
 pub struct Child {
     process: ChildProcess,
     pub address: SocketAddr,
-    /// The output is open as long as the child runs, so that the child can print.
+    /// The reading end of the child's output, which stays open so that the child can print.
     stdout: Option<BufReader<ChildStdout>>,
 }
 
-/// Runs the server that the environment names until it has drained. Returns at once if the environment names no server.
+/// Runs the server whose name is in the environment variable, until the server has drained. Returns at once if the
+/// environment variable is not set.
 pub fn run(roles: &[Role]) {
     let Ok(name) = std::env::var(ROLE) else { return };
     let (_, build) = roles.iter().find(|(role, _)| *role == name).expect("the role exists");
@@ -89,7 +90,7 @@ impl Child {
             tls::register(address);
         }
         let child = Child { process, address, stdout: Some(stdout) };
-        // The server listens before it runs, and its first response shows that it runs.
+        // The server already listens before its loop runs. The first response shows that the loop runs.
         assert_eq!(child.stat("open"), 0);
         child
     }
@@ -106,7 +107,11 @@ impl Child {
     pub fn memory(&self) -> usize {
         const PAGE: usize = 4096;
         let statm = self.proc("statm");
-        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("the line has the resident pages")
+        statm
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse::<usize>().ok())
+            .expect("statm has the number of resident pages")
             * PAGE
     }
 
@@ -115,7 +120,7 @@ impl Child {
         const PAGE: usize = 4096;
         let statm = self.proc("statm");
         let pages =
-            statm.split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).expect("the line has a page count");
+            statm.split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).expect("statm has a number of pages");
         let max = Some((pages * PAGE + bytes) as u64);
         let limit = rustix::process::Rlimit { current: max, maximum: max };
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("the process is running");
@@ -125,8 +130,8 @@ impl Child {
     /// Returns the CPU time in ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = self.proc("stat");
-        // The name in parentheses can contain any character, so the fields after it are counted. utime and stime are
-        // the 14th and 15th fields.
+        // The name in parentheses can contain spaces, so this code counts the fields after the name. utime and stime
+        // are the 14th and 15th fields of the line.
         let (_, fields) = stat.rsplit_once(')').expect("the line has a name in parentheses");
         let ticks = fields.split_whitespace().skip(11).take(2);
         ticks.map(|ticks| ticks.parse::<u64>().expect("the value is a number of ticks")).sum()
@@ -168,7 +173,7 @@ impl Child {
         let (end, ended) = channel();
         let mut stdout = self.stdout.take().expect("wait is called once");
         thread::spawn(move || end.send(io::copy(&mut stdout, &mut io::sink())));
-        ended.next().expect("the pipe has a line");
+        ended.next().expect("the output of the child ends before the deadline");
         self.process.exit_status()
     }
 

@@ -1,8 +1,8 @@
-//! Hostile frames: over 250 streams in `cases/data_frames.rs` and `close_frames.rs`, with their expected result.
+//! Tests hostile frames: over 250 streams in `cases/data_frames.rs` and `close_frames.rs`, with their expected results.
 //!
-//! Each case is sent whole, one byte for each turn of the loop, and cut in two at every byte. The second part is sent
-//! after the loop has read the first. Longer inputs are cut near their ends and at a sample of positions between them
-//! (see `harness.rs`). Tests of `Assembler` cut all frames and messages at every byte.
+//! Each case is sent in one piece, then one byte in each turn of the loop, then in two parts for every split point. The
+//! second part is sent after the loop has read the first part. Longer inputs are cut near their ends and at a sample of
+//! positions between them (see `harness.rs`). The tests of `Assembler` cut all frames and messages at every byte.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Opens a WebSocket and removes its opening from the log.
+/// Opens a WebSocket, and removes the handler calls of its opening from the recorded calls.
 fn open(server: &LoggingServer) -> Wire {
     let mut wire = server.connect();
     wire.send(offering(UPGRADE).as_bytes());
@@ -84,7 +84,7 @@ fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
 
 #[test]
 fn the_assembler_returns_the_same_message_for_every_cut() {
-    // A cut in a long payload takes as long as the whole payload, so only one long case is cut at every byte.
+    // Each cut sends the whole payload again, so only one long case is cut at every byte.
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.bytes.len() < 1_000).collect();
     let long = frame(BINARY, &[7; 4_000]);
     for bytes in cases.iter().map(|case| &case.bytes).chain([&long]) {
@@ -95,8 +95,8 @@ fn the_assembler_returns_the_same_message_for_every_cut() {
     }
 }
 
-/// The server refuses a text with invalid UTF-8 before any of its characters. It reports the error at the first invalid
-/// byte, with or without the remaining text, and delivers no text.
+/// The server refuses a text with an invalid byte sequence, at whatever position of the text. The server reports the
+/// error at the first invalid byte, even before the remaining text arrives, and delivers no text.
 #[test]
 fn invalid_utf8_at_every_position_is_refused() {
     const TEXT_AROUND: &str = "a plain début, a few €, and 😀 to finish.";
@@ -112,7 +112,7 @@ fn invalid_utf8_at_every_position_is_refused() {
         for (at, text) in &texts {
             let hopeless = (1..=text.len())
                 .find(|end| is_hopeless(&text[..*end]))
-                .expect("some prefix of the text cannot become UTF-8");
+                .expect("a prefix of the text is invalid, whatever bytes follow it");
             let head = frame_with(TEXT, text);
             let first = data_frames::invalid_case(format!("{name} at {at}"), frame(TEXT, text), 1007, &[]);
             let cut = data_frames::invalid_case(format!("{name} at {at}, cut"), &head[..6 + hopeless], 1007, &[]);
@@ -167,8 +167,8 @@ fn the_violated_rule_is_passed_to_on_close() {
         let (_, closed) = rx.next();
         assert_eq!((closed.by, closed.cause), (By::Server, Cause::ProtocolError(error)));
     }
-    server.wait_until("all are gone", |ctx| ctx.stats().connections == 0);
-    assert!(rx.so_far().is_empty(), "on_close is called once for each connection");
+    server.wait_until("all connections have ended", |ctx| ctx.stats().connections == 0);
+    assert!(rx.so_far().is_empty(), "on_close is called only once for each connection");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_client_that_violated_a_rule_and_does_not_disconnect_is_disconnected() {
     stay.send(b"\x81\x00");
     let mut polite = Raw::upgraded(server.address());
     polite.send(frame(crate::common::raw::CLOSE, b"\x03\xe8"));
-    server.wait_until("both are gone", |ctx| ctx.stats().connections == 0);
+    server.wait_until("both connections have ended", |ctx| ctx.stats().connections == 0);
     assert_eq!(stay.close_frame().0, 1002);
     assert_eq!(polite.close_frame().0, 1000);
 }
@@ -281,7 +281,7 @@ fn a_ping_between_endless_fragments_does_not_extend_the_deadline() {
     assert_eq!(raw.close_frame().0, 1008);
 }
 
-/// Sends pings and reads no pong. Returns the maximum of the queued bytes.
+/// Sends pings and reads no pong. Returns the largest number of bytes that were queued.
 fn flood_with_pings(server: &TestServer, raw: &mut Raw, count: u64) -> usize {
     const BATCH: u64 = 10_000;
     let mut most = 0;
@@ -291,7 +291,7 @@ fn flood_with_pings(server: &TestServer, raw: &mut Raw, count: u64) -> usize {
         most = most.max(server.ask(|ctx| ctx.stats().queued_bytes));
     }
     raw.send_frame(TEXT, b"done");
-    server.wait_until("all are read", |ctx| ctx.stats().traffic.messages_in == 1);
+    server.wait_until("the server has read all pings", |ctx| ctx.stats().traffic.messages_in == 1);
     most.max(server.ask(|ctx| ctx.stats().queued_bytes))
 }
 
@@ -302,12 +302,13 @@ fn a_million_pings_from_a_client_that_does_not_read_take_bounded_memory() {
     let mut raw = Raw::upgraded(server.address());
     let most = flood_with_pings(&server, &mut raw, PINGS);
     assert!(most <= 32 << 10, "at most 32 KiB of pongs are queued, not {most} bytes");
-    // The pongs are in order, and the pong of the last ping is among them.
+    // The client receives the pongs in order, and one of them is the pong of the last ping.
     let mut last = None;
     while last != Some(PINGS - 1) {
         let (first, payload) = raw.frame();
         if first == 0x89 {
-            // This is a ping of the server's heartbeat, on a machine that was busy for long.
+            // This frame is a ping of the server's heartbeat. The server sends this ping only if the machine was busy
+            // for a long time.
             continue;
         }
         let number = u64::from_be_bytes(payload.try_into().expect("the value is a number"));
@@ -317,5 +318,5 @@ fn a_million_pings_from_a_client_that_does_not_read_take_bounded_memory() {
         );
         last = Some(number);
     }
-    server.wait_until("nothing waits", |ctx| ctx.stats().queued_bytes == 0);
+    server.wait_until("no bytes are queued", |ctx| ctx.stats().queued_bytes == 0);
 }

@@ -1,7 +1,7 @@
 //! Sends the same bytes in different portions to a server that records its handler calls.
 //!
-//! The harness sends a part only after the loop has read the part before it. So the server reads the same parts. For
-//! this, it waits for three turns of the loop between two writes. Many connections share these turns.
+//! The harness sends a part only after the loop has read the part before it. So the server reads the same parts. The
+//! harness waits for three turns of the loop between two writes. Many connections share these turns.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -13,12 +13,13 @@ use crate::common::deflated;
 use crate::common::{DEADLINE, TestServer, echo, serve};
 use crate::wire::{Received, Reply, Wire};
 
-/// The limit of a request body. It is small, so inputs over the limit are short.
+/// The limit of a request body. This limit is small, so that inputs over the limit are short.
 pub const BODY_BYTES_MAX: usize = 1000;
-/// The limit of a message, a little over the longest length that a frame header of 4 bytes can state.
+/// The limit of a message. This limit is a little over the longest length that a frame header of 4 bytes can contain.
 pub const MESSAGE_BYTES_MAX: usize = 70_000;
 
-/// The number of connections that share the turns of the loop. Each connection is cut at a different position.
+/// The number of connections that share the turns of the loop. The input of each connection is cut at a different
+/// position.
 const BATCH: usize = 128;
 
 /// The longest input that is cut at every byte. A longer input is cut near its ends and at a sample of positions.
@@ -34,11 +35,11 @@ const BYTE_A_WRITE_MAX: usize = 10_000;
 pub struct Case {
     pub name: String,
     pub bytes: Vec<u8>,
-    /// The statuses of all responses, in order.
+    /// The expected statuses of all responses, in order.
     pub statuses: Vec<u16>,
-    /// The code of the server's close frame, or `None` if the server starts no close handshake.
+    /// The expected code of the server's close frame, or `None` if the server sends no close frame.
     pub code: Option<u16>,
-    /// All handler calls, in order.
+    /// The expected handler calls, in order.
     pub ran: Vec<String>,
     /// Whether the server has no handler for plain HTTP.
     pub is_bare: bool,
@@ -54,7 +55,7 @@ pub struct LoggingServer {
 struct Log(Arc<Mutex<HashMap<u16, Vec<String>>>>);
 
 impl LoggingServer {
-    /// Starts a server that echoes messages and answers plain HTTP unless it is `bare`.
+    /// Starts a server that echoes messages. If `is_bare` is false, the server also answers plain HTTP.
     pub fn start(is_bare: bool) -> LoggingServer {
         let log = Log::default();
         let [upgrade, open, message, ping, pong, plain] = std::array::from_fn(|_| log.clone());
@@ -103,8 +104,8 @@ impl LoggingServer {
         self.log.0.lock().expect("no handler panics while it holds the lock").remove(&wire.port).unwrap_or_default()
     }
 
-    /// Returns after the loop has read all bytes that were sent before. One turn may have started, the next one reads,
-    /// and the third one answers.
+    /// Returns after the loop has read all bytes that were sent before. The first turn may have started before the
+    /// bytes arrived. The second turn reads the bytes, and the third turn answers.
     pub fn turn(&self) {
         for _ in 0..3 {
             self.server.ask(|_| ());
@@ -170,7 +171,8 @@ pub fn send_bytewise<'a>(
     sent
 }
 
-/// Sends the bytes of one case in two parts, cut at every position, a batch of connections at a time.
+/// Sends the bytes of one case in two parts, for every split point. Several connections, each with another split point,
+/// run at the same time.
 pub fn send_split<'a>(
     server: &LoggingServer,
     case: &'a Case,
@@ -193,7 +195,7 @@ pub fn send_split<'a>(
     }
 }
 
-/// A case, its portions, and the connection that sent it.
+/// A case, a description of its portions, and the connection that sent the case.
 pub type Sent<'a> = Vec<(&'a Case, String, Wire)>;
 
 /// Runs the cases on several threads.
@@ -217,7 +219,7 @@ pub fn on_threads(
 /// Checks that the names of the cases are unique.
 pub fn assert_named(cases: &[Case], count_min: usize) {
     let names: std::collections::HashSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-    assert_eq!(names.len(), cases.len(), "two cases have the same name");
+    assert_eq!(names.len(), cases.len(), "no two cases have the same name");
     assert!(cases.len() >= count_min, "{} cases", cases.len());
 }
 
@@ -239,7 +241,7 @@ impl Case {
         let is_answered =
             wire.read_until(|received| received.replies.len() >= self.statuses.len() && self.has_closed_in(received));
         if self.code.is_none() && wire.received().is_kept() {
-            // The client ends this connection, because the server keeps it open.
+            // The server keeps this connection open, so the client ends it.
             wire.shutdown_write();
         }
         wire.read_to_end();
@@ -310,7 +312,7 @@ impl Received {
 }
 
 impl Reply {
-    /// Returns the headers that RFC 9110 requires for the status and the response lacks.
+    /// Returns the headers that RFC 9110 requires for the status of the response and that the response does not have.
     fn missing_headers(&self) -> Option<String> {
         let wanted = match self.status {
             101 => Some(("Upgrade", "websocket")),
@@ -318,8 +320,8 @@ impl Reply {
             426 => Some(("Sec-WebSocket-Version", "13")),
             _ => None,
         };
-        // The connection stays open after a response of a handler, and after a 404 without a handler. All other error
-        // responses close it.
+        // The server keeps the connection open after a response of a handler, and after a 404 without a handler. The
+        // server closes the connection after all other error responses.
         let ends = self.status >= 400 && self.status != 404;
         let says_so = self.header("Connection").is_some_and(|value| value.contains("close"));
         match wanted {

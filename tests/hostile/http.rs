@@ -1,8 +1,9 @@
-//! Hostile HTTP up to the upgrade: over 300 inputs in `cases/http_*.rs`, with the expected responses and handler calls.
+//! Tests hostile HTTP up to the upgrade: over 300 inputs in `cases/http_*.rs`, with the expected responses and handler
+//! calls.
 //!
-//! Each case is sent whole, one byte for each turn of the loop, and cut in two at every byte. The second part is sent
-//! after the loop has read the first. Longer inputs are cut near their ends and at a sample of positions between them
-//! (see `harness.rs`). A unit test of `find_head_end` cuts the input at every byte.
+//! Each case is sent in one piece, then one byte in each turn of the loop, then in two parts for every split point. The
+//! second part is sent after the loop has read the first part. Longer inputs are cut near their ends and at a sample of
+//! positions between them (see `harness.rs`). A unit test of `find_head_end` cuts the input at every byte.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -32,7 +33,8 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Adds an offer of permessage-deflate to an upgrade. The expected result stays the same, except at the limits of a head.
+/// Adds an offer of permessage-deflate to the upgrade request of a case. The expected result stays the same, except at
+/// the limits of a head.
 fn offer_compression(case: &mut Case) {
     const KEY: &[u8] = b"Sec-WebSocket-Key: ";
     const OFFER: &[u8] = b"Sec-WebSocket-Extensions: permessage-deflate\r\n";
@@ -44,7 +46,8 @@ fn offer_compression(case: &mut Case) {
     }
 }
 
-/// Expects 403 for the server's own origin with the scheme `http`. Through TLS, the own origin has `https`.
+/// Expects 403 for the server's own origin with the scheme `http`. Through TLS, the server's own origin has the scheme
+/// `https`.
 fn refuse_plain_origin(case: &mut Case) {
     let text = String::from_utf8_lossy(&case.bytes).to_ascii_lowercase();
     if case.name.starts_with("origin: the same") && text.contains("origin: http://") {
@@ -127,7 +130,7 @@ fn a_head_of_20_mb_is_refused_and_not_buffered() {
     let mut raw = server.raw();
     raw.send("GET / HTTP/1.1\r\nHost: h\r\nX: ");
     let chunk = [b'x'; 64 << 10];
-    // The server responds after the first 8 KiB. Then it reads and discards bytes until a deadline.
+    // The server sends the response after the first 8 KiB. Then the server reads and discards bytes until a deadline.
     for _ in 0..320 {
         if !raw.try_send(chunk) {
             break;
@@ -152,15 +155,15 @@ fn has_ended(stream: &mut Socket, came: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Sends endless bytes slowly after `start` over many connections, until the server has ended all of them. Meanwhile
-/// the server still serves other clients. Returns the response of each connection.
+/// Sends `start` and then more and more bytes slowly on many connections, until the server has ended all of them. In
+/// this time, the server must still serve other clients. Returns the response of each connection.
 fn send_slowly(limits: Limits, start: &str) -> Vec<String> {
     const DRIPPERS: usize = 100;
     let server = serve(|server| server.limits(limits).on_request(|_, _, _| Response::text(200, "good\n")));
     let drippers = (0..DRIPPERS).map(|_| {
         let mut stream = Socket::connect(server.address());
         stream.tcp().set_read_timeout(Some(Duration::from_micros(100))).expect("the read timeout can be set");
-        // The handshakes of the later connections take time, so this connection can already be at its deadline.
+        // This write can fail: a TLS handshake can take longer than the time limit of the connection.
         let _ = stream.write_all(start.as_bytes());
         (stream, Vec::new())
     });

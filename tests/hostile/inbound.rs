@@ -1,4 +1,4 @@
-//! The total bound of unfinished messages, heads and bodies. When the bound is reached, the server closes the
+//! Tests the total bound of unfinished messages, heads and bodies. When the bound is reached, the server closes the
 //! connections with the most bytes.
 
 use crate::child::{Child, Role};
@@ -48,18 +48,20 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     let mut large: Vec<Raw> = (0..64).map(|_| Raw::upgraded(server.address())).collect();
     for (client, number) in large.iter_mut().zip(1..) {
         client.send(frame_with(FIRST_TEXT, &vec![b'x'; 256 << 10]));
-        // The loop checks the bound after each read. So the sum exceeds the bound by at most one read, which can double
-        // the buffer of one message.
+        // The loop checks the bound after each read. So the memory exceeds the bound by at most the effect of one read,
+        // which can double the buffer of one message.
         let held = inbound_bytes(&server);
         assert!(
             held <= TOTAL_MAX + MESSAGE_MAX,
             "inbound memory stays within its bound: {held} bytes with {number} clients"
         );
     }
-    server.wait_until("all is read", |ctx| ctx.stats().traffic.bytes_in > 64 * (256 << 10));
+    server.wait_until("the server has read the bytes of all clients", |ctx| {
+        ctx.stats().traffic.bytes_in > 64 * (256 << 10)
+    });
     assert!(inbound_bytes(&server) <= TOTAL_MAX);
     let closed = rx.so_far();
-    // A buffer has at most twice the capacity that its message needs.
+    // The capacity of a buffer is at most twice the length of its message.
     assert!((64 - 16..=64 - 6).contains(&closed.len()), "{} of 64 closed", closed.len());
     for (_, closed) in &closed {
         assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1013, By::Server, Cause::InboundOverload));
@@ -72,7 +74,7 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     idle.send("still here");
     assert_eq!(idle.text(), "still here");
     drop(large);
-    server.wait_until("all memory is freed", |ctx| ctx.stats().inbound_bytes == 0);
+    server.wait_until("no bytes of unfinished messages are stored", |ctx| ctx.stats().inbound_bytes == 0);
 }
 
 #[test]
@@ -97,7 +99,7 @@ fn heads_and_bodies_count_toward_the_inbound_bound_and_the_largest_get_503() {
     let announce = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {MESSAGE_MAX}\r\n\r\n");
     let mut largest = Raw::connect(server.address());
     largest.send([announce.as_bytes(), &vec![b'x'; MESSAGE_MAX - 1]].concat());
-    server.wait_until("the largest is held", |ctx| ctx.stats().inbound_bytes >= MESSAGE_MAX);
+    server.wait_until("the server stores the largest message", |ctx| ctx.stats().inbound_bytes >= MESSAGE_MAX);
     let mut others: Vec<Raw> = (0..64).map(|_| Raw::connect(server.address())).collect();
     for client in &mut others {
         client.send(&announce);
@@ -112,7 +114,7 @@ fn heads_and_bodies_count_toward_the_inbound_bound_and_the_largest_get_503() {
     head.send(" a\r\n\r\n");
     assert_eq!(head.reply().status, 200);
     drop((small, head, others));
-    server.wait_until("all memory is freed", |ctx| ctx.stats().inbound_bytes == 0);
+    server.wait_until("no bytes of unfinished messages are stored", |ctx| ctx.stats().inbound_bytes == 0);
 }
 
 #[test]
@@ -128,9 +130,11 @@ fn the_head_of_a_waiting_upgrade_counts_toward_the_inbound_bound() {
     let mut client = Raw::connect(server.address());
     let padding = "p".repeat(6000);
     client.send(crate::common::raw::UPGRADE.replacen("\r\n", &format!("\r\nPadding: {padding}\r\n"), 1));
-    server.wait_until("its head is held", |ctx| (6000..20_000).contains(&ctx.stats().inbound_bytes));
+    server.wait_until("the server stores the head of the request", |ctx| {
+        (6000..20_000).contains(&ctx.stats().inbound_bytes)
+    });
     drop(client);
-    server.wait_until("its head is freed", |ctx| ctx.stats().inbound_bytes == 0);
+    server.wait_until("the server stores no head", |ctx| ctx.stats().inbound_bytes == 0);
 }
 
 #[test]
@@ -144,7 +148,7 @@ fn hundreds_of_unfinished_messages_take_bounded_memory() {
     }
     child.wait_for_stat("closed", |closed| closed >= 400 - 64);
     assert!(child.stat("inbound_bytes") <= (64 << 20) + (2 << 20));
-    // The unfinished messages have 64 MiB. The allocator and the fixed buffers have the remaining memory.
+    // The unfinished messages use 64 MiB. The remaining growth is memory of the allocator and of fixed buffers.
     let grown = child.memory().saturating_sub(before);
     assert!(grown < 128 << 20, "{} MiB", grown >> 20);
     let mut innocent = Raw::upgraded(child.address);
@@ -159,8 +163,8 @@ fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     let mut innocent = Raw::upgraded(child.address);
     innocent.send_frame(TEXT, b"before");
     assert_eq!(innocent.frame(), (0x80 | TEXT, b"before".to_vec()));
-    // The buffers of the first three bodies grow to 64 MiB each. The allocator maps a buffer of this size outside its
-    // heap. The buffer of a fourth body does not fit.
+    // The buffers of the first three bodies grow to 64 MiB each. The allocator gets the memory of such a buffer from
+    // the kernel. The limit of the address space does not permit a fourth buffer.
     child.limit_growth(200 << 20);
     let upload = |number: usize| {
         let mut client = Raw::connect(child.address);

@@ -1,4 +1,5 @@
-//! Tests with hostile input and under overload. `cases` has tables of input; some servers run in child processes.
+//! Tests with hostile input and under overload. The module `cases` has tables of input. Some tests run their server in
+//! a child process.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -14,7 +15,7 @@ mod http;
 mod inbound;
 mod system;
 
-/// Runs the server that the environment names. Does nothing if the environment names no server.
+/// Runs the server whose name is in an environment variable. Does nothing if the variable is not set.
 #[test]
 fn child_server() {
     child::run(&[frames::ROLES, inbound::ROLES, system::ROLES].concat());

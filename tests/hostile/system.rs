@@ -1,8 +1,8 @@
-//! Overload and failures at small scale: no free descriptors, many simultaneous connects, stalled readers, a flooding
-//! client, hash flooding, panics, SIGTERM, and connection churn.
+//! Tests overload and failures at small scale: no free descriptors, many simultaneous connects, stalled readers, a
+//! flooding client, hash flooding, panics, SIGTERM, and connection churn.
 //!
-//! No test here asserts a duration. Each test compares counts, bytes and order, and each wait has a long deadline.
-//! `tests/soak.sh` runs more connect-close cycles.
+//! No test of this file asserts a duration. Each test compares counts, bytes and order, and each wait has a long
+//! deadline. `tests/soak.sh` runs the test that connects and closes clients with more cycles.
 
 use std::collections::HashSet;
 use std::sync::mpsc;
@@ -41,7 +41,7 @@ fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
     assert_eq!(ctx.set_heartbeat(fd, heartbeat), Ok(Change::Done));
 }
 
-/// Sends an upgrade. Returns the status, 101 or 503.
+/// Sends an upgrade. Returns the status of an upgrade, which is 101 or 503, and the connection.
 fn offer(child: &Child) -> (u16, Wire) {
     let mut wire = child.connect();
     wire.send(UPGRADE.as_bytes());
@@ -73,18 +73,18 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     }
     assert!(
         (DESCRIPTORS / 2..DESCRIPTORS).contains(&opened.len()),
-        "most descriptors have a WebSocket: {} opened, {refused} refused",
+        "most descriptors belong to a WebSocket: {} opened, {refused} refused",
         opened.len()
     );
 
-    // New clients get 503. Meanwhile the server must sleep, because a busy loop would use a whole core.
+    // New clients get 503. In this time, the server must sleep between the clients. A busy loop would use a whole core.
     let (since, ticks) = (Instant::now(), child.cpu_ticks());
     let (mut tx, mut late) = (0, 0);
     while since.elapsed() < Duration::from_secs(1) {
         match offer(&child) {
             (503, _) => tx += 1,
-            // One descriptor can become free late: the connection of the first stats request held it when the clients
-            // connected.
+            // One more client can be accepted: the connection of the first request for stats used a descriptor when the
+            // clients connected, and may have ended since then.
             (101, wire) => {
                 opened.push(wire);
                 late += 1;
@@ -92,12 +92,12 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
             (status, _) => panic!("{status}"),
         }
     }
-    assert!(tx > 0 && late <= 1, "excess clients are refused: {tx} refused, {late} accepted");
+    assert!(tx > 0 && late <= 1, "the server refuses clients and accepts at most one: {tx} refused, {late} accepted");
     let elapsed_ticks = since.elapsed().as_millis() as u64 / 10;
     let used = child.cpu_ticks() - ticks;
-    assert!(used * 4 <= elapsed_ticks, "refusals take few ticks: {used} of {elapsed_ticks}");
+    assert!(used * 4 <= elapsed_ticks, "refusals use at most a quarter of one core: {used} of {elapsed_ticks} ticks");
 
-    // New clients get the freed descriptors. A client that connects too early retries.
+    // New clients get the freed descriptors. A client that connects before a descriptor is free gets 503 and retries.
     for _ in 0..3 {
         opened.drain(..10);
         let deadline = Instant::now() + DEADLINE;
@@ -120,7 +120,8 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     drop(opened);
     child.wait_for_stat("open", |open| open == 0);
     child.wait_for_stat("connections", |connections| connections <= 1);
-    assert!(child.descriptors() <= idle + 1, "{} descriptors are open, {idle} when idle", child.descriptors());
+    let used = child.descriptors();
+    assert!(used <= idle + 1, "at the end, at most one descriptor more than at the start is open: {used}, not {idle}");
 }
 
 /// Blocks the loop until the sender is dropped.
@@ -141,7 +142,7 @@ fn a_thousand_simultaneous_connects_are_all_served() {
     const CLIENTS: usize = 1_000;
     let server = serve(|server| server.on_message(echo));
     let held = block_loop(&server);
-    // The loop accepts no connection now, so all clients wait in the backlog of the listener.
+    // The loop is blocked and accepts no connection, so all clients wait in the backlog of the listener.
     let mut clients: Vec<Wire> = (0..CLIENTS).map(|_| Wire::connect(server.address())).collect();
     clients.iter_mut().for_each(|wire| wire.send(&[UPGRADE.as_bytes(), &frame(TEXT, b"here")].concat()));
     drop(held);
@@ -207,7 +208,7 @@ fn with_close_stalled_readers_are_closed_at_the_total_bound() {
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "room")), Outcome::Queued);
     assert_eq!(next.text(), "room");
     drop(readers);
-    server.wait_until("nothing is queued", |ctx| ctx.stats().queued_bytes == 0);
+    server.wait_until("no bytes are queued", |ctx| ctx.stats().queued_bytes == 0);
 }
 
 #[test]
@@ -216,7 +217,8 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
     let readers = push_to_stalled_readers(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     let mut stayed = 0;
     for (mut client, _) in readers {
-        // The server closes a client only if it has written a part of a message, because it cannot remove that message.
+        // The server closes a client only if it has written a part of a message to it, because the server cannot drop
+        // that message.
         let fd = client.fd();
         if let Some(info) = server.ask(move |ctx| ctx.info(fd).filter(|_| ctx.is_open(fd))) {
             // The reader does not get the messages that the server dropped from the longest queues.
@@ -226,9 +228,13 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
             stayed += 1;
         }
     }
-    // At the bound, the server frees a sixteenth of it. The readers that stay hold the other fifteen sixteenths.
-    assert!(stayed >= TOTAL_MAX / 16 * 15 / (17 << 10), "{stayed} stayed");
-    server.wait_until("nothing is queued", |ctx| ctx.stats().queued_bytes == 0);
+    // When the queues reach the bound, the server frees a sixteenth of the bound. The queues of the remaining readers
+    // hold the other fifteen sixteenths.
+    assert!(
+        stayed >= TOTAL_MAX / 16 * 15 / (17 << 10),
+        "enough readers stay connected to hold fifteen sixteenths of the bound, not only {stayed}"
+    );
+    server.wait_until("no bytes are queued", |ctx| ctx.stats().queued_bytes == 0);
 }
 
 #[test]
@@ -244,7 +250,8 @@ fn with_conflate_stalled_readers_get_the_newest_messages_at_the_total_bound() {
         let mut last = None;
         let mut is_told = false;
         while last != Some(u64::MAX) {
-            // The push is retried until the queue has room. Each message that the client reads makes room.
+            // The test repeats this push until the queue has room. The queue has more room after each message that the
+            // client reads.
             is_told = is_told || server.ask(move |ctx| push(ctx, fd, &u64::MAX.to_be_bytes()).is_queued());
             let round = number(&client.binary());
             assert!(last.is_none_or(|last| round > last), "rounds arrive in order: {round} after {last:?}");
@@ -271,8 +278,8 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
     }
 }
 
-/// With `drop_newest`, the server can drop a message of which it has written no byte. A unix socket takes a small
-/// message completely or not at all.
+/// With `drop_newest`, the server can drop a message of which it has written no byte. The test uses a unix socket,
+/// because it takes a small message completely or not at all.
 #[test]
 fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     let scratch = Scratch::new("stalled");
@@ -294,7 +301,7 @@ fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
             queued += 1;
             assert!(ctx.stats().queued_bytes <= TOTAL_MAX);
         }
-        assert!(ctx.is_open(fds[1]), "the server drops its messages and keeps it connected");
+        assert!(ctx.is_open(fds[1]), "the server drops messages for a stalled reader and keeps it connected");
         assert_eq!(ctx.push(fds[2], "a fast reader can still be pushed to"), Outcome::Queued);
         let stays = ctx.info(fds[1]).expect("the connection exists").traffic.messages_out;
         assert!(stays > 100 && stays <= queued, "a part of the messages stays queued: {stays} of {queued}");
@@ -331,7 +338,7 @@ fn a_client_that_sends_much_does_not_starve_others() {
     quiet.iter_mut().for_each(|raw| raw.send_frame(TEXT, b"quiet"));
     drop(held);
 
-    // In each turn the loop reads at most one budget from the busy client, and all bytes of the other clients.
+    // In each turn the loop reads at most `read_budget_bytes` from the busy client, and all bytes of the other clients.
     let a_turn = BUDGET / shout.len() + 1;
     assert!(shouted > 4 * a_turn, "the kernel accepts the messages of several turns, not only {shouted}");
     let (mut louder, mut left) = (0, QUIET);
@@ -344,8 +351,8 @@ fn a_client_that_sends_much_does_not_starve_others() {
     );
 }
 
-/// Returns different names with the same polynomial hash. The first pair collides with the factor 31, the second with
-/// 33.
+/// Returns different names that have the same polynomial hash. The names from the first pair collide with the factor
+/// 31, and those from the second pair with the factor 33.
 fn colliding_names(pair: [&str; 2], count: usize) -> Vec<String> {
     let name = |number: usize| (0..17).map(|bit| pair[number >> bit & 1]).collect();
     let names: Vec<String> = (0..count).map(name).collect();
@@ -360,7 +367,7 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     let server = serve(|server| server.limits(limits));
     let client = server.connect("/");
     let fd = client.fd();
-    // With such a hash, these joins would take 5,000,000,000 comparisons and exceed the deadline.
+    // If the server used such a hash, these joins would take 5,000,000,000 comparisons and exceed the deadline.
     for pair in [["Aa", "BB"], ["Ez", "FY"]] {
         let names = colliding_names(pair, NAMES);
         server.ask(move |ctx| {
@@ -379,7 +386,7 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     assert_eq!(changes, [Change::BadName; 4]);
 }
 
-/// A handler that panics in the callback that the client names by its target, message, ping or uid.
+/// A handler that panics in one of its callbacks. The client selects the callback by its target, message, ping or uid.
 struct Brittle;
 
 impl Handler for Brittle {
@@ -521,7 +528,7 @@ fn tick(raw: &mut Raw) -> Option<u64> {
     }
 }
 
-/// Connects `count` times, many clients at a time. Half of them close with a close handshake.
+/// Connects `count` times, many clients at a time. Half of the clients close with a close handshake.
 fn cycle(child: &Child, count: usize) {
     const AT_A_TIME: usize = 100;
     for batch in 0..count / AT_A_TIME {

@@ -1,7 +1,7 @@
 //! A raw connection that parses all received bytes.
 //!
-//! It skips no bytes. After every read it parses the whole buffer again from the start. So a test sees unexpected
-//! responses as well as missing ones.
+//! The connection skips no bytes. After every read, the connection parses the whole buffer again from the start. So a
+//! test detects unexpected responses as well as missing responses.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -23,11 +23,11 @@ pub struct Wire {
 pub struct Received {
     pub replies: Vec<Reply>,
     pub frames: Vec<Frame>,
-    /// Incomplete bytes at the end.
+    /// The bytes at the end that are not a complete response or frame.
     pub rest: Vec<u8>,
 }
 
-/// The first byte and the payload.
+/// The first byte and the payload of a frame.
 pub type Frame = (u8, Vec<u8>);
 
 #[derive(Debug)]
@@ -60,12 +60,12 @@ impl Wire {
         sent
     }
 
-    /// Shuts down the write side. Ignores an error, because the connection may be lost.
+    /// Shuts down the write side of the connection. Ignores an error, because the connection may be lost.
     pub fn shutdown_write(&mut self) {
         let _ = self.stream.shutdown_write();
     }
 
-    /// Reads until a condition is true. Returns `false` if the stream ended before.
+    /// Reads until a condition is true. Returns `false` if the stream ended before the condition was true.
     pub fn read_until(&mut self, is_enough: impl Fn(&Received) -> bool) -> bool {
         loop {
             if is_enough(&self.received()) {
@@ -110,7 +110,7 @@ impl Received {
         self.replies.iter().map(|reply| reply.status).collect()
     }
 
-    /// Returns the code of the close frame of the server, or 1005 if it has none.
+    /// Returns the code of the server's close frame, or 1005 if the close frame has no code.
     pub fn close_code(&self) -> Option<u16> {
         let close = self.frames.iter().find(|(first, _)| *first == 0x88)?;
         Some(close.1.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
@@ -121,7 +121,8 @@ impl Received {
         let mut rest = came;
         while !received.is_upgraded() {
             let Some((reply, behind)) = Reply::parse(rest) else { break };
-            // 100 Continue is not the result of a request, and it depends on the timing of the body.
+            // The status 100 is ignored: it is not the result of a request, and whether it is sent depends on the
+            // timing of the body.
             if reply.status != 100 {
                 received.replies.push(reply);
             }
@@ -151,7 +152,8 @@ impl Reply {
             head,
             body: Vec::new(),
         };
-        let length = reply.header("Content-Length").map_or(0, |length| length.parse().expect("the line has a length"));
+        let length =
+            reply.header("Content-Length").map_or(0, |length| length.parse().expect("Content-Length is a number"));
         let (body, rest) = rest.split_at_checked(length)?;
         reply.body = body.to_vec();
         Some((reply, rest))

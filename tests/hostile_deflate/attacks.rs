@@ -1,4 +1,4 @@
-//! Attacks by deflated messages on memory and on the time of the loop.
+//! Tests attacks by deflated messages on memory and on the time of the loop.
 
 use std::time::Duration;
 
@@ -21,11 +21,11 @@ fn bounds() -> Limits {
 fn gibibyte_of_zeros() -> Vec<u8> {
     let zeros = deflate(&vec![0; 64 << 20]);
     let bomb = [zeros.as_slice(), &[0, 0, 0xff, 0xff]].concat().repeat(16);
-    assert!(bomb.len() < MESSAGE_MAX + MESSAGE_MAX / 16, "the announced length is legal");
+    assert!(bomb.len() < MESSAGE_MAX + MESSAGE_MAX / 16, "the server accepts the announced length");
     bomb[..bomb.len() - 4].to_vec()
 }
 
-/// Returns bytes that cannot be compressed.
+/// Returns pseudo-random bytes, which compression does not shorten.
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
@@ -53,9 +53,10 @@ fn a_gibibyte_of_zeros_takes_bounded_memory() {
         raw.try_send(if number % 2 == 0 { &whole } else { &fragments });
         assert_eq!(raw.close_frame().0, 1009);
     }
-    // A message, an inflater with its window, and the input of a connection; more would be kept for each bomb.
+    // The server may keep memory for one message, an inflater and the input of a connection. If the server kept memory
+    // for each bomb, memory would grow by more than this limit.
     let grown = child.memory().saturating_sub(before);
-    assert!(grown < 4 << 20, "{grown} bytes");
+    assert!(grown < 4 << 20, "memory grows by less than 4 MiB, not by {grown} bytes");
     child.wait_for_stat("inbound_bytes", |bytes| bytes == 0);
     other.send_frame(TEXT, b"after");
     assert_eq!(other.frame(), (0x80 | TEXT, b"after".to_vec()));
@@ -75,7 +76,8 @@ fn a_bomb_is_inflated_up_to_the_limit_only() {
     }
 }
 
-/// Starts a server with this rate, and sends `message` often from one client while another gets all its echoes.
+/// Starts a server with this inflation rate. Sends `message` `times` times from one client, while another client gets
+/// all its echoes.
 ///
 /// Returns the server, and the attacker's connection.
 fn attack(rate: usize, message: &[u8], times: usize) -> (TestServer, Raw) {
@@ -114,7 +116,11 @@ fn many_tiny_frames_that_inflate_to_the_maximum_are_read_slowly() {
     let (server, attacker) = attack(RATE, &bomb, BOMBS);
     let (counts, uptime) = server.ask(|ctx| (ctx.stats().compression, ctx.stats().uptime));
     assert!(counts.holds > 0);
-    assert!(counts.bytes_in <= allowance(RATE, uptime), "{} bytes in {uptime:?}", counts.bytes_in);
+    assert!(
+        counts.bytes_in <= allowance(RATE, uptime),
+        "the server inflates no more than its limit, but {} bytes in {uptime:?}",
+        counts.bytes_in
+    );
     drop(attacker);
 }
 
@@ -127,7 +133,10 @@ fn messages_that_inflate_to_nothing_are_read_slowly() {
         let (counts, uptime) = server.ask(|ctx| (ctx.stats().compression, ctx.stats().uptime));
         assert!(counts.holds > 0);
         let charged = 16 * counts.bytes_in_deflated;
-        assert!(charged <= allowance(RATE, uptime), "{charged} bytes in {uptime:?}");
+        assert!(
+            charged <= allowance(RATE, uptime),
+            "the server reads no more than its limit, but {charged} counted bytes in {uptime:?}"
+        );
         drop(attacker);
     }
 }
@@ -142,7 +151,7 @@ fn unfinished_deflated_messages_count_toward_the_inbound_bound() {
     let text = "a small message ".repeat(20);
     let deflated = deflate(text.as_bytes());
     small.send(frame_with(RSV1 | TEXT, &deflated[..10]));
-    // Each connection keeps 60,000 deflated bytes, or a decompressor and half a MiB of zeros.
+    // For each of these connections, the server keeps 60,000 deflated bytes, or a decompressor and half a MiB of zeros.
     let noise = noise(60_000);
     let zeros = deflate(&vec![0; MESSAGE_MAX / 2]);
     let empty = [0, 0, 0, 0xff, 0xff].repeat(20_000);
@@ -153,13 +162,13 @@ fn unfinished_deflated_messages_count_toward_the_inbound_bound() {
         let held = server.ask(|ctx| ctx.stats().inbound_bytes);
         assert!(held <= TOTAL_MAX + MESSAGE_MAX, "{held} bytes");
     }
-    server.wait_until("some are closed", |ctx| ctx.stats().closed > 0);
+    server.wait_until("the server has closed a connection", |ctx| ctx.stats().closed > 0);
     let overload = |cause| cause == Cause::InboundOverload;
     assert!(rx.so_far().iter().all(|(_, closed)| overload(closed.cause) && closed.code.as_u16() == 1013));
     small.send(frame_with(0x80 | CONTINUATION, &deflated[10..]));
     assert_eq!(small.frame(), (0x80 | TEXT, text.into_bytes()));
     drop(large);
-    server.wait_until("all memory is freed", |ctx| ctx.stats().inbound_bytes == 0);
+    server.wait_until("no bytes of unfinished messages are stored", |ctx| ctx.stats().inbound_bytes == 0);
 }
 
 #[test]
@@ -183,7 +192,11 @@ fn a_hundred_thousand_deflated_one_byte_fragments_form_one_message() {
     let mut raw = Raw::upgraded(server.address());
     let noise = noise(150_000);
     let deflated = deflate(&noise);
-    assert!(deflated.len() > 100_000, "more than is kept in deflated form: {} bytes", deflated.len());
+    assert!(
+        deflated.len() > 100_000,
+        "the message is longer than the deflated bytes that the server keeps: {} bytes",
+        deflated.len()
+    );
     let (first, rest) = deflated.split_at(1);
     let (rest, last) = rest.split_at(rest.len() - 1);
     raw.send(frame_with(RSV1 | BINARY, first));

@@ -1,6 +1,6 @@
-//! The tables of hostile input with permessage-deflate negotiated, and attacks by deflated messages.
+//! Tests the tables of hostile input with permessage-deflate negotiated, and attacks by deflated messages.
 
-// The binary `hostile` uses all of these modules.
+// The test binary `hostile` uses all of these modules.
 #![allow(dead_code)]
 
 #[path = "../hostile/cases/mod.rs"]
@@ -21,7 +21,7 @@ mod http;
 
 mod attacks;
 
-/// Runs the server that the environment names. Does nothing if the environment names no server.
+/// Runs the server whose name is in an environment variable. Does nothing if the variable is not set.
 #[test]
 fn child_server() {
     child::run(&[frames::ROLES, attacks::ROLES].concat());

@@ -1,6 +1,6 @@
-//! The tables of hostile input, through TLS.
+//! Tests the tables of hostile input through TLS.
 
-// This binary uses only a part of these modules. The binary `hostile` uses all of them.
+// This test binary uses only a part of these modules. The test binary `hostile` uses all of these modules.
 #![allow(dead_code)]
 
 #[path = "../hostile/cases/mod.rs"]
@@ -19,7 +19,7 @@ mod frames;
 #[path = "../hostile/http.rs"]
 mod http;
 
-/// Runs the server that the environment names. Does nothing if the environment names no server.
+/// Runs the server whose name is in an environment variable. Does nothing if the variable is not set.
 #[test]
 fn child_server() {
     child::run(frames::ROLES);

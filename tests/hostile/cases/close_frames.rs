@@ -1,10 +1,10 @@
-//! Close frames: valid and invalid codes, the answer, and bytes after a close frame.
+//! Cases of close frames: valid and invalid codes, the answer of the server, and bytes after a close frame.
 
 use super::data_frames::{NOT_UTF8, invalid_case};
 use crate::common::raw::{CLOSE, CONTINUATION, PING, TEXT, close_payload, frame, frame_with};
 use crate::harness::Case;
 
-/// Valid codes of a close frame. The server echoes them.
+/// Valid codes of a close frame. The server answers with the same code.
 const GOOD: &[u16] =
     &[1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4001, 4999];
 

@@ -1,6 +1,6 @@
-//! Valid data frames, and frames that violate a rule of RFC 6455: the delivered messages and the close code.
+//! Cases of valid data frames and of frames that violate RFC 6455, with the delivered messages and the close code.
 //!
-//! A valid case sends a close frame at its end. So in every case the server sends a close frame.
+//! A valid case sends a close frame at its end. So the server sends a close frame in every case, valid or invalid.
 
 use crate::common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame, frame_with};
 use crate::harness::{Case, MESSAGE_BYTES_MAX, shown};
@@ -42,7 +42,7 @@ impl<const N: usize> ConcatAll for [Vec<Case>; N] {
     }
 }
 
-/// Returns a masked header without a payload.
+/// Returns the header of a masked frame, without a payload.
 pub fn header(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | short], extended, &[1, 2, 3, 4]].concat()
 }
@@ -172,7 +172,7 @@ fn lengths() -> Vec<Case> {
             cases.push(invalid_case(format!("a {kind} of {name}"), bytes, 1002, &[]));
         }
     }
-    // The server finds the error in the first byte of the length.
+    // The server finds the error in the first byte of the length, although the other bytes have not arrived.
     cases.push(invalid_case("a length whose top bit is all that came", b"\x82\xff\x80", 1002, &[]));
     let second = [frame_with(BINARY, b"abc"), header(FIN, 127, &(u64::MAX - 2).to_be_bytes())].concat();
     cases.push(invalid_case("a continuation that would overflow the sum", second, 1002, &[]));
@@ -187,7 +187,8 @@ fn lengths() -> Vec<Case> {
     cases
 }
 
-/// Returns cases with messages over the size limit. The server finds the error in the header that exceeds the limit.
+/// Returns cases with messages over the size limit. The server finds the error in the header of the frame with which
+/// the message exceeds the limit.
 fn oversized() -> Vec<Case> {
     let max = MESSAGE_BYTES_MAX as u64;
     let long = |first: u8, length: u64| header(first, 127, &length.to_be_bytes());
@@ -218,7 +219,7 @@ fn oversized() -> Vec<Case> {
     cases
 }
 
-/// Sequences that are not UTF-8. Each is long enough for the server to find the error.
+/// Sequences that are not UTF-8. Each sequence is long enough for the server to find the error.
 pub const NOT_UTF8: &[(&str, &[u8])] = &[
     ("0xff", b"\xff"),
     ("0xfe", b"\xfe"),
@@ -273,7 +274,7 @@ fn not_utf8() -> Vec<Case> {
     cases
 }
 
-/// Returns whether these bytes stay invalid UTF-8 with any bytes after them.
+/// Returns whether these bytes are invalid UTF-8, whatever bytes follow them.
 pub fn is_hopeless(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_some())
 }
@@ -302,8 +303,8 @@ fn utf8() -> Vec<Case> {
     cases
 }
 
-/// Returns cases with a valid frame before an invalid one. The server delivers the valid frame, reports the error, and
-/// delivers no later frame.
+/// Returns cases with a valid frame before an invalid frame. The server delivers the valid frame, reports the error,
+/// and delivers no later frame.
 fn valid_then_invalid() -> Vec<Case> {
     let bad: [(&str, Vec<u8>, u16); 8] = [
         ("unmasked", b"\x81\x02no".to_vec(), 1002),

@@ -1,4 +1,4 @@
-//! Deflated messages (RFC 7692): the table, and the deflated copies of the cases in the other tables of frames.
+//! Cases of deflated messages (RFC 7692), and deflated copies of the cases in the other tables of frames.
 //!
 //! The frames are for a connection that negotiated permessage-deflate without context takeover.
 
@@ -16,17 +16,19 @@ const WHOLE_BINARY: u8 = FIN | RSV1 | BINARY;
 /// "Hello", as in RFC 7692 section 7.2.3.1.
 const HELLO: &[u8] = &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 
-/// Returns these cases as they end with permessage-deflate, their deflated copies, and the table of this file.
+/// Returns these cases with their results under permessage-deflate, deflated copies of them, and the cases of this
+/// file.
 pub fn with_deflated(mut cases: Vec<Case>) -> Vec<Case> {
     cases.iter_mut().for_each(expect_rsv1);
     let copies: Vec<Case> = cases.iter().filter_map(deflated_copy).collect();
-    assert!(copies.len() > 60, "{} deflated copies", copies.len());
+    assert!(copies.len() > 60, "at least 61 cases have a deflated copy, not {}", copies.len());
     cases.extend(copies);
     cases.extend([valid(), not_deflate(), rsv1(), bombs(), not_utf8()].into_iter().flatten());
     cases
 }
 
-/// RSV1 alone marks a deflated message: `no` is no DEFLATE stream, `x` and no payload are empty messages.
+/// Sets the result of a case whose frame has RSV1, because RSV1 marks a deflated message. As a DEFLATE stream, `no` is
+/// invalid, and both `x` and an empty payload are an empty message.
 fn expect_rsv1(case: &mut Case) {
     let delivered = match &*case.name {
         "a good frame, one that is reserved, and good ones" => {
@@ -41,7 +43,8 @@ fn expect_rsv1(case: &mut Case) {
     (case.code, case.ran) = (Some(1000), vec![delivered.to_owned()]);
 }
 
-/// Returns a copy of a case whose complete messages are deflated. `None`: it has none.
+/// Returns a copy of a case in which all complete messages are deflated. Returns `None` if the case has no complete
+/// message.
 fn deflated_copy(case: &Case) -> Option<Case> {
     let bytes = deflate_messages(&case.bytes);
     let mut ran = case.ran.clone();
@@ -78,7 +81,8 @@ struct Frames {
     bytes: usize,
 }
 
-/// Takes a message or a control frame. Returns `None` if no message is complete and valid.
+/// Takes a message or a control frame from the start of a stream. Returns `None` if the message is incomplete or
+/// invalid.
 fn take_message(stream: &[u8]) -> Option<Frames> {
     let (mut frames, mut bytes, mut is_inside) = (Vec::new(), 0, false);
     loop {
@@ -98,7 +102,8 @@ fn take_message(stream: &[u8]) -> Option<Frames> {
     }
 }
 
-/// Takes a masked frame with its length in the shortest form: its first byte, payload and length.
+/// Takes a masked frame from the start of a stream. Returns its first byte, its payload and its total length. Returns
+/// `None` if the frame is incomplete or its length is not in the shortest form.
 fn take_frame(stream: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
     let (&[first, second], rest) = stream.split_first_chunk()?;
     let (length, rest) = match second.checked_sub(0x80)? {
@@ -183,7 +188,7 @@ fn valid() -> Vec<Case> {
     cases
 }
 
-/// Returns bytes that cannot be compressed.
+/// Returns pseudo-random bytes, which compression does not shorten.
 fn noise(bytes: usize) -> Vec<u8> {
     (0..bytes as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ (at >> 3) as u8).collect()
 }
@@ -225,7 +230,7 @@ fn with_context(message: &[u8]) -> [Vec<u8>; 2] {
     let mut stream = Compress::new(Compression::new(9), false);
     [(); 2].map(|()| {
         let mut out = Vec::with_capacity(message.len() + 100);
-        stream.compress_vec(message, &mut out, FlushCompress::Sync).expect("no error");
+        stream.compress_vec(message, &mut out, FlushCompress::Sync).expect("the message can be deflated");
         out.truncate(out.len() - 4);
         out
     })

@@ -1,11 +1,12 @@
-//! Bodies, their lengths, and request smuggling. A request for `/smuggled` must never run.
+//! Cases of request bodies, their lengths, and request smuggling. The server must never run a request for `/smuggled`.
 
 use super::http_head::case;
 use crate::harness::{BODY_BYTES_MAX, Case};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// The name, header lines of a POST, bytes after the head, statuses, and the bodies that the handler gets.
+/// A row of the table: the name, the header lines of a POST, the bytes after the head, the expected statuses, and the
+/// expected bodies.
 type Row = (&'static str, &'static str, &'static str, &'static [u16], &'static [&'static str]);
 
 const LENGTHS: &[Row] = &[
@@ -179,7 +180,7 @@ const WHOLE: &[super::http_head::Row] = &[
     ),
 ];
 
-/// Returns all cases. `§` is the placeholder of the smuggled request.
+/// Returns all cases. In the table, `§` is a placeholder for the smuggled request.
 pub fn cases() -> Vec<Case> {
     let tables = [LENGTHS, CODINGS, CHUNKS];
     let mut cases: Vec<Case> = tables.iter().copied().flatten().map(post).collect();
@@ -201,7 +202,7 @@ fn post(&(name, headers, behind, statuses, bodies): &Row) -> Case {
     Case { name: name.to_owned(), bytes, statuses: statuses.to_vec(), code: None, ran, is_bare: false }
 }
 
-/// Returns cases with bodies, chunk headers and trailers at their limits and over them.
+/// Returns cases with bodies, chunk headers and trailers exactly at their limits and above their limits.
 fn long() -> Vec<Case> {
     let with_length = |length: usize| format!("Content-Length: {length}\r\n\r\n{}", "b".repeat(length));
     let chunked = |rest: &str| format!("{CHUNKED}\r\n\r\n{rest}");

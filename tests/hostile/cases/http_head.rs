@@ -1,4 +1,4 @@
-//! Heads that are too long, bytes that are not HTTP, pipelined requests, and frames directly after a head.
+//! Cases of heads that are too long, bytes that are not HTTP, pipelined requests, and frames directly after a head.
 
 use crate::common::raw::{PING, TEXT, UPGRADE, frame};
 use crate::harness::Case;
@@ -6,7 +6,7 @@ use crate::harness::Case;
 /// The default limit of a head, including its blank line.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 
-/// The name, bytes, statuses, and the handler calls.
+/// A row of a table: the name, the bytes, the expected statuses, and the expected handler calls.
 pub type Row = (&'static str, &'static [u8], &'static [u16], &'static [&'static str]);
 
 const NO_HTTP: &[Row] = &[
@@ -141,7 +141,7 @@ fn made(name: &str, bytes: Vec<u8>, statuses: &[u16], ran: &[&str], code: Option
     Case { name: name.to_owned(), bytes, statuses: statuses.to_vec(), code, ran, is_bare: false }
 }
 
-/// Returns cases with frames directly after the head, before the 101.
+/// Returns cases in which frames follow the head directly, before the client receives the 101 response.
 fn early_frames() -> Vec<Case> {
     let behind = |frames: &[&[u8]]| [UPGRADE.as_bytes(), &frames.concat()].concat();
     let opened = |rest: &[&'static str]| [&["upgrade /", "open"], rest].concat();
@@ -176,7 +176,7 @@ fn early_frames() -> Vec<Case> {
     ]
 }
 
-/// Returns cases with bytes after a refused upgrade. The server closes the connection and handles none of them.
+/// Returns cases with bytes after a refused upgrade. The server closes the connection and handles none of these bytes.
 fn refused() -> Vec<Case> {
     let hi = frame(TEXT, b"hi");
     let foreign = UPGRADE.replacen("Host: localhost", "Host: localhost\r\nOrigin: http://evil.example", 1);
@@ -202,10 +202,10 @@ fn refused() -> Vec<Case> {
     ]
 }
 
-/// Returns cases with heads at the limits and over them.
+/// Returns cases with heads exactly at the limits and above the limits.
 fn long() -> Vec<Case> {
     let opened = ["upgrade /", "open"];
-    // The valid upgrade has five header lines.
+    // The upgrade request of these cases already has five header lines.
     let with_lines = |lines: usize, line: &str| {
         let more = line.repeat(lines - 5);
         UPGRADE.replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1).into_bytes()

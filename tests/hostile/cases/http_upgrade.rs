@@ -1,5 +1,5 @@
-//! Upgrade requests with one change each: a table of replacements and the expected status. The server may call
-//! `on_open` only after the status 101.
+//! Cases of upgrade requests with one change each: a table of replacements and the expected status. The server may call
+//! `on_open` only after it has answered with the status 101.
 
 use crate::common::raw::UPGRADE;
 use crate::harness::Case;
@@ -11,7 +11,8 @@ const CONN: &str = "Connection: Upgrade\r\n";
 const VERSION: &str = "Sec-WebSocket-Version: 13\r\n";
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// The name, the replaced text, the replacement, and the status. With 200, the request is plain HTTP and `GET /` runs.
+/// A row of the table: the name, the replaced text, the replacement, and the expected status. The status 200 means that
+/// the server handles the request as plain HTTP `GET /`.
 type Row = (&'static str, &'static str, &'static str, u16);
 
 const METHODS_AND_VERSIONS: &[Row] = &[

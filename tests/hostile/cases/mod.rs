@@ -1,4 +1,4 @@
-//! Tables of input and the expected results.
+//! Tables of hostile input and the expected results.
 
 pub mod close_frames;
 pub mod data_frames;
