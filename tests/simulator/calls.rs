@@ -1,6 +1,6 @@
-//! The calls that handlers make. The simulator compares the result of each call with the oracle.
+//! The calls that handlers make in a run. The simulator compares the result of each call with the oracle.
 //!
-//! The oracle finds its data by fd, the server by slot.
+//! The oracle identifies a connection by its fd, and the server identifies it by its slot.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Server {
                 model.start_closing(code, reason, now, ledger);
             }
             Some(event) => panic!("close reports the end of the connection or nothing, not {event:?}"),
-            None => assert!(!model.is_open(), "`close` reports the end of {fd} if it was open"),
+            None => assert!(!model.is_open(), "`close` reports no end of {fd}, so the connection was not open"),
         }
         self.compare_state(fd, state);
         self.replay();
@@ -96,7 +96,7 @@ impl Server {
             model.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
             model.end(now);
         }
-        // From now on, the server may free the connection in any state.
+        // After an abort, the server may free the connection in any state of its output.
         model.is_lost = true;
         self.replay();
         self.record_end(slot, event);
@@ -111,14 +111,14 @@ impl Server {
         let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
         let expected = self.oracle.names.bind(fd, uid, self.second_login);
         let named: Vec<Fd> = kicked.iter().map(|slot| self.table.fd_of(*slot)).collect();
-        assert_eq!((change, named), expected, "result of a bind of {fd} to {uid}");
+        assert_eq!((change, named), expected, "a bind of {fd} to {uid} has the expected result");
         for old in kicked {
             self.close_slot(old, CloseCode::KICKED, "uid connected again", Cause::Kicked);
         }
         change
     }
 
-    /// Unbinds the uid, leaves the group or joins it, in the registry and in the oracle.
+    /// Unbinds the uid, leaves the group, or joins the group, both in the registry and in the oracle.
     pub fn call_membership(&mut self, fd: Fd, group: &str, verb: usize) {
         let Some(slot) = self.open_slot(fd) else { return };
         let names = &mut self.oracle.names;
@@ -127,7 +127,7 @@ impl Server {
             1 => (self.registry.leave(slot, group), names.leave(fd, group)),
             _ => (self.registry.join(slot, group), names.join(fd, group)),
         };
-        assert_eq!(change, expected, "result of a join or leave of {fd} and {group}");
+        assert_eq!(change, expected, "a join or leave of {fd} and {group} has the expected result");
         hit(["call: unbind", "call: leave", "call: join"][verb.min(2)]);
     }
 
@@ -178,7 +178,7 @@ impl Server {
     /// Starts a timer that fires after `delay` ms. A timer repeats every `every` ms, unless `every` is 0.
     pub fn call_timer(&mut self, delay: u64, every: u64) {
         hit("call: timer");
-        let index = (0..).find(|index| !self.timers.contains_key(index)).expect("a number is free");
+        let index = (0..).find(|index| !self.timers.contains_key(index)).expect("a timer number is unused");
         let at = self.table.env().now.after(Duration::from_millis(delay));
         self.timers.insert(index, (at, every));
         self.clock.arm(Owner::Timer(index), at);

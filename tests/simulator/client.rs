@@ -1,7 +1,7 @@
-//! The clients of a run, of several kinds.
+//! The clients of a run. There are several kinds of clients.
 //!
-//! A client parses the bytes of the server with its own parser. It compares each frame with the frame that the oracle
-//! expects next.
+//! A client parses the bytes of the server with its own parser. The client compares each frame with the frame that the
+//! oracle expects next.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use crate::wire::Wire;
 
 const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The maximum of a client's unsent bytes.
+/// The maximum number of unsent bytes of a client.
 const STREAM_BYTES_MAX: usize = 100_000;
 
 /// The kind of a client.
@@ -54,7 +54,7 @@ pub struct Client {
     rng: Rng,
     /// Bytes that the client will send.
     stream: VecDeque<u8>,
-    /// Received bytes. The bytes before `at` are already parsed.
+    /// Received bytes. The client has already parsed the bytes before `at`.
     inbox: Vec<u8>,
     at: usize,
     is_websocket: bool,
@@ -62,17 +62,17 @@ pub struct Client {
     responses: VecDeque<usize>,
     has_sent_close: bool,
     has_received_close: bool,
-    /// Whether the client sends nothing any more.
+    /// Whether the client has stopped sending.
     is_silent: bool,
     message_bytes_max: usize,
     /// Whether the client negotiates permessage-deflate.
     deflates: bool,
-    /// In each step, the client disconnects with a probability of one in this number.
+    /// In each step, the client disconnects with a probability of one in `disconnect_interval`.
     disconnect_interval: usize,
 }
 
 impl Client {
-    /// Creates a client of an accepted connection.
+    /// Creates the client of an accepted connection.
     pub fn new(wire: Rc<RefCell<Wire>>, model: &mut ConnectionModel, mut rng: Rng, setting: &Setting) -> Client {
         use Kind::*;
         let kinds = [
@@ -287,7 +287,7 @@ impl Client {
         }
     }
 
-    /// Reads a response, if it is complete.
+    /// Takes a response from the received bytes, if the response is complete.
     fn read_response(&mut self) -> bool {
         let inbox = &self.inbox[self.at..];
         let Some(end) = inbox.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
@@ -296,7 +296,7 @@ impl Client {
         if status == "101" {
             assert!(
                 self.responses.is_empty(),
-                "{}: all responses before the 101 have arrived; missing: {:?}",
+                "all HTTP responses for {} arrive before the 101 response; missing: {:?}",
                 self.fd,
                 self.responses
             );
@@ -308,13 +308,13 @@ impl Client {
             return false;
         }
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map(|length| length.parse());
-        let length: usize = length.expect("the line has a length").expect("the value is a number");
+        let length: usize = length.expect("the response has a Content-Length").expect("the value is a number");
         if inbox.len() < end + 4 + length {
             return false;
         }
         self.at += end + 4 + length;
         match status {
-            "200" => assert_eq!(Some(length), self.responses.pop_front(), "{}: responses arrive in order", self.fd),
+            "200" => assert_eq!(Some(length), self.responses.pop_front(), "responses for {} arrive in order", self.fd),
             "400" | "403" | "404" | "408" | "409" | "426" | "503" => self.is_silent = true,
             status => panic!("{} gets no response with status {status}", self.fd),
         }
@@ -339,7 +339,7 @@ impl Client {
         };
         let model = oracle.model(self.fd);
         let expected = model.output.in_flight.pop_front();
-        assert_eq!(Some(due), expected, "{}: frames arrive once and in order", self.fd);
+        assert_eq!(Some(due), expected, "each frame for {} arrives once and in order", self.fd);
         match frame {
             Frame::Ping(payload) if self.kind != Kind::Unresponsive && !self.is_silent => {
                 hit("client: answers a ping");
@@ -359,9 +359,9 @@ impl Client {
     /// Checks, at the end of the server's stream, that no expected bytes are missing.
     fn handle_end(&mut self, model: &ConnectionModel) {
         let due = &model.output.in_flight;
-        assert!(due.is_empty(), "{}: all frames arrive; {} are missing, the first is {:?}", self.fd, due.len(), due[0]);
+        assert!(due.is_empty(), "all frames for {} arrive, but {} are missing, first {:?}", self.fd, due.len(), due[0]);
         let is_cut = self.is_websocket && !self.inbox.is_empty();
-        assert!(!is_cut || model.output.is_abandoned, "{}: the last frame is complete", self.fd);
+        assert!(!is_cut || model.output.is_abandoned, "the last frame for {} is complete", self.fd);
         self.wire.borrow_mut().end();
     }
 }

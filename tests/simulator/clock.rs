@@ -1,20 +1,21 @@
-//! The wheel, compared with a naive model: a sorted set of deadlines.
+//! The timer wheel, compared with a naive model, which is a sorted set of deadlines.
 
 use fdpush::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fdpush::sim::{Owner, Tick, Wheel};
 
-/// The wheel and its model.
+/// The timer wheel and its model.
 #[derive(Debug)]
 pub struct Clock {
     wheel: Wheel,
     armed: BTreeMap<Key, Tick>,
     by_time: BTreeSet<(Tick, Key)>,
     now: Tick,
-    /// The latest deadline among the owners that expired at `now`.
+    /// The latest deadline of the owners that have expired at the tick `now`.
     popped: Tick,
-    /// Owners whose deadline was set when its tick had already come. They may expire at `now` or at the next tick.
+    /// Owners whose deadline was in the past or at `now` when it was set. Such an owner may expire at `now` or at the
+    /// next tick.
     overdue: BTreeSet<Key>,
 }
 
@@ -44,7 +45,7 @@ impl Clock {
     /// Sets the deadline of an owner, unless the owner has an earlier deadline.
     pub fn arm_no_later(&mut self, owner: Owner, at: Tick) {
         self.wheel.arm_no_later(owner, at);
-        // An earlier tick counts as the current tick, so this call does not move a deadline that has expired.
+        // A tick in the past counts as the current tick, so this call does not move a deadline that has expired.
         let at = at.max(self.now);
         if self.armed.get(&key(owner)).is_none_or(|armed| *armed > at) {
             self.note(owner, Some(at));
@@ -57,7 +58,7 @@ impl Clock {
         self.note(owner, None);
     }
 
-    /// Returns the next tick with work.
+    /// Returns the next tick at which the wheel has work.
     pub fn next(&self) -> Option<Tick> {
         let next = self.wheel.next();
         let first = self.by_time.first().map(|(at, _)| *at);
@@ -82,7 +83,7 @@ impl Clock {
 
     /// Returns the next owner whose deadline has expired.
     ///
-    /// Checks that no deadline expires early, out of order or too late.
+    /// Checks that no deadline expires too soon, out of order or too late.
     pub fn pop(&mut self) -> Option<Owner> {
         let Some(owner) = self.wheel.pop_expired() else {
             let mut due = self.by_time.iter().take_while(|(at, _)| *at <= self.now);
@@ -91,9 +92,9 @@ impl Clock {
             return None;
         };
         let at = self.armed.get(&key(owner)).copied();
-        let at = at.unwrap_or_else(|| panic!("{owner:?} expired and was not armed"));
+        let at = at.unwrap_or_else(|| panic!("{owner:?} expired although it had no deadline"));
         assert!(at <= self.now, "{owner:?} expired at {:?}, not before {at:?}", self.now);
-        assert!(self.popped <= at, "deadlines expire in order: {owner:?}");
+        assert!(self.popped <= at, "deadlines expire in order, but {owner:?} expired after a later one");
         self.popped = at;
         self.note(owner, None);
         Some(owner)
@@ -102,7 +103,7 @@ impl Clock {
     /// Compares the wheel with the model.
     pub fn check(&self) {
         self.wheel.check_invariants();
-        assert_eq!(self.wheel.len(), self.armed.len(), "count of deadlines in the wheel");
+        assert_eq!(self.wheel.len(), self.armed.len(), "the wheel and the model have the same number of deadlines");
         for (&(is_timer, index), &at) in &self.armed {
             let owner = if is_timer { Owner::Timer(index) } else { Owner::Connection(Slot(index)) };
             assert_eq!(
@@ -113,7 +114,7 @@ impl Clock {
         }
     }
 
-    /// Returns the number of deadlines.
+    /// Returns the number of deadlines in the wheel.
     pub fn len(&self) -> usize {
         self.wheel.len()
     }
@@ -125,7 +126,7 @@ impl Clock {
             self.overdue.remove(&key);
         }
         if let Some(at) = at {
-            // An earlier tick counts as the current tick.
+            // A tick in the past counts as the current tick.
             let at = at.max(self.now);
             if at == self.now {
                 self.overdue.insert(key);

@@ -14,8 +14,8 @@ use crate::output_model::{Due, Ledger, OutputModel};
 pub enum Stage {
     Http,
     Open,
-    /// The close frame is queued or sent. `until` is the deadline for the client's close frame. It is set when the
-    /// server has sent its own close frame.
+    /// The close frame is queued or sent. `until` is the deadline for the client's close frame. This deadline is set
+    /// when the server has sent its own close frame.
     Closing {
         until: Tick,
     },
@@ -31,17 +31,18 @@ pub struct ConnectionModel {
     pub inbound: Inbound,
     pub output: OutputModel,
     pub heartbeat: HeartbeatModel,
-    /// The longest message that the client can inflate, or `None` without permessage-deflate. It applies from the upgrade on.
+    /// The longest message that the client can inflate, or `None` without permessage-deflate. This limit applies from
+    /// the upgrade on.
     pub deflated_bytes_max: Option<usize>,
     /// The time at which the connection stopped being open.
     pub closed_at: Option<Tick>,
     /// The number of `on_close` calls for the connection.
     pub on_close_calls: u32,
-    /// Whether the server has noticed that the client or the socket is gone.
+    /// Whether the server has noticed that the client ended or reset the connection, or that the socket failed.
     pub is_lost: bool,
-    /// Whether the deadline of the client has passed in an earlier tick.
+    /// Whether the client's deadline to answer a close frame has passed in an earlier tick.
     pub is_expired: bool,
-    /// The deadline of the client after the server shut down its write side.
+    /// The deadline until which the client must end the connection, after the server shut down its write side.
     pub shut_until: Option<Tick>,
     /// Whether the handler stopped reading.
     pub is_paused: bool,
@@ -56,7 +57,7 @@ pub struct HeartbeatModel {
     /// The time at which this heartbeat started.
     since: Tick,
     last_seen: Tick,
-    /// The number of pings since the last bytes arrived.
+    /// The number of pings since the server last received bytes of the client.
     unanswered: u32,
     /// The first and the last tick at which the next ping may be sent.
     ping: (Tick, Tick),
@@ -66,17 +67,18 @@ pub struct HeartbeatModel {
 #[derive(Copy, Clone, Default, Debug)]
 pub struct Turn {
     pub now: Tick,
-    /// The time of the turn before.
+    /// The time of the turn before this turn.
     before: Tick,
-    /// The time of the last turn before this one that began with no connection left to flush.
+    /// The time of the last earlier turn that began after a complete flush, with no connection left to flush.
     ///
-    /// A write before the flush can set a write deadline. The wheel gets it when the flush reaches the connection. A turn
-    /// that begins during a flush of several turns does not handle such a deadline.
+    /// A write before the flush can set a write deadline. The server puts this deadline into the wheel when the flush
+    /// reaches the connection. A turn that begins during a flush of several turns does not handle such a deadline.
     before_flush: Tick,
 }
 
 impl Turn {
-    /// Returns the next turn. `was_flushing`: this turn began with connections that a flush had not reached.
+    /// Returns the next turn. `was_flushing` tells whether this turn began with connections that an earlier flush had
+    /// not reached.
     pub fn next(self, now: Tick, was_flushing: bool) -> Turn {
         Turn { now, before: self.now, before_flush: if was_flushing { self.before_flush } else { self.now } }
     }
@@ -84,12 +86,12 @@ impl Turn {
     /// Checks that an action was due in this turn and was not yet due in the turn before.
     pub fn assert_due(self, at: Tick, what: &str) {
         assert!(at <= self.now, "{what}, due at {at:?}, does not happen before that: {:?}", self.now);
-        assert!(at > self.before, "{what}, due at {at:?}, happens within a turn: {:?}", self.before);
+        assert!(at > self.before, "{what}, due at {at:?}, happens in the first turn after that: {:?}", self.before);
     }
 }
 
 impl HeartbeatModel {
-    /// Creates a heartbeat that starts now.
+    /// Creates the model of a heartbeat that starts now.
     pub fn new(mode: Heartbeat, now: Tick, last_seen: Tick) -> HeartbeatModel {
         let ping = match mode {
             // The server sends the first ping in the second half of the interval.
@@ -104,7 +106,7 @@ impl HeartbeatModel {
         (self.last_seen, self.unanswered) = (now, 0);
     }
 
-    /// Returns the last tick for the next ping, or for the end of the connection.
+    /// Returns the last tick at which the server must send the next ping or end the connection.
     pub fn due(&self) -> Tick {
         match self.mode {
             Heartbeat::Client { idle_max } => self.since.max(self.last_seen).after(idle_max),
@@ -122,7 +124,7 @@ impl HeartbeatModel {
         self.ping = (turn.now.after(every), turn.now.after(every));
     }
 
-    /// Returns whether the last ping can be in the queue behind other output, and the client still reads that output.
+    /// Returns whether the last ping may still be queued behind other output, and the client still reads that output.
     fn is_waited_for(&self, output: &OutputModel) -> bool {
         matches!(self.mode, Heartbeat::Ping { .. }) && self.unanswered > 0 && output.is_backlogged && output.is_taking
     }
@@ -155,8 +157,12 @@ impl HeartbeatModel {
 
     fn assert_ping_due(&self, turn: Turn) {
         let (from, to) = self.ping;
-        assert!(from <= turn.now, "a heartbeat due at {from:?} is not sent before that: {:?}", turn.now);
-        assert!(to > turn.before, "a heartbeat due at {to:?} is sent within a turn: {:?}", turn.before);
+        assert!(from <= turn.now, "a ping that is due at {from:?} is not sent before that: {:?}", turn.now);
+        assert!(
+            to > turn.before,
+            "a ping that is due at {to:?} is sent in the first turn after that: {:?}",
+            turn.before
+        );
     }
 }
 
@@ -206,7 +212,7 @@ impl ConnectionModel {
         self.is_paused = is_paused;
     }
 
-    // The end of a connection. It is reported once, with its cause.
+    // The end of a connection. The server reports the end once, with its cause.
 
     /// Checks an end that the server caused. The code 1006 stands for an end without a close frame.
     pub fn close(&mut self, closed: &Closed, code: CloseCode, reason: &str, cause: Cause) {
@@ -227,7 +233,7 @@ impl ConnectionModel {
                 self.close(closed, code, error.as_str(), closed.cause);
                 self.start_closing(code, error.as_str(), now, ledger);
             }
-            cause => panic!("{}: input does not cause {cause}", self.fd),
+            cause => panic!("input of {} does not cause {cause}", self.fd),
         }
     }
 
@@ -239,13 +245,13 @@ impl ConnectionModel {
         self.end(now);
     }
 
-    /// Checks an end that a tick caused.
+    /// Checks an end that the server caused because a deadline had passed.
     pub fn close_by_tick(&mut self, closed: &Closed, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match closed.cause {
             Cause::HeartbeatMissed => {
                 assert!(
                     !self.heartbeat.is_waited_for(&self.output),
-                    "{} is not ended while its ping waits behind output that it reads",
+                    "{} is not ended while it reads the output that is queued before the last ping",
                     self.fd
                 );
                 self.heartbeat.end(turn);
@@ -257,8 +263,8 @@ impl ConnectionModel {
                     "a write timeout, due at {at:?}, does not end a connection before that: {:?}",
                     turn.now
                 );
-                // The end may be one turn late. In the turn before, the socket was reported as writable and took
-                // nothing.
+                // The server may end the connection one turn later, if the socket was reported as writable in the turn
+                // before and took no byte.
                 if self.output.tried() <= turn.before_flush {
                     Turn { before: turn.before_flush, ..turn }.assert_due(at, "the end of a write");
                 }
@@ -269,25 +275,25 @@ impl ConnectionModel {
                 self.close(closed, CloseCode::POLICY, reason, closed.cause);
                 return self.start_closing(CloseCode::POLICY, reason, turn.now, ledger);
             }
-            cause => panic!("{}: a tick does not cause {cause}", self.fd),
+            cause => panic!("a tick of {} does not cause {cause}", self.fd),
         }
         self.close(closed, CloseCode::ABNORMAL, "", closed.cause);
         self.end(turn.now);
     }
 
-    /// Checks a tick that did not end the connection: no timeout was due.
+    /// Checks that no timeout was due at a tick that did not end the connection.
     pub fn check_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match self.stage {
             Stage::Open => {
                 assert!(self.write_due(limits) > turn.now, "{} has not passed its write timeout", self.fd);
                 assert!(self.message_due(limits) > turn.now, "{} has not passed its message timeout", self.fd);
             }
-            // From now on, the server may free the connection.
+            // After this deadline, the server may free the connection.
             Stage::Closing { until } => self.is_expired |= until.min(self.write_due(limits)) <= turn.now,
             Stage::Http | Stage::Aborted => {}
         }
         if is_pinged {
-            assert!(self.is_open(), "{} was pinged and is open", self.fd);
+            assert!(self.is_open(), "{} is open when it is pinged", self.fd);
             self.heartbeat.ping(turn);
             hit("heartbeat: ping");
             self.output.push_control(Due::Ping, ledger);
@@ -304,7 +310,7 @@ impl ConnectionModel {
 
     /// Queues a close frame and waits for the close frame of the client.
     pub fn start_closing(&mut self, code: CloseCode, reason: &str, now: Tick, ledger: &mut Ledger) {
-        assert!(self.is_open(), "{} is closed once", self.fd);
+        assert!(self.is_open(), "{} is open before it is closed", self.fd);
         let payload = match code {
             CloseCode::NO_STATUS => Vec::new(),
             _ => [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat(),
@@ -314,7 +320,7 @@ impl ConnectionModel {
         self.closed_at = Some(now);
     }
 
-    /// Records a write. If it wrote the close frame, the deadline of the client starts.
+    /// Records a write. If the write included the close frame, the client's deadline to answer starts.
     pub fn written(&mut self, limits: &Limits, now: Tick) {
         if let Stage::Closing { until } = &mut self.stage
             && self.output.bytes() == 0
@@ -323,14 +329,14 @@ impl ConnectionModel {
         }
     }
 
-    /// Records that the server shut down its write side, which starts the deadline of the client.
+    /// Records that the server shut down its write side. The client must then end the connection before this deadline.
     pub fn shut(&mut self, until: Tick) {
         self.shut_until.get_or_insert(until);
     }
 
     /// Ends the connection at once.
     pub fn end(&mut self, now: Tick) {
-        assert!(self.is_open(), "{} is closed once", self.fd);
+        assert!(self.is_open(), "{} is open before it is closed", self.fd);
         self.stage = Stage::Aborted;
         self.closed_at = Some(now);
     }
@@ -365,7 +371,7 @@ impl ConnectionModel {
         );
     }
 
-    /// Returns the write deadline. A write that took nothing moves this deadline to the tick after it.
+    /// Returns the write deadline. If a later write takes no byte, the deadline is the tick after that write.
     fn next_write_due(&self, limits: &Limits) -> Tick {
         self.write_due(limits).max(self.output.tried())
     }

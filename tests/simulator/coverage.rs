@@ -17,7 +17,7 @@ pub fn hit(what: &'static str) {
     count(what, 1);
 }
 
-/// Counts a situation several times.
+/// Adds `times` to the count of a situation.
 pub fn count(what: &'static str, times: u64) {
     TALLY.with_borrow_mut(|tally| *tally.entry(what).or_default() += times);
 }

@@ -1,5 +1,5 @@
-//! Evictions: when all queues exceed their total bound, the server drops messages or closes connections. The oracle
-//! checks the choice.
+//! Evictions: when all queues together exceed their total bound, the server drops messages or closes connections. The
+//! oracle checks which connections the server selects.
 
 use fdpush::sim::QUEUE_BYTES;
 use fdpush::{Fd, SlowReader};
@@ -9,15 +9,15 @@ use crate::coverage::hit;
 use crate::server::Server;
 use crate::socket::State;
 
-/// With fewer queues than this, the server reads all charges again for each eviction.
+/// With fewer queues than this number, the server reads the charges of all queues again for each eviction.
 const CHARGES_PER_EVICTION: usize = 64;
 
 /// The length of the longest close frame.
 const CLOSE_FRAME_BYTES: usize = 2 + 125;
 
 impl Server {
-    /// Checks the choice of an evicted connection. Its charge exceeds `bytes_min`, and no other connection has a larger
-    /// charge.
+    /// Checks the selection of an evicted connection. The charge of this connection must exceed `bytes_min`, and no
+    /// other connection may have a larger charge.
     pub fn check_eviction(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
         let limits = &self.table.env().limits;
         assert!(self.oracle.ledger.total > 0, "{fd} is evicted only if bytes are queued");
@@ -33,23 +33,25 @@ impl Server {
         self.evicted.insert(fd);
     }
 
-    /// Returns a connection that should be evicted before a connection with this charge, and its minimum charge.
+    /// Returns a connection that must be evicted before the connection `fd` with this charge, and the minimum charge of
+    /// the result.
     ///
     /// With few queues, the server reads the charges for each eviction, so the whole charge of each other connection
-    /// counts. With many queues, the server may use older charges. Since then, a charge can only have grown by its part
-    /// of shared frames. So the charge without shared frames counts, and only for connections that have not been
-    /// evicted.
+    /// counts. With many queues, the server may use older charges. Since the server read them, a charge can only have
+    /// grown by its part of shared frames. So only the charge without shared frames is compared, and only for
+    /// connections that have not been evicted.
     fn larger(&self, fd: Fd, charge: usize) -> Option<(Fd, usize)> {
         let holders = self.oracle.models.values().filter(|model| model.output.has_queue());
-        // A connection that was written to or evicted may have had a queue when the search began.
+        // A connection without a queue may have had one when the search began, if it was written to or evicted since
+        // then.
         let count = holders.clone().count() + self.writes + self.evicted.len();
         let is_exact = count < CHARGES_PER_EVICTION;
         let is_undroppable = |fd: Fd| self.undroppable.contains(&fd);
         let least = |model: &ConnectionModel| match model.output.charge(&self.oracle.ledger) {
             _ if !is_exact && self.evicted.contains(&model.fd) => 0,
             _ if !is_exact => model.output.own_charge(),
-            // A partly written message cannot be dropped. Then the server prefers another connection if its charge is
-            // at least half as large.
+            // If a connection has only a partly written message, which cannot be dropped, the server prefers another
+            // connection whose charge is at least half as large.
             all if is_undroppable(model.fd) && !is_undroppable(fd) => all / 2 + 1,
             all => all,
         };
@@ -57,12 +59,13 @@ impl Server {
         others.map(|model| (model.fd, least(model))).find(|(_, least)| *least > charge)
     }
 
-    /// Checks that the newest messages were dropped.
+    /// Checks that the server dropped the newest messages of a connection.
     pub fn check_drop(&mut self, fd: Fd, messages: usize, charge: usize, bytes_min: usize, state: State) {
         assert_ne!(self.table.env().limits.slow_reader, SlowReader::Close);
         let is_alone = bytes_min == self.table.env().limits.queue_bytes_min && self.evicted.is_empty();
         if is_alone && self.larger(fd, charge).is_some() {
-            // The receiver of the running push is evicted alone if a search would free little.
+            // The server evicts only the receiver of the running push, without a search, if a search would free few
+            // bytes.
             hit("eviction: alone");
             assert!(
                 self.posting.as_ref().is_some_and(|(pushed, _)| *pushed == fd),
@@ -79,7 +82,7 @@ impl Server {
         let (model, ledger) = self.oracle.account(fd);
         model.output.drop_newest(messages, ledger);
         hit(if messages > 0 { "eviction: dropped" } else { "eviction: nothing to drop" });
-        assert_eq!(state.charge, model.output.charge(ledger), "charge of {fd} after a drop");
+        assert_eq!(state.charge, model.output.charge(ledger), "{fd} has the charge of its model after a drop");
     }
 
     /// Records that the next search for the largest queues begins.
@@ -89,7 +92,7 @@ impl Server {
         self.writes = 0;
     }
 
-    /// Checks the total bound after evictions. Only control frames may exceed it.
+    /// Checks after evictions that the queues are within their total bound. Only close frames may exceed this bound.
     pub fn check_total_bound(&mut self) {
         if !std::mem::take(&mut self.has_evicted) {
             return;

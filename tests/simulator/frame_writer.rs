@@ -53,7 +53,7 @@ impl FrameWriter<'_> {
         self.write_frame(0x8a, &payload.clone(), Some(SentItem::Pong(payload)), None);
     }
 
-    /// Writes a close frame. 1005 means without a code.
+    /// Writes a close frame. The code 1005 stands for a close frame without a code.
     pub fn write_close(&mut self, code: u16, reason: &str) {
         let payload = match code {
             1005 => Vec::new(),
@@ -62,7 +62,7 @@ impl FrameWriter<'_> {
         self.write_frame(0x88, &payload, Some(SentItem::Close(code, reason.to_owned())), None);
     }
 
-    /// Writes bytes that violate a rule. The server ignores all later bytes.
+    /// Writes bytes that violate a rule of the protocol. The server ignores all later bytes.
     pub fn write_violation(&mut self) {
         let mask = self.mask();
         let (bytes, error, code) = match self.deflates && self.rng.one_in(2) {
@@ -160,7 +160,7 @@ fn bad(rng: &mut Rng, mask: [u8; 4], message_bytes_max: u64, deflates: bool) -> 
     rng.pick(&table).clone()
 }
 
-/// Works like [`bad`], with rules of RFC 7692.
+/// Works like [`bad`], but the bytes violate rules of RFC 7692.
 fn bad_deflated(rng: &mut Rng, mask: [u8; 4], message_bytes_max: usize) -> (Vec<u8>, ProtocolError, u16) {
     use ProtocolError::*;
     let text = deflate(&b"a text ".repeat(5), 6);

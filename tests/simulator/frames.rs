@@ -1,8 +1,9 @@
-//! RFC 6455 frames and RFC 7692 messages for the clients. It shares no code with the server.
+//! Encodes and parses RFC 6455 frames and RFC 7692 messages for the clients. This module shares no code with the
+//! server.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-/// The bit of the first frame of a deflated message.
+/// The header bit that is set in the first frame of a deflated message.
 pub const RSV1: u8 = 0x40;
 
 /// A complete frame of the server.
@@ -100,6 +101,6 @@ fn inflate(payload: &[u8]) -> Vec<u8> {
 pub fn deflate(payload: &[u8], level: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + payload.len() / 100 + 100);
     let mut stream = Compress::new(Compression::new(level), false);
-    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("no error");
+    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("the payload can be deflated");
     out.strip_suffix(&TAIL).expect("a flush ends with the tail").to_vec()
 }

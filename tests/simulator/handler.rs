@@ -27,7 +27,7 @@ pub enum Deferred {
 impl Server {
     // Events.
 
-    /// Handles an event of the server. The bytes of the client must cause exactly this event next.
+    /// Handles an event of the server. This event must be the one that the client's bytes cause next.
     ///
     /// `unparsed` is the number of bytes that the same read returned after the event.
     pub fn handle_event(&mut self, slot: Slot, fd: Fd, event: Event<'_>, unparsed: usize) {
@@ -86,10 +86,11 @@ impl Server {
         }
     }
 
-    /// Handles the end of a connection. From now on, neither the fd nor the uid or the groups lead to this connection.
+    /// Handles the end of a connection. After the end, neither the fd nor the uid nor a group may lead to this
+    /// connection.
     pub fn on_close(&mut self, close: &PendingClose) {
         self.remember(close.fd);
-        assert!(self.open_slot(close.fd).is_none(), "{} is not open in its on_close", close.fd);
+        assert!(self.open_slot(close.fd).is_none(), "{} is no longer open when on_close is called", close.fd);
         if self.rng.one_in(4) {
             let uids = close.names.uid.iter().map(ToString::to_string).collect();
             let groups = close.names.groups.iter().map(ToString::to_string).collect();
@@ -102,7 +103,8 @@ impl Server {
         }
     }
 
-    /// Handles a timer that fired. The timer must not be early, and it may be late by at most a turn.
+    /// Handles a timer that fired. The timer must not fire before its deadline, and must fire in the first turn after
+    /// its deadline.
     pub fn fire_timer(&mut self, index: u32) {
         hit("timer fired");
         let (at, every) = self.timers.remove(&index).unwrap_or_else(|| panic!("timer {index} does not exist"));
@@ -240,7 +242,7 @@ impl Server {
 
     // Calls.
 
-    /// Makes a random call, perhaps for `fd`, which may be closed.
+    /// Makes a random call, for `fd` or another connection. The connection may be closed.
     fn call_at_random(&mut self, fd: Fd) {
         let other = self.random_fd();
         let (uid, group) = (self.uid(), self.group());
@@ -281,7 +283,7 @@ impl Server {
     }
 
     fn push_at_random(&mut self, fd: Fd, other: Fd) {
-        // A push to all takes time for each connection, so it is rarer with many connections.
+        // A push to all takes time for each connection, so handlers make it less often if there are many connections.
         let many = self.table.count() / 16;
         let target = match self.rng.below(12) {
             0..4 => Target::One(other),
@@ -293,7 +295,7 @@ impl Server {
             _ => Target::One(fd),
         };
         let except: &[Fd] = if self.rng.one_in(3) { &[fd, other] } else { &[] };
-        // Several pushes in a row fill queues.
+        // Several pushes to the same target one after another fill queues.
         let bursts = matches!(target, Target::One(_) | Target::Uids(_)) && self.rng.one_in(6);
         for _ in 0..if bursts { self.rng.within(2..=30) } else { 1 } {
             let options = self.options();

@@ -1,7 +1,8 @@
 //! The naive model of a connection's input.
 //!
 //! Each item that a client sends has a position in the client's byte stream. The server must deliver each item once and
-//! in order, as soon as it has read the last byte of the item. It cannot deliver an item of which it has read no byte.
+//! in order, as soon as it has read the last byte of the item. The server cannot deliver an item of which it has read
+//! no byte.
 
 use std::collections::VecDeque;
 
@@ -17,7 +18,7 @@ pub enum SentItem {
     Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    /// A close frame. Code 1005 stands for a frame without a code.
+    /// A close frame. The code 1005 stands for a close frame without a code.
     Close(u16, String),
     /// Bytes that violate this rule, and the close code of the rule.
     Bad(ProtocolError, u16),
@@ -41,8 +42,8 @@ struct Item {
     deflated: Option<usize>,
 }
 
-/// The minimum number of bytes that a deflated message counts for the inflation limit, and the number for each byte of
-/// its deflated payload.
+/// The minimum number of bytes that a deflated message counts for the inflation limit. `CHARGE_FACTOR` is the number of
+/// bytes that each byte of the deflated payload counts.
 const CHARGE_BYTES_MIN: usize = 1024;
 const CHARGE_FACTOR: usize = 16;
 
@@ -51,7 +52,7 @@ const CHARGE_FACTOR: usize = 16;
 pub struct Inbound {
     /// Items that the server has not delivered yet, in the order of delivery.
     items: VecDeque<Item>,
-    /// The number of bytes of the client's stream so far, sent or not.
+    /// The number of bytes of the client's stream until now, including unsent bytes.
     pub made: u64,
     /// The number of bytes of the stream that the server has read.
     pub read: u64,
@@ -63,11 +64,11 @@ pub struct Inbound {
     close_end: Option<u64>,
     /// The time at which the WebSocket opened.
     pub opened: Tick,
-    /// The time since which the server holds input back, because the client's messages exceed the inflation limit.
+    /// The time at which the server stopped reading input, because the client's messages exceed the inflation limit.
     held_since: Option<Tick>,
     /// The number of bytes that the delivered messages count for the inflation limit, without the newest message.
     charged: u64,
-    /// The number of bytes that the newest message counts.
+    /// The number of bytes that the newest message counts for the inflation limit.
     newest: u64,
 }
 
@@ -110,7 +111,11 @@ impl Inbound {
                 std::mem::replace(&mut self.newest, (inflated + CHARGE_FACTOR * deflated).max(CHARGE_BYTES_MIN) as u64);
             let passed = u128::from(now.0 - self.opened.0) * limits.inflated_bytes_per_second_max as u128 / 1000;
             let allowed = passed + limits.read_budget_bytes as u128;
-            assert!(u128::from(self.charged) <= allowed, "{} bytes inflated, {allowed} are allowed", self.charged);
+            assert!(
+                u128::from(self.charged) <= allowed,
+                "{} bytes count for the inflation limit, at most {allowed} are allowed",
+                self.charged
+            );
         }
     }
 
@@ -126,14 +131,14 @@ impl Inbound {
         code
     }
 
-    /// Records that the server holds input of the client back.
+    /// Records that the server stops reading input of the client because of the inflation limit.
     pub fn hold(&mut self, now: Tick) {
         hit("deflate: input held");
         self.pass_hold(now);
         self.held_since = Some(now);
     }
 
-    /// Moves the start of an unfinished message by the time for which the server held input back.
+    /// Moves the start time of an unfinished message by the time in which the server read no input.
     fn pass_hold(&mut self, now: Tick) {
         if let (Some(held), Some((_, since))) = (self.held_since.take(), &mut self.unfinished) {
             *since = Tick(since.0 + (now.0 - held.0));
@@ -161,8 +166,8 @@ impl Inbound {
         self.held_since = self.held_since.map(|_| now);
     }
 
-    /// Returns the time from which the time limit of an unfinished message counts. Returns `None` while the server holds
-    /// the input of the client back.
+    /// Returns the time from which the time limit of an unfinished message counts. Returns `None` while the server
+    /// reads no input because of the inflation limit.
     pub fn unfinished_since(&self) -> Option<Tick> {
         self.unfinished.filter(|_| self.held_since.is_none()).map(|(_, since)| since)
     }

@@ -1,9 +1,10 @@
-//! The simulator: layers 0 and 1 under virtual time and a hostile network, beside an oracle.
+//! The simulator runs layers 0 and 1 under virtual time and a hostile network, and compares them with an oracle.
 //!
-//! It drives the server's table, wheel and registry as the loop does. The loop, the sockets, epoll and the clock are
-//! simulated from a seed. Clients of several kinds connect to the server, and handlers make random calls. The oracle is
-//! as simple as possible. It knows the messages of each client in their order, and the cause and the deadline of each
-//! connection's end. After the end of a connection, the oracle checks that the server has removed all of its state.
+//! The simulator drives the server's connection table, timer wheel and registry as the loop does. The loop, the
+//! sockets, epoll and the clock are simulated from a seed. Clients of several kinds connect to the server, and handlers
+//! make random calls. The oracle is as simple as possible. The oracle knows the messages of each client in their order,
+//! and the cause and the deadline of each connection's end. After the end of a connection, the oracle checks that the
+//! server has removed all state of the connection.
 //!
 //! ```text
 //! cargo test --test simulator                          the first 24 seeds
@@ -12,8 +13,8 @@
 //! tests/simulator/many.sh 100000                       a hundred thousand, in release, on all cores
 //! ```
 //!
-//! As a trial, the following faults were planted in the code, each alone. The number is the first seed that finds the
-//! fault:
+//! To test the simulator, each of the following faults was put into the code, one at a time. The number in the table is
+//! the first seed that finds the fault:
 //!
 //! | fault | seed |
 //! |---|---|
@@ -25,7 +26,7 @@
 //! | `Connection::conflate` replaces a deflated frame by the plain one | 14 |
 //! | `InflationPace::charge` ignores the received bytes | 14 |
 //!
-//! Reading order: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the part of the loop),
+//! Reading order: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the work of the loop),
 //! `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`,
 //! `connection_model.rs`, `output_model.rs`, `inbound.rs`, `name_model.rs`, `eviction.rs`.
 
@@ -54,10 +55,10 @@ use std::env;
 
 use crate::coverage::Tally;
 
-/// The number of seeds of a plain `cargo test`. They take a few seconds.
+/// The number of seeds of a `cargo test` without `SIM_SEEDS`. These seeds take a few seconds.
 const SEEDS: u64 = 24;
 
-/// Situations that these seeds must cover.
+/// The situations that the default seeds must cover.
 const COVERED: &[&str] = &[
     "all queues over their bound",
     "all transports tried",
@@ -134,7 +135,7 @@ fn every_seed_agrees_with_the_oracle() {
     }
     println!("{seeds} seeds from {first}: {all:#?}");
     let missed: Vec<_> = COVERED.iter().filter(|what| !all.contains_key(*what)).collect();
-    // Only the usual seeds must cover each situation.
+    // Only the default seeds must cover each situation.
     let has_usual = first == 0 && seeds >= SEEDS;
     assert!(!has_usual || missed.is_empty(), "the seeds cover each situation; missing: {missed:?}");
 }

@@ -2,7 +2,7 @@
 # Runs many seeds of the simulator, with optimisation, on all cores.
 #   tests/simulator/many.sh SEEDS [FIRST]      starts with seed FIRST (default 0)
 #   JOBS                                       processes at a time (default: number of cores)
-# After a failure it prints the command that replays the seed.
+# After a failure, the script prints the command that replays the seed.
 set -euo pipefail
 [[ ${1:-} =~ ^[0-9]+$ ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/../.."
@@ -11,7 +11,7 @@ first=${2:-0}
 # The number of seeds for each process.
 portion=100
 
-# The target directory is separate, because the settings differ from the release profile.
+# This build has its own target directory, because its settings differ from the release profile.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/simulator
 # The build is optimised, with overflow checks and debug assertions.
 export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true

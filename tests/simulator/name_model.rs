@@ -1,4 +1,4 @@
-//! The naive model of the registry, by fd instead of slot.
+//! The naive model of the registry. The model identifies connections by fd, and the registry identifies them by slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,11 +80,15 @@ impl NameModel {
         members.len()
     }
 
-    /// Removes a connection. Compares its names with the names that the registry had.
+    /// Removes a connection. Compares the uid and the groups of the connection with those that the registry had.
     pub fn remove(&mut self, fd: Fd, names: &FormerNames) {
         let groups: Vec<&str> = names.groups.iter().map(AsRef::as_ref).collect();
-        assert_eq!(groups, self.groups_of(fd), "groups of {fd} at its end");
-        assert_eq!(names.uid.as_deref(), self.uids.get(&fd).map(String::as_str), "uid of {fd} at its end");
+        assert_eq!(groups, self.groups_of(fd), "the registry and the model have the same groups of {fd} when it ends");
+        assert_eq!(
+            names.uid.as_deref(),
+            self.uids.get(&fd).map(String::as_str),
+            "the registry and the model have the same uid of {fd} when it ends"
+        );
         self.unbind(fd);
         for group in self.memberships.get(&fd).cloned().unwrap_or_default() {
             self.leave(fd, &group);

@@ -14,7 +14,7 @@ pub const PUSH_ID_BYTES: usize = 16;
 /// The expected state of the server.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    /// The models of connections that are not yet freed at the server or the client.
+    /// The models of connections that the server or the client has not freed yet.
     pub models: BTreeMap<Fd, ConnectionModel>,
     pub names: NameModel,
     pub ledger: Ledger,
@@ -53,7 +53,7 @@ impl Oracle {
         self.models.get(&fd).is_some_and(ConnectionModel::is_open)
     }
 
-    /// Adds a push to these connections. Returns its number.
+    /// Records a push to these connections. Returns the number of the push.
     pub fn post(&mut self, intended: Vec<Fd>, payload_bytes: usize, is_text: bool) -> PushId {
         self.pushed += 1;
         self.pushes.insert(self.pushed, Pushed { intended, payload_bytes, is_text });
@@ -67,7 +67,7 @@ impl Oracle {
         let id = id.unwrap_or_else(|| panic!("{fd} received a message that was not pushed: {payload:?}"));
         let pushed = self.pushes.get(&id).unwrap_or_else(|| panic!("{fd} received push {id}, which does not exist"));
         assert!(pushed.intended.binary_search(&fd).is_ok(), "{fd} is not a receiver of push {id}");
-        assert_eq!(pushed.is_text, is_text, "push {id} keeps its kind, text or binary");
+        assert_eq!(pushed.is_text, is_text, "push {id} arrives as it was sent, as text or as binary");
         assert!(payload == payload_of(id, pushed.payload_bytes), "the payload of push {id} arrives unchanged at {fd}");
         id
     }

@@ -1,4 +1,5 @@
-//! Pushes, and the changes that the table makes by itself. The oracle compares both in order.
+//! Makes pushes, and checks the changes that the connection table makes by itself. The simulator compares pushes and
+//! changes with the oracle, in order.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -54,7 +55,10 @@ impl Server {
             }
         }
         let times = self.table.env().counts.compression.deflated - before;
-        assert!(times <= u64::from(needs_deflated), "push {id} was deflated {times} times");
+        assert!(
+            times <= u64::from(needs_deflated),
+            "push {id} is deflated at most once, and only if a receiver needs this, not {times} times"
+        );
         if slots.len() > 1 {
             self.table.defer_listed(listed);
         }
@@ -63,14 +67,14 @@ impl Server {
         assert_eq!(reached, intended, "push {id} reaches the intended receivers");
     }
 
-    /// Returns the length of the deflated frame. `None`: the message is short, or would become longer.
+    /// Returns the length of the deflated frame. Returns `None` if the message is short, or would become longer.
     fn deflate(&self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
         let limits = &self.table.env().limits;
         let may_deflate = limits.compression && payload.len() >= limits.compress_bytes_min;
         may_deflate.then(|| Deflater::default().encode(opcode, payload)).flatten().map(|frame| frame.len())
     }
 
-    /// Returns the push in the encoding for one connection.
+    /// Returns the push with the encoding that one connection must get.
     fn encode(&self, fd: Fd, posted: &Posted, payload_bytes: usize, deflated: Option<usize>) -> Posted {
         let model = self.oracle.models.get(&fd).filter(|model| model.is_open());
         let longest = model.and_then(|model| model.deflated_bytes_max);
@@ -94,16 +98,17 @@ impl Server {
         self.posting = None;
         match expected {
             Some(expected) => assert_eq!(outcome, expected, "a push to {fd} has the expected result: {posted:?}"),
-            // An earlier part of this push to many closed the connection, or it was not open.
+            // The connection was not open, or an earlier part of this push to many closed it.
             None => {
-                assert!(!was_open, "{fd} is open, so the push is tried");
+                assert!(!was_open, "{fd} was not open, because the table did not try the push");
                 assert!(outcome == Outcome::Gone || (closed_now && outcome == Outcome::Dropped), "{fd}: {outcome:?}");
             }
         }
         outcome
     }
 
-    /// Compares all changes of a push, and returns the expected outcome. Returns `None` if the connection is not open.
+    /// Compares all changes that a push caused with the oracle, and returns the expected outcome. Returns `None` if the
+    /// connection is not open.
     fn replay_push(&mut self, fd: Fd) -> Option<Outcome> {
         let mut outcome = None;
         for entry in self.take_log() {
@@ -131,7 +136,7 @@ impl Server {
         outcome
     }
 
-    /// Compares the changes that the table has made by itself.
+    /// Compares the changes that the table has made by itself with the oracle.
     pub fn replay(&mut self) {
         for entry in self.take_log() {
             self.check_entry(entry);
@@ -187,7 +192,7 @@ impl Server {
         self.note_offer(fd);
     }
 
-    /// Compares the result of queueing a message.
+    /// Compares the result of queueing a message with the result that the oracle expects.
     fn check_send(&mut self, fd: Fd, sent: Sent, state: State) {
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
         assert_eq!(pushed, fd, "the message is for this connection");
@@ -202,7 +207,7 @@ impl Server {
             _ if is_over => Sent::Full,
             _ => Sent::Queued,
         };
-        assert_eq!(sent, expected, "result of a send to {fd} with {queued} bytes queued: {posted:?}");
+        assert_eq!(sent, expected, "a send to {fd} with {queued} bytes queued has the expected result: {posted:?}");
         match sent {
             Sent::Queued => {
                 hit("push: queued");
@@ -272,11 +277,12 @@ impl Server {
                 model.output.abandon(ledger);
                 model.is_lost = true;
             }
-            other => panic!("the slow consumer {fd} got {other:?}"),
+            other => panic!("the slow consumer {fd} is closed as expected, but got {other:?}"),
         }
     }
 
-    /// Writes the output of connections. Sometimes writes only a portion, and the next turn writes more.
+    /// Writes the output of connections. Sometimes writes the output of only some connections, and leaves the others to
+    /// the next turn.
     pub fn flush(&mut self) {
         self.table.begin_flush();
         let portion = if self.rng.one_in(self.portions) { self.rng.within(1..=20) } else { usize::MAX };
@@ -333,7 +339,7 @@ impl Server {
         }
     }
 
-    /// Handles a socket that failed during a write.
+    /// Handles a socket on which a write failed.
     fn break_off(&mut self, slot: Slot) {
         hit("network: broken while writing");
         let fd = self.table.fd_of(slot);
@@ -349,12 +355,12 @@ impl Server {
         self.record_end(slot, event);
     }
 
-    // Trials of transports when all queues are over their total bound.
+    // Writes on all transports, which the server tries when the queues exceed their total bound.
 
     /// Records the transports that the server must try after it queued a message.
     ///
-    /// It must try all transports if the queues are over their total bound, and have grown by a quarter of this bound
-    /// since the last trial.
+    /// The server must try to write on all transports if the queues exceed their total bound, and have grown by a
+    /// quarter of this bound since the last trial.
     fn expect_offers(&mut self, fd: Fd) {
         let max = self.table.env().limits.queue_total_bytes_max;
         let total = self.oracle.ledger.total;
@@ -397,7 +403,10 @@ impl Server {
             let socket = self.table.slot_of(fd).and_then(|slot| self.table.transport(slot));
             let is_broken = socket.is_some_and(|socket| socket.wire.borrow().is_client_reset());
             let has_written_all_it_may = !self.oracle.models[&fd].output.can_write();
-            assert!(is_broken || has_written_all_it_may, "{fd}: the server writes until the socket is full");
+            assert!(
+                is_broken || has_written_all_it_may,
+                "the server writes to {fd} until the socket is full or has failed"
+            );
         }
         self.begin_search();
         self.check_total_bound();

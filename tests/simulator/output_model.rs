@@ -1,8 +1,9 @@
 //! The naive model of a connection's output, frame by frame.
 //!
 //! The model stores no bytes. A queued frame is in `segments`. When the wire has taken all bytes of a frame, the frame
-//! moves to `in_flight`, and the client compares it there. The model also has the segments of the queue, with copied
-//! and shared frames. The bound of all queues counts the memory of segments, and the model must have the same count.
+//! moves to `in_flight`. The client compares the received frames with `in_flight`. The model also has the segments of
+//! the queue, with copied and shared frames. The memory of segments counts towards the total bound of all queues, and
+//! the model must have the same count.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -18,17 +19,17 @@ type FrameId = (PushId, bool);
 
 /// A frame up to this size is copied into each queue.
 const COPIED_BYTES_MAX: usize = 512;
-/// A frame below this size is copied even if the reader is stalled.
+/// A frame below this size is copied into the queue even if the reader is stalled.
 const SHARED_BYTES_MIN: usize = 96;
-/// The maximum of bytes in a segment of copied frames.
+/// The maximum number of bytes in a segment of copied frames.
 const RUN_BYTES_MAX: usize = 32 << 10;
-/// If a queue is longer, it keeps only the latest pong.
+/// If a queue is longer than this, it keeps only the latest pong.
 const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
 /// A frame that a client is to receive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Due {
-    /// Bytes of HTTP. The client checks them without the model.
+    /// Bytes of HTTP. The client checks these bytes without this model.
     Raw,
     /// A message, and whether it is deflated.
     Message(PushId, bool),
@@ -38,10 +39,10 @@ pub enum Due {
     Close(Vec<u8>),
 }
 
-/// The memory of all queues. Bytes in the journal do not count.
+/// The memory of all queues. Bytes in the journal do not count as memory of queues.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// The memory of frames. A shared frame counts once.
+    /// The memory of frames. A frame that several queues share counts once.
     pub total: usize,
     pub http: usize,
     /// The number of queues that contain a shared frame, by frame.
@@ -55,18 +56,18 @@ pub struct OutputModel {
     /// Whether the segments are in a queue, which counts as memory. Otherwise their bytes are in the journal.
     is_queued: bool,
 
-    /// Whether the queue counts as a queue of HTTP, because no frame was in it yet.
+    /// Whether the queue counts as a queue of HTTP output, because it has contained no frame yet.
     is_http: bool,
     /// The number of written bytes of the first segment.
     sent: usize,
     /// The number of unwritten bytes.
     bytes: usize,
     is_full: bool,
-    /// The time of the first write that took nothing since the last progress.
+    /// The time of the first write since the last progress that wrote no byte.
     stalled_since: Option<Tick>,
-    /// The time of the last write that took nothing.
+    /// The time of the last write that wrote no byte.
     tried: Option<Tick>,
-    /// Whether the last write left bytes because the wire was full.
+    /// Whether bytes were left after the last write, because the wire was full.
     pub is_backlogged: bool,
     /// Whether the wire took bytes since the last heartbeat.
     pub is_taking: bool,
@@ -107,9 +108,9 @@ pub struct Posted {
 /// The encoding of a message for one client.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Encoding {
-    /// The client cannot inflate it.
+    /// The client did not negotiate permessage-deflate, or cannot inflate a message of this length.
     Plain,
-    /// The client could inflate it, but it is short or would become longer.
+    /// The client could inflate the message, but the message is short or would become longer.
     NotShorter,
     Deflated,
 }
@@ -130,7 +131,7 @@ impl Posted {
     }
 }
 
-/// Returns the memory of a separate segment besides its frame.
+/// Returns the memory of a segment with one shared frame, without the bytes of the frame.
 fn overhead(key: Option<&String>) -> usize {
     SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |key| KEY_BYTES + key.len())
 }
@@ -195,7 +196,7 @@ impl Segment {
         }
     }
 
-    /// Returns the number of bytes up to the end of a partly written frame.
+    /// Returns the number of bytes up to the end of the partly written frame of this segment.
     fn begun_bytes(&self, sent: usize) -> usize {
         match self.frames.front() {
             Some((_, bytes)) if self.flown < sent => self.flown + bytes,
@@ -210,7 +211,7 @@ impl OutputModel {
         self.bytes
     }
 
-    /// Returns the unwritten bytes plus the overhead of the queue.
+    /// Returns the number of unwritten bytes plus the overhead of the queue.
     pub fn counted_bytes(&self) -> usize {
         let overhead = if self.is_queued { self.segments.iter().map(Segment::overhead).sum() } else { 0 };
         self.bytes + overhead
@@ -251,13 +252,13 @@ impl OutputModel {
         !self.is_backlogged && self.segments.back().is_some_and(|last| !last.is_raw)
     }
 
-    /// Returns the memory that the server queued without a check of the bounds, because it is for control frames.
+    /// Returns the memory of the queued control frames. The server queues them without a check of the bounds.
     pub fn unasked_bytes(&self) -> usize {
         let control: usize = self.segments.iter().map(|segment| segment.control).sum();
         if self.is_queued && control > 0 { control + QUEUE_BYTES } else { 0 }
     }
 
-    /// Compares the number of unwritten bytes. `fresh` of them are in the journal.
+    /// Compares the number of unwritten bytes with the model. `fresh` of these bytes are in the journal.
     pub fn observe(&mut self, bytes: usize, fresh: usize, ledger: &mut Ledger) {
         assert!(
             fresh == 0 || (fresh == bytes && !self.is_queued),
@@ -277,19 +278,19 @@ impl OutputModel {
         first + frames.map(bytes).sum::<usize>()
     }
 
-    /// Returns the time of the first write that took nothing since the last progress.
+    /// Returns the time of the first write since the last progress that wrote no byte.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }
 
-    /// Returns the first tick after the last write that took nothing.
+    /// Returns the first tick after the last write that wrote no byte.
     pub fn tried(&self) -> Tick {
         self.tried.map_or(Tick(0), |tried| Tick(tried.0 + 1))
     }
 
     /// Records that HTTP output has made the queue grow to `bytes` bytes.
     pub fn observe_raw(&mut self, bytes: usize, ledger: &mut Ledger) {
-        assert!(bytes >= self.bytes, "output vanished");
+        assert!(bytes >= self.bytes, "the queue does not become shorter");
         if bytes > self.bytes {
             let grown = bytes - self.bytes;
             self.enter_queue(true, ledger);
@@ -379,7 +380,7 @@ impl OutputModel {
         true
     }
 
-    /// Drops the newest messages. A partly written message stays.
+    /// Drops the newest messages. A partly written message stays in the queue.
     pub fn drop_newest(&mut self, count: usize, ledger: &mut Ledger) {
         for _ in 0..count {
             let begun = self.segments.front().is_some_and(|first| first.flown < self.sent);
@@ -402,7 +403,7 @@ impl OutputModel {
             segment.bytes -= bytes;
             ledger.total -= bytes;
             if segment.frames.is_empty() {
-                // The ledger also loses the written bytes of the first segment.
+                // The written bytes of the first segment are also removed from the ledger.
                 ledger.total -= segment.bytes;
                 self.segments.remove(index);
                 self.sent = if index == 0 { 0 } else { self.sent };
@@ -497,7 +498,7 @@ impl OutputModel {
         }
     }
 
-    /// Counts a queue of HTTP as one of frames.
+    /// Counts a queue of HTTP output as a queue of frames from now on.
     fn count_as_frames(&mut self, ledger: &mut Ledger) {
         if self.is_queued && mem::replace(&mut self.is_http, false) {
             ledger.http -= QUEUE_BYTES;
@@ -517,7 +518,7 @@ impl OutputModel {
         if self.is_http { &mut ledger.http } else { &mut ledger.total }
     }
 
-    /// Drops all segments but the first `kept`.
+    /// Drops all segments except the first `kept` segments.
     fn drain(&mut self, kept: usize, ledger: &mut Ledger) {
         for segment in self.segments.drain(kept..) {
             if self.is_queued {
@@ -540,7 +541,7 @@ impl OutputModel {
         run.frames.push_back(frame);
     }
 
-    /// Returns the segment that the next `bytes` are copied to.
+    /// Returns the segment to which the next `bytes` bytes are copied.
     fn run(&mut self, bytes: usize, is_raw: bool) -> &mut Segment {
         let has_room = self.segments.back().is_some_and(|last| {
             last.shared.is_none() && !last.is_pong && last.is_raw == is_raw && last.bytes + bytes <= RUN_BYTES_MAX

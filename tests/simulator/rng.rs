@@ -1,4 +1,4 @@
-//! Random numbers from a seed: SplitMix64 (Steele, Lea and Flood, 2014).
+//! Generates random numbers from a seed, with SplitMix64 (Steele, Lea and Flood, 2014).
 
 use std::ops::RangeInclusive;
 
@@ -16,7 +16,8 @@ impl Rng {
 
     /// Creates an independent generator.
     ///
-    /// Each part of a run has its own generator, so a change of one part does not change the others.
+    /// Each part of a run has its own generator. So a change of one part does not change the random numbers of other
+    /// parts.
     pub fn fork(&mut self) -> Rng {
         Rng::new(self.draw())
     }

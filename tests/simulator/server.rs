@@ -1,8 +1,8 @@
 //! The simulated server: the table, the wheel and the registry, driven turn by turn.
 //!
 //! The server does the same work as `event_loop/`, in the same order: commands, events, accepting, reading, timers,
-//! `on_close` calls, writing, freeing. The table writes by itself and closes slow consumers by itself. It logs each of
-//! these changes. After each call of the table, the server compares the log with the oracle.
+//! `on_close` calls, writing, freeing. The table writes by itself and closes slow consumers by itself. The transports
+//! log each of these changes. After each call of the table, the server compares the log with the oracle.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,16 +31,16 @@ pub struct Server {
     pub log: Log,
     /// The message of the running push, and its receiver.
     pub posting: Option<(Fd, Posted)>,
-    /// The bytes in all queues at the last time that all transports were tried. `None` if they are not known.
+    /// The number of bytes in all queues when the server last tried all transports. `None` if this number is not known.
     pub held: Option<usize>,
-    /// Connections whose transport the running push must try.
+    /// The connections whose transport the server must try during the running push.
     pub offers: BTreeSet<Fd>,
     pub is_offering: bool,
     /// Connections that were evicted in the running search. The field `undroppable` has the evicted connections without
     /// a message to drop.
     pub evicted: BTreeSet<Fd>,
     pub undroppable: BTreeSet<Fd>,
-    /// An upper bound of the number of writes since the search began.
+    /// An upper bound of the number of writes since the search for the largest queues began.
     pub writes: usize,
     /// Whether a connection was evicted since the last check.
     pub has_evicted: bool,
@@ -50,7 +50,7 @@ pub struct Server {
     pub second_login: SecondLogin,
     pub oracle: Oracle,
     pub rng: Rng,
-    /// The time of this turn and of earlier ones.
+    /// The times of this turn and of earlier turns.
     pub time: Turn,
     pub ready: Vec<Slot>,
     pub over: Vec<Slot>,
@@ -61,10 +61,10 @@ pub struct Server {
     pub deferred: Vec<(Fd, Deferred)>,
     /// Timers of handlers, each with its next expiry and its interval.
     pub timers: BTreeMap<u32, (Tick, u64)>,
-    /// The fds that handlers remember. Most of them are stale.
+    /// The fds that handlers remember. Most of these fds are stale.
     pub remembered: Vec<Fd>,
     pub is_draining: bool,
-    /// One flush in this many writes only a portion of the connections.
+    /// One flush in this many writes only some of the connections.
     pub portions: usize,
     pub commands_a_turn: usize,
     pub random_calls: usize,
@@ -144,18 +144,18 @@ impl Server {
         self.call_on_close();
         self.flush();
         self.reap();
-        assert!(self.log.borrow().is_empty(), "each logged change was compared");
+        assert!(self.log.borrow().is_empty(), "each logged change was compared with the oracle");
         let ledger = &self.oracle.ledger;
         assert_eq!(
             self.table.env().queued,
             Queued { frames: ledger.total, http: ledger.http },
-            "count of bytes in all queues"
+            "the table and the model count the same bytes in all queues"
         );
         self.check_bound();
         accepted
     }
 
-    /// Checks the bound of all queues. Only control frames may exceed it.
+    /// Checks that all queues together are within their total bound. Only control frames may exceed this bound.
     fn check_bound(&self) {
         let unasked: usize = self.oracle.models.values().map(|model| model.output.unasked_bytes()).sum();
         let (total, total_max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
@@ -165,7 +165,7 @@ impl Server {
         );
     }
 
-    /// Returns whether the next turn has work, so that the loop must not wait.
+    /// Returns whether the next turn already has work, so that the loop may not wait for events.
     pub fn is_behind(&self) -> bool {
         !self.ready.is_empty() || self.table.has_dirty()
     }
@@ -177,7 +177,7 @@ impl Server {
         let mut slots = mem::take(&mut self.full);
         slots.extend(signalled);
         for slot in slots {
-            // Epoll may report an event twice.
+            // The server handles some events twice, because epoll may report an event twice.
             for _ in 0..1 + usize::from(self.rng.one_in(16)) {
                 self.handle_socket(slot);
             }
@@ -234,7 +234,7 @@ impl Server {
             socket.fd = Some(fd);
         }
         let model = ConnectionModel::new(fd, heartbeat, now);
-        assert!(self.oracle.models.insert(fd, model).is_none(), "{fd} is not used twice");
+        assert!(self.oracle.models.insert(fd, model).is_none(), "the fd {fd} was not used before");
         self.arm(fd.slot());
         hit("connection accepted");
         Some(fd)
@@ -328,7 +328,7 @@ impl Server {
     fn handle_end(&mut self, slot: Slot, is_reset: bool) {
         let fd = self.table.fd_of(slot);
         let is_gone = self.table.transport(slot).is_some_and(|socket| socket.wire.borrow().is_client_gone());
-        assert!(is_reset || is_gone, "{fd}: the client has ended its stream");
+        assert!(is_reset || is_gone, "the server reports the end of {fd} after its client has ended the stream");
         let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(is_reset)) else { return };
         let now = self.table.env().now;
         let model = self.oracle.model(fd);
@@ -367,7 +367,7 @@ impl Server {
         match &event {
             Some(Event::Closed(closed)) => model.close_by_tick(closed, limits, self.time, ledger),
             Some(Event::Refused(_)) => model.output.observe_raw(after.queued, ledger),
-            Some(event) => panic!("{fd}: a tick does not cause {event:?}"),
+            Some(event) => panic!("a tick of {fd} does not cause {event:?}"),
             None if was_http => model.output.observe_raw(after.queued, ledger),
             None => model.check_tick(after.queued > before, limits, self.time, ledger),
         }
@@ -391,7 +391,7 @@ impl Server {
             assert_eq!(
                 (model.on_close_calls, model.closed_at),
                 (1, Some(now)),
-                "{}: on_close is called once, in the turn of the close",
+                "on_close of {} is called once, in the turn of the close",
                 close.fd
             );
             self.on_close(&close);
@@ -401,7 +401,7 @@ impl Server {
     fn reap(&mut self) {
         self.call_on_close();
         for slot in mem::take(&mut self.over) {
-            // The list can contain a connection twice in a turn.
+            // The list of closed connections can contain a connection twice in a turn.
             if self.table.connection(slot).is_none() {
                 continue;
             }
@@ -420,7 +420,7 @@ impl Server {
 
     // Work after a transition.
 
-    /// Makes a transition. Returns the result of the transition and the state after it.
+    /// Makes a transition of a connection. Returns the result of the transition and the state after the transition.
     ///
     /// Then the caller must update the oracle, and compare the changes of the table with [`replay`](Server::replay).
     pub fn step<R>(
@@ -486,7 +486,7 @@ impl Server {
 
     // Comparison with the oracle.
 
-    /// Records whether the output of a connection is in the journal or in a queue.
+    /// Records in the model whether the output of a connection is in the journal or in a queue.
     pub fn observe(&mut self, slot: Slot) {
         let Some(connection) = self.table.connection(slot) else { return };
         let state = socket::State::of(connection);
@@ -494,7 +494,7 @@ impl Server {
         model.output.observe(state.queued, state.fresh, ledger);
     }
 
-    /// Compares one connection with its model.
+    /// Compares one connection with its model in the oracle.
     pub fn compare(&mut self, slot: Slot) {
         self.observe(slot);
         let Some(connection) = self.table.connection(slot) else { return };
@@ -509,9 +509,17 @@ impl Server {
     pub fn compare_state(&self, fd: Fd, state: socket::State) {
         let model = self.oracle.models.get(&fd).expect("the model has the fd");
         assert_eq!(state.is_open, model.is_open(), "{fd} is open if and only if the model is ({:?})", model.stage);
-        assert_eq!(state.queued, model.output.bytes(), "{fd}: count of queued bytes");
-        assert_eq!(state.fresh, model.output.journal_bytes(), "{fd}: count of bytes in the journal");
-        assert_eq!(state.is_untried, model.output.is_untried(), "{fd}: has output that was not offered to the socket");
+        assert_eq!(state.queued, model.output.bytes(), "{fd} and its model have the same number of queued bytes");
+        assert_eq!(
+            state.fresh,
+            model.output.journal_bytes(),
+            "{fd} and its model have the same number of bytes in the journal"
+        );
+        assert_eq!(
+            state.is_untried,
+            model.output.is_untried(),
+            "{fd} and its model agree whether output was not yet offered to the socket"
+        );
     }
 
     /// Compares the whole server with the oracle.
@@ -525,10 +533,15 @@ impl Server {
             let Some(connection) = self.table.connection(slot) else { continue };
             let fd = self.table.fd_of(slot);
             let model = self.oracle.models.get(&fd).unwrap_or_else(|| panic!("{fd} has no model"));
-            assert_eq!(connection.charge(), model.output.charge(&self.oracle.ledger), "{fd}: charge");
+            assert_eq!(
+                connection.charge(),
+                model.output.charge(&self.oracle.ledger),
+                "{fd} and its model have the same charge"
+            );
             let at = connection.poll_timeout(env);
             let (due, now) = (model.due(&env.limits), env.now);
-            // The next flush frees a connection that this flush ended.
+            // The deadline of a connection that this flush ended is not compared, because the next flush frees the
+            // connection.
             let is_over = connection.state() == State::Closing && !connection.wants_read();
             assert!(
                 at <= due || is_over || self.table.has_dirty(),
@@ -536,15 +549,18 @@ impl Server {
             );
             let armed = self.clock.deadline(Owner::Connection(slot)).unwrap_or(Tick::NEVER);
             // A flush of several turns sets the deadline of a connection when it reaches the connection. If the
-            // deadline has then passed, the next turn handles it.
+            // deadline has passed by then, the next turn handles the deadline.
             let is_next = self.was_flushing && armed <= now;
             assert!(due > now || is_next || self.table.has_dirty(), "{fd} has no deadline in the past: {due:?}");
-            // If a deadline passed during a write that took nothing, the next turn handles it.
+            // If a deadline passed during a write that wrote no byte, the next turn handles the deadline.
             assert!(
                 armed <= at.max(now) || self.table.has_dirty(),
                 "{fd} has its deadline at {at:?}, and the wheel has {armed:?} at {now:?}"
             );
-            assert!(model.output.message_bytes() <= env.limits.queue_bytes_max, "{fd}: the queue is within its bound");
+            assert!(
+                model.output.message_bytes() <= env.limits.queue_bytes_max,
+                "the queue of {fd} is within its bound"
+            );
             open += u64::from(connection.is_open());
         }
         assert_eq!(self.opened, self.closed + open, "each opened connection is either open or closed");

@@ -18,18 +18,18 @@ pub struct Setting {
     pub clients_max: usize,
     pub turns: usize,
     pub read_bytes_max: usize,
-    /// One flush in this many writes only a portion of the connections.
+    /// One flush in this many writes only some of the connections.
     pub portions: usize,
     /// The capacity of a pipe in bytes.
     pub pipe_bytes_max: usize,
     pub commands_a_turn: usize,
-    /// The milliseconds between two turns, if nothing is due earlier.
+    /// The milliseconds between two turns, if no deadline comes before.
     pub pace: usize,
     /// After an event, a handler makes a random call with a probability of one in this number.
     pub random_calls: usize,
-    /// Whether slots are near their last generation at the start.
+    /// Whether the generations of slots begin near the last generation.
     pub is_old: bool,
-    /// Whether clients leave soon, so that slots are often reused.
+    /// Whether clients disconnect after a short time, so that slots are often reused.
     pub is_hasty: bool,
 }
 
@@ -37,7 +37,7 @@ impl Setting {
     /// Draws the settings of a seed.
     pub fn draw(rng: &mut Rng) -> Setting {
         let mut setting = Setting::draw_plain(rng);
-        // Drawn apart, so that runs without compression do not depend on it.
+        // A separate generator draws these settings, so that runs without compression do not depend on them.
         let mut rng = rng.clone().fork();
         if rng.one_in(3) {
             setting.limits.compression = true;

@@ -1,4 +1,4 @@
-//! The server's end of a wire as a transport, and the log of the table's changes.
+//! The server's end of a simulated connection as a transport, and the log of the table's changes.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -10,10 +10,10 @@ use fdpush::{Closed, Fd};
 use crate::rng::Rng;
 use crate::wire::Wire;
 
-/// The changes that a table made, in order. The oracle compares them.
+/// The changes that a table made, in order. The oracle compares these changes.
 pub type Log = Rc<RefCell<Vec<Entry>>>;
 
-/// A change of one connection, and its state after the change.
+/// A change of one connection, and the state of the connection after the change.
 #[derive(Debug)]
 pub struct Entry {
     pub fd: Fd,
@@ -52,7 +52,7 @@ pub struct Socket {
     pub is_ready: bool,
     pub is_readable: bool,
     pub is_hung_up: bool,
-    /// The fd of the connection, or `None` before the table has it.
+    /// The fd of the connection, or `None` before the table has assigned one.
     pub fd: Option<Fd>,
     rng: Rng,
     log: Log,
@@ -84,7 +84,7 @@ impl Transport for Socket {
     }
 
     fn write_vectored(&mut self, (): &mut (), slices: &[IoSlice<'_>]) -> Option<Written> {
-        assert!(!slices.is_empty(), "an empty write");
+        assert!(!slices.is_empty(), "a write has bytes");
         let offered = slices.iter().map(|slice| slice.len()).sum();
         match self.wire.borrow_mut().write(slices, &mut self.rng) {
             Io::Done(count) => Some(Written::new(count, count < offered)),

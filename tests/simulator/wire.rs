@@ -1,9 +1,9 @@
 //! A simulated TCP connection: two bounded pipes with edge-triggered readiness.
 //!
-//! The wire gives the guarantees of the kernel, and no others. Bytes arrive in order. Bytes are lost only if the
+//! The wire gives only the guarantees that the kernel gives. Bytes arrive in order. Bytes are lost only if the
 //! connection is reset. A read returns as many bytes as the buffer can hold. A write may take fewer bytes than the pipe
-//! can hold. After a full write, the wire reports once that it is writable. After each arrival of bytes, the wire
-//! reports once that it is readable.
+//! can hold. After a write that filled the pipe, the wire reports once that it is writable again. After each arrival of
+//! bytes, the wire reports once that it is readable.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -42,7 +42,7 @@ pub struct Wire {
 pub struct Signals {
     pub is_readable: bool,
     pub is_writable: bool,
-    /// Whether the client has ended its side.
+    /// Whether the client has shut down its write side.
     pub is_hung_up: bool,
     /// Whether the connection was reset.
     pub is_error: bool,
@@ -189,7 +189,7 @@ impl Wire {
         self.is_reset
     }
 
-    /// Returns whether the client has ended its side or reset the connection.
+    /// Returns whether the client has shut down its write side or reset the connection.
     pub fn is_client_gone(&self) -> bool {
         self.up.is_ended || self.is_reset
     }

@@ -13,7 +13,7 @@ use crate::server::Server;
 use crate::setting::Setting;
 use crate::wire::Wire;
 
-/// The maximum number of turns until all connections have ended.
+/// The maximum number of turns at the end of a run until all connections have ended.
 const LAST_TURNS_MAX: usize = 20_000;
 
 /// A run.
@@ -26,7 +26,7 @@ struct World {
     arrived: usize,
 }
 
-/// Runs a seed. Returns how often each situation occurred. Panics if the server differs from the oracle.
+/// Runs a seed. Returns the number of times that each situation occurred. Panics if the server differs from the oracle.
 pub fn run(seed: u64) -> Tally {
     take();
     let mut rng = Rng::new(seed);
@@ -59,7 +59,7 @@ impl World {
         }
     }
 
-    /// Advances the time to the next turn. Some turns are very late, as after a suspended machine resumes.
+    /// Advances the time to the next turn. Some turns come very late, as on a machine that was suspended.
     fn pass_time(&mut self) {
         let next = self.server.clock.next();
         let far = match self.rng.below(1000) {
@@ -141,7 +141,7 @@ impl World {
             turns += 1;
             assert!(
                 turns < LAST_TURNS_MAX,
-                "{} connections end within the maximum number of turns",
+                "all connections end within the maximum number of turns, but {} are left",
                 self.server.table.count()
             );
             self.pass_time();
@@ -157,14 +157,14 @@ impl World {
     fn check_end(&self) {
         let server = &self.server;
         server.check();
-        assert_eq!(server.opened, server.closed, "counts of opened and closed connections");
-        assert_eq!(server.table.env().queued, Queued::default(), "bytes in queues");
-        assert_eq!(server.table.env().inbound.bytes(), 0, "memory of unfinished messages");
-        assert_eq!(server.clock.len(), 0, "deadlines");
+        assert_eq!(server.opened, server.closed, "as many connections were closed as opened");
+        assert_eq!(server.table.env().queued, Queued::default(), "no bytes are left in queues");
+        assert_eq!(server.table.env().inbound.bytes(), 0, "no memory is counted for unfinished messages");
+        assert_eq!(server.clock.len(), 0, "no deadlines are left");
         let registry = &server.registry;
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());
-        assert_eq!(left, (0, 0, 0), "counts of users, groups and memberships at the end");
-        assert!(server.oracle.models.is_empty(), "models");
+        assert_eq!(left, (0, 0, 0), "no users, groups and memberships are left at the end");
+        assert!(server.oracle.models.is_empty(), "no models are left");
         count("virtual hours", self.now.0 / 3_600_000);
     }
 }
