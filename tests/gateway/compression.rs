@@ -1,4 +1,4 @@
-//! permessage-deflate in `fdpush serve`: flags, the option of a push, metrics.
+//! Tests permessage-deflate in `fdpush serve`: flags, the option `compress` of a push, and metrics.
 
 use crate::common::deflated::{DEFLATED_TEXT, connect, connect_offering, deflated_frame, message};
 use crate::common::gateway::{Gateway, next_of};
@@ -44,7 +44,7 @@ fn a_push_is_compressed_unless_the_back_end_forbids_it() {
     assert!(answer.to_string().contains("compress"), "{answer}");
     let (status, answer) = gateway.post("/api/join", json!({"uid": "ann", "group": "g", "compress": false}));
     assert_eq!(status, 400, "{answer}");
-    // A line of a batch has the same option.
+    // A line of a batch can also have the option `compress`.
     let line = json!({"uid": "ann", "data": long, "compress": false}).to_string();
     let reply = gateway.call("POST", "/api/batch", &[("Content-Type", "application/x-ndjson")], &line);
     assert_eq!(reply.status, 200);
@@ -68,7 +68,10 @@ fn clients_send_compressed_frames_and_the_metrics_count() {
     for name in ["deflate", "inflate"] {
         let (before, after) = (metric(name, "before"), metric(name, "after"));
         let is_smaller = if name == "deflate" { after < before / 2.0 } else { before < after / 2.0 };
-        assert!(is_smaller && before > 0.0, "{name}: {before} bytes before, {after} after");
+        assert!(
+            is_smaller && before > 0.0,
+            "{name} shows that compression shortens the payloads: {before} bytes before, {after} after"
+        );
     }
     assert_eq!(gateway.metric("fdpush_inflate_failures_total"), 0.0);
     ann.send(frame_with(DEFLATED_TEXT, b"\x07"));
@@ -91,7 +94,7 @@ fn it_is_off_by_default() {
 fn the_message_rate_counts_compressed_messages() {
     let gateway = Gateway::start(&["--compression", "on", "--message-rate", "1", "--message-burst", "3"]);
     let mut ann = connect(gateway.address, "/?uid=ann");
-    // On any machine, this is far more than the rate allows.
+    // On any machine, these are far more messages than the rate allows.
     ann.send(deflated_frame(DEFLATED_TEXT, br#"{"type":"heartbeat","id":1}"#).repeat(500));
     let (mut acks, mut errors) = (0, 0);
     let code = loop {

@@ -1,4 +1,4 @@
-//! A server whose standard error is closed, full or unread continues.
+//! Tests that the server continues if its standard error is closed, full or not read.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
@@ -15,7 +15,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 const FOREIGN: (&str, &str) = ("Origin", "http://foreign.example");
 
-/// A server with a given standard error. Dropping it kills the process.
+/// A server with a given standard error. When the value is dropped, the process is killed.
 struct Served {
     child: ChildProcess,
     address: SocketAddr,
@@ -48,7 +48,7 @@ impl Served {
         client
     }
 
-    /// Sends a GET to the API. Returns head and body of the response.
+    /// Sends a GET to the API. Returns the head and the body of the response.
     fn get(&self, path: &str) -> String {
         let mut stream = UnixStream::connect(&self.api).expect("the API listens");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -68,7 +68,7 @@ impl Served {
         self.child.signal(signal);
     }
 
-    /// Checks clients, health checks, webhooks and a reload. Each of them writes log lines.
+    /// Checks that the server serves clients, health checks, webhooks and a reload. Each of these causes log lines.
     fn check_serving(&mut self, backend: &Backend) {
         let mut ann = self.connect("/?uid=ann");
         // The back end refused the first request, so the worker logged an error.
@@ -79,7 +79,9 @@ impl Served {
         assert!(self.get("/readyz").starts_with("HTTP/1.1 200 "));
         fs::write(&self.config, format!("origin = [\"{}\"]\n", FOREIGN.1)).expect("the file can be written");
         self.signal("-HUP");
-        until("the origin is read again", || Client::connect(self.address, "/?uid=bob", &[FOREIGN]).is_ok());
+        until("the server has reloaded the setting origin", || {
+            Client::connect(self.address, "/?uid=bob", &[FOREIGN]).is_ok()
+        });
         assert!(backend.requests.next().body.contains(r#""uid":"bob""#));
         ann.send(r#"{"type":"heartbeat","id":1}"#);
         assert_eq!(next(&mut ann)["id"], 1);
@@ -156,7 +158,7 @@ fn a_closed_log_reader_does_not_stop_the_server() {
     let backend = backend();
     let (reader, writer) = pipe().expect("the pipe can be created");
     let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
-    // `2>&1 | head -n 2` has the same effect.
+    // The pipe is closed after two lines, as in `fdpush serve 2>&1 | head -n 2`.
     assert_eq!(BufReader::new(reader).lines().take(2).map_while(Result::ok).count(), 2);
     served.check_serving(&backend);
     until("dropped log lines are counted", || served.dropped() > 0);
@@ -169,16 +171,16 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
         let backend = backend();
         let (reader, writer) = full_pipe();
         if is_nonblocking {
-            // The pipe can be non-blocking, because a parent process can set this mode.
+            // The test makes the pipe non-blocking, as a parent process can do.
             let flags = fcntl_getfl(&writer).expect("the flags can be read");
             fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("the flags can be set");
         }
         let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
         served.check_serving(&backend);
-        assert_eq!(served.dropped(), 0, "they wait");
+        assert_eq!(served.dropped(), 0, "the lines wait in the queue");
         // The log then has two lines of about 700 bytes for each client.
         let long = format!("/?uid={}", "%01".repeat(128));
-        until("the queue is full", || {
+        until("the queue of the log is full", || {
             (0..100).for_each(|_| drop(served.connect(&long)));
             served.dropped() > 100
         });
@@ -189,20 +191,20 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
             BufReader::new(reader).lines().map_while(Result::ok).for_each(|line| drop(tx.send(line)));
         });
         let mut in_log = 0;
-        until("the log tells of each line that is missing", || {
+        until("the log reports the number of all missing lines", || {
             let notices = lines.so_far();
             let counts = notices.iter().filter_map(|line| line.split_once("log lines dropped since the last line: "));
             in_log += counts.map(|(_, count)| count.parse::<u64>().expect("the value is a number")).sum::<u64>();
             in_log == served.dropped()
         });
         served.signal("-TERM");
-        until("the last line is written", || lines.so_far().iter().any(|line| line.ends_with(" drained")));
+        until("the log has its last line", || lines.so_far().iter().any(|line| line.ends_with(" drained")));
         assert!(served.child.exit_status().success());
     }
 }
 
 impl Served {
-    /// Checks a client and a health check.
+    /// Checks that the server serves a client and a health check.
     fn check_still_serving(&self) {
         let mut cat = self.connect("/?uid=cat");
         cat.send(r#"{"type":"heartbeat","id":2}"#);
@@ -219,18 +221,18 @@ fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
     let mut shell = Command::new("sh");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).args([&socket, &api, &path]).stdout(Stdio::null());
     let child = ChildProcess::spawn(&mut shell);
-    until("it listens", || UnixStream::connect(&api).is_ok());
+    until("the server listens", || UnixStream::connect(&api).is_ok());
     let address = SocketAddr::from(([0; 4], 0));
     let served = Served { child, address, api, config: path.clone(), _scratch: scratch };
     let come_and_go = || drop(Client::connect_unix(&socket, "/?uid=ann").expect("the server accepts the WebSocket"));
-    until("the file is full", || {
+    until("the log file has reached its size limit", || {
         come_and_go();
         served.dropped() > 0
     });
-    // Emptying the file makes room for more lines.
+    // The empty file has room for more lines.
     File::options().write(true).open(&path).expect("the log can be opened").set_len(0).expect("the log can be emptied");
     let mut text = String::new();
-    until("it tells of each line that is missing", || {
+    until("the log reports the number of all missing lines", || {
         come_and_go();
         text = fs::read_to_string(&path).expect("the log can be opened");
         text.contains(&format!("log lines dropped since the last line: {}\n", served.dropped()))
@@ -253,7 +255,7 @@ fn a_full_log_pipe_at_shutdown_does_not_change_the_exit_code() {
 
 /// Opens a WebSocket over the unix socket of `child` and sends SIGTERM. The client gets 1001, and the exit code is 0.
 fn check_serving_and_drain(path: &Path, mut child: ChildProcess) {
-    until("it listens", || UnixStream::connect(path).is_ok());
+    until("the server listens", || UnixStream::connect(path).is_ok());
     let mut client = Client::connect_unix(path, "/?uid=ann").expect("the server accepts the WebSocket");
     assert_eq!(next(&mut client)["type"], "welcome");
     child.signal("-TERM");

@@ -1,4 +1,4 @@
-//! Tests of `fdpush serve` through the real binary: a module for each subject.
+//! Tests `fdpush serve` through the real binary, with a module for each subject.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
-//! All bounds on memory reached together: the process stays within the sum that `docs/operations.md` states.
+//! Checks that the process stays within the sum of all memory bounds that `docs/operations.md` states, when all of them
+//! are reached together.
 
 use serde_json::json;
 
@@ -46,14 +47,14 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
         sender.try_send(&unfinished);
     }
     let closes = |cause: &str| gateway.metric(&format!("fdpush_closes_total{{cause=\"{cause}\"}}"));
-    until("senders that are closed", || closes("inbound_overload") > 0.0);
+    until("the server closes clients with unfinished messages", || closes("inbound_overload") > 0.0);
 
-    // Messages for clients that do not read, a different one for each: 54 MB.
+    // Messages for clients that do not read. Each client gets a different message, 54 MB in total.
     let readers: Vec<Raw> = (0..60).map(|number| connect(&format!("reader{number}"))).collect();
     for number in 0..readers.len() {
         gateway.done("/api/push", json!({"uid": format!("reader{number}"), "data": "x".repeat(900_000)}));
     }
-    until("readers that are closed", || closes("slow_consumer") > 0.0);
+    until("the server closes slow readers", || closes("slow_consumer") > 0.0);
 
     // Responses for back ends that do not read: each has 10,000 names of groups, 26 MB in total.
     let members: Vec<Raw> = (0..10).map(|number| connect(&format!("member{number}"))).collect();
@@ -67,9 +68,9 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
     };
     let askers: Vec<Raw> = (0..20).map(ask).collect();
     let dropped = || gateway.metric(r#"fdpush_drops_total{policy="drop_newest"}"#);
-    until("responses that are not sent", || dropped() > 0.0);
+    until("the server drops output at the bound of responses", || dropped() > 0.0);
 
-    // The other clients are still open, and all requests were answered.
+    // The server has closed no other client, and has answered all requests.
     gateway.done("/api/push", json!({"uid": "bystander", "data": 1}));
     assert_eq!(next_of(&mut bystander, "message")["data"], 1);
     assert!(gateway.metric("fdpush_inbound_bytes") <= INBOUND_TOTAL as f64);

@@ -1,5 +1,5 @@
-//! Names from clients and back ends. Two different byte sequences are never the same uid, group or parameter. Integers,
-//! empty arrays and byte order marks, as dynamic languages write them, have the same meaning everywhere.
+//! Tests names from clients and back ends. Two different byte sequences are never the same uid, group or parameter.
+//! Integers, empty arrays and byte order marks, as dynamic languages write them, have the same meaning everywhere.
 
 use std::net::UdpSocket;
 
@@ -24,7 +24,7 @@ fn upgrade(gateway: &Gateway, target: &[u8]) -> (Raw, Reply) {
     (raw, reply)
 }
 
-/// Connects a client with this target. Returns its uid.
+/// Connects a client with this target. Returns the uid of the client.
 fn uid_at(gateway: &Gateway, target: &[u8]) -> Value {
     let (mut raw, reply) = upgrade(gateway, target);
     assert_eq!(reply.status, 101, "{target:?}: {reply:?}");
@@ -59,7 +59,7 @@ fn a_uid_that_is_not_utf8_is_refused() {
         let refused = refusal(Client::connect(gateway.address, &format!("/?{query}"), &[]));
         assert_eq!(refused, (400, "query parameter uid is given more than once\n".to_owned()), "{query}");
     }
-    // Four U+FFFD are a valid uid. Its client was not kicked, and no other client got its uid.
+    // Four U+FFFD are a valid uid. The client with this uid was not kicked, and no other client got this uid.
     assert_eq!(gateway.get("/api/stats")["open"], 1);
     gateway.done("/api/push", json!({"uid": "\u{fffd}".repeat(4), "data": "still here"}));
     assert_eq!(next_of(&mut ann, "message")["data"], "still here");
@@ -74,20 +74,20 @@ fn uids_are_compared_by_their_bytes() {
         ("/?other=%D5&b=%zz&b=1&uid=a", json!("a")),
         ("/?uids=a", json!(null)),
         ("/?u%69d=a%2Bb+c", json!("a+b c")),
-        // Names are not trimmed, folded or normalised. They can contain control characters.
+        // The server does not trim, fold or normalise names. Names can contain control characters.
         ("/?uid=+A+", json!(" A ")),
         ("/?uid=caf%C3%A9", json!("café")),
         ("/?uid=cafe%CC%81", json!("cafe\u{301}")),
         ("/?uid=a%00", json!("a\0")),
         ("/?uid=%EF%BB%BFa", json!("\u{feff}a")),
-        // Raw UTF-8 equals its percent-encoded form, also in the path.
+        // Raw UTF-8 means the same as its percent-encoded form, in the path too.
         ("/房?uid=张三", json!("张三")),
         ("/?uid=张%E4%B8%89", json!("张三")),
         ("http://localhost/房?uid=张三", json!("张三")),
     ] {
         assert_eq!(uid_at(&gateway, target.as_bytes()), uid, "{target}");
     }
-    // Raw bytes that are not UTF-8 also equal their percent-encoded form.
+    // Raw bytes that are not UTF-8 also mean the same as their percent-encoded form.
     for (target, expected) in [
         (&b"/?uid=\xd5\xc5\xc8\xfd"[..], "query parameter uid is not percent-encoded UTF-8\n"),
         (b"/?a=1&uid=\xe5\xbc", "query parameter uid is not percent-encoded UTF-8\n"),
@@ -122,7 +122,7 @@ fn a_token_is_accepted_from_one_source_only() {
     raw.send(UPGRADE.replace("Upgrade: websocket\r\n", &format!("Upgrade: websocket\r\n{line}{line}")));
     let reply = raw.reply();
     assert_eq!((reply.status, reply.body.as_str()), (400, "duplicate header: Authorization\n"));
-    // This authentication does not use the parameter `uid`, so the server does not check it.
+    // With `--auth jwt`, the server does not use the parameter `uid`, so it does not check this parameter.
     gateway.open("/?uid=a&uid=%ff", &[("Authorization", &bearer)]);
 }
 
@@ -248,7 +248,9 @@ fn the_api_accepts_php_json() {
         .expect("the bytes can be sent");
     hears("a datagram".to_owned());
     sender.send_to(b"{\"uid\":10010.0,\"data\":8}", place).expect("the bytes can be sent");
-    until("the other is malformed", || gateway.metric(r#"fdpush_datagrams_total{outcome="malformed"}"#) == 1.0);
+    until("the datagram with the float is counted as malformed", || {
+        gateway.metric(r#"fdpush_datagrams_total{outcome="malformed"}"#) == 1.0
+    });
 
     let attributes = format!("/api/connections/{fd}/attributes");
     let put = |method: &str, body: &str| {
@@ -276,7 +278,7 @@ fn a_value_that_is_not_a_name_is_refused_everywhere() {
         ] {
             let (status, answer) = gateway.post(&format!("/api/{path}"), &body);
             let message = answer["error"]["message"].as_str().expect("the error has a message");
-            assert!(status == 400 && message.contains("uid"), "{path} {body}: {answer}");
+            assert!(status == 400 && message.contains("uid"), "{path} refuses {body} and names uid: {answer}");
         }
         if !uid.contains("uid") {
             ann.send(&format!(r#"{{"type":"push","data":1,"id":1,"to":{uid}}}"#));
@@ -295,7 +297,7 @@ fn a_value_that_is_not_a_name_is_refused_everywhere() {
         let reply = gateway.call("GET", path, &[], "");
         assert_eq!((reply.status, &json_of(&reply)["error"]["message"]), (400, &json!(expected)), "{path}");
     }
-    // The API finds a name that it has set, with any content, encoded or raw.
+    // The API finds a uid that it has set, whatever characters the uid has, in a percent-encoded and in a raw path.
     gateway.done("/api/bind", json!({"fd": fd, "uid": "张\0/?"}));
     for path in ["/api/users/%E5%BC%A0%00%2F%3F", "/api/users/张%00%2f%3f"] {
         assert_eq!(gateway.get(path)["uid"], "张\0/?", "{path}");

@@ -1,4 +1,4 @@
-//! `fdpush serve`: flags, the page, and JSON frames through an independent client.
+//! Tests `fdpush serve` with an independent client: flags, the demo page, and JSON frames.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use crate::common::{ChildProcess, Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
-/// A running `fdpush serve`. Dropping it kills the process.
+/// A running `fdpush serve`. When the value is dropped, the process is killed.
 struct Served {
     child: ChildProcess,
     address: SocketAddr,
@@ -49,7 +49,7 @@ fn command(flags: &[&str]) -> Command {
     command
 }
 
-/// Returns the error output for invalid flags.
+/// Returns the error output of `fdpush serve` for invalid flags.
 fn error_output(flags: &[&str]) -> String {
     let mut child = command(flags).spawn().expect("the binary can run");
     let mut printed = String::new();
@@ -144,7 +144,8 @@ fn a_group_is_notified_of_the_first_join_and_the_last_leave_of_a_uid() {
     first.send(r#"{"type":"join","group":"g"}"#);
     assert_eq!(next(&mut ann), presence("joined", "bob", 2));
     assert_eq!(next(&mut first), presence("joined", "bob", 2));
-    // The second connection of the uid causes no notice when it joins. The first one causes no notice when it closes.
+    // When the second connection of bob joins, the group gets no notice. When the first connection of bob closes, the
+    // group gets no notice, because the second is still a member.
     assert_eq!(ask(&mut second, json!({"type": "join", "group": "g", "id": 1})), json!({"type": "ack", "id": 1}));
     first.close(1000, "");
     assert_eq!(first.closed().0, 1000);
@@ -334,13 +335,17 @@ fn name_rules_are_the_same_in_every_frame() {
         assert_eq!((&error["code"], &error["id"]), (&json!("bad_request"), &json!(7)), "{frame}: {error}");
         assert!(error["message"].as_str().is_some_and(|why| why.contains("1 to 128")), "{frame}: {error}");
     }
-    assert_eq!(ask(&mut client, json!({"type":"online","uids":["ann"]}))["online"], json!(["ann"]), "it lives");
+    assert_eq!(
+        ask(&mut client, json!({"type":"online","uids":["ann"]}))["online"],
+        json!(["ann"]),
+        "the server answers a valid frame after invalid ones"
+    );
 }
 
 #[test]
 fn a_push_over_the_queue_bound_is_too_large_and_reaches_no_connection() {
-    // The smallest valid queue bound has room for one received message with a header. A pushed message also has the
-    // name of the sender and exceeds this bound.
+    // The smallest valid queue bound is the length of the longest received message with a frame header. A pushed
+    // message also contains the uid of the sender, so it can exceed this bound.
     let served = Served::start(&["--message-bytes-max", "1000", "--queue-bytes-max", "1010"]);
     let mut client = served.connect(&format!("/?uid={}", "x".repeat(128)));
     let fits = |to: Value, bytes: usize| {

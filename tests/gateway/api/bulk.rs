@@ -1,4 +1,5 @@
-//! Commands for many connections: linear output, one shared frame, and no closed readers.
+//! Tests API commands for many connections: the output grows linearly, receivers share one frame, and no reader is
+//! closed.
 
 use std::fmt::Write;
 use std::thread::{self, JoinHandle};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 /// A count that detects quadratic output: 300 × 301 / 2 is 45,150.
 const MANY: usize = 300;
 
-/// Starts clients with the uids `u0`, `u1`, and so on. Returns the clients and their fds.
+/// Connects `count` clients with the uids `u0`, `u1`, `u2`, …. Returns the clients and their fds.
 fn connect_many(gateway: &Gateway, count: usize) -> (Vec<Client>, Vec<u64>) {
     (0..count).map(|number| gateway.open(&format!("/?uid=u{number}"), &[])).unzip()
 }
@@ -47,7 +48,7 @@ fn a_large_push_to_many_fast_readers_closes_none() {
         assert_eq!(pushed, json!({"matched": MANY, "queued": MANY, "dropped": 0, "offline": []}));
         clients = join_all(readers);
     }
-    // A `push` frame of a client can name many targets, too.
+    // A `push` frame of a client can also have many targets.
     let mut sender = gateway.connect("/?uid=sender");
     let readers = read_all(clients, 1, 500_000);
     sender.send(&json!({"type": "push", "to": uids(MANY), "data": "x".repeat(500_000), "id": 1}).to_string());
@@ -60,7 +61,8 @@ fn a_large_push_to_many_fast_readers_closes_none() {
 
 #[test]
 fn a_batch_of_large_distinct_messages_closes_no_fast_reader() {
-    // The frames differ, and together they exceed the total bound. So the batch must wait for the sockets.
+    // The frames differ, and together they exceed the total bound. So the server must pause the batch until the sockets
+    // have taken messages.
     let gateway = Gateway::start(&["--queue-total-bytes-max", "8MiB"]);
     let (clients, _) = connect_many(&gateway, 60);
     let readers = read_all(clients, 3, 300_000);
@@ -115,7 +117,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     let (mut clients, _) = connect_many(&gateway, MANY);
     let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("the value is a number");
 
-    // The notice names three members and counts all four.
+    // The notice contains three uids, and the count of all four members.
     let before = sent();
     let few = json!({"uids": ["u0", "u1", "u2"], "groups": ["g", "h"]});
     assert_eq!(gateway.done("/api/join", &few), json!({"matched": 3, "changed": 3}));

@@ -1,4 +1,4 @@
-//! SIGKILL under load. The loop writes messages before the answer that reports them. So a message that an answer
+//! Tests SIGKILL under load. The loop writes messages before the answer that reports them. So a message that an answer
 //! reports as `queued` is already in the socket of its reader.
 
 use std::io::{ErrorKind, Read, Write};
@@ -27,7 +27,7 @@ impl Near {
         Near(stream)
     }
 
-    /// Returns the received texts, without waiting. The texts are short.
+    /// Returns the texts that have arrived, without waiting for more. The texts are short.
     fn texts(&mut self) -> Vec<String> {
         let mut bytes = [0; 4096];
         let count = self.0.read(&mut bytes).unwrap_or_default();
@@ -57,7 +57,7 @@ fn an_answer_is_sent_after_the_messages_it_reports() {
     let mut back_end = Raw::connect(gateway.api);
     for round in 0..ROUNDS {
         let push = |number| json!({"uid": format!("u{number}"), "text": round.to_string()}).to_string();
-        // The back end sends many requests at once, or one body in many pieces.
+        // The back end sends many requests in one write in even rounds, and one body in many pieces in odd rounds.
         if round % 2 == 0 {
             let all = (0..SUBSCRIBERS).map(|number| request("POST", "/api/push", &[JSON], &push(number)));
             back_end.send(all.collect::<String>());
@@ -94,7 +94,7 @@ impl Pusher {
             request("POST", "/api/push", &[JSON], &body)
         };
         let all: String = (self.sent..self.sent + count).map(one).collect();
-        // The server may be killed. Then the next read finds the end of the stream.
+        // If the server was killed, the write fails, and the next read finds the end of the stream.
         let _ = self.stream.write_all(all.as_bytes());
         self.sent += count;
     }
@@ -107,7 +107,7 @@ impl Pusher {
             let count = match self.stream.read(&mut buffer) {
                 Ok(0) => return self,
                 Ok(count) => count,
-                // A reset comes after the last bytes, so all of them have been read.
+                // A reset comes after the last bytes, so this code has already read all bytes.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return self,
                 Err(error) => panic!("expected input before the deadline: {error}"),
             };
@@ -129,7 +129,7 @@ impl Pusher {
 
 #[test]
 fn after_sigkill_every_message_reported_as_queued_is_readable() {
-    // The number of concurrent requests of each back end.
+    // The number of concurrent requests of each of the four back ends.
     const PUSHERS: [usize; 4] = [1, 1, 7, 32];
     const ANSWERS: usize = 3000;
     let mut gateway = Gateway::start(&[]);
@@ -159,12 +159,16 @@ fn after_sigkill_every_message_reported_as_queued_is_readable() {
         for pusher in &pushers {
             let prefix = format!("{} ", pusher.name);
             let of_it: Vec<usize> = came.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
-            // Each number arrived once and in order. The last number may have no answer.
+            // The reader received each number of the pusher once and in order. The last of them may have no answer.
             let all = (number..).step_by(SUBSCRIBERS);
             assert!(all.clone().zip(&of_it).all(|(sent, came)| sent == *came), "{of_it:?}");
             assert!(of_it.last().is_none_or(|last| *last < pusher.sent));
             let answered = all.take_while(|sent| *sent < pusher.answered).count();
-            assert!(of_it.len() >= answered, "all answered messages arrive: {} of {answered}", of_it.len());
+            assert!(
+                of_it.len() >= answered,
+                "all {answered} messages that were answered as queued arrive, not {}",
+                of_it.len()
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The API while clients use all descriptors, or back ends use all API connections.
+//! Tests the API while clients use all descriptors, or back ends use all API connections.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,14 +8,14 @@ use crate::common::gateway::{Gateway, JSON, request, until};
 use crate::common::raw::UPGRADE;
 use crate::common::{Client, Raw};
 
-/// Returns the status of a probe at this path.
+/// Returns the status of a health probe at this path.
 fn probe(gateway: &Gateway, path: &str) -> u16 {
     gateway.call("GET", path, &[], "").status
 }
 
 #[test]
 fn probes_are_answered_while_clients_use_all_descriptors() {
-    // The soft and hard limits are equal in the child, so it cannot raise its limit.
+    // The soft and the hard descriptor limit of the server are equal, so the server cannot raise its limit.
     let gateway = Gateway::start_with_descriptors(64, &["--connections-max", "1000"]);
     let mut clients: Vec<TcpStream> = Vec::new();
     let mut offer = || {
@@ -27,18 +27,18 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
     gateway.logged("file descriptor limit reached");
     for _ in 0..20 {
         assert_eq!((probe(&gateway, "/healthz"), probe(&gateway, "/readyz")), (200, 200));
-        // More clients connect all the time and use the descriptors that probes free.
+        // In each round more clients connect, and use the descriptors that the ended probes have freed.
         (0..10).for_each(|_| offer());
     }
-    // The server serves several back ends at a time.
+    // The server also answers several back ends at the same time.
     let mut back_ends: Vec<Raw> = (0..10).map(|_| Raw::connect(gateway.api)).collect();
     for back_end in &mut back_ends {
         back_end.send(request("GET", "/api/stats", &[], ""));
         assert_eq!(back_end.reply().status, 200);
     }
     assert_eq!(probe(&gateway, "/healthz"), 200);
-    // The next API connections use the last reserved descriptors. The server closes the oldest idle one for a new
-    // connection.
+    // The next API connections use the last reserved descriptors. The server closes the oldest idle API connection for
+    // a new one.
     drop(back_ends);
     let idle: Vec<Raw> = (0..40).map(|_| Raw::connect(gateway.api)).collect();
     for _ in 0..20 {
@@ -81,12 +81,12 @@ impl Drop for Attack<'_> {
     }
 }
 
-/// Returns the status of a call. Repeats the call if the server closes the connection before it reads the request. On a
-/// busy machine, other connections can take its place so early.
+/// Returns the status of an API call. Repeats the call if the server closes the connection before it reads the request.
+/// This can happen on a busy machine, where newer idle connections take the place of this connection.
 fn status_at_last(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> u16 {
     let request = request("GET", path, headers, "");
     let mut status = None;
-    until("an answer", || {
+    until("the server answers the call", || {
         status = try_status(gateway, request.as_ref());
         status.is_some()
     });
@@ -118,7 +118,7 @@ fn idle_connections_without_a_key_do_not_block_probes_and_back_ends() {
             for path in ["/healthz", "/readyz"] {
                 assert_eq!(status_at_last(&gateway, path, &[]), 200, "{path}");
             }
-            // The back end is served on a kept connection and on a new one.
+            // The server answers the back end on an existing connection and on a new one.
             back_end.send(&push);
             assert_eq!(back_end.reply().status, 200);
             assert_eq!(status_at_last(&gateway, "/api/stats", &[KEY]), 200);
@@ -153,5 +153,5 @@ fn probes_are_answered_while_back_ends_use_all_their_connections() {
         assert_eq!(back_end.reply().status, 200);
     }
     back_ends.pop();
-    until("a slot is free", || gateway.call("GET", "/api/stats", &[KEY], "").status == 200);
+    until("a new connection is accepted", || gateway.call("GET", "/api/stats", &[KEY], "").status == 200);
 }

@@ -1,5 +1,5 @@
-//! Pushes to thousands of connections, which the server writes in portions. Each client gets all of its messages in
-//! order, and the answer comes after them. No other client waits for the push.
+//! Tests pushes to thousands of connections, which the server writes in portions. Each client gets all of its messages
+//! in order, and the answer to the push comes after them. No other client waits for the end of the push.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -28,7 +28,7 @@ struct Reader {
 }
 
 impl Crowd {
-    /// Connects clients with the uids `u0`, `u1` and so on, and reads their welcome frames.
+    /// Connects `count` clients with the uids `u0`, `u1`, `u2`, …, and reads their welcome frames.
     fn connect(address: SocketAddr, count: usize) -> Crowd {
         let poll = Poll::new().expect("epoll can be created");
         let connect = |number: usize| {
@@ -97,7 +97,7 @@ impl Reader {
     }
 }
 
-/// Starts a server that sends no ping during the test. The clients expect exact bytes.
+/// Starts a server that sends no ping during the test. The clients compare all bytes, so a ping would be an error.
 fn start(flags: &[&str]) -> Gateway {
     Gateway::start(&[&["--ping-every", "1h"], flags].concat())
 }
@@ -176,7 +176,7 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
             active.iter_mut().for_each(|client| client.send(&heartbeat));
             active.iter_mut().for_each(|client| assert_eq!(client.frame().0, 0x81));
         }
-        // A request of a back end and a health probe do not wait for the push either.
+        // A request of another back end and a health probe also do not wait for the end of the push.
         assert_eq!(gateway.call("GET", "/healthz", &[], "").status, 200);
         assert_eq!(gateway.get("/api/stats")["open"], READERS + ACTIVE);
         let is_first = !api.has_more();
@@ -185,7 +185,7 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
         is_first
     };
     for length in [60_000, 150_000] {
-        // A busy machine may delay the clients alone, so one success in several attempts is enough.
+        // A busy machine may delay the active clients but not the push, so one success in several attempts is enough.
         let is_once = (0..ATTEMPTS).any(|_| is_answered_first(length, &mut crowd, &mut active, &mut api));
         assert!(
             is_once,

@@ -1,4 +1,4 @@
-//! Pushes by the API, one at a time, in batches and by datagram: targets, content and responses.
+//! Tests pushes by API requests, batches and datagrams: targets, content and responses.
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
@@ -173,7 +173,7 @@ fn the_number_of_named_targets_is_limited() {
         assert!(message.contains("name limit of a command exceeded (10001 of 10000)"), "{message}");
     }
 
-    // The maximum number of targets. All of them are offline.
+    // A push to the maximum number of targets is accepted. All of them are offline.
     let many = names(10_000);
     let answer = gateway.done("/api/push", json!({"uids": many, "data": "x".repeat(900_000)}));
     assert_eq!((&answer["matched"], &answer["offline"]), (&json!(0), &json!(many)));
@@ -214,7 +214,8 @@ fn an_error_repeats_a_bounded_part_of_the_command() {
     }
     let reply = gateway.call("GET", &format!("/api/users?{}=1", "x".repeat(4000)), &[], "");
     assert!(reply.status == 400 && reply.body.len() < 200, "{reply:?}");
-    // The error quotes only a part of the type. An answer with the whole type would exceed the queue bound.
+    // The error frame quotes only a part of an unknown `type`. An error frame with the whole `type` would be longer
+    // than the queue bound.
     let mut ann = gateway.connect("/?uid=ann");
     ann.send(&json!({"id": 7, "type": long}).to_string());
     let refused = next(&mut ann);
@@ -360,7 +361,7 @@ fn a_slow_reader_gets_the_last_message_of_a_key() {
     assert!(received.is_some_and(|count| count <= LAST), "some messages were conflated");
 }
 
-/// Returns line `number` of a batch and its expected error: the code, and whether the id is known.
+/// Returns line `number` of a batch, and its expected error: the code, and whether the answer has the `id`.
 fn line(number: usize) -> (String, Option<(&'static str, bool)>) {
     let good = json!({"uid": "ann", "data": number, "id": number});
     match number % 9 {
@@ -375,16 +376,16 @@ fn line(number: usize) -> (String, Option<(&'static str, bool)>) {
 #[test]
 fn a_batch_gets_one_answer_line_for_each_line_in_order() {
     const LINES: usize = 3000;
-    // The limit applies to each line, not to the whole batch.
+    // The limit `body_bytes_max` applies to each line, not to the whole batch.
     let gateway = Gateway::start(&["--body-bytes-max", "2KiB"]);
     let mut ann = gateway.connect("/?uid=ann");
-    // The last line has no line feed.
+    // The last line of the body has no line feed.
     let body = (1..=LINES).map(|number| line(number).0).collect::<Vec<_>>().join("\n");
     let mut raw = Raw::connect(gateway.api);
     let mut writer = raw.another();
     thread::spawn(move || {
         let whole = request("POST", "/api/batch", &[NDJSON], &body);
-        // The length of a chunk is independent of the length of a line.
+        // The chunks of the body have other lengths than the lines.
         whole.as_bytes().chunks(1237).for_each(|piece| writer.send(piece));
     });
     let reply = raw.reply_in_chunks();
@@ -403,7 +404,7 @@ fn a_batch_gets_one_answer_line_for_each_line_in_order() {
         assert_eq!((&answer["error"]["code"], &answer["error"]["line"]), (&json!(code), &json!(number)), "{answer}");
         assert_eq!(answer.get("id"), has_id.then(|| json!(number)).as_ref(), "{answer}");
     }
-    // The connection can be used again.
+    // After the batch, the connection can be used for another request.
     raw.send(request("GET", "/healthz", &[], ""));
     assert_eq!(raw.reply().status, 200);
 }
@@ -482,7 +483,7 @@ fn an_aborted_batch_has_executed_the_received_lines() {
     raw.send("Content-Length: 1000\r\n\r\n{\"uid\":\"ann\",\"data\":1}\n{\"uid\":\"ann\",\"data\":2}");
     assert_eq!(data(&mut ann), 1);
     drop(raw);
-    until("it is gone", || gateway.metric("fdpush_connections{state=\"http\"}") <= 1.0);
+    until("the connection has ended", || gateway.metric("fdpush_connections{state=\"http\"}") <= 1.0);
     gateway.done("/api/push", json!({"uid": "ann", "data": 3}));
     assert_eq!(data(&mut ann), 3, "the server does not execute an incomplete line");
 }
@@ -539,7 +540,8 @@ fn a_datagram_needs_the_api_key() {
     let key = ("Authorization", "Bearer second");
     for (outcome, count) in [("done", 4), ("unauthorized", 4), ("malformed", 4), ("overflowed", 0)] {
         let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}} {count}\n");
-        // The server counts a datagram after it queues the message. So the message can arrive before the count.
+        // The server counts a datagram after it queues the message. So the client can receive the message before the
+        // metric counts the datagram.
         until(&sample, || gateway.call("GET", "/metrics", &[key], "").body.contains(&sample));
     }
 }

@@ -1,4 +1,4 @@
-//! The API calls that change and query the registry, and their errors, which change nothing.
+//! Tests the API calls that change or query uids, groups and connections. A refused call changes nothing.
 
 use std::collections::BTreeSet;
 
@@ -70,7 +70,8 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "bob has two connections and counts once");
     assert_eq!(next(&mut bob), frame("joined", "g", "bob", 2));
     assert_eq!(next(&mut bob), frame("joined", "h", "bob", 1));
-    // The members of a group are notified of the first join and the last leave of a uid. Another connection of bob is a member.
+    // The members of a group are notified of the first join and the last leave of a uid. Another connection of bob
+    // stays a member, so this leave causes no notice.
     let leave = json!({"fd": tab_fd, "group": "g"});
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 1}));
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 0}));
@@ -82,7 +83,7 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     assert_eq!(next(&mut ann), frame("joined", "g", "cat", 2));
     gateway.done("/api/unbind", json!({"fd": bob_fd}));
     assert_eq!(next(&mut ann), frame("left", "g", "cat", 1));
-    // A connection without a uid is a member, but it causes no notice.
+    // A connection without a uid can be a member of a group, but it causes no notice.
     let members = gateway.get("/api/groups/g");
     let expected = json!([{"fd": ann_fd, "uid": "ann"}, {"fd": bob_fd, "uid": null}]);
     assert_eq!((&members["count"], &members["members"]), (&json!(2), &expected));
@@ -138,7 +139,7 @@ fn close_sends_a_close_frame_and_abort_does_not() {
     assert_eq!(gateway.done("/api/close", json!({"all": true})), json!({"matched": 0}));
 }
 
-/// Returns the entries of all pages of a listing. Calls `between` after each page.
+/// Returns the entries of all pages of a list. Calls `between` after each page.
 fn pages(gateway: &Gateway, path: &str, list: &str, mut between: impl FnMut()) -> Vec<Value> {
     let mut seen = Vec::new();
     let mut after = String::new();
@@ -252,11 +253,11 @@ fn attributes_are_limited_in_size() {
     let reply = patch(json!({"b": second}));
     assert_eq!((reply.status, &json_of(&reply)["error"]["code"]), (413, &json!("too_large")), "{reply:?}");
     assert!(reply.body.contains("attributes limit exceeded (1001 of 1000 bytes)"), "{reply:?}");
-    assert_eq!(gateway.get(&path), json!({"a": first}), "nothing changed");
+    assert_eq!(gateway.get(&path), json!({"a": first}), "the refused call changed nothing");
     assert_eq!(patch(json!({"b": second[1..]})).status, 200);
     assert_eq!(patch(json!({"a": null, "c": 1})).status, 200);
     assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
-    // The stored form of a number can be longer than the form that was received.
+    // The server can store a number in a longer form than the received one, which counts towards the limit.
     let body = format!("{{\"n\":[{}1e9]}}", "1e9,".repeat(245));
     assert_eq!(gateway.call("PUT", &path, &[JSON], &body).status, 413);
     assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
@@ -333,9 +334,9 @@ fn an_invalid_command_is_refused_and_changes_nothing() {
         ("online", json!({}), "uids"),
     ] {
         let (status, answer) = gateway.post(&format!("/api/{path}"), &body);
-        assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{path} {body}: {answer}");
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{path} refuses {body}: {answer}");
         let message = answer["error"]["message"].as_str().expect("the error has a message");
-        assert!(message.contains(named), "{path} {body}: {message}");
+        assert!(message.contains(named), "the error of {path} for {body} contains {named:?}: {message}");
     }
     for target in [json!({"all": true}), json!({"uids": ["ann", "bob"]}), json!({"fds": [fd, bob_fd]})] {
         let mut command = target;
@@ -442,7 +443,7 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
         let reply = gateway.call("POST", "/api/push", headers, push);
         assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
         assert_eq!(json_of(&reply)["error"]["code"].as_str().unwrap_or_default(), code);
-        // The server checks a batch in the same way, before it reads the body.
+        // The server checks the origin of a batch in the same way, before it reads the body.
         if status == 403 {
             assert_eq!(gateway.call("POST", "/api/batch", headers, push).status, 403);
         }
@@ -450,7 +451,7 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
     assert_eq!(gateway.call("GET", "/api/users", &[("Host", "evil.example")], "").status, 403);
     assert_eq!(gateway.call("GET", "/metrics", &[("Host", "evil.example")], "").status, 403);
     assert_eq!(gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status, 200, "a probe needs no API key");
-    // A target in absolute-form replaces `Host`.
+    // The host in a target in absolute-form replaces `Host`.
     for (target, host, status) in [
         ("http://localhost/api/users", "evil.example", 200),
         ("http://127.0.0.1:80/api/users?limit=1", "localhost", 200),
@@ -526,7 +527,10 @@ fn a_close_of_many_is_seen_at_once_and_causes_one_notice() {
     let mut was_closed = false;
     for _ in 0..50 {
         let matched = &gateway.done("/api/push", json!({"group": "bots", "data": 1}))["matched"];
-        assert!(*matched == 0 || (*matched == COUNT && !was_closed), "{matched} of {COUNT}");
+        assert!(
+            *matched == 0 || (*matched == COUNT && !was_closed),
+            "a push reaches all {COUNT} members before the close and none after it, not {matched}"
+        );
         was_closed = *matched == 0;
     }
     assert_eq!(json_of(&other.reply()), json!({"matched": COUNT}));
@@ -548,7 +552,7 @@ fn a_refused_join_of_many_changes_nothing() {
     let (status, answer) = gateway.post("/api/join", json!({"fds": [ann, bob], "groups": ["a", "c"]}));
     assert_eq!((status, &answer["error"]["code"]), (409, &json!("too_many")), "{answer}");
     assert_eq!(gateway.get(&format!("/api/connections/{ann}"))["groups"], json!([]));
-    // Groups that a connection is already in do not count.
+    // bob already has both memberships, so this command adds only those of ann and stays within the limit.
     let both = json!({"fds": [ann, bob], "groups": ["a", "b"]});
     assert_eq!(gateway.done("/api/join", both), json!({"matched": 2, "changed": 1}));
 

@@ -1,4 +1,4 @@
-//! The connect hook under load: many clients from one address and from many addresses.
+//! Tests the connect hook under load, with many clients from one address and from many addresses.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -23,7 +23,7 @@ fn gateway(backend: &Backend, flags: &[&str]) -> Gateway {
     Gateway::start(&[&["--auth", "webhook", "--auth-url", &url], flags].concat())
 }
 
-/// A thread that connects a client every two milliseconds. Dropping the value ends the thread.
+/// A thread that connects a client every two milliseconds. When the value is dropped, the thread ends.
 struct Storm {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -71,7 +71,7 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
             raw.reset();
         },
         |mut raw| raw.send(UPGRADE),
-        // The client sends some bytes too early and then shuts down its write side.
+        // The client sends some bytes before the 101 response, and then shuts down its write side.
         |mut raw| raw.send(format!("{UPGRADE}early")),
     ];
     for client in clients {
@@ -79,12 +79,16 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
         let gateway = gateway(&backend, &[]);
         let address = gateway.address;
         let _storm = Storm::start(move |_| client(Raw::connect_from([127, 0, 0, 9], address)));
-        until("the other clients connect", || count(&gateway, "gone") >= 300.0);
+        until("300 other clients have disconnected", || count(&gateway, "gone") >= 300.0);
         let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
         honest.iter_mut().for_each(|raw| raw.send(UPGRADE));
         let statuses: Vec<u16> = honest.iter_mut().map(|raw| raw.reply().status).collect();
         assert_eq!(statuses, [101; 20]);
-        assert_eq!(count(&gateway, "overflowed"), 0.0, "a disconnected client frees its slot");
+        assert_eq!(
+            count(&gateway, "overflowed"),
+            0.0,
+            "a disconnected client leaves the queue, so the queue never overflows"
+        );
     }
 }
 
@@ -102,8 +106,8 @@ fn clients_are_accepted_while_others_wait_for_the_connect_hook() {
             held.clear();
         }
     });
-    // The waiting clients exceed the number that the back end can answer.
-    until("the other clients connect", || gateway.metric("fdpush_auth_waiting") >= 100.0);
+    // More clients wait than the back end can answer at a time.
+    until("100 requests of other clients wait", || gateway.metric("fdpush_auth_waiting") >= 100.0);
     let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
     honest.iter_mut().for_each(|raw| raw.send(UPGRADE));
     let statuses: Vec<u16> = honest.iter_mut().map(|raw| raw.reply().status).collect();
@@ -122,9 +126,9 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);
-    // 12 requests of the network run, and 256 wait.
+    // 12 requests of the network are sent to the back end, and 256 wait.
     let mut storm: Vec<Raw> = (0..12 + 256).map(|number| ask(&format!("2001:db8::{number:x}"))).collect();
-    until("all wait", || gateway.metric("fdpush_auth_waiting") == 256.0);
+    until("all requests wait in the queue", || gateway.metric("fdpush_auth_waiting") == 256.0);
     for number in 0..10 {
         let Reply { status, head, .. } = ask(&format!("2001:db8::ffff:{number:x}")).reply();
         assert!(status == 503 && head.contains("Retry-After: 1"), "{head}");
@@ -133,15 +137,15 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     assert!(gateway.logged("connect hook failed").contains("queue limit of 2001:db8:: reached (256)"));
     let request: Vec<String> = (0..12).map(|_| backend.requests.next().body).collect();
     assert!(request.iter().all(|body| body.contains("2001:db8::")));
-    // A request of another network or of an IPv4 address runs at once.
+    // The server sends a request of another network, or of an IPv4 address, to the back end at once.
     let mut others = Vec::new();
     for other in ["2001:db8:0:1::1", "198.51.100.7", "198.51.100.8", "2001:db8:1::1"] {
         others.push(ask(other));
         assert_eq!(backend.requests.next().json()["address"], other);
     }
-    // A client that disconnects leaves the queue.
+    // If a client disconnects, its request leaves the queue.
     storm.drain(12..).for_each(drop);
-    until("none waits", || gateway.metric("fdpush_auth_waiting") == 0.0);
+    until("no request waits in the queue", || gateway.metric("fdpush_auth_waiting") == 0.0);
     assert_eq!(count(&gateway, "gone"), 256.0);
 }
 
@@ -150,17 +154,17 @@ fn the_queue_of_the_connect_hook_is_bounded_and_serves_new_addresses_first() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);
-    // 16 requests run and 1024 wait, 4 or 5 of each address.
+    // 16 requests are sent to the back end, and 1024 wait, 4 or 5 of each address.
     let storm: Vec<Raw> = (0..16 + 1024).map(|number| ask(&format!("10.0.{}.1", number % 250))).collect();
-    until("all wait", || gateway.metric("fdpush_auth_waiting") == 1024.0);
+    until("all requests wait in the queue", || gateway.metric("fdpush_auth_waiting") == 1024.0);
     let mut one_more = ask("10.0.0.1");
     assert_eq!(one_more.reply().status, 503);
     assert!(gateway.logged("connect hook failed").contains("queue limit reached (1024)"));
-    // A request of a new address replaces a waiting request of the address that has the most.
+    // A request of a new address replaces a waiting request of the address that has the most waiting requests.
     let _honest = ask("198.51.100.7");
-    until("it is in the queue", || count(&gateway, "overflowed") == 2.0);
+    until("the request of the new address is in the queue", || count(&gateway, "overflowed") == 2.0);
     assert_eq!(gateway.metric("fdpush_auth_waiting"), 1024.0);
     drop(storm);
     // The back end does not answer, so all worker threads stay busy.
-    until("only it waits", || gateway.metric("fdpush_auth_waiting") == 1.0);
+    until("only the request of the new address waits", || gateway.metric("fdpush_auth_waiting") == 1.0);
 }

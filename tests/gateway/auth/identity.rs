@@ -1,4 +1,4 @@
-//! Authentication by token and by the connect hook, connection limits, and message rates.
+//! Tests authentication by token and by the connect hook, connection limits, and message rates.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -169,7 +169,7 @@ fn a_token_accepted_within_the_leeway_is_not_closed_at_once() {
     let gateway = with_tokens(&[]);
     let brief = token(&["--uid", "ann", "--ttl", "1s", "--jwt-secret", SECRET]);
     let mut first = gateway.connect(&format!("/?token={brief}"));
-    // The server closes the first connection when the same token is no longer accepted, and not earlier.
+    // The server closes the first connection only when it also refuses new connections with the same token.
     assert_eq!(closed(&mut first).0, 4003);
     assert_eq!(refusal(Client::connect(gateway.address, &format!("/?token={brief}"), &[])).0, 401);
 }
@@ -241,7 +241,7 @@ fn a_back_end_that_hangs_does_not_delay_other_clients() {
     let backend = accepting_connect_hook();
     let gateway = Gateway::start(&["--auth", "webhook", "--auth-url", &backend.url(), "--auth-timeout", "1s"]);
     let mut ann = gateway.connect("/ann");
-    // A number of clients that exceeds the threads of the connect hook.
+    // There are more clients than threads of the connect hook.
     let mut waiting: Vec<Raw> = (0..40).map(|_| Raw::connect(gateway.address)).collect();
     for raw in &mut waiting {
         raw.send(UPGRADE.replacen('/', "/hang", 1));
@@ -255,11 +255,11 @@ fn a_back_end_that_hangs_does_not_delay_other_clients() {
         assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     }
     assert_eq!(gateway.metric(r#"fdpush_auth_requests_total{outcome="timed_out"}"#), 40.0);
-    // A client that disconnects while the hook runs leaves no state.
+    // If a client disconnects while the hook runs, the server keeps no state of the client.
     let mut gone = Raw::connect(gateway.address);
     gone.send(UPGRADE.replacen('/', "/hang", 1));
     drop(gone);
-    until("only ann is left", || gateway.metric(r#"fdpush_connections{state="http"}"#) <= 1.0);
+    until("only the connection of ann is left", || gateway.metric(r#"fdpush_connections{state="http"}"#) <= 1.0);
     assert_eq!(gateway.get("/api/stats")["open"], 1);
 }
 
@@ -274,9 +274,13 @@ fn connections_of_a_uid_and_of_an_address_are_limited() {
     assert_eq!(refused("/"), 429, "the fourth connection of the address is refused");
     assert_eq!(refused("/?uid=bob"), 429);
     hang_up(third);
-    until("its slot is free", || Client::connect(gateway.address, "/?uid=bob", &[]).is_ok());
+    until("a new connection is accepted after the close", || {
+        Client::connect(gateway.address, "/?uid=bob", &[]).is_ok()
+    });
     hang_up(first);
-    until("the slot of ann is free", || Client::connect(gateway.address, "/?uid=ann", &[]).is_ok());
+    until("a new connection of ann is accepted after the close", || {
+        Client::connect(gateway.address, "/?uid=ann", &[]).is_ok()
+    });
     assert!(gateway.metric(r#"fdpush_refusals_total{status="429"}"#) >= 3.0);
 }
 
@@ -312,11 +316,11 @@ fn the_connection_limit_of_an_address_spans_all_listeners() {
     let [ann, bob] = [[127, 0, 0, 1], [127, 0, 0, 2]].map(IpAddr::from);
     let connect = |from: IpAddr, to: SocketAddr| Client::connect_from(from, to, "/");
     let is_full = |from: IpAddr| [gateway.address, other].iter().all(|to| refusal(connect(from, *to)).0 == 429);
-    let mut first = connect(ann, gateway.address).expect("the address has no connection before");
-    let _second = connect(ann, other).expect("the second client is accepted");
+    let mut first = connect(ann, gateway.address).expect("the first connection of the address is accepted");
+    let _second = connect(ann, other).expect("the second connection of the address is accepted");
     assert!(is_full(ann));
-    let _third = connect(bob, gateway.address).expect("the other address has no connection before");
-    let _fourth = connect(bob, other).expect("the second client is accepted");
+    let _third = connect(bob, gateway.address).expect("the first connection of the other address is accepted");
+    let _fourth = connect(bob, other).expect("the second connection of the address is accepted");
     assert!(is_full(bob) && is_full(ann));
     let fd = next(&mut first)["fd"].take();
     assert_eq!(
@@ -324,9 +328,9 @@ fn the_connection_limit_of_an_address_spans_all_listeners() {
         Some("127.0.0.1:")
     );
     hang_up(first);
-    // A closed connection frees a slot for its own address only.
+    // The end of a connection permits a new connection of its own address only.
     let mut place = None;
-    until("its slot is free", || {
+    until("a new connection is accepted after the close", || {
         place = connect(ann, other).ok();
         place.is_some()
     });
@@ -379,7 +383,7 @@ fn a_client_over_its_message_rate_is_warned_once_and_closed() {
     let gateway = Gateway::start(&["--message-rate", "1", "--message-burst", "3"]);
     let mut ann = gateway.connect("/?uid=ann");
     let (mut acks, mut errors) = (0, 0);
-    // On any machine, this is far more than the rate allows.
+    // On any machine, these are far more messages than the rate allows.
     let mut raw = Raw::upgraded(gateway.address);
     let frame = crate::common::raw::frame(crate::common::raw::TEXT, br#"{"type":"heartbeat","id":1}"#);
     raw.send(frame.repeat(500));
@@ -400,7 +404,7 @@ fn a_client_over_its_message_rate_is_warned_once_and_closed() {
     };
     assert_eq!((code, errors), (1008, 1));
     assert!(acks >= 3, "{acks}");
-    // Each connection has its own token bucket.
+    // The message rate applies to each connection separately.
     assert_eq!(ask(&mut ann, json!({"type": "heartbeat"}))["type"], "ack");
 }
 
@@ -415,7 +419,7 @@ fn new_connections_a_second_are_limited() {
             reply if reply.status == 101 => clients.push(raw),
             reply => break reply,
         }
-        assert!(clients.len() < 500, "all are let in");
+        assert!(clients.len() < 500, "the accept rate refuses some of 500 connections");
     };
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     assert!(clients.len() >= 2, "the server accepts at least two connections at once");

@@ -1,4 +1,4 @@
-//! Clients behind proxies: trusted proxies, client addresses, and the limits that depend on them.
+//! Tests clients behind proxies: trusted proxies, client addresses, and the limits that depend on client addresses.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,7 +19,7 @@ fn connect_forwarded(gateway: &Gateway, forwarded: &str) -> Result<Client, u16> 
 #[test]
 fn the_connection_limit_applies_to_the_client_behind_a_trusted_proxy() {
     let gateway = Gateway::start(&["--trusted-proxy", "10.0.0.0/8,127.0.0.1", "--address-connections-max", "1"]);
-    let first = connect_forwarded(&gateway, "203.0.113.9").expect("the address has no connection before");
+    let first = connect_forwarded(&gateway, "203.0.113.9").expect("the first connection of the address is accepted");
     let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address is not limited");
     for again in ["203.0.113.9", "198.51.100.1, 203.0.113.9", "203.0.113.9:80, 10.2.3.4"] {
         assert_eq!(connect_forwarded(&gateway, again).err(), Some(429), "{again}");
@@ -28,7 +28,7 @@ fn the_connection_limit_applies_to_the_client_behind_a_trusted_proxy() {
     let both = [("Forwarded", "for=198.51.100.1"), ("X-Forwarded-For", "203.0.113.10")];
     assert_eq!(refusal(Client::connect(gateway.address, "/", &both)).0, 429);
     hang_up(first);
-    until("its slot is free", || connect_forwarded(&gateway, "203.0.113.9").is_ok());
+    until("a new connection is accepted after the close", || connect_forwarded(&gateway, "203.0.113.9").is_ok());
 }
 
 /// Connects a client with this address behind a proxy, which must get 429. Returns the body of the response.
@@ -45,8 +45,10 @@ fn ipv6_clients_are_counted_by_their_network() {
     let settings = "trusted_proxy = [\"127.0.0.1\"]\naddress_connections_max = 2\n";
     fs::write(&file, settings).expect("the file can be written");
     let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
-    let mut first = Some(connect_forwarded(&gateway, "2001:db8:1:2::1").expect("the network has no connection before"));
-    let _second = connect_forwarded(&gateway, "[2001:db8:1:2:ffff::2]:4711").expect("the second client is accepted");
+    let mut first =
+        Some(connect_forwarded(&gateway, "2001:db8:1:2::1").expect("the first connection of the network is accepted"));
+    let _second = connect_forwarded(&gateway, "[2001:db8:1:2:ffff::2]:4711")
+        .expect("the second connection of the network is accepted");
     for third in 3..23 {
         let why = refused_from(&gateway, &format!("2001:db8:1:2::{third:x}"));
         assert_eq!(why, "connection limit of network 2001:db8:1:2::/64 reached (2)\n");
@@ -58,8 +60,8 @@ fn ipv6_clients_are_counted_by_their_network() {
     let why = refused_from(&gateway, "::ffff:203.0.113.9");
     assert_eq!(why, "connection limit of address 203.0.113.9 reached (2)\n");
     let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address is not limited");
-    hang_up(first.take().expect("the first"));
-    until("its slot is free", || {
+    hang_up(first.take().expect("the first connection is open"));
+    until("a new connection is accepted after the close", || {
         first = connect_forwarded(&gateway, "2001:db8:1:2::77").ok();
         first.is_some()
     });
@@ -107,13 +109,13 @@ fn back_ends_get_the_address_of_the_client() {
     let path = format!("/api/connections/{fd}");
     assert_eq!(gateway.get(&path)["address"], "2001:db8::7");
     assert_eq!(gateway.get("/api/users/ann")["connections"][0]["address"], "2001:db8::7");
-    // The attributes of the back end are separate from the address.
+    // The server keeps the client's address apart from the attributes that the back end sets.
     assert_eq!(gateway.get(&format!("{path}/attributes")), json!({"plan": "pro"}));
     let patch = gateway.call("PUT", &format!("{path}/attributes"), &[("Content-Type", "application/json")], "{}");
     assert_eq!((patch.status, &gateway.get(&path)["address"]), (200, &json!("2001:db8::7")));
     assert_eq!(refusal(Client::connect(gateway.address, "/", &header)).0, 429);
     hang_up(ann);
-    until("its slot is free", || Client::connect(gateway.address, "/", &header).is_ok());
+    until("a new connection is accepted after the close", || Client::connect(gateway.address, "/", &header).is_ok());
 }
 
 #[test]
@@ -150,8 +152,8 @@ fn sighup_changes_trusted_proxies_and_open_connections_keep_their_address() {
     gateway.logged("changed: ");
     let (_after, after) = gateway.open("/", &header);
     assert_eq!((address_of(before), address_of(after)), (json!("127.0.0.1"), json!("203.0.113.9")));
-    // Each of these two addresses has one connection, which is the limit. The first connection counts for 127.0.0.1,
-    // because no proxy was trusted when it connected.
+    // 127.0.0.1 and 203.0.113.9 have one connection each, which is the limit of an address. The first connection counts
+    // for 127.0.0.1, because no proxy was trusted when it connected.
     assert_eq!(connect_forwarded(&gateway, "203.0.113.9").err(), Some(429));
     assert_eq!(connect_forwarded(&gateway, "unknown").err(), Some(429));
 }
@@ -184,14 +186,14 @@ fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
     let connection = &gateway.get("/api/connections")["connections"][0];
     assert_eq!((&connection["address"], &connection["peer"]), (&json!("203.0.113.9"), &json!("203.0.113.9:4711")));
     assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", "").reply().status, 429);
-    // Headers of the client do not change its address.
+    // Headers that a client sends do not change its address.
     let forged = "X-Forwarded-For: 192.0.2.1\r\n";
     assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", forged).reply().status, 429);
     // With the PROXY protocol, clients of one network also count as one address.
     let mut v6 = connect_with_proxy_header(&gateway, "2001:db8::1", "");
     assert_eq!(v6.reply().status, 101);
     assert_eq!(connect_with_proxy_header(&gateway, "2001:db8::2", "").reply().status, 429);
-    // Behind a load balancer and a trusted proxy, the header of the proxy sets the address.
+    // Behind a load balancer and a trusted proxy, the `X-Forwarded-For` of the proxy sets the client's address.
     let mut chained = connect_with_proxy_header(&gateway, "198.51.100.7", "X-Forwarded-For: 192.0.2.1\r\n");
     assert_eq!(chained.reply().status, 101);
     assert_eq!(connect_with_proxy_header(&gateway, "192.0.2.1", "").reply().status, 429);
@@ -246,6 +248,6 @@ fn a_load_balancer_can_connect_by_unix_socket() {
     assert_eq!(&start, b"HTTP/1.1 101");
     let connection = &gateway.get("/api/connections")["connections"][0];
     assert_eq!((&connection["peer"], &connection["address"]), (&json!("203.0.113.9:4711"), &json!("203.0.113.9")));
-    // This server trusts no peer over TCP.
+    // This server trusts no peer over TCP, because `trusted_proxy` is `unix`.
     Raw::connect(gateway.address).end();
 }

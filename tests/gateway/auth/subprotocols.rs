@@ -1,4 +1,4 @@
-//! Subprotocols: the selection, and refusals that come before limits and second logins.
+//! Tests the selection of a subprotocol, and refusals, which come before the checks of limits and second connections.
 
 use std::process::Command;
 
@@ -94,8 +94,8 @@ fn the_connect_hook_can_select_the_subprotocol() {
     assert_eq!(offer(&gateway, "/own", "the-shop's"), one("the-shop's"));
     assert_eq!(offer(&gateway, "/none", "bearer.x"), one("bearer.x"));
     assert_eq!(offer(&gateway, "/none", "graphql-ws"), Err(TWO.to_owned()));
-    // A browser closes the connection if the server selects a subprotocol that the client did not offer. So this answer
-    // of the hook is an error.
+    // A browser closes the connection if the server selects a subprotocol that the client did not offer. So an answer
+    // of the hook with such a subprotocol is an error.
     let headers = [("Sec-WebSocket-Protocol", both)];
     assert_eq!(refusal(Client::connect(gateway.address, "/own", &headers)).0, 503);
     assert!(gateway.logged("connect hook failed").contains("was not offered by the client"));

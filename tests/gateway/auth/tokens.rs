@@ -1,4 +1,4 @@
-//! Tokens with public keys: each algorithm with its key file, and a key change by SIGHUP.
+//! Tests tokens with public keys: each algorithm with its key file, and a key change by SIGHUP.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::common::{Client, Scratch, refusal};
 use crate::samples;
 use serde_json::{Value, json};
 
-// The new keys and their tokens. PyJWT made these tokens from the claims of the samples.
+// The new keys and their tokens. PyJWT created these tokens from the claims in `samples`.
 
 const NEXT_RSA: &str = "\
 -----BEGIN PUBLIC KEY-----
@@ -49,10 +49,10 @@ const NEXT_EDDSA: &str = "\
      eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMDAxMCIsImdyb3VwcyI6WyJyb29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ\
      0ODAwfQ.IquHNI6czlb2gPy9FHwIHy1iumbLyIxBb_wbdfol-Ivl0EqMRG3Fk0SFEo5iuZ5rf3ao-lMeiFw0ryJKt9hrAg";
 
-/// A key and a token that it verifies.
+/// A public key, and a token that the key verifies.
 type Pair = (&'static str, &'static str);
 
-/// For each algorithm: the first key and its token, and the new key and its token.
+/// For each algorithm: the old key with a token, and the new key with a token.
 const ALGORITHMS: [(Pair, Pair); 3] = [
     ((samples::RSA, samples::RS256), (NEXT_RSA, NEXT_RS256)),
     ((samples::EC, samples::ES256), (NEXT_EC, NEXT_ES256)),
@@ -63,7 +63,7 @@ fn enter(gateway: &Gateway, token: &str) -> Result<Client, tungstenite::Error> {
     Client::connect(gateway.address, &format!("/?token={token}"), &[])
 }
 
-/// Checks that a new client gets the uid of its token and joins both groups.
+/// Checks that a new client gets the uid of its token and joins both groups of the token.
 fn check_identity(gateway: &Gateway, client: &mut Client) {
     let welcome = next(client);
     assert_eq!((&welcome["type"], &welcome["uid"]), (&json!("welcome"), &json!("10010")));
@@ -109,7 +109,7 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
         reload(CHANGED);
         assert_eq!(refusal(enter(&gateway, old)).0, 401);
         check_identity(&gateway, &mut enter(&gateway, new).expect("the token is valid"));
-        // An incomplete key file changes nothing.
+        // A reload with an incomplete key file changes nothing.
         fs::write(&key, &new_key[..new_key.len() / 2]).expect("the file can be written");
         reload("settings not reloaded: ");
         assert!(enter(&gateway, new).is_ok());

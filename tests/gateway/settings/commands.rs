@@ -1,4 +1,5 @@
-//! Settings by flag, environment and file, the commands `config` and `check`, exit codes, and inherited sockets.
+//! Tests settings from flags, environment and file, the commands `config` and `check`, exit codes, and inherited
+//! sockets.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -38,13 +39,13 @@ fn a_flag_overrides_environment_file_and_default() {
     assert_eq!(shown("missed_max", &config, &[]), "missed_max = 3  # from file");
     assert_eq!(shown("head_bytes_max", &config, &[]), "head_bytes_max = \"4096\"  # from file");
 
-    // The list of a higher source replaces the whole list of a lower source.
+    // A list from the environment replaces the whole list from the file, and a list of flags replaces both.
     assert_eq!(shown("listen", &[], &[]), "listen = [\"127.0.0.1:9501\"]  # default");
     assert_eq!(shown("listen", &config, &[]), "listen = [\"127.0.0.1:1\", \"[::1]:2\"]  # from file");
     assert_eq!(shown("listen", &config, &environment), "listen = [\"127.0.0.1:3\", \"unix:/x\"]  # from environment");
     assert_eq!(shown("listen", &flags, &environment), "listen = [\"127.0.0.1:4\"]  # from flag");
 
-    // The environment can name the file.
+    // An environment variable can name the settings file.
     assert_eq!(shown("ping_every", &[], &[("FDPUSH_CONFIG", &file)]), "ping_every = \"5s\"  # from file");
 }
 
@@ -286,7 +287,7 @@ fn settings_without_effect_are_warned_of() {
     // An explicit value that equals the default is not a conflict.
     let printed = call(&["check", "--heartbeat", "off", "--missed-max", "2"], &[]);
     assert_eq!(printed.err, "");
-    // One variable is misspelt, and the others belong to other programs.
+    // `FDPUSH_PING_EVRY` is misspelt. The following variables belong to other programs, which may not be reported.
     let theirs = ["FDPUSH_PORT", "FDPUSH_PORT_9501_TCP", "FDPUSH_API_PORT", "FDPUSH_SERVICE_HOST"];
     let environment = [("FDPUSH_PING_EVRY", "5s")].into_iter().chain(theirs.map(|name| (name, "tcp://10.0.0.1:9501")));
     let printed = call(&["check"], &environment.collect::<Vec<_>>());
@@ -405,7 +406,7 @@ fn a_missing_inherited_socket_is_an_error() {
     }
 }
 
-/// Returns the environment that passes an API socket.
+/// Returns the environment variables that pass an API socket to the server.
 fn inherited_socket(socket: &impl AsFd) -> [(&'static str, String); 3] {
     rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("the descriptor is valid");
     let descriptor = socket.as_fd().as_raw_fd().to_string();
@@ -426,7 +427,8 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
         assert!(printed.err.contains("can be reached from other machines and needs an API key"), "{printed:?}");
     }
 
-    // With an API key, the server serves the socket. The server refuses a reload that removes the last key.
+    // With an API key, the server serves the inherited socket. The server refuses a reload that removes the last API
+    // key.
     let scratch = Scratch::new("handed_over");
     let file = write(&scratch, "api_key = [\"alpha\"]\nmessage_bytes_max = 1000\n");
     let line = ["serve", "--config", &file, "--listen", "127.0.0.1:0", "--log", "info"];

@@ -1,4 +1,4 @@
-//! SIGHUP: the effect of each reloadable setting, and invalid files.
+//! Tests the reload on SIGHUP: the effect of each reloadable setting, and invalid files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,7 +45,7 @@ fn stalled(gateway: &Gateway, uid: &str) -> Raw {
     raw.send(crate::common::raw::UPGRADE.replace("GET / ", &format!("GET /?uid={uid} ")));
     assert_eq!(raw.reply().status, 101);
     let push = json!({"uid": uid, "data": "x".repeat(200_000)});
-    until("its socket is full", || {
+    until("the socket of the client is full", || {
         gateway.done("/api/push", &push);
         gateway.get("/api/stats")["queued_bytes"].as_u64().expect("the value is a number") > 0
     });
@@ -58,7 +58,7 @@ fn status_of(gateway: &Gateway, bytes: impl AsRef<[u8]>) -> u16 {
     raw.reply().status
 }
 
-/// Returns the status of a second connection.
+/// Returns the status of the upgrade of a second connection.
 fn second(gateway: &Gateway) -> u16 {
     let _first = gateway.connect("/?uid=ann");
     match Client::connect(gateway.address, "/?uid=ann", &[]) {
@@ -67,7 +67,7 @@ fn second(gateway: &Gateway) -> u16 {
     }
 }
 
-/// A setting, its values before and after the reload, and a function that shows its effect, with its two results.
+/// A setting, its values before and after the reload, a function that shows its effect, and the two results.
 type Effect = (&'static str, &'static str, &'static str, fn(&Gateway) -> String, [&'static str; 2]);
 
 /// Returns the origins that the server accepts.
@@ -93,7 +93,7 @@ fn compresses(gateway: &Gateway) -> String {
     format!("{} {}", accepted.is_some(), deflated::message(&mut raw).0)
 }
 
-/// Returns whether messages that inflate to half a MiB must wait.
+/// Returns whether the server delays messages that inflate to half a MiB.
 fn holds(gateway: &Gateway) -> String {
     let counted = || gateway.metric("fdpush_inflate_holds_total");
     let before = counted();
@@ -161,7 +161,7 @@ const EFFECTS: [Effect; 22] = [
         |gateway| {
             let _raw = stalled(gateway, "bob");
             let push = json!({"uid": "bob", "data": "x".repeat(200_000)});
-            until("its queue is full", || {
+            until("the queue of the client is full", || {
                 gateway.done("/api/push", &push)["dropped"] != 0 || !is_online(gateway, "bob")
             });
             is_online(gateway, "bob").to_string()
@@ -207,7 +207,7 @@ const EFFECTS: [Effect; 22] = [
             raw.send(crate::common::raw::UPGRADE.replace("GET / ", "GET /?uid=bob "));
             assert_eq!(raw.reply().status, 101);
             let push = json!({"uid": "bob", "data": "x".repeat(200_000)});
-            until("its queue holds more than the smaller bound", || {
+            until("the queue of the client is longer than the smaller bound", || {
                 gateway.done("/api/push", &push);
                 !is_online(gateway, "bob") || gateway.get("/api/stats")["queued_bytes"].as_u64() > Some(1 << 20)
             });
@@ -225,7 +225,7 @@ const EFFECTS: [Effect; 22] = [
             for raw in &mut raws {
                 raw.send(&message[..50_000]);
             }
-            until("all bytes are held, or one client was closed", || {
+            until("the server stores all sent bytes, or has closed a client", || {
                 let stats = gateway.get("/api/stats");
                 stats["open"].as_u64() < Some(5) || stats["inbound_bytes"].as_u64() >= Some(250_000)
             });
@@ -300,7 +300,7 @@ fn is_online(gateway: &Gateway, uid: &str) -> bool {
 #[test]
 fn each_reloaded_setting_has_its_effect() {
     for (key, before, after, effect, [was, is]) in EFFECTS {
-        // Other settings that the effect needs.
+        // Other settings without which the tested setting has no effect.
         let others = match key {
             "queue_bytes_max" => "message_bytes_max = 1024\n",
             "slow_reader" => "message_bytes_max = 1024\nqueue_bytes_max = \"512KiB\"\n",
@@ -313,7 +313,7 @@ fn each_reloaded_setting_has_its_effect() {
         let text = |value: &str| format!("page = \"never\"\n{others}{key} = {value}\n");
         let configured = Configured::start(&text(before));
         assert_eq!(effect(&configured.gateway), was, "{key} = {before}");
-        until("all are gone", || configured.gateway.get("/api/stats")["open"] == 0);
+        until("all connections have ended", || configured.gateway.get("/api/stats")["open"] == 0);
         configured.reload(&text(after), &[key]);
         assert_eq!(effect(&configured.gateway), is, "{key} = {after}");
     }
@@ -332,7 +332,7 @@ fn reloaded_times_apply_to_open_connections() {
     assert_eq!(unfinished.reply().status, 101);
     let (_, welcome) = unfinished.frame();
     assert!(String::from_utf8_lossy(&welcome).contains("welcome"));
-    // This is the first fragment of a message.
+    // The client sends only the first fragment of a message.
     unfinished.send(crate::common::raw::frame_with(TEXT, b"{"));
     configured.reload(&text("200ms"), &long);
     until("the slow reader is closed", || !is_online(gateway, "slow"));
@@ -355,7 +355,7 @@ fn reloaded_times_apply_to_open_connections() {
     idle.end();
 }
 
-/// The settings that are not in `EFFECTS`, with the file and name of the test of their effect.
+/// The settings that are not in `EFFECTS`, with the file and the name of the test that shows their effect.
 const ELSEWHERE: [(&[&str], &str, &str); 16] = [
     (
         &["head_time_max", "body_time_max", "keep_alive_max", "message_time_max", "close_wait_max", "write_time_max"],
@@ -431,7 +431,7 @@ fn each_reloadable_setting_has_a_test_of_its_effect() {
         let (_, body) = source.split_once(&format!("#[test]\nfn {test}() {{")).unwrap_or_else(|| panic!("no {test}"));
         let body = body.split("\n}\n").next().unwrap_or_default();
         for key in keys {
-            assert!(body.contains(key), "the test {test} names {key}");
+            assert!(body.contains(key), "the test {test} contains the setting {key}");
         }
         tested.extend(keys);
     }
@@ -480,7 +480,7 @@ fn a_reloaded_drain_for_applies_to_the_drain() {
     for client in &mut clients {
         assert_eq!(closed(client).0, 1001);
     }
-    // The drain does not wait longer for a client that does not answer.
+    // The drain ends although the client does not answer the close frame.
     assert_eq!(configured.gateway.wait().code(), Some(0));
 }
 
@@ -561,7 +561,7 @@ fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
         configured.gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
         assert_eq!(next(&mut ann)["data"], 1);
     }
-    // The settings file is not regular. The server also handles a second SIGHUP directly after the first.
+    // The settings file is a FIFO, which is not a regular file, only at the first SIGHUP.
     fs::remove_file(&configured.file).expect("the file can be removed");
     fs::rename(&fifo, &configured.file).expect("the file can be renamed");
     configured.gateway.signal("-HUP");
@@ -596,5 +596,5 @@ fn a_file_that_is_not_regular_is_an_error_at_the_start() {
             assert!(output.status.code() == Some(1) && printed.contains("not a regular file"), "{flags:?}: {printed}");
         }
     }
-    assert!(DEADLINE.as_secs() > 5, "a server that reads without end exceeds the deadline of the test");
+    assert!(DEADLINE.as_secs() > 5, "the deadline of a test exceeds the 5 s that reading a file may take");
 }

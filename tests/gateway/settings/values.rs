@@ -1,4 +1,4 @@
-//! Values of settings: all errors are reported at once, and values that can never work are errors.
+//! Tests the values of settings: the server reports all errors at once, and refuses values that can never work.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -52,7 +52,7 @@ fn check_and_serve_report_every_error() {
         assert!(printed.err.contains("/nonexistent/ca: No such file"), "{printed:?}");
         assert!(printed.err.contains("node name \"clé\"") && printed.err.lines().count() == count, "{printed:?}");
     }
-    // A setting that depends on an invalid value has no error of its own.
+    // If a setting is invalid, the server reports no further errors of settings that depend on it.
     let printed = call(&["check", "--auth", "magic", "--auth-url", "http://127.0.0.1:1"], &[]);
     assert_eq!(printed.err.lines().count(), 1, "{printed:?}");
 }
@@ -67,7 +67,7 @@ fn number_errors_name_the_flag_and_its_range() {
         for (value, hint) in
             [("1.5", "a whole number"), ("many", "a whole number"), ("-1", "a whole number"), ("0", "it must be ")]
         {
-            // 0 is below the minimum of each of these flags.
+            // The value 0 is below the minimum of each of these flags.
             let printed = call(&["check", &format!("{flag}={value}")], &[]);
             assert!(printed.code == Some(2) && printed.err.contains(hint), "{flag} {value}: {printed:?}");
             assert!(printed.err.contains(&format!("{flag} {value:?}: ")), "{printed:?}");
@@ -90,7 +90,7 @@ fn an_empty_variable_counts_as_unset() {
     }
     let (set, unset) = (call(&["config"], &environment).out, call(&["config"], &[]).out);
     assert_eq!(set, unset);
-    // An empty flag or file value is an error.
+    // An empty value of a flag or of a key in the file is an error.
     for flag in
         ["--jwt-issuer=", "--jwt-audience=", "--api-key=", "--webhook-ca-file=", "--node=", "--listen=", "--log="]
     {
@@ -112,7 +112,8 @@ fn a_secret_has_the_same_bytes_from_every_source() {
         assert_eq!(printed.code, Some(0), "{printed:?}");
         printed.out
     };
-    // The secret signs a token with all of its bytes. The claims of the two tokens may differ by a second.
+    // Two tokens are equal only if all bytes of the secrets are equal. The claims may differ by a second, so the test
+    // is repeated.
     let same = |flags: &[&str], environment: &[(&str, &str)]| {
         (0..20).any(|_| token(&["--jwt-secret", &secret], &[]) == token(flags, environment))
     };
@@ -122,14 +123,17 @@ fn a_secret_has_the_same_bytes_from_every_source() {
         [("", ""), ("", "\n"), ("", "\r\n"), ("\u{feff}", ""), ("\"", "\""), ("'", "'"), ("\u{feff}\"", "\"\r\n")]
     {
         let given = format!("{start}{secret}{end}");
-        assert!(same(&["--jwt-secret", &given], &[]), "a flag with {given:?} has the same secret");
-        assert!(same(&[], &[("FDPUSH_JWT_SECRET", &given)]), "a variable with {given:?} has the same secret");
+        assert!(same(&["--jwt-secret", &given], &[]), "a flag with the value {given:?} gives the same secret");
+        assert!(
+            same(&[], &[("FDPUSH_JWT_SECRET", &given)]),
+            "an environment variable with the value {given:?} gives the same secret"
+        );
         let config = write(&scratch, &format!("jwt_secret = [{given:?}]\n").replace("\\u{feff}", "\\uFEFF"));
-        assert!(same(&["--config", &config], &[]), "a file with {given:?} has the same secret");
+        assert!(same(&["--config", &config], &[]), "a settings file with the value {given:?} gives the same secret");
         fs::write(&file, &given).expect("the file can be written");
         make_private(&file);
         let path = file.display().to_string();
-        assert!(same(&["--jwt-key-file", &path], &[]), "a key file with {given:?} has the same secret");
+        assert!(same(&["--jwt-key-file", &path], &[]), "a key file with the content {given:?} gives the same secret");
 
         // API keys and webhook secrets follow the same rules.
         let given = format!("{start}{key}{end}");

@@ -1,4 +1,4 @@
-//! `fdpush check` and the start of the server: the errors of certificates, keys and their settings.
+//! Tests the errors about certificates, keys and TLS settings, in `fdpush check` and at the start of the server.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -42,7 +42,7 @@ fn check_lists_names_and_ends() {
         assert!(line.starts_with(&format!("api_client_ca {ca}: CN=")), "{line}");
     }
     assert_eq!(lines[4..], ["ok"]);
-    // The file and the environment have the same settings.
+    // The settings file and the environment can contain the same TLS settings as the flags.
     let config = files.write(
         "fdpush.toml",
         format!(
@@ -87,7 +87,7 @@ fn a_wrong_file_is_named_with_its_fault() {
             "tls_key KEY: the key cannot be used: expected RSA of ",
         ),
         (certificate.clone(), of(&AUTHORITY.sign(&["x"])).1, "tls_key KEY: the key does not fit the first certificate"),
-        // The certificate of the authority comes first.
+        // The file contains the certificate of the authority before that of the server.
         ([AUTHORITY.certificate().into_bytes(), certificate].concat(), key, "tls_key KEY: the key does not fit"),
         (of(&valid(-20, -10)).0, of(&AUTHORITY.sign(&["x"])).1, "tls_key KEY: the key does not fit"),
         (b"-----BEGIN CERTIFICATE-----\nAA".to_vec(), b"x".to_vec(), "tls_key KEY: the file is not PEM"),
@@ -168,18 +168,18 @@ fn questionable_settings_are_warned_of() {
     assert!(printed.code == Some(1) && printed.err.contains("has no effect on 0.0.0.0:0 of --api"), "{printed:?}");
     let nameless = files.put("nameless", &AUTHORITY.sign(&[]));
     warned(&[&LISTEN[..], &nameless.flags()].concat(), "has no DNS name and no address: clients refuse it");
-    fs::set_permissions(&pair.key, fs::Permissions::from_mode(0o644)).expect("a mode");
+    fs::set_permissions(&pair.key, fs::Permissions::from_mode(0o644)).expect("the mode can be changed");
     warned(&[&LISTEN[..], &pair.flags()].concat(), "server-key.pem holds secrets and can be read by everybody");
 }
 
 #[test]
 fn keys_of_every_kind_are_accepted() {
     let files = Files::new();
-    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("the name is valid");
     params.is_ca = rcgen::IsCa::ExplicitNoCa;
     for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
-        let key = rcgen::KeyPair::generate_for(algorithm).expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        let key = rcgen::KeyPair::generate_for(algorithm).expect("the key can be generated");
+        let certificate = params.self_signed(&key).expect("the certificate can be signed").pem();
         // The certificate and the key are in one file, with a byte order mark.
         let both = files.write("both.pem", format!("\u{feff}{certificate}{}", key.serialize_pem()));
         let printed = check(&[&LISTEN[..], &["--tls-cert", &both, "--tls-key", &both]].concat());
@@ -196,7 +196,7 @@ fn the_log_warns_before_the_end_of_a_certificate() {
     let hint =
         format!("tls_cert {}: the certificate of localhost, 127.0.0.1 expires in 10 days, at ", pair.certificate);
     assert!(line.contains(&hint), "{line}");
-    // A reload repeats it. A certificate that ends later causes no warning.
+    // A reload repeats the warning. The log has no warning about a certificate that expires in more than 14 days.
     gateway.signal("-HUP");
     gateway.logged("expires in 10 days, at ");
     let renewed = valid(-10, 15 * DAY as i64);

@@ -1,4 +1,4 @@
-//! `fdpush cert`: the certificate, its files, and their use by the server and by clients.
+//! Tests `fdpush cert`: the certificate, its files, and their use by the server and by clients.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -23,11 +23,12 @@ fn the_pair_is_served_and_accepted_by_clients_that_trust_it() {
     for text in [&*names.replace(',', ", "), "valid for 365 days", &certificate, &key, "fdpush serve --listen tls:"] {
         assert!(printed.out.contains(text), "expected {text:?} in {}", printed.out);
     }
-    let mode = |path: &str| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    let mode = |path: &str| fs::metadata(path).expect("the file exists").permissions().mode() & 0o777;
     assert_eq!((mode(&key), mode(&certificate)), (0o600, 0o644));
 
-    // The printed command and the certificate are valid.
-    let line = printed.out.lines().find_map(|line| line.strip_prefix("fdpush serve ")).expect("a command");
+    // The command that `fdpush cert` printed, and the certificate, can be used.
+    let line =
+        printed.out.lines().find_map(|line| line.strip_prefix("fdpush serve ")).expect("the output has a command");
     let flags: Vec<&str> = line.split(' ').collect();
     let checked = call(&[&["check"], &flags[..]].concat(), &[]);
     assert_eq!((checked.code, checked.err.as_str()), (Some(0), ""), "{checked:?}");
@@ -36,7 +37,7 @@ fn the_pair_is_served_and_accepted_by_clients_that_trust_it() {
         "{checked:?}"
     );
     let gateway = Gateway::start(&["--listen", "tls:127.0.0.1:0", "--tls-cert", &certificate, "--tls-key", &key]);
-    let config = client_config_trusting(&fs::read_to_string(&certificate).expect("a file"));
+    let config = client_config_trusting(&fs::read_to_string(&certificate).expect("the file can be read"));
     for name in ["localhost", "127.0.0.1", "::1", "a.chat.example", "chat.example"] {
         assert!(is_trusted(tls_address(&gateway), config.clone(), name), "{name}");
     }
@@ -48,7 +49,8 @@ fn files_are_overwritten_only_with_force() {
     let files = Files::new();
     let (certificate, key) = (files.path("localhost.pem"), files.path("localhost-key.pem"));
     assert_eq!(cert(&files, &["--for", "localhost"]).code, Some(0));
-    let read = || (fs::read(&certificate).expect("a file"), fs::read(&key).expect("a file"));
+    let read =
+        || (fs::read(&certificate).expect("the file can be read"), fs::read(&key).expect("the file can be read"));
     let first = read();
     let refused = |path: &str| {
         let printed = cert(&files, &["--for", "localhost"]);
@@ -57,29 +59,29 @@ fn files_are_overwritten_only_with_force() {
     };
     refused(&certificate);
     assert_eq!(read(), first);
-    // Only one of the files exists. The command does not create the other file.
-    fs::remove_file(&certificate).expect("a file");
+    // Only the file of the key, or only that of the certificate, exists. The command does not create the other file.
+    fs::remove_file(&certificate).expect("the file can be removed");
     refused(&key);
-    assert!(!fs::exists(&certificate).expect("a directory"));
-    fs::write(&certificate, &first.0).expect("a file");
-    fs::remove_file(&key).expect("a file");
+    assert!(!fs::exists(&certificate).expect("the directory can be read"));
+    fs::write(&certificate, &first.0).expect("the file can be written");
+    fs::remove_file(&key).expect("the file can be removed");
     refused(&certificate);
-    assert!(!fs::exists(&key).expect("a directory"));
+    assert!(!fs::exists(&key).expect("the directory can be read"));
 
-    // With --force, a file that all can read does not give its mode to the key.
-    fs::write(&key, "old").expect("a file");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("a mode");
+    // With --force, the new key file gets the mode 600, even if everyone could read the old file.
+    fs::write(&key, "old").expect("the file can be written");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("the mode can be changed");
     assert_eq!(cert(&files, &["--for", "localhost", "--force"]).code, Some(0));
-    assert_eq!(fs::metadata(&key).expect("a file").permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&key).expect("the file exists").permissions().mode() & 0o777, 0o600);
     assert!(read().0 != first.0 && read().1.starts_with(b"-----BEGIN PRIVATE KEY-----"));
-    // A link is replaced, and its target stays.
+    // With --force, the command replaces a symbolic link, and does not write to the target of the link.
     let target = files.write("target", "kept");
-    fs::remove_file(&key).expect("a file");
-    symlink(&target, &key).expect("a link");
+    fs::remove_file(&key).expect("the file can be removed");
+    symlink(&target, &key).expect("the link can be created");
     refused(&certificate);
     assert_eq!(cert(&files, &["--for", "localhost", "--force"]).code, Some(0));
-    assert_eq!(fs::read_to_string(&target).expect("a file"), "kept");
-    let left: Vec<_> = fs::read_dir(files.path("")).expect("a directory").collect();
+    assert_eq!(fs::read_to_string(&target).expect("the file can be read"), "kept");
+    let left: Vec<_> = fs::read_dir(files.path("")).expect("the directory can be read").collect();
     assert_eq!(left.len(), 3, "no temporary file is left: {left:?}");
 }
 
@@ -91,7 +93,7 @@ fn names_and_paths_can_be_chosen_and_errors_name_them() {
     let printed = cert(&files, &chosen);
     assert_eq!(printed.code, Some(0), "{printed:?}");
     assert!(printed.out.contains("certificate for a.example, valid for 1 days"), "{printed:?}");
-    assert!(fs::exists(files.path("k.pem")).expect("a directory"));
+    assert!(fs::exists(files.path("k.pem")).expect("the directory can be read"));
     for (flags, code, hint) in [
         (&["--for", "localhost:9443"][..], 2, "'localhost:9443' for '--for <NAME>': expected a DNS name"),
         (&["--for", "localhost,"], 2, "expected a DNS name"),
@@ -107,13 +109,16 @@ fn names_and_paths_can_be_chosen_and_errors_name_them() {
         assert_eq!(printed.code, Some(code), "{flags:?} {printed:?}");
         assert!(printed.err.contains(hint), "{flags:?}: expected {hint:?} in {}", printed.err);
     }
-    assert!(!fs::exists(files.path("localhost-key.pem")).expect("a directory"), "a key without its certificate");
-    // Without --out, the files are in the working directory.
+    assert!(
+        !fs::exists(files.path("localhost-key.pem")).expect("the directory can be read"),
+        "no key is left if its certificate cannot be written"
+    );
+    // Without --out, the command writes the files to the working directory.
     let mut here: Command = command(&["cert", "--for", "::1"], &[]);
-    let output = here.current_dir(files.path("")).output().expect("the binary");
+    let output = here.current_dir(files.path("")).output().expect("the binary can run");
     assert!(
         String::from_utf8_lossy(&output.stdout).contains("--tls-cert __1.pem --tls-key __1-key.pem\n"),
         "{output:?}"
     );
-    assert!(fs::exists(files.path("__1.pem")).expect("a directory"));
+    assert!(fs::exists(files.path("__1.pem")).expect("the directory can be read"));
 }

@@ -1,4 +1,4 @@
-//! Certificate files of the authority of the tests, and a server with them.
+//! Certificate files that the authority of the tests signed, and connections to a server with these files.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -32,10 +32,10 @@ impl Files {
         Files(Scratch::new("certificates"))
     }
 
-    /// Writes a file that only its owner can read. Returns its path.
+    /// Writes a file that only its owner can read. Returns the path of the file.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.0.file(name);
-        fs::write(&path, content).expect("a file");
+        fs::write(&path, content).expect("the file can be written");
         make_private(&path);
         path.to_str().expect("UTF-8").to_owned()
     }
@@ -66,7 +66,7 @@ impl PairFiles {
 
 /// Returns a certificate that is valid between these times, in seconds from now.
 pub fn valid(from: i64, to: i64) -> Pair {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970").as_secs();
     let at = |offset| date_time_ymd(1970, 1, 1) + Duration::from_secs(now.saturating_add_signed(offset));
     let change = |params: &mut CertificateParams| (params.not_before, params.not_after) = (at(from), at(to));
     AUTHORITY.sign_with(&["localhost", "127.0.0.1"], change)
@@ -74,7 +74,7 @@ pub fn valid(from: i64, to: i64) -> Pair {
 
 /// Returns the second address of a server, which was started with one more `--listen`.
 pub fn tls_address(gateway: &Gateway) -> SocketAddr {
-    gateway.others[0].parse().expect("an address")
+    gateway.others[0].parse().expect("the address is valid")
 }
 
 /// Connects a client that trusts the authority of the tests.
@@ -82,7 +82,7 @@ pub fn connect(address: SocketAddr, target: &str) -> Client {
     Client::connect_tls(address, AUTHORITY.client_config(), target, &[]).expect("a WebSocket")
 }
 
-/// Opens a TLS connection. The handshake is part of the first write.
+/// Opens a TLS connection. The TLS handshake is part of the first write.
 pub fn raw(address: SocketAddr, config: ClientConfig) -> Raw {
     Raw::over(Socket::connect_secure(address, config, "localhost"))
 }
@@ -100,11 +100,11 @@ pub fn certificate_of(address: SocketAddr, config: ClientConfig, name: &str) -> 
     Some(stream.conn.peer_certificates()?.first()?.clone().into_owned())
 }
 
-/// Connects and sends the hello of a client.
+/// Connects, and sends the TLS hello of a client.
 pub fn begin(address: SocketAddr) -> Socket {
     let mut socket = Socket::connect_secure(address, AUTHORITY.client_config(), "localhost");
     if let Socket::Tls(stream) = &mut socket {
-        stream.conn.write_tls(&mut stream.sock).expect("a hello sent");
+        stream.conn.write_tls(&mut stream.sock).expect("the client can send its hello");
     }
     socket
 }
@@ -121,7 +121,7 @@ pub fn finish(socket: &mut Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the certificate of a pair.
+/// Returns the certificate of a pair in DER.
 pub fn der(pair: &Pair) -> CertificateDer<'static> {
-    CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("a certificate")
+    CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("the certificate is valid")
 }

@@ -1,4 +1,4 @@
-//! `tls:` addresses of `--listen` and `--api`, with certificates of the tests' authority.
+//! Tests `tls:` addresses of `--listen` and `--api`, with certificates of the tests' authority.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -15,10 +15,10 @@ use crate::common::raw::GET;
 use crate::common::tls::{AUTHORITY, Authority, Socket};
 use crate::common::{Client, DEADLINE, Raw, refusal};
 
-/// Returns the address of a `tls:` API in the next log line about one.
+/// Returns the address in the next log line about a `tls:` API.
 fn tls_api(gateway: &Gateway) -> SocketAddr {
     let line = gateway.logged("the API is on tls:");
-    line.rsplit("tls:").next().expect("an address").trim().parse().expect("an address")
+    line.rsplit("tls:").next().expect("the address is valid").trim().parse().expect("the address is valid")
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn clients_and_back_ends_use_tls_on_every_address() {
     let gateway = Gateway::start(&[&addresses[..], &pair.flags()].concat());
     let api = tls_api(&gateway);
     for address in &gateway.others {
-        let mut client = connect(address.parse().expect("an address"), "/?uid=ann");
+        let mut client = connect(address.parse().expect("the address is valid"), "/?uid=ann");
         assert_eq!(next(&mut client)["uid"], "ann");
         let mut back_end = raw(api, AUTHORITY.client_config());
         back_end.send(request("POST", "/api/push", &[JSON], &json!({"uid": "ann", "data": 7}).to_string()));
@@ -38,7 +38,7 @@ fn clients_and_back_ends_use_tls_on_every_address() {
         client.close(1000, "");
         client.closed();
     }
-    // The plain addresses of the same server are not changed.
+    // The server still speaks plain HTTP on its addresses without `tls:`.
     let mut plain = gateway.connect("/?uid=bob");
     plain.close(1000, "");
     let page = |mut raw: Raw| {
@@ -74,7 +74,7 @@ fn the_name_of_the_client_selects_the_certificate() {
         AUTHORITY.sign(&["other.example"]),
     ];
     let [one, two, three] = [0, 1, 2].map(|index| files.put(&index.to_string(), &pairs[index]));
-    // The certificates are in a list in one flag, and in a second flag.
+    // Two certificates are in the list of the first flag, and one is in the second flag.
     let (certificates, keys) = (format!("{},{}", one.certificate, two.certificate), format!("{},{}", one.key, two.key));
     let flags =
         ["--tls-cert", &certificates, "--tls-key", &keys, "--tls-cert", &three.certificate, "--tls-key", &three.key];
@@ -85,9 +85,12 @@ fn the_name_of_the_client_selects_the_certificate() {
     {
         assert_eq!(certificate_of(address, AUTHORITY.client_config(), name), Some(der(&pairs[index])), "{name}");
     }
-    // The first pair is the default. Its names do not include the requested name.
+    // The server uses the first pair, whose certificate is not valid for the requested name.
     assert_eq!(certificate_of(address, AUTHORITY.client_config(), "a.b.chat.example"), None);
-    assert!(!is_trusted(address, Authority::new().client_config(), "localhost"), "a foreign authority");
+    assert!(
+        !is_trusted(address, Authority::new().client_config(), "localhost"),
+        "a client that trusts another authority refuses the server"
+    );
 }
 
 #[test]
@@ -122,11 +125,11 @@ fn the_api_asks_for_a_certificate_of_an_authority() {
     };
     let known = AUTHORITY.client_config_with(&authority.sign(&["backend"]));
     assert_eq!(status(known.clone(), "alpha").as_deref(), Some("200"));
-    assert_eq!(status(known, "beta").as_deref(), Some("401"), "the key is required, too");
-    assert_eq!(status(AUTHORITY.client_config(), "alpha"), None, "no certificate");
+    assert_eq!(status(known, "beta").as_deref(), Some("401"), "the API key is required, too");
+    assert_eq!(status(AUTHORITY.client_config(), "alpha"), None, "the server refuses a back end without a certificate");
     let foreign = AUTHORITY.client_config_with(&AUTHORITY.sign(&["backend"]));
-    assert_eq!(status(foreign, "alpha"), None, "a certificate of another authority");
-    // Clients need none.
+    assert_eq!(status(foreign, "alpha"), None, "the server refuses a certificate of another authority");
+    // Clients need no certificate.
     connect(tls_address(&gateway), "/");
 }
 
@@ -136,16 +139,19 @@ fn a_proxy_header_comes_before_the_handshake() {
     let pair = files.sign("server", &["localhost"]);
     let flags = ["--listen", "proxy:tls:127.0.0.1:0", "--trusted-proxy", "127.0.0.1"];
     let gateway = Gateway::start(&[&flags[..], &pair.flags()].concat());
-    // The addresses with a header are announced first.
+    // The log announces the address that expects a PROXY header first.
     let (proxied, plain) = (gateway.address, tls_address(&gateway));
-    let mut stream = TcpStream::connect(proxied).expect("a server that listens");
-    stream.write_all(b"PROXY TCP4 203.0.113.9 203.0.113.10 4711 443\r\n").expect("bytes sent");
+    let mut stream = TcpStream::connect(proxied).expect("the server listens");
+    stream.write_all(b"PROXY TCP4 203.0.113.9 203.0.113.10 4711 443\r\n").expect("the bytes can be sent");
     let mut socket = Socket::secure(stream, AUTHORITY.client_config(), "localhost");
     read_welcome(&mut socket, "ann");
     let connections = gateway.get("/api/users/ann");
     assert_eq!(connections["connections"][0]["peer"], "203.0.113.9:4711");
     assert!(Client::connect(plain, "/", &[]).is_ok());
-    assert!(!is_trusted(proxied, AUTHORITY.client_config(), "localhost"), "without a header");
+    assert!(
+        !is_trusted(proxied, AUTHORITY.client_config(), "localhost"),
+        "the server refuses a client without a PROXY header"
+    );
 }
 
 #[test]
@@ -155,10 +161,10 @@ fn a_unix_socket_can_speak_tls() {
     let listen = format!("tls:unix:{path}");
     let gateway = Gateway::start(&[&["--listen", &listen], &pair.flags()[..]].concat());
     assert_eq!(gateway.others, [listen]);
-    let stream = UnixStream::connect(&path).expect("a server that listens");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-    let name = ServerName::try_from("localhost").expect("a name");
-    let session = ClientConnection::new(Arc::new(AUTHORITY.client_config()), name).expect("a session");
+    let stream = UnixStream::connect(&path).expect("the server listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
+    let name = ServerName::try_from("localhost").expect("the name is valid");
+    let session = ClientConnection::new(Arc::new(AUTHORITY.client_config()), name).expect("the session can be created");
     let mut stream = StreamOwned::new(session, stream);
     read_welcome(&mut stream, "ann");
     assert_eq!(gateway.get("/api/users/ann")["connections"][0]["peer"], "unix");

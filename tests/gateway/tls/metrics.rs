@@ -1,4 +1,4 @@
-//! Handshakes by outcome and the ends of certificates: `/metrics`, `/api/stats` and `/api/connections`.
+//! Tests handshakes by outcome and the expiry times of certificates in `/metrics`, `/api/stats` and `/api/connections`.
 
 use super::files::{DAY, Files, connect, raw, tls_address, valid};
 use crate::common::gateway::{Gateway, next, request, until};
@@ -18,17 +18,18 @@ fn handshakes_are_counted_by_outcome() {
         let (stats, text) = (gateway.get("/api/stats"), gateway.call("GET", "/metrics", &[], "").body);
         ["full", "resumed", "failed", "abandoned", "plain_http", "on_plain"]
             .map(|outcome| {
-                let count = stats["tls"][outcome].as_u64().expect("a number");
+                let count = stats["tls"][outcome].as_u64().expect("the value is a number");
                 let sample = format!("\nfdpush_tls_handshakes_total{{outcome=\"{outcome}\"}} ");
-                let (_, metric) = text.split_once(&sample).expect("a sample");
-                let metric: u64 = metric.lines().next().and_then(|line| line.parse().ok()).expect("a number");
+                let (_, metric) = text.split_once(&sample).expect("the metrics contain the sample");
+                let metric: u64 =
+                    metric.lines().next().and_then(|line| line.parse().ok()).expect("the value is a number");
                 assert!(metric >= count, "{outcome}");
                 count
             })
             .to_vec()
     };
     assert_eq!(counts(), [0; 6]);
-    // The same settings twice: the second session resumes the first.
+    // Both clients use the same settings, so the second session resumes the first.
     let config = AUTHORITY.client_config();
     for _ in 0..2 {
         let mut client = raw(address, config.clone());
@@ -42,7 +43,8 @@ fn handshakes_are_counted_by_outcome() {
     plain.send(GET);
     assert_eq!(plain.reply().status, 400);
     raw(gateway.address, config).try_send("x");
-    // A connection without a byte is no handshake. The second connection has begun a record.
+    // The server does not count a connection on which it received no byte. The second connection ends within a TLS
+    // record, so its handshake counts as abandoned.
     Raw::connect(address).send([22, 3]);
     until("all outcomes are counted", || counts() == [1, 1, 1, 1, 1, 1]);
 }
@@ -73,10 +75,10 @@ fn the_end_of_each_certificate_is_a_metric_in_unix_time() {
     let end = |file: &str, name: &str| {
         gateway.metric(&format!("fdpush_tls_certificate_expiry_seconds{{file=\"{file}\",name=\"{name}\"}}"))
     };
-    let now = std::time::UNIX_EPOCH.elapsed().expect("a time after 1970").as_secs_f64();
+    let now = std::time::UNIX_EPOCH.elapsed().expect("the clock is after 1970").as_secs_f64();
     let left = |end: f64| ((end - now) / DAY as f64).round();
     assert_eq!(left(end(&one.certificate, "localhost")), 100.0);
-    // The end of certificates of the tests' authority: 4096-01-01.
+    // The certificates of the tests' authority expire at the start of 4096-01-01.
     assert_eq!(end(&two.certificate, "*.chat.example"), 67_090_118_400.0);
     files.put("one", &valid(-10, 50 * DAY as i64));
     gateway.signal("-HUP");

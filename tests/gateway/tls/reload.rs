@@ -1,4 +1,4 @@
-//! SIGHUP: certificates, keys and authorities change together, or not at all.
+//! Tests that SIGHUP replaces certificates, keys and authorities together, or not at all.
 
 use std::fs;
 
@@ -10,8 +10,8 @@ use crate::common::gateway::{Gateway, next, request};
 use crate::common::tls::{AUTHORITY, Authority, Pair};
 
 fn replace(files: &PairFiles, pair: &Pair) {
-    fs::write(&files.certificate, &pair.certificate).expect("a file");
-    fs::write(&files.key, &pair.key).expect("a file");
+    fs::write(&files.certificate, &pair.certificate).expect("the file can be written");
+    fs::write(&files.key, &pair.key).expect("the file can be written");
 }
 
 fn is_alive(client: &mut Client) -> bool {
@@ -41,16 +41,16 @@ fn new_handshakes_get_the_new_certificate_and_open_connections_stay() {
     assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&new[0])), Some(der(&new[1]))));
     assert!(is_alive(&mut client));
 
-    // One file of four is wrong, so nothing changes.
+    // One of the four files is wrong, so the reload changes nothing.
     replace(&one, &old[0]);
-    fs::write(&two.key, &old[1].key).expect("a file");
+    fs::write(&two.key, &old[1].key).expect("the file can be written");
     gateway.signal("-HUP");
     let line = gateway.logged("settings not reloaded");
     assert!(line.contains(&format!("tls_key {}: the key does not fit", two.key)), "{line}");
     assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&new[0])), Some(der(&new[1]))));
 
     // One file is missing, and one certificate has expired.
-    fs::remove_file(&two.key).expect("a file");
+    fs::remove_file(&two.key).expect("the file can be removed");
     gateway.signal("-HUP");
     let line = gateway.logged("settings not reloaded");
     assert!(line.contains(&format!("tls_key {}: No such file", two.key)), "{line}");
@@ -107,7 +107,7 @@ fn pairs_are_added_and_removed_and_the_version_changes() {
         is_trusted(address, AUTHORITY.client_config(), "chat.example")
             && !is_trusted(address, AUTHORITY.client_config(), "localhost")
     );
-    // The listener stays, so the last pair stays, too.
+    // A reload keeps the TLS listener, so it cannot remove the last pair.
     files.write("fdpush.toml", "");
     gateway.signal("-HUP");
     assert!(gateway.logged("settings not reloaded").contains("needs --tls-cert and --tls-key"));
@@ -123,7 +123,7 @@ fn the_authorities_of_back_ends_change_together_with_the_certificate() {
     let flags = ["--api", "tls:127.0.0.1:0", "--config", &config];
     let gateway = Gateway::start(&[&flags[..], &pair.flags()].concat());
     let line = gateway.logged("the API is on tls:");
-    let api = line.rsplit("tls:").next().expect("an address").parse().expect("an address");
+    let api = line.rsplit("tls:").next().expect("the address is valid").parse().expect("the address is valid");
     let clients = [0, 1].map(|index: usize| AUTHORITY.client_config_with(&authorities[index].sign(&["backend"])));
     let is_accepted = |index: usize| {
         let mut back_end = raw(api, clients[index].clone());
@@ -131,8 +131,8 @@ fn the_authorities_of_back_ends_change_together_with_the_certificate() {
             && back_end.try_rest().starts_with(b"HTTP/1.1 200")
     };
     assert_eq!([is_accepted(0), is_accepted(1)], [true, false]);
-    // A ticket of the old authority does not open a session.
-    fs::write(&ca, authorities[1].certificate()).expect("a file");
+    // After the reload, the server refuses the first client, also if the client has a session ticket.
+    fs::write(&ca, authorities[1].certificate()).expect("the file can be written");
     gateway.signal("-HUP");
     gateway.logged("changed: api_client_ca");
     assert_eq!([is_accepted(0), is_accepted(1)], [false, true]);
@@ -140,12 +140,12 @@ fn the_authorities_of_back_ends_change_together_with_the_certificate() {
         ("", "the file is empty"),
         ("-----BEGIN X-----\nAAAA\n-----END X-----\n", "no certificate in the file, only: X"),
     ] {
-        fs::write(&ca, content).expect("a file");
+        fs::write(&ca, content).expect("the file can be written");
         gateway.signal("-HUP");
         let line = gateway.logged("settings not reloaded");
         assert!(line.contains(&format!("api_client_ca {ca}: {why}")), "{line}");
     }
-    fs::write(&config, "").expect("a file");
+    fs::write(&config, "").expect("the file can be written");
     gateway.signal("-HUP");
     assert!(gateway.logged("settings not reloaded").contains("api_client_ca would be removed"));
     assert_eq!([is_accepted(0), is_accepted(1)], [false, true]);
@@ -161,7 +161,7 @@ fn the_first_tls_address_needs_a_restart() {
         "udp = 1\nlisten = [\"tls:127.0.0.1:0\"]\ntls_cert = [{:?}]\ntls_key = [{:?}]\n",
         pair.certificate, pair.key
     );
-    fs::write(&config, text.replace("udp = 1\n", "")).expect("a file");
+    fs::write(&config, text.replace("udp = 1\n", "")).expect("the file can be written");
     gateway.signal("-HUP");
     let line = gateway.logged("settings not reloaded");
     assert!(line.contains("tls_cert needs --listen tls:HOST:PORT"), "{line}");
@@ -176,13 +176,16 @@ fn the_handshake_rate_is_applied_and_changes() {
     let config = settings(1);
     let gateway = Gateway::start(&[&["--listen", "tls:127.0.0.1:0", "--config", &config], &pair.flags()[..]].concat());
     let address = tls_address(&gateway);
-    // All clients send their hello before the first client reads.
+    // All clients send their TLS hello before the first client reads.
     let handshakes = || {
         let mut clients: Vec<_> = (0..8).map(|_| begin(address)).collect();
         clients.iter_mut().filter_map(|client| finish(client).ok()).count()
     };
     let few = handshakes();
-    assert!((1..8).contains(&few), "{few} of 8 in 3 s, with one a second");
+    assert!(
+        (1..8).contains(&few),
+        "at one handshake a second, some but not all of 8 handshakes succeed within 3 s, not {few}"
+    );
     settings(100_000);
     gateway.signal("-HUP");
     gateway.logged("changed: tls_handshake_rate");

@@ -1,4 +1,4 @@
-//! Webhook events, SIGHUP, probes, metrics and SIGTERM.
+//! Tests webhook events, SIGHUP, health probes, metrics and SIGTERM.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +23,8 @@ fn a_back_end_gets_all_events_in_order() {
     for text in [r#"{"type":"heartbeat"}"#, "not even JSON"] {
         assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": text}));
     }
-    // A binary message is not a valid frame. It causes no `message` event, and the server closes the connection.
+    // A binary message is not a valid frame. A binary message causes no `message` event, and the server closes the
+    // connection.
     let close = |fd: u64, uid: Value, code: u16, reason: &str, by: &str, cause: &str| json!({"type": "close", "fd": fd, "uid": uid, "code": code, "reason": reason, "by": by, "cause": cause});
     let by_server = close(fd, json!("ann"), 1003, "frames must be JSON text", "server", "server_closed");
     assert_eq!(events.next(), by_server);
@@ -43,7 +44,7 @@ fn a_back_end_gets_all_events_in_order() {
     assert_eq!(events.next()["fd"], fd);
     gateway.done("/api/close", json!({"fd": fd, "code": 4000, "reason": "out"}));
     assert_eq!(events.next(), close(fd, Value::Null, 4000, "out", "server", "server_closed"));
-    until("all were taken", || gateway.metric("fdpush_webhook_sent_total") == 10.0);
+    until("the back end has accepted all events", || gateway.metric("fdpush_webhook_sent_total") == 10.0);
     assert_eq!(gateway.metric("fdpush_webhook_queue"), 0.0);
 }
 
@@ -91,7 +92,8 @@ fn a_uid_is_online_until_its_last_connection_is_gone_for_the_grace_time() {
     let second = gateway.connect("/?uid=ann");
     hang_up(first);
     hang_up(second);
-    // A client that reconnects at once, as after a page refresh, causes no event. So the next event is about bob.
+    // A uid whose client reconnects at once, as after a page refresh, causes no `offline` and no `online` event. So the
+    // next event is about bob.
     let third = gateway.connect("/?uid=ann");
     let (bob, fd) = gateway.open("/", &[]);
     gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"}));
@@ -114,7 +116,8 @@ fn connections_that_end_in_one_turn_cause_one_offline_event() {
     for _ in 0..3 {
         let clients = [(); 2].map(|()| gateway.connect("/?uid=ann"));
         assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
-        // While the server is stopped by SIGSTOP, both connections end. So the server finds both ends in one turn.
+        // Both connections end while SIGSTOP holds the server. So the server detects the ends of both connections in
+        // one turn.
         gateway.signal("-STOP");
         drop(clients);
         gateway.signal("-CONT");
@@ -241,7 +244,7 @@ fn sighup_reloads_the_settings() {
     assert!(gateway.logged("need a restart: ").contains("ping_every"));
     assert_eq!((configured.status_with("old"), configured.status_with("new")), (401, 200));
     assert_eq!((is_accepted_from("https://old.example"), is_accepted_from("https://new.example")), (false, true));
-    // SIGHUP keeps the open connections, and they get the new limits and permissions.
+    // SIGHUP keeps the connections open. The new limits and permissions apply to them.
     ann.send(&long);
     assert_eq!(next(&mut ann)["type"], "ack");
     ann.send(r#"{"type":"push","to":"ann","data":1,"id":1}"#);
@@ -300,7 +303,7 @@ fn sighup_reloads_secrets() {
     until("requests are signed with the new secret", || backend.requests.next().is_signed_with("quiet"));
     configured.reload(&text(&format!("\"{NEW}\""), "quiet"), "changed: jwt_secret");
     assert_eq!(refusal(enters(OLD)).0, 401);
-    // SIGHUP keeps the open connections.
+    // SIGHUP keeps the connections open.
     gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
     assert_eq!(next(&mut ann)["data"], 1);
 }
@@ -314,7 +317,7 @@ fn a_limit_set_by_sighup_counts_open_connections() {
     configured.reload("address_connections_max = 2\n", "changed: address_connections_max");
     assert_eq!(refusal(Client::connect(gateway.address, "/", &[])).0, 429);
     hang_up(first);
-    until("its slot is free", || Client::connect(gateway.address, "/", &[]).is_ok());
+    until("a new connection is accepted after the close", || Client::connect(gateway.address, "/", &[]).is_ok());
     hang_up(second);
     configured.reload("\n", "changed: address_connections_max");
     let _many: Vec<Client> = (0..5).map(|_| gateway.connect("/")).collect();
@@ -351,7 +354,7 @@ fn a_full_server_is_not_ready() {
     let second = gateway.connect("/");
     assert_eq!(ready(), 503);
     hang_up(second);
-    until("there is room", || ready() == 200);
+    until("the server accepts connections", || ready() == 200);
 }
 
 #[test]
@@ -400,7 +403,7 @@ fn sigterm_during_pushes_closes_every_client_with_1001() {
     let mut gateway = Gateway::start(&[]);
     let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(gateway.address)).collect();
     let mut back_end = Raw::connect(gateway.api);
-    // Most of these pushes are queued or unread when the signal arrives.
+    // When the signal arrives, most of these pushes are queued or not read by the server.
     let push = json!({"all": true, "data": "x".repeat(500)}).to_string();
     let json_type = [("Content-Type", "application/json")];
     let pushes = crate::common::gateway::request("POST", "/api/push", &json_type, &push).repeat(50);
@@ -408,7 +411,7 @@ fn sigterm_during_pushes_closes_every_client_with_1001() {
     assert_eq!(json_of(&back_end.reply())["matched"], CLIENTS);
     gateway.signal("-TERM");
     for client in &mut clients {
-        // All frames before the close frame are complete.
+        // The client reads complete frames until the close frame.
         assert_eq!(client.close_frame(), (1001, "server is shutting down".to_owned()));
         client.send_frame(crate::common::raw::CLOSE, &crate::common::raw::close_payload(1001, ""));
         client.end();
@@ -430,7 +433,7 @@ fn client_text_cannot_forge_a_log_line() {
     assert!(gateway.logged("WARN").contains(r"origin https://a\xc2\x9b31m "));
 }
 
-/// The queue limit of a reader in the test below.
+/// The `queue_bytes_max` of the server in the test below.
 const QUEUE: usize = 128 << 10;
 
 /// Pushes to a connection that does not read, until its queue has no room for an ack.
@@ -441,9 +444,9 @@ fn fill(gateway: &Gateway, fd: u64) {
         usize::try_from(info["queued_bytes"].as_u64().expect("the value is a number"))
             .expect("the size fits into usize")
     };
-    // The loop ends when the socket takes no more bytes.
+    // This loop ends when the length of the queue has not changed for 100 reads, because the socket is then full.
     let mut seen = vec![0];
-    until("its queue is nearly full", || {
+    until("the queue of the connection is nearly full", || {
         let now = queued();
         if now < QUEUE - (20 << 10) {
             push(16 << 10);
@@ -454,7 +457,7 @@ fn fill(gateway: &Gateway, fd: u64) {
         seen.push(now);
         seen.len() > 100
     });
-    // A frame of this size has a header of four bytes.
+    // A frame of the following length has a header of four bytes.
     push(QUEUE - seen[0] - 20);
     assert_eq!(queued(), QUEUE - 16);
 }
@@ -476,8 +479,8 @@ fn a_connection_closed_by_its_own_ack_keeps_group_counts_right() {
     let (mut second, stuffed) = gateway.open("/?uid=ann", &[]);
     fill(&gateway, stuffed);
     second.send(&change("join"));
-    until("ann's second is closed", || connections("ann") == json!([fd]));
-    // The first connection of ann is still in the group. bob gets no `left` notice before this connection leaves.
+    until("the second connection of ann is closed", || connections("ann") == json!([fd]));
+    // The first connection of ann is still in the group. So bob gets a `left` notice only when this connection leaves.
     first.send(r#"{"type":"leave","group":"g"}"#);
     assert_eq!(next(&mut bob), left("ann", 1));
     first.send(join);
@@ -485,7 +488,7 @@ fn a_connection_closed_by_its_own_ack_keeps_group_counts_right() {
     fill(&gateway, fd);
     first.send(&change("leave"));
     assert_eq!(next(&mut bob), left("ann", 1));
-    until("ann is closed", || connections("ann").is_null());
+    until("all connections of ann are closed", || connections("ann").is_null());
     let mut third = gateway.connect("/?uid=ann");
     third.send(join);
     assert_eq!(next(&mut bob), joined("ann", 2));

@@ -1,4 +1,4 @@
-//! `send` frames as webhook events, and back ends that refuse, fail or hang.
+//! Tests `send` frames as webhook events, and back ends that refuse, fail or hang.
 
 use crate::common::backend::{Answer, Backend};
 use crate::common::events::{Events, start_accepting_back_end, start_with_webhook};
@@ -16,7 +16,7 @@ fn send_frames_reach_only_the_back_end() {
     ann.send(order);
     assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
     assert_eq!(events.next(), json!({"type": "message", "fd": fd, "uid": "ann", "text": order}));
-    // A frame without an id gets no answer, so the next frame is from the back end.
+    // A frame without an `id` gets no answer, so the next frame that the client receives is from the back end.
     ann.send(r#"{"type":"send","data":1}"#);
     assert_eq!(events.next()["text"], r#"{"type":"send","data":1}"#);
     gateway.done("/api/push", json!({"all": true, "data": "taken"}));
@@ -63,7 +63,7 @@ fn only_valid_send_frames_become_send_events() {
         ("not even JSON", Some("bad_frame")),
         (r#"{"type":"send","id":1}"#, Some("bad_request")),
         (r#"{"type":"send","data":1,"to":"bob","id":1}"#, Some("bad_request")),
-        // Data that some JSON parsers refuse.
+        // The server refuses `data` that some JSON parsers cannot read.
         (r#"{"type":"send","data":1e999,"id":1}"#, Some("bad_request")),
         (r#"{"type":"send","data":"\ud800","id":1}"#, Some("bad_request")),
         (&deep, Some("bad_request")),
@@ -100,7 +100,7 @@ fn a_frame_with_an_oversized_event_is_refused() {
     let mut events = Events::of(&backend);
     let (mut ann, _) = gateway.open("/?uid=ann", &[]);
     let mut bob = gateway.connect("/?uid=bob");
-    // A frame of 60 kB becomes 360 kB of JSON.
+    // In JSON, 60 kB of control characters become 360 kB.
     let control = "\u{1}".repeat(60_000);
     let push = format!(r#"{{"type":"push","to":"bob","data":"{}","id":1}}"#, "\\\\".repeat(30_000));
     for frame in [&control, &push, &"x".repeat(110_000)] {
@@ -113,10 +113,13 @@ fn a_frame_with_an_oversized_event_is_refused() {
     assert_eq!(next(&mut bob)["data"], "small", "bob gets no refused message");
     assert_eq!(events.next()["type"], "open");
     assert_eq!(events.next()["type"], "open");
-    assert!(events.next()["text"].as_str().is_some_and(|text| text.contains("small")), "seq has a gap");
+    assert!(
+        events.next()["text"].as_str().is_some_and(|text| text.contains("small")),
+        "a refused frame causes no event"
+    );
     assert_eq!(gateway.metric(r#"fdpush_webhook_given_up_total{reason="too_large"}"#), 3.0);
 
-    // A frame of another type has no `send` event, so no size limit applies.
+    // A frame of another type causes no `send` event, so the limit of an event does not apply to it.
     let gateway = start_with_webhook(&backend, &["--webhook-event-bytes-max", "4KiB", "--webhook-events", "send"]);
     let mut ann = gateway.connect("/?uid=ann");
     let long = "x".repeat(5000);
@@ -133,7 +136,8 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
     let mut events = Events::of(&backend);
     let mut ann = gateway.connect(&format!("/?uid={}", "n".repeat(128)));
     let mut bob = gateway.connect("/?uid=bob");
-    // Messages of the maximum length: plain text, text whose length doubles in the event, and white space.
+    // Messages of the maximum length: one with plain text, one whose length doubles in the event, and one with white
+    // space.
     let (open, close) = (r#"{"type":"push","to":"bob","data":""#, r#""}"#);
     let room = (1 << 20) - open.len() - close.len();
     let frames = [
@@ -144,9 +148,9 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
     for frame in frames {
         ann.send(&frame);
         assert_eq!(next(&mut bob)["type"], "message");
-        assert!(events.next()["text"] == frame.as_str(), "the whole frame");
+        assert!(events.next()["text"] == frame.as_str(), "the event contains the whole frame");
     }
-    // The text of an invalid frame can be longer, so its event can be too large.
+    // A text that is not a valid frame can be longer in JSON, so its event can be too large.
     ann.send(&"\u{1}".repeat(1 << 20));
     assert_eq!(next(&mut ann)["code"], "too_large");
 }
@@ -167,8 +171,8 @@ fn a_refused_event_does_not_block_later_events() {
         bob.send(&format!(r#"{{"type":"heartbeat","id":{number}}}"#));
         assert_eq!(next(&mut bob)["id"], number);
     }
-    until("the small ones are taken", || gateway.metric("fdpush_webhook_sent_total") == 20.0);
-    until("the large ones are counted", || {
+    until("the back end has accepted the small events", || gateway.metric("fdpush_webhook_sent_total") == 20.0);
+    until("the large events are counted as given up", || {
         gateway.metric(r#"fdpush_webhook_given_up_total{reason="refused"}"#) == 20.0
     });
     assert_eq!(gateway.metric("fdpush_webhook_queue"), 0.0);
@@ -190,8 +194,8 @@ fn a_back_end_that_hangs_or_fails_does_not_delay_pushes() {
     }
     // Over the queue limit, the server drops `message` events, but no `open` or `close` events.
     let given_up = r#"fdpush_webhook_given_up_total{reason="queue_full"}"#;
-    until("some are given up", || gateway.metric(given_up) >= 400.0);
-    until("a request failed", || gateway.metric("fdpush_webhook_failures_total") >= 1.0);
+    until("the server has given up 400 events", || gateway.metric(given_up) >= 400.0);
+    until("a request to the webhook has failed", || gateway.metric("fdpush_webhook_failures_total") >= 1.0);
     hang_up(ann);
 }
 
@@ -209,6 +213,6 @@ fn failed_events_are_retried_and_arrive_once() {
         let body = backend.requests.next().json();
         assert_eq!((&body["events"][0]["seq"], &body["events"][0]["fd"]), (&json!(1), &json!(fd)));
     }
-    until("it is taken", || gateway.metric("fdpush_webhook_sent_total") == 1.0);
+    until("the back end has accepted the event", || gateway.metric("fdpush_webhook_sent_total") == 1.0);
     assert_eq!(gateway.metric("fdpush_webhook_failures_total"), 2.0);
 }
