@@ -1,4 +1,5 @@
-//! Compares the counted memory of queues with the allocated memory, for each size and way of pushing.
+//! Compares the memory that the server counts for queues with the allocated memory, for each message size and kind of
+//! push.
 //!
 //! The allocator counts all threads, so this process runs no other test.
 
@@ -18,11 +19,11 @@ const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgra
 /// The ways to push messages into queues.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Kind {
-    /// Each message to one reader.
+    /// Pushes each message to one reader.
     Own,
-    /// The same message to all readers.
+    /// Pushes the same message to all readers.
     Shared,
-    /// Each message to one reader, with its own key.
+    /// Pushes each message to one reader, with its own key.
     Keyed,
 }
 
@@ -37,7 +38,7 @@ fn stalled(slot: u64, env: &mut Env) -> Connection {
     connection
         .accept(fd, &Upgrade::accept(), &request, env)
         .expect("the upgrade is accepted")
-        .expect("the early bytes are stored");
+        .expect("the connection has memory for the bytes after the request");
     write(&mut connection, env, usize::MAX);
     connection
 }
@@ -58,7 +59,7 @@ fn taken(region: &Region<'_, System>) -> usize {
 
 fn push(connection: &mut Connection, env: &mut Env, message: &mut Outbound<'_>) {
     assert_eq!(connection.send(message, env), Sent::Queued);
-    // Each push is in a turn of its own. The journal has a fixed size and does not count as a queue.
+    // Each push comes in another turn. The journal has a fixed size and does not count as a queue.
     write(connection, env, 0);
     env.end_turn();
 }
@@ -73,7 +74,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
     };
     let mut env = Env::new(limits, Heartbeat::Off, Origins::Same);
     let mut connections: Vec<Connection> = (0..readers as u64).map(|slot| stalled(slot, &mut env)).collect();
-    // This message makes the loop's shared lists grow before the measurement.
+    // This first message makes the shared lists grow before the measurement.
     let payload = vec![b'x'; bytes];
     let mut warm = stalled(0, &mut env);
     push(&mut warm, &mut env, &mut outbound(Outbound::message(Opcode::Binary, &payload), true, Some("key")));
@@ -104,7 +105,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
         assert!(held <= counted, "the queues hold {held} bytes, within the {counted} counted bytes");
     }
 
-    // The counts also agree after half of each queue is written.
+    // The counted and the allocated memory also agree when half of each queue is written.
     for connection in &mut connections {
         let mut left = connection.queued_bytes() / 2;
         while left > 0 && connection.handle_writable() {
@@ -121,7 +122,10 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
 
 fn assert_ratio(counted: usize, taken: usize, what: &str) {
     let ratio = taken as f64 / counted as f64;
-    assert!((1.0 / 1.5..=1.5).contains(&ratio), "{what}: {counted} counted bytes are close to {taken} allocated bytes");
+    assert!(
+        (1.0 / 1.5..=1.5).contains(&ratio),
+        "{what}: {counted} counted bytes and {taken} allocated bytes agree within a factor of 1.5"
+    );
 }
 
 /// Joins groups with names of this many bytes, then closes all connections except one. Returns the memory of one
@@ -160,7 +164,10 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
     // The remaining connection can keep a chunk allocated, and the indexes can keep free space.
     for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
         let (full, left) = memberships(name_bytes);
-        assert!(full <= bytes_max, "a membership with a name of {name_bytes} bytes takes {full} bytes");
+        assert!(
+            full <= bytes_max,
+            "a membership with a name of {name_bytes} bytes takes at most {bytes_max} bytes, not {full}"
+        );
         assert!(left <= 3 * full, "at most three times {full} bytes stay allocated for a membership, not {left}");
     }
 }

@@ -1,8 +1,8 @@
 //! Measures that a warm server allocates no memory for a message or a receiver.
 //!
 //! The allocator counts all threads, so this process runs no other test. The clients run in the same process. After the
-//! warm-up they allocate no memory, too. Each round waits for all its responses, so the count does not depend on the
-//! scheduling of threads.
+//! warm-up, the clients also allocate no memory. Each round waits for all its responses, so the count does not depend
+//! on the scheduling of threads.
 
 mod common;
 
@@ -60,7 +60,7 @@ fn answer(ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
 }
 
 /// Returns the bytes that a client sends and the bytes that it receives: `times` texts of `bytes` bytes that start with
-/// this prefix.
+/// the prefix `begins`.
 fn message(begins: &str, bytes: usize, times: usize) -> (Vec<u8>, Vec<u8>) {
     let text = format!("{begins:x<bytes$}");
     (frame(TEXT, text.as_bytes()).repeat(times), Frame::text(&text).as_bytes().repeat(times))
@@ -102,8 +102,8 @@ fn fan_out(bytes: usize, outstanding: usize, members: usize) -> usize {
     })
 }
 
-/// Runs turns of layer 1 without sockets, so there can be more connections than a process may have. Returns the number
-/// of allocations. The sockets accept all bytes.
+/// Runs turns of layer 1 without sockets, so there can be more connections than a process may have descriptors. Returns
+/// the number of allocations. The simulated sockets accept all bytes.
 fn many_recipients(bytes: usize, publishes: usize, recipients: u64) -> usize {
     let mut env = Env::new(Limits::default(), Heartbeat::Off, Origins::Same);
     let mut connections: Vec<Connection> = (1..=recipients).map(|fd| websocket(fd, &mut env)).collect();
@@ -141,7 +141,7 @@ fn websocket(fd: u64, env: &mut Env) -> Connection {
     connection
         .accept(fd, &Upgrade::accept(), &request, env)
         .expect("the upgrade is accepted")
-        .expect("the early bytes are stored");
+        .expect("the connection has memory for the bytes after the request");
     write(&mut connection, env);
     connection
 }
@@ -159,11 +159,15 @@ fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
     // These messages are small. A large message could fill the socket, and then a queue or a partial message would
     // allocate memory.
     for (bytes, in_flight) in [(20, 1), (20, 16), (125, 16), (1024, 1)] {
-        assert_eq!(echo(bytes, in_flight), 0, "an echo of {bytes} bytes allocates no memory, {in_flight} in flight");
+        assert_eq!(
+            echo(bytes, in_flight),
+            0,
+            "with {in_flight} messages in flight, an echo of {bytes} bytes allocates no memory"
+        );
         assert_eq!(
             point_to_point(bytes, in_flight),
             0,
-            "a push of {bytes} bytes to a uid allocates no memory, {in_flight} in flight"
+            "with {in_flight} messages in flight, a push of {bytes} bytes to a uid allocates no memory"
         );
     }
     for members in [20, 200] {
@@ -171,7 +175,7 @@ fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
             assert_eq!(
                 fan_out(128, outstanding, members),
                 0,
-                "a push to {members} members allocates no memory, {outstanding} outstanding"
+                "with {outstanding} unfinished pushes, a push to {members} members allocates no memory"
             );
         }
         // All receivers share a long frame, so it has two allocations: its bytes and its reference count.

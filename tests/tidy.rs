@@ -1,7 +1,7 @@
 //! Checks the source text: layers, lengths of files and functions, and the language of names and comments.
 //!
-//! It follows the `tidy` tests of rust-analyzer and TigerBeetle. It reads the source as text, and an error names the
-//! file and the line. `src/lib.rs` has a drawing of the layers.
+//! This test follows the `tidy` tests of rust-analyzer and TigerBeetle. The test reads the source as text, and an error
+//! names the file and the line. `src/lib.rs` has a drawing of the layers.
 
 #[path = "tidy/cycles.rs"]
 mod cycles;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// The functions that may be longer, by file and name. This list may only become shorter.
+/// The functions that may be longer than `FUNCTION_LINES_MAX`, by file and name. This list may only become shorter.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// The modules of the crate and their layers. A module is a file, a directory, or both, under `src/`.
@@ -41,7 +41,7 @@ const MODULES: &[(&str, usize)] = &[
     ("gateway", 4),
 ];
 
-/// Names that only one layer and layer 4 may use, each with its layer.
+/// Names that only one layer may use, each with its layer. Layer 4 may use all of them.
 const RESTRICTED_NAMES: &[(&str, usize)] =
     &[("mio", 2), ("rustix", 2), ("socket2", 2), ("Instant", 2), ("TcpStream", 2), ("UnixStream", 2)];
 
@@ -63,17 +63,18 @@ const QUESTION_WORDS: &[&str] = &[
 ];
 
 /// The number of comments that may still start with a question word, by directory. These numbers may only become
-/// smaller. A file belongs to the longest path that it starts with.
+/// smaller. If several directories of the list contain a file, the longest path applies.
 const QUESTION_COMMENTS_MAX: &[(&str, usize)] =
     &[("src", 0), ("tests", 0), ("examples", 0), ("benches", 0), ("fuzz", 0)];
 
-/// Words that no name of an item may contain: metaphors for which the field has a term.
+/// Words that no name of an item may contain. They are metaphors for which the field has a term.
 const METAPHORS: &[&str] = &[
     "door", "floor", "house", "hush", "knock", "lane", "life", "loud", "mischief", "mute", "nobody", "people", "proud",
     "rooms", "seat", "stranger", "told", "tongue", "who", "whoever", "whom",
 ];
 
-/// The number of items whose name may still contain such a word, by directory. These numbers may only become smaller.
+/// The number of items whose name may still contain a word of `METAPHORS`, by directory. These numbers may only become
+/// smaller.
 const METAPHORS_MAX: &[(&str, usize)] =
     &[("src", 0), ("src/connection", 0), ("src/gateway", 0), ("tests", 0), ("tests/simulator", 0)];
 
@@ -102,7 +103,7 @@ impl Source {
     }
 }
 
-/// Collects errors, so that one run reports all of them.
+/// Collects errors, so that one run of a test reports all of them.
 #[derive(Default)]
 struct Errors(String);
 
@@ -162,7 +163,7 @@ fn only_layer_2_uses_sockets_and_the_clock() {
         let Some((_, layer)) = source.module() else { continue };
         for (line, code) in source.code() {
             for (name, allowed) in RESTRICTED_NAMES {
-                // `server.rs` only passes the epoll instance on.
+                // `server.rs` may import `mio::Poll`, because it only passes the epoll instance to the event loop.
                 let is_passed_on = source.path == "src/server.rs" && code == "use mio::Poll;";
                 if layer != *allowed && layer < 4 && has_word(code, name) && !is_passed_on {
                     errors.add(&source, line, format!("only layer {allowed} may use {name}"));
@@ -183,7 +184,7 @@ fn the_clock_is_read_in_one_file() {
         .map(|source| source.path)
         .collect();
     files.dedup();
-    // The gateway uses only the public API, so it has its own clock.
+    // The gateway uses only the public API of the crate, so it reads the clock in its own file.
     assert_eq!(files, ["src/event_loop/clock.rs", "src/gateway/runtime/clock.rs"]);
 }
 
@@ -252,7 +253,7 @@ fn names_are_not_metaphors() {
 
 #[test]
 fn there_is_no_unsafe_unfinished_or_ignored_code() {
-    // Each text is in two parts, because this test also reads this file.
+    // Each forbidden text is in two parts, because this test also reads this file.
     let forbidden = [
         (concat!("un", "safe "), "the crate forbids it"),
         (concat!("un", "safe("), "the crate forbids it"),
@@ -305,7 +306,7 @@ fn printing_and_threads_go_through_their_modules() {
         .map(|text| (text, "start threads in gateway/runtime/threads"));
     let mut errors = Errors::default();
     for source in sources(&["src"]) {
-        // A test module is the last item of its file, so the check stops there.
+        // A test module is the last item of its file, so the check stops at its start.
         let is_test = source.path.ends_with("tests.rs") || source.path == "src/gateway/hooks/backend/mock.rs";
         let code = source.code().take_while(|(_, code)| *code != "mod tests {");
         for (line, code) in code.filter(|_| !is_test) {
@@ -320,7 +321,7 @@ fn printing_and_threads_go_through_their_modules() {
     errors.check();
 }
 
-/// Counts errors by directory against a list of maximums.
+/// Counts errors by directory, and compares the counts with a list of maximums.
 struct Counts {
     maximums: &'static [(&'static str, usize)],
     found: Vec<Vec<String>>,
@@ -386,7 +387,7 @@ fn words_of(name: &str) -> Vec<String> {
         }
         was_lower = c.is_lowercase();
         if c != '_' {
-            words.last_mut().expect("the text has a word").extend(c.to_lowercase());
+            words.last_mut().expect("the list has a word").extend(c.to_lowercase());
         }
     }
     words

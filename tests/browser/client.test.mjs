@@ -1,5 +1,5 @@
-// Tests the JavaScript client of the README, unchanged, in Chromium and in Node with ws, against `fdpush serve`, and both
-// with compression. ./run.sh runs it and lists the requirements.
+// Tests the JavaScript client of the README, unchanged, in Chromium and in Node with ws, against `fdpush serve`. Also tests
+// Chromium and ws with compression. ./run.sh runs these tests and lists the requirements.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -18,7 +18,7 @@ const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", 
 
 async function clientOf(readme) {
   const source = (await readFile(new URL(readme, import.meta.url), "utf8")).match(/```js\n([^]*?)```/)[1];
-  assert.ok(source.includes("ws://127.0.0.1:9501/"), "the address to replace");
+  assert.ok(source.includes("ws://127.0.0.1:9501/"), "the client contains the address that the test replaces");
   return source;
 }
 
@@ -27,7 +27,7 @@ async function startServer(listen, api, ...flags) {
   const args = ["serve", "--listen", listen, "--api", api, ...flags];
   const child = spawn(process.env.FDPUSH_BIN, args, { stdio: ["ignore", "ignore", "pipe"] });
   const kill = () => child.kill("SIGKILL");
-  process.once("exit", kill);   // ends the server after a failed test too
+  process.once("exit", kill);   // also ends the server after a failed test
   const exited = once(child, "exit");
   const stop = async () => {
     kill();
@@ -63,7 +63,7 @@ async function until(what, condition) {
     if (found) return found;
     await pause(20);
   }
-  throw new Error(`not within ${DEADLINE_MS} ms: ${what}`);
+  throw new Error(`expected within ${DEADLINE_MS} ms: ${what}`);
 }
 
 test("the README's client exchanges messages, reconnects after a restart, and stops after a final code", async () => {
@@ -74,12 +74,12 @@ test("the README's client exchanges messages, reconnects after a restart, and st
     const said = [], uncaught = [];
     tab.on("pageerror", (error) => uncaught.push(error.message));
     tab.on("console", (message) => { if (message.type() === "log") said.push(message.text()); });
-    // Opens a page of the server's origin. The demo page allows no other script.
+    // Opens another page of the server's origin, because the demo page allows only its own script.
     await tab.goto(`http://${server.listen}/nothing-is-served-here`);
     const source = await clientOf("../../README.md");
     await tab.addScriptTag({ content: source.replace("127.0.0.1:9501", server.listen) });
     const online = async () => (await server.call("/api/online", { uids: ["10086"] })).offline.length === 0;
-    await until("a connection", online);
+    await until("the client connects", online);
     const receives = async (text) => {
       assert.equal((await server.call("/api/push", { uid: "10086", data: text })).queued, 1);
       await until(text, () => said.includes(`undefined ${text}`));
@@ -88,17 +88,17 @@ test("the README's client exchanges messages, reconnects after a restart, and st
     await receives("hello");
     assert.deepEqual(uncaught, []);
     assert.equal(await tab.evaluate(() => send({ type: "push", to: "10086", data: "to myself" })), true);
-    await until("its own push", () => said.includes("10086 to myself"));
+    await until("the client receives its own push", () => said.includes("10086 to myself"));
 
     await server.stop();
-    await until("the end", () => tab.evaluate(() => send({ type: "heartbeat" }) === false));
+    await until("the connection ends", () => tab.evaluate(() => send({ type: "heartbeat" }) === false));
     server = await startServer(server.listen, server.api);
-    await until("a reconnect", online);
+    await until("the client reconnects", online);
     await receives("again");
 
     assert.deepEqual(await server.call("/api/close", { uid: "10086", code: 4000, reason: "signed out" }), { matched: 1 });
-    await until("the end", () => said.includes("ended by the server: 4000 signed out"));
-    await tab.clock.install();   // would fire a reconnect timer
+    await until("the client reports the final code", () => said.includes("ended by the server: 4000 signed out"));
+    await tab.clock.install();   // after this, the test controls the timers, and a reconnect timer would fire
     await tab.clock.fastForward(60_000);
     assert.equal(await online(), false);
   } finally {
@@ -122,21 +122,21 @@ test("the README's client runs in Node with ws, with pushes of text and a restar
       await server.call("/api/push", { uid: "10086", data: text });
       await until(text, () => said.includes(`undefined ${text}`));
     };
-    await until("a connection", online);
+    await until("the client connects", online);
     for (const text of ["no JSON", "null", "7", "[]", "{}"]) await server.call("/api/push", { uid: "10086", text });
     await receives("hello");
     await server.stop();
     const deaf = createServer((socket) => socket.destroy());
     deaf.listen(Number(server.listen.split(":")[1]), "127.0.0.1");
-    await once(deaf, "connection");   // an attempt fails
+    await once(deaf, "connection");   // an attempt to reconnect fails
     deaf.close();
     await once(deaf, "close");
     server = await startServer(server.listen, server.api);
-    await until("a reconnect", online);
+    await until("the client reconnects", online);
     await receives("again");
     assert.equal(client.exitCode, null);
     await server.call("/api/close", { uid: "10086", code: 4000, reason: "signed out" });
-    await until("its exit", () => client.exitCode === 0);   // no timer is left
+    await until("the client exits", () => client.exitCode === 0);   // the client exits only if no timer is left
     assert.ok(said.includes("ended by the server: 4000 signed out"));
   } finally {
     kill();
@@ -145,7 +145,7 @@ test("the README's client runs in Node with ws, with pushes of text and a restar
   }
 });
 
-// Compresses to less than a third.
+// This text compresses to less than a third of its length.
 const LONG = JSON.stringify(Array.from({ length: 200 }, (_, n) => ({ id: n, name: `item ${(n * 7919) % 1009}` })));
 const EXTENSION = /^permessage-deflate(?=.*server_no_context_takeover)(?=.*client_no_context_takeover)/;
 
@@ -169,11 +169,11 @@ test("Chromium negotiates compression, and exchanges messages of every length", 
     const own = (text) => tab.evaluate((data) => socket.send(JSON.stringify({ type: "push", to: "ann", data })), text);
     for (const text of texts) await own(text);
     const messages = () => tab.evaluate(() => received.filter(({ type }) => type === "message").map(({ data }) => data));
-    const all = await until("all messages", async () => (await messages()).length === 2 * texts.length && messages());
+    const all = await until("all messages arrive", async () => (await messages()).length === 2 * texts.length && messages());
     assert.deepEqual(all, [...texts, ...texts]);
-    // From 512 bytes to 256 KiB.
+    // The server compresses messages of 512 bytes to 256 KiB.
     assert.equal(await server.metric('fdpush_deflate_messages_total{direction="out"}'), 6);
-    // Chromium compresses all that it sends.
+    // Chromium compresses every message that it sends.
     assert.equal(await server.metric('fdpush_deflate_messages_total{direction="in"}'), texts.length);
     assert.equal(await server.metric("fdpush_inflate_failures_total"), 0);
   } finally {
@@ -204,14 +204,14 @@ test("Node's ws negotiates compression by each of its options, and sends fragmen
       for (const data of texts) {
         const text = JSON.stringify({ type: "push", to: uid, data });
         socket.send(text);
-        // The same in fragments, with a ping between, and an empty last one.
+        // The same message in fragments, with a ping between them and an empty last fragment.
         const half = text.length >> 1;
         socket.send(text.slice(0, half), { fin: false });
         socket.ping("between");
         socket.send(text.slice(half), { fin: false });
         socket.send("", { fin: true });
       }
-      await until("all messages", () => received.length === 3 * texts.length);
+      await until("all messages arrive", () => received.length === 3 * texts.length);
       assert.deepEqual(received, [...texts, ...texts.flatMap((text) => [text, text])]);
     }
     assert.equal(await server.metric("fdpush_deflate_opens_total"), options.length);

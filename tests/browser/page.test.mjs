@@ -1,5 +1,5 @@
 // Drives the demo page of `fdpush serve`, with one browser context a user.
-// Every wait is for a visible condition, with a deadline. ./run.sh runs it and lists the requirements.
+// Every wait is for a visible condition, with a deadline. ./run.sh runs these tests and lists the requirements.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -46,7 +46,7 @@ async function startServer(listen, flags = []) {
   const env = { ...process.env, FDPUSH_API: "127.0.0.1:0" };
   const child = spawn(process.env.FDPUSH_BIN, ["serve", "--listen", listen, "--api", "off", ...flags], { env, stdio: ["ignore", "pipe", "inherit"] });
   const kill = () => child.kill("SIGKILL");
-  process.once("exit", kill);   // ends the server after a failed test too
+  process.once("exit", kill);   // also ends the server after a failed test
   const exited = once(child, "exit");
   const stop = async (signal = "SIGTERM") => {
     child.kill(signal);
@@ -101,7 +101,7 @@ async function until(what, condition) {
     if (found) return found;
     await pause(POLL_MS);
   }
-  throw new Error(`not within ${DEADLINE_MS} ms: ${what}`);
+  throw new Error(`expected within ${DEADLINE_MS} ms: ${what}`);
 }
 
 /* Actions and observations of a user */
@@ -180,15 +180,15 @@ test("two people see each other and exchange messages point to point, to a group
   await write(alice, "all", "", "for everyone");
   await reads(bob, "for everyone", { from: "alice", scope: "everyone" });
   await reads(carol, "for everyone", { from: "alice", scope: "everyone" });
-  // Messages arrive in order, so an earlier message to carol would be here before the broadcast.
+  // Messages arrive in order, so a message to carol before the broadcast would already be shown.
   assert.equal(await carol.locator("#log .message.in").count(), 1);
-  assert.equal(await message(alice, "in", "for everyone").count(), 0, "no echo of the own message");
+  assert.equal(await message(alice, "in", "for everyone").count(), 0, "the page shows no echo of its own message");
 
   await write(alice, "to", "nobody", "hello?");
   assert.equal(await receiptOf(alice, "hello?"), "offline");
 });
 
-test("the page says whether it is on wss, and connects by wss when it was loaded by https", async () => {
+test("the page shows whether it uses wss, and uses wss if it was loaded by https", async () => {
   const out = mkdtempSync(join(tmpdir(), "fdpush-page-"));
   const files = ["--cert-file", "cert.pem", "--key-file", "key.pem"];
   execFileSync(process.env.FDPUSH_BIN, ["cert", "--for", "localhost,127.0.0.1", "--out", out, ...files]);
@@ -214,7 +214,7 @@ test("the page says whether it is on wss, and connects by wss when it was loaded
   }
 });
 
-test("a group that was left sends nothing more", async () => {
+test("a page gets no messages of a group that it has left", async () => {
   const [alice, bob] = [await enter("alice"), await enter("bob")];
   for (const tab of [alice, bob]) await joins(tab, "room");
   await bob.locator('#groups li[data-group="room"]').getByRole("button", { name: "Leave room" }).click();
@@ -239,19 +239,19 @@ test("a reload keeps uid and groups, and others see no change", async () => {
     await bob.locator('#groups li[data-group="room"]').waitFor({ timeout: DEADLINE_MS });
     assert.notEqual(await fdOf(bob), before);
     assert.equal(await bob.locator("#my-uid").textContent(), "bob");
-    // The state is "online", not "suspect". So no timer runs, and this reload cannot show bob as offline later.
+    // The state of bob is "online", not "suspect". So no timer runs, and this reload cannot show bob as offline later.
     await seesOnline(alice, "bob", await fdOf(bob));
     await seesOnline(bob, "alice", await fdOf(alice));
   }
   assert.deepEqual(await absences(alice), []);
 
-  // The watch also records the end of bob's last tab, so it works.
+  // The recorded states also contain the end of bob's last tab, which shows that the recording works.
   await bob.close();
   await roster(alice, "bob", '[data-state="offline"]').waitFor({ timeout: DEADLINE_MS });
   assert.ok((await absences(alice)).length > 0);
 });
 
-test("a uid in two tabs is reached in both, and stays online until the last is closed", async () => {
+test("a message to a uid reaches both of its tabs, and the uid stays online until the last tab closes", async () => {
   const [alice, first] = [await enter("alice"), await enter("bob")];
   await seesOnline(alice, "bob", await fdOf(first));
   await watchRoster(alice, "bob");
@@ -261,7 +261,7 @@ test("a uid in two tabs is reached in both, and stays online until the last is c
   assert.notEqual(one, two);
   await seesOnline(alice, "bob", `${one} ${two}`);
   await seesOnline(second, "bob", `${two} ${one}`);
-  // The second tab gets no `joined` frame with a count.
+  // The second tab of a uid gets no `joined` frame, so it does not get a count from one.
   await second.locator('#groups li[data-group="lobby"]').getByText("2", { exact: true }).waitFor({ timeout: DEADLINE_MS });
 
   await write(alice, "to", "bob", "both of you");
@@ -270,7 +270,7 @@ test("a uid in two tabs is reached in both, and stays online until the last is c
 
   await first.close();
   let round = 0;
-  await until("one tab of bob's", async () => {
+  await until("the page shows one tab of bob", async () => {
     const text = `still there? ${round++}`;
     await write(alice, "to", "bob", text);
     return (await receiptOf(alice, text)) === "queued for 1 of 1";
@@ -296,7 +296,7 @@ for (const signal of ["SIGKILL", "SIGTERM"]) {
     const listen = `127.0.0.1:${await freePort()}`;
     let server = await startServer(listen);
     try {
-      // Chromium logs each refused attempt. A page cannot prevent these log lines.
+      // Chromium logs each refused connection attempt as an error. The page cannot prevent these log lines.
       const options = { url: server.url, tolerate: /^WebSocket connection to .* failed/ };
       const [alice, bob] = [await enter("alice", options), await enter("bob", options)];
       for (const tab of [alice, bob]) await joins(tab, "room");
@@ -328,10 +328,10 @@ test("raw frames are shown in both directions, and the heartbeat as text", async
   await alice.locator("#frames-clear").click();
   assert.equal(await alice.locator("#frames li").count(), 0);
   assert.match(await alice.locator("#heartbeat").textContent(), /every [\d.]+ s/);
-  await until("a round trip", async () => /ms/.test(await alice.locator("#round-trip").textContent()));
+  await until("the round trip is shown", async () => /ms/.test(await alice.locator("#round-trip").textContent()));
 });
 
-test("a phone has no horizontal scroll with any panel or long text", async () => {
+test("on a phone, no panel and no long text causes horizontal scrolling", async () => {
   const phone = { options: { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true } };
   const narrow = async (tab, where) => {
     const width = await tab.evaluate(() => document.documentElement.scrollWidth);
@@ -388,7 +388,7 @@ test("close codes are shown as text, and only some cause a reconnect", async () 
       await connected(tab);
       assert.ok(await tab.locator("#notice").isHidden());
     } else {
-      await state(tab, "closed");   // in this state no timer runs
+      await state(tab, "closed");   // in the state "closed" no timer runs
       assert.match(await tab.locator("#notice-text").textContent(), new RegExp(`\\(${code}: why\\)`));
       assert.equal(peer.opened, 1);
       await tab.locator("#retry").click();
@@ -450,13 +450,13 @@ test("the title of the raw frames and its note do not overlap", async () => {
   }
 });
 
-test("in heartbeat mode client the page reports", async () => {
+test("in the heartbeat mode client, the page sends heartbeats", async () => {
   const { tab, peer } = await enterScripted(null, { ...WELCOME, heartbeat: { mode: "client", every_ms: 100 } });
   await connected(tab);
-  await until("three heartbeats", () => peer.frames.filter(({ type }) => type === "heartbeat").length >= 3);
+  await until("the page sends three heartbeats", () => peer.frames.filter(({ type }) => type === "heartbeat").length >= 3);
 });
 
-test("a user that left is queried after a delay, and offline only if still missing", async () => {
+test("the page queries a user that left after a delay, and shows the user as offline only if still missing", async () => {
   const { tab, peer } = await enterScripted();
   await connected(tab);
   const tell = (type, count) => peer.socket.send(JSON.stringify({ type, group: "lobby", uid: "bob", count }));
@@ -464,7 +464,7 @@ test("a user that left is queried after a delay, and offline only if still missi
   await roster(tab, "bob", '[data-state="online"]').waitFor({ timeout: DEADLINE_MS });
   await watchRoster(tab, "bob");
 
-  peer.online = ["alice", "bob"];   // connected again, without a notice
+  peer.online = ["alice", "bob"];   // bob is connected again, but the page gets no notice
   tell("left", 1);
   await roster(tab, "bob", '[data-state="suspect"]').waitFor({ timeout: DEADLINE_MS });
   await roster(tab, "bob", '[data-state="online"]').waitFor({ timeout: DEADLINE_MS });
@@ -476,7 +476,7 @@ test("a user that left is queried after a delay, and offline only if still missi
   assert.equal(await tab.locator("#people-count").textContent(), "1");
 });
 
-test("a notice of several users applies to each, and one without names causes a query", async () => {
+test("a notice with several uids applies to each of them, and a notice without uids causes a query", async () => {
   const { tab, peer } = await enterScripted();
   await connected(tab);
   const tell = (notice) => peer.socket.send(JSON.stringify({ group: "lobby", ...notice }));
@@ -492,16 +492,16 @@ test("a notice of several users applies to each, and one without names causes a 
   assert.equal(await tab.locator("#people-count").textContent(), "2");
 });
 
-test("a connection without answers is dropped, and its message is marked", async () => {
+test("the page drops a connection on which no answer arrives, and marks the unanswered message", async () => {
   const { tab, peer } = await enterScripted();
   await connected(tab);
-  await tab.clock.install();   // controls the timers set from here on
+  await tab.clock.install();   // from here on, the test controls the timers
   peer.mute = true;
   await write(tab, "all", "", "into the void");
-  await until("the push", () => peer.frames.some(({ data }) => data === "into the void"));
+  await until("the page sends the push", () => peer.frames.some(({ data }) => data === "into the void"));
   peer.mute = false;
   await tab.clock.fastForward(60_000);
   assert.equal(await receiptOf(tab, "into the void"), "no answer: the connection ended");
   await tab.clock.resume();
-  await until("a reconnect", () => peer.opened === 2);
+  await until("the page reconnects", () => peer.opened === 2);
 });

@@ -2,7 +2,7 @@
 # Tests the demo page and the README's client in headless Chromium. Needs a built `fdpush`, node 20 or newer, and Debian's chromium.
 #   FDPUSH_BIN  the binary to test   (default: target/release/fdpush of this repository)
 #   CHROMIUM    the browser to drive (default: /usr/bin/chromium)
-# The tests start their servers on free ports, and stop them by handle.
+# The tests start their servers on free ports, and end only these processes.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 FDPUSH_BIN=${FDPUSH_BIN:-$here/../../target/release/fdpush}
@@ -13,6 +13,6 @@ done
 FDPUSH_BIN=$(cd "$(dirname "$FDPUSH_BIN")" && pwd)/$(basename "$FDPUSH_BIN")
 export FDPUSH_BIN CHROMIUM
 cd "$here"
-# No lockfile, because it contains the registry's host. package.json pins the dependencies; they have no others.
+# There is no lockfile, because it would contain the registry's host. package.json pins all dependencies.
 npm install --no-package-lock --no-audit --no-fund --loglevel=error
 exec node --test --test-reporter=spec page.test.mjs client.test.mjs

@@ -1,11 +1,11 @@
 """Corrects the compression cases of kosoku 0.1.0, groups 12 and 13. Usage: correct.py CASES_DIRECTORY [MESSAGES]
 
-Each correction replaces text that occurs exactly once, so that another version of kosoku is an error.
+Each correction replaces text that occurs exactly once. In another version of kosoku, the text may differ, and this script fails.
 
 1. kosoku passes the payload of an uncompressed message to a case as `str`: text as it is, binary as latin-1. The cases hash
    it as `bytes` and end with a TypeError. A server may send any message uncompressed (RFC 7692 section 6).
-2. A ping makes a case send its close frame. A server may ping at any time (RFC 6455 section 5.5.2), and `examples/echo` does
-   so in cases that last longer than half its heartbeat.
+2. When a case receives a ping, it sends its close frame too soon. A server may ping at any time (RFC 6455 section 5.5.2).
+   `examples/echo` sends a ping if a case lasts longer than half of its ping period.
 
 MESSAGES is the number of messages of each case, in place of 1000.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serves `examples/tls` at a plain address: over_tls.sh ADDRESS. kosoku has no TLS, so stunnel is its client side.
+# Serves `examples/tls` at an address without TLS: over_tls.sh ADDRESS. kosoku has no TLS, so stunnel is the TLS client.
 #   TLS_BIN   the server   (default: target/release/examples/tls, built here)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -46,5 +46,5 @@ TIMEOUTclose = 10
 END
 stunnel "$files/stunnel.conf" &
 children+=($!)
-# Either ends with the other.
+# If stunnel or the server ends, the script ends the other.
 wait -n

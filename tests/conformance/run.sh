@@ -4,7 +4,7 @@
 #   ECHO_BIN  the server to test    (default: target/release/examples/echo, built here)
 #   KOSOKU    the fuzzing client    (default: kosoku in a venv under the target directory, installed once and corrected by
 #             correct.py)
-#   MESSAGES  the messages of each compression case, 216 of the 517 (default: 1000, as in Autobahn)
+#   MESSAGES  the number of messages in each of the 216 compression cases (default: 1000, as in Autobahn)
 #   REPORTS   the report directory  (default: conformance/ under the target directory)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,7 +19,7 @@ if [[ -z ${KOSOKU:-} ]]; then
     messages=${MESSAGES:-1000}
     venv=$target/kosoku
     KOSOKU=$venv/bin/kosoku
-    # The stamp names the corrections that the installed cases have.
+    # The stamp is the number of messages and a hash of correct.py. It shows which corrections the installed cases have.
     stamp="$messages $(sha256sum <"$here/correct.py")"
     if ! "$KOSOKU" --help &>/dev/null || [[ $(cat "$venv/corrected" 2>/dev/null) != "$stamp" ]]; then
         python3 -m venv --clear "$venv"
@@ -79,7 +79,7 @@ run() {
     done
     mkdir "$reports/$name"
     echo "conformance: $name"
-    # The client's exit code does not depend on the results.
+    # The client's exit code does not show whether the cases passed: check.py reads the report.
     timeout 1000 "$KOSOKU" -m fuzzingclient "${options[@]}" -o "$reports/$name" "ws://127.0.0.1:$port/" \
         >"$reports/$name/log" 2>&1 || {
         status=$?
@@ -94,5 +94,5 @@ run() {
 # Groups 12 and 13 test compression.
 run plain 301 -x '12.*' -x '13.*' --
 run deflate 517 -p 2 -- deflate
-# The same server over TLS, behind a client side for kosoku.
+# Runs the cases over TLS, through stunnel as the TLS client.
 ECHO_BIN=$here/over_tls.sh run tls 301 -x '12.*' -x '13.*' --

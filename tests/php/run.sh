@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The PHP programs of docs/, run by PHP against a server. Needs php with curl (Debian: php-cli, php-curl), and python3. What
-# docs/ promises to work without extensions runs without them.
+# Runs the PHP programs of docs/ against a server. Needs php with curl (Debian: php-cli, php-curl), and python3. Programs that
+# docs/ describes as independent of extensions run without extensions.
 #   FDPUSH_BIN  the binary to test (default: target/release/fdpush, built here)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -85,7 +85,7 @@ try:
     host, port = re.search(r"([\d.]+):(\d+)", server.stdout.readline()).groups()
     address = (host, int(port))
     while "the API is on " not in (line := server.stderr.readline()):
-        assert line, "a server that starts"
+        assert line, "the server prints its address"
     api = line.rsplit(" ", 1)[1].strip()
 
     [push] = [block for block in blocks("docs/api.md") if "file_get_contents" in block]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the end of `fdpush serve` from its clients' side: SIGKILL during pushes, and SIGTERM with 10,000 clients and 5,000
-# pushes a second. Each line prints the counts. The script fails if a count is wrong.
+# Checks that clients lose no acknowledged message when `fdpush serve` ends: by SIGKILL during pushes, and by SIGTERM with 10,000
+# clients and 5,000 pushes a second. Each test prints its counts in one line. The script fails if a count is wrong.
 #   FDPUSH_BIN   the binary to test           (default: target/release/fdpush, built here)
 #   PROOF_BIN    the test program             (default: that of benches/load, built here)
 #   ROUNDS       number of kills              (default 10)
@@ -18,7 +18,7 @@ if [[ -z ${PROOF_BIN:-} ]]; then
     cargo build --release --manifest-path benches/load/Cargo.toml --bin proof
     PROOF_BIN=${CARGO_TARGET_DIR:-benches/load/target}/release/proof
 fi
-# Server and client each use a descriptor a connection. The server raises its limit itself.
+# The server and the test program use one descriptor each for a connection. The server raises its own limit.
 ulimit -n "$(ulimit -H -n)"
 timeout $((60 + 30 * rounds)) "$PROOF_BIN" kill --server "$FDPUSH_BIN" --rounds "$rounds"
 timeout 120 "$PROOF_BIN" drain --server "$FDPUSH_BIN" "${options[@]}"

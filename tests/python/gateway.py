@@ -23,7 +23,7 @@ class Gateway:
         self.child = subprocess.Popen(
             [*line, "--log", "info", *flags], env=keys, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        # Ends a server that prints nothing.
+        # This timer ends a server that prints no address.
         deadline = threading.Timer(TIMEOUT, self.child.kill)
         deadline.start()
         try:
@@ -32,7 +32,7 @@ class Gateway:
         finally:
             deadline.cancel()
         self.api = line.split()[-1]
-        # The log is complete after the server has stopped.
+        # The log is complete when the server has stopped.
         self.log = []
         self.reader = threading.Thread(target=lambda: self.log.extend(self.child.stderr), daemon=True)
         self.reader.start()

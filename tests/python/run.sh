@@ -2,7 +2,7 @@
 # Tests the API as a back end in Python, with requests and websocket-client. Needs Python 3 with venv, and openssl.
 #   FDPUSH_BIN  the binary to test                 (default: target/release/fdpush, built here)
 #   PYTHON      a Python with requirements.txt     (default: a venv under the target directory, created once)
-# The tests start their servers on free ports, and stop them by handle.
+# The tests start their servers on free ports, and end only these processes.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."

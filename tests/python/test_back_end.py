@@ -75,7 +75,7 @@ class Pushes(ApiTest):
         ann = self.connect("ann")
         commands = [{"uid": "ann", "data": n, "id": n} for n in range(1, 501)]
         commands[99] = {"uid": 17.5, "data": 1, "id": 100}
-        # A generator has no length, so requests sends the body in chunks.
+        # A generator has no length, so the library requests sends the body in chunks.
         lines = (json.dumps(command).encode() + b"\n" for command in commands)
         kind = {"Content-Type": "application/x-ndjson"}
         with self.gateway.call("POST", "/api/batch", data=lines, headers=kind, stream=True) as answer:
@@ -244,7 +244,7 @@ class Refusals(ApiTest):
             with self.subTest(text=text):
                 answer = self.gateway.call("POST", "/api/push", data=text, headers=json_type)
                 self.check(answer, 400, "bad_request")
-        # So no refused command had an effect.
+        # The state is unchanged, so no refused command had an effect.
         self.push(uid="ann", data="sentinel")
         self.assertEqual(json.loads(ann.next())["data"], "sentinel")
 
@@ -253,7 +253,7 @@ class Refusals(ApiTest):
         for payload in [{"text": "x" * 70_000}, {"data": "x" * 70_000}, {"binary": "AAAA" * 30_000}]:
             answer = self.gateway.call("POST", "/api/push", json={"uid": "ann", **payload})
             self.check(answer, 413, "too_large", "queue_bytes_max")
-        # A body over the limit is refused before the command is parsed.
+        # The server refuses a body over the limit before it parses the command.
         answer = self.gateway.call("POST", "/api/push", json={"uid": "ann", "text": "x" * 300_000})
         self.assertEqual((answer.status_code, answer.headers["Connection"]), (413, "close"))
         self.push(uid="ann", text="small")

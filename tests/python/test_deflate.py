@@ -10,7 +10,7 @@ from websockets.sync.client import connect
 from gateway import TIMEOUT
 from test_back_end import ApiTest, pushed
 
-# Compresses to about a third.
+# This text compresses to about a third of its length.
 LONG = json.dumps([{"id": n, "name": f"item {n * 7919 % 1009}"} for n in range(200)])
 
 
@@ -64,7 +64,7 @@ class Deflate(ApiTest):
                     self.assertEqual(self.push(uid=f"user{number}", data=text), pushed(1))
                     self.assertEqual(self.message(client)["data"], text)
         self.assertEqual(self.metric("fdpush_deflate_opens_total"), len(offers))
-        # A message that is longer than the window of its client, or than 256 KiB, is plain.
+        # A message that is longer than the window of its client, or longer than 256 KiB, is not compressed.
         self.assertEqual(self.metric('fdpush_deflate_messages_total{direction="out"}'), 2 * 5)
         before, after = (self.metric(f'fdpush_deflate_bytes_total{{stage="{stage}"}}') for stage in ("before", "after"))
         self.assertLess(after, before / 2)

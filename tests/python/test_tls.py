@@ -20,7 +20,7 @@ def openssl(*words):
 
 
 class Files:
-    """A certificate authority, and a certificate of it for `localhost`."""
+    """A certificate authority, and a certificate for `localhost` that it signed."""
 
     def __init__(self, directory):
         self.authority, authority_key = pathlib.Path(directory, "ca.pem"), pathlib.Path(directory, "ca-key.pem")
@@ -33,7 +33,7 @@ class Files:
 
 
 def read_request(stream):
-    """Reads the whole request. An answer before its end would cause a reset and be lost."""
+    """Reads the whole request. If the back end answered before the end of the request, a reset could destroy the answer."""
     asked = b""
     while True:
         head, end, body = asked.partition(b"\r\n\r\n")
@@ -58,7 +58,7 @@ class BackEnd:
         self.context.sni_callback = lambda _session, name, _context: self.names.append(name)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        # The request of each connection, or the error.
+        # The request that each connection received, or the error of its handshake.
         self.requests = queue.Queue()
         threading.Thread(target=self.serve, daemon=True).start()
 
@@ -78,7 +78,7 @@ class BackEnd:
                 self.requests.put(error)
 
     def stop(self):
-        # `close` alone does not wake the accepting thread.
+        # A call of `close` alone would not wake the thread that accepts connections.
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
 
@@ -119,7 +119,7 @@ class Tls(unittest.TestCase):
             with self.assertRaises(websocket.WebSocketBadStatusException) as refused:
                 gateway.connect("/?session=secret")
             self.assertEqual(refused.exception.status_code, 503)
-            # The TLS handshake reached the certificate and failed there.
+            # The handshake failed after the server had received the certificate.
             self.assertIsInstance(self.back_end.requests.get(timeout=TIMEOUT), ssl.SSLError)
             self.assertEqual(self.back_end.names, ["localhost"])
             self.assertIn('fdpush_auth_requests_total{outcome="failed"} 1\n', gateway.call("GET", "/metrics").text)

@@ -1,8 +1,8 @@
-//! Import cycles: no module may import itself through others, parents and children included.
+//! Finds import cycles: no module may import itself through other modules, parents and children included.
 //!
-//! A path stands for the module that defines its item. So a path through a re-export does not depend on the module of
-//! the re-export. A `mod.rs` may re-export its children. A child that imports an item defined in `mod.rs` makes a cycle
-//! if `mod.rs` uses this child. Test modules do not count.
+//! An imported path stands for the module that defines the item of the path. So a path through a re-export does not
+//! depend on the module of the re-export. A `mod.rs` may re-export its children. If a child imports an item that is
+//! defined in `mod.rs`, and `mod.rs` uses this child, this is a cycle. Imports in test modules are ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ fn no_module_imports_itself_through_others() {
             shown += &format!("{} imports {}\n", name.join("::"), target.join("::"));
         }
     }
-    assert!(shown.is_empty(), "modules in cycles:\n{shown}");
+    assert!(shown.is_empty(), "there are no import cycles, but found:\n{shown}");
 }
 
 /// Returns the modules that a module depends on.
@@ -145,7 +145,7 @@ fn expand(tree: &str) -> Vec<(Vec<String>, String)> {
             }
             _ => {}
         }
-        parts.last_mut().expect("the message has a part").push(c);
+        parts.last_mut().expect("the vector has an element").push(c);
     }
     let parts = parts.iter().filter(|part| !part.trim().is_empty());
     parts.flat_map(|part| expand(&format!("{prefix}{}", part.trim()))).collect()
@@ -168,7 +168,7 @@ fn absolute(module: &[String], path: &[String]) -> Vec<String> {
     base
 }
 
-/// Returns the paths in the code that start with a name.
+/// Returns the paths in the code that start with the name `root`.
 fn paths_from<'c>(code: &'c str, root: &'c str) -> impl Iterator<Item = Vec<String>> + 'c {
     code.match_indices(root).filter_map(move |(at, _)| {
         let before = code[..at].chars().next_back().unwrap_or(' ');
@@ -179,7 +179,7 @@ fn paths_from<'c>(code: &'c str, root: &'c str) -> impl Iterator<Item = Vec<Stri
     })
 }
 
-/// Returns whether a name is a whole word in the code.
+/// Returns whether the code contains a name as a whole word.
 fn has_path(code: &str, name: &str) -> bool {
     super::has_word(code, name)
 }

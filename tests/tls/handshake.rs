@@ -1,4 +1,5 @@
-//! Handshakes: versions, cipher suites, names, tickets, client certificates, and clients that do not speak TLS.
+//! Tests TLS handshakes: versions, cipher suites, names, tickets, client certificates, and clients that do not speak
+//! TLS.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 use crate::common::tls::{AUTHORITY, Authority, Socket, register, server_config};
 use crate::common::{Client, Raw, TestServer, echo, raw, serve, serve_made};
 
-/// Completes a handshake. Returns the client, or the error.
+/// Completes a handshake. Returns the client's session, or the error of the handshake.
 fn handshake(server: &TestServer, config: ClientConfig, name: &str) -> Result<Box<Secured>, std::io::Error> {
     let stream = TcpStream::connect(server.address()).expect("the server listens");
     let Socket::Tls(mut stream) = Socket::secure(stream, config, name) else { unreachable!("a TLS session") };
@@ -105,7 +106,7 @@ fn the_lowest_version_can_be_1_3() {
     assert!(error.to_string().contains("ProtocolVersion"), "{error}");
     let _client =
         handshake(&server, with_versions(&[&rustls::version::TLS13]), "localhost").expect("the handshake succeeds");
-    server.wait_until("counted", |ctx| (ctx.stats().tls.full, ctx.stats().tls.failed) == (1, 1));
+    server.wait_until("the handshakes are counted", |ctx| (ctx.stats().tls.full, ctx.stats().tls.failed) == (1, 1));
 }
 
 #[test]
@@ -119,7 +120,7 @@ fn the_name_selects_the_pair_and_the_first_is_the_default() {
     for name in ["localhost", "a.test", "b.test", "x.c.test"] {
         handshake(&server, AUTHORITY.client_config(), name).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
-    // The server presents the first pair, which does not have this name.
+    // The server presents the certificate of the first pair, which is not valid for `d.test`.
     let error = handshake(&server, AUTHORITY.client_config(), "d.test").expect_err("the certificate has another name");
     assert!(error.to_string().contains("not valid for name"), "{error}");
 }
@@ -134,7 +135,7 @@ fn a_session_is_resumed_with_one_ticket_a_handshake() {
                 let mut stream = handshake(&server, config.clone(), "localhost").expect("the handshake succeeds");
                 let kind = stream.conn.handshake_kind();
                 let tickets = stream.conn.tls13_tickets_received();
-                // A TLS 1.3 ticket arrives with the first response.
+                // The session ticket of TLS 1.3 arrives together with the first response.
                 std::io::Write::write_all(&mut stream, raw::GET.as_bytes()).expect("the request can be written");
                 std::io::Read::read(&mut stream, &mut [0; 1000]).expect("the response can be read");
                 let now = stream.conn.tls13_tickets_received();
@@ -176,24 +177,26 @@ fn a_client_certificate_of_the_authority_is_required() {
 fn a_client_with_a_certificate_gets_no_ticket_and_may_send_few_intermediates() {
     let authority = Authority::new();
     let pair = AUTHORITY.sign(&["localhost"]);
-    let builder = TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("a pair");
-    let builder = builder.client_ca(authority.certificate().as_bytes()).expect("an authority");
-    let server = serve_tls(builder.build().expect("settings"));
+    let builder =
+        TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("the pair is valid");
+    let builder = builder.client_ca(authority.certificate().as_bytes()).expect("the authority is valid");
+    let server = serve_tls(builder.build().expect("the settings are valid"));
     let mut client = authority.sign(&["client"]);
     let get = |config: ClientConfig| {
-        let mut stream = handshake(&server, config, "localhost").expect("the client's part of a handshake");
+        let mut stream =
+            handshake(&server, config, "localhost").expect("the client can complete its part of the handshake");
         std::io::Write::write_all(&mut stream, raw::GET.as_bytes())?;
         std::io::Read::read(&mut stream, &mut [0; 1000])?;
         std::io::Result::Ok((stream.conn.handshake_kind(), stream.conn.tls13_tickets_received()))
     };
     let config = AUTHORITY.client_config_with(&client);
     for _ in 0..2 {
-        assert_eq!(get(config.clone()).expect("a response"), (Some(HandshakeKind::Full), 0));
+        assert_eq!(get(config.clone()).expect("the server responds"), (Some(HandshakeKind::Full), 0));
     }
     client.certificate.push_str(&AUTHORITY.certificate().repeat(3));
-    get(AUTHORITY.client_config_with(&client)).expect("three more certificates are allowed");
+    get(AUTHORITY.client_config_with(&client)).expect("three more certificates are accepted");
     client.certificate.push_str(&AUTHORITY.certificate());
-    let error = get(AUTHORITY.client_config_with(&client)).expect_err("a fourth one");
+    let error = get(AUTHORITY.client_config_with(&client)).expect_err("a fourth certificate is refused");
     assert!(error.to_string().contains("fatal alert"), "{error}");
 }
 
@@ -216,8 +219,8 @@ fn replaced_settings_hold_for_later_connections() {
 #[test]
 fn plain_http_to_a_tls_listener_gets_a_readable_400() {
     let server = serve_tls(server_config());
-    // The last input needs several reads. The client gets the response although the server reads only a part of the
-    // body.
+    // The server needs several reads for the last of these inputs. The client gets the response although the server
+    // reads only a part of the body.
     let body = vec![b'x'; 1 << 20];
     for sent in [raw::GET.as_bytes(), raw::UPGRADE.as_bytes(), b"P", &[b"POST / HTTP/1.1\r\n\r\n", &body[..]].concat()]
     {
@@ -269,7 +272,8 @@ fn a_tls_hello_to_a_plain_listener_is_counted_and_closed() {
     let stream = TcpStream::connect(server.address()).expect("the server listens");
     let Socket::Tls(mut stream) = Socket::secure(stream, AUTHORITY.client_config(), "localhost") else { panic!("TLS") };
     stream.conn.complete_io(&mut stream.sock).expect_err("the server does not speak TLS");
-    server.wait_until("counted", |ctx| ctx.stats().tls.on_plain == 1 && ctx.stats().connections == 0);
+    server
+        .wait_until("the handshakes are counted", |ctx| ctx.stats().tls.on_plain == 1 && ctx.stats().connections == 0);
     assert_eq!(server.ask(|ctx| ctx.stats().refused_by_status.get(&400).copied()), Some(1));
 }
 
@@ -282,7 +286,7 @@ fn a_handshake_that_does_not_end_is_closed_and_counted() {
     let mut trickling = Raw::connect(server.address());
     trickling.send(&hello()[..20]);
     trickling.end();
-    server.wait_until("counted", |ctx| ctx.stats().tls.abandoned == 1);
+    server.wait_until("the handshakes are counted", |ctx| ctx.stats().tls.abandoned == 1);
 }
 
 #[test]
@@ -346,7 +350,7 @@ fn handshakes_over_the_rate_wait() {
     register(server.address());
     let start = std::time::Instant::now();
     let mut clients: Vec<Client> = (0..8).map(|_| server.connect("/")).collect();
-    // The first 4 handshakes are a burst, and the others wait for the rate.
+    // The server makes the first 4 handshakes at once, and the other 4 in the next second.
     assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
     for client in &mut clients {
         client.send("hello");
@@ -374,7 +378,7 @@ fn many_handshakes_at_once_all_succeed() {
     assert_eq!((tls.full + tls.resumed, tls.failed), (64, 0));
 }
 
-/// Returns the hello of a client.
+/// Returns the TLS hello of a client.
 fn hello() -> Vec<u8> {
     let name = "localhost".try_into().expect("the name is valid");
     let mut client =

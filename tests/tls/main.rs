@@ -1,6 +1,6 @@
-//! Tests of TLS listeners. The tests of the crate's API also run here, through TLS.
+//! Tests TLS listeners. The tests of `tests/crate` also run in this binary, through TLS.
 //!
-//! Some modules of `tests/crate` do not run here: those of compression, listeners, embedding and signals.
+//! The modules for compression, listeners, embedding and signals run only in `tests/crate`.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! Records: their division, key updates, renegotiation, and the end of the stream.
+//! Tests TLS records: lengths and portions of records, key updates, renegotiation, and the end of the stream.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -18,7 +18,7 @@ use crate::common::{DEADLINE, Raw, TestServer, channel, echo, raw, report_close,
 struct Records {
     connection: UnbufferedClientConnection,
     stream: TcpStream,
-    /// Received bytes that are not a complete record.
+    /// Received bytes that are not a complete TLS record yet.
     incoming: Vec<u8>,
     plaintext: Vec<u8>,
     is_closed: bool,
@@ -48,7 +48,7 @@ impl Records {
         client
     }
 
-    /// Processes the received bytes, and calls `write` if the session can send. Returns whether it could send.
+    /// Processes the received bytes, and calls `write` if the session can send. Returns whether the session could send.
     fn step(
         &mut self,
         mut write: impl FnMut(&mut rustls::unbuffered::WriteTraffic<'_, rustls::client::ClientConnectionData>),
@@ -89,12 +89,13 @@ impl Records {
         }
     }
 
-    /// Encrypts `plaintext` into records. `lengths` are the plaintext lengths of the records, repeated as needed.
+    /// Encrypts `plaintext` into records. `lengths` are the plaintext lengths of the records. If there are more records
+    /// than lengths, the lengths are repeated.
     fn encrypt(&mut self, plaintext: &[u8], lengths: &[usize]) -> Vec<u8> {
         let mut records = Vec::new();
         let (mut rest, mut lengths) = (plaintext, lengths.iter().cycle());
         while !rest.is_empty() {
-            let (part, more) = rest.split_at(rest.len().min(*lengths.next().expect("the line has a length")));
+            let (part, more) = rest.split_at(rest.len().min(*lengths.next().expect("the list has a length")));
             let mut record = vec![0; part.len() + (part.len() / 16_384 + 1) * 100 + 200];
             let mut bytes = 0;
             self.step(|traffic| bytes = traffic.encrypt(part, &mut record).expect("the buffer has enough space"));
@@ -130,7 +131,7 @@ impl Records {
             if is_enough(&self.plaintext) {
                 return std::mem::take(&mut self.plaintext);
             }
-            assert!(self.receive() > 0, "the stream continues, but it ended after {}", self.plaintext.escape_ascii());
+            assert!(self.receive() > 0, "the stream continues, but ended after {}", self.plaintext.escape_ascii());
         }
     }
 
@@ -164,7 +165,8 @@ fn a_record_may_be_cut_at_every_byte() {
     let mut client = Records::upgraded(&server);
     let message = b"cut at every byte";
     let length = client.encrypt(&frame(BINARY, message), &[usize::MAX]).len();
-    // The record of the line above is not sent, so the next record of this client would have a wrong sequence number.
+    // The record that was encrypted above is not sent. So the server would refuse the next record of that client, and
+    // the test uses a new client.
     let mut client = Records::upgraded(&server);
     for at in 1..length {
         let records = client.encrypt(&frame(BINARY, message), &[usize::MAX]);
@@ -228,13 +230,14 @@ fn a_small_read_budget_loses_no_plaintext() {
     let one = frame(BINARY, b"more than one read");
     let count = 16_384 / one.len();
     for _ in 0..3 {
-        // One read takes all bytes from the socket into the session, and epoll reports no further event.
+        // The first read of the socket takes all bytes into the TLS session, and epoll reports no further event.
         client.send_in(&one.repeat(count), &[16_384]);
         assert_eq!(client.exactly(count * 20), echoed(b"more than one read").repeat(count));
     }
 }
 
-/// Epoll reports the end of the stream together with the bytes before it, and does not report it again.
+/// Epoll reports the end of the stream together with the bytes before it, and reports the end only once. So the server
+/// must find the end without another report.
 #[test]
 fn the_end_of_the_stream_is_found_behind_a_record_longer_than_a_read() {
     let (tx, closed) = channel();
@@ -249,16 +252,16 @@ fn the_end_of_the_stream_is_found_behind_a_record_longer_than_a_read() {
         if ends_with_notify {
             let mut notify = [0; 200];
             client.step(|traffic| {
-                let bytes = traffic.queue_close_notify(&mut notify).expect("enough space");
+                let bytes = traffic.queue_close_notify(&mut notify).expect("the buffer has enough space");
                 records.extend_from_slice(&notify[..bytes]);
             });
         }
-        // The loop waits until all of it has arrived.
+        // The loop is blocked until all records and the end of the stream have arrived.
         let (held, release) = server.hold();
         client.send(&records);
-        client.stream.shutdown(Shutdown::Write).expect("a connection");
+        client.stream.shutdown(Shutdown::Write).expect("the connection is open");
         drop(release);
-        held.wait_timeout(DEADLINE).expect("an answer");
+        held.wait_timeout(DEADLINE).expect("the server answers");
         let (_, end) = closed.next();
         assert_eq!((end.by, end.cause), (By::Client, Cause::ConnectionLost));
         assert_eq!(server.ask(|ctx| ctx.stats().traffic.messages_in) - before, count as u64);
@@ -284,7 +287,7 @@ fn a_client_may_update_its_keys_and_ask_for_new_ones() {
     let server = echo_server();
     let mut client = Records::upgraded(&server);
     for round in 0..20 {
-        // The client asks the server to update its keys, too.
+        // The client updates its keys, and asks the server to update the server's keys.
         let mut is_asked = false;
         let status = client.connection.process_tls_records(&mut []);
         if let Ok(ConnectionState::WriteTraffic(traffic)) = status.state {
@@ -334,7 +337,7 @@ fn the_server_ends_with_close_notify() {
             .on_message(|ctx, fd, message| _ = ctx.push(fd, message))
             .on_request(|_, _, _| Some(Response::text(200, "done").close()))
     });
-    // The three cases: after the close handshake, after a response, and after a drain.
+    // The server ends its side after a close handshake, after a response with `Connection: close`, and after a drain.
     let mut client = Records::upgraded(&server);
     client.send_in(&frame(raw::CLOSE, &1000_u16.to_be_bytes()), &[usize::MAX]);
     assert_eq!(client.exactly(4), [0x88, 2, 3, 0xe8]);
@@ -413,7 +416,7 @@ fn ciphertext_that_the_socket_does_not_take_counts_as_queued() {
     }
     let received = client.exactly(pushed * (message.len() + 10));
     assert!(received.chunks(message.len() + 10).all(|one| one[10..] == message[..]));
-    server.wait_until("nothing is queued", |ctx| ctx.stats().queued_bytes == 0);
+    server.wait_until("no bytes are queued", |ctx| ctx.stats().queued_bytes == 0);
 }
 
 #[test]
@@ -422,7 +425,7 @@ fn a_client_that_takes_nothing_times_out() {
     let limits = Limits { write_time_max: Duration::from_millis(100), ..Limits::default() };
     let server = serve(move |server| server.limits(limits).on_close(report_close(tx)));
     let _client = Records::upgraded(&server);
-    // At first the kernel takes some MB, and later it may take more. So the loop pushes until the queue is long.
+    // The kernel takes some MB at first, and may take more later. So this condition pushes until the queue is long.
     server.wait_until("the socket is full", |ctx| {
         let Some(fd) = ctx.connections().next() else { return true };
         ctx.push(fd, &[b'x'; 100_000][..]);
@@ -447,7 +450,7 @@ fn an_aborted_connection_frees_all_memory() {
             ctx.abort(fd);
         }
     });
-    server.wait_until("nothing is left", |ctx| {
+    server.wait_until("no connection and no stored bytes are left", |ctx| {
         let stats = ctx.stats();
         (stats.connections, stats.queued_bytes, stats.inbound_bytes) == (0, 0, 0)
     });
@@ -471,7 +474,7 @@ fn unfinished_records_count_as_unfinished_input() {
         client.send(&records[..records.len() - 1]);
         server.ask(|ctx| assert!(ctx.stats().inbound_bytes <= 32 << 10, "{}", ctx.stats().inbound_bytes));
     }
-    server.wait_until("the largest were closed", |ctx| {
+    server.wait_until("the server has closed the connections with the largest queues", |ctx| {
         ctx.stats().inbound_bytes <= 32 << 10 && ctx.stats().closed_by_cause.contains_key("inbound_overload")
     });
 }

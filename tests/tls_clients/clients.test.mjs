@@ -1,4 +1,5 @@
-// Node's ws, and Chromium, each with an authority of its own. run.sh starts the server and sets FILES and PORT.
+// Tests TLS with Node's ws and with Chromium, which trust an authority of the test. run.sh starts the server, and sets
+// FILES and PORT.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -51,7 +52,7 @@ test("ws: old versions are refused", { timeout: DEADLINE_MS }, async () => {
   assert.match(error.message, /alert protocol version|handshake failure/);
 });
 
-// A browser whose home has this authority in its database of certificates.
+// Starts a browser whose certificate database contains this authority.
 async function browse(name, use) {
   const home = `${FILES}/home-${name}`;
   const database = `${home}/.pki/nssdb`;
@@ -68,7 +69,7 @@ async function browse(name, use) {
   }
 }
 
-// Sends messages from the page, and returns those that come back. `null`: the WebSocket did not open.
+// Sends messages from the page, and returns their echoes. Returns `null` if the WebSocket did not open.
 function echoes(page, lengths) {
   return page.evaluate(async ([url, lengths]) => {
     const socket = new WebSocket(url);

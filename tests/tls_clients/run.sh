@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests `examples/tls` with OpenSSL's s_client, curl, Python's websockets and websocket-client, Node's ws, and Chromium. Each
-# trusts an authority that is made here. Needs openssl, curl, Python 3 with venv, node 20 or newer, chromium and certutil.
+# client trusts an authority that this script creates. Needs openssl, curl, Python 3 with venv, node 20 or newer, chromium
+# and certutil.
 #   TLS_BIN   the server to test               (default: target/release/examples/tls, built here)
 #   PYTHON    a Python with requirements.txt   (default: a venv under the target directory, created once)
 #   CHROMIUM  the browser to drive             (default: /usr/bin/chromium)
@@ -33,14 +34,14 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# authority NAME: makes NAME.pem and NAME-key.pem.
+# authority NAME: creates NAME.pem and NAME-key.pem.
 authority() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj "/CN=$1" \
         -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign \
         -out "$FILES/$1.pem" -keyout "$FILES/$1-key.pem" 2>/dev/null
 }
 
-# certificate NAME KEY_OPTIONS ALTERNATIVE_NAMES: makes NAME.pem and NAME-key.pem, signed by the authority `ca`.
+# certificate NAME KEY_OPTIONS ALTERNATIVE_NAMES: creates NAME.pem and NAME-key.pem, signed by the authority `ca`.
 certificate() {
     local options
     read -ra options <<<"$2"
@@ -68,7 +69,7 @@ export PORT
 PYTHONDONTWRITEBYTECODE=1 timeout 300 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
 (
     cd "$here"
-    # No lockfile, because it contains the registry's host. package.json pins the dependencies; they have no others.
+    # There is no lockfile, because it would contain the registry's host. package.json pins all dependencies.
     npm install --no-package-lock --no-audit --no-fund --loglevel=error
     timeout 300 node --test --test-reporter=spec clients.test.mjs
 )

@@ -1,4 +1,4 @@
-"""Python's websockets and websocket-client over OpenSSL. run.sh starts the server and sets FILES and PORT."""
+"""Tests TLS with Python's websockets and websocket-client, which use OpenSSL. run.sh starts the server and sets FILES and PORT."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ TIMEOUT = 60
 FILES = pathlib.Path(os.environ["FILES"])
 PORT = os.environ["PORT"]
 URL = f"wss://localhost:{PORT}/"
-# Lengths around those of frame headers and records.
+# Lengths at which the frame header or the number of TLS records changes.
 LENGTHS = [0, 1, 125, 126, 16_383, 16_384, 16_385, 65_535, 65_536, 1_000_000]
 
 

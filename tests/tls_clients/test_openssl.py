@@ -12,7 +12,7 @@ FILES = pathlib.Path(os.environ["FILES"])
 PORT = os.environ["PORT"]
 REQUEST = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
-# The suites of TLS 1.2 that are accepted, with both kinds of certificates.
+# The accepted cipher suites of TLS 1.2, for ECDSA and RSA certificates.
 SUITES = {
     "ECDHE-ECDSA-AES128-GCM-SHA256": "localhost",
     "ECDHE-ECDSA-AES256-GCM-SHA384": "localhost",
@@ -64,7 +64,7 @@ class Openssl(unittest.TestCase):
             self.assert_refused(output, "alert protocol version", "alert handshake failure")
 
     def test_an_ssl_3_hello_gets_an_alert(self):
-        # OpenSSL has no SSL 3 any more. One suite: RSA with RC4 and MD5.
+        # OpenSSL no longer supports SSL 3, so the test sends this hello itself. The hello offers one suite: RSA with RC4 and MD5.
         hello = b"\x03\x00" + bytes(32) + b"\x00" + b"\x00\x02\x00\x04" + b"\x01\x00"
         message = b"\x01" + len(hello).to_bytes(3, "big") + hello
         with socket.create_connection(("127.0.0.1", int(PORT)), TIMEOUT) as stream:
@@ -87,7 +87,7 @@ class Openssl(unittest.TestCase):
                 self.assertIn("TLS 1.2 TLS_ECDHE_", output, suite)
             else:
                 self.assert_refused(output)
-                # The client knows no such signature, or the server no such suite.
+                # The client does not support the signature, or the server does not support the cipher suite.
                 self.assertIn("Cipher is (NONE)", output, suite)
 
     def test_suites_of_tls_1_3(self):
@@ -98,7 +98,7 @@ class Openssl(unittest.TestCase):
 
     def test_groups(self):
         for group in ["X25519", "P-256", "P-384"]:
-            # In TLS 1.2 the groups are also those of the certificate.
+            # In TLS 1.2, the list of groups must also contain the group of the certificate's key.
             for version, name in [("-tls1_3", "localhost"), ("-tls1_2", "rsa.test")]:
                 output = s_client(version, "-groups", group, name=name)
                 self.assertIn("HTTP/1.1 200 OK", output, f"{version} {group}")
@@ -158,7 +158,8 @@ class Openssl(unittest.TestCase):
                     self.assertTrue(part, output)
                     output += part
 
-            # A line that begins with one of these letters is a command: an update of its own keys, and of both keys.
+            # s_client treats a line that begins with `k` or `K` as a command: `k` updates its own keys, and `K` updates the
+            # keys of both sides.
             send(b"", b"Verify return code", 1)
             for round in range(4):
                 send(b"k\n", b"KEYUPDATE", 2 * round + 1)
@@ -181,7 +182,7 @@ class Curl(unittest.TestCase):
     def test_a_request_with_the_authority(self):
         done = curl("--cacert", FILES / "ca.pem", self.url, self.url)
         self.assertEqual((done.returncode, done.stdout.count("TLS 1.3 ")), (0, 2), done.stderr)
-        # HTTP/2 is offered by ALPN, and HTTP/1.1 selected.
+        # curl offers HTTP/2 and HTTP/1.1 by ALPN, and the server selects HTTP/1.1.
         done = curl("--http2", "--cacert", FILES / "ca.pem", "--write-out", "%{http_version}", self.url)
         self.assertTrue(done.stdout.endswith("\n1.1"), done.stdout)
 
