@@ -54,8 +54,10 @@ pub struct Limits {
     /// TLS handshakes per second.
     ///
     /// After an idle second, the server makes this many handshakes at once. A client over the limit waits for its
-    /// handshake, at most [`head_time_max`](Limits::head_time_max). Each turn of the loop also bounds its handshakes,
-    /// so that they do not delay the messages of other connections. Default `None`: no limit.
+    /// handshake, at most [`head_time_max`](Limits::head_time_max). Connections of [control
+    /// listeners](crate::Server::listen_control) wait in a queue of their own. While both queues have entries, every
+    /// second handshake is one of a control connection. Each turn of the loop also bounds its handshakes, so that they
+    /// do not delay the messages of other connections. Default `None`: no limit.
     pub handshakes_per_second_max: Option<u32>,
 
     /// The number of leading bits of an IPv6 address that identify one client.

@@ -3,6 +3,9 @@
 //! The answer to a client hello takes a key exchange and a signature, which take much longer than a message. Many
 //! clients that connect at once must not delay connected clients. So a turn answers few hellos, and the other hellos
 //! wait in order. Only the hello has a budget: the other steps of a handshake are cheap.
+//!
+//! Control connections wait in a queue of their own. While both queues have entries, the connections are taken from
+//! both in alternation. So neither many clients nor many control connections can use up the whole budget.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,12 +25,18 @@ const READS_PER_TURN_MAX: u32 = 64;
 
 /// The budget of handshakes, and the connections that wait for it.
 ///
-/// [`begin_turn`](Handshakes::begin_turn) is called once a turn. A connection whose next read may answer a hello is
-/// read if [`may_answer`](Handshakes::may_answer) returns `true`, and is otherwise passed to
+/// [`begin_turn`](Handshakes::begin_turn) is called once a turn. Then [`take`](Handshakes::take) returns the waiting
+/// connections that are read first. Another connection whose next read may answer a hello is read if
+/// [`may_answer_new`](Handshakes::may_answer_new) returns `true`, and is otherwise passed to
 /// [`wait`](Handshakes::wait). [`handle_answered`](Handshakes::handle_answered) reports an answer.
 #[derive(Debug, Default)]
 pub struct Handshakes {
-    waiting: VecDeque<Fd>,
+    /// The waiting connections of clients, the oldest first.
+    clients: VecDeque<Fd>,
+    /// The waiting control connections, the oldest first.
+    control: VecDeque<Fd>,
+    /// Whether the last connection that was taken is a control connection.
+    has_taken_control: bool,
     /// Hellos that may still be answered in this turn.
     left: u32,
     /// The number of waiting connections that may still be read in this turn.
@@ -46,8 +55,15 @@ impl Handshakes {
         self.per_second = per_second;
     }
 
-    /// Returns whether a hello may be answered now.
-    pub fn may_answer(&mut self, now: Tick) -> bool {
+    /// Returns whether the hello of a connection that does not wait yet may be answered now.
+    ///
+    /// A control connection does not wait behind clients.
+    pub fn may_answer_new(&mut self, is_control: bool, now: Tick) -> bool {
+        let is_behind = !self.control.is_empty() || (!is_control && !self.clients.is_empty());
+        !is_behind && self.may_answer(now)
+    }
+
+    fn may_answer(&mut self, now: Tick) -> bool {
         self.has_token = self.has_token || take_token(&mut self.tokens, self.per_second, now);
         self.left > 0 && self.has_token
     }
@@ -58,28 +74,32 @@ impl Handshakes {
         self.has_token = false;
     }
 
-    /// Adds a connection to the end of the queue of waiting connections.
-    pub fn wait(&mut self, fd: Fd) {
-        self.waiting.push_back(fd);
+    /// Adds a connection to the end of its queue.
+    pub fn wait(&mut self, fd: Fd, is_control: bool) {
+        if is_control { &mut self.control } else { &mut self.clients }.push_back(fd);
     }
 
-    /// Removes the connection that has waited longest, if its hello may be answered.
+    /// Removes the next waiting connection, if its hello may be answered.
+    ///
+    /// A control connection comes first, unless the last connection that was taken is a control connection and clients
+    /// wait.
     pub fn take(&mut self, now: Tick) -> Option<Fd> {
-        if self.waiting.is_empty() || self.reads_left == 0 || !self.may_answer(now) {
+        if !self.has_waiting() || self.reads_left == 0 || !self.may_answer(now) {
             return None;
         }
         self.reads_left -= 1;
-        self.waiting.pop_front()
+        let is_turn_of_clients = self.has_taken_control && !self.clients.is_empty();
+        self.has_taken_control = !is_turn_of_clients && !self.control.is_empty();
+        if self.has_taken_control { self.control.pop_front() } else { self.clients.pop_front() }
     }
 
-    /// Returns whether connections wait. A new connection must wait behind them.
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    fn has_waiting(&self) -> bool {
+        !(self.clients.is_empty() && self.control.is_empty())
     }
 
     /// Returns the time until the next answer. `None`: no connection waits.
     pub fn delay(&self) -> Option<Duration> {
-        if self.waiting.is_empty() {
+        if !self.has_waiting() {
             return None;
         }
         // If the budget of the turn is used up, but the rate is not, the next turn continues at once.
@@ -94,10 +114,18 @@ mod tests {
     use super::*;
     use crate::fd::Slot;
 
-    fn waiting(count: u32) -> Handshakes {
+    /// The slot of the first control connection.
+    const CONTROL: u32 = 1000;
+
+    /// Returns a budget for which so many clients wait.
+    fn waiting(clients: u32) -> Handshakes {
         let mut handshakes = Handshakes::default();
-        (0..count).for_each(|slot| handshakes.wait(Fd::new(Slot(slot), 0)));
+        wait(&mut handshakes, 0..clients);
         handshakes
+    }
+
+    fn wait(handshakes: &mut Handshakes, slots: std::ops::Range<u32>) {
+        slots.for_each(|slot| handshakes.wait(Fd::new(Slot(slot), 0), slot >= CONTROL));
     }
 
     /// Removes and returns waiting connections until the budget is used up. With `is_answered`, each hello is answered.
@@ -132,6 +160,48 @@ mod tests {
         }
         handshakes.begin_turn(None);
         assert_eq!(take_all(&mut handshakes, 0, false), (192..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn clients_and_control_connections_alternate() {
+        let mut handshakes = waiting(7);
+        wait(&mut handshakes, CONTROL..CONTROL + 3);
+        let (one, two, three) = (CONTROL, CONTROL + 1, CONTROL + 2);
+        for expected in [&[one, 0, two, 1][..], &[three, 2, 3, 4], &[5, 6], &[]] {
+            handshakes.begin_turn(None);
+            assert_eq!(take_all(&mut handshakes, 0, true), expected);
+        }
+        // The order continues in the next turn, also if the rate allows one answer a turn.
+        wait(&mut handshakes, 0..4);
+        wait(&mut handshakes, CONTROL..CONTROL + 4);
+        let mut order = Vec::new();
+        for second in 0..8 {
+            handshakes.begin_turn(Some(1));
+            order.extend(take_all(&mut handshakes, second * 1000, true));
+        }
+        assert_eq!(order, [one, 0, two, 1, three, 2, CONTROL + 3, 3]);
+    }
+
+    #[test]
+    fn incomplete_hellos_of_one_kind_leave_half_of_the_reads_to_the_other() {
+        let mut handshakes = waiting(200);
+        wait(&mut handshakes, CONTROL..CONTROL + 200);
+        handshakes.begin_turn(None);
+        let taken = take_all(&mut handshakes, 0, false);
+        assert_eq!((taken.len(), taken.iter().filter(|slot| **slot >= CONTROL).count()), (64, 32));
+    }
+
+    #[test]
+    fn a_new_control_connection_does_not_wait_behind_clients() {
+        let mut handshakes = waiting(1);
+        handshakes.begin_turn(None);
+        assert!(!handshakes.may_answer_new(false, Tick(0)) && handshakes.may_answer_new(true, Tick(0)));
+        wait(&mut handshakes, CONTROL..CONTROL + 1);
+        assert!(!handshakes.may_answer_new(true, Tick(0)), "it waits behind a control connection");
+        assert_eq!(take_all(&mut handshakes, 0, true), [CONTROL, 0]);
+        assert!(handshakes.may_answer_new(false, Tick(0)));
+        (0..2).for_each(|_| handshakes.handle_answered());
+        assert!(!handshakes.may_answer_new(true, Tick(0)), "the budget of the turn is used up");
     }
 
     #[test]

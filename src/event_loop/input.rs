@@ -1,7 +1,8 @@
 //! Input: handles epoll events, reads sockets, and passes the connections' events to the handler.
 
-use crate::connection::{Event, Io};
+use crate::connection::{Connection, Event, Io};
 use crate::event_loop::call_timer::CurrentInput;
+use crate::event_loop::core::Table;
 use crate::event_loop::guard::ON_MESSAGE;
 use crate::event_loop::portion::Portion;
 use crate::event_loop::socket::Listing;
@@ -73,7 +74,8 @@ impl<H: Handler> EventLoop<H> {
         if let Some(socket) = self.core.table_mut().transport_mut(slot) {
             socket.listing = Listing::Handshakes;
         }
-        self.handshakes.wait(self.core.table().fd_of(slot));
+        let table = self.core.table();
+        self.handshakes.wait(table.fd_of(slot), is_control(table, slot));
     }
 
     /// Returns whether a TLS connection may be read now. A connection that awaits a client hello needs budget for a
@@ -83,7 +85,7 @@ impl<H: Handler> EventLoop<H> {
         let awaits = table
             .transport(slot)
             .is_some_and(|socket| socket.is_tls() && table.shared().awaits_hello(socket.as_raw_fd()));
-        !awaits || (!self.handshakes.has_waiting() && self.handshakes.may_answer(table.env().now))
+        !awaits || self.handshakes.may_answer_new(is_control(table, slot), table.env().now)
     }
 
     /// Handles the report of a TLS session about its last read. Returns whether another read may return more plaintext.
@@ -230,4 +232,8 @@ impl<H: Handler> EventLoop<H> {
             }
         }
     }
+}
+
+fn is_control(table: &Table, slot: Slot) -> bool {
+    table.connection(slot).is_some_and(Connection::is_control)
 }

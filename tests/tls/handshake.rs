@@ -1,7 +1,7 @@
 //! Tests TLS handshakes: versions, cipher suites, names, tickets, client certificates, and clients that do not speak
 //! TLS.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use fdpush::{Limits, Origins, Response, Server, TlsConfig, TlsVersion, Upgrade};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::common::tls::{AUTHORITY, Authority, Socket, register, server_config};
-use crate::common::{Client, Raw, TestServer, echo, raw, serve, serve_made};
+use crate::common::{Client, DEADLINE, Raw, TestServer, echo, raw, serve, serve_made};
 
 /// Completes a handshake. Returns the client's session, or the error of the handshake.
 fn handshake(server: &TestServer, config: ClientConfig, name: &str) -> Result<Box<Secured>, std::io::Error> {
@@ -360,6 +360,29 @@ fn handshakes_over_the_rate_wait() {
 }
 
 #[test]
+fn clients_and_control_connections_do_not_wait_for_each_other() {
+    const WAITING: usize = 100;
+    for is_control in [true, false] {
+        let hour = Duration::from_secs(3600);
+        let limits = Limits { handshakes_per_second_max: Some(4), head_time_max: hour, ..Limits::default() };
+        let server = serve_made(
+            || Server::bind_tls("127.0.0.1:0", server_config())?.listen_control_tls("127.0.0.1:0", server_config()),
+            move |server| server.limits(limits),
+        );
+        let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("a TCP address") };
+        let (one, many) = if is_control { (control, server.address()) } else { (server.address(), control) };
+        let waiting: Vec<TcpStream> = (0..WAITING).map(|_| send_hello(many)).collect();
+        server.wait_until("all are accepted", |ctx| ctx.stats().accepted == WAITING as u64);
+        // After two more turns, the server has read all of them, or they wait.
+        (0..2).for_each(|_| server.ask(|_| ()));
+        let mut next = send_hello(one);
+        assert_eq!(std::io::Read::read(&mut next, &mut [0]).expect("the server answers"), 1);
+        let answered = waiting.iter().filter(|stream| has_received(stream)).count();
+        assert!(answered < WAITING / 2, "is_control: {is_control}, {answered} of {WAITING} were answered before");
+    }
+}
+
+#[test]
 fn many_handshakes_at_once_all_succeed() {
     let server = serve(|server| server.on_message(echo));
     let address = server.address();
@@ -376,6 +399,20 @@ fn many_handshakes_at_once_all_succeed() {
     });
     let tls = server.ask(|ctx| ctx.stats().tls);
     assert_eq!((tls.full + tls.resumed, tls.failed), (64, 0));
+}
+
+/// Connects and sends the hello of a client.
+fn send_hello(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
+    std::io::Write::write_all(&mut stream, &hello()).expect("the hello can be sent");
+    stream
+}
+
+/// Returns whether bytes have arrived, without waiting.
+fn has_received(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).expect("the socket can be non-blocking");
+    stream.peek(&mut [0]).is_ok()
 }
 
 /// Returns the TLS hello of a client.
