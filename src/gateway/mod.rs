@@ -30,6 +30,7 @@ mod wire;
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
@@ -69,12 +70,12 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         }
         Ok(Cli { command: Command::Config(_) }) => {
             let settings = Settings::load(line)?;
-            warn(&settings);
+            warn(settings.warnings());
             Ok(logging::print(&settings.to_toml())?)
         }
         Ok(Cli { command: Command::Check(_) }) => {
             let settings = Settings::load_and_check(line)?;
-            warn(&settings);
+            warn(settings.warnings());
             Ok(logging::print(&format!("{}ok\n", settings.certificates()))?)
         }
         Ok(Cli { command: Command::Token(_) }) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
@@ -92,8 +93,8 @@ fn takes_settings(line: &[OsString]) -> bool {
 }
 
 /// Prints the warnings to standard error, for commands without a log.
-fn warn(settings: &Settings) {
-    for warning in settings.warnings() {
+fn warn(warnings: impl IntoIterator<Item: Display>) {
+    for warning in warnings {
         logging::print_error(&format!("fdpush: warning: {warning}\n"));
     }
 }

@@ -122,7 +122,8 @@ pub fn spawn(mut current: Arc<Settings>, exposure: Exposure, remote: Remote) -> 
 fn read(old: &Settings, exposure: &Exposure) -> ReloadResult {
     let Reloaded { settings, changed, restart, files, overridden } =
         reload::reload(old).map_err(|faults| faults.to_string())?;
-    let warnings = settings.warnings().iter().filter(|warning| !old.warnings().contains(warning)).cloned().collect();
+    let is_new = |warning: &&String| !old.warnings().any(|earlier| earlier == *warning);
+    let warnings = settings.warnings().filter(is_new).cloned().collect();
     let files = files.iter().map(|path| path.display().to_string()).collect();
     let tls = settings.tls().configs()?;
     let plan = Plan::of(Arc::new(settings), exposure, tls)?;

@@ -41,6 +41,14 @@ const PROTECTING: [&str; 5] = ["auth", "jwt_issuer", "jwt_audience", "api_client
 pub struct Settings {
     pub serve: Serve,
     layers: Layers,
+    contents: Contents,
+    /// The warnings, without those of [`Contents`].
+    warnings: Vec<String>,
+}
+
+/// The keys and certificates, with the content of the files that the settings name.
+struct Contents {
+    /// All API keys: first the keys of `--api-key`, then the keys of `--api-key-file`.
     api_keys: Vec<Secret>,
     jwt_keys: Vec<KeyFile>,
     tls: TlsFiles,
@@ -99,36 +107,43 @@ impl Settings {
 
     /// Returns the settings of these layers. Adds their faults to `faults`.
     fn of(layers: Layers, faults: &mut Faults) -> Option<Settings> {
+        let serve = Settings::serve_of(&layers, faults)?;
+        let contents = Contents::read(&serve, &layers, faults);
+        Some(Settings::with(serve, layers, contents, faults))
+    }
+
+    /// Works like [`of`](Settings::of), with the content of files that were read for the same values.
+    fn of_read(layers: Layers, contents: Contents, faults: &mut Faults) -> Option<Settings> {
+        let serve = Settings::serve_of(&layers, faults)?;
+        Some(Settings::with(serve, layers, contents, faults))
+    }
+
+    fn serve_of(layers: &Layers, faults: &mut Faults) -> Option<Serve> {
+        let parsed = Serve::from_arg_matches(&layers.all);
+        parsed.map_err(|error| faults.add(&[], error.to_string())).ok()
+    }
+
+    fn with(serve: Serve, layers: Layers, contents: Contents, faults: &mut Faults) -> Settings {
         let mut warnings = layers.mistyped_variables(std::env::vars_os().map(|(name, _)| name));
         warnings.extend(layers.empty_variables());
-        let serve = match Serve::from_arg_matches(&layers.all) {
-            Ok(serve) => serve,
-            Err(error) => {
-                faults.add(&[], error.to_string());
-                return None;
-            }
-        };
-        let api_keys = keys::api_keys(&serve.api, &layers.name("api_key"), &mut warnings, faults);
-        let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &layers.name("jwt_secret"), &mut warnings, faults);
-        let tls = keys::tls_files(&serve, &mut warnings, faults);
-        let mut settings = Settings { serve, layers, api_keys, jwt_keys, tls, warnings };
+        let mut settings = Settings { serve, layers, contents, warnings };
         settings.check_consistency(faults);
-        Some(settings)
+        settings
     }
 
     /// Returns all API keys: first the keys of `--api-key`, then the keys of `--api-key-file`.
     pub fn api_keys(&self) -> &[Secret] {
-        &self.api_keys
+        &self.contents.api_keys
     }
 
     /// Returns the keys of `--api-key-file`.
     fn api_keys_from_file(&self) -> &[Secret] {
-        self.api_keys.get(self.serve.api.api_key.len()..).unwrap_or_default()
+        self.contents.api_keys.get(self.serve.api.api_key.len()..).unwrap_or_default()
     }
 
     /// Returns the key files of tokens, in the order of the flags.
     pub fn jwt_keys(&self) -> &[KeyFile] {
-        &self.jwt_keys
+        &self.contents.jwt_keys
     }
 
     /// Returns the files from which these settings come. A SIGHUP reads these files again.
@@ -140,8 +155,8 @@ impl Settings {
     }
 
     /// Returns the warnings for the log.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.warnings.iter().chain(&self.contents.warnings)
     }
 
     /// Returns whether `listen` has its default.
@@ -152,6 +167,17 @@ impl Settings {
     /// Returns whether `api` has its default.
     pub fn has_default_api(&self) -> bool {
         self.layers.source("api") == Source::Default
+    }
+}
+
+impl Contents {
+    /// Reads and checks the keys and certificates of these settings.
+    fn read(serve: &Serve, layers: &Layers, faults: &mut Faults) -> Contents {
+        let mut warnings = Vec::new();
+        let api_keys = keys::api_keys(&serve.api, &layers.name("api_key"), &mut warnings, faults);
+        let jwt_keys = keys::jwt_keys(&serve.clients.jwt, &layers.name("jwt_secret"), &mut warnings, faults);
+        let tls = keys::tls_files(serve, &mut warnings, faults);
+        Contents { api_keys, jwt_keys, tls, warnings }
     }
 }
 

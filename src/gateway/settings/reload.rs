@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::arguments::Arguments;
 use super::declarations::declarations;
 use super::file::{Entry, File};
-use super::{Faults, Layers, Settings, Source};
+use super::{Contents, Faults, Layers, Settings, Source};
 
 /// The settings that can change while the server runs.
 const RELOADABLE: &[&str] = &[
@@ -82,7 +82,7 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     let differs = |key: &&str| {
         old.layers.values(key) != wanted.layers.values(key)
             || *key == "api_key_file" && old.api_keys_from_file() != wanted.api_keys_from_file()
-            || *key == "jwt_key_file" && old.jwt_keys != wanted.jwt_keys
+            || *key == "jwt_key_file" && old.jwt_keys() != wanted.jwt_keys()
             || wanted.has_other_tls_content(old, key)
     };
     let mut faults = Faults::default();
@@ -98,8 +98,9 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     if restart.is_empty() {
         return Ok(Reloaded { settings: wanted, changed, restart, files, overridden });
     }
-    let settings = Settings::of(mixed(old, wanted)?, &mut faults);
-    match settings {
+    // The files are not read again, because their content may have changed since the checks.
+    let (layers, contents) = mixed(old, wanted)?;
+    match Settings::of_read(layers, contents, &mut faults) {
         Some(settings) if faults.is_empty() => Ok(Reloaded { settings, changed, restart, files, overridden }),
         _ => {
             let why = format!("changed settings that need a restart may be the cause: {}", restart.join(", "));
@@ -119,8 +120,10 @@ fn overridden(old: &Layers, wanted: &Layers) -> Vec<String> {
     keys.filter(is_hidden).map(|key| format!("{key} by {}", wanted.name(key))).collect()
 }
 
-/// Returns the new layers, with the old values of settings that need a restart.
-fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
+/// Returns the new layers, with the old values of settings that need a restart, and the new content of all files.
+///
+/// All settings that belong to the content of files are reloadable, so both belong together.
+fn mixed(old: &Settings, wanted: Settings) -> Result<(Layers, Contents), String> {
     let Layers { line, above: matches, file, .. } = wanted.layers;
     let given = Arguments { line, without: Default::default(), matches };
     let entries = |file: &Option<File>, is_reloadable: bool| -> Vec<Entry> {
@@ -129,7 +132,8 @@ fn mixed(old: &Settings, wanted: Settings) -> Result<Layers, String> {
     };
     let kept = entries(&old.layers.file, false);
     let entries = kept.into_iter().chain(entries(&file, true)).collect();
-    Layers::stack(given, file.map(|file| File { path: file.path, entries }))
+    let layers = Layers::stack(given, file.map(|file| File { path: file.path, entries }))?;
+    Ok((layers, wanted.contents))
 }
 
 #[cfg(test)]
@@ -168,6 +172,13 @@ mod tests {
         for key in RELOADABLE {
             assert!(declarations().any(|arg| arg.get_id() == key), "{key}");
         }
+    }
+
+    #[test]
+    fn the_content_of_files_changes_without_a_restart() {
+        let of_contents = ["api_key", "api_key_file", "jwt_secret", "jwt_key_file"];
+        let of_tls = ["tls_cert", "tls_key", "tls_min", "api_client_ca"];
+        assert!(of_contents.iter().chain(&of_tls).all(|key| RELOADABLE.contains(key)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::gateway::tls::files::{Pair, TlsFiles};
 impl Settings {
     /// Returns the settings of TLS, with the content of their files.
     pub fn tls(&self) -> &TlsFiles {
-        &self.tls
+        &self.contents.tls
     }
 
     /// Collects contradictions between the TLS settings and the addresses as faults.
@@ -73,12 +73,15 @@ impl Settings {
 
     /// Works like [`check_validity`](Settings::check_validity), for certificates that the old settings do not have.
     pub(super) fn check_validity_of_new(&self, old: &Settings, faults: &mut Faults) {
-        self.check_validity_of(|pair| !old.tls.pairs.iter().any(|other| other.has_same_certificates(pair)), faults);
+        self.check_validity_of(
+            |pair| !old.contents.tls.pairs.iter().any(|other| other.has_same_certificates(pair)),
+            faults,
+        );
     }
 
     fn check_validity_of(&self, is_checked: impl Fn(&Pair) -> bool, faults: &mut Faults) {
         let now = clock::unix_ms() / 1000;
-        for pair in self.tls.pairs.iter().filter(|pair| is_checked(pair)) {
+        for pair in self.contents.tls.pairs.iter().filter(|pair| is_checked(pair)) {
             if let Some((key, why)) = pair.fault_at(now) {
                 faults.add(&[key], why);
             }
@@ -87,7 +90,7 @@ impl Settings {
 
     /// Returns whether a setting names other file contents than the same setting of `other`.
     pub(super) fn has_other_tls_content(&self, other: &Settings, key: &str) -> bool {
-        let (own, theirs) = (&self.tls, &other.tls);
+        let (own, theirs) = (&self.contents.tls, &other.contents.tls);
         let differs = |is_same: fn(&Pair, &Pair) -> bool| {
             let mut both = own.pairs.iter().zip(&theirs.pairs);
             own.pairs.len() != theirs.pairs.len() || !both.all(|(own, other)| is_same(own, other))
@@ -102,8 +105,8 @@ impl Settings {
 
     /// Returns the certificates in use, one in each line.
     pub fn certificates(&self) -> String {
-        let pairs = self.tls.pairs.iter().map(|pair| format!("{pair}\n"));
-        let authorities = self.tls.client_authorities.iter().map(|authorities| format!("{authorities}\n"));
+        let pairs = self.contents.tls.pairs.iter().map(|pair| format!("{pair}\n"));
+        let authorities = self.contents.tls.client_authorities.iter().map(|authorities| format!("{authorities}\n"));
         pairs.chain(authorities).collect()
     }
 }

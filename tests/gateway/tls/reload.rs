@@ -1,6 +1,10 @@
 //! Tests that SIGHUP replaces certificates, keys and authorities together, or not at all.
 
 use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::files::{
     DAY, Files, PairFiles, begin, certificate_of, connect, der, finish, is_trusted, raw, tls_address, valid,
@@ -149,6 +153,48 @@ fn the_authorities_of_back_ends_change_together_with_the_certificate() {
     gateway.signal("-HUP");
     assert!(gateway.logged("settings not reloaded").contains("api_client_ca would be removed"));
     assert_eq!([is_accepted(0), is_accepted(1)], [false, true]);
+}
+
+#[test]
+fn a_reload_reads_each_file_once() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let (ca, keys) = (files.write("ca.pem", AUTHORITY.certificate()), files.write("keys", "alpha\n"));
+    let config = files.write("fdpush.toml", "webhook_queue_max = 100\n");
+    let flags = ["--api", "tls:127.0.0.1:0", "--api-client-ca", &ca, "--api-key-file", &keys, "--config", &config];
+    let gateway = Gateway::start(&[&flags[..], &pair.flags()].concat());
+    let mut watch = OpenWatch::new(&[&pair.certificate, &pair.key, &ca, &keys]);
+    // One setting changes at once, and the other needs a restart.
+    files.write("fdpush.toml", "webhook_queue_max = 200\nheaders_max = 32\n");
+    gateway.signal("-HUP");
+    gateway.logged("changed settings need a restart: webhook_queue_max");
+    assert_eq!(watch.counts(), [1; 4]);
+}
+
+/// Counts how many times files are opened.
+struct OpenWatch {
+    inotify: OwnedFd,
+    watches: Vec<i32>,
+}
+
+impl OpenWatch {
+    fn new(files: &[&str]) -> OpenWatch {
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).expect("an inotify instance");
+        let watch = |file: &&str| inotify::add_watch(&inotify, *file, WatchFlags::OPEN).expect("a watch");
+        OpenWatch { watches: files.iter().map(watch).collect(), inotify }
+    }
+
+    /// Returns the count of each file, in order.
+    fn counts(&mut self) -> Vec<usize> {
+        let mut counts = vec![0; self.watches.len()];
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
+        while let Ok(event) = events.next() {
+            let index = self.watches.iter().position(|watch| *watch == event.wd()).expect("a file of the watch");
+            counts[index] += 1;
+        }
+        counts
+    }
 }
 
 #[test]
