@@ -76,6 +76,8 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Ok(Cli { command: Command::Check(_) }) => {
             let settings = Settings::load_and_check(line)?;
             warn(settings.warnings());
+            // The server writes these warnings to its log each day.
+            warn(settings.certificate_warnings());
             Ok(logging::print(&format!("{}ok\n", settings.certificates()))?)
         }
         Ok(Cli { command: Command::Token(_) }) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),

@@ -93,8 +93,8 @@ pub fn of(
 /// Returns the end of each certificate chain, by file and first name.
 fn certificate_ends(pairs: &[Pair]) -> BTreeMap<(String, String), u64> {
     let end = |pair: &Pair| {
-        let name = pair.server().names.first().cloned().unwrap_or_default();
-        ((pair.file().display().to_string(), name), pair.expires_at())
+        let name = pair.chain.server().names.first().cloned().unwrap_or_default();
+        ((pair.chain.file().display().to_string(), name), pair.chain.expires_at())
     };
     pairs.iter().map(end).collect()
 }

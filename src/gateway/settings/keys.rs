@@ -9,7 +9,7 @@ use super::faults::Faults;
 use crate::gateway::identity::api_keys::check;
 use crate::gateway::identity::jwt::{self, KeyFile};
 use crate::gateway::runtime::{clock, files};
-use crate::gateway::tls::files::{ClientAuthorities, Pair, TlsFiles};
+use crate::gateway::tls::files::{ClientAuthorities, TlsFiles};
 
 /// The maximum length of a file of API keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -76,37 +76,32 @@ pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut 
 }
 
 /// Reads the certificates and keys of TLS.
+///
+/// The settings themselves are valid, even if a file has a fault. So the fault of a file does not hide another fault.
 pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults) -> TlsFiles {
     let tls = &serve.tls;
-    let mut pairs = Vec::new();
-    for (certificate, key) in tls.tls_cert.iter().zip(&tls.tls_key) {
-        match Pair::read(certificate, key) {
-            Ok(pair) => {
-                warnings.extend(readable_by_all_warning(key));
-                if pair.server().names.is_empty() {
-                    warnings.push(format!(
-                        "tls_cert {}: the certificate of {} has no DNS name and no address: clients refuse it",
-                        certificate.display(),
-                        pair.server()
-                    ));
-                }
-                pairs.push(pair);
-            }
-            Err(found) => found.into_iter().for_each(|(key, why)| faults.mark_invalid(key, why)),
-        }
+    let mut read =
+        TlsFiles { pairs: Vec::new(), keyless: Vec::new(), client_authorities: None, version_min: tls.tls_min.into() };
+    let mut found = Vec::new();
+    read.read_pairs(&tls.tls_cert, &tls.tls_key, &mut found);
+    warnings.extend(tls.tls_key.iter().filter_map(|key| readable_by_all_warning(key)));
+    for chain in read.pairs.iter().map(|pair| &pair.chain).filter(|chain| chain.server().names.is_empty()) {
+        warnings.push(format!(
+            "tls_cert {}: the certificate of {} has no DNS name and no address: clients refuse it",
+            chain.file().display(),
+            chain.server()
+        ));
     }
-    let client_authorities = match serve.api.api_client_ca.as_deref().map(ClientAuthorities::read) {
+    match serve.api.api_client_ca.as_deref().map(ClientAuthorities::read) {
         Some(Ok(authorities)) => {
             warnings.extend(authorities.warnings_at(clock::unix_ms() / 1000));
-            Some(authorities)
+            read.client_authorities = Some(authorities);
         }
-        Some(Err((key, why))) => {
-            faults.mark_invalid(key, why);
-            None
-        }
-        None => None,
-    };
-    TlsFiles { pairs, client_authorities, version_min: tls.tls_min.into() }
+        Some(Err(why)) => found.push(why),
+        None => {}
+    }
+    found.into_iter().for_each(|why| faults.add(&[], why));
+    read
 }
 
 /// Returns a warning if all users of this machine can read a file with secrets.

@@ -3,7 +3,7 @@
 use super::Settings;
 use super::faults::Faults;
 use crate::gateway::runtime::clock;
-use crate::gateway::tls::files::{Pair, TlsFiles};
+use crate::gateway::tls::files::{Chain, Pair, TlsFiles};
 
 impl Settings {
     /// Returns the settings of TLS, with the content of their files.
@@ -66,26 +66,33 @@ impl Settings {
         self.warnings.extend(warnings);
     }
 
-    /// Collects the certificates that are not valid now as faults.
+    /// Collects the certificates of the server that are not valid now as faults.
     pub(super) fn check_validity(&self, faults: &mut Faults) {
         self.check_validity_of(|_| true, faults);
     }
 
     /// Works like [`check_validity`](Settings::check_validity), for certificates that the old settings do not have.
     pub(super) fn check_validity_of_new(&self, old: &Settings, faults: &mut Faults) {
-        self.check_validity_of(
-            |pair| !old.contents.tls.pairs.iter().any(|other| other.has_same_certificates(pair)),
-            faults,
-        );
+        self.check_validity_of(|chain| !old.contents.tls.pairs.iter().any(|other| other.chain.has_same(chain)), faults);
     }
 
-    fn check_validity_of(&self, is_checked: impl Fn(&Pair) -> bool, faults: &mut Faults) {
+    fn check_validity_of(&self, is_checked: impl Fn(&Chain) -> bool, faults: &mut Faults) {
         let now = clock::unix_ms() / 1000;
-        for pair in self.contents.tls.pairs.iter().filter(|pair| is_checked(pair)) {
-            if let Some((key, why)) = pair.fault_at(now) {
-                faults.add(&[key], why);
-            }
-        }
+        let chains = self.contents.tls.pairs.iter().map(|pair| &pair.chain).chain(&self.contents.tls.keyless);
+        let found = chains.filter(|chain| is_checked(chain)).filter_map(|chain| chain.fault_at(now));
+        found.for_each(|why| faults.add(&[], why));
+    }
+
+    /// Returns warnings of certificates that are not valid now and that are not those of the server.
+    pub fn certificate_warnings(&self) -> Vec<String> {
+        let now = clock::unix_ms() / 1000;
+        self.contents
+            .tls
+            .pairs
+            .iter()
+            .flat_map(|pair| pair.chain.others())
+            .filter_map(|other| other.warning_at(now))
+            .collect()
     }
 
     /// Returns whether a setting names other file contents than the same setting of `other`.

@@ -48,15 +48,21 @@ impl Certificate {
 
     /// Returns the reason why clients refuse the certificate at this time, if they do.
     pub fn fault_at(&self, now: u64) -> Option<String> {
+        Some(format!("the certificate of {self} {}", self.invalidity_at(now)?))
+    }
+
+    /// Returns `expired at …` or `is not valid before …`, if the certificate is not valid at this time.
+    pub fn invalidity_at(&self, now: u64) -> Option<String> {
         match self {
-            _ if now > self.not_after => {
-                Some(format!("the certificate of {self} expired at {}", UnixTime(self.not_after)))
-            }
-            _ if now < self.not_before => {
-                Some(format!("the certificate of {self} is not valid before {}", UnixTime(self.not_before)))
-            }
+            _ if now > self.not_after => Some(format!("expired at {}", UnixTime(self.not_after))),
+            _ if now < self.not_before => Some(format!("is not valid before {}", UnixTime(self.not_before))),
             _ => None,
         }
+    }
+
+    /// Returns the subject, or the names if the subject is empty.
+    pub fn subject(&self) -> String {
+        if self.subject.is_empty() { self.to_string() } else { self.subject.clone() }
     }
 }
 
@@ -117,6 +123,7 @@ mod tests {
         assert_eq!(parsed.names, names);
         assert_eq!((parsed.not_before, parsed.not_after), (1_769_817_600, 4_925_491_200));
         assert_eq!(parsed.to_string(), "chat.example, *.chat.example, 127.0.0.1, ::1");
+        assert_eq!(parsed.subject(), "CN=chat\\0aserver");
         let start = parsed.not_before;
         assert!(parsed.fault_at(start - 1).is_some_and(|why| why.ends_with("not valid before 2026-01-31T00:00:00Z")));
         assert_eq!((parsed.fault_at(start), parsed.fault_at(parsed.not_after)), (None, None));

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use fdpush::{Context, TimerId};
 
-use super::certificate::UnixTime;
-use super::files::Pair;
+use super::certificate::{Certificate, UnixTime};
+use super::files::{Chain, Pair};
 
 /// The time before the end of a certificate from which warnings are written.
 const WARNING_TIME: Duration = Duration::from_secs(14 * DAY.as_secs());
@@ -24,8 +24,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The warnings of certificates, with the time of each.
 #[derive(Debug)]
 pub struct ExpiryWatch {
-    /// The time of the last warning of a file, in seconds since 1970.
-    warned_at: BTreeMap<PathBuf, u64>,
+    /// The time of the last warning of a certificate, by its file and its number in the file, in seconds since 1970.
+    warned_at: BTreeMap<(PathBuf, usize), u64>,
     timer: Option<TimerId>,
     /// The wall clock, in milliseconds since 1970.
     wall_ms: fn() -> u64,
@@ -71,27 +71,39 @@ impl ExpiryWatch {
 
     fn take_warnings(&mut self, pairs: &[Pair], now: u64) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        for pair in pairs {
-            // The clock may have been set back.
-            let last = self.warned_at.get(pair.file()).filter(|last| **last <= now);
-            if last.is_some_and(|last| now - last < DAY.as_secs()) {
-                continue;
-            }
-            if let Some(warning) = warning(pair, now) {
-                self.warned_at.insert(pair.file().to_owned(), now);
-                warnings.push(warning);
+        for chain in pairs.iter().map(|pair| &pair.chain) {
+            for (number, warning) in warnings_of(chain, now) {
+                let key = (chain.file().to_owned(), number);
+                // The clock may have been set back.
+                let last = self.warned_at.get(&key).filter(|last| **last <= now);
+                if last.is_none_or(|last| now - last >= DAY.as_secs()) {
+                    self.warned_at.insert(key, now);
+                    warnings.push(warning);
+                }
             }
         }
         warnings
     }
 }
 
-/// Returns the warning of a certificate at this time.
-fn warning(pair: &Pair, now: u64) -> Option<Warning> {
-    if let Some((_, text)) = pair.fault_at(now) {
-        return Some(Warning { level: log::Level::Error, text });
-    }
-    let left = pair.expires_at().saturating_sub(now);
+/// Returns the warnings of a chain at this time, each with the number of its certificate in the file.
+fn warnings_of(chain: &Chain, now: u64) -> impl Iterator<Item = (usize, Warning)> {
+    let (file, server) = (chain.file().display(), chain.server());
+    let warn = |text: String| Warning { level: log::Level::Warn, text };
+    let of_server = match chain.fault_at(now) {
+        Some(text) => Some(Warning { level: log::Level::Error, text }),
+        None => near_end(server, now).map(|end| warn(format!("tls_cert {file}: the certificate of {server} {end}"))),
+    };
+    let of_others = chain.others().filter_map(move |other| {
+        let near = || Some(format!("tls_cert {file}: {other} {}", near_end(other.certificate, now)?));
+        Some((other.number, warn(other.warning_at(now).or_else(near)?)))
+    });
+    of_server.map(|warning| (1, warning)).into_iter().chain(of_others)
+}
+
+/// Returns the end of a certificate, if it is near: `expires in 3 days, at …`.
+fn near_end(certificate: &Certificate, now: u64) -> Option<String> {
+    let left = certificate.not_after.saturating_sub(now);
     if left > WARNING_TIME.as_secs() {
         return None;
     }
@@ -100,16 +112,14 @@ fn warning(pair: &Pair, now: u64) -> Option<Warning> {
         1 => "in 1 day".to_owned(),
         days => format!("in {days} days"),
     };
-    let (file, server, end) = (pair.file().display(), pair.server(), UnixTime(pair.expires_at()));
-    let text = format!("tls_cert {file}: the certificate of {server} expires {time}, at {end}");
-    Some(Warning { level: log::Level::Warn, text })
+    Some(format!("expires {time}, at {}", UnixTime(certificate.not_after)))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 
     use super::*;
 
@@ -119,14 +129,24 @@ mod tests {
 
     /// Returns a pair that is valid for these days.
     fn pair(name: &str, days: u64) -> Pair {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        params.not_before = date_time_ymd(2026, 1, 31);
-        params.not_after = params.not_before + DAY * u32::try_from(days).expect("few days");
+        pair_with(name, days, None)
+    }
+
+    /// Works like [`pair`]. The file has one more certificate, which is valid for `other_days`.
+    fn pair_with(name: &str, days: u64, other_days: Option<u64>) -> Pair {
         let key = KeyPair::generate().expect("a key");
+        let certificate = |days: u64| {
+            let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+            params.distinguished_name.push(DnType::CommonName, format!("{days} days"));
+            params.not_before = date_time_ymd(2026, 1, 31);
+            params.not_after = params.not_before + DAY * u32::try_from(days).expect("few days");
+            params.self_signed(&key).expect("a certificate").pem()
+        };
         let path = std::env::temp_dir().join(format!("fdpush-expiry-{}-{name}", std::process::id()));
-        let certificate = params.self_signed(&key).expect("a certificate").pem();
-        fs::write(&path, certificate + &key.serialize_pem()).expect("a file");
-        let pair = Pair::read(&path, &path).unwrap_or_else(|why| panic!("{why:?}"));
+        let certificates: String = [days].into_iter().chain(other_days).map(certificate).collect();
+        fs::write(&path, certificates + &key.serialize_pem()).expect("a file");
+        let chain = Chain::read(&path).unwrap_or_else(|why| panic!("{why}"));
+        let pair = Pair::read(&chain, &path).unwrap_or_else(|why| panic!("{why}"));
         fs::remove_file(&path).expect("a file");
         pair
     }
@@ -150,6 +170,26 @@ mod tests {
         assert!(text(13).contains("expires in 1 day, ") && text(14).contains("expires in less than a day, "));
         assert!(lines[..15].iter().all(|(_, warning)| warning.level == log::Level::Warn), "{lines:?}");
         assert!(lines[15].1.level == log::Level::Error && text(15).ends_with("expired at 2026-03-02T00:00:00Z"));
+    }
+
+    #[test]
+    fn the_other_certificates_of_a_chain_are_warned_of_and_are_no_error() {
+        let pairs = [pair_with("chain.example", 300, Some(20))];
+        let mut watch = ExpiryWatch::new(|| 0);
+        let mut at = |day: u64| watch.take_warnings(&pairs, START + day * DAY.as_secs());
+        assert_eq!(at(5), []);
+        let soon = at(8);
+        let start = format!("tls_cert {}: certificate 2 of 2 (CN=20 days) ", pairs[0].chain.file().display());
+        assert_eq!(soon.len(), 1, "{soon:?}");
+        assert_eq!(soon[0].text, format!("{start}expires in 12 days, at 2026-02-20T00:00:00Z"));
+        let over = at(21);
+        assert_eq!((over.len(), over[0].level), (1, log::Level::Warn));
+        assert!(over[0].text.starts_with(&format!("{start}expired at 2026-02-20T00:00:00Z: renew")), "{over:?}");
+        assert_eq!(pairs[0].chain.fault_at(START + 21 * DAY.as_secs()), None);
+        // In the last days of the certificate of the server, there is a warning of each.
+        let both: Vec<_> = at(299).into_iter().map(|warning| warning.text).collect();
+        assert!(both.len() == 2 && both[0].contains("chain.example expires in 1 day, "), "{both:?}");
+        assert!(both[1].contains(" expired at "), "{both:?}");
     }
 
     #[test]

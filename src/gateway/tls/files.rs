@@ -17,18 +17,31 @@ const FILE_BYTES_MAX: u64 = 8 << 20;
 /// The kinds of keys that can be used. The TLS library does not name the kind of a key that it refuses.
 const KEYS: &str = "RSA of 2,048 to 4,096 bits, ECDSA P-256 or P-384, or Ed25519";
 
-/// An error of a file, with the setting that names it.
-pub type FileFault = (&'static str, String);
+/// A certificate chain.
+#[derive(Clone, PartialEq)]
+pub struct Chain {
+    file: PathBuf,
+    pem: Vec<u8>,
+    /// The first certificate of the file.
+    server: Certificate,
+    /// The other certificates of the file. A client may need none, some or all of them.
+    others: Vec<Certificate>,
+}
+
+/// A certificate of a chain that is not the certificate of the server.
+#[derive(Copy, Clone)]
+pub struct OtherCertificate<'a> {
+    chain: &'a Chain,
+    /// The place in the file. The certificate of the server has the number 1.
+    pub number: usize,
+    pub certificate: &'a Certificate,
+}
 
 /// A certificate chain and its key.
 #[derive(Clone, PartialEq)]
 pub struct Pair {
-    certificate_file: PathBuf,
-    certificate_pem: Vec<u8>,
+    pub chain: Chain,
     key_pem: Vec<u8>,
-    server: Certificate,
-    /// The certificates of the chain after the certificate of the server.
-    intermediates: Vec<Certificate>,
 }
 
 /// Authorities that issue the certificates of API clients.
@@ -43,6 +56,8 @@ pub struct ClientAuthorities {
 #[derive(Clone, PartialEq)]
 pub struct TlsFiles {
     pub pairs: Vec<Pair>,
+    /// Chains without a usable key. Their faults are reported together with those of the pairs.
+    pub keyless: Vec<Chain>,
     pub client_authorities: Option<ClientAuthorities>,
     pub version_min: TlsVersion,
 }
@@ -54,37 +69,20 @@ pub struct TlsConfigs {
     pub api: Option<TlsConfig>,
 }
 
-impl Pair {
-    /// Reads a certificate chain and its key, and checks that they fit.
+impl Chain {
+    /// Reads a certificate chain.
     ///
     /// # Errors
-    /// The faults of both files.
-    pub fn read(certificate_file: &Path, key_file: &Path) -> Result<Pair, Vec<FileFault>> {
-        let of_certificate = |why: String| ("tls_cert", format!("tls_cert {}: {why}", certificate_file.display()));
-        let of_key = |why: String| ("tls_key", format!("tls_key {}: {why}", key_file.display()));
-        let certificate = read(certificate_file).and_then(|pem| Ok((parse(&pem)?, pem))).map_err(of_certificate);
-        let key = read(key_file).and_then(|pem| pem::check_key(&pem).map(|()| pem)).map_err(of_key);
-        let ((server, intermediates), certificate_pem, key_pem) = match (certificate, key) {
-            (Ok((chain, certificate_pem)), Ok(key_pem)) => (chain, certificate_pem, key_pem),
-            (certificate, key) => return Err(certificate.err().into_iter().chain(key.err()).collect()),
-        };
-        if let Err(error) = TlsConfig::builder().pair(&certificate_pem, &key_pem) {
-            return Err(vec![match error {
-                TlsError::Key(_) => of_key(format!("the key cannot be used: expected {KEYS}")),
-                TlsError::KeyMismatch => of_key(format!(
-                    "the key does not fit the first certificate of tls_cert {}, of {server}",
-                    certificate_file.display()
-                )),
-                TlsError::NoKey | TlsError::Pem(_) => of_key(error.to_string()),
-                error => of_certificate(error.to_string()),
-            }]);
-        }
-        Ok(Pair { certificate_file: certificate_file.to_owned(), certificate_pem, key_pem, server, intermediates })
+    /// The fault of the file.
+    pub fn read(file: &Path) -> Result<Chain, String> {
+        let parsed = read(file).and_then(|pem| Ok((parse(&pem)?, pem)));
+        let ((server, others), pem) = parsed.map_err(|why| format!("tls_cert {}: {why}", file.display()))?;
+        Ok(Chain { file: file.to_owned(), pem, server, others })
     }
 
-    /// Returns the file of the certificate.
+    /// Returns the file.
     pub fn file(&self) -> &Path {
-        &self.certificate_file
+        &self.file
     }
 
     /// Returns the certificate of the server.
@@ -92,37 +90,93 @@ impl Pair {
         &self.server
     }
 
-    /// Returns the time, in seconds since 1970, at which the first certificate of the chain expires.
+    /// Returns the other certificates.
+    pub fn others(&self) -> impl Iterator<Item = OtherCertificate<'_>> {
+        self.others.iter().zip(2..).map(|(certificate, number)| OtherCertificate { chain: self, number, certificate })
+    }
+
+    /// Returns whether another chain has the same certificates.
+    pub fn has_same(&self, other: &Chain) -> bool {
+        self.pem == other.pem
+    }
+
+    /// Returns the earliest end of the certificates, in seconds since 1970.
     pub fn expires_at(&self) -> u64 {
-        self.chain().map(|certificate| certificate.not_after).fold(u64::MAX, u64::min)
+        self.others.iter().map(|certificate| certificate.not_after).fold(self.server.not_after, u64::min)
+    }
+
+    /// Returns the reason why clients refuse the certificate of the server at this time, if they do.
+    pub fn fault_at(&self, now: u64) -> Option<String> {
+        Some(format!("tls_cert {}: {}", self.file.display(), self.server.fault_at(now)?))
+    }
+}
+
+impl OtherCertificate<'_> {
+    /// Returns a warning, if the certificate is not valid at this time.
+    ///
+    /// This is no fault: a client that knows another path to an authority does not need the certificate.
+    pub fn warning_at(&self, now: u64) -> Option<String> {
+        let (file, why) = (self.chain.file.display(), self.certificate.invalidity_at(now)?);
+        let remedy = "renew the file, or remove this certificate if no client needs it";
+        Some(format!("tls_cert {file}: {self} {why}: {remedy}"))
+    }
+}
+
+/// Writes the place in the file and the subject: `certificate 2 of 3 (CN=R3)`.
+impl fmt::Display for OtherCertificate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.chain.others.len() + 1;
+        write!(f, "certificate {} of {count} ({})", self.number, self.certificate.subject())
+    }
+}
+
+impl Pair {
+    /// Reads a key, and checks that it fits the chain.
+    ///
+    /// # Errors
+    /// The fault of one of the files.
+    pub fn read(chain: &Chain, key_file: &Path) -> Result<Pair, String> {
+        let key_pem = read_key(key_file)?;
+        let Err(error) = TlsConfig::builder().pair(&chain.pem, &key_pem) else {
+            return Ok(Pair { chain: chain.clone(), key_pem });
+        };
+        let of_key = |why: String| format!("tls_key {}: {why}", key_file.display());
+        let certificate_file = chain.file.display();
+        Err(match error {
+            TlsError::Key(_) => of_key(format!("the key cannot be used: expected {KEYS}")),
+            TlsError::KeyMismatch => of_key(format!(
+                "the key does not fit the first certificate of tls_cert {certificate_file}, of {}",
+                chain.server
+            )),
+            TlsError::NoKey | TlsError::Pem(_) => of_key(error.to_string()),
+            error => format!("tls_cert {certificate_file}: {error}"),
+        })
     }
 
     /// Returns whether another pair has the same certificates.
     pub fn has_same_certificates(&self, other: &Pair) -> bool {
-        self.certificate_pem == other.certificate_pem
+        self.chain.has_same(&other.chain)
     }
 
     /// Returns whether another pair has the same key.
     pub fn has_same_key(&self, other: &Pair) -> bool {
         self.key_pem == other.key_pem
     }
-
-    /// Returns the reason why clients refuse the chain at this time, if they do.
-    pub fn fault_at(&self, now: u64) -> Option<FileFault> {
-        let why = self.chain().find_map(|certificate| certificate.fault_at(now))?;
-        Some(("tls_cert", format!("tls_cert {}: {why}", self.certificate_file.display())))
-    }
-
-    fn chain(&self) -> impl Iterator<Item = &Certificate> {
-        [&self.server].into_iter().chain(&self.intermediates)
-    }
 }
 
 /// Writes the file, the names and the end of the validity.
+///
+/// If another certificate of the chain ends earlier, its subject and end follow.
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (file, expires_at) = (self.certificate_file.display(), UnixTime(self.expires_at()));
-        write!(f, "tls_cert {file}: {}; expires at {expires_at}", self.server)
+        let Chain { file, server, .. } = &self.chain;
+        write!(f, "tls_cert {}: {server}; expires at {}", file.display(), UnixTime(server.not_after))?;
+        match self.chain.others().min_by_key(|other| other.certificate.not_after) {
+            Some(first) if first.certificate.not_after < server.not_after => {
+                write!(f, "; {first} expires at {}", UnixTime(first.certificate.not_after))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -131,8 +185,8 @@ impl ClientAuthorities {
     ///
     /// # Errors
     /// The fault of the file.
-    pub fn read(file: &Path) -> Result<ClientAuthorities, FileFault> {
-        let fault = |why: String| ("api_client_ca", format!("api_client_ca {}: {why}", file.display()));
+    pub fn read(file: &Path) -> Result<ClientAuthorities, String> {
+        let fault = |why: String| format!("api_client_ca {}: {why}", file.display());
         let pem = read(file).map_err(fault)?;
         let (first, others) = parse(&pem).map_err(fault)?;
         TlsConfig::builder().client_ca(&pem).map_err(|error| fault(error.to_string()))?;
@@ -160,6 +214,28 @@ impl fmt::Display for ClientAuthorities {
 }
 
 impl TlsFiles {
+    /// Reads chains and keys, which belong together by their index.
+    ///
+    /// The faults of all files are added to `faults`, also those of a chain without a key, and of a key without a chain.
+    pub fn read_pairs(&mut self, certificates: &[PathBuf], keys: &[PathBuf], faults: &mut Vec<String>) {
+        for index in 0..certificates.len().max(keys.len()) {
+            let chain = certificates.get(index).map(|file| Chain::read(file));
+            let chain = chain.and_then(|chain| chain.map_err(|why| faults.push(why)).ok());
+            match (chain, keys.get(index)) {
+                (Some(chain), Some(key)) => match Pair::read(&chain, key) {
+                    Ok(pair) => self.pairs.push(pair),
+                    Err(why) => {
+                        self.keyless.push(chain);
+                        faults.push(why);
+                    }
+                },
+                (Some(chain), None) => self.keyless.push(chain),
+                (None, Some(key)) => faults.extend(read_key(key).err()),
+                (None, None) => {}
+            }
+        }
+    }
+
     /// Returns the settings of the listeners.
     ///
     /// # Errors
@@ -172,7 +248,7 @@ impl TlsFiles {
         let builder = || {
             let start = TlsConfig::builder().version_min(self.version_min);
             let mut pairs = self.pairs.iter();
-            pairs.try_fold(start, |builder: TlsBuilder, pair| builder.pair(&pair.certificate_pem, &pair.key_pem))
+            pairs.try_fold(start, |builder: TlsBuilder, pair| builder.pair(&pair.chain.pem, &pair.key_pem))
         };
         let api = builder().and_then(|builder| match &self.client_authorities {
             Some(authorities) => builder.client_ca(&authorities.pem),
@@ -194,6 +270,12 @@ impl TlsConfigs {
             }
         }
     }
+}
+
+/// Reads the file of a key. Checks that it has a private key that needs no passphrase.
+fn read_key(file: &Path) -> Result<Vec<u8>, String> {
+    let checked = read(file).and_then(|pem| pem::check_key(&pem).map(|()| pem));
+    checked.map_err(|why| format!("tls_key {}: {why}", file.display()))
 }
 
 /// Reads a file, without a byte order mark.

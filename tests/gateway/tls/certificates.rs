@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use rcgen::PKCS_ED25519;
+use rcgen::{DnType, PKCS_ED25519};
 
-use super::files::{DAY, Files, tls_address, valid};
+use super::files::{DAY, Files, tls_address, valid, validity};
 use crate::common::command::{CommandOutput, call};
 use crate::common::gateway::Gateway;
 use crate::common::tls::{AUTHORITY, Authority, Pair};
@@ -112,6 +112,96 @@ fn a_wrong_file_is_named_with_its_fault() {
     assert!(printed.contains(&format!("tls_cert {missing}: No such file")), "{printed}");
     let printed = refused(&[&LISTEN[..], &["--tls-cert", &good.certificate, "--tls-key", "/dev/null"]].concat());
     assert!(printed.contains("tls_key /dev/null: not a regular file"), "{printed}");
+}
+
+#[test]
+fn the_faults_of_all_pairs_are_reported() {
+    let files = Files::new();
+    let expired = [1, 2, 3].map(|index| files.put(&format!("expired-{index}"), &valid(-20, -10)));
+    let (missing, encrypted) = (files.path("none.pem"), files.write("encrypted.pem", ENCRYPTED));
+    let (good, other) = (files.sign("good", &["localhost"]), files.sign("other", &["localhost"]));
+    let pairs = [
+        (&missing, &encrypted),
+        (&expired[0].certificate, &missing),
+        (&expired[1].certificate, &good.key),
+        (&expired[2].certificate, &expired[2].key),
+        (&good.certificate, &good.key),
+        (&other.certificate, &encrypted),
+    ];
+    let mut flags = LISTEN.to_vec();
+    flags.extend(pairs.iter().flat_map(|(certificate, key)| ["--tls-cert", *certificate, "--tls-key", *key]));
+    let expired_at = |index: usize| {
+        format!("tls_cert {}: the certificate of localhost, 127.0.0.1 expired at ", expired[index].certificate)
+    };
+    let faults = [
+        format!("tls_cert {missing}: No such file"),
+        format!("tls_key {encrypted}: the key is encrypted"),
+        format!("tls_key {missing}: No such file"),
+        format!(
+            "tls_key {}: the key does not fit the first certificate of tls_cert {}",
+            good.key, expired[1].certificate
+        ),
+        expired_at(0),
+        expired_at(1),
+        expired_at(2),
+    ];
+    let printed = refused(&flags);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), faults.len(), "{printed}");
+    for fault in &faults {
+        assert_eq!(lines.iter().filter(|line| line.contains(fault)).count(), 1, "expected {fault:?} in {printed}");
+    }
+    // The server also reads a certificate without a key, and a key without a certificate.
+    let without_key = [&LISTEN[..], &good.flags(), &["--tls-cert", &expired[2].certificate]].concat();
+    let printed = refused(&without_key);
+    assert!(printed.contains("names 2 files, and --tls-key names 1") && printed.contains(&expired_at(2)), "{printed}");
+    let without_certificate = [&LISTEN[..], &good.flags(), &["--tls-key", &encrypted]].concat();
+    let printed = refused(&without_certificate);
+    assert!(printed.contains("names 1 files, and --tls-key names 2") && printed.contains("is encrypted"), "{printed}");
+}
+
+#[test]
+fn other_certificates_of_a_chain_may_have_expired() {
+    let files = Files::new();
+    let named = |name: &'static str, from: i64, to: i64| {
+        AUTHORITY.sign_with(&[], |params| {
+            validity(from, to)(params);
+            params.distinguished_name.push(DnType::CommonName, name);
+        })
+    };
+    let (old, early) = (named("old root", -20, -10), named("new root", 1000, 2000));
+    let mut pair = AUTHORITY.sign(&["localhost"]);
+    pair.certificate.push_str(&(old.certificate + &early.certificate));
+    let pair = files.put("chain", &pair);
+    let flags = [&LISTEN[..], &pair.flags()].concat();
+    let warnings = [
+        format!("tls_cert {}: certificate 2 of 3 (CN=old root) expired at ", pair.certificate),
+        format!("tls_cert {}: certificate 3 of 3 (CN=new root) is not valid before ", pair.certificate),
+    ];
+    let printed = check(&flags);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    let lines: Vec<&str> = printed.err.lines().collect();
+    assert_eq!(lines.len(), 2, "{printed:?}");
+    for (line, warning) in lines.iter().zip(&warnings) {
+        assert!(line.starts_with(&format!("fdpush: warning: {warning}")), "{line}");
+    }
+    let ends = "localhost; expires at 4096-01-01T00:00:00Z; certificate 2 of 3 (CN=old root) expires at ";
+    assert!(printed.out.starts_with(&format!("tls_cert {}: {ends}", pair.certificate)), "{printed:?}");
+
+    let gateway = Gateway::start(&flags);
+    let lines = gateway.logged_up_to(&warnings[1]);
+    assert_eq!(lines.iter().filter(|line| line.contains(&warnings[0])).count(), 1, "{lines:?}");
+    assert!(lines.iter().all(|line| !line.contains("ERROR")), "{lines:?}");
+    super::files::connect(tls_address(&gateway), "/");
+    // A reload repeats the warnings. It refuses only a certificate of the server that has expired.
+    gateway.signal("-HUP");
+    let lines = gateway.logged_up_to(&warnings[1]);
+    assert!(lines.iter().any(|line| line.contains("nothing changed")), "{lines:?}");
+    let mut expired = valid(-20, -10);
+    expired.certificate.push_str(&AUTHORITY.certificate());
+    files.put("chain", &expired);
+    gateway.signal("-HUP");
+    assert!(gateway.logged("settings not reloaded").contains("the certificate of localhost, 127.0.0.1 expired at "));
 }
 
 #[test]

@@ -66,10 +66,14 @@ impl PairFiles {
 
 /// Returns a certificate that is valid between these times, in seconds from now.
 pub fn valid(from: i64, to: i64) -> Pair {
+    AUTHORITY.sign_with(&["localhost", "127.0.0.1"], validity(from, to))
+}
+
+/// Sets the start and the end of a certificate, in seconds from now.
+pub fn validity(from: i64, to: i64) -> impl FnOnce(&mut CertificateParams) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970").as_secs();
-    let at = |offset| date_time_ymd(1970, 1, 1) + Duration::from_secs(now.saturating_add_signed(offset));
-    let change = |params: &mut CertificateParams| (params.not_before, params.not_after) = (at(from), at(to));
-    AUTHORITY.sign_with(&["localhost", "127.0.0.1"], change)
+    let at = move |offset| date_time_ymd(1970, 1, 1) + Duration::from_secs(now.saturating_add_signed(offset));
+    move |params| (params.not_before, params.not_after) = (at(from), at(to))
 }
 
 /// Returns the second address of a server, which was started with one more `--listen`.
