@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Tests `examples/tls` with OpenSSL's s_client, curl, Python's websockets and websocket-client, Node's ws, and Chromium. Each
-# client trusts an authority that this script creates. Needs openssl, curl, Python 3 with venv, node 20 or newer, chromium
-# and certutil.
-#   TLS_BIN   the server to test               (default: target/release/examples/tls, built here)
-#   PYTHON    a Python with requirements.txt   (default: a venv under the target directory, created once)
-#   CHROMIUM  the browser to drive             (default: /usr/bin/chromium)
+# Tests `examples/tls` with OpenSSL's s_client, curl, Python's websockets and websocket-client, Node's ws, and Chromium. Tests the
+# API of `fdpush serve` over TLS with s_client, curl and Python's http.client. Each client trusts an authority that this script creates.
+# Needs openssl, curl, Python 3 with venv, node 20 or newer, chromium and certutil.
+#   TLS_BIN     the example to test              (default: target/release/examples/tls, built here)
+#   FDPUSH_BIN  the server to test               (default: target/release/fdpush, built here)
+#   PYTHON      a Python with requirements.txt   (default: a venv under the target directory, created once)
+#   CHROMIUM    the browser to drive             (default: /usr/bin/chromium)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
@@ -14,6 +15,11 @@ if [[ -z ${TLS_BIN:-} ]]; then
     cargo build --release --example tls
     TLS_BIN=$target/release/examples/tls
 fi
+if [[ -z ${FDPUSH_BIN:-} ]]; then
+    cargo build --release --bin fdpush
+    FDPUSH_BIN=$target/release/fdpush
+fi
+export FDPUSH_BIN
 if [[ -z ${PYTHON:-} ]]; then
     venv=$target/tls_clients
     PYTHON=$venv/bin/python
@@ -41,19 +47,23 @@ authority() {
         -out "$FILES/$1.pem" -keyout "$FILES/$1-key.pem" 2>/dev/null
 }
 
-# certificate NAME KEY_OPTIONS ALTERNATIVE_NAMES: creates NAME.pem and NAME-key.pem, signed by the authority `ca`.
+# certificate NAME AUTHORITY USAGE KEY_OPTIONS ALTERNATIVE_NAMES: creates NAME.pem and NAME-key.pem, signed by the authority.
 certificate() {
     local options
-    read -ra options <<<"$2"
-    openssl req -x509 -newkey "${options[@]}" -nodes -days 2 -subj "/CN=$1" -CA "$FILES/ca.pem" -CAkey "$FILES/ca-key.pem" \
-        -addext "subjectAltName=$3" -addext basicConstraints=critical,CA:FALSE -addext extendedKeyUsage=serverAuth \
+    read -ra options <<<"$4"
+    openssl req -x509 -newkey "${options[@]}" -nodes -days 2 -subj "/CN=$1" -CA "$FILES/$2.pem" -CAkey "$FILES/$2-key.pem" \
+        -addext "subjectAltName=$5" -addext basicConstraints=critical,CA:FALSE -addext "extendedKeyUsage=$3" \
         -out "$FILES/$1.pem" -keyout "$FILES/$1-key.pem" 2>/dev/null
 }
 
 authority ca
 authority other-ca
-certificate localhost "ec -pkeyopt ec_paramgen_curve:prime256v1" "DNS:localhost,IP:127.0.0.1"
-certificate rsa.test "rsa:2048" "DNS:rsa.test"
+authority back-ends-ca
+p256="ec -pkeyopt ec_paramgen_curve:prime256v1"
+certificate localhost ca serverAuth "$p256" "DNS:localhost,IP:127.0.0.1"
+certificate rsa.test ca serverAuth "rsa:2048" "DNS:rsa.test"
+certificate back-end back-ends-ca clientAuth "$p256" "DNS:back-end.test"
+certificate foreign-back-end other-ca clientAuth "$p256" "DNS:back-end.test"
 
 "$TLS_BIN" 127.0.0.1:0 "$FILES"/{localhost,localhost-key}.pem "$FILES"/{rsa.test,rsa.test-key}.pem >"$FILES/listening" &
 server=$!

@@ -23,10 +23,10 @@ SUITES = {
 }
 
 
-def s_client(*options, request=REQUEST, name="localhost"):
+def s_client(*options, request=REQUEST, name="localhost", port=PORT):
     """Connects and sends a request. Returns all output."""
     names = ["-servername", name, "-verify_hostname", name] if name else ["-noservername"]
-    line = ["openssl", "s_client", "-connect", f"127.0.0.1:{PORT}", "-CAfile", FILES / "ca.pem", *names, *options]
+    line = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", FILES / "ca.pem", *names, *options]
     done = subprocess.run([*line, "-ign_eof"], input=request, capture_output=True, text=True, timeout=TIMEOUT)
     return done.stdout + done.stderr
 
