@@ -143,6 +143,17 @@ impl Gateway {
         self.child.signal(signal);
     }
 
+    /// Calls `call` while the process is stopped. The process handles bytes of that time afterwards.
+    pub fn while_stopped(&self, call: impl FnOnce()) {
+        self.signal("-STOP");
+        until("the process is stopped", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a process");
+            stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'))
+        });
+        call();
+        self.signal("-CONT");
+    }
+
     /// Returns the largest resident memory that the process ever had.
     pub fn peak_bytes(&self) -> usize {
         let status =

@@ -1,9 +1,9 @@
 //! Tests handshakes by outcome and the expiry times of certificates in `/metrics`, `/api/stats` and `/api/connections`.
 
-use super::files::{DAY, Files, connect, raw, tls_address, valid};
+use super::files::{DAY, Files, begin, connect, raw, tls_address, valid};
 use crate::common::gateway::{Gateway, next, request, until};
 use crate::common::raw::GET;
-use crate::common::tls::AUTHORITY;
+use crate::common::tls::{AUTHORITY, Socket};
 use crate::common::{Client, Raw};
 
 const LISTEN: [&str; 2] = ["--listen", "tls:127.0.0.1:0"];
@@ -47,6 +47,35 @@ fn handshakes_are_counted_by_outcome() {
     // record, so its handshake counts as abandoned.
     Raw::connect(address).send([22, 3]);
     until("all outcomes are counted", || counts() == [1, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn tls_hellos_to_a_plain_address_cause_one_log_line_a_second() {
+    let gateway = Gateway::spawn(&["--log", "debug"]);
+    // One turn handles both hellos, because they arrive while the process is stopped.
+    let mut clients: Vec<Socket> = Vec::new();
+    gateway.while_stopped(|| clients.extend([begin(gateway.address), begin(gateway.address)]));
+    // The log has a line about each refused request, after a possible warning.
+    let next_warnings = || -> Vec<String> {
+        let lines = gateway.logged_up_to("refused with 400");
+        lines.into_iter().filter(|line| line.contains("TLS hello on a listener without TLS")).collect()
+    };
+    let (first, second) = (next_warnings(), next_warnings());
+    assert!(first.len() == 1 && first[0].contains("WARN") && second.is_empty(), "{first:?} {second:?}");
+    assert!(first[0].ends_with("(1 since the last warning)"), "{first:?}");
+    let counted = || gateway.metric("fdpush_tls_handshakes_total{outcome=\"on_plain\"}");
+    assert_eq!(counted(), 2.0);
+    // A later hello causes the next line, which has the count of all hellos since the first line.
+    let mut sent = 2;
+    let line = loop {
+        let _client = begin(gateway.address);
+        sent += 1;
+        if let Some(line) = next_warnings().pop() {
+            break line;
+        }
+    };
+    assert!(line.ends_with(&format!("({} since the last warning)", sent - 1)), "{sent} sent: {line}");
+    assert_eq!(counted(), f64::from(sent));
 }
 
 #[test]
