@@ -294,7 +294,10 @@ fn one_call_can_answer_any_number_of_upgrades() {
     // If each answer called the next one recursively, this number of answers would overflow the stack. TLS handshakes
     // are slow in a debug build, so the test makes fewer upgrades with TLS.
     const UPGRADES: usize = if tls::IS_TLS { 200 } else { 3000 };
-    let (server, waiting) = serve_deferring(Limits { answer_time_max: DEADLINE, ..Limits::default() });
+    // The first client sends its request only after the handshakes of all others, and waits for the last request.
+    let hour = Duration::from_secs(3600);
+    let limits = Limits { head_time_max: hour, answer_time_max: hour, ..Limits::default() };
+    let (server, waiting) = serve_deferring(limits);
     let mut clients: Vec<Raw> = (0..UPGRADES).map(|_| server.raw()).collect();
     for client in &mut clients {
         client.send(UPGRADE);
