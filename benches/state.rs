@@ -170,7 +170,8 @@ fn wheel(c: &mut Criterion) {
     group.throughput(Throughput::Elements(u64::from(count))).sample_size(10).sampling_mode(SamplingMode::Flat);
     group.bench_function("arm", |b| b.iter_with_large_drop(|| armed(black_box(count))));
 
-    // Each message makes this call. The deadline is not moved, because the existing deadline is earlier.
+    // The server calls `arm_no_later` for each message. The deadline is not moved, because the existing deadline is
+    // earlier.
     group.bench_function("touch", |b| {
         b.iter(|| {
             for slot in 0..count {

@@ -59,7 +59,7 @@ fn taken(region: &Region<'_, System>) -> usize {
 
 fn push(connection: &mut Connection, env: &mut Env, message: &mut Outbound<'_>) {
     assert_eq!(connection.send(message, env), Sent::Queued);
-    // Each push comes in another turn. The journal has a fixed size and does not count as a queue.
+    // Each push comes in a turn of its own. The journal has a fixed size and does not count as a queue.
     write(connection, env, 0);
     env.end_turn();
 }

@@ -26,7 +26,7 @@ pub struct PushOptions {
 }
 
 impl Server {
-    /// Pushes one message to each of these slots. The push must reach exactly the `intended` connections.
+    /// Pushes one message to the connections at `slots`. The push must reach exactly the `intended` connections.
     pub fn push_to_slots(&mut self, slots: &[Slot], intended: Vec<Fd>, options: &PushOptions) {
         let id = self.oracle.post(intended.clone(), options.payload_bytes, options.is_text);
         let payload = payload_of(id, options.payload_bytes);

@@ -42,7 +42,7 @@ pub enum Due {
 /// The memory of all queues. Bytes in the journal do not count as memory of queues.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// The memory of frames. A frame that several queues share counts once.
+    /// The memory of the frames in all queues. A frame that several queues share counts once.
     pub total: usize,
     pub http: usize,
     /// The number of queues that contain a shared frame, by frame.

@@ -46,7 +46,7 @@ impl Rng {
         count > 0 && self.below(count) == 0
     }
 
-    /// Returns one of these values at random.
+    /// Returns a random element of `from`.
     pub fn pick<'t, T>(&mut self, from: &'t [T]) -> &'t T {
         &from[self.below(from.len())]
     }

@@ -64,7 +64,7 @@ pub struct Server {
     /// The fds that handlers remember. Most of these fds are stale.
     pub remembered: Vec<Fd>,
     pub is_draining: bool,
-    /// One flush in this many writes only some of the connections.
+    /// A flush writes only some of the connections with a probability of one in this number, or never if it is 0.
     pub portions: usize,
     pub commands_a_turn: usize,
     pub random_calls: usize,

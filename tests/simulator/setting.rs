@@ -18,7 +18,7 @@ pub struct Setting {
     pub clients_max: usize,
     pub turns: usize,
     pub read_bytes_max: usize,
-    /// One flush in this many writes only some of the connections.
+    /// A flush writes only some of the connections with a probability of one in this number, or never if it is 0.
     pub portions: usize,
     /// The capacity of a pipe in bytes.
     pub pipe_bytes_max: usize,

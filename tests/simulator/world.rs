@@ -114,7 +114,7 @@ impl World {
             .collect()
     }
 
-    /// Removes the models of connections that neither the server nor the client still has.
+    /// Removes the model of each connection that both the server and the client have freed.
     fn remove_models(&mut self) {
         let here: std::collections::BTreeSet<_> = self.clients.iter().map(|client| client.fd).collect();
         self.server.oracle.models.retain(|fd, model| !model.is_reaped || here.contains(fd));

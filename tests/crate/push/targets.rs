@@ -233,8 +233,8 @@ fn messages_of_one_turn_arrive_in_order_at_any_size() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann");
     let fd = client.fd();
-    // The server handles each of these lengths in another way: it copies short messages into the queues, shares longer
-    // ones between queues, and writes very long ones alone.
+    // The server handles each of these lengths in a different way: it copies short messages into the queues, shares
+    // longer messages between queues, and writes very long messages alone.
     let length = |index: usize| [3, 700, 20_000][index % 3];
     let payload = move |index: usize| format!("{index}:{}", "x".repeat(length(index)));
     server.ask(move |ctx| {

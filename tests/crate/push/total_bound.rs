@@ -127,7 +127,8 @@ fn a_large_message_to_many_fast_readers_closes_none() {
 #[test]
 fn unread_pongs_are_bounded() {
     let limits = Limits { queue_total_bytes_max: 256 << 10, ..limits(SlowReader::DropNewest) };
-    // Two threads use the same connection. A TLS session does not allow this, so the server has no TLS.
+    // Two threads use the same client connection. The TLS session of a client does not allow this, so the server has no
+    // TLS.
     let server = serve_plain(|server| server.limits(limits));
     let pings: Arc<[u8]> = frame_with(0x89, &[b'p'; 125]).repeat(8000).into();
     // The server answers each ping with a pong, and the client reads no pong.

@@ -383,7 +383,7 @@ fn a_client_over_its_message_rate_is_warned_once_and_closed() {
     let gateway = Gateway::start(&["--message-rate", "1", "--message-burst", "3"]);
     let mut ann = gateway.connect("/?uid=ann");
     let (mut acks, mut errors) = (0, 0);
-    // On any machine, these are far more messages than the rate allows.
+    // The client sends far more messages than the rate allows, even if the machine is slow.
     let mut raw = Raw::upgraded(gateway.address);
     let frame = crate::common::raw::frame(crate::common::raw::TEXT, br#"{"type":"heartbeat","id":1}"#);
     raw.send(frame.repeat(500));

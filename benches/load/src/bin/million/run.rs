@@ -170,7 +170,8 @@ impl<'a> Run<'a> {
         self.begin()?;
         let mut times = Vec::with_capacity(PUSHES);
         for number in 0..PUSHES as u32 {
-            // Multiples of a prime are spread over all clients, so that some were connected early and some late.
+            // Multiples of a prime are spread over all clients, so that the receivers include clients that connected
+            // first and clients that connected last.
             let to = (number as usize * 7_368_787) % self.count;
             let body = format!(r#"{{"uid":"{}","text":"{}{number}"}}"#, uid(to), char::from(DIRECT));
             let sent = Instant::now();

@@ -35,9 +35,9 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Picks two free ports.
+    /// Picks two unused ports.
     pub fn find() -> io::Result<Addresses> {
-        // Each process starts its search for free ports at another port.
+        // Each process starts its search for unused ports at a different port.
         let first = PORTS.start + (std::process::id() * 16 % u32::from(PORTS.end - PORTS.start)) as u16;
         let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
         let mut free =
