@@ -4,7 +4,6 @@
 //! interval ends after the input of each socket, and before and after each handler call except `on_message`. The time
 //! of an interval is attributed to the call that ends the interval.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::event_loop::clock;
@@ -15,6 +14,11 @@ use crate::tick::Tick;
 /// The longest call without a warning.
 const BLOCKED_MAX: coarsetime::Duration = coarsetime::Duration::from_millis(100);
 
+/// The number of names of called methods, at most.
+///
+/// The list of their throttles has this capacity, so that the first warning about a method allocates no memory.
+const NAMES_MAX: usize = 32;
+
 /// The timer of handler calls.
 #[derive(Debug)]
 pub struct CallTimer {
@@ -23,7 +27,7 @@ pub struct CallTimer {
     /// The connection whose input is being handled.
     pub input: Option<CurrentInput>,
     /// The throttle of the warnings, by name of the called method.
-    throttles: BTreeMap<&'static str, LogThrottle>,
+    throttles: Vec<(&'static str, LogThrottle)>,
 }
 
 /// A connection whose input is being handled.
@@ -37,7 +41,7 @@ pub struct CurrentInput {
 impl CallTimer {
     /// Creates a timer whose first interval begins now.
     pub fn new() -> CallTimer {
-        CallTimer { began: clock::coarse(), input: None, throttles: BTreeMap::new() }
+        CallTimer { began: clock::coarse(), input: None, throttles: Vec::with_capacity(NAMES_MAX) }
     }
 
     /// Begins an interval.
@@ -57,7 +61,11 @@ impl CallTimer {
     /// Counts a long call of a handler. If a warning is due, returns the number of long calls since the last warning
     /// about this handler.
     pub fn count(&mut self, name: &'static str, now: Tick) -> Option<u64> {
-        self.throttles.entry(name).or_default().count(now)
+        let index = self.throttles.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
+            self.throttles.push((name, LogThrottle::default()));
+            self.throttles.len() - 1
+        });
+        self.throttles.get_mut(index)?.1.count(now)
     }
 }
 
@@ -71,5 +79,6 @@ mod tests {
         let mut count = |name, now| timer.count(name, Tick(now));
         assert_eq!([count("on_open", 0), count("on_open", 1), count("on_close", 2)], [Some(1), None, Some(1)]);
         assert_eq!(count("on_open", 1000), Some(2));
+        assert_eq!(timer.throttles.capacity(), NAMES_MAX, "a warning allocates no memory");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::protocol::response::date_line;
+use crate::protocol::response::write_date_line;
 use crate::tick::Tick;
 use httpdate::HttpDate;
 
@@ -71,7 +71,7 @@ impl Clock {
         let second = (self.dated != elapsed.as_secs()).then(|| {
             self.dated = elapsed.as_secs();
             let wall = SystemTime::now();
-            Second { date: date_line(HttpDate::from(wall)), wall, elapsed }
+            Second { wall, elapsed }
         });
         Reading { now: self.epoch.tick_of(self.turn_start), second }
     }
@@ -86,20 +86,25 @@ pub struct Reading {
 }
 
 /// A second of the wall clock.
-#[derive(Debug)]
+#[derive(Copy, Clone, Debug)]
 pub struct Second {
-    /// The `Date` line of HTTP responses.
-    pub date: String,
     wall: SystemTime,
     /// The time since tick 0.
     elapsed: Duration,
 }
 
 impl Second {
+    /// Writes the `Date` line of HTTP responses to `line`, in place of its text.
+    ///
+    /// The memory of `line` is reused, so that a second allocates no memory.
+    pub fn write_date_line(self, line: &mut String) {
+        write_date_line(line, HttpDate::from(self.wall));
+    }
+
     /// Returns the wall-clock time of tick 0, which was `before` at the last reading.
     ///
     /// The result differs from `before` only if the wall clock was set, not if it drifts.
-    pub fn started_at(&self, before: SystemTime) -> SystemTime {
+    pub fn started_at(self, before: SystemTime) -> SystemTime {
         let started = self.wall.checked_sub(self.elapsed).unwrap_or(before);
         let jump = started.duration_since(before).unwrap_or_else(|earlier| earlier.duration());
         if jump > WALL_DRIFT_MAX { started } else { before }
@@ -114,10 +119,23 @@ mod tests {
     fn the_start_time_changes_only_if_the_wall_clock_was_set() {
         let seconds = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n);
         let elapsed = Duration::from_secs(50);
-        let started = |wall| Second { date: String::new(), wall, elapsed }.started_at(seconds(1000));
+        let started = |wall| Second { wall, elapsed }.started_at(seconds(1000));
         assert_eq!(started(seconds(1050)), seconds(1000));
         assert_eq!(started(seconds(1050) + Duration::from_millis(900)), seconds(1000), "drift");
         assert_eq!(started(seconds(5050)), seconds(5000), "set forward");
         assert_eq!(started(seconds(150)), seconds(100), "set back");
+    }
+
+    #[test]
+    fn a_date_line_reuses_the_memory_of_the_line_before() {
+        let mut line = String::new();
+        let mut write = |secs| {
+            let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+            Second { wall, elapsed: Duration::ZERO }.write_date_line(&mut line);
+            (line.clone(), line.as_ptr())
+        };
+        let (first, memory) = write(784_111_777);
+        assert_eq!(first, "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+        assert_eq!(write(784_111_778), ("Date: Sun, 06 Nov 1994 08:49:38 GMT\r\n".to_owned(), memory));
     }
 }

@@ -7,7 +7,7 @@
 //! This module does not know the request or the time. The caller passes values that depend on the request or the time.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use super::deferral::Deferral;
 use super::token;
@@ -217,7 +217,7 @@ impl Response {
 
     /// Appends the response, which must have no fault, to `out`.
     ///
-    /// `date` is the result of [`date_line`], or `""` to omit the line. `keep_alive` is whether the request allows
+    /// `date` is the text of [`write_date_line`], or `""` to omit the line. `keep_alive` is whether the request allows
     /// another request on the connection. The response may still close the connection. `head_only` is set for `HEAD`
     /// requests: the length of the body is sent, but not the body.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, date: &str, keep_alive: bool, head_only: bool) {
@@ -337,11 +337,13 @@ pub(super) fn push<const N: usize>(out: &mut Vec<u8>, texts: [&str; N]) {
     }
 }
 
-/// Returns the `Date` line of a response (RFC 9110 section 6.6.1).
+/// Writes the `Date` line of a response (RFC 9110 section 6.6.1) to `line`, in place of its text.
 ///
-/// `date` is an IMF-fixdate (RFC 9110 section 5.6.7).
-pub fn date_line(date: impl fmt::Display) -> String {
-    format!("Date: {date}\r\n")
+/// `date` is an IMF-fixdate (RFC 9110 section 5.6.7). All dates have the same length, so the memory of `line` is reused.
+pub fn write_date_line(line: &mut String, date: impl fmt::Display) {
+    line.clear();
+    // A write to a string cannot fail.
+    let _ = write!(line, "Date: {date}\r\n");
 }
 
 /// Appends `number` in decimal digits.
@@ -436,8 +438,9 @@ mod tests {
 
     #[test]
     fn complete_responses() {
-        let mut out = Vec::new();
-        Response::text(200, "hello").encode(&mut out, &date_line(DATE), true, false);
+        let (mut out, mut date) = (Vec::new(), "an earlier line".to_owned());
+        write_date_line(&mut date, DATE);
+        Response::text(200, "hello").encode(&mut out, &date, true, false);
         assert_eq!(
             String::from_utf8_lossy(&out),
             "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\

@@ -121,7 +121,7 @@ impl Core {
         self.table.env_mut().now = reading.now;
         if let Some(second) = reading.second {
             self.started = second.started_at(self.started);
-            self.table.env_mut().date = second.date;
+            second.write_date_line(&mut self.table.env_mut().date);
         }
     }
 
