@@ -26,8 +26,8 @@
 //! | `Connection::conflate` replaces a deflated frame by the plain one | 14 |
 //! | `InflationPace::charge` ignores the received bytes | 14 |
 //!
-//! Reading order: `world.rs` (a run), `server.rs` with `output.rs`, `calls.rs` and `handler.rs` (the work of the loop),
-//! `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`,
+//! Reading order: `world.rs` (a run), `server.rs` with `input.rs`, `output.rs`, `calls.rs` and `handler.rs` (the work of
+//! the loop), `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`,
 //! `connection_model.rs`, `output_model.rs`, `inbound.rs`, `name_model.rs`, `eviction.rs`.
 
 mod calls;
@@ -40,6 +40,7 @@ mod frame_writer;
 mod frames;
 mod handler;
 mod inbound;
+mod input;
 mod name_model;
 mod oracle;
 mod output;
