@@ -15,8 +15,8 @@ use crate::coverage::hit;
 use crate::frame_writer::FrameWriter;
 use crate::frames::{Frame, take_frame};
 use crate::oracle::Oracle;
-use crate::output_model::Due;
 use crate::rng::Rng;
+use crate::segment_model::Due;
 use crate::setting::Setting;
 use crate::wire::Wire;
 

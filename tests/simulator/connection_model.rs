@@ -7,7 +7,8 @@ use fdpush::{By, Cause, CloseCode, Closed, Fd, Heartbeat, Limits};
 
 use crate::coverage::hit;
 use crate::inbound::{Inbound, SentItem};
-use crate::output_model::{Due, Ledger, OutputModel};
+use crate::output_model::OutputModel;
+use crate::segment_model::{Due, Ledger};
 
 /// The stage of a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

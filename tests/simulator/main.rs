@@ -28,7 +28,7 @@
 //!
 //! Reading order: `world.rs` (a run), `server.rs` with `input.rs`, `output.rs`, `calls.rs` and `handler.rs` (the work of
 //! the loop), `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`,
-//! `connection_model.rs`, `output_model.rs`, `inbound.rs`, `name_model.rs`, `eviction.rs`.
+//! `connection_model.rs`, `output_model.rs`, `segment_model.rs`, `inbound.rs`, `name_model.rs`, `eviction.rs`.
 
 mod calls;
 mod client;
@@ -46,6 +46,7 @@ mod oracle;
 mod output;
 mod output_model;
 mod rng;
+mod segment_model;
 mod server;
 mod setting;
 mod socket;

@@ -6,7 +6,7 @@ use fdpush::Fd;
 
 use crate::connection_model::ConnectionModel;
 use crate::name_model::NameModel;
-use crate::output_model::{Ledger, PushId};
+use crate::segment_model::{Ledger, PushId};
 
 /// The length of the push number at the start of each payload.
 pub const PUSH_ID_BYTES: usize = 16;

@@ -11,7 +11,7 @@ use fdpush::{Cause, CloseCode, Closed, Fd, Frame, Outcome, Slot, SlowReader};
 use crate::connection_model::{ConnectionModel, Stage};
 use crate::coverage::hit;
 use crate::oracle::payload_of;
-use crate::output_model::{Due, Encoding, Posted};
+use crate::segment_model::{Due, Encoding, Posted};
 use crate::server::Server;
 use crate::socket::{Change, Entry, State};
 

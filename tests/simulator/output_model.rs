@@ -5,49 +5,20 @@
 //! the queue, with copied and shared frames. The memory of segments counts towards the total bound of all queues, and
 //! the model must have the same count.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 
 use fdpush::Limits;
-use fdpush::sim::{FRAME_BYTES, KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES, Tick};
+use fdpush::sim::{QUEUE_BYTES, Tick};
 
-/// The number of a push. The number is part of the payload.
-pub type PushId = u64;
+use crate::segment_model::{COPIED_BYTES_MAX, Due, Ledger, Posted, Segment};
 
-/// An encoded frame: the number of its push, and whether it is for clients that negotiated permessage-deflate.
-type FrameId = (PushId, bool);
-
-/// A frame up to this size is copied into each queue.
-const COPIED_BYTES_MAX: usize = 512;
 /// A frame below this size is copied into the queue even if the reader is stalled.
 const SHARED_BYTES_MIN: usize = 96;
 /// The maximum number of bytes in a segment of copied frames.
 const RUN_BYTES_MAX: usize = 32 << 10;
 /// If a queue is longer than this, it keeps only the latest pong.
 const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
-
-/// A frame that a client is to receive.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Due {
-    /// Bytes of HTTP. The client checks these bytes without this model.
-    Raw,
-    /// A message, and whether it is deflated.
-    Message(PushId, bool),
-    Ping,
-    Pong(Vec<u8>),
-    /// A close frame with this payload.
-    Close(Vec<u8>),
-}
-
-/// The memory of all queues. Bytes in the journal do not count as memory of queues.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    /// The memory of the frames in all queues. A frame that several queues share counts once.
-    pub total: usize,
-    pub http: usize,
-    /// The number of queues that contain a shared frame, by frame.
-    shared: BTreeMap<FrameId, u32>,
-}
 
 /// The model of the output of one connection.
 #[derive(Debug, Default)]
@@ -75,134 +46,6 @@ pub struct OutputModel {
     pub in_flight: VecDeque<Due>,
     /// Whether the end of the connection dropped queued bytes.
     pub is_abandoned: bool,
-}
-
-#[derive(Debug, Default)]
-struct Segment {
-    bytes: usize,
-    shared: Option<FrameId>,
-    key: Option<String>,
-    is_raw: bool,
-    /// Whether the segment is a pong that a newer pong can replace.
-    is_pong: bool,
-    /// The number of bytes in control frames. The server queues these frames without a check of the bounds.
-    control: usize,
-    /// The number of bytes in frames that moved to `in_flight`.
-    flown: usize,
-    frames: VecDeque<(Due, usize)>,
-}
-
-/// A message that is being pushed.
-#[derive(Clone, Debug)]
-pub struct Posted {
-    pub id: PushId,
-    /// The length of the frame.
-    pub bytes: usize,
-    /// The length of the frame that is not deflated.
-    pub plain_bytes: usize,
-    pub encoding: Encoding,
-    pub to_many: bool,
-    pub key: Option<String>,
-}
-
-/// The encoding of a message for one client.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Encoding {
-    /// The client did not negotiate permessage-deflate, or cannot inflate a message of this length.
-    Plain,
-    /// The client could inflate the message, but the message is short or would become longer.
-    NotShorter,
-    Deflated,
-}
-
-impl Posted {
-    fn frame_id(&self) -> FrameId {
-        (self.id, self.encoding != Encoding::Plain)
-    }
-
-    fn due(&self) -> Due {
-        Due::Message(self.id, self.encoding == Encoding::Deflated)
-    }
-
-    /// Returns the memory of the message in an empty queue.
-    pub fn counted_bytes(&self) -> usize {
-        let is_apart = self.key.is_some() || (self.to_many && self.bytes > COPIED_BYTES_MAX);
-        self.bytes + if is_apart { overhead(self.key.as_ref()) } else { 0 }
-    }
-}
-
-/// Returns the memory of a segment with one shared frame, without the bytes of the frame.
-fn overhead(key: Option<&String>) -> usize {
-    SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |key| KEY_BYTES + key.len())
-}
-
-impl Segment {
-    fn shared(posted: &Posted) -> Segment {
-        let frames = VecDeque::from([(posted.due(), posted.bytes)]);
-        Segment {
-            bytes: posted.bytes,
-            shared: Some(posted.frame_id()),
-            key: posted.key.clone(),
-            frames,
-            ..Segment::default()
-        }
-    }
-
-    /// Adds the memory of this segment to the ledger.
-    fn enter(&self, ledger: &mut Ledger) {
-        assert!(!self.is_raw, "HTTP is never in the journal");
-        let is_first = self.shared.is_none_or(|id| {
-            let queues = ledger.shared.entry(id).or_default();
-            *queues += 1;
-            *queues == 1
-        });
-        if is_first {
-            ledger.total += self.bytes + self.frame_bytes();
-        }
-        ledger.total += self.overhead() - self.frame_bytes();
-    }
-
-    /// Returns the memory of the segment besides its bytes.
-    fn overhead(&self) -> usize {
-        if self.shared.is_some() { overhead(self.key.as_ref()) } else { 0 }
-    }
-
-    fn frame_bytes(&self) -> usize {
-        if self.shared.is_some() { FRAME_BYTES } else { 0 }
-    }
-
-    /// Returns the part of the segment's memory that is charged to its queue. The queues of a shared frame divide its
-    /// memory.
-    fn charge(&self, ledger: &Ledger) -> usize {
-        match self.shared {
-            _ if self.is_raw => 0,
-            None => self.bytes,
-            Some(id) => (self.bytes + FRAME_BYTES) / ledger.shared[&id] as usize + self.overhead() - FRAME_BYTES,
-        }
-    }
-
-    /// Removes the memory of this segment from the ledger.
-    fn release(&self, ledger: &mut Ledger) {
-        let Some(id) = self.shared else {
-            *if self.is_raw { &mut ledger.http } else { &mut ledger.total } -= self.bytes;
-            return;
-        };
-        ledger.total -= self.overhead() - FRAME_BYTES;
-        let queues = ledger.shared.get_mut(&id).expect("the shared frame is in the ledger");
-        *queues -= 1;
-        if *queues == 0 {
-            ledger.shared.remove(&id);
-            ledger.total -= self.bytes + FRAME_BYTES;
-        }
-    }
-
-    /// Returns the number of bytes up to the end of the partly written frame of this segment.
-    fn begun_bytes(&self, sent: usize) -> usize {
-        match self.frames.front() {
-            Some((_, bytes)) if self.flown < sent => self.flown + bytes,
-            _ => self.flown,
-        }
-    }
 }
 
 impl OutputModel {
