@@ -201,10 +201,9 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
 /// A turn whose sockets are full can leave more queued bytes than the total bound. Then the server drops whole messages,
 /// also those that a push reported as queued, and closes connections with half a message. It counts each dropped message.
 ///
-/// The place at which a socket is full depends on the kernel: in a message, or between two messages. So the test takes
+/// The place at which a socket is full depends on the kernel: in a message, or between two messages. So the check takes
 /// the number of messages that stay in a queue from the server.
-#[test]
-fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
+fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client) {
     const READERS: usize = 20;
     const TOTAL_MAX: usize = 100 << 10;
     let (tx, rx) = channel();
@@ -213,7 +212,7 @@ fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
     // A partly written TLS record is larger than a partly written message. Several partly written records would use up
     // the total bound, so this server has no TLS. A ping would use a part of the bound.
     let server = serve_plain(|server| server.limits(limits).heartbeat(Heartbeat::Off).on_close(report_close(tx)));
-    let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
+    let mut readers: Vec<Client> = (0..READERS).map(|index| connect(&server, index)).collect();
     let fds: Vec<Fd> = readers.iter().map(Client::fd).collect();
     let (mut queued, mut reported) = (vec![0; READERS], 0);
     for turn in 0..MESSAGES_MAX {
@@ -258,6 +257,19 @@ fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
     // A closed reader may have lost messages, too.
     let counted = dropped - reported;
     assert!(lost == counted || (lost < counted && !closed.is_empty()), "{lost} lost, {counted} counted");
+}
+
+#[test]
+fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
+    check_turns_with_full_sockets(|server, _| server.connect("/"));
+}
+
+#[test]
+fn sockets_that_become_full_in_different_turns_keep_the_bound_and_the_queued_messages() {
+    check_turns_with_full_sockets(|server, index| {
+        let connected = Client::connect_with_buffer(3_000 + 3_777 * index, server.address(), "/");
+        connected.expect("the server accepts the WebSocket")
+    });
 }
 
 #[test]
