@@ -2,8 +2,8 @@
 //!
 //! The rules are those of RFC 6455 sections 5.4 and 5.6.
 //!
-//! Nearly all messages are complete in the input. They are returned as slices of the input. Only the start of an
-//! unfinished message is copied, into an `Assembler`, which exists until the message is complete. An idle connection
+//! Nearly all messages are complete in the input. Such a message is returned as a slice of the input. Only the start of
+//! an unfinished message is copied, into an `Assembler`, which exists until the message is complete. An idle connection
 //! has no assembler. The memory of an assembler grows with bytes received, never with a length announced.
 //!
 //! `inflation.rs` stores the payload of an unfinished deflated message.
@@ -33,7 +33,7 @@ pub enum Item<'a> {
     Binary(Cow<'a, [u8]>),
     /// A ping. The answer is a pong with the same payload.
     Ping(Cow<'a, [u8]>),
-    /// A pong, solicited or not.
+    /// A pong: the answer to a ping, or unsolicited.
     Pong(Cow<'a, [u8]>),
     /// A close frame, whose payload is not checked yet.
     Close(Cow<'a, [u8]>),
@@ -52,7 +52,7 @@ impl<'a> From<Message<'a>> for Item<'a> {
 #[derive(Debug, Default)]
 pub struct Assembler {
     decoder: Decoder,
-    /// The received payload, in `text` or `binary` by opcode.
+    /// The received payload of a text message. The payload of a binary message is in `binary`.
     text: String,
     binary: Vec<u8>,
     utf8: Utf8Stream,
@@ -64,7 +64,7 @@ pub struct Assembler {
     ///
     /// A control frame may come between two fragments of the message.
     control: Vec<u8>,
-    /// The arrival time of the first byte.
+    /// The arrival time of the first byte of the message.
     started: Tick,
     /// The memory of the unfinished message, including this struct.
     memory: MemoryShare,
@@ -119,19 +119,19 @@ const POOLED_MAX: usize = 64;
 
 const _: () = assert!(size_of::<Assembler>() <= 304);
 
-/// The length of the longest character in bytes.
+/// The length of the longest UTF-8 character, in bytes.
 ///
-/// The next part of a text may complete a character that began in an earlier part.
+/// A character may begin in one part of a text and end in the next part.
 const UTF8_BYTES_MAX: usize = 4;
 
 impl AssemblerPool {
-    /// Creates an empty pool with its own total.
+    /// Creates an empty pool with its own memory total.
     #[cfg(any(test, feature = "unstable"))]
     pub fn new() -> AssemblerPool {
         AssemblerPool::default()
     }
 
-    /// Creates an empty pool. `memory` counts the memory of its assemblers.
+    /// Creates an empty pool. The total `memory` counts the memory of the pool's assemblers.
     pub fn counted_in(memory: &MemoryTotal) -> AssemblerPool {
         AssemblerPool { memory: memory.clone(), ..AssemblerPool::default() }
     }
@@ -307,7 +307,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// Returns the time until which input is held back. `None`: no input is held back.
+    /// Returns the time until which input is held back. Returns `None` if no input is held back.
     #[inline]
     pub fn held_until(&self) -> Option<Tick> {
         self.held.as_ref().map(|held| held.until)
@@ -328,7 +328,7 @@ impl Assembler {
         if assembler.decoder.is_idle() {
             assembler.started = now;
         } else {
-            // The client was not late while the server did not read.
+            // The time in which the server held input back does not count towards the client's deadline.
             assembler.started = assembler.started.after(now.since(held.since));
         }
         held.since = now;
@@ -344,7 +344,7 @@ impl Assembler {
         Ok(item)
     }
 
-    /// Starts the time of the message again.
+    /// Restarts the time limit of the unfinished message at `now`.
     pub fn restart(&mut self, now: Tick) {
         self.started = now;
         if let Some(held) = &mut self.held {
@@ -370,9 +370,9 @@ impl Item<'_> {
     }
 }
 
-/// Returns the capacity to reserve for `more` bytes.
+/// Returns the number of bytes to reserve before `more` bytes are appended.
 ///
-/// The capacity doubles, up to the length of the longest message.
+/// The capacity doubles, up to the maximum length of a message.
 fn growth(len: usize, capacity: usize, more: usize, rules: MessageRules) -> usize {
     if capacity - len >= more {
         return 0;
@@ -450,9 +450,9 @@ fn take_control<'a>(input: &mut &'a mut [u8], rules: MessageRules) -> Result<Opt
     Ok(payload.map(|payload| control_item(header.opcode, Cow::Borrowed(payload))))
 }
 
-/// Takes a complete frame from `input` and returns its unmasked payload.
+/// Takes a complete frame from `input`, and returns its unmasked payload.
 ///
-/// `None` if the frame is incomplete.
+/// Returns `None` if the frame is incomplete.
 #[inline]
 fn take_payload<'a>(input: &mut &'a mut [u8], header: &Header) -> Option<&'a [u8]> {
     if header.payload_bytes > (input.len() - header.header_bytes) as u64 {

@@ -277,8 +277,8 @@ mod tests {
 
     /// The expected result of decoding.
     ///
-    /// `Body` has the body and the remaining input. `Bad` has the status and the error. `Cut`: the end of the body is
-    /// missing.
+    /// `Body` has the body and the remaining input. `Bad` has the status and the error. `Cut` means that the end of the
+    /// body is missing.
     enum Want {
         Body(&'static str, &'static str),
         Bad(u16, HttpError),

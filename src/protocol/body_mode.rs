@@ -6,7 +6,7 @@ use super::response::Response;
 
 /// A handler's decision about the body of a plain request.
 ///
-/// [`Handler::on_head`](crate::Handler::on_head) returns it, before the body is received.
+/// [`Handler::on_head`](crate::Handler::on_head) returns this decision before the body is received.
 #[derive(Debug)]
 pub enum BodyMode {
     /// Collects the whole body, then calls [`on_request`](crate::Handler::on_request).

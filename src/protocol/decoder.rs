@@ -76,7 +76,7 @@ pub struct PayloadPart<'a> {
 pub enum Ends {
     /// The frame continues.
     Nothing,
-    /// The frame ends. More fragments of its message follow.
+    /// The frame ends. More fragments of the same message follow.
     Frame,
     /// The message or the control frame ends.
     Message,
@@ -125,7 +125,7 @@ impl Decoder {
         Ok(self.read_payload(input))
     }
 
-    /// Returns whether no frame and no message is unfinished.
+    /// Returns whether the stream is between two messages.
     pub fn is_idle(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }

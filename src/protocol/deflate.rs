@@ -23,7 +23,7 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// The tail, followed by an empty final block.
 ///
 /// If a message ended between two blocks, an inflater that reads these bytes ends exactly at their end, without output.
-/// In all other cases, the inflater does not end there.
+/// In all other cases, the inflater does not end exactly there.
 const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
 
 /// The size of the window: 2^15 bytes.
@@ -61,7 +61,7 @@ pub struct Inflater {
     stream: Inflate,
     /// The output of one step.
     step: Box<[u8]>,
-    /// Whether the message has no bytes yet.
+    /// Whether no byte of the message was received yet.
     is_empty: bool,
     /// Whether the received bytes end with a final block.
     has_ended: bool,
@@ -88,7 +88,7 @@ impl Inflater {
     /// Neither the length nor the capacity of `out` exceeds `bytes_max`.
     ///
     /// # Errors
-    /// The payload cannot be inflated, and no further part may be pushed.
+    /// The payload cannot be inflated. After an error, no further part may be pushed.
     pub fn push(&mut self, part: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), InflateError> {
         let mut rest = part;
         let mut is_step_full = false;
@@ -117,7 +117,8 @@ impl Inflater {
     /// # Errors
     /// The payload ends inside a block or inside the header of a block.
     pub fn finish(&mut self) -> Result<(), InflateError> {
-        // An empty payload is no valid stream, but its meaning is clear. Other implementations accept it, too.
+        // An empty payload is no valid stream, but its meaning is clear. Other implementations accept an empty payload,
+        // too.
         if self.has_ended || self.is_empty {
             return Ok(());
         }
@@ -173,7 +174,8 @@ pub struct Deflater {
 impl Deflater {
     /// Encodes a message as a deflated frame.
     ///
-    /// `None`: the payload is longer than [`DEFLATED_BYTES_MAX`], or would not become shorter, or memory is exhausted.
+    /// Returns `None` if the payload is longer than [`DEFLATED_BYTES_MAX`] or would not become shorter, or if memory is
+    /// exhausted.
     pub fn encode(&mut self, opcode: Opcode, payload: &[u8]) -> Option<Vec<u8>> {
         if payload.len() > DEFLATED_BYTES_MAX {
             return None;
@@ -187,13 +189,13 @@ impl Deflater {
         Some(frame)
     }
 
-    /// Deflates a payload. `None`: the result would not be shorter.
+    /// Deflates a payload. Returns `None` if the result would not be shorter.
     fn deflate(&mut self, payload: &[u8]) -> Option<&[u8]> {
         let stream = self.stream.get_or_insert_with(|| {
             let window_bits = -i32::from(WINDOW_BITS);
             Deflate::new_with_config(DeflateConfig { level: LEVEL, window_bits, ..DeflateConfig::default() })
         });
-        // A stream that fills the buffer is not shorter than the payload, or not complete.
+        // If the stream fills the buffer, it is incomplete, or it is not shorter than the payload.
         let room = payload.len() + TAIL.len();
         if self.scratch.len() < room {
             self.scratch.try_reserve(room - self.scratch.len()).ok()?;
@@ -217,9 +219,9 @@ impl fmt::Debug for Deflater {
 
 /// Runs the fuzz target `inflate`.
 ///
-/// The first two bytes of `data` select the limit, and the length of parts. The rest is a payload. The output is the same for
-/// every division into parts. A valid payload is also valid for another implementation, and the inflater finds no end where
-/// that one finds more. The payload is then deflated, as a message.
+/// The first two bytes of `data` select the limit and the length of the parts. The other bytes are a payload. The
+/// output is the same for every division into parts. If the inflater accepts the payload, flate2 inflates the payload
+/// to the same bytes. Then the same payload is deflated as a message, and flate2 inflates the result.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_inflate(data: &[u8]) {
     let Some((&[limit, part], payload)) = data.split_first_chunk() else { return };
@@ -234,13 +236,13 @@ pub fn fuzz_inflate(data: &[u8]) {
         inflater.finish().map(|()| out)
     };
     let whole = inflate(payload.len().max(1));
-    // The output of a step that fails is not counted. So a payload that is invalid and too big has either error.
+    // If a payload is both invalid and too big, the error depends on the division into parts.
     assert_eq!(inflate(usize::from(part) + 1).ok(), whole.clone().ok(), "in parts");
     let other = inflate_otherwise(payload, bytes_max);
     match whole {
         Ok(bytes) => assert_eq!(Some(bytes), other),
         Err(InflateError::TooBig) => assert_eq!(other, None, "the limit is {bytes_max}"),
-        // The other implementation accepts some incomplete Huffman codes.
+        // flate2 accepts some incomplete Huffman codes that the inflater refuses.
         Err(_) => {}
     }
     if let Some(frame) = Deflater::default().encode(Opcode::Binary, payload) {
@@ -249,7 +251,7 @@ pub fn fuzz_inflate(data: &[u8]) {
     }
 }
 
-/// Inflates a payload with another implementation. `None`: it is not valid, or longer than `bytes_max`.
+/// Inflates a payload with flate2. Returns `None` if the payload is invalid, or if the result exceeds `bytes_max`.
 #[cfg(any(test, feature = "unstable"))]
 fn inflate_otherwise(payload: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
     use flate2::{Decompress, FlushDecompress};
@@ -257,7 +259,7 @@ fn inflate_otherwise(payload: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
     let stream = [payload, &TAIL_AND_END].concat();
     let (mut out, mut read, mut made) = (vec![0; bytes_max + 1], 0, 0);
     while read < payload.len() {
-        // A block after a final one begins a new stream.
+        // A block after the final block begins a new stream.
         let mut inflater = Decompress::new(false);
         let status = inflater.decompress(&stream[read..], &mut out[made..], FlushDecompress::Finish).ok()?;
         read += inflater.total_in() as usize;

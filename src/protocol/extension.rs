@@ -16,7 +16,7 @@ pub const WINDOW_BITS_MAX: u8 = 15;
 /// An accepted offer of permessage-deflate.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct PermessageDeflate {
-    /// The maximum of the server's window in the offer. The response repeats it.
+    /// The value of `server_max_window_bits` in the offer. The response repeats it.
     server_window_bits: Option<u8>,
 }
 
@@ -39,7 +39,7 @@ impl PermessageDeflate {
         ["permessage-deflate; server_no_context_takeover; client_no_context_takeover", window]
     }
 
-    /// Returns the size of the client's inflation window, as a power of two.
+    /// Returns the base-2 logarithm of the size of the client's inflation window.
     pub fn server_window_bits(self) -> u8 {
         self.server_window_bits.unwrap_or(WINDOW_BITS_MAX)
     }
@@ -47,7 +47,7 @@ impl PermessageDeflate {
 
 /// Selects the first offer that the server can accept, in the client's order of preference.
 ///
-/// `values` are the values of all `Sec-WebSocket-Extensions` lines. `None`: no offer is acceptable.
+/// `values` are the values of all `Sec-WebSocket-Extensions` lines. Returns `None` if no offer is acceptable.
 pub fn negotiate<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<PermessageDeflate> {
     let mut accepted = None;
     for value in values {
@@ -60,7 +60,7 @@ pub fn negotiate<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Permessag
     accepted
 }
 
-/// The position in a header value.
+/// A parser of one header value, with the bytes that are not parsed yet.
 struct Cursor<'a> {
     rest: &'a [u8],
 }
@@ -108,7 +108,7 @@ fn window_bits(value: &[u8]) -> Option<u8> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Skips white space and empty elements. `false`: the end of the value is reached.
+    /// Skips white space and empty elements. Returns `false` at the end of the value.
     fn skip_to_element(&mut self) -> bool {
         while let [b' ' | b'\t' | b',', rest @ ..] = self.rest {
             self.rest = rest;
@@ -118,7 +118,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads one extension with its parameters, up to the next comma.
     ///
-    /// `None`: the value is malformed. `Some(None)`: the offer is declined.
+    /// Returns `None` if the value is malformed, and `Some(None)` if the offer is declined.
     fn read_offer(&mut self) -> Option<Option<PermessageDeflate>> {
         let name = self.read_token()?;
         let mut offer = Offer::default();
@@ -139,7 +139,7 @@ impl<'a> Cursor<'a> {
         Some(offer.accept().filter(|_| name == PERMESSAGE_DEFLATE))
     }
 
-    /// Reads a token, and skips the white space around it. `None`: there is no token.
+    /// Reads a token, and skips the white space around it. Returns `None` if there is no token.
     fn read_token(&mut self) -> Option<&'a [u8]> {
         self.skip_space();
         let len = self.rest.iter().take_while(|byte| is_token_byte(**byte)).count();
@@ -176,7 +176,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Skips `byte` and the white space after it. `false`: the next byte is not `byte`.
+    /// Skips `byte` and the white space after it. Returns `false` if the next byte is not `byte`.
     fn skip(&mut self, byte: u8) -> bool {
         let Some((_, rest)) = self.rest.split_first().filter(|(first, _)| **first == byte) else { return false };
         self.rest = rest;

@@ -1,7 +1,7 @@
 //! Frame headers (RFC 6455 section 5.2).
 //!
-//! Headers of clients are parsed. Headers of the server are encoded. This module checks only rules that concern a
-//! single header. `decoder.rs` checks rules about sequences of frames.
+//! The headers of received frames are parsed. The headers of sent frames are encoded. This module checks only rules
+//! that concern a single header. `decoder.rs` checks rules about sequences of frames.
 
 use crate::protocol::error::ProtocolError;
 
@@ -244,7 +244,7 @@ impl ServerHeader {
 
 /// Returns the length of the server frame at the start of `bytes`.
 ///
-/// The length includes the header. `None`: the header is incomplete.
+/// The length includes the header. Returns `None` if the header is incomplete.
 pub fn server_frame_bytes(bytes: &[u8]) -> Option<usize> {
     let short = bytes.get(1)? & 0x7f;
     let (payload, header) = match short {

@@ -10,21 +10,21 @@ use crate::tick::Tick;
 #[derive(Debug)]
 pub struct HeldInput {
     bytes: Vec<u8>,
-    /// The number of bytes that were processed.
+    /// The number of processed bytes at the start of `bytes`.
     read: usize,
-    /// The time since which processing waits.
+    /// The time at which the input was last held back.
     pub since: Tick,
-    /// The time at which processing continues.
+    /// The time at which the server processes the input.
     pub until: Tick,
 }
 
 impl HeldInput {
-    /// Creates empty held input, which is processed at the time `until`.
+    /// Creates a `HeldInput` without bytes. Appended bytes are processed at the time `until`.
     pub fn new(since: Tick, until: Tick) -> HeldInput {
         HeldInput { bytes: Vec::new(), read: 0, since, until }
     }
 
-    /// Returns the allocated memory in bytes.
+    /// Returns the allocated memory of the held input, in bytes.
     pub fn allocated_bytes(&self) -> usize {
         size_of::<HeldInput>() + self.bytes.capacity()
     }

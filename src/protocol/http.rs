@@ -22,7 +22,7 @@ pub use error::HttpError;
 
 /// The largest valid `headers_max`.
 ///
-/// The parser stores the positions of header lines on the stack.
+/// The limit exists because the parser stores the positions of all header lines on the stack.
 pub const HEADERS_CEILING: usize = 256;
 
 /// A valid head.
@@ -38,7 +38,7 @@ pub struct Head {
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends its body.
     ///
-    /// It is `false` if the request has no body.
+    /// The field is `false` if the request has no body.
     pub expects_continue: bool,
 }
 
@@ -67,7 +67,7 @@ pub enum BodyLength {
     None,
     /// A known number of bytes. [`parse_head`] never returns 0 here.
     Length(u64),
-    /// Chunks, until the last chunk.
+    /// A chunked body. The chunk of size 0 is the last.
     Chunked,
 }
 
@@ -77,7 +77,8 @@ struct Fields<'a> {
     host: Single<'a>,
     content_length: Single<'a>,
     coding: Coding,
-    /// Whether `Connection` contains `close`. The next two fields are for `keep-alive` and `upgrade`.
+    /// Whether `Connection` contains `close`. The next two fields say whether `Connection` contains `keep-alive` and
+    /// `upgrade`.
     close: bool,
     keep_alive: bool,
     upgrade: bool,
@@ -119,8 +120,8 @@ enum Expect {
 
 /// Returns the number of bytes in blank lines at the start of `buf`.
 ///
-/// A server should ignore blank lines before a request line (RFC 9112 section 2.2). The caller removes them before
-/// [`find_head_end`].
+/// A server should ignore blank lines before a request line (RFC 9112 section 2.2). The caller must remove these lines
+/// before the call of [`find_head_end`].
 pub fn skip_empty_lines(buf: &[u8]) -> usize {
     buf.chunks_exact(2).take_while(|line| line == b"\r\n").count() * 2
 }
@@ -128,9 +129,9 @@ pub fn skip_empty_lines(buf: &[u8]) -> usize {
 /// Finds the end of the head at the start of `buf`.
 ///
 /// `buf` may grow between calls. Returns the index after the blank line, or `None` if the blank line has not arrived.
-/// `scanned` is the number of bytes that earlier calls have searched. It must be 0 for a new head. No byte is searched
-/// twice, so a head that arrives byte by byte costs no more than a head that arrives at once. The result does not
-/// depend on how the input is split.
+/// `scanned` is the number of bytes that earlier calls have searched. `scanned` must be 0 for a new head. No byte is
+/// searched twice, so a head that arrives byte by byte costs no more than a head that arrives at once. The result does
+/// not depend on how the input is split.
 ///
 /// # Errors
 /// [`HttpError::NotHttp`] or [`HttpError::BareLineFeed`], as soon as the bytes cannot begin a valid head.

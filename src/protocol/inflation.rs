@@ -11,7 +11,7 @@ use crate::protocol::deflate::{InflateError, Inflater};
 /// The longest deflated payload that is stored until its message is complete.
 pub const KEPT_BYTES_MAX: usize = 64 << 10;
 
-/// The inflater that the messages of all connections share, and counters.
+/// The inflater that all connections share, and counters of deflated messages.
 #[derive(Debug, Default)]
 pub struct InflaterPool {
     /// The inflater, created by the first message.
@@ -61,13 +61,13 @@ impl InflaterPool {
 }
 
 impl DeflatedPayload {
-    /// Returns the allocated memory in bytes.
+    /// Returns the allocated memory of the payload, in bytes.
     pub fn allocated_bytes(&self) -> usize {
         let inflater = if self.inflater.is_some() { Inflater::MEMORY_BYTES } else { 0 };
         size_of::<DeflatedPayload>() + self.bytes.capacity() + inflater
     }
 
-    /// Adds a part. With the last part, returns the message and keeps no bytes.
+    /// Adds a part of the payload. After the last part, returns the inflated message.
     ///
     /// # Errors
     /// The message is invalid, or inflates to more than `bytes_max` bytes.

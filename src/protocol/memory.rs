@@ -24,7 +24,7 @@ impl MemoryTotal {
     }
 }
 
-/// The memory of one owner.
+/// The memory of one owner, in bytes: one share of a total.
 #[derive(Debug, Default)]
 pub struct MemoryShare {
     total: MemoryTotal,

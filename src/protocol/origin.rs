@@ -1,9 +1,9 @@
 //! The `Origin` check for requests from browsers.
 //!
 //! See RFC 6455 section 10.2 and RFC 6454 section 7. A browser lets any page open a WebSocket to any server, and only
-//! reports the origin of the page. So the server must check the origin. It compares scheme, host and port as parsed
-//! values, not as text, so neither `evil-example.com` nor `example.com.evil` equals `example.com`. An origin that
-//! cannot be parsed is refused.
+//! reports the origin of the page. So the server must check the origin. The check compares scheme, host and port as
+//! parsed values, not as text, so neither `evil-example.com` nor `example.com.evil` equals `example.com`. An origin
+//! that cannot be parsed is refused.
 
 pub mod authority;
 mod rule;
@@ -19,7 +19,7 @@ use super::response::Response;
 /// Clients that send no `Origin` are not browsers and are accepted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Origins {
-    /// Only pages of this server.
+    /// Browsers may connect only from pages of this server.
     ///
     /// The `Origin` must have the host and port of the `Host` header. The scheme may be `http` or `https`, because TLS
     /// may end at a proxy in front of the server. On a TLS listener (`Server::listen_tls`), the scheme must be `https`.
@@ -29,11 +29,11 @@ pub enum Origins {
     /// same origin as every server on the visitor's machine.
     #[default]
     Same,
-    /// Any page of any site.
+    /// Browsers may connect from any page of any site.
     ///
     /// Use this variant for servers that do not rely on cookies or on the network for authentication.
     Any,
-    /// Only pages of these origins. [`Origins::list`] creates this variant.
+    /// Browsers may connect only from pages of these origins. [`Origins::list`] creates this variant.
     List(Vec<String>),
 }
 
@@ -45,13 +45,13 @@ pub enum Origins {
 pub enum OriginError {
     /// The header is repeated.
     Repeated,
-    /// The header is `null`, and `null` is not listed.
+    /// The `Origin` header is `null`, and `null` is not listed.
     ///
     /// Browsers send `null` from a sandboxed frame or a local file, or after a redirect across sites.
     Null,
-    /// The header is not `scheme://host[:port]`. The field is the value of the header.
+    /// The `Origin` header is not `scheme://host[:port]`. The field is the value of the header.
     Malformed(String),
-    /// The origin is not the server's own, and no list is set.
+    /// The origin is not the server's own, and no list of origins is set.
     ///
     /// The field is the origin.
     Foreign(String),

@@ -11,13 +11,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::http::HttpError;
 use crate::peer::Peer;
 
-/// The first bytes of version 1.
+/// The first bytes of a header of version 1.
 const V1: &[u8] = b"PROXY ";
 
 /// The longest header of version 1, its CRLF included.
 const V1_BYTES_MAX: usize = 107;
 
-/// The first bytes of version 2.
+/// The first bytes of a header of version 2.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The length of the fixed part of version 2, in bytes.
@@ -32,8 +32,8 @@ pub struct ProxyHeader {
     pub bytes: usize,
     /// The address of the client.
     ///
-    /// `None` if the peer of the socket counts as the client: for health checks of a load balancer (`LOCAL`), and if
-    /// the address of the client is unknown or is no TCP address.
+    /// It is `None` for health checks of a load balancer (`LOCAL`), and if the address is unknown or is no TCP address.
+    /// The peer of the socket then counts as the client.
     pub client: Option<Peer>,
 }
 
@@ -61,14 +61,14 @@ pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHe
     if is_too_long { Err(HttpError::ProxyHeader) } else { Ok(header.flatten()) }
 }
 
-/// Parses version 1 (section 2.1).
+/// Parses a header of version 1 (section 2.1).
 ///
 /// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF. `None` is an error.
-/// `Some(None)` is an incomplete header.
+/// Returns `Some(None)` if the header is incomplete.
 fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let window = buf.get(..V1_BYTES_MAX).unwrap_or(buf);
     let Some(end) = memchr::memchr(b'\n', window) else {
-        // A line contains only ASCII and no bare CR.
+        // A header of version 1 contains only ASCII and no bare CR.
         let is_line = match window.split_last() {
             Some((b'\r', line)) => line.iter().all(is_line_byte),
             _ => window.iter().all(is_line_byte),
@@ -105,10 +105,10 @@ fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     Some(Some(ProxyHeader { bytes, client: Some(client.into()) }))
 }
 
-/// Parses version 2 (section 2.2).
+/// Parses a header of version 2 (section 2.2).
 ///
-/// The header has the fixed part, the addresses of the family, and extensions (TLV). `None` is an error. `Some(None)`
-/// is an incomplete header.
+/// The header has the fixed part, the addresses of the family, and extensions (TLV). `None` is an error. Returns
+/// `Some(None)` if the header is incomplete.
 fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     // An error is reported at the invalid byte, not at the end of the header.
     let command = match buf.get(12) {
@@ -154,14 +154,14 @@ fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     Some(Some(ProxyHeader { bytes, client }))
 }
 
-/// The command of version 2.
+/// The command in a header of version 2.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Command {
     Local,
     Proxy,
 }
 
-/// Checks that extensions fill their space exactly.
+/// Checks that the last extension ends exactly at the end of the header.
 ///
 /// An extension has a type, a length in two bytes, and a value. Values are not checked.
 fn check_extensions(mut extensions: &[u8]) -> Option<()> {
@@ -285,7 +285,8 @@ mod tests {
 
     #[test]
     fn version_2() {
-        // ALPN h2; SSL with a sub-extension; NOOP; a checksum, which is not verified.
+        // The extensions are ALPN (h2), SSL with a sub-extension, NOOP, and a checksum. The parser does not verify the
+        // checksum.
         let extensions =
             [&[1, 0, 2, b'h', b'2'][..], &[0x20, 0, 8, 1, 0, 0, 0, 0, 0x21, 0, 0], &[4, 0, 0], &[3, 0, 4, 1, 2, 3, 4]];
         let extended = [&V4_ADDRESSES, &extensions.concat()[..]].concat();

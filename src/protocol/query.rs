@@ -1,7 +1,7 @@
 //! Percent-decoding of paths and query parameters.
 //!
-//! Text that is not UTF-8 has no value: with replacement characters, two different names could become equal. This
-//! module does not know requests or particular parameters.
+//! A parameter that is not UTF-8 has no value: with replacement characters, two different names could become equal.
+//! This module does not know requests or particular parameters.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -25,7 +25,7 @@ pub struct Request<'a> {
     /// The positions of the parts in `head`.
     layout: Layout,
     peer: Peer,
-    /// The body. It is empty until the body is complete.
+    /// The body. The field is empty until the body is complete.
     body: Cow<'a, [u8]>,
     is_control: bool,
     tls: Option<TlsInfo>,
@@ -44,7 +44,7 @@ pub(crate) struct Layout {
     fields: Vec<(Span, Span)>,
 }
 
-/// A range in a head.
+/// A range of bytes in a head.
 ///
 /// Heads are shorter than 4 GiB, which `parse_head` checks.
 #[derive(Copy, Clone, Default)]
@@ -89,9 +89,9 @@ impl<'a> Request<'a> {
 
     /// Returns the path and query of the request target, still encoded: `/chat?uid=10010`.
     ///
-    /// The target starts with `/`, or is `*` with the method OPTIONS. It is UTF-8 without `#`, spaces and ASCII control
-    /// characters. Browsers percent-encode non-ASCII characters; other clients may send them raw. A raw target that is
-    /// not UTF-8 is percent-encoded.
+    /// The target starts with `/`, or is `*` with the method OPTIONS. The target is UTF-8 without `#`, spaces and ASCII
+    /// control characters. Browsers percent-encode non-ASCII characters; other clients may send them raw. A raw target
+    /// that is not UTF-8 is percent-encoded.
     ///
     /// If the client sent a target in absolute-form, `http://host/chat`, the result is its path and query. The host of
     /// the target replaces the value of the header `Host` (RFC 9112 section 3.2.2).
@@ -125,9 +125,9 @@ impl<'a> Request<'a> {
 
     /// Returns the value of a query parameter, decoded as form data.
     ///
-    /// In form data, `+` is a space, and a name without `=` has the value `""`. `None` if the parameter is absent or
-    /// ambiguous. A parameter is ambiguous if it is repeated, has a `%` without two hexadecimal digits, or has bytes
-    /// that are not UTF-8: with replacement characters, two different uids could become equal.
+    /// In form data, `+` is a space, and a name without `=` has the value `""`. Returns `None` if the parameter is
+    /// absent or ambiguous. A parameter is ambiguous if it is repeated, has a `%` without two hexadecimal digits, or
+    /// has bytes that are not UTF-8: with replacement characters, two different uids could become equal.
     /// [`try_query`](Request::try_query) distinguishes these cases. [`query_lossy`](Request::query_lossy) ignores them.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         self.try_query(name).ok().flatten()
@@ -183,8 +183,8 @@ impl<'a> Request<'a> {
 
     /// Returns the value of a header. Names are not case-sensitive.
     ///
-    /// `None` if the header is absent, if its value is not UTF-8, or if it is repeated: proxies and libraries disagree
-    /// about the line that counts. [`header_all`](Request::header_all) returns all values.
+    /// Returns `None` if the header is absent or repeated, or if its value is not UTF-8. Proxies and libraries disagree
+    /// about the line of a repeated header that counts. [`header_all`](Request::header_all) returns all values.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.values(name);
         let value = values.next().filter(|_| values.next().is_none())?;
@@ -209,7 +209,8 @@ impl<'a> Request<'a> {
     /// Returns the first cookie of this name. Cookie names are case-sensitive.
     ///
     /// Browsers send cookies of the same name in a defined order, the longest path first (RFC 6265 section 5.4), and
-    /// servers use the first. `None` if the first cookie is not UTF-8, even if a later cookie of this name is valid.
+    /// servers use the first. Returns `None` if the first cookie is not UTF-8, even if a later cookie of this name is
+    /// valid.
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let (_, value) = self.raw_cookies().find(|(key, _)| *key == name.as_bytes())?;
         str::from_utf8(value).ok()
@@ -230,7 +231,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// Returns the subprotocols that the client offers, in the order of preference.
+    /// Returns the subprotocols that the client offers, in the client's order of preference.
     ///
     /// See RFC 6455 section 4.1, item 10. Elements that are not tokens are skipped.
     pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
@@ -266,7 +267,7 @@ impl<'a> Request<'a> {
 
     /// Returns the TLS version and cipher suite of a request through a TLS listener (`Server::listen_tls`).
     ///
-    /// `None` if a proxy in front of the server ends TLS.
+    /// Returns `None` if a proxy in front of the server ends TLS.
     pub fn tls(&self) -> Option<TlsInfo> {
         self.tls
     }
@@ -323,7 +324,7 @@ impl fmt::Debug for Request<'_> {
 }
 
 impl Layout {
-    /// Creates the layout of `head` from slices of it.
+    /// Creates the layout of `head`. The other arguments are slices of `head`.
     pub(crate) fn of(
         head: &[u8],
         (method, target, version): (&str, &str, u8),
@@ -469,7 +470,7 @@ mod tests {
         let request = parse_head(head, 64, Peer::Unix).expect("the head is valid").request;
         assert_eq!(request.cookies().collect::<Vec<_>>(), [("sid", "7")]);
         assert_eq!(request.cookie("name"), None);
-        // A back end that uses the first cookie would identify another user.
+        // The first cookie `sid` is not UTF-8. The second cookie is not used: it may identify another user.
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: sid=\xd5\xc5\r\nCookie: sid=7\r\n\r\n".to_vec();
         let request = parse_head(head, 64, Peer::Unix).expect("the head is valid").request;
         assert_eq!((request.cookie("sid"), request.cookies().count()), (None, 1));

@@ -37,18 +37,18 @@ const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfe
 #[derive(Clone, Debug)]
 pub struct Response {
     status: u16,
-    /// The `Content-Type` line. The constructor sets it, and a `Content-Type` header clears it.
+    /// The `Content-Type` line. The constructor sets this field, and a `Content-Type` header clears it.
     content_type: &'static str,
     lines: HeaderLines,
     body: Cow<'static, [u8]>,
     closes: bool,
-    /// Whether an `Upgrade` header is set. The `Connection` header must then name it.
+    /// Whether an `Upgrade` header is set. The `Connection` header must then name `upgrade`.
     upgrades: bool,
     /// The ticket for the answer, if this response defers the answer.
     deferral: Option<Deferral>,
 }
 
-/// The framing of a body.
+/// The framing of a response body.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Length {
     Known(usize),
@@ -120,7 +120,7 @@ impl Response {
 
     /// Creates a response that defers the answer.
     ///
-    /// It is valid only as the result of `on_request`.
+    /// Only `on_request` may return this response.
     pub(crate) fn deferred(deferral: Deferral) -> Response {
         let mut response = Response::new(500);
         response.deferral = Some(deferral);
@@ -130,9 +130,9 @@ impl Response {
 
     /// Adds a header line. Names may be repeated.
     ///
-    /// Only a `Content-Type` header replaces the earlier value, which [`text`](Response::text),
-    /// [`html`](Response::html) and [`json`](Response::json) set. With an `Upgrade` header, as in a 426 response, the
-    /// server also sends `Connection: upgrade` (RFC 9110 section 7.8).
+    /// A `Content-Type` header replaces the type that [`text`](Response::text), [`html`](Response::html) and
+    /// [`json`](Response::json) set. With an `Upgrade` header, as in a 426 response, the server also sends `Connection:
+    /// upgrade` (RFC 9110 section 7.8).
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Response {
         if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
@@ -259,7 +259,7 @@ impl Response {
             Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Length::UntilClose => {}
         }
-        // HTTP/1.0 needs an explicit keep-alive. In HTTP/1.1 it is redundant and harmless.
+        // HTTP/1.0 needs an explicit keep-alive. In HTTP/1.1, a keep-alive header is redundant and harmless.
         let is_kept_alive = keep_alive && !self.closes;
         let end: &[u8] = match (is_kept_alive, self.upgrades) {
             (true, false) => b"Connection: keep-alive\r\n\r\n",
@@ -282,7 +282,7 @@ impl Response {
 }
 
 impl HeaderLines {
-    /// Adds a line, or records a fault.
+    /// Adds a header line, or records a fault.
     pub(super) fn add(&mut self, name: &str, value: &[u8]) {
         if !token::is_token(name.as_bytes()) {
             return self.set_fault(|| format!("header name {name:?} is not a token"));

@@ -16,9 +16,9 @@ use crate::protocol::frame::{Opcode, ServerHeader, server_payload};
 #[derive(Clone)]
 pub struct Frame {
     bytes: Arc<[u8]>,
-    /// The deflated frame, set by the first try. `None`: the deflated frame would not be shorter.
+    /// The result of the first call of `deflate`: `None` if the deflated frame would not be shorter.
     ///
-    /// A clone copies the result of an earlier try.
+    /// A clone of the frame copies this result.
     deflated: OnceLock<Option<Arc<[u8]>>>,
 }
 
@@ -33,7 +33,7 @@ impl Frame {
         Frame::encode(Opcode::Binary, bytes)
     }
 
-    /// Returns the bytes on the wire.
+    /// Returns the bytes of the frame as the server sends them.
     ///
     /// The frame is unmasked and unfragmented, with its length in the shortest form.
     pub fn as_bytes(&self) -> &[u8] {
@@ -52,7 +52,7 @@ impl Frame {
 
     /// Returns the deflated frame. The first call deflates the frame.
     ///
-    /// `None`: the deflated frame would not be shorter.
+    /// Returns `None` if the deflated frame would not be shorter.
     pub(crate) fn deflate(&self, deflater: &mut Deflater) -> Option<Arc<[u8]>> {
         let is_text = self.bytes.first().is_some_and(|first| first & 0x0f == Opcode::Text as u8);
         let opcode = if is_text { Opcode::Text } else { Opcode::Binary };

@@ -30,10 +30,11 @@ pub(super) struct Absolute<'a> {
 impl<'a> RequestTarget<'a> {
     /// Parses a target.
     ///
-    /// Returns `None` if its form is not supported, or if it has a control character, a space or a fragment.
+    /// Returns `None` if the form of the target is not supported, or if the target has a control character, a space or
+    /// a fragment.
     ///
     /// RFC 3986 allows only ASCII. Raw non-ASCII bytes are accepted, too, as in nginx: browsers never send them, but
-    /// other clients do. They are equivalent to their percent-encoded form.
+    /// other clients do. Raw bytes are equivalent to their percent-encoded form.
     pub(super) fn parse(method: &str, target: &'a str) -> Option<RequestTarget<'a>> {
         if !target.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'#') || !byte.is_ascii()) {
             return None;
@@ -59,7 +60,7 @@ impl<'a> RequestTarget<'a> {
 }
 
 impl Absolute<'_> {
-    /// Writes the same head in origin-form.
+    /// Returns the same head with a target in origin-form.
     ///
     /// The path is the path of this target. The only `Host` line has the authority of this target, because a server
     /// must ignore the received `Host` (RFC 9112 section 3.2.2).
@@ -115,7 +116,7 @@ pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     Some(encoded)
 }
 
-/// Returns the end of the host in absolute-form; else 0.
+/// Returns the index after the host of a target in absolute-form, or 0 in origin-form.
 fn host_end(target: &[u8]) -> usize {
     let is_path = |byte: &u8| matches!(byte, b'/' | b'?');
     let host = target.windows(3).position(|window| window == b"://").filter(|_| !target.starts_with(b"/"));

@@ -125,9 +125,9 @@ impl Accept {
 
     /// Selects a subprotocol.
     ///
-    /// It must be one of [`Request::subprotocols`] (RFC 6455 section 4.2.2, item 5). If a browser offers subprotocols
-    /// and the server selects none of them, the browser closes the connection after the server has opened it. So select
-    /// an offered subprotocol, or refuse the upgrade.
+    /// The client must have offered the name in [`Request::subprotocols`] (RFC 6455 section 4.2.2, item 5). If a
+    /// browser offers subprotocols and the server selects none of them, the browser closes the connection after the
+    /// server has opened it. So select an offered subprotocol, or refuse the upgrade.
     #[must_use]
     pub fn subprotocol(mut self, name: impl Into<String>) -> Accept {
         self.subprotocol = Some(name.into());
@@ -205,8 +205,8 @@ impl Accept {
 
 /// Computes `Sec-WebSocket-Accept` from `Sec-WebSocket-Key`.
 ///
-/// The result is the base64 of the SHA-1 of the key and a fixed suffix (RFC 6455 section 4.2.2, item 5). `None`: the
-/// key is not the base64 of exactly 16 bytes.
+/// The result is the base64 of the SHA-1 of the key and a fixed suffix (RFC 6455 section 4.2.2, item 5). Returns `None`
+/// if the key is not the base64 of exactly 16 bytes.
 pub fn accept_key(key: &str) -> Option<[u8; 28]> {
     // 24 digits of base64, including padding, decode to at most 18 bytes.
     let mut nonce = [0; 18];

@@ -1,4 +1,4 @@
-//! Tests of DEFLATE against another implementation, and of hostile streams.
+//! Tests the deflater and the inflater against miniz and with hostile streams.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use proptest::prelude::*;
@@ -94,14 +94,14 @@ fn streams_that_are_cut_or_invalid() {
         // A reserved block type.
         &[0x06][..],
         &[0xff],
-        // A length that does not match its complement.
+        // A stored block whose length does not match the complement of the length.
         &[0x00, 0x05, 0x00, 0xfa, 0xfe, 0x00],
-        // A distance before the start of the message.
+        // A back-reference to bytes before the start of the message.
         &[0x4b, 0x04, 0x13, 0x00, 0x00],
-        // The tail, and a part of the tail.
+        // Payloads that end with the whole tail, or with a part of the tail.
         &[0x00, 0x00, 0x00, 0xff, 0xff],
         &[0x00, 0x00, 0x00],
-        // Invalid bytes after a complete block, and after a final block.
+        // Payloads with invalid bytes after a complete block or after the final block.
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xaa],
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xaa],
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x01],

@@ -1,9 +1,9 @@
-//! The fuzz target `extension`: offers against a naive parser.
+//! The fuzz target `extension` compares `negotiate` with a naive parser.
 
 use super::{PermessageDeflate, WINDOW_BITS_MAX, negotiate};
 use crate::protocol::token::is_token_byte;
 
-/// A part of a header value.
+/// A lexical element of a header value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Part {
     Word(Vec<u8>),
@@ -17,21 +17,21 @@ type Offer = (Vec<u8>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 /// Runs the fuzz target `extension`.
 ///
-/// The lines of `data` are the values of `Sec-WebSocket-Extensions`. The result is that of a naive parser, and the same if all
-/// values are in one list.
+/// The lines of `data` are the values of `Sec-WebSocket-Extensions`. The result is equal to that of a naive parser. The
+/// result does not change if one line contains all values.
 pub fn fuzz_extension(data: &[u8]) {
     let values: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
     let accepted = negotiate(values.iter().copied());
     assert_eq!(accepted.map(PermessageDeflate::server_window_bits), negotiate_naively(&values));
     let list = values.join(&b", "[..]);
-    assert_eq!(negotiate(std::iter::once(&list[..])), accepted, "the same values in one list");
+    assert_eq!(negotiate(std::iter::once(&list[..])), accepted, "the same values in one line have the same result");
     if let Some(accepted) = accepted {
         let response = accepted.response().concat();
         assert_eq!(negotiate_naively(&[response.as_bytes()]), Some(accepted.server_window_bits()), "{response}");
     }
 }
 
-/// Returns the bits of the window of the first offer that can be met.
+/// Returns the window bits of the first offer that the server can accept.
 fn negotiate_naively(values: &[&[u8]]) -> Option<u8> {
     let mut offers = Vec::new();
     for value in values {
@@ -43,7 +43,7 @@ fn negotiate_naively(values: &[&[u8]]) -> Option<u8> {
     offers.iter().find_map(accept)
 }
 
-/// Splits a value into its parts. `None`: it is malformed.
+/// Splits a value into lexical elements. Returns `None` if the value is malformed.
 fn parts_of(value: &[u8]) -> Option<Vec<Part>> {
     let (mut parts, mut at) = (Vec::new(), 0);
     while let Some(&byte) = value.get(at) {
@@ -81,7 +81,7 @@ fn parts_of(value: &[u8]) -> Option<Vec<Part>> {
     Some(parts)
 }
 
-/// Reads an element of the list. `None`: it is malformed.
+/// Parses one extension of the list. `None`: it is malformed.
 fn offer_of(element: &[Part]) -> Option<Offer> {
     let mut groups = element.split(|part| *part == Part::Mark(b';'));
     let Some([Part::Word(name)]) = groups.next() else { return None };
@@ -98,7 +98,7 @@ fn offer_of(element: &[Part]) -> Option<Offer> {
     Some((name.clone(), parameters))
 }
 
-/// Returns the bits of the window of an offer that can be met (RFC 7692 section 7.1).
+/// Returns the window bits if the server can accept the offer (RFC 7692 section 7.1).
 fn accept((name, parameters): &Offer) -> Option<u8> {
     let (mut seen, mut window) = (Vec::new(), WINDOW_BITS_MAX);
     for (name, value) in parameters {

@@ -1,4 +1,4 @@
-//! Tests of offers of permessage-deflate, and of the responses.
+//! Tests the negotiation of permessage-deflate.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const ACCEPTED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// The expected response. `Window` has the maximum of the server's window.
+/// The expected response. `Window` contains the value of `server_max_window_bits`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Answer {
     Declined,
@@ -76,12 +76,12 @@ fn one_offer() {
         ("permessage-deflate; server_no_context_takeover=true", Declined),
         ("permessage-deflate; server_no_context_takeover=\"\\t\"", Declined),
         ("permessage-deflate; client_no_context_takeover=1", Declined),
-        // Duplicates, also with the same value.
+        // Repeated parameters are declined, even if the values are equal.
         ("permessage-deflate; server_no_context_takeover; server_no_context_takeover", Declined),
         ("permessage-deflate; client_no_context_takeover; client_no_context_takeover", Declined),
         ("permessage-deflate; server_max_window_bits=15; server_max_window_bits=15", Declined),
         ("permessage-deflate; client_max_window_bits; client_max_window_bits=15", Declined),
-        // Unknown parameters, and names in another case.
+        // Unknown parameters are declined. Parameter names are case-sensitive.
         ("permessage-deflate; mem_level", Declined),
         ("permessage-deflate; mem_level=9", Declined),
         ("permessage-deflate; Server_No_Context_Takeover", Declined),
@@ -117,7 +117,7 @@ fn the_first_offer_that_can_be_met_is_accepted() {
         ),
         (&["x-other", "", "permessage-deflate"], Accepted),
         (&["permessage-deflate; server_max_window_bits=9, permessage-deflate; server_max_window_bits=8"], Window(9)),
-        // A parameter does not continue on the next line.
+        // A second header line does not continue the offer of the first line.
         (&["permessage-deflate", "server_max_window_bits=15"], Declined),
         (&[], Declined),
     ];

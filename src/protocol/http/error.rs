@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::protocol::response::Response;
 
-/// An error in a request.
+/// An error in an HTTP request.
 ///
 /// After any of these errors, the connection closes, because the start of the next request is unknown.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -21,7 +21,7 @@ pub enum HttpError {
     ProxyHeader,
     /// The request line is malformed (RFC 9112 section 3).
     ///
-    /// It must be `method SP target SP version`.
+    /// A request line must be `method SP target SP version`.
     RequestLine,
     /// The target is neither path nor URL (RFC 9112 section 3.2).
     ///

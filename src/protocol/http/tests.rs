@@ -9,7 +9,7 @@ const PEER: Peer = Peer::V4 { ip: [192, 0, 2, 1], port: 5000 };
 const BYTES_MAX: usize = 8192;
 const HEADERS_MAX: usize = 64;
 
-/// An upgrade request. A case can omit one of its lines.
+/// An upgrade request. A test case can omit one line of the request.
 macro_rules! upgrade {
     () => {
         concat!(upgrade!(no_key), "|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
@@ -56,7 +56,7 @@ const REQUEST_LINES: &[Case] = &[
     ("OPTIONS ** HTTP/1.1|Host: a", 400, Some(Target)),
     ("CONNECT a:80 HTTP/1.1|Host: a", 400, Some(Target)),
     ("CONNECT / HTTP/1.1|Host: a", 400, Some(Target)),
-    // Targets in absolute-form. `Host` is checked, although it is replaced.
+    // Targets in absolute-form. `Host` is checked, although the host of the target replaces it.
     ("GET http://a/ HTTP/1.1|Host: a", 200, None),
     ("GET HTTPS://a:1?x HTTP/1.1|Host: b", 200, None),
     ("GET http://a HTTP/1.0", 200, None),
@@ -92,7 +92,7 @@ const REQUEST_LINES: &[Case] = &[
     ("GET /a\rb HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET /a b HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET /\ta HTTP/1.1|Host: a", 400, Some(RequestLine)),
-    // Wrong spaces and missing parts.
+    // Request lines with wrong spaces or missing parts.
     ("GET  / HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET /  HTTP/1.1|Host: a", 400, Some(RequestLine)),
     ("GET / HTTP/1.1 |Host: a", 400, Some(RequestLine)),
@@ -249,7 +249,7 @@ const UPGRADES: &[Case] = &[
     (keyed!("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: web socket"), 200, None),
     ("POST / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: h2c|Content-Length: 4", 200, None),
     ("POST / HTTP/1.1|Host: a|Upgrade: websocket", 200, None),
-    // Upgrades with another method or another version of HTTP.
+    // Upgrades with a method other than GET, or with a version other than HTTP/1.1.
     (keyed!("POST / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket"), 405, Some(UpgradeMethod)),
     (keyed!("get / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket"), 405, Some(UpgradeMethod)),
     ("HEAD / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: websocket", 405, Some(UpgradeMethod)),
@@ -280,7 +280,7 @@ const UPGRADES: &[Case] = &[
         400,
         Some(KeyMalformed),
     ),
-    // Upgrades with a body, and rules that apply to all requests.
+    // Upgrades with a body, and upgrades that violate a rule of all requests.
     (upgrade!("|Content-Length: 5"), 400, Some(UpgradeBody)),
     (upgrade!("|Transfer-Encoding: chunked"), 400, Some(UpgradeBody)),
     (upgrade!("|Transfer-Encoding: gzip"), 501, Some(CodingUnknown)),
@@ -379,7 +379,7 @@ fn no_byte_is_searched_twice() {
     let mut scanned = 0;
     assert_eq!(find_head_end(b"GET / HTTP/1.1\r\nHost", &mut scanned, BYTES_MAX), Ok(None));
     assert_eq!(scanned, 20);
-    // A line feed in bytes that were searched before is not found.
+    // The bytes that were searched before are not searched again, so their line feed is not found.
     let changed = b"GET / HTTP/1.1\n\nHost";
     assert_eq!(find_head_end(changed, &mut scanned, BYTES_MAX), Ok(None));
 }
@@ -396,7 +396,7 @@ fn long_heads() {
         assert_eq!(find_head_end(&head[..end], &mut scanned, exactly - 1), Ok(None));
     }
     assert_eq!(find_head_end(&head[..exactly - 1], &mut scanned, exactly - 1), Err(HeadTooLarge));
-    // Errors after the limit do not count, so that the result does not depend on how the input is split.
+    // Errors after the limit are not reported, so that the result does not depend on how the input is split.
     let mut bytes = vec![b'A'; 100];
     bytes.push(b'\n');
     assert_eq!(find_head_end(&bytes, &mut 0, 100), Err(HeadTooLarge));

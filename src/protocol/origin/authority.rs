@@ -146,7 +146,7 @@ fn is_reg_name(name: &str) -> bool {
     !name.is_empty()
 }
 
-/// Whether a `reg-name` may contain a byte that is not part of an escape.
+/// The bytes that a `reg-name` may contain outside percent-encoding.
 const REG_NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -7,12 +7,12 @@ use std::net::Ipv4Addr;
 
 use super::authority::{Authority, Host, Origin, default_port};
 
-/// The `Origin` of a page without an origin.
+/// The value of the `Origin` header for a page without an origin.
 ///
 /// Examples are a local file, a sandboxed frame, or a page after a redirect across sites.
 pub const NULL: &str = "null";
 
-/// The `Origin` of some native clients.
+/// The value of the `Origin` header of some native clients.
 ///
 /// In some web views, pages from files have this origin, too.
 pub const FILE: &str = "file://";
@@ -74,7 +74,7 @@ pub fn is_file(text: &str) -> bool {
 
 /// Returns whether `host` is a subdomain of `base`.
 ///
-/// It must have one or more labels before `base`, as in a host-source of CSP.
+/// A subdomain has one or more labels before `base`, as in a host-source of CSP.
 fn is_subdomain(host: &str, base: &str) -> bool {
     let Some(end) = host.len().checked_sub(base.len() + 1) else { return false };
     let Some((labels, rest)) = host.split_at_checked(end) else { return false };
