@@ -17,7 +17,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether there is output, and the socket may accept it.
+    /// Returns whether the connection has output that the socket may accept.
     #[inline]
     pub fn can_write(&self) -> bool {
         match &self.output {

@@ -18,7 +18,7 @@ pub struct Closed {
     pub reason: Box<str>,
     /// The side that ended the connection.
     pub by: By,
-    /// The cause of the end.
+    /// The cause of the connection's end.
     pub cause: Cause,
 }
 
@@ -86,7 +86,7 @@ pub enum Cause {
     ConnectionLost,
     /// A handler or another thread closed the connection.
     ServerClosed,
-    /// The client missed its heartbeats.
+    /// The client did not answer the heartbeats.
     HeartbeatMissed,
     /// The client read too slowly: a limit on queues was reached.
     SlowConsumer,
@@ -109,7 +109,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All names that [`as_str`](Cause::as_str) returns, for counters that start at 0.
+    /// All names that [`as_str`](Cause::as_str) returns, so that a counter for each cause can start at 0.
     pub const NAMES: [&'static str; 12] = [
         "client_closed",
         "connection_lost",

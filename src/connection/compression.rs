@@ -3,7 +3,7 @@
 use crate::protocol::frame::server_payload;
 use crate::protocol::inflation::InflatedCounts;
 
-/// Counters of permessage-deflate since the start.
+/// Counters of permessage-deflate since the server started.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Compression {

@@ -31,6 +31,6 @@ pub struct Counts {
     ///
     /// The count is reset at the end of a turn.
     pub sent: u64,
-    /// The time that output waited, until the socket accepted its last byte.
+    /// A histogram of the time that output waited until the socket accepted its last byte.
     pub waits: Histogram,
 }

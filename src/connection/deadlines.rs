@@ -104,10 +104,10 @@ impl Connection {
     fn message_deadline(&self, env: &Env) -> Tick {
         match &self.stage {
             Stage::Open { unfinished: Some(unfinished), .. } => match unfinished.held_until() {
-                // The server does not read, so the client is not late.
+                // A paused client has no deadline, because the server does not read from this client.
                 _ if self.is_paused => Tick::NEVER,
                 None => unfinished.started().after(env.limits.message_time_max),
-                // While input is held back, the client is not late. The held input is processed at `until`.
+                // The held input is processed at `until`. Before that time, the client has no deadline.
                 Some(until) if until > env.now => until,
                 Some(_) => Tick::NEVER,
             },

@@ -14,7 +14,7 @@ use crate::tick::Tick;
 /// The number of time units of an [`InflationPace`] in a millisecond.
 const UNITS_PER_MS: u64 = 16;
 
-/// The minimum that is counted for a message, in bytes.
+/// Each message counts as at least this number of inflated bytes.
 const CHARGE_BYTES_MIN: u64 = 1 << 10;
 
 /// Each received byte counts as this number of inflated bytes, in addition to the bytes that it inflates to.
@@ -37,14 +37,14 @@ const CHARGE_FACTOR: u64 = 16;
 pub struct InflationPace(u32);
 
 impl InflationPace {
-    /// Returns the time from which the next message may be inflated. `None`: now.
+    /// Returns the time from which the next message may be inflated, or `None` if it may be inflated now.
     #[inline]
     fn wait_until(self, limits: &Limits, now: Tick) -> Option<Tick> {
         let over = self.ahead(limits, now).saturating_sub(cost(limits.read_budget_bytes as u64, limits));
         (over > 0).then(|| Tick(now.0 + u64::from(over).div_ceil(UNITS_PER_MS)))
     }
 
-    /// Counts the bytes of one step.
+    /// Charges the bytes of one step to the bucket.
     fn charge(&mut self, counts: InflatedCounts, limits: &Limits, now: Tick) {
         let bytes = counts.inflated_bytes.saturating_add(counts.deflated_bytes.saturating_mul(CHARGE_FACTOR));
         let ahead = self.ahead(limits, now).saturating_add(cost(bytes.max(CHARGE_BYTES_MIN), limits));
@@ -85,7 +85,7 @@ impl Connection {
         matches!(self.stage, Stage::Open { deflates: true, .. } | Stage::Closing { deflates: true, .. })
     }
 
-    /// Returns whether the client can inflate a message.
+    /// Returns whether a message may be sent to the client in its deflated form.
     ///
     /// The client's window may be smaller than the deflater's window. A message refers to no earlier message, so a
     /// message that fits into the client's window can be inflated. A longer message is sent without deflation.
@@ -142,7 +142,7 @@ impl Connection {
         }
     }
 
-    /// Returns the time until which input is held back. `None`: no input is held back.
+    /// Returns the time until which input is held back. Returns `None` if no input is held back.
     #[inline]
     pub fn held_until(&self) -> Option<Tick> {
         match &self.stage {
@@ -153,7 +153,7 @@ impl Connection {
 
     /// Replaces the unsent message that has the same key.
     ///
-    /// `false`: no unsent message has the key, or the replacement failed.
+    /// Returns `false` if no unsent message has the key, or if the replacement failed.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
         if !self.is_open() {
             return false;
@@ -167,7 +167,7 @@ impl Connection {
     /// Queues a message for a client that negotiated permessage-deflate.
     #[inline(never)]
     pub(super) fn send_deflated(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
-        // The bound applies to the plain message, so that the result is the same for each client.
+        // The bound applies to the message before deflation, so that the result is the same for each client.
         if outbound.bytes() > env.limits.queue_bytes_max {
             return Sent::TooLarge;
         }
@@ -235,8 +235,12 @@ mod tests {
         assert_eq!(pace.wait_until(&limits, Tick(0)), None);
         let received = (KEPT_BYTES_MAX + limits.read_budget_bytes) as u64;
         pace.charge(counts(received, limits.message_bytes_max as u64), &limits, Tick(0));
-        assert_eq!(pace.wait_until(&limits, Tick(0)), Some(Tick(3000)), "1 MiB, and 16 times 128 KiB");
-        // No caller makes a charge larger than the bucket, but this charge would also delay the next message.
+        assert_eq!(
+            pace.wait_until(&limits, Tick(0)),
+            Some(Tick(3000)),
+            "1 MiB inflated plus 16 times 128 KiB received take 3 seconds"
+        );
+        // No caller charges more than the bucket holds. Such a charge also delays the next message.
         pace.charge(counts(1 << 40, 0), &limits, Tick(0));
         assert!(pace.wait_until(&limits, Tick(0)).is_some());
     }

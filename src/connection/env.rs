@@ -18,7 +18,8 @@ const SPARE_QUEUES_MAX: usize = 1024;
 
 /// The state that all connections of a loop share.
 ///
-/// It holds the limits, the time, the totals and reusable memory. The calls on a connection take it as an argument.
+/// It holds the limits, the time, the totals and reusable memory. The calls on a connection take this state as an
+/// argument.
 #[derive(Debug)]
 pub struct Env {
     /// The limits.
@@ -37,15 +38,15 @@ pub struct Env {
     pub queued: Queued,
     /// The largest length of a queue since the last reset, in bytes.
     ///
-    /// It is updated when a frame is pushed to a queue.
+    /// The value is updated when a frame is pushed to a queue.
     pub longest_queue: usize,
     /// The memory of unfinished messages, heads and bodies.
     pub inbound: MemoryTotal,
     /// The counters of all connections.
     pub counts: Counts,
-    /// The frames of this turn.
+    /// The frames that the connections send in this turn.
     pub journal: Journal,
-    /// The deflater of all messages.
+    /// The deflater of all messages that the loop sends.
     pub deflater: Deflater,
     /// Reusable assemblers.
     pub assemblers: assembler::AssemblerPool,

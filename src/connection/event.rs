@@ -40,7 +40,7 @@ pub enum Event<'a> {
     ///
     /// The caller answers with `respond`, or defers the answer with `defer`.
     Request {
-        /// The request. Its body is borrowed from the input if the input contains the whole body.
+        /// The request. The body is borrowed from the input if the input contains the whole body.
         request: Box<Request<'a>>,
         /// Whether the request looks like an upgrade from which a proxy removed headers.
         wanted_upgrade: bool,
@@ -66,7 +66,7 @@ pub enum Event<'a> {
     Text(Cow<'a, str>),
     /// A binary message.
     Binary(Cow<'a, [u8]>),
-    /// A ping. Its pong is queued already.
+    /// A ping. The pong is queued already.
     Ping(Cow<'a, [u8]>),
     /// A pong.
     Pong(Cow<'a, [u8]>),
@@ -164,6 +164,6 @@ pub enum State {
     ///
     /// Messages can be pushed only in this state.
     Open,
-    /// The connection is ending. It was an open WebSocket or an HTTP connection.
+    /// The connection is ending. Before this state, the connection was an open WebSocket or spoke HTTP.
     Closing,
 }

@@ -11,7 +11,7 @@ use crate::connection::{By, Cause, Closed, Connection, Env, Event, Stage};
 use crate::limits::{Limits, SlowReader};
 use crate::protocol::close::CloseCode;
 
-/// An eviction frees the bound divided by this number.
+/// Evictions stop when 1/16 of the bound on all queues is free.
 const FREED_PART: usize = 16;
 
 /// The maximum ratio between the memory of an undroppable holder and of any other holder.
@@ -29,9 +29,10 @@ const CHARGES_PER_EVICTION: usize = 64;
 /// afterwards:
 ///
 /// 1. [`Evictor::new`] takes all connections that have a queue.
-/// 2. [`poll`](Evictor::poll) returns the next eviction. `None`: enough memory is free, or no more memory can be freed.
-/// 3. The caller carries out the eviction before the next poll. After an [`Eviction::Drop`], it reports the result with
-///    [`handle_dropped`](Evictor::handle_dropped). If the caller wrote to the socket instead, it calls
+/// 2. [`poll`](Evictor::poll) returns the next eviction. Returns `None` if enough memory is free, or if no more memory
+///    can be freed.
+/// 3. The caller carries out the eviction before the next poll. After an [`Eviction::Drop`], the caller reports the
+///    result with [`handle_dropped`](Evictor::handle_dropped). If the caller wrote to the socket instead, it calls
 ///    [`handle_written`](Evictor::handle_written).
 ///
 /// The evictor does not access connections. It works on a snapshot of the memory of all queues. The snapshot can become
@@ -74,7 +75,7 @@ pub enum Eviction {
     Drop {
         /// The largest holder.
         holder: Holder,
-        /// The maximum of counted memory after the drop.
+        /// The maximum of the connection's counted memory after the drop.
         charge_max: usize,
     },
 }
@@ -101,14 +102,14 @@ impl Evictor {
         env.queued.frames <= max - max / FREED_PART
     }
 
-    /// Returns the minimum of bytes that every holder keeps.
+    /// Returns the number of bytes that every holder may keep.
     pub fn bytes_min(&self) -> usize {
         self.bytes_min
     }
 
     /// Returns the next eviction.
     ///
-    /// `None`: enough memory is free, or no more memory can be freed.
+    /// Returns `None` if enough memory is free, or if no more memory can be freed.
     ///
     /// `charge` returns the counted memory of a slot.
     pub fn poll(&mut self, env: &Env, charge: impl Fn(Slot) -> usize) -> Option<Eviction> {
@@ -176,7 +177,7 @@ impl Evictor {
 }
 
 impl Connection {
-    /// Returns the memory that counts against the bound of all queues.
+    /// Returns the memory of the connection that counts against the bound of all queues.
     pub fn charge(&self) -> usize {
         self.output.charge()
     }

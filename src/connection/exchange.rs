@@ -20,8 +20,8 @@ use crate::tls::TlsInfo;
 impl Connection {
     /// Accepts the upgrade of `request`, and returns the bytes that the client sent before the 101 response.
     ///
-    /// The caller passes the data to [`handle_bytes`](Connection::handle_bytes), like any input. `None`: the upgrade is
-    /// no longer pending.
+    /// The caller passes these bytes to [`handle_bytes`](Connection::handle_bytes), like any input. Returns `None` if
+    /// the upgrade is no longer pending.
     ///
     /// # Errors
     ///
@@ -155,7 +155,8 @@ impl Connection {
 
     /// Starts a response whose body follows in pieces.
     ///
-    /// The body of `response` itself is not sent. `false`: no request is pending, or its response has begun.
+    /// The body of `response` itself is not sent. Returns `false` if no request is pending, or if its response has
+    /// begun.
     pub fn begin_response(&mut self, response: &Response, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
         let Some(answer) = http.pending_mut().filter(|answer| answer.reply == ResponseMode::None) else { return false };
@@ -185,7 +186,7 @@ impl Connection {
 
     /// Queues a piece of the body of a response.
     ///
-    /// `NotOpen`: no response was started. `Full`: the queue is at its bound.
+    /// Returns `NotOpen` if no response was started, and `Full` if the queue is at its bound.
     pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> Sent {
         let queued = self.queued_bytes();
         let Stage::Http(http) = &mut self.stage else { return Sent::NotOpen };
@@ -209,7 +210,7 @@ impl Connection {
         Sent::Queued
     }
 
-    /// Ends the response. `false`: no response was started.
+    /// Ends the response. Returns `false` if no response was started.
     ///
     /// If the body of the request is not complete, the connection ends, too.
     pub fn end_response(&mut self, env: &mut Env) -> bool {
@@ -247,8 +248,8 @@ impl Connection {
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         if let Some(answer) = http.handled_request_mut() {
-            // The handler of the request is running, and may have started the shutdown. Its response is the last of the
-            // connection.
+            // The handler of the request is running, and may have started the shutdown. The response to this request is
+            // the last of the connection.
             answer.keep_alive = false;
             return None;
         }
@@ -291,7 +292,7 @@ impl Connection {
         deferred
     }
 
-    /// Returns whether buffered input is read before the socket.
+    /// Returns whether buffered input must be read before the next read of the socket.
     pub fn has_buffered_input(&self, env: &Env) -> bool {
         match &self.stage {
             Stage::Http(http) => http.has_buffered_input(),

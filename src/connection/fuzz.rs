@@ -78,7 +78,7 @@ enum Phase {
     Ended,
 }
 
-/// Runs the operations in `data`.
+/// Runs the operations that `data` encodes.
 ///
 /// Panics if a result differs from the model.
 #[doc(hidden)]
@@ -307,7 +307,7 @@ impl Rig {
         self.replay();
     }
 
-    /// Pushes one message to some connections.
+    /// Pushes one message to the connections in `to`.
     fn push(&mut self, to: &[usize], argument: u8, kind: u8) {
         self.messages += 1;
         let payload: Vec<u8> = (0..size(argument)).map(|index| b'a' + ((index + self.messages) % 26) as u8).collect();
@@ -425,7 +425,7 @@ impl Rig {
             self.handle_change(at, change);
         }
         self.pushing = None;
-        // The log has the ends of connections already, so the table's list of ends is dropped.
+        // The log already contains the ends of connections, so the table's list of ends is dropped.
         while self.table.poll_ended().is_some() {}
     }
 

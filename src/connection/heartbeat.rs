@@ -17,7 +17,7 @@ pub struct HeartbeatState {
     has_written: bool,
 }
 
-/// The result of a check.
+/// The result of a heartbeat check.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum HeartbeatAction {
     /// Do nothing. The next check is at this tick.
@@ -29,7 +29,7 @@ pub enum HeartbeatAction {
 }
 
 impl HeartbeatState {
-    /// Returns the time of the first check.
+    /// Returns the time of the first heartbeat check.
     ///
     /// The time depends on the fd, and is in the second half of the period. So clients that connected at the same time
     /// are not pinged at the same time.
@@ -56,15 +56,15 @@ impl HeartbeatState {
         self.has_written = true;
     }
 
-    /// Returns whether the last ping was missed.
+    /// Returns whether the client missed the last ping.
     pub fn has_missed(&self) -> bool {
         self.missed > 0
     }
 
-    /// Performs a check that is due.
+    /// Performs a heartbeat check that is due.
     ///
-    /// `last_seen` is the time of the client's last byte. `is_backlogged`: output waits for the socket, and may delay
-    /// the ping. A client counts as alive while the socket accepts this output.
+    /// `last_seen` is the time of the client's last byte. `is_backlogged` means that output waits for the socket, and
+    /// may delay the ping. A client counts as alive while the socket accepts this output.
     pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, is_backlogged: bool, now: Tick) -> HeartbeatAction {
         match *heartbeat {
             Heartbeat::Off => HeartbeatAction::Wait(Tick::NEVER),
@@ -88,7 +88,7 @@ impl HeartbeatState {
         }
     }
 
-    /// Returns whether a check would find the client dead.
+    /// Returns whether a heartbeat check would find the client dead.
     pub fn is_dead(&self, heartbeat: &Heartbeat, last_seen: Tick, is_backlogged: bool, now: Tick) -> bool {
         self.clone().check(heartbeat, last_seen, is_backlogged, now) == HeartbeatAction::Dead
     }

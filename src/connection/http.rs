@@ -21,7 +21,7 @@ use crate::protocol::request::Request;
 use crate::tick::Tick;
 use crate::tls::TlsInfo;
 
-/// The largest empty buffer that a kept-alive connection keeps.
+/// The maximum capacity of an empty buffer that a connection keeps for its next request.
 const BUF_BYTES_MAX: usize = 4 << 10;
 
 /// The HTTP state of a connection.
@@ -123,7 +123,7 @@ pub enum Step<'a> {
     More,
     /// The PROXY header is complete.
     ///
-    /// The address of the client is in the header. `None`: the peer of the socket is the client.
+    /// The field is the client's address in the header. If it is `None`, the peer of the socket is the client.
     Proxied(Option<Peer>),
     /// The head of a request that announces a body. [`Http::receive_body`] sets how the body is handled.
     Head(Box<Request<'static>>),
@@ -197,7 +197,7 @@ impl Http {
         self.memory.bytes()
     }
 
-    /// Updates the memory of unfinished and early input.
+    /// Updates the counted memory of unfinished and early input.
     ///
     /// An empty buffer that is kept for the next request is not counted.
     pub fn recount(&mut self) {
@@ -210,7 +210,7 @@ impl Http {
         self.memory.set(kept + ahead);
     }
 
-    /// Parses buffered input and `input` up to the next step, and moves `input` past it.
+    /// Parses buffered input and `input` up to the next step, and removes the parsed part from `input`.
     ///
     /// # Errors
     ///
@@ -270,12 +270,12 @@ impl Http {
         }
     }
 
-    /// Returns whether the socket should be read. It is not read while early input waits.
+    /// Returns whether the socket should be read. The socket is not read while early input waits.
     pub fn wants_read(&self) -> bool {
         !self.is_answering() || self.is_drained()
     }
 
-    /// Returns whether there is input that is not parsed.
+    /// Returns whether the buffer contains unparsed input.
     pub fn has_buffered_input(&self) -> bool {
         !self.is_drained()
     }
@@ -405,8 +405,8 @@ impl Http {
 
     /// Starts to receive the body that [`Step::Head`] announced.
     ///
-    /// With `state`, the body is passed to the handler in pieces. Without `state`, the body is collected. `true`: the
-    /// client waits for a `100 Continue`.
+    /// With `state`, the body is passed to the handler in pieces. Without `state`, the body is collected. Returns
+    /// `true` if the client waits for a `100 Continue`.
     pub fn receive_body(
         &mut self,
         request: Box<Request<'static>>,

@@ -34,7 +34,7 @@ const SEPARATE_MAX: usize = 1024;
 
 const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 
-/// The frames of this turn.
+/// The frames that the connections of a loop send in one turn.
 ///
 /// A message to many connections is in the journal once. Each recipient has a [`Range`] in place of a queue. So a push
 /// neither copies nor allocates for a recipient whose socket accepts the message in this turn.
@@ -67,15 +67,15 @@ pub struct Journal {
 /// One part of the journal: the frames of a turn in one encoding.
 #[derive(Debug)]
 struct Part {
-    /// The position of the first byte.
+    /// The position in the journal of the first byte of this part.
     ///
     /// The ranges of the two parts never overlap.
     start: u32,
-    /// The frames, then unused bytes. The length of the slice is 0 or [`BYTES_MAX`].
+    /// The frames of the turn, followed by unused bytes. The length of the slice is 0 or [`BYTES_MAX`].
     ///
     /// The slice is allocated zeroed, so the kernel provides memory only for bytes that were ever used.
     bytes: Box<[u8]>,
-    /// The length of the frames.
+    /// The total length of the frames, in bytes.
     len: usize,
     /// The frames in `bytes` that are not copied together with others when they are moved to a queue.
     ///
@@ -89,7 +89,7 @@ struct Part {
 #[derive(Debug)]
 struct SeparateFrame {
     start: u32,
-    /// The bytes of all separate frames before this frame.
+    /// The total length of all separate frames before this frame, in bytes.
     before: u32,
     frame: SharedFrame,
     key: Option<Box<str>>,
@@ -124,7 +124,8 @@ impl Journal {
         self.plain.len + self.deflated.len >= self.flushed_at
     }
 
-    /// Lets the journal grow by another step before it is flushed. `false`: the journal is close to its maximum size.
+    /// Lets the journal grow by another step before it is flushed. Returns `false` if the journal is close to its
+    /// maximum size.
     pub fn postpone_flush(&mut self) -> bool {
         let may_grow = self.flushed_at + 2 * FLUSHED_AT_BYTES <= BYTES_MAX;
         if may_grow {
@@ -135,8 +136,8 @@ impl Journal {
 
     /// Returns the range of a frame. With `before`, returns `before` extended by the frame.
     ///
-    /// The first call for a frame appends the frame. `None`: the frame must go to a queue, because it does not follow
-    /// `before`, or because the journal does not accept it.
+    /// The first call for a frame appends the frame. Returns `None` if the frame must go to a queue. In this case, the
+    /// frame does not follow `before`, or the journal does not accept the frame.
     // This function is always inlined, for the reason given at `Output::push`.
     #[inline(always)]
     pub fn put(&mut self, before: Option<Range>, outbound: &mut Outbound<'_>) -> Option<Range> {
@@ -215,7 +216,8 @@ impl Part {
         outbound.place
     }
 
-    /// Prepares for a separate frame, or for the first frame. `None`: the journal does not accept the frame.
+    /// Prepares this part of the journal for a separate frame or for its first frame. Returns `None` if the journal
+    /// does not accept the frame.
     #[inline(never)]
     fn prepare(&mut self, outbound: &mut Outbound<'_>) -> Option<()> {
         if self.len + outbound.bytes() > BYTES_MAX || (outbound.is_separate() && !self.add_separate(outbound)) {
@@ -227,7 +229,7 @@ impl Part {
         Some(())
     }
 
-    /// Stores a separate frame. `false`: the journal does not accept the frame.
+    /// Stores a separate frame. Returns `false` if the journal does not accept the frame.
     fn add_separate(&mut self, outbound: &mut Outbound<'_>) -> bool {
         // Frames over 64 KiB are written directly and are not stored in the journal.
         if outbound.bytes() > FLUSHED_AT_BYTES || self.separate.len() >= SEPARATE_MAX {
@@ -258,7 +260,7 @@ impl Part {
         range.len() - (self.separate_bytes(range.end) - self.separate_bytes(range.start)) as usize
     }
 
-    /// Returns the number of bytes in separate frames that start before `end`.
+    /// Returns the total length of the [`SeparateFrame`]s that start before `end`.
     fn separate_bytes(&self, end: u32) -> u32 {
         let count = self.separate.partition_point(|separate| separate.start < end);
         let last = count.checked_sub(1).and_then(|last| self.separate.get(last));

@@ -68,7 +68,7 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::message::Message;
 use crate::tick::Tick;
 
-/// The maximum of unwritten output before the next pipelined HTTP request is read.
+/// The next pipelined HTTP request is read only if at most this number of output bytes is unwritten.
 const HTTP_OUTPUT_MAX: usize = 64 << 10;
 
 /// A connection, from its acceptance to its end.
@@ -94,9 +94,9 @@ const HTTP_OUTPUT_MAX: usize = 64 << 10;
 ///    calls.
 /// 5. **End.** [`release`](Connection::release) returns the memory before the connection is dropped.
 ///
-/// A connection starts with HTTP. An accepted upgrade opens a WebSocket. After its end, the connection is closing,
-/// lingering or finished, and never returns to an earlier stage. [`Event::Closed`] is returned exactly once for each
-/// WebSocket, by the call that ends it. The flush and the close handshake afterwards cause no more events.
+/// A connection starts with HTTP. An accepted upgrade opens a WebSocket. After the end of the WebSocket, the connection
+/// is closing, lingering or finished, and never returns to an earlier stage. [`Event::Closed`] is returned exactly once
+/// for each WebSocket, by the call that ends it. The flush and the close handshake afterwards cause no more events.
 ///
 /// An idle connection takes only the size of this type, so the type is kept small.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ enum Stage {
         unfinished: Option<Box<Assembler>>,
         /// Whether permessage-deflate was negotiated.
         deflates: bool,
-        /// The size of the client's inflation window, as a power of two.
+        /// The base-2 logarithm of the size of the client's inflation window.
         window_bits: u8,
         /// The pace at which the client's messages are inflated.
         pace: InflationPace,
@@ -172,7 +172,7 @@ enum Stage {
     },
     /// The connection is dropped at the end of the turn.
     Finished {
-        /// Whether it ended within a response that only the end of the stream delimits.
+        /// Whether the connection ended within a response that only the end of the stream delimits.
         is_cut: bool,
     },
 }
@@ -200,7 +200,7 @@ impl Connection {
 
     /// Creates a connection that was just accepted from a trusted proxy.
     ///
-    /// It expects a PROXY header with the address of the client.
+    /// The connection expects a PROXY header with the address of the client.
     pub fn new_proxied(peer: Peer, env: &Env) -> Connection {
         let http = Http::new_proxied(&env.inbound);
         Connection { stage: Stage::Http(Box::new(http)), ..Connection::new(peer, env) }
@@ -255,8 +255,8 @@ impl Connection {
 
     /// Takes a whole message from the front of `input`.
     ///
-    /// Nearly all messages are whole and are borrowed from `input`, without an event. `None`: nothing was read. The
-    /// caller passes `input` to [`handle_bytes`](Connection::handle_bytes).
+    /// Nearly all messages are whole and are borrowed from `input`, without an event. Returns `None` if nothing was
+    /// read. The caller passes `input` to [`handle_bytes`](Connection::handle_bytes).
     ///
     /// # Errors
     ///
@@ -280,7 +280,8 @@ impl Connection {
 
     /// Reads `input` up to the next event, and moves `input` past it.
     ///
-    /// `None`: all of `input` was processed or buffered. The caller answers an HTTP event before the next call.
+    /// Returns `None` if all of `input` was processed or buffered. The caller answers an HTTP event before the next
+    /// call.
     pub fn handle_bytes<'a>(&mut self, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
         match &mut self.stage {
             Stage::Open { unfinished, deflates: false, .. } => {
@@ -302,7 +303,7 @@ impl Connection {
 
     /// Reports the end of the client's stream.
     ///
-    /// `is_reset`: the client cannot receive data, either.
+    /// `is_reset` means that the client cannot receive data, either.
     pub fn handle_end(&mut self, is_reset: bool) -> Option<Event<'static>> {
         self.is_peer_done = true;
         match &self.stage {
@@ -370,7 +371,7 @@ impl Connection {
 
     /// Starts the close handshake, and returns the end of the WebSocket.
     ///
-    /// `None`: the WebSocket was not open.
+    /// Returns `None` if the WebSocket was not open.
     pub fn close(&mut self, code: CloseCode, reason: &str, cause: Cause, env: &mut Env) -> Option<Event<'static>> {
         let payload = close_payload(code, reason);
         let mut frame = Outbound::message(Opcode::Close, &payload);
@@ -408,7 +409,7 @@ impl Connection {
         matches!(self.stage, Stage::Finished { .. })
     }
 
-    /// Sets the heartbeat of this connection. `None`: the heartbeat of the server.
+    /// Sets the heartbeat of this connection. With `None`, the connection uses the heartbeat of the server.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>, env: &Env) {
         self.heartbeat_state = HeartbeatState::default();
         self.heartbeat = heartbeat.map(Box::new);
@@ -420,7 +421,8 @@ impl Connection {
     /// Pauses or resumes reading of a WebSocket or a streamed request body.
     ///
     /// The input of a paused connection waits in the kernel, and TCP slows the client down. When reading resumes, the time
-    /// for an unfinished message begins again. `false`: the connection is not a WebSocket and receives no streamed body.
+    /// for an unfinished message begins again. Returns `false` if the connection is not a WebSocket and receives no
+    /// streamed body.
     pub fn set_paused(&mut self, is_paused: bool, env: &Env) -> bool {
         let may = match &mut self.stage {
             Stage::Open { unfinished, .. } => {

@@ -160,7 +160,7 @@ impl<'a> Outbound<'a> {
         self.key.is_some() || (self.to_many && self.bytes() > COPIED_BYTES_MAX)
     }
 
-    /// Returns the frame in a form that queues can share. `None`: out of memory.
+    /// Returns the frame in a form that queues can share. Returns `None` if memory is exhausted.
     pub(super) fn share(&mut self) -> Option<SharedFrame> {
         if self.shared.is_none() {
             self.shared = Some(match self.source {
@@ -182,7 +182,7 @@ impl Source<'_> {
         }
     }
 
-    /// Deflates the message. `None`: the message stays plain.
+    /// Deflates the message. Returns `None` if the message stays plain.
     fn deflate(&self, deflater: &mut Deflater, counts: &mut Compression) -> Option<SharedFrame> {
         match self {
             Source::Payload(opcode, payload) => {
@@ -213,7 +213,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// Returns the length in bytes.
+    /// Returns the length of the range in bytes.
     #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize

@@ -60,7 +60,7 @@ impl Output {
         }
     }
 
-    /// Returns the number of bytes in the journal.
+    /// Returns the number of output bytes that are in the journal.
     ///
     /// These bytes move to a queue if the socket does not accept them.
     #[inline]
@@ -103,7 +103,7 @@ impl Output {
         matches!(self, Output::Queued(queue) if queue.backlogged_since().is_some())
     }
 
-    /// Appends a frame. `false`: out of memory.
+    /// Appends a frame. Returns `false` if memory is exhausted.
     // This function is always inlined: a call per message would take a fifth of the time of a push.
     #[inline(always)]
     pub fn push(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
@@ -142,7 +142,7 @@ impl Output {
         }
     }
 
-    /// Appends a control frame. `false`: out of memory.
+    /// Appends a control frame. Returns `false` if memory is exhausted.
     ///
     /// The frame is never deflated, and is sent after the frames of this turn.
     pub fn push_control(&mut self, frame: &mut Outbound<'_>, env: &mut Env) -> bool {
@@ -154,7 +154,7 @@ impl Output {
         self.push(frame, env)
     }
 
-    /// Returns the queue, and creates it if there is none.
+    /// Returns the queue of the output. If there is none, creates a queue.
     ///
     /// The output in the journal moves to the queue. The caller must not leave the queue empty.
     pub fn queue(&mut self, env: &mut Env) -> &mut Queue {
@@ -171,7 +171,7 @@ impl Output {
         }
     }
 
-    /// Returns the memory that counts against the bound of all queues.
+    /// Returns the memory of the output that counts against the bound of all queues.
     pub fn charge(&self) -> usize {
         match self {
             Output::Queued(queue) => queue.charge(),
@@ -179,12 +179,12 @@ impl Output {
         }
     }
 
-    /// Returns whether a part of an HTTP response is not written.
+    /// Returns whether an HTTP response is still to be written, in whole or in part.
     pub fn has_response(&self) -> bool {
         matches!(self, Output::Queued(queue) if queue.is_http())
     }
 
-    /// Returns whether there is a queue.
+    /// Returns whether the output is in a queue.
     #[inline]
     pub fn is_queued(&self) -> bool {
         matches!(self, Output::Queued(_))
@@ -249,7 +249,7 @@ impl Output {
         }
     }
 
-    /// Reports the number of unsent bytes in the transport after a read. If it is not 0, the socket is full.
+    /// Reports the number of unsent bytes in the transport after a read. If the number is not 0, the socket is full.
     pub fn handle_held(&mut self, held: usize, has_sent: bool, is_http: bool, env: &mut Env) {
         if held == 0 && !self.is_queued() {
             return;

@@ -45,7 +45,7 @@ pub enum ResponseMode {
 /// A request whose response is deferred.
 #[derive(Debug)]
 pub enum Deferred {
-    /// A request for a WebSocket. It is needed when the upgrade is accepted.
+    /// A request for a WebSocket. The request is needed when the upgrade is accepted.
     Upgrade(Box<Request<'static>>),
     /// A request for plain HTTP.
     Plain,

@@ -76,8 +76,8 @@ impl Connection {
 
     /// Reports the number of unsent bytes in the transport after a read.
     ///
-    /// These are bytes of the transport itself, for instance of a TLS handshake. If there are any, the socket is full.
-    /// `has_sent`: the socket accepted bytes.
+    /// These are bytes of the transport itself, for instance of a TLS handshake. If the number is not 0, the socket is
+    /// full. `has_sent` means that the socket accepted bytes.
     pub fn handle_held(&mut self, held: usize, has_sent: bool, env: &mut Env) {
         if has_sent {
             self.heartbeat_state.handle_written();
@@ -90,7 +90,7 @@ impl Connection {
         self.wants_read().then_some(env.now)
     }
 
-    /// Reports that the socket is writable. Returns whether there is output.
+    /// Reports that the socket is writable. Returns whether the connection has output to write.
     pub fn handle_writable(&mut self) -> bool {
         self.output.as_queue().map(Queue::handle_writable).is_some()
     }

@@ -68,9 +68,9 @@ pub struct Queue {
     segments: VecDeque<Segment>,
     /// The number of written bytes of the first segment.
     ///
-    /// It is less than the length of the segment.
+    /// This number is less than the length of the segment.
     sent: usize,
-    /// Unwritten bytes in all segments.
+    /// The number of unwritten bytes in all segments.
     bytes: usize,
     /// The memory of shared frames and keys, without the frames' bytes.
     overhead: usize,
@@ -106,14 +106,14 @@ impl Queue {
         self.bytes + self.held
     }
 
-    /// Returns the number of bytes that count against `queue_bytes_max`.
+    /// Returns the number of bytes of this queue that count against `queue_bytes_max`.
     ///
     /// These are the unsent bytes, and the memory of shared frames besides their bytes.
     pub fn counted_bytes(&self) -> usize {
         self.bytes + self.held + self.overhead
     }
 
-    /// Returns the memory that counts against the bound of all queues.
+    /// Returns the memory of this queue that counts against the bound of all queues.
     ///
     /// A shared frame counts with its bytes divided by the number of queues that share it.
     pub fn charge(&self) -> usize {
@@ -126,7 +126,7 @@ impl Queue {
         self.is_http
     }
 
-    /// Returns whether there is no output.
+    /// Returns whether the queue contains no output.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty() && self.held == 0
     }
@@ -143,7 +143,7 @@ impl Queue {
 
     /// Returns the time since which a full socket has accepted no bytes.
     ///
-    /// `None` after the socket became writable, until the next write.
+    /// Returns `None` after the socket became writable, until the next write.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }
@@ -153,7 +153,7 @@ impl Queue {
         self.backlogged_since
     }
 
-    /// Appends a frame and updates `total`. `false`: out of memory.
+    /// Appends a frame and updates `total`. Returns `false` if memory is exhausted.
     pub fn push(&mut self, outbound: &mut Outbound<'_>, total: &mut Queued) -> bool {
         let bytes = outbound.bytes();
         if outbound.is_separate() || (outbound.to_many && self.is_full && bytes > SHARED_BYTES_MIN) {
@@ -206,7 +206,7 @@ impl Queue {
 
     /// Replaces the unsent message that has the same key.
     ///
-    /// `false`: no message has this key, the queue would exceed its bound, or there is no memory.
+    /// Returns `false` if no message has this key, if the queue would exceed its bound, or if there is no memory.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, limits: &Limits, total: &mut Queued) -> bool {
         let Some(&number) = outbound.key.and_then(|key| self.keys.get(key)) else { return false };
         let index = (number - self.first) as usize;
@@ -227,7 +227,7 @@ impl Queue {
 
     /// Queues a pong.
     ///
-    /// In a long queue, it replaces the queued pong.
+    /// In a long queue, the new pong replaces the queued pong.
     pub fn push_pong(&mut self, payload: &[u8], total: &mut Queued) {
         let outbound = Outbound::message(Opcode::Pong, payload);
         if !self.is_full && self.bytes <= PONG_QUEUE_BYTES_MAX {
@@ -287,10 +287,10 @@ impl Queue {
         self.set_full(written.is_full, written.has_sent, now);
     }
 
-    /// Reports the number of unsent bytes in the transport. If it is not 0, the socket is full.
+    /// Reports the number of unsent bytes in the transport. If the number is not 0, the socket is full.
     ///
-    /// With `is_http`, the unsent bytes count as HTTP output, unless the queue contains frames. `has_sent`: the socket
-    /// accepted bytes.
+    /// With `is_http`, the unsent bytes count as HTTP output, unless the queue contains frames. `has_sent` means that
+    /// the socket accepted bytes.
     pub fn handle_held(&mut self, held: usize, has_sent: bool, is_http: bool, now: Tick, total: &mut Queued) {
         self.set_held(held, is_http, total);
         self.set_full(held > 0, has_sent, now);
@@ -391,7 +391,7 @@ impl Queue {
 
     /// Returns a run with capacity for `bytes` more bytes.
     ///
-    /// `None`: out of memory.
+    /// Returns `None` if memory is exhausted.
     fn run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> Option<&mut Vec<u8>> {
         let has_room = self.segments.back().is_some_and(|last| match &last.bytes {
             Bytes::Run(run) => last.kind == kind && kind != Kind::Pong && run.len() + bytes <= RUN_BYTES_MAX,
@@ -470,7 +470,7 @@ impl Queue {
         }
     }
 
-    /// Shrinks lists that are less than a quarter full.
+    /// Shrinks the lists of the queue that are less than a quarter full.
     fn shrink_lists(&mut self) {
         let len = self.segments.len();
         if self.segments.capacity() > SPARE_SEGMENTS_MAX && len < self.segments.capacity() / 4 {

@@ -17,7 +17,7 @@ pub const KEY_BYTES: usize = 88;
 #[derive(Debug)]
 pub struct Segment {
     pub bytes: Bytes,
-    /// The conflation key. The `keys` of the queue contain it.
+    /// The conflation key. The field `keys` of the queue contains this key, too.
     pub key: Option<Arc<str>>,
     pub kind: Kind,
 }

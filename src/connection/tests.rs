@@ -30,7 +30,7 @@ const UPGRADE: &str = "GET /chat?uid=ann HTTP/1.1\r\nHost: a\r\nConnection: Upgr
 struct Rig {
     connection: Connection,
     env: Env,
-    /// The mode for the next announced body. `None`: the body is collected.
+    /// The mode for the next announced body. With `None`, the body is collected.
     mode: Option<BodyMode>,
     /// The pieces of streamed bodies.
     pieces: Vec<u8>,

@@ -22,7 +22,7 @@ const WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// The maximum of plaintext that one write encrypts, if the stream did not accept the last write as a whole.
 ///
-/// It is lower, because only unencrypted output can be replaced by a newer message or dropped to free memory.
+/// This limit is lower, because only unencrypted output can be replaced by a newer message or dropped to free memory.
 const FULL_WRITE_BYTES_MAX: usize = RECORD_PLAINTEXT;
 
 /// The maximum of unfinished input: a handshake message in many records.
@@ -55,7 +55,7 @@ pub trait Stream {
     fn shutdown(&mut self);
 }
 
-/// The state that all sessions of a table share.
+/// The state that all TLS sessions of a table share.
 #[derive(Debug)]
 pub struct TlsShared {
     /// The unfinished input of a session, and newly received records after it.
@@ -82,7 +82,7 @@ pub struct ReadReport {
     pub error: Option<EngineError>,
 }
 
-/// A session and its unfinished bytes.
+/// A TLS session and its unfinished bytes.
 pub struct TlsStream {
     engine: Engine,
     stage: Stage,
@@ -109,7 +109,7 @@ pub struct TlsStream {
     memory: MemoryShare,
 }
 
-/// The stage of a session. A session never returns to an earlier stage of this list.
+/// The stage of a TLS session. A session never returns to an earlier stage of this list.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Stage {
     /// The PROXY header was not received yet. This header is not encrypted.
@@ -180,7 +180,7 @@ impl TlsStream {
 
     /// Reads once from the stream, and decrypts into `buffer`.
     ///
-    /// [`Io::WouldBlock`]: no plaintext was received. [`TlsShared::last`] has the other results of the read.
+    /// [`Io::WouldBlock`] means that no plaintext was received. [`TlsShared::last`] has the other results of the read.
     pub fn read(&mut self, stream: &mut impl Stream, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
         shared.last = ReadReport::default();
         if !self.unread.is_empty() {
@@ -300,7 +300,7 @@ impl TlsStream {
         shared.last.secured = self.engine.info();
     }
 
-    /// Encrypts output and writes it once. `None`: the stream is broken.
+    /// Encrypts output and writes it once. Returns `None` if the stream is broken.
     ///
     /// Output is encrypted only after all earlier ciphertext is sent. So the session has the ciphertext of at most one
     /// write. Output before the end of the handshake, such as the response to a timeout, is dropped.
@@ -362,7 +362,7 @@ impl TlsStream {
         }
         shared.outgoing.clear();
         self.is_shut = true;
-        // An error in further input has no answer, and the library asserts that `close_notify` is the last alert.
+        // An error in further input has no answer, and rustls asserts that `close_notify` is the last alert.
         self.ignore_input();
     }
 
@@ -377,7 +377,7 @@ impl TlsStream {
         self.memory.set(self.unfinished.capacity());
     }
 
-    /// Starts the time of the unfinished bytes at `now`, unless the time has started. `None`: stops the time.
+    /// Starts the time of the unfinished bytes at `now`, unless the time has started. `None` stops the time.
     pub fn set_reading(&mut self, now: Option<Tick>) {
         self.unfinished_since = match now {
             Some(now) if !self.unfinished.is_empty() => self.unfinished_since.or(Some(now)),
@@ -424,8 +424,8 @@ impl TlsStream {
 
     /// Ends a session before its handshake is complete.
     ///
-    /// The connection stays until the client ends it, or until its deadline. If it were closed while the client is
-    /// still sending, the stream would be reset, and the client might not read the reason.
+    /// The connection stays until the client ends it, or until its deadline. If the connection were closed while the
+    /// client is still sending, the stream would be reset, and the client might not read the reason.
     fn refuse(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) -> Io {
         self.stage = Stage::Refused;
         self.drop_unfinished();
@@ -439,7 +439,7 @@ impl TlsStream {
         Io::WouldBlock
     }
 
-    /// Handles an error of the client.
+    /// Handles an error that the client caused.
     fn fail(&mut self, error: EngineError, filled: usize, stream: &mut impl Stream, shared: &mut TlsShared) -> Io {
         shared.last.error = Some(error);
         if self.stage == Stage::Open {
@@ -449,7 +449,7 @@ impl TlsStream {
         self.refuse(stream, shared)
     }
 
-    /// Ends an open session. Plaintext before the error is still returned: `filled` bytes.
+    /// Ends an open session. The `filled` bytes of plaintext before the error are still returned.
     fn fail_stream(&mut self, filled: usize) -> Io {
         self.stage = Stage::Broken;
         self.drop_unfinished();
@@ -486,7 +486,7 @@ impl TlsStream {
         self.unfinished.extend_from_slice(rest);
     }
 
-    /// Encrypts the output of one write, and returns its length. `None`: the limit of the keys is reached.
+    /// Encrypts the output of one write, and returns its length, or `None` if the key limit is reached.
     fn encrypt(&mut self, shared: &mut TlsShared, slices: &[IoSlice<'_>]) -> Option<usize> {
         let bytes_max = if self.was_full { FULL_WRITE_BYTES_MAX } else { WRITE_BYTES_MAX };
         let mut taken = 0;
@@ -524,8 +524,8 @@ impl TlsStream {
         self.engine.encrypt(plaintext, &mut self.unfinished, outgoing).ok()
     }
 
-    /// Sends records, and stores bytes that the stream does not accept. Returns the number of sent bytes. `None`: the
-    /// stream is broken.
+    /// Sends records, and stores bytes that the stream does not accept. Returns the number of sent bytes, or `None` if
+    /// the stream is broken.
     fn send_output(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) -> Option<usize> {
         let records = shared.outgoing.as_slice();
         if records.is_empty() || self.is_shut {
@@ -554,7 +554,7 @@ impl TlsStream {
         sent
     }
 
-    /// Sends unsent ciphertext once. Returns the number of sent bytes. `None`: the stream is broken.
+    /// Sends unsent ciphertext once. Returns the number of sent bytes, or `None` if the stream is broken.
     fn send_unsent(&mut self, stream: &mut impl Stream) -> Option<usize> {
         match stream.send(&self.unsent) {
             Io::Done(count) => {

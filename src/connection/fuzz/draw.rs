@@ -7,7 +7,7 @@ use crate::limits::Heartbeat;
 use crate::protocol::client::frame;
 use crate::protocol::frame::Opcode;
 
-/// Deflates a message with another implementation.
+/// Deflates a message with flate2.
 fn deflate(payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * payload.len() + 100);
     let mut stream = flate2::Compress::new(flate2::Compression::default(), false);
@@ -30,8 +30,8 @@ pub(super) fn request(byte: u8) -> &'static str {
 
 /// Maps a byte to a length.
 ///
-/// All small lengths occur. Larger lengths are multiples of a step. The largest lengths exceed the length of one buffer
-/// of a queue.
+/// All small lengths occur. Larger lengths grow in steps of 8 and of 2300. The largest lengths exceed the length of one
+/// buffer of a queue.
 pub(super) fn size(byte: u8) -> usize {
     match usize::from(byte) {
         byte @ 0..=150 => byte,

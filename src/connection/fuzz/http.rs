@@ -1,4 +1,4 @@
-//! The handler of the fuzz target `connection`, for HTTP.
+//! The HTTP handler of the fuzz target `connection`.
 
 use crate::connection::fuzz::draw::size;
 use crate::connection::fuzz::reader::Due;

@@ -19,7 +19,7 @@ pub(super) struct Reader {
     ///
     /// The list contains neither pongs nor the connection's own error responses.
     pub due: VecDeque<Due>,
-    /// Pings whose pong may follow.
+    /// The payloads of pings that the server may still answer.
     ///
     /// The server may leave out the pong of an older ping (RFC 6455 section 5.5.3).
     pub pings: VecDeque<Vec<u8>>,
@@ -102,7 +102,7 @@ impl Reader {
 
     /// Expects a response in pieces.
     ///
-    /// `is_head`: the request is a HEAD request. `version` is its minor HTTP version.
+    /// The arguments say whether the request is a HEAD request, and its minor HTTP version.
     pub fn begin_stream(&mut self, (is_head, version): (bool, u8)) {
         self.due.push_back(Due::Stream { is_head, is_chunked: version == 1, body: Vec::new(), is_ended: false });
     }
@@ -139,7 +139,7 @@ impl Reader {
         }
     }
 
-    /// Replaces the newest message with the same key.
+    /// Replaces the newest expected message with the same key.
     pub fn conflate(&mut self, newer: &Due) {
         let Due::Frame { key: newer_key @ Some(_), .. } = newer else {
             panic!("a message without a key was conflated")
@@ -175,7 +175,7 @@ impl Reader {
         self.is_upgraded && self.bytes.first().is_some_and(|first| first & 0x0f != 10)
     }
 
-    /// Takes a complete response. `false`: there is none.
+    /// Takes a complete response. Returns `false` if there is none.
     fn take_response(&mut self) -> bool {
         if self.is_streaming {
             return self.take_stream();
@@ -233,7 +233,7 @@ impl Reader {
 
     /// Takes the received part of a response in pieces.
     ///
-    /// `true`: it has ended.
+    /// Returns `true` if the response has ended.
     fn take_stream(&mut self) -> bool {
         let Some(Due::Stream { body, is_ended, .. }) = self.due.front_mut() else { return false };
         let count = body.len().min(self.bytes.len());
@@ -249,7 +249,7 @@ impl Reader {
         is_over
     }
 
-    /// Takes a complete frame. `false`: there is none.
+    /// Takes a complete frame. Returns `false` if there is none.
     fn take_frame(&mut self) -> bool {
         let [first, second, rest @ ..] = &self.bytes[..] else { return false };
         let (length, rest) = match (second, rest) {
@@ -263,7 +263,7 @@ impl Reader {
         assert_eq!(u64::from(*second), shortest, "the payload length has its shortest form");
         let Some(received) = rest.get(..length as usize) else { return false };
         let (is_deflated, first) = (first & 0x40 != 0, &(first & !0x40));
-        assert!(!is_deflated || (self.deflates && matches!(*first, 0x81 | 0x82)), "a deflated frame was negotiated");
+        assert!(!is_deflated || (self.deflates && matches!(*first, 0x81 | 0x82)), "deflated frames were negotiated");
         let inflated = if is_deflated { inflate(received) } else { Vec::new() };
         let payload = if is_deflated { &inflated[..] } else { received };
         if first & 0x0f == 10 {

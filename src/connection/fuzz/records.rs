@@ -1,4 +1,4 @@
-//! The records of the fuzz target `connection`, from the clients to the server.
+//! Passes TLS records from the clients to the server in the fuzz target `connection`.
 
 use crate::connection::Io;
 use crate::connection::fuzz::Rig;
@@ -7,7 +7,7 @@ use crate::connection::fuzz::secure::{READ_BYTES, Secure};
 impl Rig {
     /// Passes at most `count` bytes of records to the server.
     ///
-    /// A handshake completes if they suffice, because the client answers at once.
+    /// The client answers each record of the server at once, so one call can complete a handshake.
     pub(super) fn read_session(&mut self, at: usize, count: usize) {
         let mut left = count.max(1);
         let mut buffer = [0; READ_BYTES];
@@ -38,7 +38,7 @@ impl Rig {
         }
     }
 
-    /// Ends the client's stream behind all that it sent, with `close_notify` or without.
+    /// Ends the client's stream after all its records, with or without `close_notify`.
     pub(super) fn end_session(&mut self, at: usize, is_notified: bool) {
         let session = self.session(at);
         if is_notified && !session.client.is_handshaking() {

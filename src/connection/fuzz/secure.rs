@@ -10,18 +10,18 @@ use crate::tls::{Hello, TestClient, test_config};
 /// The length of the read buffer, which is shorter than a record.
 pub(super) const READ_BYTES: usize = 5000;
 
-/// The bytes by which the records of a write are longer than its plaintext, at most: a write has 4 full records.
+/// The maximum overhead of the records of one write, in bytes. One write has at most 5 records.
 pub(super) const RECORD_OVERHEAD: usize = 5 * 64;
 
-/// A session, its stream and its client.
+/// A TLS session, its stream and its client.
 #[derive(Debug)]
 pub(super) struct Secure {
     pub pipe: Pipe,
     pub stream: TlsStream,
     pub client: TestClient,
-    /// Records that the client made and did not send.
+    /// Records that the client encrypted and has not sent.
     pub outbox: Vec<u8>,
-    /// Plaintext that the session took and the client has not received.
+    /// Plaintext that the session accepted and the client has not received.
     expected: VecDeque<u8>,
 }
 
@@ -46,7 +46,7 @@ impl Secure {
         shared.check_invariants();
         if is_open {
             let sent = self.pipe.down.len() - before;
-            assert_eq!(written.has_sent, sent > 0, "progress is what the socket took");
+            assert_eq!(written.has_sent, sent > 0, "has_sent is set if and only if the socket accepted bytes");
             assert!(written.is_full || written.held == 0, "a session with held records waits for the socket");
             self.expected.extend(slices.iter().flat_map(|slice| slice.iter()).take(written.bytes));
         }
@@ -66,17 +66,21 @@ impl Secure {
         self.deliver();
     }
 
-    /// Passes what the server sent to the client, and the client's next records to its outbox.
+    /// Passes the server's records to the client. The client's answers go to the client's outbox.
     fn deliver(&mut self) {
         let sent = std::mem::take(&mut self.pipe.down);
-        let plaintext = self.client.receive(&sent).expect("a server that keeps the rules");
+        let plaintext = self.client.receive(&sent).expect("the server follows the TLS protocol");
         for byte in plaintext {
-            assert_eq!(Some(byte), self.expected.pop_front(), "the client receives what the session took");
+            assert_eq!(
+                Some(byte),
+                self.expected.pop_front(),
+                "the client receives the plaintext that the session accepted"
+            );
         }
         self.outbox.extend(self.client.take_records());
     }
 
     pub(super) fn check_sent(&self) {
-        assert!(self.expected.is_empty(), "a session that holds nothing has sent all plaintext");
+        assert!(self.expected.is_empty(), "a session without held records has sent all plaintext");
     }
 }

@@ -1,9 +1,10 @@
-//! The fuzz target `tls`: a client and a session, with records in arbitrary portions.
+//! The fuzz target `tls`: a client and a TLS session exchange records in arbitrary portions.
 //!
-//! The bytes that either side receives are compared with those that the other sent. A client may also send records that
-//! were changed, garbage, or records of another type. It then need not be understood, but no wrong byte is delivered.
+//! The bytes that each side receives must be the bytes that the other side sent. A client may also send changed
+//! records, random bytes, or records of another type. The server may then end the session, but it must not deliver a
+//! wrong byte.
 //!
-//! Faults that were planted in `connection/tls.rs`, each alone. The unit test below finds each in seconds:
+//! Each of these faults was inserted into `connection/tls.rs` alone. The unit test below finds each fault in seconds:
 //!
 //! | fault | found as |
 //! |---|---|
@@ -29,30 +30,30 @@ const OPERATIONS_MAX: usize = 400;
 /// The PROXY header of a proxied session.
 const PROXY: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n";
 
-/// The unfinished input of a session, at most: see `UNFINISHED_BYTES_MAX`.
+/// The maximum of unfinished input of a session, in bytes: see `UNFINISHED_BYTES_MAX`.
 const INBOUND_BYTES_MAX: usize = (128 << 10) + (20 << 10);
 
-/// A client, a session and the stream between them.
+/// A client, a TLS session and the stream between them.
 struct Session {
     pipe: Pipe,
     stream: TlsStream,
     shared: TlsShared,
     inbound: MemoryTotal,
     client: TestClient,
-    /// The first bytes of the client, which are not encrypted.
+    /// The first bytes of the client, which are not encrypted: a PROXY header or none.
     header: &'static [u8],
-    /// Records that the client made and did not send.
+    /// Records that the client encrypted and has not sent.
     outbox: Vec<u8>,
     buffer: Vec<u8>,
-    /// The counts of bytes in each direction: sent and received.
+    /// The number of bytes that the client sent, and the number that the server received.
     up: (usize, usize),
     down: (usize, usize),
-    /// Records that the session encrypted, at most.
+    /// An upper bound of the number of records that the session encrypted.
     records: u64,
     hello: Hello,
-    /// Whether the stream may have bytes that the loop knows of.
+    /// Whether the loop was notified that the stream may have bytes.
     is_ready: bool,
-    /// Whether the client broke a rule.
+    /// Whether the client violated the TLS protocol.
     is_faulty: bool,
     /// Whether the client has ended its stream.
     is_ended: bool,
@@ -60,7 +61,7 @@ struct Session {
     is_over: bool,
 }
 
-/// Runs the operations in `data`.
+/// Runs the operations that `data` encodes.
 ///
 /// Panics if a byte is lost, changed or delivered twice.
 #[doc(hidden)]
@@ -75,7 +76,7 @@ pub fn fuzz_tls(data: &[u8]) {
     session.end();
 }
 
-/// Returns the byte at a position of either stream.
+/// Returns the byte at a position of the plaintext, which is the same in both directions.
 fn byte_at(position: usize) -> u8 {
     (position * 31 + position / 251) as u8
 }
@@ -162,12 +163,20 @@ impl Session {
         match self.client.receive(&sent) {
             Ok(plaintext) => {
                 for byte in plaintext {
-                    assert_eq!(byte, byte_at(self.down.1), "byte {} from the server", self.down.1);
+                    assert_eq!(
+                        byte,
+                        byte_at(self.down.1),
+                        "byte {} from the server is the byte that the server wrote",
+                        self.down.1
+                    );
                     self.down.1 += 1;
                 }
-                assert!(self.down.1 <= self.down.0, "the client receives what the session took");
+                assert!(
+                    self.down.1 <= self.down.0,
+                    "the client receives at most the plaintext that the session accepted"
+                );
             }
-            Err(error) => assert!(self.is_faulty, "the server broke a rule: {error}"),
+            Err(error) => assert!(self.is_faulty, "the server violated the TLS protocol: {error}"),
         }
         self.take_records();
     }
@@ -182,7 +191,7 @@ impl Session {
         (self.pipe.is_ended, self.is_ended, self.is_ready) = (true, true, true);
     }
 
-    /// Sends bytes that the session need not understand.
+    /// Sends bytes that the session may refuse.
     fn break_rule(&mut self, argument: u8, bytes: &mut impl Iterator<Item = u8>) {
         self.is_faulty = true;
         match argument % 4 {
@@ -212,12 +221,22 @@ impl Session {
         if let Io::Done(count) = read {
             for byte in &self.buffer[..count] {
                 let expected = self.header.get(self.up.1).copied().unwrap_or_else(|| byte_at(self.up.1));
-                assert!(*byte == expected || self.is_faulty, "byte {} from the client", self.up.1);
+                assert!(
+                    *byte == expected || self.is_faulty,
+                    "byte {} from the client is the byte that the client wrote",
+                    self.up.1
+                );
                 self.up.1 += 1;
             }
-            assert!(self.up.1 <= self.up.0 || self.is_faulty, "the session returns what the client sent");
+            assert!(
+                self.up.1 <= self.up.0 || self.is_faulty,
+                "the session returns at most the bytes that the client sent"
+            );
             let is_end = self.pipe.is_ended && (self.pipe.up.is_empty() || self.is_ended);
-            assert!(count > 0 || is_end || self.is_faulty, "the end of the stream is that of the client");
+            assert!(
+                count > 0 || is_end || self.is_faulty,
+                "the session reports the end of the stream after the client ended it"
+            );
         }
         self.is_over |= read == Io::Closed;
         let has_input = self.shared.last.read.has_received || matches!(read, Io::Done(1..));
@@ -225,7 +244,7 @@ impl Session {
         read
     }
 
-    /// Reads as the loop does: after an event of the stream, and as long as the session may have more.
+    /// Reads as the loop does: after an event of the stream, and as long as the session may have more plaintext.
     fn read_all(&mut self) {
         while self.is_ready && !matches!(self.read(), Io::Closed | Io::Done(0)) {}
     }
@@ -244,16 +263,23 @@ impl Session {
         let slices = if first.is_empty() { &slices[1..] } else { slices };
         match self.stream.write(&mut self.pipe, &mut self.shared, slices) {
             Some(written) if is_open => {
-                assert!(written.bytes <= total, "it takes what is offered");
-                assert_eq!(written.has_sent, self.pipe.down.len() > before, "progress is what the stream took");
-                assert!(written.is_full == (written.held > 0), "it waits if it holds records");
+                assert!(written.bytes <= total, "a write accepts at most the offered bytes");
+                assert_eq!(
+                    written.has_sent,
+                    self.pipe.down.len() > before,
+                    "has_sent is set if and only if the stream accepted bytes"
+                );
+                assert!(
+                    written.is_full == (written.held > 0),
+                    "the session waits for the stream if and only if it holds records"
+                );
                 self.down.0 += written.bytes;
                 self.records += written.bytes as u64 / (1 << 14) + 1;
             }
             Some(_) => {}
             None => {
                 let has_no_keys = self.hello == Hello::Tls12 && self.records >= TLS12_RECORDS_MAX / 2;
-                assert!(self.is_faulty || self.is_over || has_no_keys, "an open session takes output");
+                assert!(self.is_faulty || self.is_over || has_no_keys, "an open session accepts output");
                 self.is_over = true;
             }
         }
@@ -273,7 +299,7 @@ impl Session {
         for _ in 0..4 {
             self.pass(usize::MAX);
             self.read_all();
-            // It sends what it holds, if the stream takes it.
+            // The session sends the records that it holds, if the stream accepts them.
             if !self.pipe.is_shut {
                 self.is_over |= self.stream.write(&mut self.pipe, &mut self.shared, &[]).is_none();
             }
@@ -283,11 +309,16 @@ impl Session {
 
     fn check(&self) {
         self.shared.check_invariants();
-        assert_eq!(self.inbound.bytes(), self.stream.inbound_bytes(), "the session is the only owner");
-        assert!(self.inbound.bytes() <= 2 * INBOUND_BYTES_MAX, "{} bytes of unfinished input", self.inbound.bytes());
+        assert_eq!(self.inbound.bytes(), self.stream.inbound_bytes(), "only the session owns counted memory");
+        assert!(
+            self.inbound.bytes() <= 2 * INBOUND_BYTES_MAX,
+            "{} bytes of unfinished input exceed the bound",
+            self.inbound.bytes()
+        );
     }
 
-    /// Passes all that is left. Nothing is missing, unless one side ended the session or broke a rule.
+    /// Passes all remaining records. No byte is missing, unless one side ended the session or violated the TLS
+    /// protocol.
     fn end(&mut self) {
         self.pipe.room = usize::MAX;
         self.exchange();
@@ -297,9 +328,14 @@ impl Session {
         }
         let is_cut = self.is_ended && self.client.is_handshaking();
         assert!(is_cut || !self.client.is_handshaking(), "the handshake is complete");
-        assert!(is_cut || self.up.0 == self.up.1, "{} of {} bytes of the client", self.up.1, self.up.0);
-        assert_eq!(self.down.0, self.down.1, "bytes of the server, sent and received");
-        assert!(is_cut || self.stream.inbound_bytes() == 0, "nothing is unfinished");
+        assert!(
+            is_cut || self.up.0 == self.up.1,
+            "the server received {} of the client's {} bytes",
+            self.up.1,
+            self.up.0
+        );
+        assert_eq!(self.down.0, self.down.1, "the client received all bytes of the server");
+        assert!(is_cut || self.stream.inbound_bytes() == 0, "no input is unfinished");
     }
 }
 
@@ -321,7 +357,7 @@ mod tests {
             fuzz_tls(&operations);
         }
 
-        /// As above, after the handshake.
+        /// Works like `any_list_of_operations`, after a complete handshake.
         #[test]
         fn any_list_of_operations_on_open_sessions(
             setting in any::<[u8; 2]>(),

@@ -28,7 +28,7 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    /// The TLS session and its stream, if it has one.
+    /// The TLS session of the connection, if it has one.
     pub session: Option<Box<Secure>>,
     /// The number of bytes that the socket still accepts.
     room: usize,
@@ -44,7 +44,7 @@ impl Socket {
         Socket { session, room: usize::MAX, is_shut: false, side, log: Rc::clone(log), taken: Vec::new() }
     }
 
-    /// Sets the number of bytes that it still accepts.
+    /// Sets the number of bytes that the socket still accepts.
     pub(super) fn set_room(&mut self, room: usize) {
         match &mut self.session {
             Some(session) => session.pipe.room = room,
@@ -52,7 +52,7 @@ impl Socket {
         }
     }
 
-    /// Checks that the client has all bytes that the session took.
+    /// Checks that the client has received all bytes that the session accepted.
     pub(super) fn check_sent(&self) {
         if let Some(session) = &self.session {
             session.check_sent();
@@ -68,7 +68,7 @@ impl Transport for Socket {
     type Shared = TlsShared;
 
     fn read(&mut self, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
-        self.session.as_mut().expect("a session, because a plain socket has no bytes").read(shared, buffer)
+        self.session.as_mut().expect("only a socket with a TLS session is read").read(shared, buffer)
     }
 
     fn write_vectored(&mut self, shared: &mut TlsShared, slices: &[IoSlice<'_>]) -> Option<Written> {

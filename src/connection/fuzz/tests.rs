@@ -1,4 +1,4 @@
-//! Random lists of operations, and one that found a fault.
+//! Runs the fuzz target on random lists of operations, and on one list that once found a fault.
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ proptest! {
         fuzz_connection(&[&setting[..], &both, &operations].concat());
     }
 
-    /// Works like the test before, with permessage-deflate negotiated by both clients.
+    /// Works like `any_list_of_operations_on_open_connections`, but both clients negotiated permessage-deflate.
     #[test]
     fn any_list_of_operations_on_deflating_connections(
         bounds in 108..=u8::MAX,

@@ -25,7 +25,7 @@ const PEERS: [Peer; 3] =
 /// The allowed origin of a server with a list of origins.
 const LISTED: &str = "https://good.example";
 
-/// The result of a run.
+/// The result of passing the whole input to a connection.
 #[derive(PartialEq, Eq, Debug)]
 struct Outcome {
     state: State,
@@ -254,7 +254,7 @@ fn is_origin_allowed(origins: &Origins, request: &Request<'_>) -> bool {
         let name = without_port(host);
         name.starts_with("127.") || name == "localhost" || name.ends_with(".localhost") || name.starts_with('[')
     };
-    // An IPv6 address has many spellings, which are not compared here. The unit tests compare some of them.
+    // An IPv6 address has many spellings, which are not compared here. The unit tests compare some spellings.
     let is_same = host.starts_with('[') == authority.starts_with('[')
         && (host.starts_with('[') || without_port(&host) == without_port(authority))
         && port_of(&host, port) == port_of(authority, port);

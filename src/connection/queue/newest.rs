@@ -75,9 +75,9 @@ impl Queue {
         dropped
     }
 
-    /// Finds the newest message of each key.
+    /// Updates `keys` to the newest message of each key.
     ///
-    /// After the newest message of a key was dropped, an older message may remain.
+    /// After the newest message of a key was dropped, an older message of this key may remain.
     fn find_keys(&mut self) {
         self.keys.clear();
         for (segment, number) in self.segments.iter().zip(self.first..) {

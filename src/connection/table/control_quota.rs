@@ -36,7 +36,7 @@ impl ControlQuota {
 
     /// Marks a connection that must not be closed for a new connection.
     ///
-    /// `false`: the connection is not in the quota, or `kept_max` other connections are kept.
+    /// Returns `false` if the connection is not in the quota, or if `kept_max` other connections are kept.
     pub fn keep(&mut self, slot: Slot, kept_max: usize) -> bool {
         if self.kept.contains(&slot) {
             return true;

@@ -7,7 +7,7 @@ use crate::connection::table::{Entry, Observed, Table, Transport};
 use crate::connection::{Eviction, Evictor, Holder};
 use crate::fd::Slot;
 
-/// If unfinished input exceeds its bound, the bound divided by this number is freed.
+/// If unfinished input exceeds its bound, input is freed until 1/8 of the bound is free.
 const FREED_PART: usize = 8;
 
 /// After a search through `n` queues that freed little, the next `n / HOLDERS_PER_PUSH` pushes make no search.
@@ -131,9 +131,9 @@ impl<T: Transport> Table<T> {
 
     /// Returns the connections with the most unfinished input, if all unfinished input exceeds its bound.
     ///
-    /// The caller closes each of them with
-    /// [`Connection::close_overload`](crate::connection::Connection::close_overload). These closes free the bound
-    /// divided by [`FREED_PART`].
+    /// The caller closes each of these connections with
+    /// [`Connection::close_overload`](crate::connection::Connection::close_overload). Afterwards at least 1/8 of the
+    /// bound is free: see [`FREED_PART`].
     #[inline]
     pub fn inbound_holders(&mut self) -> Vec<Slot> {
         if self.env.is_over_inbound() { self.largest_inbound() } else { Vec::new() }

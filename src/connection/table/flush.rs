@@ -23,9 +23,9 @@ const MOVED_BYTES_MAX: usize = 4 << 20;
 pub enum FlushResult {
     /// The connection is still in use.
     Stays {
-        /// Whether reading resumes. Unwritten output had paused reading.
+        /// Whether reading resumes. Unwritten output had paused reading, and the flush has written enough of it.
         may_resume: bool,
-        /// The timeout of the connection. [`Tick::NEVER`]: the flush did not change it.
+        /// The timeout of the connection. [`Tick::NEVER`] means that the flush did not change the timeout.
         timeout: Tick,
     },
     /// The connection has ended, and is removed at the end of the turn.
@@ -37,7 +37,7 @@ pub enum FlushResult {
 }
 
 impl FlushResult {
-    /// The flush changed nothing that the caller acts on. This is the common case.
+    /// The result of a flush that requires no action of the caller. This is the common case.
     pub const NOTHING: FlushResult = FlushResult::Stays { may_resume: false, timeout: Tick::NEVER };
 }
 
@@ -79,11 +79,11 @@ impl<T: Transport> Table<T> {
         self.listed.append(&mut self.dirty);
     }
 
-    /// Writes to the next connection. `None`: no connection is left.
+    /// Writes to the next connection, and returns the state of this connection.
     ///
-    /// Returns the state of the connection. Connections that were listed since the last flush come first. Connections
-    /// that earlier flushes did not write to come after them. An HTTP connection that was listed since the last flush is
-    /// only moved behind all these connections.
+    /// Returns `None` if no connection is left. Connections that were listed since the last flush come first.
+    /// Then come the connections that earlier flushes did not reach. An HTTP connection that was listed since the last
+    /// flush is only moved behind all these connections.
     // This function is always inlined, with the functions that it calls for a listed connection: without inlining, their
     // calls would take a quarter of the time of a flush.
     #[inline(always)]
@@ -101,7 +101,7 @@ impl<T: Transport> Table<T> {
         Some((slot, self.flush(slot, is_listed)))
     }
 
-    /// Returns whether the flush has not yet written to all newly listed connections.
+    /// Returns whether newly listed connections are left, to which the flush must still write.
     #[inline]
     pub fn has_listed(&self) -> bool {
         self.flushed < self.listed.len()
@@ -240,7 +240,7 @@ impl<T: Transport> Table<T> {
 
     /// Writes the output of a connection, then enforces the bound of all queues.
     ///
-    /// `false`: the transport is broken.
+    /// Returns `false` if the transport is broken.
     pub(super) fn write(&mut self, slot: Slot) -> bool {
         let is_whole = self.write_output(slot);
         self.enforce_queue_total(None);
@@ -249,7 +249,7 @@ impl<T: Transport> Table<T> {
 
     /// Writes until no output is left, or the transport is full.
     ///
-    /// It also stops after [`WRITES_PER_TURN_MAX`] writes. `false`: the transport is broken.
+    /// The function also stops after [`WRITES_PER_TURN_MAX`] writes. Returns `false` if the transport is broken.
     pub(super) fn write_output(&mut self, slot: Slot) -> bool {
         let Table { entries, env, shared, .. } = self;
         let Some(entry) = entries.get_mut(slot.index()) else { return true };
@@ -271,8 +271,8 @@ impl<T: Transport> Table<T> {
         listed.iter().copied().chain(self.unwritten.web_sockets()).chain(self.dirty.iter().copied())
     }
 
-    /// Writes to a connection. `is_listed`: the connection was listed since the last flush, so that its HTTP response
-    /// waits.
+    /// Writes to a connection. `is_listed` means that the connection was listed since the last flush, so that its HTTP
+    /// response waits.
     #[inline(always)]
     fn flush(&mut self, slot: Slot, is_listed: bool) -> FlushResult {
         let Table { entries, env, shared, .. } = self;
@@ -295,7 +295,7 @@ impl<T: Transport> Table<T> {
 
     /// Completes the flush of a connection, unless the flush has just written all output of an open WebSocket.
     ///
-    /// `had_stopped_reading`: whether the output kept an HTTP connection from reading.
+    /// `had_stopped_reading` means that the output kept an HTTP connection from reading.
     #[inline(never)]
     fn finish_flush(&mut self, slot: Slot, had_stopped_reading: bool, offered: WriteResult) -> FlushResult {
         let Table { entries, env, .. } = self;
@@ -314,8 +314,8 @@ impl<T: Transport> Table<T> {
         match entry.connection.poll_next(env) {
             SocketAction::Stay => {}
             action @ (SocketAction::Drop | SocketAction::Reset) => {
-                // The output is never written. The output is dropped now, so that it does not cause the eviction of
-                // another connection.
+                // The connection has ended, so its output is never written. The output is dropped now, so that it does
+                // not cause the eviction of another connection.
                 entry.connection.release(env);
                 match &mut entry.transport {
                     Some(transport) if action == SocketAction::Reset => transport.reset(shared),
@@ -365,8 +365,8 @@ impl<T: Transport> Entry<T> {
         if self.connection.can_write() { self.write_rest(1, env, shared) } else { WriteResult::Done }
     }
 
-    /// Writes until no output is left, or the transport is full. `writes` is the number of writes that were made
-    /// before.
+    /// Writes until no output is left, or the transport is full. `writes` is the number of earlier writes for this
+    /// connection in this flush.
     #[inline(never)]
     fn write_rest(&mut self, writes: usize, env: &mut Env, shared: &mut T::Shared) -> WriteResult {
         for _ in writes..WRITES_PER_TURN_MAX {
@@ -384,7 +384,7 @@ impl<T: Transport> Entry<T> {
         WriteResult::LimitReached
     }
 
-    /// Reports the result of a write. `false`: the transport is broken.
+    /// Reports the result of a write. Returns `false` if the transport is broken.
     #[inline]
     fn handle_write(&mut self, written: Option<Written>, env: &mut Env) -> bool {
         env.counts.writes += 1;

@@ -1,7 +1,7 @@
 //! The connections of a loop, with their transports and queue bounds.
 //!
-//! The table knows neither sockets nor a clock. The server runs it on sockets. The simulator and the fuzzer run it on
-//! models of sockets.
+//! The table knows neither sockets nor a clock. The server runs the table on sockets. The simulator and the fuzzer run
+//! the table on models of sockets.
 
 mod control_quota;
 mod eviction;
@@ -97,7 +97,7 @@ pub struct Table<T: Transport> {
     /// A push before that search drops only messages of its own receiver. The number is not 0 if the last search freed
     /// little.
     pushes_before_search: usize,
-    /// Slots that are never used again.
+    /// The number of slots that are never used again.
     retired: usize,
     /// The number of control connections.
     control: usize,
@@ -108,13 +108,13 @@ pub struct Table<T: Transport> {
 /// A connection and its transport.
 #[derive(Debug)]
 struct Entry<T: Transport> {
-    /// `None`: the slot is retired, because its generations are used up.
+    /// The field is `None` if the slot is retired, because its generations are used up.
     transport: Option<T>,
     connection: Connection,
 }
 
 impl<T: Transport> Table<T> {
-    /// The memory of a connection and its transport.
+    /// The memory of a connection and its transport, in bytes.
     pub const ENTRY_BYTES: usize = size_of::<Entry<T>>();
 
     /// Returns an empty table, with memory for up to `connections_max` connections reserved.
@@ -149,7 +149,7 @@ impl<T: Transport> Table<T> {
 
     // Slots.
 
-    /// Adds a connection. `None`: all slots are in use or retired.
+    /// Adds a connection. Returns `None` if all slots are in use or retired.
     pub fn insert(&mut self, transport: T, connection: Connection) -> Option<Fd> {
         let slot =
             u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX).map(Slot)?;
@@ -286,8 +286,8 @@ impl<T: Transport> Table<T> {
 
     /// Applies a transition to a connection, and lists it for the flush.
     ///
-    /// `None`: there is no connection at the slot. Control frames are queued even if all queues exceed their bound. The
-    /// bound is then enforced by eviction.
+    /// Returns `None` if there is no connection at the slot. Control frames are queued even if all queues exceed their
+    /// bound. Eviction then enforces the bound.
     #[inline]
     pub fn step<R>(&mut self, slot: Slot, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> Option<R> {
         let (entry, env) = self.entry_mut(slot)?;
@@ -331,7 +331,7 @@ impl<T: Transport> Table<T> {
         }
         if let Some(held) = read.held {
             connection.handle_held(held, read.has_sent, env);
-            // The next writable event lists the connection.
+            // The connection is not listed for a flush now, because the next writable event lists it.
             self.queued.insert(slot);
         }
         if transport.inbound_bytes(shared) > 0 {
@@ -367,7 +367,7 @@ impl<T: Transport> Table<T> {
         entry.connection.handle_bytes(input, env)
     }
 
-    /// Pauses or resumes reading: see [`Connection::set_paused`]. `None`: there is no connection at the slot.
+    /// Pauses or resumes reading: see [`Connection::set_paused`]. Returns `None` if there is no connection at the slot.
     pub fn set_paused(&mut self, slot: Slot, is_paused: bool) -> Option<bool> {
         let is_done = self.step(slot, |connection, env| connection.set_paused(is_paused, env));
         let Table { entries, env, shared, .. } = self;
@@ -477,7 +477,7 @@ impl<T: Transport> Table<T> {
         self.ended.pop()
     }
 
-    /// Closes a slow consumer. Its memory is freed at once.
+    /// Closes a slow consumer. The memory of the connection is freed at once.
     #[cold]
     fn close_slow(&mut self, slot: Slot, kept_max: usize, charge: Option<usize>) {
         let Some((entry, env)) = self.entry_mut(slot) else { return };
@@ -502,7 +502,8 @@ impl<T: Transport> Table<T> {
 
     /// Removes the oldest control connection that may be closed, and returns its slot.
     ///
-    /// Only the quota entry is removed. The connection may be closed if it is not kept and waits for its client.
+    /// The connection stays in the table: only its quota entry is removed. The connection may be closed if it is not
+    /// kept and waits for its client.
     pub fn take_oldest_control(&mut self) -> Option<Slot> {
         let Table { control_quota, entries, .. } = self;
         control_quota

@@ -31,7 +31,7 @@ impl<T: Transport> Table<T> {
             entry.connection.is_listed = true;
             self.dirty.push(slot);
         }
-        // All queues exceed their bound unless the transport accepts the frame.
+        // If the transport does not accept the frame, all queues exceed their bound.
         let is_over = self.env.is_over_total(entry.connection.journal_bytes());
         if is_over || (outbound.bytes() > EAGER_BYTES && !outbound.to_many) {
             return self.write_pushed(slot, is_over);
@@ -95,8 +95,8 @@ impl<T: Transport> Table<T> {
 
     /// Enforces the bound of all HTTP queues after a response to the connection at `slot`.
     ///
-    /// If the bound is exceeded, the response is written now. `false`: the transport did not accept the whole response,
-    /// and the caller must drop it with [`drop_response`](Table::drop_response).
+    /// If the bound is exceeded, the response is written now. Returns `false` if the transport did not accept the whole
+    /// response. The caller must then drop the response with [`drop_response`](Table::drop_response).
     pub fn keep_http_bound(&mut self, slot: Slot) -> bool {
         let is_over = |table: &Table<T>| table.env.queued.http > table.env.limits.queue_total_bytes_max;
         if is_over(self) {
@@ -122,7 +122,7 @@ impl<T: Transport> Table<T> {
     #[cold]
     fn push_to_full(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         if !self.write(slot) {
-            // The transport is broken. The flush detects this again.
+            // The transport is broken. The next flush detects the broken transport again.
             self.mark_dirty(slot);
             self.env.counts.dropped += 1;
             return Outcome::Dropped;
@@ -165,9 +165,9 @@ impl<T: Transport> Table<T> {
 
     /// Writes a queued message, then enforces the bound of all queues.
     ///
-    /// If `is_over` is true, all queues exceed their bound unless the transport accepts the message, so all queues are
-    /// written. If the bound is still exceeded, the connections with the largest queues are evicted. The receiver of
-    /// the message may be one of them.
+    /// `is_over` means that all queues exceed their bound if the transport does not accept the message. In this case,
+    /// all queues are written. If the bound is still exceeded, the connections with the largest queues are evicted. The
+    /// receiver of the message may be one of these connections.
     #[cold]
     fn write_pushed(&mut self, slot: Slot, is_over: bool) -> Outcome {
         if is_over {

@@ -62,7 +62,7 @@ impl SlotSet {
         let bits_from = |words: &[u64], index: usize, bit: usize| {
             words.get(index).map_or(0, |word| word & (u64::MAX << (bit % WORD_BITS)))
         };
-        // The word that contains `start` is read here. The iterator then reads the words above it.
+        // The word that contains `start` is read here. The iterator then reads the words after this word.
         let is_last = word % WORD_BITS == WORD_BITS - 1;
         Iter {
             set: self,

@@ -46,7 +46,7 @@ pub trait Transport {
     /// Reads once into `buffer`.
     fn read(&mut self, shared: &mut Self::Shared, buffer: &mut [u8]) -> Io;
 
-    /// Writes once from `slices`. `None`: the transport is broken.
+    /// Writes once from `slices`. Returns `None` if the transport is broken.
     ///
     /// There is at least one slice, unless the transport has unsent bytes. If the transport becomes full, the table
     /// writes no more until [`Table::handle_writable`](super::Table::handle_writable).
@@ -73,7 +73,7 @@ pub trait Transport {
         None
     }
 
-    /// Starts the time of an unfinished record at `now`, unless the time has started. `None`: stops the time, because
+    /// Starts the time of an unfinished record at `now`, unless the time has started. `None` stops the time, because
     /// the server does not read.
     #[inline]
     fn set_reading(&mut self, _shared: &mut Self::Shared, _now: Option<Tick>) {}

@@ -38,7 +38,7 @@ impl Rig {
     }
 }
 
-/// Deflates a message with another implementation.
+/// Deflates a message with flate2.
 fn deflate(payload: &[u8]) -> Vec<u8> {
     let mut encoder = DeflateEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(payload).expect("a Vec accepts all bytes");
@@ -257,7 +257,7 @@ fn a_slow_bomb_is_held_back() {
 #[test]
 fn messages_that_inflate_to_nothing_are_held_back() {
     let blocks: [&[u8]; 4] = [
-        // Final blocks without content. The inflater starts again after each block.
+        // Final blocks without content. The inflater is reset after each of these blocks.
         &[3, 0],
         &[1, 0, 0, 0xff, 0xff],
         // A stored block of length 0.
@@ -269,7 +269,7 @@ fn messages_that_inflate_to_nothing_are_held_back() {
         ],
     ];
     for block in blocks {
-        // An empty block of one byte with its header ends the message.
+        // The last byte of the message is the header of an empty block.
         let payload = [block.repeat(20_000 / block.len()), vec![0]].concat();
         let message = deflated_frame(true, Opcode::Binary, &payload);
         let mut rig = Rig::deflating(limits());
@@ -334,7 +334,7 @@ fn messages_are_deflated_from_the_limit_up() {
     let counts = rig.env.counts.compression;
     let is_noise_deflated = found[2].0 == 0xc1;
     assert_eq!(counts.messages_out, 1 + u64::from(is_noise_deflated));
-    // Compression was turned off while the client is connected.
+    // Compression is turned off while the client is connected.
     rig.env.limits.compression = false;
     rig.send(&texts[1]);
     assert_eq!(messages(&rig.written()), [(0x81, texts[1].clone())]);

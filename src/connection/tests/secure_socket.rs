@@ -12,7 +12,7 @@ use crate::tls::test_config;
 pub struct SecureSocket {
     pub pipe: Pipe,
     pub session: TlsStream,
-    /// Whether its end is an error for the client.
+    /// Whether the stream was reset, so that its end is an error for the client.
     pub is_reset: bool,
 }
 

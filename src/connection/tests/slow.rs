@@ -209,12 +209,12 @@ fn the_time_of_a_message_begins_again_after_a_pause() {
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(100));
     assert!(rig.connection.set_paused(true, &rig.env));
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick::NEVER);
-    assert_eq!(rig.tick(5000), None, "the client cannot send more");
+    assert_eq!(rig.tick(5000), None, "a client whose connection is paused has no deadline");
     assert!(rig.connection.set_paused(false, &rig.env));
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(5100));
     assert!(rig.connection.set_paused(false, &rig.env));
     rig.env.now = Tick(5050);
     assert!(rig.connection.set_paused(false, &rig.env));
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(5100), "it was not paused");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(5100), "the connection was not paused");
     assert!(rig.tick(5100).is_some_and(|end| end.starts_with("closed 1008")));
 }

@@ -120,7 +120,7 @@ impl TlsRig {
         }
         self.table.end_flush();
         let sent = std::mem::take(&mut self.pipe().down);
-        self.received.extend(self.client.receive(&sent).expect("the server keeps the rules"));
+        self.received.extend(self.client.receive(&sent).expect("the server follows the TLS protocol"));
     }
 
     fn push(&mut self, text: &[u8]) {
@@ -355,7 +355,7 @@ impl Bare {
         self.pipe.up.extend(self.client.take_records());
         self.session.read(&mut self.pipe, &mut self.shared, &mut [0; READ_BYTES]);
         let sent = std::mem::take(&mut self.pipe.down);
-        self.client.receive(&sent).expect("the server keeps the rules");
+        self.client.receive(&sent).expect("the server follows the TLS protocol");
         std::mem::take(&mut self.shared.last)
     }
 
@@ -371,12 +371,12 @@ fn a_hello_retry_is_no_answer_and_the_second_hello_is() {
         let mut bare = Bare::new(hello);
         for retry in 0..retries {
             assert!(bare.session.awaits_hello());
-            assert!(!bare.exchange().read.has_answered, "{hello:?}: retry {retry}");
+            assert!(!bare.exchange().read.has_answered, "{hello:?}: retry request {retry} is no answer");
         }
-        assert!(bare.session.awaits_hello(), "{hello:?}: it waits for the budget");
+        assert!(bare.session.awaits_hello(), "{hello:?}: the session waits for the budget");
         assert!(bare.exchange().read.has_answered, "{hello:?}");
         assert!(!bare.session.awaits_hello());
-        assert!(!bare.exchange().read.has_answered, "{hello:?}: the client's last flight costs little");
+        assert!(!bare.exchange().read.has_answered, "{hello:?}: the client's last flight needs no budget");
         assert!(bare.session.info().is_some(), "{hello:?}");
     }
 }
