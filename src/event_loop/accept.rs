@@ -29,7 +29,7 @@ const SPARES: usize = 16;
 /// The number of accept(2) errors in a turn after which a listener pauses.
 const FAILURES_PER_TURN_MAX: usize = 16;
 
-/// The time for which a listener pauses after errors. A freed descriptor ends the pause early.
+/// The time for which a listener pauses after errors. A freed descriptor also ends the pause.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
@@ -41,9 +41,9 @@ const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n
 /// Accepts connections from all listeners of the loop.
 ///
 /// [`handle_event`](Acceptor::handle_event) records that clients wait at a listener.
-/// [`accept_pending`](Acceptor::accept_pending) then accepts them once a turn, control connections first. An accepted
-/// socket becomes a connection of the [`Core`], or gets a 503 response. [`handle_freed`](Acceptor::handle_freed)
-/// reports that descriptors are free again.
+/// [`accept_pending`](Acceptor::accept_pending) then accepts these clients once a turn, control connections first. An
+/// accepted socket becomes a connection of the [`Core`], or gets a 503 response.
+/// [`handle_freed`](Acceptor::handle_freed) reports that descriptors are free again.
 #[derive(Debug)]
 pub struct Acceptor {
     /// The listeners, by the index in their epoll token.
@@ -52,9 +52,9 @@ pub struct Acceptor {
     /// Spare descriptors. When no other descriptor is free, control connections use all spare descriptors except the
     /// last. The last spare descriptor is used to accept a client and refuse it with 503.
     spares: Vec<OwnedFd>,
-    /// The response for a control connection over the limit.
+    /// The response to a control connection over the limit.
     control_full: Vec<u8>,
-    /// The response for a control connection without a descriptor.
+    /// The response to a control connection when no descriptor is free.
     control_exhausted: Vec<u8>,
 }
 
@@ -128,7 +128,7 @@ impl Acceptor {
         self.listeners.iter().any(|listener| listener.is_pending && listener.retry.is_none_or(|retry| retry.is_freed))
     }
 
-    /// Returns the time at which the first pause ends.
+    /// Returns the time at which the first pause of a listener ends.
     pub fn retry_at(&self) -> Option<Tick> {
         self.listeners.iter().filter_map(|listener| Some(listener.retry?.at)).min()
     }
@@ -181,7 +181,8 @@ impl Acceptor {
                 Accepted::Failed(error) => {
                     core.count_accept_error(error);
                     failures += 1;
-                    // The client may still be in the queue, and the next call may return the same error.
+                    // The client may still be in the listener's queue, and the next call of accept(2) may return the
+                    // same error.
                     if failures == FAILURES_PER_TURN_MAX {
                         is_short = true;
                         break;

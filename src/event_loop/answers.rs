@@ -75,7 +75,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Sends the answer to the request of `ticket`. The answer is dropped if this is not the current request.
+    /// Sends the answer to the request of `ticket`. The answer is dropped if the connection no longer waits for it.
     pub(super) fn answer_deferred(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) {
         let Some(slot) = self.core.table().slot_of(fd).filter(|_| self.core.has_ticket(fd, ticket)) else { return };
         let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();
@@ -94,7 +94,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Counts a refusal and sends its response.
+    /// Counts a refused request, and sends the response.
     fn refuse(&mut self, fd: Fd, response: Response, reason: impl fmt::Display) {
         if self.core.table().slot_of(fd).is_some() {
             let status = if response.fault().is_some() { 500 } else { response.status() };

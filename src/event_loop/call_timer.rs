@@ -11,7 +11,7 @@ use crate::fd::Fd;
 use crate::log_throttle::LogThrottle;
 use crate::tick::Tick;
 
-/// The longest call without a warning.
+/// A warning is logged for a call that takes longer than this time.
 const BLOCKED_MAX: coarsetime::Duration = coarsetime::Duration::from_millis(100);
 
 /// The number of names of called methods, at most.

@@ -1,6 +1,6 @@
 //! The [`Context`] that handlers use, and the commands of other threads.
 //!
-//! The loop makes a [`Context`] for each call. Its methods are in `src/context.rs`.
+//! The loop makes a [`Context`] for each call. The methods of `Context` are in `src/context.rs`.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ pub struct Host {
     pub timers: TimerClosures,
 }
 
-/// A command from another thread.
+/// A command from another thread to the loop.
 pub enum Command {
     Call(Box<dyn FnOnce(&mut Context<'_>) + Send>),
     Notice(Notice),
@@ -78,7 +78,7 @@ impl TimerClosures {
         self.0.insert(timer, closure);
     }
 
-    /// Removes a closure and returns it.
+    /// Removes the closure of a timer and returns it.
     #[inline]
     pub fn take(&mut self, timer: TimerId) -> Option<TimerClosure> {
         if self.0.is_empty() { None } else { self.0.remove(&timer) }

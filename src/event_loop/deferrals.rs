@@ -25,7 +25,7 @@ impl Deferrals {
         Deferral(self.made)
     }
 
-    /// Queues the answer to the request of `ticket`. The loop sends it when the running handler has returned.
+    /// Queues the answer to the request of `ticket`. The loop sends the answer when the running handler has returned.
     pub fn answer(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) {
         self.answers.push_back((fd, ticket, answer));
     }

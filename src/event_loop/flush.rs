@@ -17,7 +17,8 @@ const LISTED_MIN: usize = 1024;
 /// Bytes that are written between two clock reads.
 const CLOCK_EVERY_BYTES: u64 = 1 << 20;
 
-/// A time limit for writes. Written bytes count, too: one write of a long message takes as long as many short writes.
+/// A time limit for writes. The clock is also read after many written bytes, because one write of a long message takes
+/// as long as many short writes.
 struct Deadline {
     portion: Portion,
     /// The value of `bytes_out` at which the clock is read, even after few writes.
@@ -85,8 +86,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Writes to connections with replies, or with messages of pushes to few connections.
     ///
-    /// They come before the connections that earlier flushes have not written to, so that a reply does not wait behind
-    /// a push to many connections.
+    /// These connections come before the connections that earlier flushes have not written to, so that a reply does not
+    /// wait behind a push to many connections.
     fn flush_listed(&mut self, is_timed: bool) {
         let mut written = 0;
         let mut deadline = None;

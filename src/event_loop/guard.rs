@@ -57,7 +57,8 @@ impl<H: Handler> EventLoop<H> {
         self.call_timer.input = outer;
     }
 
-    /// Ends an interval that contains no measured call. Its time is attributed to the messages of the current input.
+    /// Ends an interval that contains no measured call. The time of this interval is attributed to the messages of the
+    /// current input.
     #[inline]
     fn end_interval(&mut self) {
         if let Some(took) = self.call_timer.lap()

@@ -75,7 +75,7 @@ pub trait Handler {
         let _ = (ctx, fd, closed);
     }
 
-    /// A ping arrived. Its pong is queued already (RFC 6455 section 5.5.2).
+    /// A ping arrived. The pong is queued already (RFC 6455 section 5.5.2).
     fn on_ping(&mut self, ctx: &mut Context<'_>, fd: Fd, payload: &[u8]) {
         let _ = (ctx, fd, payload);
     }

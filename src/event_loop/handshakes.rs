@@ -49,7 +49,7 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Starts the budget of a turn.
+    /// Resets the budget at the start of a turn.
     pub fn begin_turn(&mut self, per_second: Option<u32>) {
         (self.left, self.reads_left) = (PER_TURN_MAX, READS_PER_TURN_MAX);
         self.per_second = per_second;
@@ -97,7 +97,7 @@ impl Handshakes {
         !(self.clients.is_empty() && self.control.is_empty())
     }
 
-    /// Returns the time until the next answer. `None`: no connection waits.
+    /// Returns the time until the next hello may be answered. Returns `None` if no connection waits.
     pub fn delay(&self) -> Option<Duration> {
         if !self.has_waiting() {
             return None;

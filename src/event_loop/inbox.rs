@@ -9,11 +9,11 @@ use std::thread::{self, ThreadId};
 
 use mio::Waker;
 
-/// The sending side, for other threads.
+/// The sending side of the inbox, for other threads.
 #[derive(Debug)]
 pub struct Sender<C>(Arc<Shared<C>>);
 
-/// The receiving side, for the loop. A drop of the receiving side closes the inbox.
+/// The receiving side of the inbox, for the loop. A drop of the receiving side closes the inbox.
 #[derive(Debug)]
 pub struct Inbox<C>(Arc<Shared<C>>);
 
@@ -100,7 +100,7 @@ impl<C> Sender<C> {
         )
     }
 
-    /// Sends the shutdown command, also to a full inbox. A second shutdown command is dropped.
+    /// Sends the shutdown command, even if the inbox is full. A second shutdown command is dropped.
     pub fn send_last(&self, command: C) -> Result<(), Rejected> {
         self.push(command, |queue| Ok(!std::mem::replace(&mut queue.has_shutdown, true)))
     }
@@ -147,7 +147,7 @@ impl<C> Clone for Sender<C> {
 }
 
 impl<C> Shared<C> {
-    /// Locks the queue. No code panics under the lock, so the queue is valid.
+    /// Locks the queue. No code panics while it holds the lock, so the queue is valid even if the lock is poisoned.
     fn lock(&self) -> MutexGuard<'_, Queue<C>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -33,10 +33,10 @@ pub struct Info {
     pub idle_for: Duration,
     /// Bytes and messages in both directions.
     pub traffic: Traffic,
-    /// Bytes that wait to be written.
+    /// The number of output bytes that wait to be written.
     pub queued_bytes: usize,
     /// The TLS version and cipher suite.
     ///
-    /// `None`: the connection came through a plain listener, or its handshake is not complete.
+    /// `None` if the connection came through a plain listener, or if its handshake is not complete.
     pub tls: Option<TlsInfo>,
 }

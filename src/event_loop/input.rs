@@ -69,7 +69,8 @@ impl<H: Handler> EventLoop<H> {
         self.flush_early();
     }
 
-    /// Adds a connection to those whose TLS hello waits. An epoll event does not list it a second time.
+    /// Adds a connection to the connections whose TLS hello waits. An epoll event does not list the connection a second
+    /// time.
     fn wait_for_handshake(&mut self, slot: Slot) {
         if let Some(socket) = self.core.table_mut().transport_mut(slot) {
             socket.listing = Listing::Handshakes;
@@ -150,7 +151,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// Passes bytes to a connection, and its events to the handler. Then arms the wheel.
     ///
-    /// `was_http`: whether the connection spoke HTTP before these bytes.
+    /// `was_http` says whether the connection spoke HTTP before these bytes.
     #[inline]
     pub(super) fn feed(&mut self, slot: Slot, was_http: bool, bytes: &mut [u8]) {
         let fd = self.core.table().fd_of(slot);

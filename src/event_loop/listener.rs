@@ -24,7 +24,7 @@ use crate::tls::ListenerTls;
 /// The listeners of mio have a backlog of 128, which is too short when many clients reconnect at once.
 const BACKLOG: i32 = 4096;
 
-/// Unsent bytes above which a socket is not writable (`TCP_NOTSENT_LOWAT`).
+/// The number of unsent bytes above which a socket is not writable (`TCP_NOTSENT_LOWAT`).
 ///
 /// The limit bounds the kernel memory of a client that does not read.
 const UNSENT_BYTES_MAX: u32 = 16 << 10;
@@ -130,7 +130,7 @@ impl Listener {
         Ok(Listener::new(socket, Address::Unix(path.to_owned()), Some(file)))
     }
 
-    /// Creates a listener from a listening socket. Its socket file is not removed.
+    /// Creates a listener from a listening socket. The socket file of such a listener is not removed.
     pub fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
         let socket = Socket::from(socket);
         if !socket.is_listener().map_err(Error::Socket)? {

@@ -1,6 +1,6 @@
 //! The loop. No other module uses epoll, sockets, system calls or the clock.
 //!
-//! [`EventLoop`] runs the turns. Its doc has the steps of a turn. [`Core`] is the state.
+//! [`EventLoop`] runs the turns. The doc of `EventLoop` lists the steps of a turn. [`Core`] is the state.
 
 mod accept;
 mod answers;
@@ -79,13 +79,14 @@ const EVENTS_MAX: usize = if cfg!(test) { 4 } else { 512 };
 /// Only a wait that returned [`EVENTS_MAX`] events is repeated.
 const WAITS_PER_TURN_MAX: usize = if cfg!(test) { 2 } else { 32 };
 
-/// The time in a turn for commands of other threads. The next turn runs the remaining commands.
+/// The maximum time in each turn for commands of other threads. The next turn runs the remaining commands.
 const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// Commands that are taken from the inbox under one lock.
 const COMMANDS_AT_ONCE: usize = 8;
 
-/// Tokens up to `u32::MAX` are slots. These are the two largest tokens. The tokens below them are listeners.
+/// The epoll token of the waker. Connections have their slots as tokens, up to `u32::MAX`. The waker and the signals
+/// have the two largest tokens, and the listeners have the next lower tokens.
 const TOKEN_WAKER: Token = Token(usize::MAX);
 const TOKEN_SIGNALS: Token = Token(usize::MAX - 1);
 const TOKEN_LISTENERS_END: usize = usize::MAX - 1;
@@ -116,7 +117,7 @@ pub struct Config {
 /// 5. Accept connections. Epoll reports their first bytes in the next turn.
 /// 6. Read once from each connection that has bytes, for at most one [`Portion`], and call the handler for the
 ///    messages. One read per turn keeps a fast client from delaying other clients. A turn answers few TLS handshakes.
-/// 7. Fire timers. They come after reads, because bytes that arrived in time prevent a timeout.
+/// 7. Fire timers. Timers fire after reads, because bytes that arrived in time prevent a timeout.
 /// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
 /// 9. Flush: write to each connection that has output. The flush comes after all handlers, so that all messages of the
 ///    turn to one connection take one system call.
@@ -141,13 +142,13 @@ pub struct EventLoop<H> {
     handshakes: Handshakes,
     clock: Clock,
     call_timer: CallTimer,
-    /// The read buffer. Messages are borrowed from it.
+    /// The read buffer. Messages are borrowed from this buffer.
     buffer: Vec<u8>,
     /// Whether the inbox has commands for the next turn.
     has_commands: bool,
-    /// The commands that one step of a turn carries out. All steps reuse its memory.
+    /// The commands that one step of a turn carries out. All steps reuse the memory of this list.
     commands: Vec<Command>,
-    /// The list of the connections to read in a turn. All turns reuse its memory.
+    /// The list of the connections to read in a turn. All turns reuse the memory of this list.
     slots: Vec<Slot>,
     /// Connections that are freed at the end of the turn.
     finished: Vec<Slot>,
@@ -216,7 +217,7 @@ impl<H: Handler> EventLoop<H> {
         self.core.set_time(self.clock.read());
         self.call_untimed("on_start", None, |handler, ctx| handler.on_start(ctx));
         let ended = self.turn_until_drained();
-        // Each `on_open` has its `on_close`, also after an error or a drain that took too long.
+        // `on_close` is called for each open WebSocket, also after an error or a drain that took too long.
         self.core.begin_drain();
         self.core.close_all();
         self.handle_pending();

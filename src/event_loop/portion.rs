@@ -7,10 +7,10 @@ use crate::event_loop::clock;
 /// The time limit of a portion.
 const TIME_MAX: Duration = Duration::from_millis(5);
 
-/// The largest time of the portion of reads.
+/// The maximum time of a portion of reads.
 const READ_TIME_MAX: Duration = Duration::from_millis(50);
 
-/// The steps between two clock reads.
+/// The number of steps between two clock reads.
 ///
 /// One step can take a millisecond: it inflates a long message, or calls a handler. Every portion makes at least this
 /// number of steps, also in a turn that started late.
@@ -29,12 +29,12 @@ pub struct Portion {
 }
 
 impl Portion {
-    /// Creates a portion: [`CLOCK_EVERY`] steps, and then more steps for [`TIME_MAX`].
+    /// Creates a portion of [`CLOCK_EVERY`] steps, and of further steps for [`TIME_MAX`].
     pub fn new() -> Portion {
         Portion { steps: 0, clock_at: CLOCK_EVERY, time_max: TIME_MAX, until: None }
     }
 
-    /// Creates a portion of reads, whose time is a quarter of the last turn's, at least [`TIME_MAX`].
+    /// Creates a portion of reads. Its time is a quarter of the duration of the last turn, and at least [`TIME_MAX`].
     ///
     /// Writes have no such limit: each turn writes to at least a thousand connections. On a slow machine these writes
     /// take long, and the bytes of clients would wait longer in each turn.

@@ -15,18 +15,18 @@ pub struct ReadyList {
 }
 
 impl ReadyList {
-    /// Adds a slot, which is not listed.
+    /// Adds a slot, which must not be listed yet.
     #[inline]
     pub fn push(&mut self, slot: Slot) {
         self.slots.push(slot);
     }
 
-    /// Moves all entries into `slots`. They are listed until their connection is read.
+    /// Moves all entries into `slots`. A taken slot counts as listed until its connection is read.
     pub fn take(&mut self, slots: &mut Vec<Slot>) {
         slots.append(&mut self.slots);
     }
 
-    /// Puts entries that were taken and not read before the others. It empties `slots`.
+    /// Returns taken entries that were not read to the front of the list. It empties `slots`.
     #[inline]
     pub fn put_back(&mut self, slots: &mut Vec<Slot>) {
         if !slots.is_empty() {
@@ -63,7 +63,7 @@ impl ReadyList {
 
     /// Panics if a slot is listed twice, or if the flag of its connection is wrong.
     ///
-    /// `is_listed` returns the flag of a slot. `None`: the slot has no connection.
+    /// `is_listed` returns the flag of a slot. It returns `None` for a slot without a connection.
     pub fn check_invariants(&self, is_listed: impl Fn(Slot) -> Option<bool>) {
         let mut listed = SlotSet::default();
         for &slot in &self.slots {
@@ -92,7 +92,7 @@ mod tests {
         ready.vacate(freed);
         ready.check_invariants(|slot| (slot != freed).then_some(true));
         assert!(ready.occupy(freed), "the second connection takes over the entry");
-        assert!(!ready.occupy(freed), "one connection takes it over");
+        assert!(!ready.occupy(freed), "only one connection takes over the entry");
         ready.check_invariants(|_| Some(true));
 
         ready.vacate(freed);
@@ -105,7 +105,7 @@ mod tests {
         ready.take(&mut taken);
         assert_eq!(taken, [freed, other, Slot(1)], "entries that were not read come first");
         ready.skip(freed);
-        assert!(!ready.occupy(freed), "the entry was taken");
+        assert!(!ready.occupy(freed), "a taken entry is no longer listed");
         assert_eq!(ready.len(), 0);
     }
 }

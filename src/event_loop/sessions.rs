@@ -14,19 +14,19 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Returns the value of a connection.
+    /// Returns the session value of a connection.
     pub fn find(&self, fd: Fd) -> Option<&dyn Any> {
         let entry = self.table.find(self.hasher.hash_one(fd), |(other, _)| *other == fd)?;
         Some(&*entry.1)
     }
 
-    /// Returns a mutable reference to the value of a connection.
+    /// Returns a mutable reference to the session value of a connection.
     pub fn find_mut(&mut self, fd: Fd) -> Option<&mut Box<dyn Any>> {
         let entry = self.table.find_mut(self.hasher.hash_one(fd), |(other, _)| *other == fd)?;
         Some(&mut entry.1)
     }
 
-    /// Stores a value, in place of an earlier value.
+    /// Stores a session value, in place of an earlier value.
     pub fn insert(&mut self, fd: Fd, session: Box<dyn Any>) {
         match self.find_mut(fd) {
             Some(stored) => *stored = session,
@@ -37,7 +37,7 @@ impl Sessions {
         }
     }
 
-    /// Removes the value of a connection and returns it.
+    /// Removes the session value of a connection and returns it.
     pub fn remove(&mut self, fd: Fd) -> Option<Box<dyn Any>> {
         let Sessions { table, hasher } = self;
         if table.is_empty() {

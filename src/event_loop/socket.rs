@@ -140,7 +140,8 @@ impl Transport for Socket {
     }
 
     fn reset(&mut self, _: &mut TlsSessions) {
-        // The stream ends with a reset, and a TLS session without `close_notify`. Either alone tells the client.
+        // The stream ends with a reset, and a TLS session also ends without `close_notify`. Each of these shows the
+        // client that the response is incomplete.
         let _ = rustix::net::sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
     }
 

@@ -43,17 +43,19 @@ pub struct Stats {
     pub refused: u64,
     /// Failed calls of accept(2) since the start.
     ///
-    /// A firewall or a security module causes these errors. An early disconnect of a client, and a lack of descriptors
-    /// or memory, do not count.
+    /// A firewall or a security module causes these errors. A client that disconnected before accept(2) does not count.
+    /// A lack of descriptors or memory does not count, either.
     pub accept_errors: u64,
     /// Client requests refused since the start, by HTTP status.
     ///
     /// These are new connections over a limit (503), invalid HTTP, and upgrades that a rule or a handler refused. A
     /// response of [`on_request`](crate::Handler::on_request) does not count.
     pub refused_by_status: BTreeMap<u16, u64>,
-    /// Control connections refused since the start because a limit was reached. `refused` does not count them.
+    /// Control connections refused since the start because a limit was reached. `refused` does not count these
+    /// connections.
     pub control_refused: u64,
-    /// Requests of control connections refused since the start, by HTTP status. `refused_by_status` does not count them.
+    /// Requests of control connections refused since the start, by HTTP status. `refused_by_status` does not count
+    /// these requests.
     pub control_refused_by_status: BTreeMap<u16, u64>,
     /// Connections closed since the start because they did not come from a trusted proxy.
     ///

@@ -1,4 +1,4 @@
-//! The timers of handlers. Their deadlines are in the wheel.
+//! The timers of handlers. The deadlines of the timers are in the wheel.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Timers {
 #[derive(Debug)]
 struct Timer {
     serial: u64,
-    /// The period. `None`: the timer fires once.
+    /// The period. With `None`, the timer fires once.
     every: Option<Duration>,
     at: Tick,
 }
@@ -41,7 +41,7 @@ pub struct Fired {
 }
 
 impl TimerId {
-    /// Returns the index in the wheel.
+    /// Returns the timer's index in the wheel.
     pub(crate) fn index(self) -> u32 {
         self.index
     }

@@ -34,7 +34,7 @@ impl TlsSessions {
             .get_or_insert_with(|| Box::new(Tls { streams: Vec::new(), shared: TlsShared::new(read_bytes, inbound) }));
     }
 
-    /// Creates the TLS session of an accepted socket. `false`: the settings are invalid.
+    /// Creates the TLS session of an accepted socket. Returns `false` if the TLS settings are invalid.
     pub fn insert(&mut self, descriptor: RawFd, config: &TlsConfig, is_control: bool, is_proxied: bool) -> bool {
         let Some(tls) = &mut self.tls else { return false };
         match TlsStream::new(config, is_control, is_proxied, &tls.shared) {
@@ -105,7 +105,7 @@ impl TlsSessions {
         }
     }
 
-    /// Returns the result of the last read.
+    /// Returns the result of the last read from a session.
     pub fn session_read(&self) -> Option<SessionRead> {
         Some(self.tls.as_ref()?.shared.last.read)
     }
@@ -137,7 +137,7 @@ impl TlsSessions {
         self.stream(descriptor)?.info()
     }
 
-    /// Takes the report of the last read.
+    /// Takes the report of the last read from a session.
     pub fn take_report(&mut self) -> ReadReport {
         self.tls.as_mut().map(|tls| std::mem::take(&mut tls.shared.last)).unwrap_or_default()
     }

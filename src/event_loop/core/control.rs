@@ -48,8 +48,8 @@ impl Core {
         self.table.control_quota().accepts_max(max)
     }
 
-    /// Closes the oldest control connection that [`keep_control`](Core::keep_control) does not protect. Its descriptor
-    /// is free when the turn ends.
+    /// Closes the oldest control connection that [`keep_control`](Core::keep_control) does not protect. The descriptor
+    /// of this connection is free when the turn ends.
     pub fn evict_control(&mut self) -> bool {
         let Some(slot) = self.table.take_oldest_control() else { return false };
         self.step(slot, Connection::abort);
@@ -76,7 +76,7 @@ impl Core {
         self.connection(fd).is_some_and(|connection| connection.has_ticket(ticket))
     }
 
-    /// Queues the answer to the request of `ticket`. The loop sends it when the running handler has returned.
+    /// Queues the answer to the request of `ticket`. The loop sends the answer when the running handler has returned.
     pub fn answer(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) -> Change {
         if !self.has_ticket(fd, ticket) {
             return Change::Gone;

@@ -40,8 +40,8 @@ impl Core {
 
     /// Closes the WebSockets that are due now, at most [`CLOSES_PER_TURN_MAX`].
     ///
-    /// The next turn closes more WebSockets. It begins at once, because [`next_deadline`](Core::next_deadline) has
-    /// passed.
+    /// The next turn closes more WebSockets. The next turn begins at once, because
+    /// [`next_deadline`](Core::next_deadline) has passed.
     pub fn close_due(&mut self) {
         let now = self.now();
         for _ in 0..CLOSES_PER_TURN_MAX {
@@ -50,7 +50,7 @@ impl Core {
         }
     }
 
-    /// Closes all WebSockets, also those that are not due yet.
+    /// Closes all WebSockets, even WebSockets that are not due yet.
     pub fn close_all(&mut self) {
         while let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(Tick::NEVER)) {
             self.close_drained(fd);

@@ -1,4 +1,4 @@
-//! Applies new limits to open connections, to a portion of the connections in each turn.
+//! Applies new limits to open connections: each turn updates a portion of the connections.
 //!
 //! Most limits are read from `Env` when they are checked. Three values that depend on limits are updated here: the size
 //! of the read buffer, the `TCP_USER_TIMEOUT` of sockets, and the deadlines in the wheel.
@@ -55,7 +55,7 @@ impl Core {
         }
     }
 
-    /// Returns whether some connections do not have the new limits yet.
+    /// Returns whether connections are left that still have the old limits.
     pub fn has_new_limits(&self) -> bool {
         self.limit_update.is_some()
     }

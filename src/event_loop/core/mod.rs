@@ -1,7 +1,7 @@
 //! The state of the loop, and the actions of handlers on it.
 //!
-//! This module calls no handler. It queues closed connections and deferred answers. The loop handles them when the
-//! current handler has returned.
+//! This module calls no handler. It queues closed connections and deferred answers. The loop handles these closes and
+//! answers when the current handler has returned.
 
 mod close;
 mod control;
@@ -68,12 +68,12 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection fits
 /// [`step`](Core::step) makes every transition of a connection except input and pushes. It has four duties, in this
 /// order:
 ///
-/// 1. It adds the connection to the list of the flush: [`Table::step`].
-/// 2. It records the end of the connection, if the transition ended it. The connection is removed from the registry and
-///    the counters, and its `on_close` is queued. No other call may come between the transition and this record.
-/// 3. It records the slow consumers that the table closed to keep its limits:
+/// 1. `step` adds the connection to the list of the flush: [`Table::step`].
+/// 2. `step` records the end of the connection, if the transition ended it. The connection is removed from the registry
+///    and the counters, and its `on_close` is queued. No other call may come between the transition and this record.
+/// 3. `step` records the slow consumers that the table closed to keep its limits:
 ///    [`record_slow_consumers`](Core::record_slow_consumers).
-/// 4. It arms the wheel with the next timeout of the connection: [`arm`](Core::arm).
+/// 4. `step` arms the wheel with the next timeout of the connection: [`arm`](Core::arm).
 ///
 /// The same duties apply to input: the loop records each event of the input, and arms the wheel after the read if a
 /// deadline may have changed.
@@ -160,7 +160,7 @@ impl Core {
         }
     }
 
-    /// Adds an accepted connection. `None`: all slots are in use or retired.
+    /// Adds an accepted connection. Returns `None` if all slots are in use or retired.
     ///
     /// With `tls`, the connection gets a TLS session.
     pub fn insert(&mut self, mut socket: Socket, peer: Peer, kind: Kind, tls: Option<&ListenerTls>) -> Option<Fd> {
@@ -189,7 +189,7 @@ impl Core {
         Some(fd)
     }
 
-    /// Adds the TLS session of a socket that is in the table. `false`: the settings are invalid.
+    /// Adds the TLS session of a socket that is in the table. Returns `false` if the TLS settings are invalid.
     fn insert_session(&mut self, descriptor: RawFd, kind: Kind, tls: &ListenerTls) -> bool {
         let (read_bytes, inbound) = (self.table.env().limits.read_budget_bytes, self.table.env().inbound.clone());
         let sessions = self.table.shared_mut();
@@ -356,7 +356,7 @@ impl Core {
 
     /// Takes the next closed connection, for `on_close`.
     ///
-    /// Its uid and groups are available until [`end_on_close`](Core::end_on_close).
+    /// The uid and the groups of this connection are available until [`end_on_close`](Core::end_on_close).
     #[inline]
     pub fn begin_on_close(&mut self) -> Option<(Fd, Closed)> {
         let close = self.pending_closes.pop_front()?;
@@ -461,7 +461,7 @@ impl Core {
         self.remove(slot);
     }
 
-    /// Panics if the parts are inconsistent. Tests and debug builds call this method.
+    /// Panics if the parts of the core are inconsistent. Tests and debug builds call this method.
     pub fn check_invariants(&self) {
         self.registry.check_invariants();
         self.wheel.check_invariants();
@@ -507,7 +507,8 @@ mod tests {
         for slot in slots {
             core.make_ready(slot);
         }
-        // The first two are freed at the end of the turn, the second by two ends. The first slot is then reused.
+        // At the end of the turn, the first two connections are freed. The second is freed twice, as after two ends.
+        // Then the first slot is reused.
         for slot in [slots[1], slots[0], slots[1]] {
             core.reap(slot);
             core.check_invariants();
@@ -517,7 +518,7 @@ mod tests {
         core.check_invariants();
         assert_eq!(core.ready_len(), 3, "each slot is listed once");
 
-        // The next turn reads the connection at the first slot, and finds none at the second.
+        // The next turn reads the connection at the first slot, and finds no connection at the second slot.
         let mut taken = Vec::new();
         core.take_ready(&mut taken);
         assert_eq!(taken.remove(0), slots[0]);

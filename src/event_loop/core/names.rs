@@ -45,7 +45,7 @@ impl Core {
         }
     }
 
-    /// Returns the uids and groups.
+    /// Returns the registry of uids and groups.
     #[inline]
     pub fn registry(&self) -> &Registry {
         &self.registry

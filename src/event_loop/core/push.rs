@@ -9,7 +9,8 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 
 impl Core {
     /// Pushes to one connection.
-    // This function and the push to a uid are always inlined: then the options of a push are constants.
+    // This function and the push to a uid are always inlined, so that the compiler treats the options of a push as
+    // constants.
     #[inline(always)]
     pub fn push(&mut self, fd: Fd, push: Push<'_>) -> Outcome {
         if !self.table.is_current(fd) || push.except.contains(&fd) {

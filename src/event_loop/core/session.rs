@@ -16,27 +16,27 @@ impl Core {
         is_there
     }
 
-    /// Drops the value of a connection that has ended.
+    /// Drops the session value of a connection that has ended.
     pub fn drop_session(&mut self, fd: Fd) {
         self.sessions.remove(fd);
     }
 
-    /// Returns the value of a connection.
+    /// Returns the session value of a connection.
     pub fn session(&self, fd: Fd) -> Option<&dyn Any> {
         self.sessions.find(fd)
     }
 
-    /// Returns a mutable reference to the value of a connection.
+    /// Returns a mutable reference to the session value of a connection.
     pub fn session_mut(&mut self, fd: Fd) -> Option<&mut dyn Any> {
         self.sessions.find_mut(fd).map(|session| &mut **session)
     }
 
-    /// Removes the value of a connection and returns it.
+    /// Removes the session value of a connection and returns it.
     pub fn take_session(&mut self, fd: Fd) -> Option<Box<dyn Any>> {
         self.sessions.remove(fd)
     }
 
-    /// Stores a value again after a call, unless the call stored another value.
+    /// Stores a session value again after a call that had borrowed it, unless the call stored another value.
     pub fn restore_session(&mut self, fd: Fd, session: Box<dyn Any>) {
         if self.connection(fd).is_some() && self.sessions.find(fd).is_none() {
             self.sessions.insert(fd, session);

@@ -37,7 +37,7 @@ impl Core {
         was_there
     }
 
-    /// Sets the heartbeat of a connection. `None` is the server's heartbeat.
+    /// Sets the heartbeat of a connection. With `None`, the connection uses the server's heartbeat.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> bool {
         let Some(slot) = self.table.slot_of(fd) else { return false };
         let is_set = self.table.step(slot, |connection, env| {
@@ -88,7 +88,7 @@ impl Core {
         [self.wheel.next(), drain].into_iter().flatten().min()
     }
 
-    /// Moves the wheel to this turn's time.
+    /// Advances the wheel to the time of this turn.
     #[inline]
     pub fn advance(&mut self) {
         self.wheel.advance(self.table.env().now);
