@@ -1,4 +1,4 @@
-//! The server `fdpush serve`. It uses only the public API of the crate, and the parts in `fdpush::shared`.
+//! The server `fdpush serve`. The gateway uses only the public API of the crate, and the parts in `fdpush::shared`.
 //!
 //! The gateway adds settings, identity, JSON frames, presence, an HTTP API, webhook events, metrics and a test page.
 //!
@@ -83,7 +83,7 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Ok(Cli { command: Command::Token(_) }) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
         Ok(Cli { command: Command::Cert(cert) }) => Ok(logging::print(&cert.write()?)?),
         Err(error) if settings::is_of_a_value(&error) && takes_settings(&line) => {
-            // One value is invalid. So all faults are collected.
+            // One value is invalid, so all settings are checked, and the error names all faults.
             Err(Settings::load_and_check(line).err().map_or_else(|| error.into(), Into::into))
         }
         Err(error) => error.exit(),

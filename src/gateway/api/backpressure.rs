@@ -2,8 +2,8 @@
 //!
 //! The body of a batch arrives in pieces. The API pauses the batch after a piece if the queue of a receiver is then
 //! over half of `queue_bytes_max`, or all queues are over half of `queue_total_bytes_max`. The batch continues when
-//! these queues are shorter. It also continues after [`PAUSE_TIME_MAX`], so a receiver that does not read cannot stop
-//! it.
+//! these queues are shorter. The batch also continues after [`PAUSE_TIME_MAX`], so a receiver that does not read cannot
+//! stop the batch.
 
 use std::time::{Duration, Instant};
 

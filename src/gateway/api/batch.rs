@@ -13,12 +13,12 @@ use crate::gateway::wire::json::strip_bom;
 pub struct Batch {
     /// The first bytes of an incomplete line.
     partial: Vec<u8>,
-    /// Whether the incomplete line is too long. Its bytes are then skipped.
+    /// Whether the incomplete line is too long. The bytes of a line that is too long are skipped.
     is_overlong: bool,
     line_bytes_max: usize,
     /// The ticket of the request, until the head of the response is written.
     ticket: Option<Ticket<Response>>,
-    /// The response, until it ends. Also `None` if the connection ended before the head.
+    /// The stream of the response. `None` before the head is written, and after the response has ended.
     pub response: Option<ResponseStream>,
     /// The number of complete lines.
     lines: u64,

@@ -1,7 +1,8 @@
 //! The command that closes connections.
 //!
-//! All its connections are closed in one turn of the loop, so a push or a list includes either all of them or none. Only a
-//! command with more than [`WORK_MAX`] connections and memberships takes several turns.
+//! A command usually closes all its connections in one turn of the loop, so a push or a list includes either all of
+//! these connections or none. Only a command with more than [`WORK_MAX`] connections and memberships takes several
+//! turns.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -23,10 +24,10 @@ const REASON_BYTES_MAX: usize = 123;
 /// Ten thousand connections in two groups each reach this maximum. Their removal takes less than 10 ms.
 const WORK_MAX: usize = 30_000;
 
-/// The maximum number of close commands that are not complete. Each command keeps a list of its connections.
+/// The maximum number of close commands in progress. Each command keeps a list of its connections.
 const WAITING_MAX: usize = 16;
 
-/// The close commands that are not complete, in order.
+/// The close commands in progress, the oldest first.
 #[derive(Debug, Default)]
 pub struct Closes {
     waiting: VecDeque<(Ticket<Response>, Close)>,
@@ -47,7 +48,7 @@ struct Close {
 impl Closes {
     /// Executes a close command.
     ///
-    /// The command closes the connections that match now. If this takes several turns, the answer follows the last
+    /// The command closes the connections that match now. If the closes take several turns, the answer follows the last
     /// close.
     pub fn execute(&mut self, ctx: &mut Context<'_>, fd: Fd, body: &[u8]) -> Result<Response, ApiError> {
         let mut close = Close::read(ctx, body)?;
@@ -69,7 +70,7 @@ impl Closes {
         !self.waiting.is_empty()
     }
 
-    /// Closes the next portion, or answers a command whose last portion is closed.
+    /// Closes the next portion of connections, or answers a command whose last portion is closed.
     ///
     /// The answer comes a turn after the last portion, when `on_close` was called for all connections.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {

@@ -17,10 +17,10 @@ use crate::gateway::wire::json::{self, List, Object, Text, cut, cut_quoted, opti
 use crate::gateway::wire::names::{self, Name};
 use crate::gateway::wire::target::Target;
 
-/// The maximum number of uids, fds and groups in one command, with those of `except`.
+/// The maximum number of uids, fds and groups in one command, including the names in `except`.
 const NAMES_MAX: usize = 10_000;
 
-/// A call and the members of its command.
+/// An API call, and the JSON members that its command may have.
 #[derive(Copy, Clone, Debug)]
 pub struct Shape {
     call: &'static str,
@@ -35,7 +35,7 @@ pub const PUSH: Shape = Shape {
     ],
 };
 
-/// A push in a datagram. A datagram has no header, so its command has the API key in `auth`.
+/// The push command in a datagram. A datagram has no header, so its command has the API key in `auth`.
 pub const DATAGRAM: Shape = Shape {
     call: "push",
     members: &[
@@ -140,7 +140,7 @@ pub fn read_attributes(json: &[u8]) -> Result<Object, ApiError> {
     read(json, &ATTRIBUTES)
 }
 
-/// Parses an object of this shape.
+/// Parses a JSON object that has this shape.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiError> {
     let json = json::object_text(json).ok_or(ApiError::bad_request("expected a JSON object, found an array"))?;
     // UTF-8 is checked once here, and not for each string.
@@ -174,8 +174,8 @@ fn unknown_member(error: &serde_json::Error) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Returns the parser's error in terms of JSON instead of Rust. Leaves out the number of the batch line, which the
-/// answer has as `line`.
+/// Returns the parser's error in terms of JSON instead of Rust. The text has no line number of a batch, because the
+/// answer contains this number as `line`.
 fn plain(error: &serde_json::Error) -> String {
     let place = match (error.line(), error.column()) {
         (0, _) | (_, 0) => String::new(),
@@ -414,7 +414,7 @@ fn count(are_so: &[bool]) -> usize {
     are_so.iter().filter(|is_so| **is_so).count()
 }
 
-/// Checks the number of names. Each name costs time and memory.
+/// Checks the number of names in one command. Each name costs time and memory.
 fn check_count(count: usize) -> Result<(), ApiError> {
     match count {
         0..=NAMES_MAX => Ok(()),

@@ -15,7 +15,7 @@ use crate::gateway::identity::proxies::address_of;
 use crate::gateway::serving::session::Session;
 use crate::gateway::wire::json::{cut, unexpected_member};
 
-/// The default and the maximum number of entries in a page.
+/// The number of entries in a page: the default, and the maximum below.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
@@ -23,7 +23,7 @@ const LIMIT_MAX: usize = 1000;
 /// connections with 1,000 groups each would have a million names.
 const GROUP_NAMES_MAX: usize = 10_000;
 
-/// The parameters of a page.
+/// The parameters of a request for one page of a list.
 struct Page {
     after: Option<String>,
     limit: usize,
@@ -188,7 +188,7 @@ pub fn user(ctx: &Context<'_>, request: &Request<'_>, uid: &str) -> Result<Strin
     json(&User { uid, count, connections, next })
 }
 
-/// Returns the entries of a page, up to the limit of group names, and its `next`.
+/// Returns the entries of a page, up to the limit of group names, and the value of `next`.
 fn page_entries(ctx: &Context<'_>, fds: Vec<Fd>, mut has_more: bool) -> (Vec<Connection>, Option<u64>) {
     let (mut connections, mut names) = (Vec::new(), 0);
     for connection in fds.into_iter().filter_map(|fd| Connection::find(ctx, fd)) {

@@ -113,7 +113,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Returns the label in the metrics. The number of labels is fixed, whatever the path.
+    /// Returns the label of the call in the metrics. The number of labels is fixed, whatever the path.
     fn label(self) -> &'static str {
         match self {
             Call::Push => "/api/push",
@@ -156,14 +156,14 @@ impl<'a> Call<'a> {
         allowed == method || allowed.split(", ").any(|allowed| allowed == method)
     }
 
-    /// Returns whether the call needs no API key. Only probes need none.
+    /// Returns whether the call is allowed without an API key. Only probes are.
     fn is_open(self) -> bool {
         matches!(self, Call::Healthy | Call::Ready)
     }
 }
 
 impl Api {
-    /// Creates an API that requires one of these keys. With an empty set, it requires no key.
+    /// Creates an API that requires one of these keys. With an empty set, the API requires no key.
     pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
         Api { keys, answers: String::new(), paused: PausedBatches::default(), closes: Closes::default() }
     }
@@ -186,7 +186,7 @@ impl Api {
         }
     }
 
-    /// Handles a piece of a batch.
+    /// Handles a piece of the body of a batch.
     pub fn handle_piece(
         &mut self,
         ctx: &mut Context<'_>,
@@ -196,8 +196,8 @@ impl Api {
         parts: &mut Parts<'_>,
     ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
-        // The response begins with the first piece. A client that waits for a 100 would not get one after the response
-        // has begun.
+        // The response begins with the first piece. A client that waits for `100 Continue` would not get it after the
+        // response has begun.
         if batch.begin(ctx, &ndjson()) {
             parts.metrics.count_api_request(Call::Batch.label(), 200);
         }
@@ -224,8 +224,8 @@ impl Api {
 
     /// Answers a complete request.
     ///
-    /// A request with a body was admitted by [`handle_head`](Api::handle_head), before its body was read. It is not admitted
-    /// again.
+    /// A request with a body was admitted by [`handle_head`](Api::handle_head), before its body was read. This function
+    /// does not admit the request again.
     pub fn respond(
         &mut self,
         ctx: &mut Context<'_>,
@@ -268,12 +268,12 @@ impl Api {
         uncached(response)
     }
 
-    /// Continues commands that take several turns.
+    /// Continues close commands that take several turns.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {
         self.closes.handle_turn_end(ctx);
     }
 
-    /// Returns whether a command is closing connections.
+    /// Returns whether a close command is in progress.
     pub fn is_closing(&self) -> bool {
         self.closes.is_active()
     }
@@ -290,8 +290,8 @@ impl Api {
 
     /// Checks a request, and reserves a place for its connection among the API connections.
     ///
-    /// A connection with a valid request is never closed to make room for another. Probes and requests for metrics need
-    /// no place, so they are answered even when all places are taken.
+    /// A connection with a valid request is never closed to make room for another connection. Probes and requests for
+    /// metrics need no place, so they are answered even when all places are taken.
     fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request<'_>) -> Result<Call<'r>, RefusedRequest> {
         let checked = self.check(request);
         match &checked {
@@ -405,7 +405,7 @@ fn is_origin_of(origin: &[u8], host: &str) -> bool {
     origin.is_some_and(|(_, authority)| authority == host)
 }
 
-/// Checks the media type. A form of a web page cannot send these types.
+/// Checks the media type. An HTML form cannot send these content types.
 fn check_content_type(call: Call<'_>, request: &Request<'_>) -> Result<(), ApiError> {
     if matches!(request.method(), "GET" | "HEAD") {
         return Ok(());
@@ -431,7 +431,7 @@ impl RefusedRequest {
         let response = self.error.response(None);
         match self.allow {
             Some(allow) => response.header("Allow", allow),
-            // RFC 9110 section 10.2.3 has `Retry-After`. The connection closes, because no place is free for it.
+            // RFC 9110 section 10.2.3 defines `Retry-After`. The connection closes, because no place is free for it.
             None if self.error.status == 503 => response.header("Retry-After", "1").close(),
             None => response,
         }

@@ -40,7 +40,7 @@ pub fn handle_command(
     }
 }
 
-/// Executes a push and appends its answer to `out`. After an error, it has sent nothing and appended nothing.
+/// Executes a push and appends its answer to `out`. After an error, nothing was sent and nothing was appended.
 pub fn execute(
     ctx: &mut Context<'_>,
     parts: &mut Parts<'_>,
@@ -52,7 +52,7 @@ pub fn execute(
     let except = excluded_fds(ctx, except);
     let mut offline: Vec<&str> = match target {
         // The offline uids are found before the push, because the push may close a slow reader. A single uid is usually
-        // online, so it is looked up after the push, and only if nothing matched.
+        // online, so its state is looked up after the push, and only if the push matched no connection.
         Target::Uids(uids) if uids.len() > 1 => {
             uids.iter().map(AsRef::as_ref).filter(|uid| !ctx.is_online(uid)).collect()
         }
@@ -80,7 +80,7 @@ fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     let mut found = fds.clone();
     if !uids.is_empty() || !groups.is_empty() {
         let mut seen = SlotSet::default();
-        // A stale fd must not hide the open connection of its slot.
+        // An old fd of a slot must not hide the open connection at the same slot.
         found.retain(|fd| ctx.is_open(*fd) && seen.insert(fd.slot()));
         uids.iter().for_each(|uid| found.extend(ctx.fds_of(uid).into_iter().filter(|fd| seen.insert(fd.slot()))));
         groups

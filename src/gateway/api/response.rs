@@ -2,7 +2,7 @@
 
 use fdpush::Response;
 
-/// Returns the response with an answer.
+/// Returns a response with status 200 and this JSON.
 pub fn json_response(mut json: String) -> Response {
     json.push('\n');
     Response::json(200, json)

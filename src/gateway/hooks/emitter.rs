@@ -1,6 +1,6 @@
 //! Emits webhook events.
 //!
-//! The emitter only puts events into the webhook's queue, so a slow, dead or malicious back end delays nothing.
+//! The emitter only puts events into the webhook's queue, so a slow, dead or malicious back end delays no client.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl EventEmitter {
         });
     }
 
-    /// Emits `message` for a text message.
+    /// Emits a `message` event for a text message of a client.
     pub fn emit_message(&mut self, ctx: &Context<'_>, fd: Fd, text: &str) -> EmitResult {
         match &self.webhook {
             Some(webhook) => webhook.emit(Event::Message { fd, uid: ctx.uid_of(fd), text }),
@@ -59,7 +59,7 @@ impl EventEmitter {
         }
     }
 
-    /// Emits `send` for a valid frame of this type.
+    /// Emits a `send` event for a valid frame of type `send`.
     pub fn emit_send(&mut self, ctx: &Context<'_>, fd: Fd, data: &RawValue) -> EmitResult {
         match &self.webhook {
             Some(webhook) => webhook.emit(Event::Send { fd, uid: ctx.uid_of(fd), data }),
@@ -90,7 +90,8 @@ impl EventEmitter {
     /// Handles the end of a connection of a uid. If it was the last connection of the uid, `offline` follows after the
     /// delay.
     ///
-    /// The caller must first remove the connection from the registry. Inside `on_close`, the server has removed it.
+    /// The caller must first remove the connection from the registry. Inside `on_close`, the server has already removed
+    /// the connection.
     pub fn handle_departure(&mut self, ctx: &mut Context<'_>, uid: &str) {
         if self.presence().is_some() && !ctx.is_online(uid) {
             self.debounce.depart(uid, clock::now());
@@ -98,7 +99,8 @@ impl EventEmitter {
         }
     }
 
-    /// Emits `offline` for uids after the delay. Returns `false` if the timer does not belong to the emitter.
+    /// Emits `offline` events for uids whose delay has passed. Returns `false` if the timer does not belong to the
+    /// emitter.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
         if self.timer != Some(timer) {
             return false;
@@ -113,7 +115,7 @@ impl EventEmitter {
         true
     }
 
-    /// Emits `offline` for all online uids, at the end of the server.
+    /// Emits `offline` events for all online uids, at the end of the server.
     pub fn end(&mut self) {
         let Some(webhook) = self.presence() else { return };
         while let Some(deadline) = self.debounce.next_deadline() {

@@ -8,7 +8,7 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// The maximum length of a key. A key must fit into a header.
+/// The maximum length of an API key, in bytes. A key must fit into a header.
 const KEY_BYTES_MAX: usize = 512;
 
 /// The API keys. With several keys, a key can be replaced without an interruption.
@@ -23,7 +23,7 @@ impl ApiKeys {
         ApiKeys { digests: keys.into_iter().map(sha256).collect() }
     }
 
-    /// Returns whether the set has no keys.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.digests.is_empty()
     }
@@ -53,11 +53,11 @@ impl fmt::Debug for ApiKeys {
     }
 }
 
-/// Checks the form of a key.
+/// Checks the form of an API key.
 ///
 /// # Errors
 ///
-/// The error is the rule for keys. It does not repeat the key.
+/// The error states the rule for keys, and does not repeat the key.
 pub fn check(key: &str) -> Result<(), &'static str> {
     let is_key = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     if is_key { Ok(()) } else { Err("an API key must have 1 to 512 visible ASCII characters and no space") }
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn an_invalid_key_is_refused_and_not_repeated() {
         for bad in ["", "two words", "clé", "tab\tbed", "nul\0", &"k".repeat(513)] {
-            let error = check(bad).expect_err("the keys are missing");
+            let error = check(bad).expect_err("the key is refused");
             assert!(
                 error.starts_with("an API key must have 1 to 512") && (bad.is_empty() || !error.contains(bad)),
                 "{error}"

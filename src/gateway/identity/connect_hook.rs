@@ -50,7 +50,7 @@ pub struct Config {
     pub source_queue_max: usize,
 }
 
-/// The connect hook. Dropping it answers all unanswered requests with [`Decision::Unavailable`].
+/// The connect hook. Dropping the hook answers all unanswered requests with [`Decision::Unavailable`].
 #[derive(Debug)]
 pub struct Hook {
     shared: Arc<Shared>,
@@ -72,7 +72,7 @@ pub struct Stats {
     pub gone: u64,
 }
 
-/// A request in progress. Dropping it cancels the request, so its answer callback is not called.
+/// A request in progress. Dropping this value cancels the request, so the callback of the request is not called.
 #[derive(Debug)]
 #[must_use = "dropping a Pending cancels its request"]
 pub struct Pending {
@@ -96,7 +96,7 @@ struct Shared {
 #[derive(Debug)]
 struct HookState {
     requests: FairQueue<AuthRequest>,
-    /// The requests in the order of their deadlines. Some of them may already be answered.
+    /// The requests in the order of their deadlines. Some of these requests may already be answered.
     watched: VecDeque<Arc<Open>>,
     /// The length of `watched` at which answered requests are removed.
     watched_max: usize,
@@ -114,17 +114,18 @@ struct AuthRequest {
     open: Arc<Open>,
 }
 
-/// A request that waits for its decision. It gets exactly one decision.
+/// A request that waits for its decision. Each request gets exactly one decision.
 struct Open {
     source: Source,
     deadline: Instant,
-    /// The callback for the decision. The thread that decides takes it.
+    /// The callback for the decision. The thread that makes the decision takes the callback.
     answer: Mutex<Option<Answer>>,
 }
 
 type Answer = Box<dyn FnOnce(Decision) + Send>;
 
-/// A request that a worker has taken from the queue. Dropping it releases its source in the queue.
+/// A request that a worker has taken from the queue. Dropping this value releases the source of the request in the
+/// queue.
 struct Served<'a> {
     shared: &'a Shared,
     source: Source,
@@ -241,7 +242,7 @@ impl Hook {
         Stats { waiting: state.requests.len(), ..state.stats }
     }
 
-    /// Replaces the secret of the signature.
+    /// Replaces the secret that signs requests.
     pub fn set_secret(&self, secret: Option<Secret>) {
         self.shared.backend.set_secret(secret);
     }

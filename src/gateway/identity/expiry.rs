@@ -2,8 +2,8 @@
 //!
 //! `exp` is a time of the wall clock, but the timers of the loop use the monotonic clock. The two clocks diverge when a
 //! person or NTP sets the wall clock, or when the machine was suspended. So a timer only starts a check, and the check
-//! compares `exp` with the wall clock. One timer serves all connections. It fires at the first expiry, and at least
-//! once in each [`CHECK_INTERVAL`].
+//! compares `exp` with the wall clock. One timer serves all connections. This timer fires at the first expiry, and at
+//! least once in each [`CHECK_INTERVAL`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::LEEWAY;
 /// The maximum interval between two checks of the wall clock.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The maximum number of connections that expire in one check. The next turn checks again.
+/// The maximum number of connections that expire in one check. The next turn closes the remaining expired connections.
 const DUE_MAX: usize = 1024;
 
 /// The connections whose identity expires.
@@ -30,7 +30,7 @@ pub struct Expiries {
 }
 
 impl Expiries {
-    /// Creates an empty set that reads this wall clock.
+    /// Creates an empty set of connections. `wall_ms` reads the wall clock.
     pub fn new(wall_ms: fn() -> u64, check_interval: Duration) -> Expiries {
         Expiries { by_time: BTreeSet::new(), timer: None, check_interval, wall_ms }
     }
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_jump_back_keeps_a_valid_connection() {
         /// The number of clock reads. The first read returns a time shortly before the expiry. All later reads return a
-        /// time that is an hour before the start.
+        /// time that is an hour before the first.
         static CLOCK_READS: AtomicU64 = AtomicU64::new(0);
         let wall = || match CLOCK_READS.fetch_add(1, Ordering::Relaxed) {
             0 => (START + LEEWAY) * 1000 - 50,

@@ -1,8 +1,8 @@
 //! JSON Web Tokens (RFC 7519): identities signed by the back end.
 //!
 //! This module finds the token of a request, verifies it, and issues tokens for `fdpush token`. Each key has one
-//! algorithm, and the token cannot choose another. The signature is verified before the claims are parsed. Before that,
-//! only the form of the token and its `alg` are read.
+//! algorithm, and the token cannot choose another algorithm. The signature is verified before the claims are parsed.
+//! Before that, only the form of the token and its `alg` are read.
 //!
 //! No error repeats a part of the token, because errors appear in logs and in answers to clients.
 
@@ -55,13 +55,13 @@ pub enum TokenError {
     Claims(String),
     /// The token lacks this claim.
     Missing(&'static str),
-    /// This claim does not have this type.
+    /// This claim does not have this required type.
     ClaimType(&'static str, &'static str),
     /// `sub` or one of `groups` is empty or too long, or there are too many groups.
     Name(NameError),
-    /// `exp` was [`LEEWAY`] or more ago.
+    /// The time in `exp` passed at least [`LEEWAY`] seconds ago.
     Expired,
-    /// `nbf` is more than [`LEEWAY`] in the future.
+    /// The time in `nbf` is more than [`LEEWAY`] seconds in the future.
     Early,
     /// `iss` is not the configured issuer.
     Issuer,
@@ -80,8 +80,8 @@ pub struct Grant<'a> {
     pub audience: Option<&'a str>,
 }
 
-/// The members of a token's header that are used. `kid`, `jku`, `jwk` and `x5u` are not read, because a token must not
-/// choose its key.
+/// The members of a token's header that the server uses. `kid`, `jku`, `jwk` and `x5u` are not read, because a token
+/// must not choose its key.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
@@ -90,7 +90,7 @@ struct Head<'a> {
     crit: Option<&'a RawValue>,
 }
 
-/// The claims that are used, not yet checked. A claim that is `null` counts as missing.
+/// The claims that the server uses, before any check. A claim that is `null` counts as missing.
 #[derive(Deserialize)]
 struct Claims<'a> {
     #[serde(borrow)]
@@ -156,7 +156,7 @@ fn in_subprotocol(name: &str) -> Option<&str> {
     name.strip_prefix(SUBPROTOCOL).filter(|token| !token.is_empty())
 }
 
-/// Returns the 401 for a request without a valid token. `why` is its body.
+/// Returns the response with status 401 to a request without a valid token. `why` is its body.
 pub fn refuse(why: impl fmt::Display) -> Response {
     Response::text(401, format!("{why}\n")).header("WWW-Authenticate", "Bearer")
 }
@@ -202,7 +202,7 @@ impl Keys {
         if has_expired(exp, now) {
             return Err(TokenError::Expired);
         }
-        // A fraction of a second counts against the token, as with `exp`.
+        // A fraction of a second is rounded so that it shortens the validity of the token, as with `exp`.
         if seconds("nbf", claims.nbf)?.is_some_and(|Seconds(nbf)| nbf.ceil() > (now + LEEWAY) as f64) {
             return Err(TokenError::Early);
         }
@@ -216,7 +216,7 @@ impl Keys {
         Ok(Identity { exp: Some(exp.whole()), ..identity })
     }
 
-    /// Checks `iss` and `aud` if configured (RFC 7519 sections 4.1.1 and 4.1.3).
+    /// Checks `iss` and `aud`, if they are configured (RFC 7519 sections 4.1.1 and 4.1.3).
     fn check_parties(&self, claims: &Claims<'_>) -> Result<(), TokenError> {
         if let Some(issuer) = &self.issuer {
             let iss: String = read("iss", "a string", claims.iss)?.ok_or(TokenError::Missing("iss"))?;

@@ -36,8 +36,8 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// Data of the back end, stored with the connection.
     pub attributes: Map<String, Value>,
-    /// The expiry in seconds since 1970. The server applies the expiry [`LEEWAY`] seconds later. It is at most 2⁵³, so
-    /// that no sum overflows.
+    /// The expiry in seconds since 1970. The server applies the expiry [`LEEWAY`] seconds later. The value is at most
+    /// 2⁵³, so that no sum overflows.
     pub exp: Option<u64>,
     /// The subprotocol that the back end chose among the offered ones.
     pub subprotocol: Option<String>,
@@ -47,11 +47,11 @@ pub struct Identity {
 /// because the name is untrusted.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum NameError {
-    /// The uid has this many bytes.
+    /// The uid has this invalid length in bytes.
     Uid(usize),
-    /// The group at this position, counted from 1, has this many bytes.
+    /// The group at this position, counted from 1, has this invalid length in bytes.
     Group(usize, usize),
-    /// The identity has this many groups.
+    /// The identity has this number of groups, which is too many.
     Groups(usize),
 }
 

@@ -41,8 +41,8 @@ impl FromStr for Subprotocol {
     }
 }
 
-/// Selects the first of `spoken` that the client offers, else a `bearer.…` that it offers. The token may be elsewhere
-/// in the request, even if a `bearer.…` is selected.
+/// Selects the first of `spoken` that the client offers, or else a `bearer.…` that the client offers. The token may be
+/// elsewhere in the request, even if a `bearer.…` is selected.
 pub fn choose(request: &Request<'_>, spoken: &[Subprotocol]) -> Choice {
     choose_of(&request.subprotocols().collect::<Vec<_>>(), spoken)
 }
@@ -56,7 +56,7 @@ fn choose_of(offers: &[&str], spoken: &[Subprotocol]) -> Choice {
     }
 }
 
-/// Returns the 400 for a client that offers no subprotocol of this server.
+/// Returns the response with status 400 to a client that offers no subprotocol of this server.
 pub fn refuse(spoken: &[Subprotocol]) -> Response {
     Response::text(400, none_in_common(spoken))
 }

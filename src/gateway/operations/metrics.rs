@@ -39,7 +39,8 @@ struct ApiRequest {
     status: u16,
 }
 
-/// The numbers at a scrape. Fields that are named after events, such as `opens`, are counters since the start.
+/// The numbers that one scrape returns. Fields that are named after events, such as `opens`, are counters since the
+/// start.
 #[derive(Clone, Default, Debug)]
 pub struct Snapshot {
     /// Connections by state: `open` for WebSockets; `other` for HTTP and closing connections of clients; `api` for
@@ -104,8 +105,8 @@ pub struct Durations {
     pub sum: Duration,
     /// The number of durations.
     pub count: u64,
-    /// The upper bound of each bucket in ascending order, with the number of durations up to it. The infinite bucket is
-    /// not included.
+    /// The upper bound of each bucket in ascending order, with the number of durations up to this bound. The infinite
+    /// bucket is not included.
     pub buckets: Vec<(Duration, u64)>,
 }
 
@@ -128,8 +129,8 @@ impl Metrics {
         Metrics { api_requests: Family::default(), pushes: OnceLock::new() }
     }
 
-    /// Counts an answer of the API. `path` is the route, such as `/api/users/{uid}`. The path of a request would add a
-    /// time series for each path.
+    /// Counts an answer of the API. `path` is the route, such as `/api/users/{uid}`. If `path` were the path of the
+    /// request, each path would add a time series.
     pub fn count_api_request(&self, path: &'static str, status: u16) {
         let counter = || self.api_requests.get_or_create(&ApiRequest { path, status }).clone();
         match (path, status) {
@@ -274,7 +275,7 @@ impl Snapshot {
         let counts = &self.compression;
         writer.counter("fdpush_deflate_opens", "WebSockets with permessage-deflate", counts.connections)?;
         let messages = [("in", counts.messages_in), ("out", counts.messages_out)];
-        let help = "Compressed messages of fdpush_messages_total";
+        let help = "Messages in fdpush_messages_total that are compressed";
         writer.family(MetricType::Counter, "fdpush_deflate_messages", help, "direction", messages)?;
         let bytes = [("before", counts.bytes_out), ("after", counts.bytes_out_deflated)];
         let help = "Payload bytes of messages that were compressed, once for all receivers";
@@ -282,9 +283,9 @@ impl Snapshot {
         let bytes = [("before", counts.bytes_in_deflated), ("after", counts.bytes_in)];
         let help = "Payload bytes of compressed messages of clients";
         writer.family(MetricType::Counter, "fdpush_inflate_bytes", help, "stage", bytes)?;
-        let help = "Messages that are not valid compressed data, or inflate to too much";
+        let help = "Messages that are not valid compressed data, or that inflate to too many bytes";
         writer.counter("fdpush_inflate_failures", help, counts.failures)?;
-        let help = "Times that a client waited because its messages inflated to much";
+        let help = "Number of times that a client waited because its messages inflated to many bytes";
         writer.counter("fdpush_inflate_holds", help, counts.holds)
     }
 
@@ -363,7 +364,7 @@ impl Writer<'_> {
         encoder.encode_counter::<NoLabelSet, u64, u64>(&value, None)
     }
 
-    /// Writes a value for each value of a label. `kind` is a gauge or a counter.
+    /// Writes a metric with one number for each value of a label. `kind` is a gauge or a counter.
     fn family<L>(
         &mut self,
         kind: MetricType,

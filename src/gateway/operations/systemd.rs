@@ -24,7 +24,7 @@ const FIRST_DESCRIPTOR: u64 = 3;
 pub struct Inherited {
     /// The sockets for clients, which replace the default of --listen.
     pub listen: Vec<OwnedFd>,
-    /// The sockets for back ends, which replace the default of --api. They have the name `api`.
+    /// The sockets for back ends, which replace the default of --api. These sockets have the name `api`.
     pub api: Vec<ApiSocket>,
 }
 
@@ -38,8 +38,8 @@ pub enum ApiSocket {
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment names, and removes these variables. Must be called before other threads
-    /// start.
+    /// Takes the sockets that the environment names, and removes these variables. The caller must call this function
+    /// before other threads start.
     ///
     /// # Errors
     /// An inherited descriptor is not a usable socket.

@@ -42,7 +42,7 @@ struct User {
 struct Changes {
     /// All users who joined, even those who left again. The same user can occur twice.
     joined: Vec<CompactString>,
-    /// Users who left and whose join was in a notice, each once. They may have joined again.
+    /// Users who left and whose join was in a notice, each once. These users may have joined again.
     left: Vec<CompactString>,
 }
 

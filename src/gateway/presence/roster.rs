@@ -32,7 +32,7 @@ impl Roster {
         Roster { presence: GroupPresence::default(), events, uid_connections_max: None }
     }
 
-    /// Sets the connection limit of a uid. It does not apply to open connections.
+    /// Sets the connection limit of a uid. The limit does not apply to open connections.
     pub fn set_uid_connections_max(&mut self, max: Option<u32>) {
         self.uid_connections_max = max;
     }
@@ -50,8 +50,8 @@ impl Roster {
         &mut self.events
     }
 
-    /// Records a new connection. The caller must do this before the first push. A push can close the connection, and
-    /// the back end must get `online` before `offline`.
+    /// Records a new connection. The caller must call this method before the first push to the connection. A push can
+    /// close the connection, and the back end must get `online` before `offline`.
     pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         self.events.emit_open(ctx, fd, request);
         if let Some(uid) = ctx.uid_of(fd) {

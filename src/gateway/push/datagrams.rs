@@ -1,7 +1,7 @@
 //! Datagrams on `--api`: each is a push command, and none gets an answer.
 //!
-//! This module owns the `udp:` and `unixgram:` sockets, a thread for each, and the counts of datagrams by status. It
-//! does not know the content of a datagram: a closure checks it and returns the status.
+//! This module owns the `udp:` and `unixgram:` sockets, a thread for each, and the counts of datagrams by status. The
+//! module does not know the content of a datagram: a closure checks the content and returns the status.
 //!
 //! The sender gets no answer, so each loss is counted: datagrams that find the inbox of the loop full, that exceed the
 //! buffer, or that the kernel drops.
@@ -42,7 +42,7 @@ pub enum Address {
     Unixgram(PathBuf),
 }
 
-/// A bound socket that no thread reads yet. Its datagrams wait in the kernel.
+/// A bound socket that no thread reads yet. The datagrams of the socket wait in the kernel.
 #[derive(Debug)]
 pub struct Socket {
     socket: socket2::Socket,
@@ -51,7 +51,8 @@ pub struct Socket {
     _file: Option<SocketFile>,
 }
 
-/// A thread that reads a socket. Dropping it ends the thread, closes the socket and removes its file.
+/// A thread that reads a socket. Dropping this value ends the thread, closes the socket and removes the file of the
+/// socket.
 #[derive(Debug)]
 pub struct DatagramReceiver {
     socket: Arc<Socket>,
@@ -76,7 +77,7 @@ pub enum DatagramStatus {
 #[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
     pub done: u64,
-    /// This includes datagrams that are too long.
+    /// This number includes datagrams that are too long.
     pub malformed: u64,
     pub unauthorized: u64,
     pub overflowed: u64,
@@ -118,7 +119,7 @@ impl Socket {
     fn bind_udp(address: SocketAddr) -> io::Result<Socket> {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         if address.is_ipv6() {
-            // As for the listeners, `[::]:80` and `0.0.0.0:80` do not conflict.
+            // With this option, `[::]:80` and `0.0.0.0:80` do not conflict.
             socket.set_only_v6(true)?;
         }
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
@@ -224,7 +225,7 @@ impl Shared {
         while !self.stops.load(Ordering::Acquire) {
             // With TRUNC, `len` is the length of the whole datagram, not the number of bytes read.
             match recv(&socket.socket, &mut buffer[..], RecvFlags::TRUNC) {
-                // The thread must stop. The owner woke it, or an empty datagram arrived.
+                // The thread must stop. The owner woke the thread, or an empty datagram arrived.
                 Ok(_) if self.stops.load(Ordering::Acquire) => break,
                 Ok((_, len)) if len > DATAGRAM_BYTES_MAX => {
                     log::debug!("datagram on {} refused: too long ({len} bytes)", socket.address);
@@ -279,7 +280,7 @@ impl Sum for Counts {
 }
 
 /// Returns the drops of the socket with this inode from the text of a table like `/proc/net/udp`. Column 10 is `inode`.
-/// Column 13 is the last one, `drops`.
+/// The last column, number 13, is `drops`.
 fn drops_of(inode: u64, table: &str) -> Option<u64> {
     table.lines().skip(1).find_map(|line| {
         let mut columns = line.split_ascii_whitespace().skip(9);

@@ -40,14 +40,14 @@ struct Sender<'a> {
     uid: Option<&'a str>,
 }
 
-/// Publishes messages. The publisher reuses the memory of their text.
+/// Publishes messages. All messages reuse the memory of one text.
 #[derive(Default, Debug)]
 pub struct Publisher {
     text: String,
 }
 
 impl Publisher {
-    /// Publishes a message. If the target groups have pending presence notices, sends these first.
+    /// Publishes a message. If the target groups have pending presence notices, sends these notices first.
     ///
     /// # Errors
     /// The message is larger than a queue may be. Then nothing was sent.

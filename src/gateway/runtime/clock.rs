@@ -7,7 +7,7 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Returns the wall clock in milliseconds since 1970, or 0 if it is set before 1970.
+/// Returns the wall clock in milliseconds since 1970, or 0 if the clock is set before 1970.
 pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

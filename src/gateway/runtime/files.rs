@@ -20,7 +20,7 @@ const READ_TIME_MAX: Duration = Duration::from_secs(5);
 /// Reads a regular file of at most `bytes_max` bytes.
 ///
 /// # Errors
-/// The error is the reason, without the path.
+/// The error text states the reason, without the path.
 pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let path: PathBuf = path.to_owned();
     within(READ_TIME_MAX, move || read_now(&path, bytes_max))

@@ -1,9 +1,9 @@
 //! The supervised threads of the server. These are all threads except the thread of the loop.
 //!
-//! If a thread panics or returns an error, this is counted and logged, and its work starts again on the same thread.
-//! After the first failure in a minute the work restarts at once. After further failures it restarts after a pause,
-//! which doubles each time. During its pause, a thread is `down`: `/readyz` answers 503 and `fdpush_threads_down`
-//! counts it.
+//! If a thread panics or returns an error, the failure is counted and logged, and the work starts again on the same
+//! thread. After the first failure in a minute the work restarts at once. After further failures the work restarts
+//! after a pause, which doubles each time. During its pause, a thread is `down`: `/readyz` answers 503 and
+//! `fdpush_threads_down` counts the thread.
 //!
 //! The work is a `FnMut`. Its state must survive a panic, so the state is outside the call, for example in a queue or
 //! in the captured worker.
@@ -20,7 +20,7 @@ use super::clock;
 /// After a run of this length, the pause starts again at its minimum.
 const STABLE_TIME: Duration = Duration::from_secs(60);
 
-/// The pause after the second failure. Each further failure doubles it, up to `PAUSE_MAX`.
+/// The pause after the second failure. Each further failure doubles the pause, up to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
@@ -59,8 +59,8 @@ pub fn first_down() -> Option<&'static str> {
     lock().iter().find(|(_, tally)| tally.down > 0).map(|(name, _)| *name)
 }
 
-/// A thread that is counted in the tallies. Dropping it removes the thread from the tallies, unless the thread has
-/// failed. A failed thread stays counted.
+/// A thread that is counted in the tallies. Dropping this value removes the thread from the tallies, unless the thread
+/// has failed. A failed thread stays counted.
 struct Registration {
     name: &'static str,
     is_down: bool,

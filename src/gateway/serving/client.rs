@@ -18,7 +18,7 @@ pub struct Parts<'a> {
     pub permissions: &'a Permissions,
 }
 
-/// Executes a client frame and answers it. `emitted` is the result of emitting its `message` event.
+/// Executes a client frame and answers it. `emitted` is the result of emitting the `message` event of the frame.
 pub fn handle_frame(ctx: &mut Context<'_>, parts: &mut Parts<'_>, fd: Fd, text: &str, emitted: EmitResult) {
     let (id, request) = frame::parse(text);
     let outcome = match emitted {
@@ -81,7 +81,7 @@ fn emit_sent(ctx: &Context<'_>, roster: &mut Roster, fd: Fd, data: &str) -> Resu
     Ok(roster.events().emit_send(ctx, fd, data))
 }
 
-/// Returns the answer to a frame that only the back end receives.
+/// Returns the answer to a frame that goes only to the back end.
 fn acknowledge_emitted(id: Id<'_>, emitted: EmitResult) -> Result<Option<String>, Refusal> {
     match emitted {
         EmitResult::Queued => Ok(id.map(frame::ack)),

@@ -72,7 +72,7 @@ pub struct Gateway {
     /// the counted address.
     addresses: HashMap<IpAddr, u32>,
     expiries: Expiries,
-    /// The settings of the TLS listeners. A reload replaces them, and the listeners use the new settings.
+    /// The settings of the TLS listeners. A reload replaces these settings for connections that are accepted later.
     tls: TlsConfigs,
     certificates: ExpiryWatch,
     started: Instant,
@@ -264,7 +264,7 @@ impl Gateway {
         }
     }
 
-    /// Asks the connect hook. Its decision arrives as a [`ThreadMessage`].
+    /// Asks the connect hook. The decision of the hook arrives as a [`ThreadMessage`].
     fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>, address: Option<IpAddr>) -> Upgrade {
         let Some(hook) = &self.hook else { return unavailable() };
         let (later, ticket) = ctx.defer_upgrade(fd);
@@ -300,8 +300,8 @@ impl Gateway {
         ctx.answer(ticket, upgrade);
     }
 
-    /// Counts a message against the sender's rate. The first message over the rate gets an error, and the second one
-    /// closes the connection with 1008.
+    /// Counts a message against the sender's rate. The first message over the rate gets an error. The second message
+    /// over the rate closes the connection with 1008.
     fn is_within_rate(&mut self, ctx: &mut Context<'_>, fd: Fd) -> bool {
         let Some(rate) = self.rate else { return true };
         let now = self.now_ms();
@@ -461,7 +461,7 @@ impl Handler for Gateway {
             // All members are being closed, so no client needs the notices.
             self.roster.discard_notices();
         } else if !self.api.is_closing() {
-            // A command that closes the members of a group in many turns causes one notice.
+            // A command that closes the members of a group in many turns causes only one notice.
             self.roster.notify_groups(ctx);
         }
     }
@@ -514,7 +514,7 @@ fn unavailable() -> Upgrade {
     Upgrade::refuse(Response::text(503, "authentication back end unavailable\n").header("Retry-After", "1"))
 }
 
-/// Returns the refusal of a connection when its address or IPv6 network has reached the limit.
+/// Returns the text of the refusal when an address or IPv6 network has reached its connection limit.
 fn address_full(counted: IpAddr, limits: &Limits, max: u32) -> String {
     match counted {
         IpAddr::V4(ip) => format!("connection limit of address {ip} reached ({max})\n"),

@@ -23,7 +23,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Derives the values from these settings. `tls` has the settings of the TLS listeners.
+    /// Creates the plan for these settings. `tls` has the settings of the TLS listeners.
     ///
     /// # Errors
     /// A key, a secret or a limit is invalid, or the API can be reached from other machines and has no key.

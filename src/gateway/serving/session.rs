@@ -7,26 +7,27 @@ use serde_json::{Map, Value};
 
 use crate::gateway::identity::connect_hook::Pending;
 
-/// The data of a connection.
+/// The data that the gateway stores with one connection.
 #[derive(Debug, Default)]
 pub struct Session {
     /// Data that the back end stores, like the session of GatewayWorker.
     pub attributes: Map<String, Value>,
-    /// The groups to join when the connection opens.
+    /// The groups that the connection joins when it opens.
     pub groups: Vec<String>,
     /// The address of the client, from a trusted proxy.
     pub forwarded: Option<IpAddr>,
     /// The expiry of the identity, in seconds since 1970.
     pub exp: Option<u64>,
-    /// The running request to the connect hook. It is dropped with the session, which cancels the request.
-    #[expect(dead_code, reason = "dropping it with the session cancels the request")]
+    /// The request to the connect hook that has no decision yet. This value is dropped with the session, which cancels
+    /// the request.
+    #[expect(dead_code, reason = "dropping the value with the session cancels the request")]
     pub pending_auth: Option<Pending>,
     /// The token bucket that limits the rate of messages.
     pub limiter: Option<TokenBucket>,
 }
 
 impl Session {
-    /// Returns whether an accepted upgrade needs no session.
+    /// Returns whether the session of an accepted upgrade is empty, so that it is not stored.
     pub fn is_empty(&self) -> bool {
         self.attributes.is_empty() && self.groups.is_empty() && self.exp.is_none() && self.forwarded.is_none()
     }

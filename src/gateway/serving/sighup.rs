@@ -1,7 +1,7 @@
 //! Reloads on SIGHUP. A separate thread reads and checks the settings, then sends them to the loop.
 //!
 //! So no file blocks the loop, and a reload takes effect completely or not at all. A SIGHUP during a reload starts
-//! another reload after it.
+//! another reload after the first.
 
 use std::collections::VecDeque;
 use std::io;
@@ -36,7 +36,7 @@ pub struct ReloadReport {
     pub warnings: Vec<String>,
 }
 
-/// The results that wait for the loop.
+/// The results of reloads that wait for the loop.
 #[derive(Default)]
 pub struct ReloadQueue {
     is_waiting: AtomicBool,
@@ -64,7 +64,7 @@ impl ReloadReport {
 }
 
 impl ReloadQueue {
-    /// Returns the next result, in order.
+    /// Returns the oldest result that the loop has not applied yet.
     pub fn take(&self) -> Option<ReloadResult> {
         // Every notice calls this function, so it takes the lock only if a result waits.
         if !self.is_waiting.load(Ordering::Acquire) {
@@ -79,8 +79,8 @@ impl ReloadQueue {
     fn put(&self, reload: ReloadResult) {
         let mut queue = self.lock();
         if queue.len() == RELOADS_MAX {
-            // An error is dropped before a valid result. If a valid result were dropped, the report of the next one
-            // would lack its changes.
+            // If the queue is full, an error is dropped rather than a valid result. If a valid result were dropped, the
+            // next report would lack the changes of the dropped result.
             let unneeded = queue.iter().position(Result::is_err).unwrap_or(0);
             queue.remove(unneeded);
         }

@@ -102,7 +102,7 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Sends the last webhook events. SIGTERM or SIGINT ends this early.
+/// Sends the last webhook events. SIGTERM or SIGINT ends the wait for these events.
 fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
     // The loop has ended, and its signal handling with it.
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
@@ -253,7 +253,7 @@ fn addresses_of(listeners: &[Bound]) -> Vec<Address> {
 
 /// Writes the addresses and the URL of the page to standard output.
 ///
-/// A separate thread writes them, because standard output can be a full pipe. The start continues after
+/// A separate thread writes the addresses, because standard output can be a full pipe. The start continues after
 /// [`ANNOUNCE_TIME_MAX`] at the latest.
 fn announce(listeners: &[Bound], serves_page: bool) -> std::io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");

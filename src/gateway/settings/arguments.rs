@@ -52,7 +52,7 @@ impl Arguments {
     }
 }
 
-/// Returns the command of clap, without the empty variables.
+/// Returns the clap command, which ignores empty variables.
 pub fn command() -> Command {
     command_without(&BTreeSet::new())
 }

@@ -46,7 +46,7 @@ pub fn faults(serve: &Serve) -> Vec<(&'static str, String)> {
     results.into_iter().filter_map(|(key, result)| Some((key, result.err()?))).collect()
 }
 
-/// Returns the secret of the signature.
+/// Returns the secret that signs requests to back ends.
 pub fn secret(serve: &Serve) -> io::Result<Option<Secret>> {
     serve.hooks.webhook_secret.as_ref().map(|secret| Secret::new(secret.expose())).transpose()
 }

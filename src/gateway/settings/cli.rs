@@ -54,8 +54,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     ///
-    /// Without flags, it listens on 127.0.0.1:9501, trusts ?uid=NAME, and serves a test page. The HTTP API for back
-    /// ends is on 127.0.0.1:9502.
+    /// Without flags, the server listens on 127.0.0.1:9501, trusts ?uid=NAME, and serves a test page. The HTTP API for
+    /// back ends is on 127.0.0.1:9502.
     ///
     /// Every flag --a-b is also a variable FDPUSH_A_B and a key a_b of the TOML file given by --config. Precedence:
     /// flag, environment, file, default. A setting that may be given several times is a list: separated by commas in a
@@ -67,16 +67,17 @@ pub enum Command {
     Config(Box<Serve>),
     /// Check whether the server can run with these settings. Prints `ok` or all faults.
     ///
-    /// Takes the same flags, environment and file as `serve`. Reads all files that they name, and opens no listener.
+    /// Takes the same flags, environment and file as `serve`. Reads all files that the settings name, and opens no
+    /// listener.
     Check(Box<Serve>),
     /// Print a JSON Web Token (HS256) for a client of a server with --auth jwt.
     ///
-    /// It is signed with the first jwt_secret of flag, environment or file. Without a jwt_secret, it is signed with the
-    /// first jwt_key_file that holds a secret.
+    /// The token is signed with the first jwt_secret of flag, environment or file. Without a jwt_secret, it is signed
+    /// with the first jwt_key_file that holds a secret.
     Token(Box<Token>),
     /// Write a self-signed certificate and its key in PEM, to try TLS with.
     ///
-    /// Clients do not trust it by themselves: a browser asks, and `curl --cacert FILE` accepts it.
+    /// Clients do not trust this certificate: a browser shows a warning, and `curl --cacert FILE` accepts it.
     Cert(Box<Cert>),
 }
 
@@ -137,7 +138,7 @@ pub struct Clients {
     #[arg(long, value_name = "URL", env = "FDPUSH_AUTH_URL", value_parser = UrlParser, hide_env_values = true)]
     pub auth_url: Option<Url>,
 
-    /// With --auth webhook: timeout of the answer; after that, the client gets 503
+    /// With --auth webhook: timeout of the answer; after the timeout, the client gets 503
     #[arg(long, value_name = "TIME", env = "FDPUSH_AUTH_TIMEOUT", default_value = "2s")]
     pub auth_timeout: Time,
 
@@ -148,28 +149,29 @@ pub struct Clients {
     #[arg(long, value_name = "ORIGIN", env = "FDPUSH_ORIGIN", value_delimiter = ',')]
     pub origin: Vec<OriginRule>,
 
-    /// A supported subprotocol, as chat.v1, the preferred one first; the frames are the same in all. A client that
-    /// offers only other subprotocols, and no bearer.TOKEN, is refused with 400. May be given several times. Default:
-    /// none
+    /// A supported subprotocol, as chat.v1, the preferred one first; all subprotocols have the same frames. A client
+    /// that offers only other subprotocols, and no bearer.TOKEN, is refused with 400. May be given several times.
+    /// Default: none
     #[arg(long, value_name = "NAME", env = "FDPUSH_SUBPROTOCOLS", value_delimiter = ',')]
     pub subprotocols: Vec<Subprotocol>,
 
-    /// Permissions of clients; `all` and `nothing` must stand alone. May be given several times. Default: `all` with
-    /// --auth trust, else `push_own_group`
+    /// Permissions of clients; `all` or `nothing` must be the only value. May be given several times. Default: `all`
+    /// with --auth trust, else `push_own_group`
     #[arg(long, value_name = "WHAT", env = "FDPUSH_CLIENT_MAY", value_delimiter = ',')]
     pub client_may: Vec<Permission>,
 
-    /// Second connection of a uid: `multi` accepts it, `kick_old` closes the first connection with 4001, `reject_new`
-    /// refuses the second with 409
+    /// Second connection of a uid: `multi` accepts the second, `kick_old` closes the first connection with 4001,
+    /// `reject_new` refuses the second with 409
     #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
     pub on_second_login: OnSecondLogin,
 
-    /// With --on-second-login multi: connections per uid; over it, 429. Default: unlimited
+    /// With --on-second-login multi: connections per uid; over this limit, clients get 429. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_UID_CONNECTIONS_MAX",
         value_parser = at_least(1))]
     pub uid_connections_max: Option<u32>,
 
-    /// WebSockets per IPv4 address or IPv6 network; over it, 429. Plain HTTP does not count. Default: unlimited
+    /// WebSockets per IPv4 address or IPv6 network; over this limit, clients get 429. Plain HTTP does not count.
+    /// Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_CONNECTIONS_MAX",
         value_parser = at_least(1))]
     pub address_connections_max: Option<u32>,
@@ -182,7 +184,7 @@ pub struct Clients {
     pub address_ipv6_prefix: u8,
 
     /// A proxy that is trusted to report client addresses: an address, a network as 10.0.0.0/8, or `unix` for all peers
-    /// on unix sockets. May be given several times. Default: none; the header is ignored
+    /// on unix sockets. May be given several times. Default: none; the header of --forwarded-header is ignored
     #[arg(long, value_name = "ADDR", env = "FDPUSH_TRUSTED_PROXY", value_delimiter = ',')]
     pub trusted_proxy: Vec<TrustedProxy>,
 
@@ -207,7 +209,8 @@ pub struct Clients {
         value_parser = between(1, RATE_MAX))]
     pub message_burst: Option<u32>,
 
-    /// Accepted connections per second, with a burst of the same size; over it, 503. Default: unlimited
+    /// Accepted connections per second, with a burst of the same size; over this limit, clients get 503. Default:
+    /// unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ACCEPT_RATE",
         value_parser = between(1, 1_000_000))]
     pub accept_rate: Option<u32>,
@@ -217,20 +220,21 @@ pub struct Clients {
 #[command(next_help_heading = "Heartbeat")]
 pub struct HeartbeatSettings {
     /// Detection of dead clients. `client`: a client that sends nothing for --idle-max is dead. `ping`: the server
-    /// pings every --ping-every, and a client that misses --missed-max in a row is dead. `push`: the server pings, and
-    /// ignores missing answers. `off`: none
+    /// pings every --ping-every, and a client that misses --missed-max pings in a row is dead. `push`: the server
+    /// pings, and ignores missing answers. `off`: none
     #[arg(long, value_name = "WAY", env = "FDPUSH_HEARTBEAT", default_value = "ping")]
     pub heartbeat: HeartbeatMode,
 
-    /// With `client`: maximum time without data from the client
+    /// With --heartbeat client: maximum time without data from the client
     #[arg(long, value_name = "TIME", env = "FDPUSH_IDLE_MAX", default_value = "60s")]
     pub idle_max: Time,
 
-    /// With `ping` and `push`: interval of pings
+    /// With --heartbeat ping or push: interval of pings
     #[arg(long, value_name = "TIME", env = "FDPUSH_PING_EVERY", default_value = "25s")]
     pub ping_every: Time,
 
-    /// With `ping`: number of unanswered pings in a row after which a client is dead; any received byte is an answer
+    /// With --heartbeat ping: number of unanswered pings in a row after which a client is dead; any received byte is an
+    /// answer
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MISSED_MAX", default_value = "2",
         value_parser = at_least(1))]
     pub missed_max: u32,
@@ -239,13 +243,13 @@ pub struct HeartbeatSettings {
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct Bounds {
-    /// Maximum number of connections; over it, 503. Default: the descriptor limit, which the server raises to its hard
-    /// limit
+    /// Maximum number of connections; over this limit, clients get 503. Default: the descriptor limit, which the server
+    /// raises to its hard limit
     #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTIONS_MAX",
         value_parser = between(1, Fd::CONNECTIONS_MAX))]
     pub connections_max: Option<u32>,
 
-    /// Maximum message of a client, in bytes; over it, close code 1009
+    /// Maximum message of a client, in bytes; a longer message closes the connection with 1009
     #[arg(long, value_name = "SIZE", env = "FDPUSH_MESSAGE_BYTES_MAX",
         default_value_t = Size(Limits::default().message_bytes_max))]
     pub message_bytes_max: Size,
@@ -255,7 +259,7 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().queue_bytes_max))]
     pub queue_bytes_max: Size,
 
-    /// Maximum memory of all send queues, in bytes; over it, --slow-reader shortens the longest queues
+    /// Maximum memory of all send queues, in bytes; over this limit, --slow-reader shortens the longest queues
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().queue_total_bytes_max))]
     pub queue_total_bytes_max: Size,
@@ -271,33 +275,35 @@ pub struct Bounds {
     #[arg(long, value_name = "POLICY", env = "FDPUSH_SLOW_READER", default_value = "close")]
     pub slow_reader: SlowReaderPolicy,
 
-    /// Maximum HTTP head, in bytes; over it, 431
+    /// Maximum HTTP head, in bytes; a longer head gets 431
     #[arg(long, value_name = "SIZE", env = "FDPUSH_HEAD_BYTES_MAX",
         default_value_t = Size(Limits::default().head_bytes_max))]
     pub head_bytes_max: Size,
 
-    /// Maximum number of header fields; over it, 431
+    /// Maximum number of header fields; a head with more fields gets 431
     #[arg(long, value_name = "COUNT", env = "FDPUSH_HEADERS_MAX",
         default_value_t = count(Limits::default().headers_max),
         value_parser = between(1, 256))]
     pub headers_max: u32,
 
-    /// Timeout of a complete HTTP head; over it, 408. Also of a TLS handshake, over which the connection is closed
+    /// Timeout of a complete HTTP head; a late head gets 408. A TLS handshake has the same timeout; a late handshake
+    /// closes the connection
     #[arg(long, value_name = "TIME", env = "FDPUSH_HEAD_TIME_MAX",
         default_value_t = Time(Limits::default().head_time_max))]
     pub head_time_max: Time,
 
-    /// Maximum body of an HTTP request, in bytes; over it, 413
+    /// Maximum body of an HTTP request, in bytes; a longer body gets 413
     #[arg(long, value_name = "SIZE", env = "FDPUSH_BODY_BYTES_MAX",
         default_value_t = Size(Limits::default().body_bytes_max))]
     pub body_bytes_max: Size,
 
-    /// Timeout of a complete HTTP body; for a batch, of each piece; over it, 408
+    /// Timeout of a complete HTTP body, or of each piece of a batch; a late body gets 408
     #[arg(long, value_name = "TIME", env = "FDPUSH_BODY_TIME_MAX",
         default_value_t = Time(Limits::default().body_time_max))]
     pub body_time_max: Time,
 
-    /// Timeout of an upgrade that is answered later; over it, 503. With --auth webhook, at least --auth-timeout
+    /// Timeout of an upgrade that is answered later; after the timeout, the client gets 503. With --auth webhook, at
+    /// least --auth-timeout
     #[arg(long, value_name = "TIME", env = "FDPUSH_ANSWER_TIME_MAX",
         default_value_t = Time(Limits::default().answer_time_max))]
     pub answer_time_max: Time,
@@ -307,23 +313,23 @@ pub struct Bounds {
         default_value_t = Time(Limits::default().keep_alive_max))]
     pub keep_alive_max: Time,
 
-    /// Timeout of a message from its first to its last byte; over it, close code 1008
+    /// Timeout of a message from its first to its last byte; a late message closes the connection with 1008
     #[arg(long, value_name = "TIME", env = "FDPUSH_MESSAGE_TIME_MAX",
         default_value_t = Time(Limits::default().message_time_max))]
     pub message_time_max: Time,
 
-    /// Maximum memory of unfinished messages, HTTP heads and bodies of all clients, in bytes; over it, the clients with
-    /// the most bytes are closed with 1013 or 503. At least twice --message-bytes-max and --body-bytes-max
+    /// Maximum memory of unfinished messages, HTTP heads and bodies of all clients, in bytes; over this limit, the
+    /// clients with the most bytes are closed with 1013 or 503. At least twice --message-bytes-max and --body-bytes-max
     #[arg(long, value_name = "SIZE", env = "FDPUSH_INBOUND_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().inbound_total_bytes_max))]
     pub inbound_total_bytes_max: Size,
 
-    /// Timeout of the client's part of a close handshake
+    /// Maximum time to wait for the client's close frame in a close handshake
     #[arg(long, value_name = "TIME", env = "FDPUSH_CLOSE_WAIT_MAX",
         default_value_t = Time(Limits::default().close_wait_max))]
     pub close_wait_max: Time,
 
-    /// Timeout of a write without progress; over it, the client is dead. Also TCP_USER_TIMEOUT
+    /// Timeout of a write without progress; after the timeout, the client is dead. Also TCP_USER_TIMEOUT
     #[arg(long, value_name = "TIME", env = "FDPUSH_WRITE_TIME_MAX",
         default_value_t = Time(Limits::default().write_time_max))]
     pub write_time_max: Time,
@@ -339,13 +345,13 @@ pub struct Bounds {
         value_parser = between(1, 1 << 30))]
     pub inbox_max: u32,
 
-    /// Maximum number of groups of a connection; over it, a join is refused
+    /// Maximum number of groups of a connection; over this limit, a join is refused
     #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTION_GROUPS_MAX",
         default_value_t = count(Limits::default().connection_groups_max),
         value_parser = between(1, 1 << 30))]
     pub connection_groups_max: u32,
 
-    /// Maximum number of memberships of all connections, each of up to 300 bytes; over it, a join is refused
+    /// Maximum number of memberships of all connections, each of up to 300 bytes; over this limit, a join is refused
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MEMBERSHIPS_MAX",
         default_value_t = count(Limits::default().memberships_max),
         value_parser = between(1, 1 << 30))]
@@ -388,32 +394,33 @@ pub struct Hooks {
     #[arg(long, value_name = "FILE", env = "FDPUSH_WEBHOOK_CA_FILE", value_parser = path)]
     pub webhook_ca_file: Option<PathBuf>,
 
-    /// Maximum number of waiting events
+    /// Maximum number of events that wait for the webhook
     #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_QUEUE_MAX", default_value = "100000",
         value_parser = between(1, 1 << 30))]
     pub webhook_queue_max: u32,
 
-    /// Maximum number of events in a request
+    /// Maximum number of events in a request to the webhook
     #[arg(long, value_name = "COUNT", env = "FDPUSH_WEBHOOK_BATCH_MAX", default_value = "100",
         value_parser = between(1, 100_000))]
     pub webhook_batch_max: u32,
 
-    /// Maximum body of a request, in bytes. A larger event is sent alone
+    /// Maximum body of a request to the webhook, in bytes. A larger event is sent alone
     #[arg(long, value_name = "SIZE", env = "FDPUSH_WEBHOOK_BATCH_BYTES_MAX",
         default_value_t = Size(webhook::BATCH_BYTES_MAX))]
     pub webhook_batch_bytes_max: Size,
 
-    /// Maximum event, in bytes of JSON, from 4KiB to 64MiB. A client frame with a larger event gets the error
-    /// `too_large`
+    /// Maximum length of an event, in bytes of JSON, from 4KiB to 64MiB. A client frame with a larger event gets the
+    /// error `too_large`
     #[arg(long, value_name = "SIZE", env = "FDPUSH_WEBHOOK_EVENT_BYTES_MAX",
         default_value_t = Size(webhook::EVENT_BYTES_MAX))]
     pub webhook_event_bytes_max: Size,
 
-    /// Timeout of a request
+    /// Timeout of a request to the webhook
     #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_TIMEOUT", default_value = "5s")]
     pub webhook_timeout: Time,
 
-    /// Maximum time for all attempts of a request; over it, its events are dropped
+    /// Maximum time for all attempts of a request to the webhook; after this time, the events of the request are
+    /// dropped
     #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_RETRY_TIME_MAX", default_value = "5m")]
     pub webhook_retry_time_max: Time,
 
@@ -422,7 +429,7 @@ pub struct Hooks {
     #[arg(long, value_name = "TIME", env = "FDPUSH_PRESENCE_DELAY", default_value = "3s")]
     pub presence_delay: Delay,
 
-    /// Name of this server in webhooks. Default: the host name with a random suffix
+    /// Name of this server in requests to back ends. Default: the host name with a random suffix
     #[arg(long, value_name = "NAME", env = "FDPUSH_NODE")]
     pub node: Option<NodeName>,
 }
@@ -483,8 +490,8 @@ impl Serve {
         }
     }
 
-    /// Returns the connection limit of a uid. With a policy other than `multi`, a uid has at most one connection
-    /// anyway.
+    /// Returns the connection limit of a uid. Returns `None` for any policy except `multi`, because a uid then has at
+    /// most one connection.
     pub fn uid_connections_max(&self) -> Option<u32> {
         self.clients.uid_connections_max.filter(|_| self.clients.on_second_login == OnSecondLogin::Multi)
     }
@@ -510,7 +517,7 @@ impl Serve {
         self.api_addresses().any(ApiAddress::is_tls)
     }
 
-    /// Returns whether the API is on HTTP.
+    /// Returns whether the API has an address for HTTP.
     pub fn has_http_api(&self) -> bool {
         self.api_addresses().any(|address| matches!(address, ApiAddress::Http(_)))
     }
@@ -525,8 +532,8 @@ impl Serve {
         }
     }
 
-    /// Returns the timeout of an upgrade that waits for the connect hook. It is one second longer than the timeout of
-    /// the hook, which therefore ends first.
+    /// Returns the timeout of an upgrade that waits for the connect hook. This timeout is one second longer than the
+    /// timeout of the hook, which therefore ends first.
     fn decision_time_max(&self) -> Duration {
         match self.auth() {
             Auth::Webhook => self.clients.auth_timeout.0 + Duration::from_secs(1),

@@ -71,8 +71,8 @@ impl Settings {
     }
 
     fn check_limits(&self, faults: &mut Faults) {
-        // The text starts with the key. This replaces the key by its name in the source, which may be a flag or a
-        // variable.
+        // The text of the fault starts with the key of the setting. This code replaces the key by its name in the
+        // source, which may be a flag or a variable.
         let named = |why: String| match why.split_once(' ') {
             Some((key, rest)) if self.layers.source(key) != Source::Default => {
                 format!("{} {rest}", self.layers.name(key))

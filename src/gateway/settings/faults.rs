@@ -1,4 +1,4 @@
-//! The faults of the settings, collected so that one run reports all.
+//! The faults of the settings, collected so that one run reports all faults.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -34,7 +34,7 @@ impl Faults {
         }
     }
 
-    /// Returns whether a setting has no valid value.
+    /// Returns whether a setting was marked as invalid.
     pub fn is_invalid(&self, key: &str) -> bool {
         self.invalid.contains(key)
     }

@@ -15,7 +15,7 @@ use super::value::check_values;
 use crate::gateway::runtime::files;
 use crate::gateway::wire::suggestion::nearest;
 
-/// The maximum length of the file.
+/// The maximum length of the configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A parsed file. Each value is valid by itself.
@@ -25,7 +25,7 @@ pub struct File {
     pub entries: Vec<Entry>,
 }
 
-/// A key and its values.
+/// A key of the file and its values.
 #[derive(Clone, PartialEq)]
 pub struct Entry {
     pub key: &'static str,
@@ -35,7 +35,7 @@ pub struct Entry {
     pub values: Vec<String>,
 }
 
-/// The TOML type of a value. The type follows from the value name in the help.
+/// The TOML type of a value. The value name of the setting in `--help` determines this type.
 enum Kind {
     Count,
     Size,
@@ -66,7 +66,7 @@ impl File {
         is_toml.then(|| File { path: path.to_owned(), entries })
     }
 
-    /// Returns the entry of a key.
+    /// Returns the entry of the file for a key.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
@@ -80,7 +80,7 @@ impl Entry {
     }
 }
 
-/// The result of parsing a file.
+/// The result of parsing a configuration file.
 struct Read {
     entries: Vec<Entry>,
     /// The errors in the order of their lines.
@@ -88,7 +88,7 @@ struct Read {
     is_toml: bool,
 }
 
-/// An error of a line.
+/// An error in a line of the file.
 struct Wrong {
     line: usize,
     /// The setting that has no valid value.

@@ -34,10 +34,10 @@ use crate::gateway::identity::jwt::{self, Grant, KeyFile};
 use crate::gateway::tls::files::TlsFiles;
 use crate::gateway::wire::suggestion::nearest;
 
-/// The settings that protect something and are no secrets.
+/// The keys of settings that protect the server and are not secret.
 const PROTECTING: [&str; 5] = ["auth", "jwt_issuer", "jwt_audience", "api_client_ca", "tls_min"];
 
-/// All settings and their sources.
+/// All settings of the server, and their sources.
 pub struct Settings {
     pub serve: Serve,
     layers: Layers,
@@ -79,7 +79,7 @@ impl Settings {
     /// Loads the settings of a command line, with the environment and the file.
     ///
     /// # Errors
-    /// The error has all faults. Each names the file or the flag, the key, and the allowed values.
+    /// The error has all faults. Each fault names the file or the flag, the key, and the allowed values.
     pub fn load(line: Vec<OsString>) -> Result<Settings, Faults> {
         let mut faults = Faults::default();
         let settings = Layers::read(line, &mut faults).and_then(|layers| Settings::of(layers, &mut faults));
@@ -105,7 +105,7 @@ impl Settings {
         }
     }
 
-    /// Returns the settings of these layers. Adds their faults to `faults`.
+    /// Returns the settings that result from these layers. Adds the faults of the settings to `faults`.
     fn of(layers: Layers, faults: &mut Faults) -> Option<Settings> {
         let serve = Settings::serve_of(&layers, faults)?;
         let contents = Contents::read(&serve, &layers, faults);

@@ -67,7 +67,7 @@ pub struct Reloaded {
     pub changed: Vec<&'static str>,
     /// The keys of the changed settings that need a restart.
     pub restart: Vec<&'static str>,
-    /// The files that were read.
+    /// The files that the reload has read.
     pub files: Vec<PathBuf>,
     /// The changed keys of the file that a flag or variable overrides: `api_key by FDPUSH_API_KEY`.
     pub overridden: Vec<String>,

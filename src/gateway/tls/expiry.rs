@@ -15,10 +15,10 @@ use super::files::{Chain, Pair};
 /// The time before the end of a certificate from which warnings are written.
 const WARNING_TIME: Duration = Duration::from_secs(14 * DAY.as_secs());
 
-/// The minimum interval between two warnings of a certificate, unless a reload comes between them.
+/// The minimum interval between two warnings of a certificate, unless a reload comes between the two warnings.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The interval of the checks while the server runs.
+/// The interval between two checks while the server runs.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// The warnings of certificates, with the time of each.
@@ -31,7 +31,7 @@ pub struct ExpiryWatch {
     wall_ms: fn() -> u64,
 }
 
-/// A line for the log.
+/// A warning, as the level and the text of a log line.
 #[derive(PartialEq, Eq, Debug)]
 struct Warning {
     level: log::Level,
@@ -123,11 +123,11 @@ mod tests {
 
     use super::*;
 
-    /// 2026-01-31, the start of the certificates.
+    /// 2026-01-31, from which the certificates of these tests are valid.
     const START: u64 = 1_769_817_600;
     const HOUR: u64 = 3600;
 
-    /// Returns a pair that is valid for these days.
+    /// Returns a certificate with its key that is valid for `days`.
     fn pair(name: &str, days: u64) -> Pair {
         pair_with(name, days, None)
     }

@@ -1,6 +1,6 @@
 //! The files of TLS: certificates, keys, and authorities for client certificates.
 //!
-//! The files are read and checked together, so that a reload takes all of them or none.
+//! The files are read and checked together, so that a reload uses all new files or none.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::gateway::runtime::files;
 /// The maximum size of a file, in bytes. Mozilla's roots have 230,000.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
-/// The kinds of keys that can be used. The TLS library does not name the kind of a key that it refuses.
+/// The kinds of private keys that can be used. The TLS library does not name the kind of a key that it refuses.
 const KEYS: &str = "RSA of 2,048 to 4,096 bits, ECDSA P-256 or P-384, or Ed25519";
 
 /// A certificate chain.
@@ -62,7 +62,7 @@ pub struct TlsFiles {
     pub version_min: TlsVersion,
 }
 
-/// The settings of the TLS listeners. `None`: there is no pair.
+/// The settings of the TLS listeners. A field is `None` if there is no pair.
 #[derive(Clone, Debug, Default)]
 pub struct TlsConfigs {
     pub clients: Option<TlsConfig>,
@@ -181,7 +181,7 @@ impl fmt::Display for Pair {
 }
 
 impl ClientAuthorities {
-    /// Reads a file of authorities.
+    /// Reads a file of certificate authorities.
     ///
     /// # Errors
     /// The fault of the file.
@@ -262,7 +262,7 @@ impl TlsFiles {
 }
 
 impl TlsConfigs {
-    /// Replaces the settings of the listeners. Connections that are accepted later use the new settings.
+    /// Replaces the settings of the TLS listeners. Connections that are accepted later use the new settings.
     pub fn replace(&self, by: &TlsConfigs) {
         for (own, other) in [(&self.clients, &by.clients), (&self.api, &by.api)] {
             if let (Some(own), Some(other)) = (own, other) {

@@ -42,7 +42,8 @@ pub fn check_key(bytes: &[u8]) -> Result<(), String> {
     PrivateKeyDer::from_pem_slice(bytes).map(drop).map_err(invalid)
 }
 
-/// Returns the text of a parser error. The library's own text shows lines of the file as arrays of byte values.
+/// Returns the error text for a fault that the PEM parser found. The library's own text shows lines of the file as
+/// arrays of byte values.
 fn invalid(error: pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {

@@ -36,7 +36,7 @@ pub struct SelfSigned {
 impl OutputFiles {
     /// Returns the files for these names in a directory, with the file names of mkcert.
     ///
-    /// They are `localhost+1.pem` and `localhost+1-key.pem` for `localhost` and one more name.
+    /// The files are `localhost+1.pem` and `localhost+1-key.pem` for `localhost` and one more name.
     pub fn in_directory(directory: &Path, names: &[ServerName]) -> OutputFiles {
         let first = names.first().map(ServerName::to_string).unwrap_or_default();
         let mut stem = first.replace(':', "_").replace('*', "_wildcard");
@@ -66,7 +66,7 @@ impl OutputFiles {
             }
         };
         if overwrites {
-            // Both are written before one is replaced, so that a full disk leaves the old pair.
+            // Both new files are written before an old file is replaced, so that a full disk leaves the old pair.
             let new_key = Replacement::new(key, &pair.key, 0o600).map_err(cannot(key))?;
             let new_certificate =
                 Replacement::new(certificate, &pair.certificate, 0o644).map_err(cannot(certificate))?;

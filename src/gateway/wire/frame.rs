@@ -1,6 +1,6 @@
 //! The JSON frames of clients: parsing and writing.
 //!
-//! `data` is any JSON. `data` is not parsed further. It is copied into the message byte for byte.
+//! `data` is any JSON. `data` is not parsed further. The bytes of `data` are copied into the message unchanged.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -78,7 +78,7 @@ struct Members<'a> {
     duplicate: Option<String>,
 }
 
-/// Parses a frame. Returns the id even if the frame is invalid.
+/// Parses a frame. Returns the id of the frame even if the frame is invalid.
 pub fn parse(text: &str) -> (Id<'_>, Result<ClientFrame<'_>, Refusal>) {
     // A byte order mark is not part of the JSON (RFC 8259 section 8.1).
     let json = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -128,7 +128,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Refuses members that the frame does not have, because ignoring them would hide a mistake.
+    /// Refuses members that this type of frame does not have, because ignoring such a member would hide a mistake.
     fn check_members(&self, kind: &str, known: &[&str]) -> Result<(), Refusal> {
         let members = [
             ("to", self.to),
@@ -331,7 +331,7 @@ pub fn push_ack(id: &str, delivery: Delivery) -> String {
     format!(r#"{{"type":"ack","id":{id},"matched":{matched},"queued":{queued},"dropped":{dropped}}}"#)
 }
 
-/// Returns an answer without content.
+/// Returns the answer to a frame whose answer has no content.
 pub fn ack(id: &str) -> String {
     format!(r#"{{"type":"ack","id":{id}}}"#)
 }
@@ -354,7 +354,7 @@ pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
 #[derive(Debug)]
 pub struct Notice {
     pub kind: NoticeKind,
-    /// The uids of these users, at least one.
+    /// The uids of the users who joined or left, at least one.
     pub uids: Vec<CompactString>,
     /// The number of users in the group now.
     pub count: usize,
@@ -368,7 +368,7 @@ pub enum NoticeKind {
 
 /// Writes a notice.
 ///
-/// A notice has one user as `uid`, and several users as `uids`. It has no names if there are more than
+/// A notice has one user as `uid`, and several users as `uids`. The notice has no names if there are more than
 /// [`NOTICE_UIDS_MAX`], or if the names do not fit into a queue. `count` is always present.
 pub fn notice(group: &str, notice: &Notice, queue_bytes_max: usize) -> String {
     let (kind, group, count) = (notice.kind.as_str(), Quoted(group), notice.count);
@@ -404,7 +404,7 @@ impl NoticeKind {
     }
 }
 
-/// Appends names as elements of an array.
+/// Appends names to `out` as elements of a JSON array.
 pub fn append_names<'n>(out: &mut String, names: impl Iterator<Item = &'n str>) {
     for (index, name) in names.enumerate() {
         if index > 0 {

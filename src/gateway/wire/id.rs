@@ -1,6 +1,6 @@
 //! The `id` of a client frame or an API command.
 //!
-//! The sender chooses it, and the answer repeats it byte for byte.
+//! The sender chooses the `id`, and the answer repeats it byte for byte.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ const ID_BYTES_MAX: usize = 128;
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct BadId;
 
-/// Returns an `id` as it was written.
+/// Checks an `id`, and returns its JSON text unchanged.
 ///
 /// # Errors
 /// The value is not a string or a number of at most 128 bytes.

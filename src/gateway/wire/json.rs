@@ -34,7 +34,7 @@ pub struct List<T>(pub Vec<T>);
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Object(pub Map<String, Value>);
 
-/// A time in seconds since 1970: a `NumericDate` (RFC 7519 section 2). It can have a fraction and be negative.
+/// A time in seconds since 1970: a `NumericDate` (RFC 7519 section 2). The time can have a fraction and be negative.
 ///
 /// The distance to 1970 is at most 2⁵³, because every JSON parser is exact up to there (RFC 8259 section 6).
 #[derive(Copy, Clone, PartialEq, PartialOrd, Debug)]
@@ -49,7 +49,7 @@ impl<T: fmt::Display> Serialize for AsText<T> {
     }
 }
 
-/// Writes a string as JSON.
+/// A string that is written as JSON.
 pub struct Quoted<'a>(pub &'a str);
 
 impl Quoted<'_> {
@@ -60,7 +60,7 @@ impl Quoted<'_> {
     }
 
     fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
-        // Most names have nothing to escape.
+        // Most names have no character to escape.
         if self.0.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
             out.write_char('"')?;
             out.write_str(self.0)?;
@@ -230,7 +230,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-/// A value without duplicate members. `Value` itself keeps the last duplicate.
+/// A JSON value without duplicate members. `Value` itself keeps the last duplicate.
 struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {
@@ -325,7 +325,7 @@ pub fn portable(text: &str) -> Result<&RawValue, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-/// Parses a value and stores nothing. Unlike serde's `IgnoredAny`, it checks numbers and strings.
+/// Parses a JSON value and stores nothing. Unlike serde's `IgnoredAny`, this type checks numbers and strings.
 struct Portable;
 
 impl<'de> Deserialize<'de> for Portable {

@@ -1,7 +1,7 @@
 //! Names in JSON: uids, groups and conflation keys.
 //!
 //! A name is a JSON string, or an integer that stands for its decimal text, because back ends in PHP and Python use
-//! integer keys. It has 1 to 128 bytes. Two names are equal if their bytes are equal: nothing is trimmed, folded or
+//! integer keys. A name has 1 to 128 bytes. Two names are equal if their bytes are equal: nothing is trimmed, folded or
 //! normalised. The reference is `docs/api.md`.
 
 use std::borrow::Cow;

@@ -128,8 +128,8 @@ fn serve(
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while let Some(received) = read(&mut reader)? {
-        // The test gets the request before the back end answers, so it can see unanswered requests. The receiver is
-        // gone if the test has ended.
+        // The test gets the request before the back end answers, so the test can see unanswered requests. The receiver
+        // is gone if the test has ended.
         let _ = requests.send(received.clone());
         match reply(&received) {
             MockReply::Answer(status, body) => {
@@ -151,7 +151,7 @@ fn trickle(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream, text: &str
     writer.set_read_timeout(Some(Duration::from_millis(10)))?;
     for byte in text.bytes() {
         writer.write_all(&[byte])?;
-        // The read timeout is the pause between two bytes. The pause ends early when the client closes the connection.
+        // The read timeout is the pause between two bytes. The pause also ends when the client closes the connection.
         match reader.read(&mut [0]) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => break,

@@ -47,13 +47,13 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 /// The address of a back end, and the credentials of this server.
 #[derive(Clone, Debug)]
 pub struct BackendConfig {
-    /// The URL of the POST.
+    /// The URL to which requests are posted.
     pub url: Url,
-    /// The name of this server in `X-Fdpush-Node` and in bodies. It has only visible ASCII characters.
+    /// The name of this server in `X-Fdpush-Node` and in bodies. The name has only visible ASCII characters.
     pub node: String,
-    /// The secret of the signature. Without a secret, requests have no signature.
+    /// The secret that signs requests. Without a secret, requests have no signature.
     pub secret: Option<Secret>,
-    /// The certificate authorities for `https`. By default, Mozilla's root certificates.
+    /// The certificate authorities for `https`. The default is Mozilla's root certificates.
     pub authorities: Option<Authorities>,
 }
 
@@ -62,12 +62,12 @@ pub struct BackendConfig {
 pub struct Url {
     /// The URL without user and password.
     uri: Uri,
-    /// User and password, sent as Basic authentication (RFC 7617). They are percent-decoded, because a URL can contain
+    /// User and password, sent as Basic authentication (RFC 7617). Both are percent-decoded, because a URL can contain
     /// an `@` of a password only in encoded form.
     authorization: Option<HeaderValue>,
 }
 
-/// A back end, shared by several threads.
+/// The HTTP client of one back end, shared by several threads.
 #[derive(Debug)]
 pub struct Backend {
     agent: Agent,
@@ -79,7 +79,7 @@ pub struct Backend {
 /// An answer of a back end that is not a redirect.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status, 200 or above.
+    /// The HTTP status of the answer, 200 or above.
     pub status: u16,
     /// The requested pause before the next request, without a bound.
     pub retry_after: Option<Duration>,
@@ -123,11 +123,11 @@ impl Backend {
 
     /// Returns the name of this server.
     pub fn node(&self) -> &str {
-        // The header was created from text, so this cannot fail.
+        // The header was created from text, so the conversion to text cannot fail.
         self.node.to_str().unwrap_or_default()
     }
 
-    /// Replaces the secret of the signature.
+    /// Replaces the secret that signs requests.
     pub fn set_secret(&self, secret: Option<Secret>) {
         *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = secret;
     }

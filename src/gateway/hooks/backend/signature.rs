@@ -6,7 +6,7 @@ use std::io;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// A secret shared with the back end. Debug output does not show it.
+/// A secret shared with the back end. Debug output does not show the secret.
 #[derive(Clone)]
 pub struct Secret(Hmac<Sha256>);
 
@@ -42,8 +42,8 @@ impl fmt::Debug for Secret {
 mod tests {
     use super::*;
 
-    /// The first vector is RFC 4231 section 4.3. The second has a key that is longer than a block, and its signature
-    /// comes from OpenSSL and Python.
+    /// The first vector is RFC 4231 section 4.3. The second vector has a key that is longer than a block, and its
+    /// signature comes from OpenSSL and Python.
     #[test]
     fn known_vectors() {
         let secret = Secret::new("Jefe").expect("the secret is valid");

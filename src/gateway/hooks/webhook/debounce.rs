@@ -1,9 +1,9 @@
 //! Presence of uids with a delay: a uid goes offline only when it has had no connection for a while. A page refresh
 //! causes no event.
 //!
-//! The state machine has no clock and no I/O. It does not count connections. Its caller asks the server whether a uid
-//! has a connection. All uids have the same delay, so the queue of departures is in the order of their deadlines. If a
-//! uid comes back, its entry in the queue is stale and is skipped.
+//! The state machine has no clock and no I/O. The state machine does not count connections. The caller of the state
+//! machine asks the server whether a uid has a connection. All uids have the same delay, so the queue of departures is
+//! in the order of their deadlines. If a uid comes back, its entry in the queue is stale and is skipped.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -161,8 +161,8 @@ mod tests {
         assert_eq!(debounce.poll(now), None);
     }
 
-    /// A naive implementation. For each online uid without a connection, it has the time at which the last connection
-    /// ended.
+    /// A naive implementation. The value for a uid is the time at which its last connection ended, or `None` while the
+    /// uid has a connection.
     #[derive(Default)]
     struct NaiveDebounce(HashMap<String, Option<Instant>>);
 

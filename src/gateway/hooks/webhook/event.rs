@@ -29,7 +29,8 @@ pub enum Event<'a> {
         groups: &'a [&'a str],
         /// The attributes from the connect hook.
         attributes: Option<&'a RawValue>,
-        /// Whether the event exceeded its bound. Then `groups` and `attributes` are missing and `path` is cut.
+        /// Whether the event exceeded its bound. In a truncated event, `groups` and `attributes` are missing and `path`
+        /// is cut.
         is_truncated: bool,
     },
     /// A client sent a text message, whether or not it is a valid frame.
@@ -215,7 +216,7 @@ fn by(by: By) -> &'static str {
     }
 }
 
-/// A buffer with a bound.
+/// A buffer with a maximum length.
 struct Bounded {
     bytes: Vec<u8>,
     bytes_max: usize,

@@ -37,8 +37,8 @@ pub const BATCH_BYTES_MAX: usize = 96 << 10;
 /// The default of [`Config::event_bytes_max`]: twice the default of `message_bytes_max`, plus space for the other
 /// fields.
 ///
-/// Every valid frame fits into it. Valid JSON has no control characters except tab, line feed and carriage return, so
-/// each byte of a frame takes at most two bytes of the event.
+/// The event of every valid frame fits into this length. Valid JSON has no control characters except tab, line feed and
+/// carriage return, so each byte of a frame takes at most two bytes of the event.
 pub const EVENT_BYTES_MAX: usize = (2 << 20) + event::EVENT_BYTES_MAX_MIN;
 
 /// The maximum value of the bound on an event.
@@ -63,7 +63,7 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// The maximum number of events in a request.
     pub batch_max: usize,
-    /// The maximum length of the body of a request. An event that is too large for it is sent alone.
+    /// The maximum length of the body of a request. An event that exceeds this length is sent alone.
     pub batch_bytes_max: usize,
     /// The maximum length of the JSON of an event. A larger event of a frame is not sent, and a larger `open` event is
     /// truncated.
@@ -72,11 +72,11 @@ pub struct Config {
     pub timeout: Duration,
     /// The maximum age of an event after a failed request. An older event is dropped.
     pub retry_time_max: Duration,
-    /// The maximum pause after the first failure. Each further failure doubles it.
+    /// The maximum pause after the first failure. Each further failure doubles this maximum.
     pub backoff_first: Duration,
-    /// The limit of these pauses.
+    /// The maximum pause after any number of failures.
     pub backoff_max: Duration,
-    /// The maximum pause because of `Retry-After`.
+    /// The maximum pause that a `Retry-After` header can cause.
     pub retry_after_max: Duration,
 }
 
@@ -93,7 +93,7 @@ pub enum EmitResult {
     Unwanted,
 }
 
-/// A webhook. Dropping it drops the waiting events.
+/// A webhook. Dropping the webhook drops the waiting events.
 #[derive(Debug)]
 pub struct Webhook {
     queue: Arc<EventQueue>,
@@ -125,7 +125,7 @@ impl Config {
 }
 
 impl Webhook {
-    /// Starts the thread that posts.
+    /// Starts the thread that posts events.
     pub fn start(config: Config) -> io::Result<Webhook> {
         let queue = EventQueue::new(Bounds { events_max: config.queue_max, bytes_max: config.queue_bytes_max });
         let queue = Arc::new(queue);
@@ -160,7 +160,7 @@ impl Webhook {
         self.kinds.contains(kind)
     }
 
-    /// Puts an event into the queue. Never waits for the back end.
+    /// Puts an event into the queue. This call never waits for the back end.
     pub fn emit(&self, event: Event<'_>) -> EmitResult {
         let kind = event.kind();
         if !self.wants(kind) {
@@ -189,7 +189,7 @@ impl Webhook {
         self.queue.stats()
     }
 
-    /// Replaces the secret of the signature.
+    /// Replaces the secret that signs requests.
     pub fn set_secret(&self, secret: Option<Secret>) {
         self.backend.set_secret(secret);
     }

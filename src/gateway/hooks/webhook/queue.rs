@@ -128,7 +128,7 @@ impl EventQueue {
         EventQueue { bounds, state: Mutex::new(state), for_worker: Condvar::new(), for_finisher: Condvar::new() }
     }
 
-    /// Numbers an event and appends it. Returns `false` if the queue is full or has ended.
+    /// Gives an event its sequence number, and appends the event. Returns `false` if the queue is full or has ended.
     pub fn push(&self, json: Box<[u8]>, is_frame: bool, at: Instant) -> bool {
         let factor = if is_frame { 1 } else { 2 };
         let mut state = self.lock();
@@ -203,7 +203,7 @@ impl EventQueue {
         batch.pop_front();
     }
 
-    /// Records an event over the bound.
+    /// Counts an event that exceeds the bound.
     pub fn count_too_large(&self) {
         self.lock().stats.given_up.too_large += 1;
     }
@@ -320,8 +320,8 @@ impl QueueState {
         debug_assert!(self.stats.queued >= self.waiting.len());
     }
 
-    /// Ends the queue and counts its events as dropped, at the first call. Returns the waiting events, so that the
-    /// caller frees them without the lock.
+    /// The first call ends the queue and counts its events as dropped. Returns the waiting events, so that the caller
+    /// frees them without the lock.
     fn end(&mut self) -> VecDeque<Entry> {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;

@@ -9,12 +9,12 @@ pub enum ResponseClass {
     Accepted,
     /// The back end will never accept this request.
     Rejected,
-    /// The back end may accept the same request later. If it named a pause, this is the pause.
+    /// The back end may accept the same request later. The field is the pause that the back end requested, if any.
     Retryable(Option<Duration>),
 }
 
 impl ResponseClass {
-    /// Returns the class of a status.
+    /// Returns the class of an answer with this status.
     ///
     /// A 4xx is final (RFC 9110 section 15.5), except for three temporary statuses: 408, 425 and 429. `Retry-After` does
     /// not change the class of a status. A proxy that adds the header to every refusal would otherwise block the queue.

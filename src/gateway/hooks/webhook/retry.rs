@@ -1,9 +1,9 @@
-//! Pauses between attempts: exponential back-off with full jitter. The jitter prevents that many servers send at the
-//! same time when their back end recovers.
+//! Pauses between attempts: exponential back-off with full jitter. With jitter, many servers do not send at the same
+//! time when their back end recovers.
 
 use std::time::Duration;
 
-/// The maximum number of doublings.
+/// The maximum number of times that the pause doubles.
 const DOUBLINGS_MAX: u32 = 31;
 
 /// The pauses after consecutive failures.

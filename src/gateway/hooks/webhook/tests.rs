@@ -143,7 +143,7 @@ fn a_batch_is_bounded_in_number_and_bytes() {
     let webhook = start(Config { batch_max: 3, batch_bytes_max: 1200, ..config(&double) });
     emit_text(&webhook, "first");
     assert_eq!(seqs(&double.next()), [1]);
-    // While the back end handles the first event, the others wait.
+    // While the back end handles the first event, the other events wait.
     for length in [1, 1, 1, 1, 5000, 600, 600, 1] {
         emit_text(&webhook, &"x".repeat(length));
     }
@@ -341,8 +341,8 @@ fn the_bytes_of_the_queue_are_bounded() {
     assert!(push(10, false) && !push(1, true));
 }
 
-/// Starts a back end that refuses a request if the text of an event starts with `bad`. The text also has the status.
-/// The back end accepts all other requests.
+/// Starts a back end that refuses a request if the text of an event starts with `bad`. The text also contains the
+/// status of the refusal. The back end accepts all other requests.
 fn start_selective_back_end() -> MockBackend {
     MockBackend::start(|received| match bad_status(received) {
         Some(status) => MockReply::Answer(status, "no"),
@@ -511,7 +511,7 @@ fn retry_after_is_bounded() {
 
 #[test]
 fn failing_events_are_sent_in_smaller_requests() {
-    // A request with more than three events fails. There are several ways to fail.
+    // A request with more than three events fails. `replies` lists the ways in which a request fails.
     let replies: [fn() -> MockReply; 3] =
         [|| MockReply::Answer(500, ""), || MockReply::Raw(Vec::new()), || MockReply::Hang];
     for reply in replies {

@@ -38,15 +38,15 @@ const RANGES_LOGGED_MAX: usize = 10;
 pub struct Worker {
     queue: Arc<EventQueue>,
     backend: Arc<Backend>,
-    /// The start of each body: `{"node":…,"run":…`.
+    /// The start of each request body: `{"node":…,"run":…`.
     opening: Vec<u8>,
     rules: Rules,
-    /// The batch in flight. It survives a panic of the thread, and the next run sends it again.
+    /// The batch in flight. The batch survives a panic of the thread, and the next run sends the batch again.
     in_flight: VecDeque<Entry>,
     /// The refused events of the batch.
     refused: Refused,
-    /// The maximum number of events in the next request. It is halved when a request may be too large, and doubled
-    /// after a success.
+    /// The maximum number of events in the next request. This number is halved when a request may be too large, and
+    /// doubled after a success.
     window: usize,
     /// The number of events that were refused since the last success.
     refusals_in_a_row: u32,
@@ -64,7 +64,7 @@ pub struct Rules {
     pub timeout: Duration,
     /// The maximum age of an event after a failed request.
     pub retry_time_max: Duration,
-    /// The maximum pause by `Retry-After`.
+    /// The maximum pause that a `Retry-After` header can cause.
     pub retry_after_max: Duration,
     pub retry: Retry,
 }
@@ -112,8 +112,8 @@ impl Worker {
         }
     }
 
-    /// Runs until the queue ends. After a panic, the supervisor calls `run` again, which continues with the batch in
-    /// flight.
+    /// Posts batches until the queue ends. After a panic, the supervisor calls `run` again, which continues with the
+    /// batch in flight.
     pub fn run(&mut self) {
         if !self.in_flight.is_empty() {
             // If events are in flight here, the last run ended with a panic. Old events are dropped then, as after a
@@ -154,8 +154,8 @@ impl Worker {
         }
     }
 
-    /// Handles the refusal of the first `count` events. Halves the next request, or drops the event if there is only
-    /// one.
+    /// Handles the refusal of the first `count` events. Halves the number of events in the next request. If there is
+    /// only one event, drops this event.
     fn handle_refusal(&mut self, count: usize, status: u16) {
         let now = clock::now();
         // The back end answered, so the next pause is a short one again.
@@ -241,7 +241,7 @@ impl Worker {
         for (index, entry) in self.in_flight.iter().take(count).enumerate() {
             let comma = if index == 0 { "" } else { "," };
             let _ = write!(body, r#"{comma}{{"seq":{},"#, entry.seq);
-            // The opening brace was written above.
+            // The opening brace of the event was written before.
             body.extend_from_slice(entry.json.strip_prefix(b"{").unwrap_or(&entry.json));
         }
         body.extend_from_slice(b"]}");

@@ -49,7 +49,7 @@ struct Refused<'a> {
     message: Text<'a>,
 }
 
-/// Parses the body of a 200. `now` is in seconds since 1970. An expired identity is a refusal.
+/// Parses the body of an answer with status 200. `now` is in seconds since 1970. An expired identity is a refusal.
 pub fn accept(body: &[u8], now: u64) -> Result<Decision, String> {
     let Accepted { uid, groups, attributes, exp, subprotocol } = read_object(body)?;
     let uid = uid.map(|uid| uid.0.into_owned());
@@ -62,7 +62,7 @@ pub fn accept(body: &[u8], now: u64) -> Result<Decision, String> {
     Ok(Decision::Accept(Identity { attributes, exp: exp.map(Seconds::whole), subprotocol, ..identity }))
 }
 
-/// Parses the body of a 4xx, which may have a message.
+/// Parses the body of an answer with a status from 400 to 499. The body may have a message.
 pub fn refuse(status: u16, body: &[u8]) -> Decision {
     let message = read_object(body).map_or(Cow::Borrowed(REFUSED), |refused: Refused<'_>| refused.message.0);
     let cut = message.floor_char_boundary(REFUSAL_BYTES_MAX);

@@ -70,7 +70,7 @@ impl<T> FairQueue<T> {
         self.len
     }
 
-    /// Returns whether [`pop`](FairQueue::pop) has an item.
+    /// Returns whether [`pop`](FairQueue::pop) would return an item.
     pub fn is_ready(&self) -> bool {
         !self.turns.is_empty()
     }

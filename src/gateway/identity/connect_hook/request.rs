@@ -9,7 +9,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::gateway::wire::json::AsText;
 
-/// Returns the JSON of the request. It includes cookies and `Authorization`, because the back end needs them.
+/// Returns the JSON that describes a client's request. The JSON includes cookies and `Authorization`, because the back
+/// end needs them.
 pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request<'_>) -> Vec<u8> {
     let body = AuthRequest {
         node,
@@ -48,7 +49,7 @@ struct Headers<'a> {
     form: Form,
 }
 
-/// The form of header values.
+/// The form in which header values are sent: text or base64.
 #[derive(Copy, Clone, PartialEq)]
 enum Form {
     Text,

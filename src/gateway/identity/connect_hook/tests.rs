@@ -308,8 +308,8 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
     remote.shutdown().expect("the server is running");
 }
 
-/// Starts a back end that answers when the test permits it, with the client's address as the uid. It sends each request
-/// to the test.
+/// Starts a back end that answers when the test permits it, with the client's address as the uid. The back end sends
+/// each request to the test.
 fn gated() -> (MockBackend, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);

@@ -1,7 +1,7 @@
 //! The keys that verify tokens: secrets, and public keys in PEM files.
 //!
-//! This module checks the keys before the server starts. A public key that cannot be used is refused. It must not
-//! become an HS256 secret: everybody knows the public key, so everybody could sign tokens.
+//! This module checks the keys before the server starts. A public key that cannot be used is refused. Such a key must
+//! not become an HS256 secret: everybody knows the public key, so everybody could sign tokens.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -215,13 +215,13 @@ fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
     }
 }
 
-/// Returns lines of text, or `None` for other data such as random bytes.
+/// Returns the bytes as lines of text, or `None` for other data such as random bytes.
 fn text_of(bytes: &[u8]) -> Option<&str> {
     let is_other = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
     str::from_utf8(bytes).ok().filter(|text| !text.contains(is_other))
 }
 
-/// Returns whether this is PEM (RFC 7468), valid or not.
+/// Returns whether the bytes are PEM (RFC 7468), valid or not.
 fn has_pem_mark(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"-----BEGIN").is_some()
 }
@@ -236,7 +236,7 @@ fn is_der(bytes: &[u8]) -> bool {
     }
 }
 
-/// Returns whether this is a JSON Web Key (RFC 7517) or a set of such keys.
+/// Returns whether the bytes are a JSON Web Key (RFC 7517) or a set of such keys.
 fn is_jwk(bytes: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Jwk {

@@ -1,5 +1,5 @@
-//! Keys and tokens that other programs made. They are the examples of the RFCs, and tokens of OpenSSL and PyJWT for
-//! `{"sub":"10010","groups":["room","staff"],"exp":4102444800}`.
+//! Keys and tokens that other programs made. The samples are the examples of the RFCs, and tokens of OpenSSL and PyJWT
+//! for `{"sub":"10010","groups":["room","staff"],"exp":4102444800}`.
 
 /// The secret of [`HS256`].
 pub const SECRET: &str = "a secret of thirty-two bytes or so";
@@ -78,7 +78,7 @@ pub const EDDSA: &str = "\
      29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ0ODAwfQ.h6sD-7o_mmqY5tdA9YRvLDUqNoK3EpG-CkzTLepKgH5Ew-riH11GQLLPEkMjQ_DAJP\
      dUwFMKS8vne0OmdLe8Cg";
 
-/// The HS256 token of RFC 7515 appendix A.1. It has no `sub`, the `iss` `joe` and the `exp` 1300819380.
+/// The HS256 token of RFC 7515 appendix A.1. The token has no `sub`. Its `iss` is `joe`, and its `exp` is 1300819380.
 pub const RFC_HS256: &str = "\
      eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGx\
      lLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -147,7 +147,7 @@ WTjwySc4Y//6oPevlChJHtC8mPwtlX7p
 -----END PUBLIC KEY-----
 ";
 
-/// A key on the curve secp256k1. It is as long as a key on P-256.
+/// A key on the curve secp256k1. This key is as long as a key on P-256.
 pub const EC_K1: &str = "\
 -----BEGIN PUBLIC KEY-----
 MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAE5DolxjuIES3PIjH/zH1O9vEb9sKiNtk6

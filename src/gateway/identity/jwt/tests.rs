@@ -401,7 +401,7 @@ fn a_byte_order_mark_and_a_line_end_are_not_part_of_a_secret() {
     for lines in [lines, format!("{}\n\n", samples::SECRET), format!("\n{}", samples::SECRET)] {
         assert!(try_load(&[], &[lines.as_bytes()]).is_err_and(|why| why.contains("must be one line")), "{lines:?}");
     }
-    // A byte-order mark before PEM is not part of the key either.
+    // A byte-order mark before PEM is not part of the key.
     let marked = format!("\u{feff}{}", samples::ED);
     assert!(load(&[], &[&marked]).verify_at(samples::EDDSA, NOW).is_ok());
     // Every byte of a binary secret counts.

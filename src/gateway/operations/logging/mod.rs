@@ -5,7 +5,7 @@
 //! line that does not fit or cannot be written is dropped and counted. The next written line contains the count.
 //!
 //! simple_logger filters the records by level and module. Its own output is not used, because `eprintln!` panics or
-//! blocks with standard error. The module `line` writes the same format.
+//! blocks with standard error. The module `line` writes the format of simple_logger.
 //!
 //! `print_error` and `print` are for output outside the log. `eprintln!` and `println!` can panic.
 
@@ -34,7 +34,7 @@ const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 /// At a lower level, these crates log requests of clients, with cookies.
 const WARN_ONLY: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
 
-/// The target of panic messages.
+/// The log target of panic messages.
 const PANIC: &str = "fdpush::panic";
 
 static QUEUE: LogQueue = LogQueue::new();
@@ -67,7 +67,7 @@ pub fn install() -> io::Result<()> {
     log::set_boxed_logger(Box::new(Logger { filter })).map_err(io::Error::other)
 }
 
-/// Returns the number of dropped lines.
+/// Returns the number of dropped log lines.
 pub fn dropped() -> u64 {
     QUEUE.dropped()
 }
@@ -81,7 +81,7 @@ pub fn print_error(text: &str) {
     }
 }
 
-/// Prints to standard output. A reader that closes it early, like `head`, is not an error.
+/// Prints to standard output. A reader that closes standard output before the end, like `head`, is not an error.
 ///
 /// # Errors
 ///
@@ -116,7 +116,8 @@ impl Log for Logger {
     }
 }
 
-/// Logs a panic, as the panic hook. The line is written at every level, because a panic is a fault of the server.
+/// Logs a panic. This function is the panic hook. The line is written at every log level, because a panic is a fault of
+/// the server.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let message = info.payload_as_str().unwrap_or("a value that is not text");
     let error = |text: std::fmt::Arguments<'_>| {
@@ -183,7 +184,7 @@ mod tests {
         }
     }
 
-    /// Runs the child process. Returns the lines of its standard error, and whether it exits with 0.
+    /// Runs the child process. Returns the lines of the child's standard error, and whether the child exits with 0.
     fn run_child(what: &str) -> (Vec<String>, bool) {
         let mut command = Command::new(std::env::current_exe().expect("the test binary has a path"));
         command.args(["--exact", "gateway::operations::logging::tests::child", "--nocapture", "--test-threads=1"]);

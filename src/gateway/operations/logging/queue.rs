@@ -14,7 +14,7 @@ const LINE_OVERHEAD: usize = 64;
 /// The queue of lines.
 pub struct LogQueue {
     state: Mutex<QueueState>,
-    /// The writer waits here for lines.
+    /// The writer waits here for log lines.
     for_writer: Condvar,
     /// [`LogQueue::flush`] waits here for the writer.
     for_flush: Condvar,
@@ -28,11 +28,11 @@ struct QueueState {
     bytes: usize,
     /// The number of bytes in the line that is being written.
     writing: usize,
-    /// The number of lines that were dropped after the last entry. No entry counts them yet.
+    /// The number of lines that were dropped after the last entry. No entry counts these lines yet.
     unreported: u64,
 }
 
-/// A line to be written.
+/// A log line to be written.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The number of lines that were dropped before this line.
@@ -69,7 +69,7 @@ impl LogQueue {
         self.for_writer.notify_one();
     }
 
-    /// Waits for the next line. The line of the previous call then counts as written.
+    /// Waits for the next log line. The line of the previous call then counts as written.
     pub fn take(&self) -> Entry {
         let mut state = self.lock();
         // The line counts as written even if the writer panicked.

@@ -1,7 +1,7 @@
 //! The thread that writes log lines to standard error.
 //!
-//! Only this thread blocks when standard error is a full pipe or a stopped terminal. It uses system calls, because
-//! `std::io::Stderr` holds its lock while a write blocks.
+//! Only this thread blocks when standard error is a full pipe or a stopped terminal. The thread uses system calls,
+//! because `std::io::Stderr` holds its lock while a write blocks.
 
 use std::io;
 use std::time::SystemTime;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::line;
 use super::queue::{Entry, LogQueue};
 
-/// The target of lines that the log itself writes.
+/// The log target of lines that the log itself writes.
 const LOG: &str = "fdpush::log";
 
 /// The state of the writer between two lines.
@@ -23,7 +23,7 @@ pub struct Writer {
     unreported: u64,
 }
 
-/// The destination of the lines.
+/// The destination of the log lines.
 struct Output {
     /// Whether the last write ended inside a line.
     is_mid_line: bool,
@@ -34,7 +34,7 @@ impl Writer {
         Writer { output: Output { is_mid_line: false }, unreported: 0 }
     }
 
-    /// Writes lines until the process ends.
+    /// Writes log lines until the process ends.
     pub fn run(&mut self, queue: &LogQueue) -> io::Result<()> {
         loop {
             self.write(queue, &queue.take());

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The maximum number of bytes in datagrams of one socket that wait for the loop.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
-/// The number of bytes that wait.
+/// The number of bytes in the datagrams that wait.
 #[derive(Default, Debug)]
 pub struct PendingBytes(Arc<AtomicUsize>);
 
-/// A datagram that waits for the loop. Dropping it subtracts its bytes.
+/// A datagram that waits for the loop. Dropping the datagram subtracts its bytes from the total.
 #[derive(Debug)]
 pub struct Datagram {
     bytes: Box<[u8]>,

@@ -33,9 +33,9 @@ pub struct ClientAddress {
 pub enum ApiAddress {
     /// The API over HTTP or HTTPS.
     Http(StreamAddress),
-    /// One command in each datagram, on UDP `HOST:PORT`.
+    /// Datagrams with one command each, on UDP `HOST:PORT`.
     Udp(String),
-    /// One command in each datagram, on a unix socket.
+    /// Datagrams with one command each, on a unix socket.
     UnixDatagram(PathBuf),
     /// No API.
     Off,
@@ -99,12 +99,12 @@ impl fmt::Display for StreamAddress {
 }
 
 impl StreamAddress {
-    /// Returns the address to bind.
+    /// Returns the address to bind, without the prefixes.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Returns whether connections speak TLS.
+    /// Returns whether connections to this address speak TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
     }
@@ -133,12 +133,12 @@ impl fmt::Display for ClientAddress {
 }
 
 impl ClientAddress {
-    /// Returns the address to bind.
+    /// Returns the address to bind, without the prefixes.
     pub fn endpoint(&self) -> &Endpoint {
         self.stream.endpoint()
     }
 
-    /// Returns whether connections speak TLS.
+    /// Returns whether connections to this address speak TLS.
     pub fn is_tls(&self) -> bool {
         self.stream.is_tls()
     }
@@ -196,7 +196,7 @@ impl ApiAddress {
         matches!(self, ApiAddress::Http(stream) if stream.is_tls())
     }
 
-    /// Returns whether only this machine can connect.
+    /// Returns whether only this machine can connect to the address.
     pub fn is_local(&self) -> Result<bool, String> {
         match self {
             ApiAddress::Http(stream) => Ok(stream.endpoint().resolve()?.iter().all(Address::is_local)),

@@ -25,8 +25,8 @@ pub struct Api {
     )]
     pub addresses: Vec<ApiAddress>,
 
-    /// An API key that back ends send as Authorization: Bearer KEY; without a comma. May be given several times.
-    /// Required if other machines can reach --api. Prefer the environment or a file: other users can see flags
+    /// An API key that back ends send as Authorization: Bearer KEY; it must not contain a comma. May be given several
+    /// times. Required if other machines can reach --api. Prefer the environment or a file: other users can see flags
     #[arg(long, value_name = "KEY", env = "FDPUSH_API_KEY", value_delimiter = ',', hide_env_values = true)]
     pub api_key: Vec<Secret>,
 
@@ -39,9 +39,9 @@ pub struct Api {
     #[arg(long, value_name = "FILE", env = "FDPUSH_API_CLIENT_CA", value_parser = path)]
     pub api_client_ca: Option<PathBuf>,
 
-    /// Maximum number of connections to --api that have sent a valid request; over it, 503. 16 more places are for
-    /// probes; an idle connection there is closed for a new one. API connections do not count in --connections-max.
-    /// Their descriptors are reserved
+    /// Maximum number of connections to --api that have sent a valid request; over this limit, requests get 503. 16
+    /// more places are for probes; an idle connection in these places is closed for a new connection. API connections
+    /// do not count in --connections-max. Their descriptors are reserved
     #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
         default_value_t = Limits::default().control_connections_max,
         value_parser = between(1, 65_536))]

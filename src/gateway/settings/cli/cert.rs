@@ -17,7 +17,7 @@ pub struct Cert {
     #[arg(id = "for", long = "for", value_name = "NAME", value_delimiter = ',', required = true)]
     pub names: Vec<ServerName>,
 
-    /// Directory of the files. They are named as by mkcert: localhost+1.pem and localhost+1-key.pem for two names
+    /// Directory of the files. The files are named as by mkcert: localhost+1.pem and localhost+1-key.pem for two names
     #[arg(long, value_name = "DIR", value_parser = path, default_value = ".")]
     pub out: PathBuf,
 

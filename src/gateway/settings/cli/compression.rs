@@ -18,7 +18,7 @@ pub struct Compression {
     pub compress_bytes_min: Size,
 
     /// With --compression: maximum bytes per second to which the compressed messages of one client may inflate; over
-    /// it, the client is read more slowly
+    /// this limit, the server reads the client more slowly
     #[arg(long, value_name = "SIZE", env = "FDPUSH_INFLATED_BYTES_PER_SECOND_MAX",
         default_value_t = Size(Limits::default().inflated_bytes_per_second_max))]
     pub inflated_bytes_per_second_max: Size,

@@ -1,4 +1,4 @@
-//! Parsers of whole numbers. Their errors name the allowed range.
+//! Parsers of whole numbers. The errors of the parsers name the allowed range.
 
 use std::ops::RangeInclusive;
 

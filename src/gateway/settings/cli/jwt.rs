@@ -10,9 +10,9 @@ use super::values::{path, text};
 /// The keys of tokens.
 #[derive(PartialEq, Debug, Args)]
 pub struct Jwt {
-    /// With --auth jwt: an HS256 secret of at least 32 bytes, without a comma. May be given several times: the first is
-    /// the current secret, and the others are still accepted. Prefer the environment or a file: other users can see
-    /// flags
+    /// With --auth jwt: an HS256 secret of at least 32 bytes; it must not contain a comma. May be given several times:
+    /// the first is the current secret, and the others are still accepted. Prefer the environment or a file: other
+    /// users can see flags
     #[arg(long, value_name = "SECRET", env = "FDPUSH_JWT_SECRET", value_delimiter = ',', hide_env_values = true)]
     pub jwt_secret: Vec<Secret>,
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The text that `fdpush config` prints in place of a secret. It is not a valid secret.
+/// The text that `fdpush config` prints in place of a secret. This text is not a valid secret.
 pub const MASK: &str = "***";
 
 /// A text that appears in no log, no error and no debug output.

@@ -24,14 +24,14 @@ pub struct Tls {
     #[arg(long, value_name = "VERSION", env = "FDPUSH_TLS_MIN", default_value = "1.2")]
     pub tls_min: TlsMin,
 
-    /// TLS handshakes per second, with a burst of the same size; over it, clients wait, at most --head-time-max.
-    /// Default: unlimited
+    /// TLS handshakes per second, with a burst of the same size; over this limit, clients wait, at most
+    /// --head-time-max. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_TLS_HANDSHAKE_RATE",
         value_parser = between(1, 1_000_000))]
     pub tls_handshake_rate: Option<u32>,
 }
 
-/// The lowest version of TLS.
+/// The lowest version of TLS that the server accepts.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 pub enum TlsMin {
     #[value(name = "1.2")]

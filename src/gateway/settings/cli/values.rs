@@ -1,4 +1,4 @@
-//! The values of settings: times, sizes, names and choices. Their errors name the allowed values.
+//! The values of settings: times, sizes, names and choices. The errors of the parsers name the allowed values.
 
 use std::fmt;
 use std::net::IpAddr;
