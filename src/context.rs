@@ -74,8 +74,9 @@ impl Context<'_> {
 
     /// Sends a ping with at most 125 bytes (RFC 6455 section 5.5).
     ///
-    /// The heartbeat sends its own pings. `Dropped`: the queue is full. The connection stays open, even under
-    /// [`SlowReader::Close`](crate::SlowReader::Close). `TooLarge`: the payload exceeds 125 bytes.
+    /// The heartbeat sends its own pings. The outcome is `Dropped` if the queue is full. The connection stays open,
+    /// even under [`SlowReader::Close`](crate::SlowReader::Close). The outcome is `TooLarge` if the payload exceeds 125
+    /// bytes.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
         self.core.ping(fd, payload)
     }
@@ -86,13 +87,13 @@ impl Context<'_> {
     ///
     /// An earlier uid of the connection is replaced. [`Server::second_login`](crate::Server::second_login) decides
     /// about the other connections of the uid: they stay, they are closed, or they make the result of this call
-    /// [`Change::Taken`]. The uid is removed when the connection ends. [`Change::Already`]: the connection has this uid
-    /// already.
+    /// [`Change::Taken`]. The uid is removed when the connection ends. The result is [`Change::Already`] if the
+    /// connection has this uid already.
     pub fn bind(&mut self, fd: Fd, uid: impl AsRef<str>) -> Change {
         self.core.bind(fd, uid.as_ref())
     }
 
-    /// Removes the uid of a connection. [`Change::Already`]: the connection has no uid.
+    /// Removes the uid of a connection. The result is [`Change::Already`] if the connection has no uid.
     pub fn unbind(&mut self, fd: Fd) -> Change {
         self.core.unbind(fd)
     }
@@ -124,7 +125,7 @@ impl Context<'_> {
         self.core.registry().count_of(uid) > 0
     }
 
-    /// Returns each uid that has connections, with the number of its connections, in no order.
+    /// Returns each uid that has connections, with the number of its connections, in no particular order.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().users()
     }
@@ -133,14 +134,15 @@ impl Context<'_> {
 
     /// Adds a connection to a group. The name has 1 to 128 bytes.
     ///
-    /// The group need not exist. A connection leaves its groups when it ends. [`Change::Already`]: the connection is a
-    /// member. [`Change::Full`]: the connection is in [`connection_groups_max`](crate::Limits::connection_groups_max)
-    /// groups, or all connections together have [`memberships_max`](crate::Limits::memberships_max) memberships.
+    /// The group need not exist. A connection leaves its groups when it ends. The result is [`Change::Already`] if the
+    /// connection is a member. The result is [`Change::Full`] if the connection is in
+    /// [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or if all connections together have
+    /// [`memberships_max`](crate::Limits::memberships_max) memberships.
     pub fn join(&mut self, fd: Fd, group: impl AsRef<str>) -> Change {
         self.core.join(fd, group.as_ref())
     }
 
-    /// Removes a connection from a group. [`Change::Already`]: the connection is not a member.
+    /// Removes a connection from a group. The result is [`Change::Already`] if the connection is not a member.
     pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
         self.core.leave(fd, group)
     }
@@ -150,7 +152,7 @@ impl Context<'_> {
         self.core.ungroup(group)
     }
 
-    /// Returns the members of a group, in no order.
+    /// Returns the members of a group, in no particular order.
     pub fn members(&self, group: &str) -> Vec<Fd> {
         self.core.registry().members(group).map(|slot| self.core.table().fd_of(slot)).collect()
     }
@@ -172,7 +174,7 @@ impl Context<'_> {
         self.core.groups_of(fd)
     }
 
-    /// Returns each group that has members, with the number of its members, in no order.
+    /// Returns each group that has members, with the number of its members, in no particular order.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().groups()
     }
@@ -197,7 +199,7 @@ impl Context<'_> {
         self.core.close_fds(fds.into_iter(), code.into(), reason)
     }
 
-    /// Ends a connection at once, without a close frame. Its queued messages are dropped.
+    /// Ends a connection at once, without a close frame. The queued messages of the connection are dropped.
     ///
     /// The connection may be an open WebSocket, a WebSocket in its close handshake, or an HTTP connection.
     pub fn abort(&mut self, fd: Fd) -> AbortOutcome {
@@ -218,7 +220,7 @@ impl Context<'_> {
 
     /// Returns the state of a connection, its names and its counters.
     ///
-    /// `None`: no connection has this fd. Inside `on_close`, the ended connection still has its fd.
+    /// Returns `None` if no connection has this fd. Inside `on_close`, the ended connection still has its fd.
     pub fn info(&self, fd: Fd) -> Option<Info> {
         self.core.info(fd)
     }
@@ -230,9 +232,9 @@ impl Context<'_> {
 
     /// Returns a page of the open WebSockets: at most `limit`, in the order of slots.
     ///
-    /// `after` is the last fd of the previous page. Its connection may have ended. A connection that stays open while
-    /// the pages are read is returned once. The time of a call depends on the length of its page, not on the number of
-    /// pages before it.
+    /// `after` is the last fd of the previous page. The connection of this fd may have ended. A connection that stays
+    /// open while the pages are read is returned once. The time of a call depends on the length of its page, not on the
+    /// number of pages before it.
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
         self.core.connections_after(after, limit)
     }
@@ -243,8 +245,9 @@ impl Context<'_> {
     /// connection is kept until it ends, or until [`release_control`](Context::release_control).
     ///
     /// The result is [`Change::Done`], also if the connection was kept already, or [`Change::Gone`] if the fd belongs
-    /// to no control connection. [`Change::Full`]: [`control_connections_max`](Limits::control_connections_max) other
-    /// connections are kept. The handler should then answer with 503. [`Stats::control_refused`] counts these results.
+    /// to no control connection. The result is [`Change::Full`] if
+    /// [`control_connections_max`](Limits::control_connections_max) other connections are kept. The handler should then
+    /// answer with 503. [`Stats::control_refused`] counts these results.
     pub fn keep_control(&mut self, fd: Fd) -> Change {
         self.core.keep_control(fd)
     }
@@ -289,8 +292,8 @@ impl Context<'_> {
     /// Calls `call` with the context and the value of a connection.
     ///
     /// Inside `call`, a handler can push data from the value. The value is removed before the call and stored again
-    /// after it, unless the call stored another value. If the call panics, the value is dropped. `None`: the connection
-    /// has no value, or a value of another type.
+    /// after it, unless the call stored another value. If the call panics, the value is dropped. Returns `None` if the
+    /// connection has no value, or a value of another type.
     pub fn with_session<T: 'static, R>(
         &mut self,
         fd: Fd,
@@ -305,7 +308,7 @@ impl Context<'_> {
 
     /// Returns the value that [`set_session`](Context::set_session) stored.
     ///
-    /// `None`: the connection has no value, or a value of another type.
+    /// Returns `None` if the connection has no value, or a value of another type.
     pub fn session<T: 'static>(&self, fd: Fd) -> Option<&T> {
         self.core.session(fd)?.downcast_ref()
     }
@@ -319,7 +322,7 @@ impl Context<'_> {
 
     /// Removes the stored value and returns it.
     ///
-    /// `None`: the connection has no value, or a value of another type, which stays stored.
+    /// Returns `None` if the connection has no value, or a value of another type. The latter value stays stored.
     pub fn take_session<T: 'static>(&mut self, fd: Fd) -> Option<T> {
         self.session::<T>(fd)?;
         self.core.take_session(fd)?.downcast().ok().map(|session| *session)
@@ -345,7 +348,7 @@ impl Context<'_> {
 
     /// Gives a connection the heartbeat of the server again.
     ///
-    /// It undoes [`set_heartbeat`](Context::set_heartbeat) and [`protect`](Context::protect). The result is
+    /// This method undoes [`set_heartbeat`](Context::set_heartbeat) and [`protect`](Context::protect). The result is
     /// [`Change::Done`], or [`Change::Gone`] if no connection has this fd or the connection is closing.
     pub fn reset_heartbeat(&mut self, fd: Fd) -> Change {
         Change::done_or_gone(self.core.set_heartbeat(fd, None))
@@ -385,7 +388,8 @@ impl Context<'_> {
     /// The client's bytes wait in the kernel, and TCP slows the client down. Messages that were read together with the
     /// current message, up to [`read_budget_bytes`](Limits::read_budget_bytes), are still delivered. Until
     /// [`resume`](Context::resume), the server notices neither answers to heartbeats nor the end of the stream. The
-    /// server still notices a broken connection. [`body_time_max`](Limits::body_time_max) does not apply meanwhile.
+    /// server still notices a broken connection. [`body_time_max`](Limits::body_time_max) does not apply while reading
+    /// is paused.
     ///
     /// The result is [`Change::Done`], or [`Change::Gone`] if the fd belongs to no connection that can be paused.
     pub fn pause(&mut self, fd: Fd) -> Change {
@@ -441,14 +445,16 @@ impl Context<'_> {
 
     /// Calls [`on_timer`](crate::Handler::on_timer) once, `delay` from now.
     ///
-    /// It works like [`after`](Context::after), for timers that need access to the [`Handler`](crate::Handler).
+    /// This method works like [`after`](Context::after), for timers that need access to the
+    /// [`Handler`](crate::Handler).
     pub fn set_timer(&mut self, delay: Duration) -> TimerId {
         self.core.add_timer(delay, None)
     }
 
     /// Calls [`on_timer`](crate::Handler::on_timer) every `period`.
     ///
-    /// It works like [`every`](Context::every), for timers that need access to the [`Handler`](crate::Handler).
+    /// This method works like [`every`](Context::every), for timers that need access to the
+    /// [`Handler`](crate::Handler).
     pub fn set_interval(&mut self, period: Duration) -> TimerId {
         let period = period.max(Duration::from_millis(1));
         self.core.add_timer(period, Some(period))

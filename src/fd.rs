@@ -15,7 +15,7 @@ const GENERATION_BITS: u32 = 29;
 /// The number of a connection: 1, 2, 3 … 2^53 - 1.
 ///
 /// JavaScript and PHP represent every fd exactly. A server never gives the same fd to two connections. The low 24 bits
-/// are `slot + 1`. The bits above are the generation: the number of times that the slot was reused. The next fd of a
+/// are `slot + 1`. The higher bits are the generation: the number of times that the slot was reused. The next fd of a
 /// reused slot is larger by 2^24 (16,777,216). Every accepted connection gets an fd, also a connection that sends only
 /// plain HTTP requests. So the fds of a server's WebSockets have gaps.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,7 +47,7 @@ impl Fd {
 
     /// The last generation.
     ///
-    /// A slot that reaches it is retired and never reused.
+    /// A slot that reaches this generation is retired and never reused.
     pub(crate) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 
     /// Creates the fd of a slot and its generation.

@@ -30,7 +30,7 @@ impl Histogram {
         self.sum_micros = self.sum_micros.saturating_add(micros.saturating_mul(times));
     }
 
-    /// Returns the number of durations.
+    /// Returns the number of recorded durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
@@ -53,8 +53,8 @@ impl Histogram {
 
     /// Returns the upper bound of the bucket that holds a quantile.
     ///
-    /// `share` is from 0 to 1: `quantile(0.99)` is a bound that 99 of 100 durations do not exceed. `None` if nothing
-    /// was recorded, or if the quantile exceeds the last upper bound.
+    /// `share` is from 0 to 1: `quantile(0.99)` is a bound that 99 of 100 durations do not exceed. Returns `None` if
+    /// nothing was recorded, or if the quantile exceeds the last upper bound.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = (self.count() as f64 * share).ceil().max(1.0) as u64;
         self.buckets().find(|(_, cumulative)| *cumulative >= rank).map(|(end, _)| end)

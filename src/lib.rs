@@ -1,6 +1,6 @@
 //! A WebSocket push server for Linux: one thread, one epoll loop.
 //!
-//! A connection has an [`Fd`], a small number as in Swoole, which is never reused. A user has a uid, on any number of
+//! A connection has an [`Fd`], a small number as in Swoole, which is never reused. A user has a uid, and any number of
 //! connections. The server maps uids to fds, and pushes to one connection, to a uid, to a group, or to all.
 //!
 //! ```no_run
@@ -85,8 +85,8 @@
 //! - `gateway`, on by default: the binary `fdpush` and its dependencies. A program that uses only the crate turns it off:
 //!   `fdpush = { version = "0.1", default-features = false }`.
 //! - `tls`, on with `gateway`: TLS listeners, `Server::listen_tls`, with rustls and the cryptography of ring.
-//! - `unstable`: internals for the tests, benches and fuzz targets of this repository. They are not documented, and any
-//!   release may change them.
+//! - `unstable`: internals for the tests, benches and fuzz targets of this repository. These internals are not
+//!   documented, and any release may change them.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("fdpush requires Linux: it uses epoll, accept4 and TCP_USER_TIMEOUT");
@@ -169,7 +169,7 @@ pub mod sim {
     }
 }
 
-/// Parts that `fdpush serve` shares with the crate. They are not part of the public API.
+/// Parts that `fdpush serve` shares with the crate. These parts do not belong to the public API.
 #[cfg(feature = "gateway")]
 #[doc(hidden)]
 pub mod shared {
@@ -181,7 +181,7 @@ pub mod shared {
     pub use crate::token_bucket::{RATE_MAX, Rate, Take, TokenBucket};
 }
 
-/// The README. `cargo test` runs its examples.
+/// The README. `cargo test` runs the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

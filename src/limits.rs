@@ -29,29 +29,29 @@ const CONTROL_CONNECTIONS_MAX: u32 = 65_536;
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Simultaneous connections of clients, plain HTTP included.
+    /// The maximum number of simultaneous client connections, plain HTTP included.
     ///
     /// A connection over the limit gets status 503, or the alert `internal_error` on a TLS listener. At most
     /// [`Fd::CONNECTIONS_MAX`]. Default `None`: derived from the descriptor limit of the process, which the server raises
     /// to its maximum. See [`derived_connections_max`](Limits::derived_connections_max).
     pub connections_max: Option<u32>,
 
-    /// Simultaneous [kept](crate::Context::keep_control) connections of control listeners.
+    /// The maximum number of simultaneous [kept](crate::Context::keep_control) control connections.
     ///
     /// Connections of [control listeners](crate::Server::listen_control) are not counted in `connections_max`. Besides
     /// the kept connections, 16 other connections may be open. At this limit, a new connection replaces the oldest
     /// connection that is not kept. The value is fixed when the server starts, because the server reserves a descriptor
-    /// for each connection. From 1 to 65,536. Default 256.
+    /// for each connection. The valid range is 1 to 65,536. Default 256.
     pub control_connections_max: u32,
 
-    /// New connections per second.
+    /// The maximum number of new connections per second.
     ///
     /// After an idle second, the server accepts this many connections at once. A connection over the limit gets status
     /// 503 with `Retry-After`, before its request is read. On a TLS listener, the connection gets the alert
     /// `internal_error` in place of a status, before its handshake. Default `None`: no limit.
     pub accepts_per_second_max: Option<u32>,
 
-    /// TLS handshakes per second.
+    /// The maximum number of TLS handshakes per second.
     ///
     /// After an idle second, the server makes this many handshakes at once. A client over the limit waits for its
     /// handshake, at most [`head_time_max`](Limits::head_time_max). Connections of [control
@@ -64,20 +64,20 @@ pub struct Limits {
     ///
     /// Providers assign each client a network with a prefix of at most 64 bits, so one client has at least 2^64
     /// addresses. The server itself has no limit per address. A handler with such a limit calls
-    /// [`counted_address`](Limits::counted_address), which uses this value. From 1 to 128. Default 64.
+    /// [`counted_address`](Limits::counted_address), which uses this value. The valid range is 1 to 128. Default 64.
     pub address_ipv6_prefix: u8,
 
-    /// Bytes of an HTTP head, with request line and blank line.
+    /// The maximum length of an HTTP head in bytes, with request line and blank line.
     ///
-    /// A longer head gets status 431. From 1 byte to 1 MiB. Default 8 KiB.
+    /// A longer head gets status 431. The valid range is 1 byte to 1 MiB. Default 8 KiB.
     pub head_bytes_max: usize,
 
-    /// Header lines of an HTTP head.
+    /// The maximum number of header lines of an HTTP head.
     ///
-    /// A head with more lines gets status 431. From 1 to 256. Default 64.
+    /// A head with more lines gets status 431. The valid range is 1 to 256. Default 64.
     pub headers_max: usize,
 
-    /// Time to receive an HTTP head.
+    /// The maximum time to receive an HTTP head.
     ///
     /// The time starts when the connection opens, or with the first byte of the next request on a kept-alive
     /// connection. A head that is not complete by then gets status 408. On a TLS listener, the time starts again when the
@@ -85,32 +85,32 @@ pub struct Limits {
     /// 10 s.
     pub head_time_max: Duration,
 
-    /// Bytes of the body of an HTTP request, if the body is collected.
+    /// The maximum length of a collected HTTP request body, in bytes.
     ///
     /// A longer body gets status 413. A [streamed](crate::BodyMode::Stream) body has no limit. Default 1 MiB.
     pub body_bytes_max: usize,
 
-    /// Time to receive the body of an HTTP request.
+    /// The maximum time to receive the body of an HTTP request.
     ///
     /// The time starts at the end of the head. For a [streamed](crate::BodyMode::Stream) body, it starts again at each
     /// read. A body that is not complete by then gets status 408. Default 30 s.
     pub body_time_max: Duration,
 
-    /// Time for a deferred answer to an upgrade or a request.
+    /// The maximum time until a deferred answer to an upgrade or a request.
     ///
     /// If the answer is late, the client gets status 503. See [`Context::defer_upgrade`](crate::Context::defer_upgrade)
     /// and [`Context::defer_response`](crate::Context::defer_response). For a response in pieces, the time starts again
     /// at each piece, and a late piece ends the connection. Default 10 s.
     pub answer_time_max: Duration,
 
-    /// Time that an HTTP connection stays open between two requests.
+    /// The maximum time that an HTTP connection stays open between two requests.
     ///
     /// Default 60 s.
     pub keep_alive_max: Duration,
 
-    /// Payload bytes of a client's message, in all its fragments.
+    /// The maximum payload of a client's message, in all its fragments, in bytes.
     ///
-    /// A longer message closes the connection with code 1009. From 1 byte to 1 TiB. Default 1 MiB.
+    /// A longer message closes the connection with code 1009. The valid range is 1 byte to 1 TiB. Default 1 MiB.
     pub message_bytes_max: usize,
 
     /// Whether permessage-deflate is accepted (RFC 7692).
@@ -129,7 +129,7 @@ pub struct Limits {
     /// Default 512.
     pub compress_bytes_min: usize,
 
-    /// Bytes per second that the deflated messages of one client may inflate to.
+    /// The maximum number of inflated bytes per second of one client's messages.
     ///
     /// A few bytes can inflate to the longest message, so a limit on received bytes would not limit the work. The
     /// server stops reading from a client over the limit for a while, and TCP flow control slows the client down.
@@ -140,27 +140,27 @@ pub struct Limits {
     /// the time of the loop. With `compression`, the value is at least `message_bytes_max`. Default 16 MiB.
     pub inflated_bytes_per_second_max: usize,
 
-    /// Time to receive a message, from its first byte to its last.
+    /// The maximum time to receive a message, from its first byte to its last.
     ///
     /// A slower message closes the connection with code 1008. Default 60 s.
     pub message_time_max: Duration,
 
-    /// Memory of all unfinished messages, HTTP heads and bodies together, in bytes.
+    /// The maximum memory, in bytes, of all unfinished messages, HTTP heads and bodies together.
     ///
     /// The capacity of buffers is counted, which may be twice the bytes received. Over the limit, the connections with
-    /// the largest buffers are closed until one eighth of the limit is free. They get close code 1013 or status 503,
-    /// and the cause is [`InboundOverload`](crate::Cause::InboundOverload). The limit must be at least twice the
-    /// largest of `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single client can exceed the
-    /// limit. Default 64 MiB.
+    /// the largest buffers are closed until one eighth of the limit is free. The clients of these connections get close
+    /// code 1013 or status 503, and the cause is [`InboundOverload`](crate::Cause::InboundOverload). The limit must be
+    /// at least twice the largest of `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single
+    /// client can exceed the limit. Default 64 MiB.
     pub inbound_total_bytes_max: usize,
 
-    /// Time that a close handshake waits for the client's close frame.
+    /// The maximum time that a close handshake waits for the client's close frame.
     ///
     /// The time starts when the server's close frame is written, after all queued messages. Until then `write_time_max`
     /// applies. Default 5 s.
     pub close_wait_max: Duration,
 
-    /// Bytes in the queue of one connection.
+    /// The maximum number of bytes in the queue of one connection.
     ///
     /// If a message does not fit, [`slow_reader`](Limits::slow_reader) applies. A single frame over the limit is
     /// refused with [`TooLarge`](crate::Outcome::TooLarge). The limit also applies to the messages that one turn of
@@ -169,11 +169,11 @@ pub struct Limits {
     /// Long messages to many connections and messages with a key are shared, not copied into the queue. A shared
     /// message counts with its bytes, and with the memory of its reference and its key.
     ///
-    /// At least `message_bytes_max` plus 10 bytes, the longest frame header, so that every received message can be
-    /// pushed. Default 4 MiB, four messages of the default `message_bytes_max`.
+    /// The value must be at least `message_bytes_max` plus 10 bytes, the longest frame header, so that every received
+    /// message can be pushed. Default 4 MiB, four messages of the default `message_bytes_max`.
     pub queue_bytes_max: usize,
 
-    /// Memory of the queues of all WebSockets together, in bytes.
+    /// The maximum memory of the queues of all WebSockets together, in bytes.
     ///
     /// A shared frame is counted once. A queue contains only bytes that its socket did not accept. Messages of the
     /// current turn are first stored in the journal, a buffer of the loop of at most 512 KiB, or 1 MiB with
@@ -196,7 +196,7 @@ pub struct Limits {
     /// Default 64 KiB.
     pub queue_bytes_min: usize,
 
-    /// Time without progress in writing to a socket.
+    /// The maximum time without progress in writing to a socket.
     ///
     /// A connection that exceeds this time is closed. The value is also the `TCP_USER_TIMEOUT` of TCP sockets. Default
     /// 30 s.
@@ -207,35 +207,38 @@ pub struct Limits {
     /// Default [`Close`](SlowReader::Close).
     pub slow_reader: SlowReader,
 
-    /// Groups of one connection.
+    /// The maximum number of groups of one connection.
     ///
-    /// The result of a join over the limit is [`Full`](crate::Change::Full). From 1 to 2^30. Default 1,000.
+    /// The result of a join over the limit is [`Full`](crate::Change::Full). The valid range is 1 to 2^30. Default
+    /// 1,000.
     pub connection_groups_max: usize,
 
-    /// Memberships of all connections in all groups.
+    /// The maximum number of memberships of all connections in all groups.
     ///
     /// The result of a join over the limit is [`Full`](crate::Change::Full). A membership in a large group takes 60
-    /// bytes of memory. A group with one member and a name of 128 bytes takes 300 bytes. From 1 to 2^30. Default
-    /// 1,000,000.
+    /// bytes of memory. A group with one member and a name of 128 bytes takes 300 bytes. The valid range is 1 to 2^30.
+    /// Default 1,000,000.
     pub memberships_max: usize,
 
-    /// Bytes read from one connection in one turn of the loop.
+    /// The maximum number of bytes read from one connection in one turn.
     ///
-    /// The limit keeps a fast sender from delaying the other connections. From 1 KiB to 64 MiB. Default 64 KiB.
+    /// The limit keeps a fast sender from delaying the other connections. The valid range is 1 KiB to 64 MiB. Default
+    /// 64 KiB.
     pub read_budget_bytes: usize,
 
-    /// Commands of other threads that wait for the loop.
+    /// The maximum number of commands of other threads that wait for the loop.
     ///
-    /// A command over the limit is refused with [`Full`](crate::RemoteError::Full). From 1 to 2^30. Default 65,536.
+    /// A command over the limit is refused with [`Full`](crate::RemoteError::Full). The valid range is 1 to 2^30.
+    /// Default 65,536.
     pub inbox_max: usize,
 
-    /// Time over which a drain spreads the close frames.
+    /// The time over which a drain spreads the close frames.
     ///
     /// Without the spread, all clients would reconnect at the same moment. At most `drain_time_max`. Default 0: all
     /// close frames are sent at once.
     pub drain_for: Duration,
 
-    /// Time that a drain waits for its clients.
+    /// The maximum time that a drain waits for its clients.
     ///
     /// The server then closes the remaining connections and ends. Default 10 s.
     pub drain_time_max: Duration,
@@ -311,7 +314,7 @@ impl Limits {
 
     /// Descriptors that are reserved for other uses than connections.
     ///
-    /// They are for listeners, epoll, timers, standard streams, and files and sockets of handlers.
+    /// Listeners, epoll, timers, standard streams, and the files and sockets of handlers use these descriptors.
     pub const DESCRIPTORS_RESERVED: u32 = 64;
 
     /// Returns the number of descriptors that clients cannot use.
@@ -435,7 +438,7 @@ impl Limits {
 /// The detection of dead connections.
 ///
 /// Each connection starts with the server's setting. [`Context::set_heartbeat`](crate::Context::set_heartbeat) changes
-/// it for one connection.
+/// the setting for one connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Heartbeat {
     /// No detection, as with Swoole's `protect`.
@@ -481,7 +484,7 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// Checks the periods and counts.
+    /// Checks the periods and counts of the heartbeat.
     ///
     /// # Errors
     /// [`LimitError::Heartbeat`] names the field, its value and the valid range.

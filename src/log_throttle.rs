@@ -6,18 +6,18 @@ use crate::tick::Tick;
 
 /// Allows one log line in a period, and counts the events in between.
 ///
-/// It reads no clock: the time is an argument.
+/// The throttle reads no clock: the time is an argument.
 #[derive(Debug)]
 pub struct LogThrottle {
     period: Duration,
-    /// The earliest time of the next line.
+    /// The earliest time of the next log line.
     next: Tick,
-    /// Events since the last line.
+    /// The number of events since the last log line.
     events: u64,
 }
 
 impl LogThrottle {
-    /// Creates a throttle that allows one line in `period`.
+    /// Creates a throttle that allows one log line in each `period`.
     pub fn new(period: Duration) -> LogThrottle {
         LogThrottle { period, next: Tick(0), events: 0 }
     }

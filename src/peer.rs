@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub enum Peer {
     /// An IPv4 address and a port.
     V4 {
-        /// The address, in network order.
+        /// The address, in network byte order.
         ip: [u8; 4],
         /// The client's port.
         port: u16,
@@ -19,7 +19,7 @@ pub enum Peer {
     ///
     /// The flow label and the scope id are not stored.
     V6 {
-        /// The address, in network order.
+        /// The address, in network byte order.
         ip: [u8; 16],
         /// The client's port.
         port: u16,

@@ -60,7 +60,7 @@ const NO_SLOT: Slot = Slot(NONE);
 ///
 /// 1. The connection opens. No call is needed: a slot that was never mentioned has no uid and no groups.
 /// 2. The client logs in: [`bind`](Registry::bind). With [`SecondLogin::KickOld`] the caller then closes the slots in
-///    `kicked`. They stay bound until step 4, so that their close events can name the uid.
+///    `kicked`. These slots stay bound until step 4, so that their close events can name the uid.
 /// 3. The client joins and leaves groups: [`join`](Registry::join), [`leave`](Registry::leave),
 ///    [`ungroup`](Registry::ungroup). The registry has no limits of its own. A caller with limits compares
 ///    [`group_count_of`](Registry::group_count_of) and [`membership_count`](Registry::membership_count) before `join`.
@@ -117,7 +117,7 @@ struct User {
 #[derive(Debug)]
 struct Group {
     name: CompactString,
-    /// The members, at least one, in no order.
+    /// The members, at least one, in no particular order.
     ///
     /// The array has no gaps, so that a fan-out reads consecutive memory.
     members: Vec<Member>,
@@ -157,14 +157,14 @@ impl Registry {
 
     /// Binds the slot to a uid.
     ///
-    /// It replaces the slot's earlier uid. With [`SecondLogin::KickOld`], the other slots of the uid are appended to
-    /// `kicked`, the newest first. They stay bound: the caller closes these connections, and then calls
-    /// [`remove`](Registry::remove). If the slot is bound to this uid already, `kicked` stays empty, so a repeated bind
-    /// of a kicked connection has no effect.
+    /// The new uid replaces the slot's earlier uid. With [`SecondLogin::KickOld`], the other slots of the uid are
+    /// appended to `kicked`, the newest first. These slots stay bound: the caller closes their connections, and then
+    /// calls [`remove`](Registry::remove). If the slot is bound to this uid already, `kicked` stays empty, so a
+    /// repeated bind of a kicked connection has no effect.
     ///
-    /// Nothing changes unless the result is [`Change::Done`]. [`Change::Already`]: the slot is bound to this uid.
-    /// [`Change::Taken`]: another slot is bound to this uid, and the policy is [`SecondLogin::RejectNew`].
-    /// [`Change::BadName`]: see [`is_name`].
+    /// If the result is not [`Change::Done`], nothing has changed. The result is [`Change::Already`] if the slot is
+    /// bound to this uid. It is [`Change::Taken`] if another slot is bound to this uid, and the policy is
+    /// [`SecondLogin::RejectNew`]. [`Change::BadName`]: see [`is_name`].
     pub fn bind(&mut self, slot: Slot, uid: &str, policy: SecondLogin, kicked: &mut Vec<Slot>) -> Change {
         if !is_name(uid) {
             return Change::BadName;
@@ -236,8 +236,8 @@ impl Registry {
 
     /// Adds the slot to a group.
     ///
-    /// The first member creates the group. [`Change::Already`]: the slot is a member. [`Change::BadName`]: see
-    /// [`is_name`].
+    /// The first member creates the group. The result is [`Change::Already`] if the slot is a member.
+    /// [`Change::BadName`]: see [`is_name`].
     pub fn join(&mut self, slot: Slot, group: &str) -> Change {
         if !is_name(group) {
             return Change::BadName;
@@ -260,7 +260,7 @@ impl Registry {
 
     /// Removes the slot from a group.
     ///
-    /// [`Change::Already`]: the slot is not a member. [`Change::BadName`]: see [`is_name`].
+    /// The result is [`Change::Already`] if the slot is not a member. [`Change::BadName`]: see [`is_name`].
     pub fn leave(&mut self, slot: Slot, group: &str) -> Change {
         if !is_name(group) {
             return Change::BadName;
@@ -293,7 +293,7 @@ impl Registry {
         members.len()
     }
 
-    /// Returns the members of a group, each once, in no order.
+    /// Returns the members of a group, each once, in no particular order.
     pub fn members(&self, group: &str) -> impl ExactSizeIterator<Item = Slot> + use<'_> {
         let members = self.groups.get(group).map_or(&[][..], |group| &group.members);
         members.iter().map(|member| member.slot)
@@ -321,12 +321,12 @@ impl Registry {
         names
     }
 
-    /// Returns each uid with the number of its slots, in no order.
+    /// Returns each uid with the number of its slots, in no particular order.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> + '_ {
         self.users.iter().map(|(_, user)| (user.name.as_str(), user.count as usize))
     }
 
-    /// Returns each group with the number of its members, in no order.
+    /// Returns each group with the number of its members, in no particular order.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> + '_ {
         self.groups.iter().map(|(_, group)| (group.name.as_str(), group.members.len()))
     }

@@ -67,7 +67,7 @@ impl Server<Closures> {
     /// no process listens is replaced. The server removes its socket file when it ends.
     ///
     /// # Errors
-    /// [`Error::Listen`] names the address. Its source is the error of the system.
+    /// [`Error::Listen`] names the address. The source of this error is the error of the system.
     pub fn bind(address: impl AsRef<str>) -> Result<Server, Error> {
         Server::with(Listener::bind_all(address.as_ref())?)
     }
@@ -94,7 +94,8 @@ impl Server<Closures> {
     /// Uses a socket that listens already.
     ///
     /// `socket` is a [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener), or a
-    /// socket of systemd. The server makes the socket nonblocking. It does not remove the file of a unix socket.
+    /// socket of systemd. The server makes the socket nonblocking. The server does not remove the file of a unix
+    /// socket.
     ///
     /// # Errors
     /// [`Error::NotListening`], [`Error::UnsupportedSocket`], [`Error::Socket`].
@@ -302,14 +303,14 @@ impl<H: Handler> Server<H> {
         })
     }
 
-    /// Returns a handle for other threads. Its commands are carried out when the server runs.
+    /// Returns a handle for other threads. The commands of the handle are carried out when the server runs.
     pub fn remote(&self) -> Remote {
         Remote::new(self.inbox.sender())
     }
 
     /// Runs the server on this thread until it has [shut down](Context::shutdown).
     ///
-    /// It raises the descriptor limit of the process to the hard limit.
+    /// This call raises the descriptor limit of the process to the hard limit.
     ///
     /// # Errors
     /// Before the loop starts: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`]. While

@@ -48,7 +48,7 @@ impl<T> SplitTable<T> {
         self.first.len() + self.rest.iter().map(HashTable::len).sum::<usize>()
     }
 
-    /// Returns whether there is no entry.
+    /// Returns whether the table is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.first.is_empty() && self.rest.iter().all(HashTable::is_empty)
@@ -126,7 +126,7 @@ impl<T> IntoIterator for SplitTable<T> {
     type Item = T;
     type IntoIter = Chain<hash_table::IntoIter<T>, Flatten<vec::IntoIter<HashTable<T>>>>;
 
-    /// Returns all entries, in no order.
+    /// Returns all entries, in no particular order.
     fn into_iter(self) -> Self::IntoIter {
         self.first.into_iter().chain(self.rest.into_vec().into_iter().flatten())
     }

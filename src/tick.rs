@@ -1,6 +1,6 @@
 //! Time of the event loop, in milliseconds.
 //!
-//! Layers 0 and 1 get it as an argument and never read a clock.
+//! Layers 0 and 1 get the time as an argument and never read a clock.
 
 use std::time::Duration;
 

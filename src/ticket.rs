@@ -1,4 +1,4 @@
-//! Rights to answer one HTTP request: later, or in pieces.
+//! The rights to answer one HTTP request: later with a ticket, or in pieces with a stream.
 
 use std::fmt;
 use std::marker::PhantomData;

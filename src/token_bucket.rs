@@ -47,7 +47,7 @@ pub enum Take {
 impl Rate {
     /// Returns a rate of `per_second` with bursts of `burst`, by default twice the rate.
     ///
-    /// Values above [`RATE_MAX`] are lowered to it.
+    /// Values above [`RATE_MAX`] count as [`RATE_MAX`].
     pub fn new(per_second: NonZeroU32, burst: Option<NonZeroU32>) -> Rate {
         let per_second = per_second.get().min(RATE_MAX);
         let burst = burst.map_or(per_second.saturating_mul(2), NonZeroU32::get).min(RATE_MAX);

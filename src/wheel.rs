@@ -81,8 +81,8 @@ pub struct Wheel {
     levels: Box<[Level; LEVELS]>,
     /// Deadlines that had passed when they were armed.
     ///
-    /// They expire at the next `advance`. If they expired at once, an owner that always re-arms itself for the present
-    /// would keep the caller in its loop over `pop_expired`.
+    /// These deadlines expire at the next `advance`. If they expired at once, an owner that always re-arms itself for
+    /// the present would keep the caller in its loop over `pop_expired`.
     overdue: List,
     /// Expired deadlines that were not popped, in the order of their time.
     expired: List,
@@ -159,9 +159,9 @@ impl Wheel {
 
     /// Returns the time of the next call of [`advance`](Wheel::advance).
     ///
-    /// `None` if nothing is armed. The result is never later than the earliest deadline. If the earliest deadline has
-    /// passed, the result is the present. The result may be earlier than any deadline, because a far deadline cascades
-    /// once for each level.
+    /// Returns `None` if nothing is armed. The result is never later than the earliest deadline. If the earliest
+    /// deadline has passed, the result is the present. The result may be earlier than any deadline, because a far
+    /// deadline cascades once for each level.
     pub fn next(&self) -> Option<Tick> {
         if self.overdue.is_empty() && self.expired.is_empty() {
             self.next_slot().map(|(tick, _, _)| tick)
@@ -292,7 +292,7 @@ impl Wheel {
         } else if self.overdue.first == link {
             self.nodes.unlink(&mut self.overdue, link);
         } else {
-            // The node is expired, or overdue but not the first. In both cases only its neighbours change.
+            // The node is expired, or overdue but not the first. In both cases only the neighbours of the node change.
             self.nodes.unlink(&mut self.expired, link);
         }
     }
@@ -324,7 +324,7 @@ fn slot_for(now: Tick, deadline: Tick) -> (usize, usize) {
     (level, slot_of(units(deadline, level)))
 }
 
-/// Converts a tick to units of a level.
+/// Converts a tick to the units of a level.
 ///
 /// One unit of level `n + 1` is one block of level `n`. Above the top level the result is 0.
 fn units(tick: Tick, level: usize) -> u64 {

@@ -63,8 +63,9 @@ impl Context<'_> {
 
     /// Answers the request of a ticket, from a handler.
     ///
-    /// It works like [`Ticket::answer`], but does not use the inbox. The answer is sent when the handler has returned.
-    /// The result is [`Change::Done`], or [`Change::Gone`] if the client has disconnected or got a 503 meanwhile.
+    /// This method works like [`Ticket::answer`], but does not use the inbox. The answer is sent when the handler has
+    /// returned. The result is [`Change::Done`], or [`Change::Gone`] if the client has disconnected or got a 503
+    /// meanwhile.
     pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) -> Change {
         let (fd, deferral) = ticket.into_parts();
         self.core.answer(fd, deferral, answer.into().into())
@@ -75,11 +76,11 @@ impl Context<'_> {
     /// Begins a response in pieces to the request of a ticket.
     ///
     /// The body of `response` is not sent. [`write_response`] sends a piece, and [`end_response`] ends the response.
-    /// Both need the [`ResponseStream`] that this method returns.
+    /// Both methods need the [`ResponseStream`] that this method returns.
     ///
     /// The ticket comes from [`defer_response`](Context::defer_response), or from [`ticket`](Context::ticket) in
-    /// `on_head`, which stores the ticket for `on_body`. `None`: the client has disconnected, or has a response
-    /// already, or `response` has an invalid header. In the last case the client gets a 500.
+    /// `on_head`, which stores the ticket for `on_body`. Returns `None` if the client has disconnected, if a response
+    /// has begun already, or if `response` has an invalid header. In the last case the client gets a 500.
     ///
     /// [`write_response`]: Context::write_response
     /// [`end_response`]: Context::end_response
@@ -121,17 +122,18 @@ impl Context<'_> {
 
     /// Sends a piece of the body of a response.
     ///
-    /// `Gone`: the connection has ended. `Dropped`: the client does not read, and its queue would exceed
-    /// [`queue_bytes_max`](crate::Limits::queue_bytes_max), or all responses together hold more than
-    /// [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). The connection is ended, so that the client
-    /// sees that the response is incomplete.
+    /// The outcome is `Gone` if the connection has ended. The outcome is `Dropped` if the client does not read, and its
+    /// queue would exceed [`queue_bytes_max`](crate::Limits::queue_bytes_max), or if all responses together hold more
+    /// than [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). The connection is ended, so that the
+    /// client sees that the response is incomplete.
     pub fn write_response(&mut self, stream: &ResponseStream, piece: &[u8]) -> Outcome {
         self.core.write_reply(stream.fd(), piece)
     }
 
     /// Ends a response in pieces.
     ///
-    /// If the body of the request is not complete yet, the connection ends, too. `Gone`: the connection has ended.
+    /// If the body of the request is not complete yet, the connection ends, too. The outcome is `Gone` if the
+    /// connection has ended.
     pub fn end_response(&mut self, stream: ResponseStream) -> Outcome {
         self.core.end_reply(stream.fd())
     }

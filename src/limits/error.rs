@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
-    /// A number is out of its range.
+    /// The value of a limit is out of its valid range.
     #[error("{name} is {value}: it must be from {min} to {max}")]
     OutOfRange {
         /// The field of [`Limits`](crate::Limits).
@@ -20,7 +20,7 @@ pub enum LimitError {
         /// The largest valid value.
         max: usize,
     },
-    /// A number is too small for the other limits.
+    /// A limit is too small in relation to other limits.
     #[error("{name} is {value}: it must be at least {min}, {reason}")]
     TooSmall {
         /// The field of [`Limits`](crate::Limits).
@@ -32,13 +32,13 @@ pub enum LimitError {
         /// The limits that determine `min`.
         reason: String,
     },
-    /// `read_budget_bytes` is out of its range.
+    /// `read_budget_bytes` is out of its valid range.
     #[error("read_budget_bytes is {value}: it must be from 1 KiB to 64 MiB")]
     ReadBudget {
         /// The value of [`Limits::read_budget_bytes`](crate::Limits::read_budget_bytes).
         value: usize,
     },
-    /// A time is zero.
+    /// A time limit is zero.
     #[error("{name} is 0: it must be over 0")]
     Zero {
         /// The field of [`Limits`](crate::Limits).
@@ -59,13 +59,13 @@ pub enum LimitError {
         name: &'static str,
         /// The value of the field.
         value: String,
-        /// The condition that the value does not meet.
+        /// The valid range of the field.
         min: &'static str,
     },
 }
 
 impl LimitError {
-    /// Returns the name of the field.
+    /// Returns the name of the invalid field.
     pub fn name(&self) -> &'static str {
         match self {
             LimitError::OutOfRange { name, .. }

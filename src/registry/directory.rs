@@ -37,7 +37,7 @@ pub(super) struct Directory<T> {
     index: SplitTable<u32>,
     /// The hash function, with a random seed: clients choose the keys, and could otherwise make them collide.
     hasher: SipHasher13,
-    /// The id that was found last. If its key is searched again, no hash is needed.
+    /// The id that was found last. If the key of this entry is searched again, no hash is needed.
     ///
     /// A key is often searched several times in a row: for the messages of one read, or for a check before a push.
     last: Cell<u32>,

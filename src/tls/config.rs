@@ -22,9 +22,9 @@ use crate::tls::short_chains::ShortChains;
 /// A clone refers to the same settings. [`replace`](TlsConfig::replace) changes the settings for all connections that
 /// are accepted later. `replace` can be called while a server runs, and from any thread.
 ///
-/// The server supports TLS 1.2 and 1.3, with ALPN `http/1.1`. It sends one session ticket per handshake, but none if clients
-/// need certificates. The keys of tickets are only in memory, and change every six hours. Early data and renegotiation are
-/// not supported.
+/// The server supports TLS 1.2 and 1.3, with ALPN `http/1.1`. The server sends one session ticket per handshake, but
+/// none if clients need certificates. The keys of tickets are only in memory, and change every six hours. Early data
+/// (0-RTT) and renegotiation are not supported.
 ///
 /// ```no_run
 /// use fdpush::{Server, TlsConfig};
@@ -66,7 +66,7 @@ impl TlsConfig {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = other;
     }
 
-    /// Returns the settings for a new connection.
+    /// Returns the present settings, for a new connection.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
         // The lock is taken once for each accepted connection.
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -119,8 +119,8 @@ impl TlsBuilder {
 
     /// Requires client certificates, issued by one of these authorities (PEM).
     ///
-    /// At most three certificates may be between that of a client and its authority. The server then sends no session tickets,
-    /// so that each handshake verifies the certificate.
+    /// At most three certificates may be between a client's certificate and the certificate of the authority. The
+    /// server then sends no session tickets, so that each handshake verifies the certificate.
     ///
     /// # Errors
     /// [`TlsError`], for instance if the text is not PEM.
@@ -162,7 +162,8 @@ impl TlsBuilder {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // The state of a session is in its ticket, so the server stores no sessions.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        // A ticket would carry the certificate of a client beyond its end, because a resumption does not verify it again.
+        // A resumed session does not verify the client's certificate again, so a ticket would stay usable after the
+        // certificate has expired.
         config.send_tls13_tickets = usize::from(client_ca.is_none());
         if client_ca.is_none() {
             config.ticketer = ring::Ticketer::new().map_err(settings)?;

@@ -22,7 +22,8 @@ pub struct Ciphertext {
 /// The result of [`Engine::receive`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Received {
-    /// The number of bytes that the call used, at the start of the input. The next call must get the other bytes again.
+    /// The number of bytes at the start of the input that the call consumed. The next call must get the remaining bytes
+    /// again.
     pub used: usize,
     /// Whether the peer ended its stream with `close_notify`.
     pub is_closed: bool,
@@ -53,7 +54,7 @@ impl Engine {
     ///
     /// Plaintext is passed to `sink`. Records of the session itself, such as handshake records, are added to `output`.
     /// After an error, `output` may contain an alert. `input` must start with the unused bytes of the last call. The
-    /// caller must not have changed them.
+    /// caller must not change these bytes between the calls.
     ///
     /// # Errors
     /// The peer broke a rule of the protocol. The session has ended.
@@ -147,7 +148,7 @@ impl Engine {
         }
     }
 
-    /// Returns whether the handshake is not complete.
+    /// Returns whether the handshake is still incomplete.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
@@ -231,7 +232,7 @@ impl Ciphertext {
         self.bytes.get(..self.filled).unwrap_or_default()
     }
 
-    /// Adds bytes that are not encrypted.
+    /// Adds unencrypted bytes to the buffer.
     pub fn push(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         if let Some(free) = self.free().get_mut(..bytes.len()) {
@@ -245,7 +246,7 @@ impl Ciphertext {
         self.filled = 0;
     }
 
-    /// Returns the free bytes after the records. The free bytes are initialized already.
+    /// Returns the free part of the buffer, after the records. The free bytes are initialized already.
     fn free(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.filled..).unwrap_or_default()
     }

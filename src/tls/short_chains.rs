@@ -1,4 +1,4 @@
-//! A limit on the certificates of clients.
+//! A limit on the number of certificates in a client's chain.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-/// The maximum number of certificates between that of a client and its authority.
+/// The maximum number of certificates between a client's certificate and the certificate of the authority.
 ///
 /// A chain is verified on the loop, before the client is known. The search for a path through hundreds of certificates would
 /// delay all other connections.
 const INTERMEDIATES_MAX: usize = 3;
 
-/// Verifies the certificates of clients, and refuses long chains unread.
+/// Verifies the certificates of clients. A long chain is refused before its certificates are read.
 #[derive(Debug)]
 pub struct ShortChains(pub Arc<dyn ClientCertVerifier>);
 

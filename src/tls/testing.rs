@@ -99,8 +99,8 @@ impl TestClient {
         Ok(plaintext)
     }
 
-    /// Encrypts plaintext. Before the end of the handshake, the plaintext is stored until the handshake is complete. After
-    /// an error, it is dropped.
+    /// Encrypts plaintext. Before the end of the handshake, the plaintext is stored until the handshake is complete.
+    /// After an error, the plaintext is dropped.
     pub fn write(&mut self, plaintext: &[u8]) {
         let _ = self.connection.writer().write_all(plaintext);
     }
@@ -132,7 +132,7 @@ impl TestClient {
         records
     }
 
-    /// Returns whether the handshake is not complete.
+    /// Returns whether the handshake is still incomplete.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
@@ -165,9 +165,9 @@ fn provider(kx_groups: Vec<&'static dyn SupportedKxGroup>, tls12_records_max: u6
     Arc::new(CryptoProvider { cipher_suites, kx_groups, secure_random: &NoRandomness, ..ring })
 }
 
-/// Returns a suite of AES-128-GCM with the changes for tests. `None`: another suite.
+/// Returns a suite of AES-128-GCM with the changes for tests, or `None` for any other suite.
 ///
-/// It is never freed. A process makes few of them.
+/// The changed suite is never freed. A process creates few suites.
 fn changed_suite(suite: SupportedCipherSuite, tls12_records_max: u64) -> Option<SupportedCipherSuite> {
     match suite {
         SupportedCipherSuite::Tls13(suite) if suite.common.suite == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 => {
@@ -234,7 +234,7 @@ impl ActiveKeyExchange for FixedExchange {
 }
 
 thread_local! {
-    /// The content type of the records that this thread encrypts. `None`: each record keeps its own content type.
+    /// The content type of the records that this thread encrypts. With `None`, each record keeps its own content type.
     static CONTENT_TYPE: Cell<Option<ContentType>> = const { Cell::new(None) };
 }
 

@@ -1,7 +1,7 @@
 //! One level of the wheel: a circular array of slots.
 //!
-//! A bitmap marks the occupied slots. The module keeps the lists and the bitmap consistent. It does not know the ticks
-//! of the slots.
+//! A bitmap marks the occupied slots. The module keeps the lists and the bitmap consistent. The module does not know
+//! the ticks of the slots.
 
 use std::mem;
 

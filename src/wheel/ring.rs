@@ -24,7 +24,7 @@ pub(super) struct List {
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Node {
-    /// The deadline. It is valid only while the node is linked.
+    /// The deadline. The field is valid only while the node is linked.
     pub(super) deadline: Tick,
     /// Both links are `NONE` while the node is in no list.
     ///
@@ -134,7 +134,7 @@ impl Nodes {
         }
     }
 
-    /// Removes a node. `list` is updated if the node is its first node.
+    /// Removes a node. If the node is the first node of `list`, `list` is updated.
     pub(super) fn unlink(&mut self, list: &mut List, link: Link) {
         let Node { prev, next, .. } = self[link];
         self[prev].next = next;
