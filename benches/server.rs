@@ -27,7 +27,7 @@ impl Running {
     fn start() -> Running {
         let (sender, receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let server = Server::bind("127.0.0.1:0").expect("a port is free").catch_signals(false);
+            let server = Server::bind("127.0.0.1:0").expect("a port is unused").catch_signals(false);
             let address = server.local_addr().expect("the server has a TCP address");
             sender.send((address, server.remote())).expect("the receiver is open");
             serve(server);

@@ -143,11 +143,12 @@ impl Gateway {
         self.child.signal(signal);
     }
 
-    /// Calls `call` while the process is stopped. The process handles bytes of that time afterwards.
+    /// Calls `call` while the process is stopped. Bytes that clients send in this time are handled when the process
+    /// runs again.
     pub fn while_stopped(&self, call: impl FnOnce()) {
         self.signal("-STOP");
         until("the process is stopped", || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a process");
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process exists");
             stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'))
         });
         call();

@@ -241,7 +241,7 @@ fn plain_http_to_a_control_listener_with_tls_gets_json() {
         || Server::bind("127.0.0.1:0")?.listen_control_tls("127.0.0.1:0", server_config()),
         |server| server.on_request(|_, _, request| Some(Response::text(200, request.is_control().to_string()))),
     );
-    let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("a TCP address") };
+    let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("the address is not a TCP address") };
     let mut raw = Raw::connect(control);
     raw.send(raw::GET);
     let reply = raw.reply();
@@ -369,16 +369,19 @@ fn clients_and_control_connections_do_not_wait_for_each_other() {
             || Server::bind_tls("127.0.0.1:0", server_config())?.listen_control_tls("127.0.0.1:0", server_config()),
             move |server| server.limits(limits),
         );
-        let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("a TCP address") };
+        let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("the address is not a TCP address") };
         let (one, many) = if is_control { (control, server.address()) } else { (server.address(), control) };
         let waiting: Vec<TcpStream> = (0..WAITING).map(|_| send_hello(many)).collect();
-        server.wait_until("all are accepted", |ctx| ctx.stats().accepted == WAITING as u64);
-        // After two more turns, the server has read all of them, or they wait.
+        server.wait_until("all connections are accepted", |ctx| ctx.stats().accepted == WAITING as u64);
+        // After two more turns, the server has read all hellos, and has answered them or lets them wait.
         (0..2).for_each(|_| server.ask(|_| ()));
         let mut next = send_hello(one);
         assert_eq!(std::io::Read::read(&mut next, &mut [0]).expect("the server answers"), 1);
         let answered = waiting.iter().filter(|stream| has_received(stream)).count();
-        assert!(answered < WAITING / 2, "is_control: {is_control}, {answered} of {WAITING} were answered before");
+        assert!(
+            answered < WAITING / 2,
+            "is_control: {is_control}, {answered} of {WAITING} hellos were answered before"
+        );
     }
 }
 

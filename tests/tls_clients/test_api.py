@@ -33,7 +33,7 @@ class Gateway:
         self.child = subprocess.Popen(
             line, env={**os.environ, "FDPUSH_API_KEY": KEY}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        # Ends a server that prints nothing.
+        # Ends the server if it prints nothing.
         deadline = threading.Timer(TIMEOUT, self.child.kill)
         deadline.start()
         try:
@@ -41,7 +41,7 @@ class Gateway:
             self.api_port = self.port_in(next(line for line in self.child.stderr if "the API is on tls:" in line))
         finally:
             deadline.cancel()
-        # The pipe must be read, or the log drops lines.
+        # Without this thread, the pipe of the log would become full, and the server would drop log lines.
         self.log = []
         self.reader = threading.Thread(target=lambda: self.log.extend(self.child.stderr), daemon=True)
         self.reader.start()
@@ -78,7 +78,7 @@ def call(connection, method, path, body=None, key=KEY):
 
 
 class ApiTest(unittest.TestCase):
-    """A server with these flags for all tests of a class."""
+    """Starts one server with `FLAGS` for all tests of a class."""
 
     FLAGS = []
 
@@ -92,7 +92,7 @@ class ApiTest(unittest.TestCase):
         assert code == 0, f"exit code {code}: {cls.gateway.log}"
 
     def connect(self, authority="ca", certificate=None, version=None):
-        """Returns a keep-alive connection to the API. The handshake is part of the first request."""
+        """Returns a keep-alive connection to the API. The first request on the connection also makes the TLS handshake."""
         context = ssl.create_default_context(cafile=FILES / f"{authority}.pem")
         if certificate:
             context.load_cert_chain(FILES / f"{certificate}.pem", FILES / f"{certificate}-key.pem")
@@ -104,7 +104,7 @@ class ApiTest(unittest.TestCase):
 
 
 class Client:
-    """A WebSocket client after its welcome frame."""
+    """A WebSocket client that has received its welcome frame."""
 
     def __init__(self, gateway, uid):
         options = {"ca_certs": str(FILES / "ca.pem")}
@@ -125,7 +125,7 @@ class Api(ApiTest):
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertEqual(json.loads(done.stdout)["queued"], 1)
             self.assertEqual(client.next()["data"], {"over": version})
-        # The answers show that the client uses TLS, too.
+        # The answer shows that the WebSocket client uses TLS, too.
         done = self.gateway.curl("/api/users/curl", "--include")
         self.assertTrue(done.stdout.startswith("HTTP/1.1 200 "), done.stdout)
         self.assertIn('"cipher":"TLS_', done.stdout)
@@ -152,7 +152,7 @@ class Api(ApiTest):
         client = Client(self.gateway, "python")
         for version in [ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2]:
             connection = self.connect(version=version)
-            # Some bodies take several records.
+            # The longer bodies take several TLS records.
             for length in [1, 16_000, 17_000, 200_000]:
                 status, answer = call(connection, "POST", "/api/push", {"uid": "python", "data": "x" * length})
                 self.assertEqual((status, answer["queued"]), (200, 1))
@@ -193,7 +193,7 @@ class ClientCertificates(ApiTest):
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertEqual(json.loads(done.stdout)["queued"], 1)
             self.assertEqual(client.next()["data"], 7)
-        # The key is required, too.
+        # The API key is required even from a client with a certificate.
         line = ["--cacert", FILES / "ca.pem", *self.with_certificate("back-end"), "--write-out", "%{http_code}"]
         self.assertTrue(curl(*line, self.gateway.url("/api/stats")).stdout.endswith("401"))
         client.socket.close()
@@ -202,7 +202,7 @@ class ClientCertificates(ApiTest):
         for version, _ in self.VERSIONS:
             for options in [[], self.with_certificate("foreign-back-end")]:
                 done = self.gateway.curl("/api/stats", *version, *options)
-                # An error of the handshake, of a read after it (TLS 1.3), or of the certificate of the client.
+                # curl reports a failed handshake, a failed read after the handshake (TLS 1.3), or a wrong client certificate.
                 self.assertIn(done.returncode, [35, 56, 98], done.stderr)
                 self.assertEqual(done.stdout, "")
                 self.assertIn("alert", done.stderr)

@@ -294,7 +294,8 @@ fn one_call_can_answer_any_number_of_upgrades() {
     // If each answer called the next one recursively, this number of answers would overflow the stack. TLS handshakes
     // are slow in a debug build, so the test makes fewer upgrades with TLS.
     const UPGRADES: usize = if tls::IS_TLS { 200 } else { 3000 };
-    // The first client sends its request only after the handshakes of all others, and waits for the last request.
+    // Each client sends its request after the handshakes of all clients, and gets its answer after the requests of all
+    // clients. So the time limits are long.
     let hour = Duration::from_secs(3600);
     let limits = Limits { head_time_max: hour, answer_time_max: hour, ..Limits::default() };
     let (server, waiting) = serve_deferring(limits);

@@ -166,7 +166,7 @@ fn other_listeners_expect_no_header() {
         .iter()
         .map(|address| match address {
             Address::Tcp(tcp) => *tcp,
-            Address::Unix(_) => panic!("a TCP address"),
+            Address::Unix(_) => panic!("the address is not a TCP address"),
         })
         .collect();
     for other in others {

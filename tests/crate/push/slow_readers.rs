@@ -198,11 +198,12 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     assert!(rx.so_far().is_empty());
 }
 
-/// A turn whose sockets are full can leave more queued bytes than the total bound. Then the server drops whole messages,
-/// also those that a push reported as queued, and closes connections with half a message. It counts each dropped message.
+/// A turn whose sockets are full can leave more queued bytes than the total bound. Then the server drops whole
+/// messages, even messages that a push reported as queued, and can close connections to which it has written
+/// only a part of a message. The server counts each dropped message.
 ///
-/// The place at which a socket is full depends on the kernel: in a message, or between two messages. So the check takes
-/// the number of messages that stay in a queue from the server.
+/// The kernel decides whether a socket becomes full inside a message or between two messages. So the check asks the
+/// server for the number of messages that it has not dropped.
 fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client) {
     const READERS: usize = 20;
     const TOTAL_MAX: usize = 100 << 10;
@@ -248,13 +249,13 @@ fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client)
             continue;
         }
         let kept = kept.expect("the connection is open");
-        let numbers: Vec<usize> = (0..kept).map(|_| reader.text().parse().expect("a number")).collect();
+        let numbers: Vec<usize> = (0..kept).map(|_| reader.text().parse().expect("the message is a number")).collect();
         assert!(numbers.is_sorted_by(|one, next| one < next) && numbers.last().is_none_or(|last| *last < queued));
         assert_eq!(server.ask(move |ctx| ctx.push(fd, "the end")), Outcome::Queued);
         assert_eq!(reader.text(), "the end");
         lost += queued - kept;
     }
-    // A closed reader may have lost messages, too.
+    // The server also counts dropped messages of connections that it closed, which `lost` does not include.
     let counted = dropped - reported;
     assert!(lost == counted || (lost < counted && !closed.is_empty()), "{lost} lost, {counted} counted");
 }

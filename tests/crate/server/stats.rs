@@ -18,7 +18,7 @@ fn refuse(address: SocketAddr, bytes: &str, status: u16) {
 #[test]
 fn every_refusal_is_counted_by_status_and_logged() {
     keep_log_lines();
-    // A client on a busy machine may take long for a handshake.
+    // On a busy machine, a client may need much time for its TLS handshake, so the time limit is long.
     let limits = Limits { head_time_max: Duration::from_secs(3600), ..Limits::default() };
     let server = serve({
         let limits = limits.clone();
@@ -38,7 +38,8 @@ fn every_refusal_is_counted_by_status_and_logged() {
     refuse(address, &UPGRADE.replace("GET / ", "GET /no "), 402);
     refuse(address, &UPGRADE.replace("GET / ", "GET /taken "), 400);
     refuse(address, "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", 404);
-    // The time for the second head of a connection begins with its first byte, so no handshake can exceed it.
+    // `head_time_max` for the second request begins with the first byte of that request, so it does not include the TLS
+    // handshake.
     let mut slow = Raw::connect(address);
     slow.send("GET /there HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(slow.reply().status, 200);
@@ -47,7 +48,7 @@ fn every_refusal_is_counted_by_status_and_logged() {
     slow.send("GET /slow");
     assert_eq!(slow.reply().status, 408);
     server.ask(|ctx| ctx.set_limits(limits)).expect("the limits are valid");
-    // One turn refuses these clients, so the log has one warning.
+    // The server refuses these three clients in one turn, so the log has one warning about them.
     let mut foreign: Vec<Raw> = (0..3).map(|_| Raw::connect(address)).collect();
     let (held, release) = server.hold();
     for raw in &mut foreign {

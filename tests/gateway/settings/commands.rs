@@ -452,6 +452,6 @@ fn an_inherited_api_socket_that_is_reachable_needs_a_key() {
 
 fn notification(manager: &UnixDatagram) -> String {
     let mut bytes = [0; 256];
-    let count = manager.recv(&mut bytes).expect("a datagram arrives");
+    let count = manager.recv(&mut bytes).expect("the service manager receives a datagram");
     String::from_utf8_lossy(&bytes[..count]).into_owned()
 }

@@ -83,7 +83,7 @@ pub fn tls_address(gateway: &Gateway) -> SocketAddr {
 
 /// Connects a client that trusts the authority of the tests.
 pub fn connect(address: SocketAddr, target: &str) -> Client {
-    Client::connect_tls(address, AUTHORITY.client_config(), target, &[]).expect("a WebSocket")
+    Client::connect_tls(address, AUTHORITY.client_config(), target, &[]).expect("the server accepts the WebSocket")
 }
 
 /// Opens a TLS connection. The TLS handshake is part of the first write.

@@ -55,7 +55,7 @@ fn tls_hellos_to_a_plain_address_cause_one_log_line_a_second() {
     // One turn handles both hellos, because they arrive while the process is stopped.
     let mut clients: Vec<Socket> = Vec::new();
     gateway.while_stopped(|| clients.extend([begin(gateway.address), begin(gateway.address)]));
-    // The log has a line about each refused request, after a possible warning.
+    // The log has a line about each refused request. A warning, if there is one, comes before this line.
     let next_warnings = || -> Vec<String> {
         let lines = gateway.logged_up_to("refused with 400");
         lines.into_iter().filter(|line| line.contains("TLS hello on a listener without TLS")).collect()
@@ -88,7 +88,8 @@ fn connections_have_the_version_and_cipher_suite_of_tls() {
     next(&mut new);
     assert_eq!((&of("new")["version"], &of("new")["cipher"]), (&"1.3".into(), &"TLS_AES_256_GCM_SHA384".into()));
     let config = AUTHORITY.client_config_of(&[&rustls::version::TLS12]);
-    let mut old = Client::connect_tls(tls_address(&gateway), config, "/?uid=old", &[]).expect("a WebSocket");
+    let mut old =
+        Client::connect_tls(tls_address(&gateway), config, "/?uid=old", &[]).expect("the server accepts the WebSocket");
     next(&mut old);
     assert_eq!(of("old")["version"], "1.2");
     let _plain = gateway.connect("/?uid=plain");

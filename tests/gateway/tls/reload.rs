@@ -171,7 +171,7 @@ fn a_reload_reads_each_file_once() {
     assert_eq!(watch.counts(), [1; 4]);
 }
 
-/// Counts how many times files are opened.
+/// Counts how many times each file is opened.
 struct OpenWatch {
     inotify: OwnedFd,
     watches: Vec<i32>,
@@ -179,18 +179,20 @@ struct OpenWatch {
 
 impl OpenWatch {
     fn new(files: &[&str]) -> OpenWatch {
-        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).expect("an inotify instance");
-        let watch = |file: &&str| inotify::add_watch(&inotify, *file, WatchFlags::OPEN).expect("a watch");
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).expect("inotify works");
+        let watch =
+            |file: &&str| inotify::add_watch(&inotify, *file, WatchFlags::OPEN).expect("the file can be watched");
         OpenWatch { watches: files.iter().map(watch).collect(), inotify }
     }
 
-    /// Returns the count of each file, in order.
+    /// Returns how many times each file was opened, in the order of the files.
     fn counts(&mut self) -> Vec<usize> {
         let mut counts = vec![0; self.watches.len()];
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
         while let Ok(event) = events.next() {
-            let index = self.watches.iter().position(|watch| *watch == event.wd()).expect("a file of the watch");
+            let index =
+                self.watches.iter().position(|watch| *watch == event.wd()).expect("the event is about a watched file");
             counts[index] += 1;
         }
         counts
