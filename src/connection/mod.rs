@@ -380,7 +380,7 @@ impl Connection {
 
     /// Starts the close handshake with a close frame that other connections also get, and returns the end of the WebSocket.
     ///
-    /// `None`: the WebSocket was not open.
+    /// Returns `None` if the WebSocket was not open.
     pub fn close_with(&mut self, frame: &mut Outbound<'_>, closed: &Closed, env: &mut Env) -> Option<Event<'static>> {
         debug_assert!(closed.code.is_sendable() && closed.reason.len() <= CLOSE_REASON_BYTES_MAX);
         let Stage::Open { unfinished, deflates, .. } = &mut self.stage else { return None };

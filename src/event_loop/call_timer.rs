@@ -14,9 +14,9 @@ use crate::tick::Tick;
 /// A warning is logged for a call that takes longer than this time.
 const BLOCKED_MAX: coarsetime::Duration = coarsetime::Duration::from_millis(100);
 
-/// The number of names of called methods, at most.
+/// The maximum number of method names that have a throttle.
 ///
-/// The list of their throttles has this capacity, so that the first warning about a method allocates no memory.
+/// The list of throttles has this capacity, so that the first warning about a method allocates no memory.
 const NAMES_MAX: usize = 32;
 
 /// The timer of handler calls.

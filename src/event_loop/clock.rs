@@ -96,7 +96,7 @@ pub struct Second {
 impl Second {
     /// Writes the `Date` line of HTTP responses to `line`, in place of its text.
     ///
-    /// The memory of `line` is reused, so that a second allocates no memory.
+    /// The memory of `line` is reused, so that a new second allocates no memory.
     pub fn write_date_line(self, line: &mut String) {
         write_date_line(line, HttpDate::from(self.wall));
     }

@@ -4,8 +4,8 @@
 //! clients that connect at once must not delay connected clients. So a turn answers few hellos, and the other hellos
 //! wait in order. Only the hello has a budget: the other steps of a handshake are cheap.
 //!
-//! Control connections wait in a queue of their own. While both queues have entries, the connections are taken from
-//! both in alternation. So neither many clients nor many control connections can use up the whole budget.
+//! Control connections wait in a queue of their own. While both queues have entries, connections are taken alternately
+//! from the two queues. So neither many clients nor many control connections can use up the whole budget.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -81,8 +81,8 @@ impl Handshakes {
 
     /// Removes the next waiting connection, if its hello may be answered.
     ///
-    /// A control connection comes first, unless the last connection that was taken is a control connection and clients
-    /// wait.
+    /// A control connection comes first. If the last call returned a control connection and clients wait, a client
+    /// comes first.
     pub fn take(&mut self, now: Tick) -> Option<Fd> {
         if !self.has_waiting() || self.reads_left == 0 || !self.may_answer(now) {
             return None;
@@ -117,7 +117,7 @@ mod tests {
     /// The slot of the first control connection.
     const CONTROL: u32 = 1000;
 
-    /// Returns a budget for which so many clients wait.
+    /// Returns a budget with this number of waiting clients.
     fn waiting(clients: u32) -> Handshakes {
         let mut handshakes = Handshakes::default();
         wait(&mut handshakes, 0..clients);
@@ -197,7 +197,7 @@ mod tests {
         handshakes.begin_turn(None);
         assert!(!handshakes.may_answer_new(false, Tick(0)) && handshakes.may_answer_new(true, Tick(0)));
         wait(&mut handshakes, CONTROL..CONTROL + 1);
-        assert!(!handshakes.may_answer_new(true, Tick(0)), "it waits behind a control connection");
+        assert!(!handshakes.may_answer_new(true, Tick(0)), "the new connection waits behind a control connection");
         assert_eq!(take_all(&mut handshakes, 0, true), [CONTROL, 0]);
         assert!(handshakes.may_answer_new(false, Tick(0)));
         (0..2).for_each(|_| handshakes.handle_answered());

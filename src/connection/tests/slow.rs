@@ -15,8 +15,8 @@ fn stalled(limits: Limits) -> Rig {
 #[test]
 fn a_writable_socket_is_tried_before_it_times_out() {
     let mut rig = stalled(Limits::default());
-    // After the process was suspended for a minute, the event and the deadline are in one turn. Timers come before
-    // writes.
+    // After the process was suspended for a minute, one turn handles both the writable event and the deadline. Timers
+    // come before writes.
     rig.env.now = Tick(60_000);
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.tick(60_000), None);

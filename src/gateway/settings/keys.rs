@@ -77,7 +77,7 @@ pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut 
 
 /// Reads the certificates and keys of TLS.
 ///
-/// The settings themselves are valid, even if a file has a fault. So the fault of a file does not hide another fault.
+/// A fault of a file does not mark its setting as invalid, so the fault does not hide other faults.
 pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults) -> TlsFiles {
     let tls = &serve.tls;
     let mut read =

@@ -42,7 +42,7 @@ pub struct Settings {
     pub serve: Serve,
     layers: Layers,
     contents: Contents,
-    /// The warnings, without those of [`Contents`].
+    /// The warnings about the settings. [`Contents`] has the warnings about the files.
     warnings: Vec<String>,
 }
 

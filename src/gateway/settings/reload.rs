@@ -122,7 +122,7 @@ fn overridden(old: &Layers, wanted: &Layers) -> Vec<String> {
 
 /// Returns the new layers, with the old values of settings that need a restart, and the new content of all files.
 ///
-/// All settings that belong to the content of files are reloadable, so both belong together.
+/// Every setting that names such a file is reloadable, so the settings and the contents match.
 fn mixed(old: &Settings, wanted: Settings) -> Result<(Layers, Contents), String> {
     let Layers { line, above: matches, file, .. } = wanted.layers;
     let given = Arguments { line, without: Default::default(), matches };

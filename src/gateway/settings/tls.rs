@@ -83,7 +83,7 @@ impl Settings {
         found.for_each(|why| faults.add(&[], why));
     }
 
-    /// Returns warnings of certificates that are not valid now and that are not those of the server.
+    /// Returns warnings about the other certificates of each chain that are not valid now.
     pub fn certificate_warnings(&self) -> Vec<String> {
         let now = clock::unix_ms() / 1000;
         self.contents

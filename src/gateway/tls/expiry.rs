@@ -186,7 +186,7 @@ mod tests {
         assert_eq!((over.len(), over[0].level), (1, log::Level::Warn));
         assert!(over[0].text.starts_with(&format!("{start}expired at 2026-02-20T00:00:00Z: renew")), "{over:?}");
         assert_eq!(pairs[0].chain.fault_at(START + 21 * DAY.as_secs()), None);
-        // In the last days of the certificate of the server, there is a warning of each.
+        // In the last days of the server's certificate, both certificates cause a warning.
         let both: Vec<_> = at(299).into_iter().map(|warning| warning.text).collect();
         assert!(both.len() == 2 && both[0].contains("chain.example expires in 1 day, "), "{both:?}");
         assert!(both[1].contains(" expired at "), "{both:?}");

@@ -56,7 +56,7 @@ pub struct ClientAuthorities {
 #[derive(Clone, PartialEq)]
 pub struct TlsFiles {
     pub pairs: Vec<Pair>,
-    /// Chains without a usable key. Their faults are reported together with those of the pairs.
+    /// Chains without a usable key. The faults of these chains are reported together with the faults of the pairs.
     pub keyless: Vec<Chain>,
     pub client_authorities: Option<ClientAuthorities>,
     pub version_min: TlsVersion,
@@ -131,7 +131,7 @@ impl fmt::Display for OtherCertificate<'_> {
 }
 
 impl Pair {
-    /// Reads a key, and checks that it fits the chain.
+    /// Reads a key, and checks that it belongs to the first certificate of the chain.
     ///
     /// # Errors
     /// The fault of one of the files.
@@ -166,7 +166,7 @@ impl Pair {
 
 /// Writes the file, the names and the end of the validity.
 ///
-/// If another certificate of the chain ends earlier, its subject and end follow.
+/// If another certificate of the chain expires earlier, its subject and its end follow.
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Chain { file, server, .. } = &self.chain;

@@ -81,7 +81,7 @@ fn parts_of(value: &[u8]) -> Option<Vec<Part>> {
     Some(parts)
 }
 
-/// Parses one extension of the list. `None`: it is malformed.
+/// Parses one extension of the list. Returns `None` if the extension is malformed.
 fn offer_of(element: &[Part]) -> Option<Offer> {
     let mut groups = element.split(|part| *part == Part::Mark(b';'));
     let Some([Part::Word(name)]) = groups.next() else { return None };

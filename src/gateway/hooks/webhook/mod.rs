@@ -68,7 +68,7 @@ pub struct Config {
     /// The maximum length of the JSON of an event. A larger event of a frame is not sent, and a larger `open` event is
     /// truncated.
     pub event_bytes_max: usize,
-    /// The maximum time of a request, from its start to the end of the answer.
+    /// The maximum time of a request to the back end, from its start to the end of the answer.
     pub timeout: Duration,
     /// The maximum age of an event after a failed request. An older event is dropped.
     pub retry_time_max: Duration,

@@ -60,7 +60,7 @@ pub struct Worker {
 #[derive(Debug)]
 pub struct Rules {
     pub batch: BatchBounds,
-    /// The maximum time of a request.
+    /// The maximum time of a request to the back end.
     pub timeout: Duration,
     /// The maximum age of an event after a failed request.
     pub retry_time_max: Duration,
