@@ -46,7 +46,7 @@ impl Client {
     /// Connects over TCP, with a receive buffer of this size.
     pub fn connect_with_buffer(bytes: usize, address: SocketAddr, target: &str) -> Result<Client, Error> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("the socket can be created");
-        // The kernel uses the size from the handshake on, so it is set before.
+        // The kernel uses the size from the TCP handshake on, so the size is set before the connect.
         socket.set_recv_buffer_size(bytes).expect("the size can be set");
         socket.connect(&address.into()).expect("the server listens");
         Client::over_tcp(socket.into(), address, target, &[])

@@ -202,7 +202,7 @@ pub fn next(client: &mut Client) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// Returns the next frame of this type and skips others.
+/// Returns the next frame of this type, and skips frames of other types.
 pub fn next_of(client: &mut Client, kind: &str) -> Value {
     loop {
         let frame = next(client);

@@ -51,7 +51,7 @@ pub fn run(roles: &[Role]) {
 }
 
 impl Child {
-    /// Starts the server with this name.
+    /// Starts a process with the server that a table `ROLES` lists under the name `role`.
     pub fn start(role: &str) -> Child {
         Child::start_with("", role)
     }

@@ -367,7 +367,8 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     let server = serve(|server| server.limits(limits));
     let client = server.connect("/");
     let fd = client.fd();
-    // If the server used such a hash, these joins would take 5,000,000,000 comparisons and exceed the deadline.
+    // If the server used a polynomial hash, the joins of these groups would take 5,000,000,000 comparisons and exceed
+    // the deadline.
     for pair in [["Aa", "BB"], ["Ez", "FY"]] {
         let names = colliding_names(pair, NAMES);
         server.ask(move |ctx| {

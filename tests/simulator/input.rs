@@ -1,4 +1,5 @@
-//! Input: reads wires, and passes the events of the connections to the handler.
+//! The input of the simulated server: reads bytes from the wires, and passes the events of the connections to the
+//! handler.
 
 use std::mem;
 

@@ -17,7 +17,7 @@ use crate::segment_model::{COPIED_BYTES_MAX, Due, Ledger, Posted, Segment};
 const SHARED_BYTES_MIN: usize = 96;
 /// The maximum number of bytes in a segment of copied frames.
 const RUN_BYTES_MAX: usize = 32 << 10;
-/// If a queue is longer than this, it keeps only the latest pong.
+/// A queue with more bytes than this number keeps only the latest pong.
 const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
 /// The model of the output of one connection.

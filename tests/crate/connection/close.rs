@@ -533,7 +533,8 @@ fn connections_that_are_closed_together_get_what_was_pushed_before() {
 
 #[test]
 fn connections_that_are_closed_together_share_one_close_frame() {
-    // These close frames, each encoded for itself, would exceed the buffer of a turn, and some would go to queues.
+    // If the server encoded one close frame for each of these connections, the close frames would exceed the buffer of
+    // a turn, and the server would put some of them into queues.
     const COUNT: usize = 2_500;
     let reason = "r".repeat(123);
     let server = serve(|server| server);

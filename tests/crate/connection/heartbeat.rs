@@ -70,8 +70,8 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
     });
     let mut reporter = server.connect("/?uid=reporter");
     let silent = Raw::upgraded(server.address());
-    // When the silent client is disconnected, the deadline of the other client would also have passed without its
-    // messages.
+    // Both clients connect at about the same time. So when the server disconnects the silent client, the reporting
+    // client is connected only because of its messages.
     let (fd, closed) = loop {
         assert_eq!(reporter.text(), "report");
         reporter.send("alive");

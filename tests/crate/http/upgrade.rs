@@ -335,7 +335,7 @@ fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
     raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"with the head")].concat());
     let ticket = waiting.next();
     let fd = ticket.fd();
-    // The server does not buffer all of these bytes, so some of them stay in the kernel.
+    // The server does not buffer all of these bytes before the upgrade, so some of the bytes stay in the kernel.
     let large = "x".repeat(200_000);
     raw.send_frame(TEXT, b"while it waits");
     raw.send_frame(TEXT, large.as_bytes());

@@ -50,7 +50,7 @@ fn the_peer_is_the_client_of_the_header() {
         let mut raw = server.raw();
         raw.send([&header, GET.as_bytes(), GET.as_bytes()].concat());
         assert_eq!((raw.reply().body.as_str(), raw.reply().body.as_str()), (peer, peer));
-        // Only the first PROXY header is parsed as such. A second PROXY header is an invalid request.
+        // The server parses only the first PROXY header. A second PROXY header is an invalid request.
         raw.send([&header, GET.as_bytes()].concat());
         assert_eq!(raw.reply().status, 400);
 

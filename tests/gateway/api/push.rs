@@ -385,7 +385,7 @@ fn a_batch_gets_one_answer_line_for_each_line_in_order() {
     let mut writer = raw.another();
     thread::spawn(move || {
         let whole = request("POST", "/api/batch", &[NDJSON], &body);
-        // The chunks of the body have other lengths than the lines.
+        // The lengths of the chunks differ from the lengths of the lines in the body.
         whole.as_bytes().chunks(1237).for_each(|piece| writer.send(piece));
     });
     let reply = raw.reply_in_chunks();

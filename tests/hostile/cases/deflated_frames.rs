@@ -16,8 +16,7 @@ const WHOLE_BINARY: u8 = FIN | RSV1 | BINARY;
 /// "Hello", as in RFC 7692 section 7.2.3.1.
 const HELLO: &[u8] = &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 
-/// Returns these cases with their results under permessage-deflate, deflated copies of them, and the cases of this
-/// file.
+/// Returns `cases` with their results under permessage-deflate, deflated copies of `cases`, and the cases of this file.
 pub fn with_deflated(mut cases: Vec<Case>) -> Vec<Case> {
     cases.iter_mut().for_each(expect_rsv1);
     let copies: Vec<Case> = cases.iter().filter_map(deflated_copy).collect();

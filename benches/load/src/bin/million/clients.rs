@@ -87,8 +87,8 @@ pub struct Counts {
     pub notices: usize,
     /// The number of ended connections of silent clients.
     pub silent_ends: usize,
-    /// The numbers of ended connections of all other clients, by close code. The code 0 stands for an end without a
-    /// close frame.
+    /// The numbers of ended connections of clients that are not silent, by close code. The code 0 stands for an end
+    /// without a close frame.
     pub ends: BTreeMap<u16, usize>,
     /// The last received message to one uid: the client that received the message, and the number in the message.
     pub direct: Option<(usize, u32)>,

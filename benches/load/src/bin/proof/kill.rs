@@ -84,7 +84,8 @@ fn kill(server: &mut Server, load: &Load, round: usize) -> io::Result<Counts> {
         }
         clients.turn(Duration::from_millis(100))?;
     }
-    // When the server is killed, it has not read these requests yet.
+    // The pause between this flush and the kill differs between rounds. So the server has read none, some or all of the
+    // flushed requests when it is killed.
     clients.flush()?;
     let pause = Duration::from_micros(round as u64 * 97 % 1000);
     let flushed = Instant::now();
