@@ -374,7 +374,7 @@ impl Context<'_> {
         self.core.total_queued_bytes()
     }
 
-    /// Returns the largest length of a queue since the last call, in bytes.
+    /// Returns the greatest length that any output queue had since the last call, in bytes.
     ///
     /// The length of a queue is recorded when a push adds a message to it.
     ///

@@ -68,7 +68,7 @@ const NO_SLOT: Slot = Slot(NONE);
 ///    in this slot would have the uid and the groups of the ended connection. The result has the uid and the groups for
 ///    the close event.
 ///
-/// Iterators borrow the registry. A caller that closes connections while it visits them collects the slots first.
+/// Iterators borrow the registry. So a caller that wants to close the visited connections first collects their slots.
 ///
 /// ```text
 /// let mut kicked = Vec::new();

@@ -51,7 +51,7 @@ impl InflationPace {
         self.0 = units(now).wrapping_add(ahead.min(full(limits)));
     }
 
-    /// Returns the time until the bucket is empty, in units.
+    /// Returns the time until the bucket is empty, in the units of the bucket.
     fn ahead(self, limits: &Limits, now: Tick) -> u32 {
         Some(self.0.wrapping_sub(units(now))).filter(|ahead| *ahead <= full(limits)).unwrap_or(0)
     }

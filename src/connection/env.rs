@@ -36,7 +36,7 @@ pub struct Env {
     ///
     /// Bytes in the journal are not in a queue.
     pub queued: Queued,
-    /// The largest length of a queue since the last reset, in bytes.
+    /// The greatest length that any queue had since the last reset, in bytes.
     ///
     /// The value is updated when a frame is pushed to a queue.
     pub longest_queue: usize,

@@ -86,7 +86,7 @@ impl TimerClosures {
 }
 
 impl Command {
-    /// Returns the name of the command in the log.
+    /// Returns the name of the command for log lines.
     pub fn name(&self) -> &'static str {
         match self {
             Command::Call(_) => "a command of Remote",

@@ -2,7 +2,7 @@
 //!
 //! The answer to a client hello takes a key exchange and a signature, which take much longer than a message. Many
 //! clients that connect at once must not delay connected clients. So a turn answers few hellos, and the other hellos
-//! wait in order. Only the hello has a budget: the other steps of a handshake are cheap.
+//! wait in a queue. Only the hello has a budget: the other steps of a handshake are cheap.
 //!
 //! Control connections wait in a queue of their own. While both queues have entries, connections are taken alternately
 //! from the two queues. So neither many clients nor many control connections can use up the whole budget.

@@ -14,7 +14,7 @@ pub struct VisitedSlots {
 }
 
 impl VisitedSlots {
-    /// Begins a search over the slots below `end`. No slot is visited yet.
+    /// Begins a search over the slots below `end`. After this call, no slot counts as visited.
     pub fn begin(&mut self, end: u32) {
         self.searches.resize(end as usize, 0);
         self.current = self.current.wrapping_add(1);

@@ -101,9 +101,9 @@ impl<'a> Request<'a> {
 
     /// Returns the percent-decoded path: `/caf%C3%A9` is `/café`.
     ///
-    /// The path is UTF-8. A request with an invalid path gets 400 before any handler is called, so two different paths
-    /// never become equal. Dots and slashes are not resolved, and a decoded path may contain any character. Compare the
-    /// path, but do not open it as a file.
+    /// The path is UTF-8. A request whose decoded path is not UTF-8 gets 400 before any handler is called: with
+    /// replacement characters, two different paths could become equal. Dots and slashes are not resolved, and a decoded
+    /// path may contain any character. Compare the path, but do not open it as a file.
     pub fn path(&self) -> Cow<'_, str> {
         let (path, _) = self.split_target();
         query::decode_path(path).unwrap_or_default()

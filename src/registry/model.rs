@@ -1,4 +1,4 @@
-//! A naive model of the registry.
+//! A simple, slow model of the registry, for comparison.
 //!
 //! For proptest and for the fuzzer, one interpreter runs operations on the registry and the model.
 

@@ -132,7 +132,7 @@ impl TestClient {
         records
     }
 
-    /// Returns whether the handshake is still incomplete.
+    /// Returns whether the handshake is still in progress.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }

@@ -1,4 +1,4 @@
-//! A naive model of the wheel.
+//! A simple, slow model of the wheel, for comparison.
 //!
 //! For proptest and for the fuzzer, one interpreter runs operations on the wheel and the model.
 
@@ -21,8 +21,8 @@ struct Armed {
 
 /// The number of operations between two full comparisons.
 ///
-/// Comparisons take most of the run time. A difference between two comparisons is also found, because every prefix of a
-/// list of operations is an input, too.
+/// Comparisons take most of the run time. A difference that exists only between two comparisons is also found, because
+/// every prefix of a list of operations is an input, too.
 const COMPARE_EVERY: usize = 8;
 
 /// Runs encoded operations on a wheel and on the model.

@@ -98,13 +98,13 @@ impl Nodes {
         self.0.iter().flatten()
     }
 
-    /// Returns the node, or `None` if its arena is too short.
+    /// Returns the node at `link`, or `None` if the arena has not grown to this node.
     pub(super) fn get(&self, link: Link) -> Option<&Node> {
         let (arena, index) = link.split();
         self.0[arena].get(index)
     }
 
-    /// Grows the arena until the node exists.
+    /// Grows the arena until the node at `link` exists.
     pub(super) fn grow_to(&mut self, link: Link) {
         let (arena, index) = link.split();
         if self.0[arena].len() <= index {

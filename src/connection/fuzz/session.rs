@@ -312,7 +312,7 @@ impl Session {
         assert_eq!(self.inbound.bytes(), self.stream.inbound_bytes(), "only the session owns counted memory");
         assert!(
             self.inbound.bytes() <= 2 * INBOUND_BYTES_MAX,
-            "{} bytes of unfinished input exceed the bound",
+            "{} bytes of unfinished input are more than twice INBOUND_BYTES_MAX",
             self.inbound.bytes()
         );
     }

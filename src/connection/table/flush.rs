@@ -48,7 +48,7 @@ pub enum JournalResult {
     Emptied,
     /// The queues would take much memory, so the output stays in the journal. The journal may grow.
     Kept,
-    /// The journal must not grow any more. The caller must write the output.
+    /// The journal is full, so the caller must write its output.
     Full,
 }
 

@@ -179,7 +179,7 @@ impl<T: Transport> Table<T> {
         let has_dropped = self.enforce_queue_total(Some(slot));
         match self.connection(slot) {
             Some(connection) if was_open && !connection.is_open() => self.count_closed(),
-            // The new message was dropped, and was counted at that time.
+            // The new message was dropped, and was counted when it was dropped.
             _ if has_dropped => Outcome::Dropped,
             _ => Outcome::Queued,
         }

@@ -32,12 +32,12 @@ impl Unwritten {
         self.web_sockets.is_empty() && self.answers.is_empty()
     }
 
-    /// Returns the WebSockets, in order.
+    /// Returns the WebSockets, in the order in which they will be written.
     pub fn web_sockets(&self) -> impl Iterator<Item = Slot> + '_ {
         self.web_sockets.iter().copied()
     }
 
-    /// Returns the HTTP connections, in order.
+    /// Returns the HTTP connections, in the order in which they will be written.
     pub fn answers(&self) -> impl Iterator<Item = Slot> + '_ {
         self.answers.iter().map(|(_, slot)| *slot)
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::protocol::message::Message;
 
-/// Takes a message from the start of `bytes`.
+/// Passes `bytes` to the connection, which takes one message from the start.
 ///
 /// Returns a description of the event, and the number of unread bytes.
 fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {

@@ -184,7 +184,7 @@ impl Core {
         self.table.env().queued.frames
     }
 
-    /// Returns the largest length of a queue since the last call, in bytes.
+    /// Returns the greatest length that any output queue had since the last call, in bytes.
     pub fn take_longest_queue(&mut self) -> usize {
         std::mem::take(&mut self.table.env_mut().longest_queue)
     }

@@ -114,7 +114,7 @@ struct AuthRequest {
     open: Arc<Open>,
 }
 
-/// A request that waits for its decision. Each request gets exactly one decision.
+/// A request for an upgrade that waits for a decision. Each request gets exactly one decision.
 struct Open {
     source: Source,
     deadline: Instant,

@@ -15,7 +15,8 @@ use crate::gateway::wire::frame::{Notice, NoticeKind};
 #[derive(Debug, Default)]
 pub struct GroupPresence {
     groups: SplitTable<(CompactString, Group)>,
-    /// The groups with changes, in order. A group stays in this list even if its members were notified in the meantime.
+    /// The groups with changes, in the order in which they will be notified. A group stays in this list even if its
+    /// members were notified in the meantime.
     changed: VecDeque<CompactString>,
     /// The hasher has a random seed, because clients choose the names and could make them collide.
     hasher: RandomState,

@@ -315,8 +315,8 @@ pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de
 
 /// Checks JSON that is forwarded unchanged, so that parsers of all languages can read it.
 ///
-/// The JSON may have at most 127 levels. Its numbers must be in the range of a double, and its surrogates must be in
-/// pairs. A parser that fails on one value would lose the whole batch of events.
+/// The JSON may have at most 127 levels of nesting. Its numbers must be in the range of a double, and its surrogates
+/// must be in pairs. A parser that fails on one value would lose the whole batch of events.
 ///
 /// # Errors
 /// The error is the violated rule.

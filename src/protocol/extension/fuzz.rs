@@ -1,4 +1,4 @@
-//! The fuzz target `extension` compares `negotiate` with a naive parser.
+//! The fuzz target `extension` compares `negotiate` with a simple, slow parser.
 
 use super::{PermessageDeflate, WINDOW_BITS_MAX, negotiate};
 use crate::protocol::token::is_token_byte;
@@ -17,8 +17,8 @@ type Offer = (Vec<u8>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 /// Runs the fuzz target `extension`.
 ///
-/// The lines of `data` are the values of `Sec-WebSocket-Extensions`. The result is equal to that of a naive parser. The
-/// result does not change if one line contains all values.
+/// The lines of `data` are the values of `Sec-WebSocket-Extensions`. The result is equal to the result of a simple,
+/// slow parser. The result does not change if one line contains all values.
 pub fn fuzz_extension(data: &[u8]) {
     let values: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
     let accepted = negotiate(values.iter().copied());

@@ -161,8 +161,8 @@ mod tests {
         assert_eq!(debounce.poll(now), None);
     }
 
-    /// A naive implementation. The value for a uid is the time at which its last connection ended, or `None` while the
-    /// uid has a connection.
+    /// A simple, slow debounce for comparison. The value for a uid is the time at which its last connection ended, or
+    /// `None` while the uid has a connection.
     #[derive(Default)]
     struct NaiveDebounce(HashMap<String, Option<Instant>>);
 

@@ -99,7 +99,7 @@ struct QueueState {
     /// The number of bytes in events that wait or are in flight.
     bytes: usize,
     last_seq: u64,
-    /// `queued` counts the events of `waiting` and those in flight.
+    /// `queued` counts the events in `waiting` and the events in flight.
     stats: Stats,
     phase: Phase,
     /// The number of events that were dropped at the end. `finish` returns it.

@@ -1,4 +1,4 @@
-//! The classes of HTTP statuses for the delivery of events.
+//! Decides from the HTTP status of an answer whether its events were delivered.
 
 use std::time::Duration;
 

@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(order, [0, 21, 30, 40, 1]);
     }
 
-    /// A naive implementation, with all items in one list and the sources in the order of their turns.
+    /// A simple, slow queue for comparison, with all items in one list and the sources in the order of their turns.
     #[derive(Default)]
     struct NaiveQueue {
         items: Vec<(Source, u32)>,

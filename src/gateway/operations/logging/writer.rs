@@ -41,7 +41,7 @@ impl Writer {
         }
     }
 
-    /// Writes a line. If lines were dropped before this line, first writes their number.
+    /// Writes a line. If lines were dropped before this line, first writes the number of dropped lines.
     fn write(&mut self, queue: &LogQueue, entry: &Entry) {
         self.unreported += entry.dropped_before;
         if self.unreported > 0 {

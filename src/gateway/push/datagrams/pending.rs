@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The maximum number of bytes in datagrams of one socket that wait for the loop.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
-/// The number of bytes in the datagrams that wait.
+/// The number of bytes in the datagrams that wait for the loop.
 #[derive(Default, Debug)]
 pub struct PendingBytes(Arc<AtomicUsize>);
 

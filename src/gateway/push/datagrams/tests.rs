@@ -127,7 +127,7 @@ fn the_receiver_ends_at_once_and_removes_its_file() {
         drop(ingress);
         assert_eq!(received.recv_timeout(TEST_TIMEOUT), Err(mpsc::RecvTimeoutError::Disconnected));
         assert!(!path.0.exists());
-        // The socket can bind the address again.
+        // A new socket can bind the same address.
         drop(start(bind(&again)));
     }
 }
