@@ -92,7 +92,7 @@ fn report(_: &mut Criterion) {
     );
 }
 
-/// The heartbeat period with the longest cascades.
+/// A heartbeat period for which the timer wheel moves the most deadlines at once from one of its levels to the next.
 ///
 /// The deadlines of this period are on the third level of the wheel.
 const LONG_PERIOD: u64 = 300_000;

@@ -15,7 +15,8 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 const FOREIGN: (&str, &str) = ("Origin", "http://foreign.example");
 
-/// A server with a given standard error. When the value is dropped, the process is killed.
+/// A running server whose standard error is the descriptor that the test passes. When this value is dropped, the
+/// process is killed.
 struct Served {
     child: ChildProcess,
     address: SocketAddr,

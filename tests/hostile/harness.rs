@@ -13,9 +13,10 @@ use crate::common::deflated;
 use crate::common::{DEADLINE, TestServer, echo, serve};
 use crate::wire::{Received, Reply, Wire};
 
-/// The limit of a request body. This limit is small, so that inputs over the limit are short.
+/// The maximum length of a request body. This limit is small, so that inputs over the limit are short.
 pub const BODY_BYTES_MAX: usize = 1000;
-/// The limit of a message. This limit is a little over the longest length that a frame header of 4 bytes can contain.
+/// The maximum length of a message. This limit is a little over the longest length that a frame header of 4 bytes can
+/// contain.
 pub const MESSAGE_BYTES_MAX: usize = 70_000;
 
 /// The number of connections that share the turns of the loop. The input of each connection is cut at a different

@@ -9,7 +9,7 @@ use fdpush::{By, Cause, Heartbeat, Limits, Response};
 const MESSAGE_MAX: usize = 1 << 20;
 const TOTAL_MAX: usize = 4 << 20;
 
-/// The first frame of a fragmented text.
+/// The first byte of the first frame of a fragmented text message.
 const FIRST_TEXT: u8 = 0x01;
 
 fn limits() -> Limits {

@@ -45,7 +45,7 @@ pub struct ConnectionModel {
     pub is_expired: bool,
     /// The deadline until which the client must end the connection, after the server shut down its write side.
     pub shut_until: Option<Tick>,
-    /// Whether the handler stopped reading.
+    /// Whether the handler has paused the reading from the connection.
     pub is_paused: bool,
     /// Whether the slot of the connection was freed.
     pub is_reaped: bool,
@@ -213,7 +213,7 @@ impl ConnectionModel {
         self.is_paused = is_paused;
     }
 
-    // The end of a connection. The server reports the end once, with its cause.
+    // The following functions check the end of a connection. The server reports the end once, with its cause.
 
     /// Checks an end that the server caused. The code 1006 stands for an end without a close frame.
     pub fn close(&mut self, closed: &Closed, code: CloseCode, reason: &str, cause: Cause) {

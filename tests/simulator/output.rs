@@ -281,8 +281,8 @@ impl Server {
         }
     }
 
-    /// Writes the output of connections. Sometimes writes the output of only some connections, and leaves the others to
-    /// the next turn.
+    /// Writes the output of all connections. Sometimes this flush writes the output of only some connections, and
+    /// leaves the other connections to the next turn.
     pub fn flush(&mut self) {
         self.table.begin_flush();
         let portion = if self.rng.one_in(self.portions) { self.rng.within(1..=20) } else { usize::MAX };

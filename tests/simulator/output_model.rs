@@ -1,9 +1,9 @@
 //! The naive model of a connection's output, frame by frame.
 //!
-//! The model stores no bytes. A queued frame is in `segments`. When the wire has taken all bytes of a frame, the frame
-//! moves to `in_flight`. The client compares the received frames with `in_flight`. The model also has the segments of
-//! the queue, with copied and shared frames. The memory of segments counts towards the total bound of all queues, and
-//! the model must have the same count.
+//! The model stores the lengths of frames and not their bytes. A queued frame is in `segments`. When the wire has taken
+//! all bytes of a frame, the frame moves to `in_flight`. The client compares the received frames with `in_flight`. The
+//! model also has the segments of the queue, with copied and shared frames. The memory of segments counts towards the
+//! total bound of all queues, and the model must have the same count.
 
 use std::collections::VecDeque;
 use std::mem;

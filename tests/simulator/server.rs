@@ -54,10 +54,10 @@ pub struct Server {
     pub time: Turn,
     pub ready: Vec<Slot>,
     pub over: Vec<Slot>,
-    /// The slots of full sockets.
+    /// The slots of connections whose sockets are full.
     pub full: Vec<Slot>,
     pub pending_closes: VecDeque<PendingClose>,
-    /// Deferred upgrades.
+    /// Deferred upgrades that are not answered yet.
     pub deferred: Vec<(Fd, Deferred)>,
     /// Timers of handlers, each with its next expiry and its interval.
     pub timers: BTreeMap<u32, (Tick, u64)>,
@@ -319,7 +319,8 @@ impl Server {
 
     // Work after a transition.
 
-    /// Makes a transition of a connection. Returns the result of the transition and the state after the transition.
+    /// Calls `transition` for a connection. Returns the result of `transition`, and the state of the connection after
+    /// it.
     ///
     /// Then the caller must update the oracle, and compare the changes of the table with [`replay`](Server::replay).
     pub fn step<R>(

@@ -48,7 +48,7 @@ impl Records {
         client
     }
 
-    /// Processes the received bytes, and calls `write` if the session can send. Returns whether the session could send.
+    /// Processes the received bytes, and calls `write` if the session can send. Returns whether it has called `write`.
     fn step(
         &mut self,
         mut write: impl FnMut(&mut rustls::unbuffered::WriteTraffic<'_, rustls::client::ClientConnectionData>),

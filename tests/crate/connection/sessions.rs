@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::common::{Client, DropSignal, channel, serve};
 use fdpush::{Context, Delivery, Fd, Outcome, Upgrade};
 
-/// The session of these tests.
+/// The type of the session that these tests store for a connection.
 struct Session {
     path: String,
     messages: u32,

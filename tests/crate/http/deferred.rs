@@ -131,7 +131,8 @@ fn a_dropped_ticket_answers_its_own_request_with_503() {
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     raw.end();
 
-    // The request was deferred twice. When the first ticket is dropped, the request is not refused.
+    // The test defers the response to this request twice, and answers with the first deferral. When the ticket of the
+    // second deferral is dropped, the request is not refused.
     let mut raw = server.raw();
     raw.send(GET);
     let (ticket, _) = waiting.next();

@@ -173,7 +173,7 @@ fn the_number_of_named_targets_is_limited() {
         assert!(message.contains("name limit of a command exceeded (10001 of 10000)"), "{message}");
     }
 
-    // A push to the maximum number of targets is accepted. All of them are offline.
+    // A push to the maximum number of targets is accepted. All of these uids are offline.
     let many = names(10_000);
     let answer = gateway.done("/api/push", json!({"uids": many, "data": "x".repeat(900_000)}));
     assert_eq!((&answer["matched"], &answer["offline"]), (&json!(0), &json!(many)));

@@ -29,7 +29,7 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// Puts load on a WebSocket server and measures it.
 #[derive(Parser, Debug)]
 struct Options {
-    /// The shape of the load.
+    /// The kind of requests that the clients send.
     shape: Shape,
     /// The server's address.
     #[arg(long, default_value = "127.0.0.1:9501")]
@@ -113,7 +113,7 @@ enum Dialect {
     Nchan,
 }
 
-/// The result of a measurement.
+/// The counts and times of a measurement.
 #[derive(Copy, Clone, Debug)]
 struct Figures {
     /// The number of operations in the measured time.

@@ -12,7 +12,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
-/// The timeout of every blocking call.
+/// The timeout of every blocking read and write of a client.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The maximum number of plaintext bytes that one write encrypts.

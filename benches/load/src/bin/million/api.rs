@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::failure;
 
-/// The timeout of a response.
+/// The time in which a response of the API must arrive.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The time after which an idle connection is replaced. This time is shorter than the idle timeout of the server.

@@ -43,7 +43,7 @@ enum Action {
     Draw {
         /// The output of `run`.
         table: PathBuf,
-        /// The file of the picture.
+        /// The path of the picture that is written.
         svg: PathBuf,
     },
 }
@@ -56,7 +56,7 @@ struct Options {
     /// The command of a uWebSockets server, whose memory and upgrades are measured for comparison.
     #[arg(long)]
     uws: Option<String>,
-    /// The largest number of connections.
+    /// The number of connections in the largest measurement.
     #[arg(long, default_value_t = 1_000_000)]
     count: usize,
     /// The period of pings in the last run, in seconds. The last run keeps the connections for two periods.
