@@ -179,7 +179,7 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
         let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
         served.check_serving(&backend);
         assert_eq!(served.dropped(), 0, "the lines wait in the queue");
-        // The log then has two lines of about 700 bytes for each client.
+        // With this long uid, the log has two lines of about 700 bytes for each client.
         let long = format!("/?uid={}", "%01".repeat(128));
         until("the queue of the log is full", || {
             (0..100).for_each(|_| drop(served.connect(&long)));
@@ -230,7 +230,7 @@ fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
         come_and_go();
         served.dropped() > 0
     });
-    // The empty file has room for more lines.
+    // The test empties the log file, so that the file has room for more lines.
     File::options().write(true).open(&path).expect("the log can be opened").set_len(0).expect("the log can be emptied");
     let mut text = String::new();
     until("the log reports the number of all missing lines", || {

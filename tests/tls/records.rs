@@ -425,7 +425,7 @@ fn a_client_that_takes_nothing_times_out() {
     let limits = Limits { write_time_max: Duration::from_millis(100), ..Limits::default() };
     let server = serve(move |server| server.limits(limits).on_close(report_close(tx)));
     let _client = Records::upgraded(&server);
-    // The kernel takes some MB at first, and may take more later. So this condition pushes until the queue is long.
+    // The kernel takes some MB at first, and may take more later. So the test pushes until the queue is long.
     server.wait_until("the socket is full", |ctx| {
         let Some(fd) = ctx.connections().next() else { return true };
         ctx.push(fd, &[b'x'; 100_000][..]);

@@ -262,7 +262,8 @@ fn missed_intervals_are_skipped() {
     let every = server.ask(|ctx| ctx.set_interval(PERIOD));
     let free = rx.next();
     for count in 0..5 {
-        // One call for all missed intervals follows at once. The times are ticks, which are milliseconds rounded down.
+        // After the long first call, the server at once makes one call for all missed intervals. The times are ticks,
+        // which are milliseconds rounded down.
         let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
         assert!(rx.next().duration_since(free) >= earliest, "call {count} does not come before its interval");
     }

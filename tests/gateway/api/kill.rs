@@ -159,7 +159,8 @@ fn after_sigkill_every_message_reported_as_queued_is_readable() {
         for pusher in &pushers {
             let prefix = format!("{} ", pusher.name);
             let of_it: Vec<usize> = came.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
-            // The reader received each number of the pusher once and in order. The last of them may have no answer.
+            // The reader received each number of the pusher once and in order. The pushes with the last of these
+            // numbers may have no answer.
             let all = (number..).step_by(SUBSCRIBERS);
             assert!(all.clone().zip(&of_it).all(|(sent, came)| sent == *came), "{of_it:?}");
             assert!(of_it.last().is_none_or(|last| *last < pusher.sent));

@@ -287,7 +287,8 @@ fn settings_without_effect_are_warned_of() {
     // An explicit value that equals the default is not a conflict.
     let printed = call(&["check", "--heartbeat", "off", "--missed-max", "2"], &[]);
     assert_eq!(printed.err, "");
-    // `FDPUSH_PING_EVRY` is misspelt. The following variables belong to other programs, which may not be reported.
+    // `FDPUSH_PING_EVRY` is misspelt and is reported. The following variables belong to other programs and may not be
+    // reported.
     let theirs = ["FDPUSH_PORT", "FDPUSH_PORT_9501_TCP", "FDPUSH_API_PORT", "FDPUSH_SERVICE_HOST"];
     let environment = [("FDPUSH_PING_EVRY", "5s")].into_iter().chain(theirs.map(|name| (name, "tcp://10.0.0.1:9501")));
     let printed = call(&["check"], &environment.collect::<Vec<_>>());

@@ -135,7 +135,7 @@ fn a_secret_has_the_same_bytes_from_every_source() {
         let path = file.display().to_string();
         assert!(same(&["--jwt-key-file", &path], &[]), "a key file with the content {given:?} gives the same secret");
 
-        // API keys and webhook secrets follow the same rules.
+        // API keys and webhook secrets are read by the same rules as JWT secrets.
         let given = format!("{start}{key}{end}");
         fs::write(&file, &given).expect("the file can be written");
         for flags in [

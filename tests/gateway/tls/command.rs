@@ -26,7 +26,7 @@ fn the_pair_is_served_and_accepted_by_clients_that_trust_it() {
     let mode = |path: &str| fs::metadata(path).expect("the file exists").permissions().mode() & 0o777;
     assert_eq!((mode(&key), mode(&certificate)), (0o600, 0o644));
 
-    // The command that `fdpush cert` printed, and the certificate, can be used.
+    // The printed command has valid flags, and the server uses the certificate.
     let line =
         printed.out.lines().find_map(|line| line.strip_prefix("fdpush serve ")).expect("the output has a command");
     let flags: Vec<&str> = line.split(' ').collect();

@@ -116,8 +116,8 @@ fn connections_that_end_in_one_turn_cause_one_offline_event() {
     for _ in 0..3 {
         let clients = [(); 2].map(|()| gateway.connect("/?uid=ann"));
         assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
-        // Both connections end while SIGSTOP holds the server. So the server detects the ends of both connections in
-        // one turn.
+        // Both connections end while the process of the server is stopped by SIGSTOP. So the server detects the ends of
+        // both connections in one turn.
         gateway.signal("-STOP");
         drop(clients);
         gateway.signal("-CONT");

@@ -144,7 +144,7 @@ impl Clients {
         clients.filter(|(_, client)| client.state == State::Open).map(|(index, _)| index)
     }
 
-    /// Returns whether the server has not answered all upgrades.
+    /// Returns whether some upgrades are not answered yet.
     pub fn has_upgrades(&self) -> bool {
         self.in_flight > 0
     }
