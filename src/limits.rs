@@ -80,9 +80,8 @@ pub struct Limits {
     /// The maximum time to receive an HTTP head.
     ///
     /// The time starts when the connection opens, or with the first byte of the next request on a kept-alive
-    /// connection. A head that is not complete by then gets status 408. On a TLS listener, the time starts again when the
-    /// client hello is answered. A connection whose handshake is not complete in time is closed without a status. Default
-    /// 10 s.
+    /// connection. A late head gets status 408. On a TLS listener, the time starts again when the client hello is
+    /// answered. A connection whose handshake is not complete in time is closed without a status. Default 10 s.
     pub head_time_max: Duration,
 
     /// The maximum length of a collected HTTP request body, in bytes.
@@ -92,8 +91,8 @@ pub struct Limits {
 
     /// The maximum time to receive the body of an HTTP request.
     ///
-    /// The time starts at the end of the head. For a [streamed](crate::BodyMode::Stream) body, it starts again at each
-    /// read. A body that is not complete by then gets status 408. Default 30 s.
+    /// The time starts at the end of the head. For a [streamed](crate::BodyMode::Stream) body, the time starts again at
+    /// each read. A body that is late gets status 408. Default 30 s.
     pub body_time_max: Duration,
 
     /// The maximum time until a deferred answer to an upgrade or a request.

@@ -6,7 +6,7 @@
 
 use std::num::NonZeroU32;
 
-/// The maximum rate and burst. A thousand times this value fits into 32 bits.
+/// The maximum of a rate, and of a burst. A thousand times this value fits into 32 bits.
 pub const RATE_MAX: u32 = 1_000_000;
 
 /// The cost of one event in thousandths of a token.

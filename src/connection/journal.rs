@@ -177,7 +177,7 @@ impl Journal {
         }
     }
 
-    /// Removes all frames. No connection may have a range of the journal.
+    /// Removes all frames. The caller must call this method only if no connection has a range of the journal.
     pub fn clear(&mut self) {
         self.flushed_at = FLUSHED_AT_BYTES;
         self.plain.clear();

@@ -49,7 +49,8 @@ pub struct TlsCounts {
     pub resumed: u64,
     /// Handshakes that failed.
     ///
-    /// The client broke a rule of the protocol, or shares no version or cipher suite with the server.
+    /// A handshake fails if the client breaks a rule of the protocol, or has no TLS version or cipher suite in common
+    /// with the server.
     pub failed: u64,
     /// Handshakes that the client abandoned, or did not complete within `head_time_max`.
     pub abandoned: u64,

@@ -48,7 +48,7 @@ pub enum JournalResult {
     Emptied,
     /// The queues would take much memory, so the output stays in the journal. The journal may grow.
     Kept,
-    /// The journal is full, so the caller must write its output.
+    /// Output is left in the journal, and the journal must not grow. So the caller must write the output.
     Full,
 }
 

@@ -404,7 +404,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Ends the input of one read. After the read, a message may be unfinished.
+    /// Ends the input of one read. The last message of the read may be unfinished.
     ///
     /// Returns whether the connection has a deadline besides the deadline of its heartbeat. Only a transition and the
     /// opening of a WebSocket change the deadline of the heartbeat.

@@ -32,7 +32,8 @@ pub const GROUPS_MAX: usize = 1000;
 pub struct Identity {
     /// The uid, 1 to [`NAME_BYTES_MAX`] bytes. `None` for an anonymous client.
     pub uid: Option<String>,
-    /// The groups that the connection joins at once: at most [`GROUPS_MAX`], each of 1 to [`NAME_BYTES_MAX`] bytes.
+    /// The groups that the connection joins when it opens: at most [`GROUPS_MAX`], each of 1 to [`NAME_BYTES_MAX`]
+    /// bytes.
     pub groups: Vec<String>,
     /// Data of the back end, stored with the connection.
     pub attributes: Map<String, Value>,

@@ -25,7 +25,7 @@ pub enum Event<'a> {
         address: Option<IpAddr>,
         /// The requested path, decoded.
         path: &'a str,
-        /// The groups that the connection joined at once.
+        /// The groups that the connection joined when it was opened.
         groups: &'a [&'a str],
         /// The attributes from the connect hook.
         attributes: Option<&'a RawValue>,

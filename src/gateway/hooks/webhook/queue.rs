@@ -102,7 +102,7 @@ struct QueueState {
     /// `queued` counts the events in `waiting` and the events in flight.
     stats: Stats,
     phase: Phase,
-    /// The number of events that were dropped at the end. `finish` returns it.
+    /// The number of events that were dropped because the queue ended. `finish` returns it.
     dropped_at_end: usize,
 }
 

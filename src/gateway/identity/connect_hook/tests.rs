@@ -209,7 +209,7 @@ fn the_watch_answers_if_all_workers_hang() {
     loop {
         let (held, reached) = (Arc::clone(&held), reached.clone());
         let _pending = hook.ask(fd(1), None, None, request.clone().into_owned(), move |verdict| {
-            // On a busy machine, the watch thread may call the callback. It must not hang.
+            // On a busy machine, the watch thread may call the callback. The callback must not hang.
             let is_worker = matches!(verdict, Decision::Accept(_));
             reached.send(is_worker).expect("the test waits");
             if is_worker {

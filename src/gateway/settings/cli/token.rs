@@ -21,7 +21,7 @@ pub struct Token {
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub ttl: Lifetime,
 
-    /// Groups that the client joins at once, separated by commas. May be given several times
+    /// Groups that the client joins when it connects, separated by commas. May be given several times
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub groups: Vec<String>,
 
