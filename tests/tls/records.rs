@@ -165,8 +165,8 @@ fn a_record_may_be_cut_at_every_byte() {
     let mut client = Records::upgraded(&server);
     let message = b"cut at every byte";
     let length = client.encrypt(&frame(BINARY, message), &[usize::MAX]).len();
-    // The record that was encrypted above is not sent. So the server would refuse the next record of that client, and
-    // the test uses a new client.
+    // The test does not send the record that `encrypt` has made. So the server would refuse the next record of that
+    // client, and the test uses a new client.
     let mut client = Records::upgraded(&server);
     for at in 1..length {
         let records = client.encrypt(&frame(BINARY, message), &[usize::MAX]);

@@ -257,7 +257,10 @@ fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client)
     }
     // The server also counts dropped messages of connections that it closed, which `lost` does not include.
     let counted = dropped - reported;
-    assert!(lost == counted || (lost < counted && !closed.is_empty()), "{lost} lost, {counted} counted");
+    assert!(
+        lost == counted || (lost < counted && !closed.is_empty()),
+        "{lost} messages are lost, and {counted} are counted"
+    );
 }
 
 #[test]

@@ -69,7 +69,10 @@ fn number_errors_name_the_flag_and_its_range() {
         {
             // The value 0 is below the minimum of each of these flags.
             let printed = call(&["check", &format!("{flag}={value}")], &[]);
-            assert!(printed.code == Some(2) && printed.err.contains(hint), "{flag} {value}: {printed:?}");
+            assert!(
+                printed.code == Some(2) && printed.err.contains(hint),
+                "{flag}={value} causes the error {hint:?}: {printed:?}"
+            );
             assert!(printed.err.contains(&format!("{flag} {value:?}: ")), "{printed:?}");
         }
     }
