@@ -145,7 +145,7 @@ fn a_group_is_notified_of_the_first_join_and_the_last_leave_of_a_uid() {
     assert_eq!(next(&mut ann), presence("joined", "bob", 2));
     assert_eq!(next(&mut first), presence("joined", "bob", 2));
     // When the second connection of bob joins, the group gets no notice. When the first connection of bob closes, the
-    // group gets no notice, because the second is still a member.
+    // group gets no notice, because the second connection is still a member.
     assert_eq!(ask(&mut second, json!({"type": "join", "group": "g", "id": 1})), json!({"type": "ack", "id": 1}));
     first.close(1000, "");
     assert_eq!(first.closed().0, 1000);

@@ -279,7 +279,7 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
 }
 
 /// With `drop_newest`, the server can drop a message of which it has written no byte. The test uses a unix socket,
-/// because it takes a small message completely or not at all.
+/// because a unix socket takes a small message completely or not at all.
 #[test]
 fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     let scratch = Scratch::new("stalled");

@@ -37,8 +37,8 @@ impl Server {
     /// the result.
     ///
     /// With few queues, the server reads the charges for each eviction, so the whole charge of each other connection
-    /// counts. With many queues, the server may use older charges. Since the server read them, a charge can only have
-    /// grown by its part of shared frames. So only the charge without shared frames is compared, and only for
+    /// counts. With many queues, the server may use older charges. Since the server read the charges, a charge can only
+    /// have grown by its part of shared frames. So only the charge without shared frames is compared, and only for
     /// connections that have not been evicted.
     fn larger(&self, fd: Fd, charge: usize) -> Option<(Fd, usize)> {
         let holders = self.oracle.models.values().filter(|model| model.output.has_queue());

@@ -355,7 +355,8 @@ impl Server {
         self.record_end(slot, event);
     }
 
-    // Writes on all transports, which the server tries when the queues exceed their total bound.
+    // The following functions model the writes on all transports, which the server tries when the queues exceed their
+    // total bound.
 
     /// Records the transports that the server must try after it queued a message.
     ///

@@ -34,7 +34,8 @@ pub struct OutputModel {
     /// The number of unwritten bytes.
     bytes: usize,
     is_full: bool,
-    /// The time of the first write since the last progress that wrote no byte.
+    /// The time since which the wire has taken no byte: the time of the write that filled the wire, or of the first
+    /// write that wrote no byte.
     stalled_since: Option<Tick>,
     /// The time of the last write that wrote no byte.
     tried: Option<Tick>,
@@ -121,7 +122,7 @@ impl OutputModel {
         first + frames.map(bytes).sum::<usize>()
     }
 
-    /// Returns the time of the first write since the last progress that wrote no byte.
+    /// Returns the time since which the wire has taken no byte, or `None` if the wire is not known to be full.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }

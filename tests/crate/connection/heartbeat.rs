@@ -71,7 +71,7 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
     let mut reporter = server.connect("/?uid=reporter");
     let silent = Raw::upgraded(server.address());
     // Both clients connect at about the same time. So when the server disconnects the silent client, the reporting
-    // client is connected only because of its messages.
+    // client is still connected only because of its messages.
     let (fd, closed) = loop {
         assert_eq!(reporter.text(), "report");
         reporter.send("alive");

@@ -48,7 +48,7 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
     until("clients are accepted again", || Client::connect(gateway.address, "/", &[]).is_ok());
 }
 
-/// Keeps idle API connections open without a key and replaces closed ones, until it is dropped.
+/// Keeps idle API connections open without a key and replaces closed connections, until this value is dropped.
 struct Attack<'scope>(&'scope AtomicBool);
 
 impl<'scope> Attack<'scope> {

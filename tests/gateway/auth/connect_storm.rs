@@ -126,7 +126,7 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);
-    // 12 requests of the network are sent to the back end, and 256 wait.
+    // The server sends 12 requests of this network to the back end, and 256 requests wait.
     let mut storm: Vec<Raw> = (0..12 + 256).map(|number| ask(&format!("2001:db8::{number:x}"))).collect();
     until("all requests wait in the queue", || gateway.metric("fdpush_auth_waiting") == 256.0);
     for number in 0..10 {
@@ -154,7 +154,7 @@ fn the_queue_of_the_connect_hook_is_bounded_and_serves_new_addresses_first() {
     let backend = Backend::start(|_| Answer::Hang);
     let gateway = gateway(&backend, &["--auth-timeout", "60s", "--trusted-proxy", "127.0.0.1"]);
     let ask = |address: &str| ask_from(&gateway, address);
-    // 16 requests are sent to the back end, and 1024 wait, 4 or 5 of each address.
+    // The server sends 16 requests to the back end, and 1024 requests wait, 4 or 5 of each address.
     let storm: Vec<Raw> = (0..16 + 1024).map(|number| ask(&format!("10.0.{}.1", number % 250))).collect();
     until("all requests wait in the queue", || gateway.metric("fdpush_auth_waiting") == 1024.0);
     let mut one_more = ask("10.0.0.1");

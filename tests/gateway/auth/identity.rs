@@ -328,7 +328,7 @@ fn the_connection_limit_of_an_address_spans_all_listeners() {
         Some("127.0.0.1:")
     );
     hang_up(first);
-    // The end of a connection permits a new connection of its own address only.
+    // The end of a connection permits a new connection only from the same client address.
     let mut place = None;
     until("a new connection is accepted after the close", || {
         place = connect(ann, other).ok();

@@ -561,7 +561,7 @@ fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
         configured.gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
         assert_eq!(next(&mut ann)["data"], 1);
     }
-    // The settings file is a FIFO, which is not a regular file, only at the first SIGHUP.
+    // At the first SIGHUP, the settings file is a FIFO, and at the second SIGHUP, it is a regular file.
     fs::remove_file(&configured.file).expect("the file can be removed");
     fs::rename(&fifo, &configured.file).expect("the file can be renamed");
     configured.gateway.signal("-HUP");

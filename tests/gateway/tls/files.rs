@@ -76,7 +76,7 @@ pub fn validity(from: i64, to: i64) -> impl FnOnce(&mut CertificateParams) {
     move |params| (params.not_before, params.not_after) = (at(from), at(to))
 }
 
-/// Returns the second address of a server, which was started with one more `--listen`.
+/// Returns the address of the second `--listen` of a server.
 pub fn tls_address(gateway: &Gateway) -> SocketAddr {
     gateway.others[0].parse().expect("the address is valid")
 }
