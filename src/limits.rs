@@ -185,8 +185,8 @@ pub struct Limits {
     /// is too long, its connection is closed under any policy. A close frame that does not fit is not sent. No queue is
     /// shortened below [`queue_bytes_min`](Limits::queue_bytes_min).
     ///
-    /// HTTP responses have a separate limit of the same size. A connection is closed if its response exceeds that limit
-    /// and cannot be written at once. Default 64 MiB.
+    /// HTTP responses have a limit of their own with the same size. A connection is closed if its response exceeds that
+    /// limit and cannot be written at once. Default 64 MiB.
     pub queue_total_bytes_max: usize,
 
     /// Bytes that each queue keeps when all queues exceed `queue_total_bytes_max`.

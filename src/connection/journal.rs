@@ -22,8 +22,8 @@ const FLUSHED_AT_BYTES: usize = 64 << 10;
 /// bytes.
 const BYTES_MAX: usize = 256 << 10;
 
-// The doc of `Limits::queue_total_bytes_max` has this number: 256 KiB of bytes, and as much for copies of separate
-// frames. With compression, the journal has two parts.
+// The doc of `Limits::queue_total_bytes_max` has this number: 256 KiB of bytes, and as much for copies of
+// `SeparateFrame`s. With compression, the journal has two parts.
 const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
 /// The maximum number of [`SeparateFrame`]s in each part of the journal.
@@ -89,7 +89,7 @@ struct Part {
 #[derive(Debug)]
 struct SeparateFrame {
     start: u32,
-    /// The total length of all separate frames before this frame, in bytes.
+    /// The total length of all earlier `SeparateFrame`s, in bytes.
     before: u32,
     frame: SharedFrame,
     key: Option<Box<str>>,
@@ -216,8 +216,8 @@ impl Part {
         outbound.place
     }
 
-    /// Prepares this part of the journal for a separate frame or for its first frame. Returns `None` if the journal
-    /// does not accept the frame.
+    /// Prepares this part of the journal for a [`SeparateFrame`], or for the first frame of the part. Returns `None` if
+    /// the journal does not accept the frame.
     #[inline(never)]
     fn prepare(&mut self, outbound: &mut Outbound<'_>) -> Option<()> {
         if self.len + outbound.bytes() > BYTES_MAX || (outbound.is_separate() && !self.add_separate(outbound)) {
@@ -229,7 +229,7 @@ impl Part {
         Some(())
     }
 
-    /// Stores a separate frame. Returns `false` if the journal does not accept the frame.
+    /// Stores a [`SeparateFrame`]. Returns `false` if the journal does not accept the frame.
     fn add_separate(&mut self, outbound: &mut Outbound<'_>) -> bool {
         // Frames over 64 KiB are written directly and are not stored in the journal.
         if outbound.bytes() > FLUSHED_AT_BYTES || self.separate.len() >= SEPARATE_MAX {

@@ -47,8 +47,8 @@ pub struct Queued {
     pub frames: usize,
     /// The bytes of HTTP responses.
     ///
-    /// HTTP responses have a separate bound. So a client that requests pages and does not read them cannot use up the
-    /// memory of WebSockets.
+    /// HTTP responses count against a bound of their own, and not against the bound of WebSocket queues. So a client
+    /// that requests pages and does not read them cannot use up the memory of WebSockets.
     pub http: usize,
 }
 

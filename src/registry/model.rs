@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Change, FormerNames, NAME_BYTES_MAX, Registry, SecondLogin};
 use crate::fd::Slot;
 
-/// The slots of all operations.
+/// The slots that the operations use.
 ///
 /// There are few slots, so that operations often use the same slot. The slots have gaps, so that some slots are never
 /// used.

@@ -1,7 +1,7 @@
 //! Reads the files of settings: regular files only, with bounds on size and time.
 //!
 //! A FIFO, a device or a file system that does not answer must not block the start or a reload. So this module opens a
-//! file without blocking, checks that the file is regular, and reads the file on a separate thread.
+//! file without blocking, checks that the file is regular, and reads the file on a new thread.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};

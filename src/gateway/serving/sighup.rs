@@ -1,4 +1,5 @@
-//! Reloads on SIGHUP. A separate thread reads and checks the settings, then sends them to the loop.
+//! Reloads the settings on SIGHUP. A thread other than the loop's thread reads and checks the settings, then sends the
+//! settings to the loop.
 //!
 //! So no file blocks the loop, and a reload takes effect completely or not at all. A SIGHUP during a reload starts
 //! another reload after the first.

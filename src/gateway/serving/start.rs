@@ -253,7 +253,7 @@ fn addresses_of(listeners: &[Bound]) -> Vec<Address> {
 
 /// Writes the addresses and the URL of the page to standard output.
 ///
-/// A separate thread writes the addresses, because standard output can be a full pipe. The start continues after
+/// A new thread writes the addresses, because standard output can be a full pipe. The start continues after
 /// [`ANNOUNCE_TIME_MAX`] at the latest.
 fn announce(listeners: &[Bound], serves_page: bool) -> std::io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
