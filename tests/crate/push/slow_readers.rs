@@ -112,8 +112,8 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
     let server = serve(|server| server.limits(limits));
     let mut slow = server.connect("/");
     let fd = slow.fd();
-    // Each push comes in a turn of its own, so the queue contains only bytes that the socket did not take. At the end,
-    // the queue contains more bytes than the socket could still take.
+    // Each push comes in a turn of its own, so the queue contains only bytes that the socket did not take. The loop
+    // ends when the queue has 128 KiB, which is more than the socket can still take.
     let mut sent = 0;
     while server.ask(move |ctx| ctx.info(fd)).expect("the connection is open").queued_bytes < 128 << 10 {
         assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);

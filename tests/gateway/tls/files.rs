@@ -69,7 +69,7 @@ pub fn valid(from: i64, to: i64) -> Pair {
     AUTHORITY.sign_with(&["localhost", "127.0.0.1"], validity(from, to))
 }
 
-/// Sets the start and the end of a certificate, in seconds from now.
+/// Sets the times from and until which a certificate is valid, in seconds from now.
 pub fn validity(from: i64, to: i64) -> impl FnOnce(&mut CertificateParams) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970").as_secs();
     let at = move |offset| date_time_ymd(1970, 1, 1) + Duration::from_secs(now.saturating_add_signed(offset));
