@@ -15,9 +15,9 @@ pub struct Compression {
     pub bytes_in_deflated: u64,
     /// Payload bytes of received deflated messages, after inflation.
     pub bytes_in: u64,
-    /// Received messages that are invalid or inflate to more than `message_bytes_max`.
+    /// Received deflated messages that were invalid or inflated to more than `message_bytes_max`.
     pub failures: u64,
-    /// Pauses of a client because of `inflated_bytes_per_second_max`.
+    /// The number of times that `inflated_bytes_per_second_max` delayed the input of a client.
     pub holds: u64,
     /// Deflated messages queued, counted per receiver. [`Traffic::messages_out`](crate::Traffic::messages_out) includes
     /// them.

@@ -4,14 +4,14 @@ use crate::connection::compression::Compression;
 use crate::connection::event::Traffic;
 use crate::histogram::Histogram;
 
-/// Counters since the start.
+/// Counters since the loop started.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// Bytes and messages, in both directions.
     pub traffic: Traffic,
     /// Deflated messages, in both directions.
     pub compression: Compression,
-    /// Pings of heartbeats.
+    /// Pings that heartbeats sent.
     pub pings: u64,
     /// Heartbeats that were not answered in time.
     pub missed: u64,
@@ -27,7 +27,7 @@ pub struct Counts {
     pub reads: u64,
     /// System calls that write to a socket.
     pub writes: u64,
-    /// The number of times that all output of a connection was written in the turn of its push.
+    /// The number of times that the whole output of a connection was written in the turn that pushed it.
     ///
     /// The count is reset at the end of a turn.
     pub sent: u64,

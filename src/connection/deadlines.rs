@@ -45,7 +45,7 @@ impl Connection {
             }
     }
 
-    /// Returns the time of the next [`handle_tick`](Connection::handle_tick), if nothing else happens.
+    /// Returns the time at which [`handle_tick`](Connection::handle_tick) is due, if nothing happens before.
     #[inline]
     pub fn poll_timeout(&self, env: &Env) -> Tick {
         if self.has_only_heartbeat() {
@@ -54,7 +54,7 @@ impl Connection {
         self.deadline.min(self.message_deadline(env)).min(self.write_deadline(env))
     }
 
-    /// Returns whether only the heartbeat has a deadline.
+    /// Returns whether the heartbeat check is the only deadline of the connection.
     ///
     /// In this common case, no message is unfinished, and no output waits.
     #[inline]
@@ -107,7 +107,7 @@ impl Connection {
                 // A paused client has no deadline, because the server does not read from this client.
                 _ if self.is_paused => Tick::NEVER,
                 None => unfinished.started().after(env.limits.message_time_max),
-                // The held input is processed at `until`. Before that time, the client has no deadline.
+                // The input that is held back is processed at `until`. Before that time, the client has no deadline.
                 Some(until) if until > env.now => until,
                 Some(_) => Tick::NEVER,
             },

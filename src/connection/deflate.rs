@@ -28,11 +28,11 @@ const CHARGE_FACTOR: u64 = 16;
 /// The pace at which the messages of a client are inflated.
 ///
 /// A few bytes can inflate to the longest message, and many bytes can inflate to nothing. So the inflated bytes of each
-/// client, and [`CHARGE_FACTOR`] times the received bytes, are limited to
-/// [`inflated_bytes_per_second_max`](Limits::inflated_bytes_per_second_max), in portions of
-/// [`read_budget_bytes`](Limits::read_budget_bytes). The type is a leaky bucket that stores only the time at which it
-/// becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that is later than a
-/// full bucket allows is in the past.
+/// client plus [`CHARGE_FACTOR`] times the received bytes are limited to
+/// [`inflated_bytes_per_second_max`](Limits::inflated_bytes_per_second_max), with bursts of
+/// [`read_budget_bytes`](Limits::read_budget_bytes). The type is a leaky bucket. It stores only the time at which the
+/// bucket becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that is later
+/// than a full bucket allows is in the past.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct InflationPace(u32);
 
@@ -44,7 +44,7 @@ impl InflationPace {
         (over > 0).then(|| Tick(now.0 + u64::from(over).div_ceil(UNITS_PER_MS)))
     }
 
-    /// Charges the bytes of one step to the bucket.
+    /// Adds the cost of the bytes of one step to the bucket.
     fn charge(&mut self, counts: InflatedCounts, limits: &Limits, now: Tick) {
         let bytes = counts.inflated_bytes.saturating_add(counts.deflated_bytes.saturating_mul(CHARGE_FACTOR));
         let ahead = self.ahead(limits, now).saturating_add(cost(bytes.max(CHARGE_BYTES_MIN), limits));
@@ -57,7 +57,7 @@ impl InflationPace {
     }
 }
 
-/// Returns the largest content of the bucket, in units: the remaining content plus the cost of one step.
+/// Returns the largest content of the bucket, in units: the burst plus the cost of one step.
 ///
 /// A step inflates at most one message, from the stored part of the message and the bytes of one read.
 fn full(limits: &Limits) -> u32 {
@@ -211,7 +211,7 @@ mod tests {
             assert!(charged <= allowed + 20_000, "{charged} charged bytes exceed the limit of {allowed}");
         }
         let allowed = (now.0 - start) * (1 << 20) / 1000;
-        assert!(charged > allowed / 100 * 98, "the limit is reached");
+        assert!(charged > allowed / 100 * 98, "the pace must reach the limit");
         assert!(now.0 - start > 60_000);
     }
 
@@ -240,7 +240,8 @@ mod tests {
             Some(Tick(3000)),
             "1 MiB inflated plus 16 times 128 KiB received take 3 seconds"
         );
-        // No caller charges more than the bucket holds. Such a charge also delays the next message.
+        // No caller charges more than the largest content of the bucket. Such a charge must delay the next message,
+        // too.
         pace.charge(counts(1 << 40, 0), &limits, Tick(0));
         assert!(pace.wait_until(&limits, Tick(0)).is_some());
     }

@@ -11,7 +11,7 @@ use crate::protocol::memory::MemoryTotal;
 use crate::protocol::origin::Origins;
 use crate::tick::Tick;
 
-/// The maximum number of empty queues that are kept.
+/// The maximum number of empty queues that are kept for reuse.
 ///
 /// A busy turn uses about this many queues.
 const SPARE_QUEUES_MAX: usize = 1024;

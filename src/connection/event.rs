@@ -20,7 +20,7 @@ pub struct Traffic {
     pub bytes_out: u64,
     /// Messages received.
     pub messages_in: u64,
-    /// Messages queued.
+    /// Messages queued for the client.
     pub messages_out: u64,
 }
 
@@ -47,7 +47,7 @@ pub enum Event<'a> {
     },
     /// The head of a request that announces a body. The caller must call `receive_body`.
     Head(Box<Request<'static>>),
-    /// A part of a streamed body, with the handler's state.
+    /// A piece of a streamed body, with the handler's state.
     ///
     /// The caller returns the state with `return_state`, unless this piece is the last.
     Piece {

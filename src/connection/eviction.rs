@@ -1,4 +1,4 @@
-//! Selects the connections that free memory when all queues exceed their bound.
+//! Selects the connections that free memory when the queues together exceed their bound.
 //!
 //! A holder is a connection with a queue. Repeatedly, the holder with the largest queue frees memory, until a part of
 //! the bound is free. So searches are rare, because many bytes can be queued before the next search. A minimum of
@@ -23,7 +23,7 @@ const UNDROPPABLE_FACTOR: usize = 2;
 /// The average number of queues whose memory is read for each eviction.
 const CHARGES_PER_EVICTION: usize = 64;
 
-/// Selects the holders that free memory while all queues exceed their bound.
+/// Selects the holders that free memory while the queues together exceed their bound.
 ///
 /// The [`Table`](crate::connection::Table) creates an evictor when [`Env::is_over_total`] is true, and drops it
 /// afterwards:
@@ -144,7 +144,7 @@ impl Evictor {
         })
     }
 
-    /// Reports how many messages a connection dropped, and the memory that still counts.
+    /// Reports how many messages a connection dropped, and its remaining counted memory.
     pub fn handle_dropped(&mut self, holder: Holder, dropped: usize, charge: usize) {
         let holder = Holder { charge, ..holder };
         if charge <= self.bytes_min {
@@ -170,7 +170,7 @@ impl Evictor {
         self.undroppable = self.undroppable.drain().map(read).collect();
     }
 
-    /// Reports that the holder's socket accepted output, and the memory that still counts.
+    /// Reports that the holder's socket accepted output, and the holder's remaining counted memory.
     pub fn handle_written(&mut self, holder: Holder, charge: usize) {
         self.holders.push(Holder { charge, ..holder });
     }
@@ -220,8 +220,8 @@ impl Connection {
     /// Ends a connection that reads too slowly.
     ///
     /// All output except a partly written frame is dropped, so that the close frame is next. If the counted memory
-    /// still exceeds `kept_max`, or all queues exceed their bound, the partly written frame is dropped, too, and no
-    /// close frame is sent. A connection that is already ending is aborted.
+    /// still exceeds `kept_max`, or the queues together exceed their bound, the partly written frame is dropped, too,
+    /// and no close frame is sent. A connection that is already ending is aborted.
     pub fn close_slow(&mut self, kept_max: usize, env: &mut Env) -> Option<Event<'static>> {
         if !self.is_open() {
             return self.abort(env);

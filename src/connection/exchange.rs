@@ -82,8 +82,8 @@ impl Connection {
 
     /// Reports that the TLS hello of the client was answered.
     ///
-    /// The hello may have waited for the budget of handshakes. The client can send its request only after the answer, so
-    /// the time for the head begins again.
+    /// The hello may have waited for the budget of handshakes. The client can send its request only after the answer,
+    /// so `head_time_max` starts again.
     pub fn handle_hello_answered(&mut self, env: &Env) {
         if let Stage::Http(http) = &self.stage
             && http.awaits() == Awaited::Head
@@ -99,7 +99,7 @@ impl Connection {
         }
     }
 
-    /// Begins to receive an announced body in the mode that the handler chose.
+    /// Begins to receive the body of `request` in the mode that the handler chose.
     pub fn receive_body(
         &mut self,
         request: Box<Request<'static>>,
@@ -148,7 +148,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether a ticket may answer the current request.
+    /// Returns whether `ticket` may answer the current request.
     pub fn has_ticket(&self, ticket: Deferral) -> bool {
         matches!(&self.stage, Stage::Http(http) if http.ticket() == Some(ticket))
     }

@@ -51,7 +51,7 @@ struct Rig {
     sides: [Side; 2],
     /// The frame that is being pushed, and the expected result of the first try.
     pushing: Option<(Due, Option<Sent>)>,
-    /// The number of messages so far, so that consecutive messages differ.
+    /// The number of messages pushed so far. It makes consecutive messages differ.
     messages: usize,
 }
 
@@ -59,12 +59,12 @@ struct Rig {
 struct Side {
     fd: Fd,
     phase: Phase,
-    /// Bytes that the client has sent and the server has not read.
+    /// The bytes that the client has sent and the server has not read.
     pipe: Vec<u8>,
     reader: Reader,
-    /// Selects the reaction of the handler to events.
+    /// A number that selects the reaction of the handler to events.
     manner: u8,
-    /// Whether the last request was a HEAD request, and its minor HTTP version.
+    /// Whether the last request was a HEAD request, and the minor HTTP version of that request.
     asked: (bool, u8),
     messages_in: u64,
     messages_out: u64,
@@ -130,7 +130,7 @@ impl Rig {
             6 => self.push(&[at], argument, next(bytes)),
             7 => self.push(&[at, 1 - at], argument, next(bytes)),
             8 => self.ping(at, usize::from(argument)),
-            // Operations that end a connection are rare, so that connections last.
+            // Operations that end a connection are rare, so that connections stay open longer.
             9 if argument < 32 => self.close(at, u16::from(argument)),
             10 if argument < 32 => match argument % 4 {
                 0 => self.close_slow(at, usize::MAX),
@@ -166,7 +166,7 @@ impl Rig {
 
     /// Reads from a socket, if the connection wants to read.
     ///
-    /// Buffered HTTP input comes first.
+    /// Buffered HTTP input is processed first.
     fn read(&mut self, at: usize, count: usize) {
         let connection = self.connection(at);
         if connection.state() == State::Http || connection.has_buffered_input(self.table.env()) {
@@ -196,7 +196,7 @@ impl Rig {
             let Some(event) = event else {
                 // A connection that has ended may leave input unread.
                 let is_over = self.connection(at).state() == State::Closing;
-                assert!(is_over || input.is_empty(), "a connection consumes all input unless it has ended");
+                assert!(is_over || input.is_empty(), "a connection must consume all input unless it has ended");
                 self.table.end_input(slot);
                 return self.replay();
             };
@@ -279,7 +279,7 @@ impl Rig {
 
     fn handle_closed(&mut self, at: usize, closed: &Closed) {
         let side = &mut self.sides[at];
-        assert_eq!(side.phase, Phase::Open, "only an open WebSocket is closed: {closed}");
+        assert_eq!(side.phase, Phase::Open, "only an open WebSocket may be closed: {closed}");
         side.phase = Phase::Ended;
         side.reader.expect_close(closed);
     }
@@ -362,7 +362,7 @@ impl Rig {
         let event = self.change(at, |connection, env| connection.close(code, reason, cause, env));
         assert!(
             event.is_some() == (self.sides[at].phase == Phase::Open),
-            "close ends a connection if and only if it is open"
+            "close must return an event if and only if the connection was open"
         );
         self.handle_end(at, event);
     }
@@ -437,7 +437,7 @@ impl Rig {
                 let (due, expected) = self.pushing.as_mut().expect("a push is pending");
                 assert!(
                     expected.take().is_none_or(|expected| expected == sent),
-                    "the push of {due:?} has the expected result"
+                    "the push of {due:?} must have the expected result"
                 );
                 if sent == Sent::Queued {
                     side.reader.due.push_back(due.clone());
@@ -445,7 +445,11 @@ impl Rig {
                 }
             }
             Change::Pinged(sent) => {
-                assert_eq!(sent == Sent::NotOpen, side.phase != Phase::Open, "a ping");
+                assert_eq!(
+                    sent == Sent::NotOpen,
+                    side.phase != Phase::Open,
+                    "a ping must be refused unless the connection is open"
+                );
                 let (due, _) = self.pushing.as_ref().expect("a ping is pending");
                 side.reader.due.extend((sent == Sent::Queued).then(|| due.clone()));
             }
@@ -480,12 +484,12 @@ impl Rig {
             assert_eq!(
                 connection.is_open(),
                 *phase == Phase::Open,
-                "the connection is open if and only if the model is ({phase:?})"
+                "the connection must be open if and only if the model is ({phase:?})"
             );
             assert_eq!(connection.state() == State::Open, connection.is_open());
             let traffic = connection.traffic();
             assert_eq!((traffic.messages_in, traffic.messages_out), (*messages_in, *messages_out));
-            assert_eq!(traffic.bytes_out, reader.read_bytes, "bytes_out counts the bytes that the socket accepted");
+            assert_eq!(traffic.bytes_out, reader.read_bytes, "bytes_out must count the bytes that the socket accepted");
             if connection.queued_bytes() == 0 && !reader.is_lost {
                 self.table.transport(self.slot(at)).expect("a socket").check_sent();
             }
@@ -497,16 +501,16 @@ impl Rig {
         let charges: usize = [0, 1].iter().map(|at| self.connection(*at).charge()).sum();
         assert!(
             charges <= queued.frames && charges + 64 > queued.frames,
-            "the charges of all connections are the queued bytes"
+            "the charges of all connections must add up to the queued bytes"
         );
         // A closed connection may have an additional queue for its close frame.
         let records = if self.is_tls { 2 * RECORD_OVERHEAD } else { 0 };
         assert!(
             queued.frames <= max + 2 * (QUEUE_BYTES + CONTROL_BYTES_MAX) + records,
-            "queued bytes stay within the total bound of {max}: {queued:?}"
+            "queued bytes must stay within the total bound of {max}: {queued:?}"
         );
         if [0, 1].iter().all(|at| self.connection(*at).queued_bytes() == 0) {
-            assert_eq!(queued, Queued::default(), "empty queues count no bytes");
+            assert_eq!(queued, Queued::default(), "empty queues must count no bytes");
         }
     }
 
@@ -516,7 +520,7 @@ impl Rig {
             self.abort(at);
         }
         self.flush();
-        assert_eq!(self.table.env().queued, Queued::default(), "removed queues count no bytes");
+        assert_eq!(self.table.env().queued, Queued::default(), "removed queues must count no bytes");
     }
 }
 

@@ -131,18 +131,18 @@ mod tests {
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), false, Tick(1000)),
             HeartbeatAction::Ping(Tick(2000)),
-            "the first check sends a ping"
+            "the first check must send a ping"
         );
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), false, Tick(2000)),
             HeartbeatAction::Ping(Tick(3000)),
-            "one missed"
+            "one missed ping is allowed"
         );
         heartbeat_state.handle_bytes();
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(2500), false, Tick(3000)),
             HeartbeatAction::Ping(Tick(4000)),
-            "received bytes reset the count of missed pings"
+            "received bytes must reset the count of missed pings"
         );
         assert_eq!(heartbeat_state.check(&heartbeat, Tick(2500), false, Tick(4000)), HeartbeatAction::Ping(Tick(5000)));
         assert_eq!(heartbeat_state.check(&heartbeat, Tick(2500), false, Tick(5000)), HeartbeatAction::Dead);
@@ -191,7 +191,7 @@ mod tests {
             per_second[(first.0 / 1000).min(9) as usize] += 1;
         }
         for (second, count) in per_second.iter().enumerate().skip(5) {
-            assert!((1_800..2_200).contains(count), "second {second} has about 2,000 heartbeats, not {count}");
+            assert!((1_800..2_200).contains(count), "second {second} must have about 2,000 heartbeats, not {count}");
         }
     }
 }

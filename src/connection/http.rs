@@ -27,7 +27,7 @@ const BUF_BYTES_MAX: usize = 4 << 10;
 /// The HTTP state of a connection.
 #[derive(Debug, Default)]
 pub struct Http {
-    /// Input. The bytes from the index `at` on are not parsed yet.
+    /// Buffered input. The bytes from the index `at` on are not parsed yet.
     buf: Vec<u8>,
     at: usize,
     /// The number of bytes after `at` that were searched for the end of the head.
@@ -103,7 +103,7 @@ struct Upload {
 struct Stream {
     answer: PendingRequest,
     decoder: BodyDecoder,
-    /// The state of the handler. `None` while the handler has it.
+    /// The state of the handler. `None` while the handler uses the state.
     state: Option<Box<dyn Any>>,
 }
 
@@ -116,7 +116,7 @@ pub struct Source<'e> {
     pub env: &'e Env,
 }
 
-/// The result of a step through the input.
+/// The result of [`Http::step`].
 #[derive(Debug)]
 pub enum Step<'a> {
     /// More bytes are needed. All input was used or buffered.
@@ -210,7 +210,7 @@ impl Http {
         self.memory.set(kept + ahead);
     }
 
-    /// Parses buffered input and `input` up to the next step, and removes the parsed part from `input`.
+    /// Parses buffered input and `input` up to the next [`Step`], and removes the parsed part from `input`.
     ///
     /// # Errors
     ///
@@ -254,7 +254,7 @@ impl Http {
                     take_front(input, skip_empty_lines(input));
                 }
                 if input.is_empty() {
-                    // Nothing was received, so the phase and its deadline stay.
+                    // Nothing was received, so the phase and its deadline do not change.
                     self.phase = phase;
                     return Ok(Step::More);
                 }
@@ -305,7 +305,7 @@ impl Http {
         }
     }
 
-    /// Returns whether the response to the current request has no body.
+    /// Returns whether the current request is a HEAD request, whose response has no body.
     pub fn is_head(&self) -> bool {
         self.is_head
     }
@@ -526,7 +526,7 @@ impl Http {
         let is_last = match stream.decoder.decode(input, &mut bytes) {
             Ok(is_last) => is_last,
             Err(error) => {
-                // The phase stays, so that the request can be answered with the error.
+                // The phase does not change, so that the request can be answered with the error.
                 self.phase = Phase::Pieces(stream);
                 return Err(error);
             }

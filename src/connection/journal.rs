@@ -22,14 +22,14 @@ const FLUSHED_AT_BYTES: usize = 64 << 10;
 /// bytes.
 const BYTES_MAX: usize = 256 << 10;
 
-// The doc of `Limits::queue_total_bytes_max` has this number: 256 KiB of bytes, and as much for copies of
+// The doc of `Limits::queue_total_bytes_max` states this number: 256 KiB of bytes, and as much for copies of
 // `SeparateFrame`s. With compression, the journal has two parts.
 const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
 /// The maximum number of [`SeparateFrame`]s in each part of the journal.
 ///
-/// The journal cannot contain more large frames than this number. If there are more small frames with a key, these
-/// frames go to queues.
+/// The journal cannot contain more large frames than this number. If there are more small frames with a key, the
+/// further frames go to queues.
 const SEPARATE_MAX: usize = 1024;
 
 const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
@@ -253,7 +253,7 @@ impl Part {
             }
             rest = behind;
         }
-        debug_assert!(rest.is_empty(), "a range ends at the end of a frame");
+        debug_assert!(rest.is_empty(), "a range must end at the end of a frame");
     }
 
     fn copied_bytes(&self, range: Range) -> usize {

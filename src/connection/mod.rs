@@ -119,17 +119,17 @@ pub struct Connection {
     is_paused: bool,
     /// Whether a control listener accepted the connection.
     is_control: bool,
-    /// Whether the connection is listed for the table's next flush.
+    /// Whether the connection is in the table's list for the next flush.
     ///
     /// The flag is stored here because it fits into padding.
     is_listed: bool,
 }
 
-const _: () = assert!(size_of::<Connection>() <= 120, "a connection takes at most 120 bytes");
+const _: () = assert!(size_of::<Connection>() <= 120, "a connection must take at most 120 bytes");
 
 /// The opening time of a connection in units of 16 ms.
 ///
-/// It takes 4 bytes. The value reaches its maximum two years after the server started.
+/// The type takes 4 bytes. The value reaches its maximum two years after the server started.
 #[derive(Copy, Clone, Debug)]
 struct Opened(u32);
 
@@ -256,7 +256,7 @@ impl Connection {
     /// Takes a whole message from the front of `input`.
     ///
     /// Nearly all messages are whole and are borrowed from `input`, without an event. Returns `None` if nothing was
-    /// read. The caller passes `input` to [`handle_bytes`](Connection::handle_bytes).
+    /// read. In this case, the caller passes `input` to [`handle_bytes`](Connection::handle_bytes).
     ///
     /// # Errors
     ///
@@ -420,9 +420,9 @@ impl Connection {
 
     /// Pauses or resumes reading of a WebSocket or a streamed request body.
     ///
-    /// The input of a paused connection waits in the kernel, and TCP slows the client down. When reading resumes, the time
-    /// for an unfinished message begins again. Returns `false` if the connection is not a WebSocket and receives no
-    /// streamed body.
+    /// The input of a paused connection waits in the kernel, and TCP slows the client down. When reading resumes, the
+    /// time limit of an unfinished message starts again. Returns `false` if the connection is not a WebSocket and
+    /// receives no streamed body.
     pub fn set_paused(&mut self, is_paused: bool, env: &Env) -> bool {
         let may = match &mut self.stage {
             Stage::Open { unfinished, .. } => {
@@ -480,7 +480,7 @@ impl Connection {
         env.counts.traffic.messages_in += 1;
     }
 
-    /// Answers a close frame with its own code (RFC 6455 section 5.5.1).
+    /// Answers a close frame with the same code (RFC 6455 section 5.5.1).
     fn handle_close(&mut self, payload: &[u8], env: &mut Env) -> Event<'static> {
         let (code, reason) = match parse_close(payload) {
             Ok(close) => close,
@@ -537,7 +537,7 @@ impl Connection {
             Stage::Http(http) => http.reply() == ResponseMode::UntilClose,
             Stage::Lingering { .. } => self.output.has_response(),
             Stage::Finished { is_cut } => *is_cut,
-            // The client of a WebSocket detects an end of the stream inside a frame.
+            // The client of a WebSocket detects that the stream ended inside a frame, so no reset is needed.
             Stage::Open { .. } | Stage::Closing { .. } => false,
         };
         self.stage = Stage::Finished { is_cut };

@@ -7,7 +7,7 @@ use crate::protocol::deflate::Deflater;
 use crate::protocol::frame::{Opcode, ServerHeader};
 use crate::protocol::shared::{Frame, SharedFrame};
 
-/// The longest frame to many connections that is copied to each queue.
+/// The longest frame to many connections that is copied to each queue, in bytes.
 ///
 /// A longer frame is shared. For a shorter frame, a copy costs less than an additional slice in `writev`.
 pub(super) const COPIED_BYTES_MAX: usize = 512;
@@ -126,7 +126,7 @@ impl<'a> Outbound<'a> {
         self.bytes
     }
 
-    /// Returns the memory of the frame in a queue besides its bytes.
+    /// Returns the memory that the frame takes in a queue in addition to its bytes.
     #[inline]
     pub fn overhead(&self) -> usize {
         if self.is_separate() { overhead(self.key.map(str::len)) } else { 0 }

@@ -303,7 +303,7 @@ mod tests {
                 output.push(&mut outbound, &mut env);
             }
         }
-        assert_eq!(env.queued.frames, 0, "bytes in the journal do not count as queued");
+        assert_eq!(env.queued.frames, 0, "bytes in the journal must not count as queued");
         for output in &mut outputs {
             assert!(matches!(output, Output::Journaled(_)));
             assert_eq!(waiting(output, &env), b"\x81\x01a\x81\x01b\x81\x01c");
@@ -335,7 +335,7 @@ mod tests {
         output.push(&mut text("two"), &mut env);
         output.handle_written(Written::new(4, true), &mut env);
         env.end_turn();
-        assert_eq!(waiting(&output, &env), b"", "the socket is full");
+        assert_eq!(waiting(&output, &env), b"", "no output may be offered to a full socket");
         assert_eq!(env.queued.frames, QUEUE_BYTES + 10);
         output.push(&mut text("three"), &mut env);
         output.as_queue().expect("the output has a queue").handle_writable();
@@ -442,7 +442,7 @@ mod tests {
             newer.key = Some(&message[..4]);
             output.as_queue().expect("the output has a queue").conflate(&mut newer, &env.limits, &mut env.queued)
         };
-        assert!(!conflate("gold=2"), "a partly written message is not replaced");
+        assert!(!conflate("gold=2"), "a partly written message must not be replaced");
         assert!(conflate("iron=2"));
         output.as_queue().expect("the output has a queue").handle_writable();
         assert_eq!(waiting(&output, &env), b"old=1\x81\x06iron=2");

@@ -85,7 +85,7 @@ impl Connection {
         self.output.handle_held(held, has_sent, self.is_http(), env);
     }
 
-    /// Returns the present time if bytes are read from the socket now, or else `None`.
+    /// Returns the time of this turn if the socket should be read now, or else `None`.
     pub fn reads_at(&self, env: &Env) -> Option<Tick> {
         self.wants_read().then_some(env.now)
     }
@@ -119,7 +119,7 @@ impl Connection {
     pub fn check_invariants(&self) {
         if let Output::Queued(output) = &self.output {
             output.check_invariants();
-            assert!(!output.is_empty(), "an empty queue is removed");
+            assert!(!output.is_empty(), "an empty queue must be removed");
         }
     }
 

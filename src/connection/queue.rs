@@ -23,7 +23,7 @@ use crate::tick::Tick;
 
 /// The maximum size of a buffer with several copied frames.
 ///
-/// So the memory of a long queue is freed in steps while the queue is written.
+/// Because of this limit, the memory of a long queue is freed in steps while the queue is written.
 pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
 /// The longest frame that is copied even if the socket is full.
@@ -90,7 +90,7 @@ pub struct Queue {
     stalled_since: Option<Tick>,
     /// The time since which output waits for a full socket.
     backlogged_since: Option<Tick>,
-    /// The number of the segment whose pong a newer pong replaces.
+    /// The number of the segment with the pong that the next pong replaces.
     pong: Option<u64>,
     /// The number of the first segment. This number equals the number of removed segments.
     first: u64,
@@ -383,10 +383,14 @@ impl Queue {
     /// Panics if the counters are inconsistent. This check is for tests and debug builds.
     pub fn check_invariants(&self) {
         let bytes: usize = self.segments.iter().map(|segment| segment.bytes.as_slice().len()).sum();
-        assert_eq!(bytes, self.bytes + self.sent, "queued bytes");
-        assert_eq!(self.segments.iter().map(Segment::overhead).sum::<usize>(), self.overhead, "overhead");
+        assert_eq!(bytes, self.bytes + self.sent, "`bytes` must be the number of unwritten bytes");
+        assert_eq!(
+            self.segments.iter().map(Segment::overhead).sum::<usize>(),
+            self.overhead,
+            "`overhead` must be the sum of all segments"
+        );
         let first = self.segments.front().map_or(1, |first| first.bytes.as_slice().len());
-        assert!(self.sent < first, "a fully written segment is removed");
+        assert!(self.sent < first, "a fully written segment must be removed");
     }
 
     /// Returns a run with capacity for `bytes` more bytes.

@@ -94,7 +94,7 @@ impl Rig {
             }
             self.connection.check_invariants();
         }
-        assert!(input.is_empty(), "`None` means that the input is used up");
+        assert!(input.is_empty(), "`None` must mean that the input is used up");
         events
     }
 
@@ -200,8 +200,8 @@ fn events_do_not_depend_on_how_input_is_split() {
         let written = rig.written();
         let text = String::from_utf8_lossy(&written);
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\n\r\nhelloHTTP/1.1 101 "), "{text}");
-        assert!(written.ends_with(b"\x8a\x01?\x88\x02\x0f\xa0"), "the pong is followed by the client's close code");
-        assert_eq!(rig.next(), SocketAction::Drop, "the connection is dropped after both close frames");
+        assert!(written.ends_with(b"\x8a\x01?\x88\x02\x0f\xa0"), "the client's close code must follow the pong");
+        assert_eq!(rig.next(), SocketAction::Drop, "the connection must be dropped after both close frames");
     }
 }
 
@@ -210,7 +210,7 @@ fn frames_sent_ahead_of_the_101_are_kept() {
     let mut rig = Rig::new(Limits::default());
     let ahead = [UPGRADE.as_bytes(), &frame(true, Opcode::Text, b"early")].concat();
     assert_eq!(rig.feed(&ahead), ["upgrade /chat"]);
-    assert!(!rig.connection.wants_read(), "input after the request stays in the kernel");
+    assert!(!rig.connection.wants_read(), "input after the request must stay in the kernel");
     let early = rig.accept(&Upgrade::accept());
     assert_eq!(rig.feed(&early), ["text early"]);
 }
@@ -224,7 +224,7 @@ fn requests_after_a_refused_upgrade_are_ignored() {
     assert_eq!(rig.feed(b"GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"), [""; 0]);
     assert!(String::from_utf8_lossy(&rig.written()).contains("Connection: close"));
     assert_eq!(rig.next(), SocketAction::Shut);
-    assert_eq!(rig.next(), SocketAction::Stay, "once");
+    assert_eq!(rig.next(), SocketAction::Stay, "the write side must be shut down only once");
     assert!(rig.connection.handle_end(false).is_none());
     assert_eq!(rig.next(), SocketAction::Drop);
 }
@@ -251,10 +251,10 @@ fn unread_responses_stop_the_reading_of_requests() {
     let post = [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 61440\r\n\r\n", &body[..]].concat();
     assert_eq!(rig.feed(&post).len(), 1);
     assert_eq!(rig.feed(&post).len(), 1);
-    assert_eq!(rig.feed(&post).len(), 0, "the third request waits");
+    assert_eq!(rig.feed(&post).len(), 0, "the third request must wait");
     assert!(!rig.connection.wants_read());
     rig.written();
-    assert_eq!(rig.feed(b"").len(), 1, "reading resumes");
+    assert_eq!(rig.feed(b"").len(), 1, "reading must resume");
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_slow_head_times_out() {
 fn empty_input_does_not_extend_a_deadline() {
     let mut rig = Rig::new(Limits { head_time_max: millis(10), keep_alive_max: millis(1000), ..Limits::default() });
     assert_eq!(rig.feed(b""), [""; 0]);
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10), "the first deadline of a connection is head_time_max");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(10), "the first deadline must be head_time_max");
     rig.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     rig.written();
     rig.env.now = Tick(500);
@@ -282,7 +282,7 @@ fn empty_input_does_not_extend_a_deadline() {
     assert_eq!(
         rig.connection.poll_timeout(&rig.env),
         Tick(1000),
-        "the deadline of an idle connection is keep_alive_max"
+        "the deadline of an idle connection must be keep_alive_max"
     );
 }
 
@@ -293,7 +293,7 @@ fn an_unanswered_upgrade_gets_503() {
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(500));
     assert_eq!(rig.tick(500).as_deref(), Some("refused 503"));
     assert!(rig.written().starts_with(b"HTTP/1.1 503 "));
-    assert!(rig.connection.take_deferred().is_none(), "the refused request cannot be answered");
+    assert!(rig.connection.take_deferred().is_none(), "a refused request must not be answered again");
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn a_client_that_does_not_answer_a_close_is_dropped() {
     rig.written();
     assert_eq!(rig.tick(299), None);
     assert_eq!(rig.next(), SocketAction::Stay);
-    assert_eq!(rig.tick(300), None, "the end is reported only once");
+    assert_eq!(rig.tick(300), None, "the end must be reported only once");
     assert_eq!(rig.next(), SocketAction::Drop);
 }
 
@@ -357,7 +357,7 @@ fn a_lost_client_is_reported_once() {
         let mut rig = Rig::open(Limits::default());
         let event = rig.connection.handle_end(is_reset);
         assert_eq!(event.as_ref().map(describe).as_deref(), Some("closed 1006 (connection_lost) by Client"));
-        assert!(rig.connection.handle_end(is_reset).is_none(), "once");
+        assert!(rig.connection.handle_end(is_reset).is_none(), "the end must be reported only once");
         assert_eq!(rig.next(), SocketAction::Drop);
     }
 }
@@ -393,7 +393,7 @@ fn unanswered_pings_end_the_connection() {
     assert_eq!(
         (rig.written(), rig.next()),
         (vec![], SocketAction::Drop),
-        "the connection is dropped without a close frame"
+        "the connection must be dropped without a close frame"
     );
 }
 
@@ -444,8 +444,8 @@ fn a_full_queue_ends_a_slow_reader() {
     assert!(event.is_some_and(|event| describe(&event).starts_with("closed 1013 ")));
     assert!(rig.connection.handle_writable());
     let rest = rig.written();
-    assert_eq!(rest[..30], [b'x'; 30], "the partly written frame is completed");
-    assert_eq!(rest[30..34], [0x88, 20, 0x03, 0xf5], "the close frame follows the completed frame");
+    assert_eq!(rest[..30], [b'x'; 30], "the partly written frame must be completed");
+    assert_eq!(rest[30..34], [0x88, 20, 0x03, 0xf5], "the close frame must follow the completed frame");
     assert_eq!(rig.env.queued.frames, 0);
 }
 
@@ -462,7 +462,7 @@ fn a_slow_reader_gets_complete_http_responses() {
     assert!(rig.connection.close_slow(usize::MAX, &mut rig.env).is_some());
     assert!(rig.connection.handle_writable());
     let rest = rig.written();
-    assert_eq!(rest.len(), http + 22, "the response and the close frame are written");
+    assert_eq!(rest.len(), http + 22, "the response and the close frame must be written");
     assert_eq!(rest[http..http + 4], [0x88, 20, 0x03, 0xf5]);
     assert_eq!(rig.env.queued.frames, 0);
 }
@@ -475,10 +475,10 @@ fn a_slow_close_between_frames_drops_the_queue() {
     }
     rig.send(&"y".repeat(618));
     rig.send("");
-    assert_eq!(rig.write(32_750).len(), 32_750, "all frames except the last frame are written");
+    assert_eq!(rig.write(32_750).len(), 32_750, "all frames except the last frame must be written");
     assert!(rig.connection.close_slow(usize::MAX, &mut rig.env).is_some());
     rig.connection.check_invariants();
-    assert_eq!(rig.env.queued.frames, QUEUE_BYTES + 22, "written bytes are freed");
+    assert_eq!(rig.env.queued.frames, QUEUE_BYTES + 22, "written bytes must be freed");
 }
 
 #[test]
@@ -489,11 +489,11 @@ fn a_stalled_write_times_out() {
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000));
     rig.env.now = Tick(900);
     assert!(rig.connection.handle_writable());
-    assert_eq!(rig.write(0), b"", "a writable event without a written byte is not progress");
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000));
+    assert_eq!(rig.write(0), b"");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1000), "a failed write must not restart the timeout");
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.write(1).len(), 1);
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1900), "a written byte starts the write timeout again");
+    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(1900), "a written byte must restart the timeout");
     assert_eq!(rig.tick(1900).as_deref(), Some("closed 1006 (write_timed_out) by Server"));
 }
 
@@ -507,7 +507,7 @@ fn a_frame_to_many_is_stored_once() {
     for rig in &mut rigs {
         assert_eq!(rig.connection.send(&mut outbound, &mut env), Sent::Queued);
     }
-    assert_eq!(env.queued.frames, 0, "no connection has a queue yet");
+    assert_eq!(env.queued.frames, 0, "no connection may have a queue yet");
     for (rig, queues) in rigs.iter_mut().zip(1..) {
         assert_eq!(rig.connection.queued_bytes(), 10_004);
         rig.connection.handle_written(Written::new(1, true), &mut env);
@@ -539,8 +539,8 @@ fn conflation_replaces_the_content_in_place() {
     assert!(keyed(&mut rig, "gold", "gold=1000"));
     assert!(keyed(&mut rig, "iron", "iron=2000"));
     rig.send(&"=".repeat(18));
-    assert!(keyed(&mut rig, "gold", "gold=1001"), "the newer message replaces the older message");
-    assert!(!keyed(&mut rig, "lead", "lead=3000"), "no queued message can be replaced");
+    assert!(keyed(&mut rig, "gold", "gold=1001"), "the newer message must replace the older message");
+    assert!(!keyed(&mut rig, "lead", "lead=3000"), "a new key must not replace a queued message");
     rig.connection.check_invariants();
     assert!(rig.connection.handle_writable());
     let rest = rig.written();
@@ -578,7 +578,7 @@ fn keys_count_against_the_queue_bound() {
     assert_eq!(rig.env.queued.frames, counted + overhead + 10);
     rig.connection.close_slow(usize::MAX, &mut rig.env);
     rig.connection.check_invariants();
-    assert!(rig.env.queued.frames < QUEUE_BYTES + 60, "keys are freed with their messages");
+    assert!(rig.env.queued.frames < QUEUE_BYTES + 60, "keys must be freed with their messages");
     rig.connection.release(&mut rig.env);
     assert_eq!(rig.env.queued.frames, 0);
 }

@@ -1,7 +1,7 @@
 //! A TLS session on a stream: the transport of connections of a TLS listener.
 //!
 //! A session stores its state and unfinished bytes: a part of a record, plaintext for which a read had no space, and
-//! ciphertext that the stream did not accept. All other buffers are in [`TlsShared`], which the loop has.
+//! ciphertext that the stream did not accept. All other buffers are in [`TlsShared`], which all sessions share.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -17,15 +17,15 @@ use crate::tls::{Ciphertext, Engine, EngineError, RECORD_BYTES_MAX, TlsConfig, T
 /// The maximum length of the plaintext of a record.
 const RECORD_PLAINTEXT: usize = 1 << 14;
 
-/// The maximum of plaintext that one write encrypts. This limit bounds the unsent ciphertext of a session.
+/// The maximum of plaintext that one write encrypts, in bytes. This limit bounds the unsent ciphertext of a session.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
-/// The maximum of plaintext that one write encrypts, if the stream did not accept the last write as a whole.
+/// The same maximum if the stream did not accept the last write as a whole, in bytes.
 ///
 /// This limit is lower, because only unencrypted output can be replaced by a newer message or dropped to free memory.
 const FULL_WRITE_BYTES_MAX: usize = RECORD_PLAINTEXT;
 
-/// The maximum of unfinished input: a handshake message in many records.
+/// The maximum of unfinished input, in bytes: a handshake message in many records.
 ///
 /// A client can split a handshake message into records of one byte, and rustls needs all these records at once.
 const UNFINISHED_BYTES_MAX: usize = 128 << 10;
@@ -62,7 +62,7 @@ pub struct TlsShared {
     incoming: Vec<u8>,
     /// Small pieces of output, which are encrypted as one record.
     gathered: Vec<u8>,
-    /// Records to send.
+    /// The records to send.
     outgoing: Ciphertext,
     inbound: MemoryTotal,
     /// The number of handshakes by outcome.
@@ -97,13 +97,13 @@ pub struct TlsStream {
     ignores_input: bool,
     /// Whether the output has ended. No more records are sent, and no alert.
     is_shut: bool,
-    /// Received bytes of an incomplete record or handshake message.
+    /// The received bytes of an incomplete record or handshake message.
     unfinished: Vec<u8>,
     /// Plaintext for which the last read had no space.
     unread: Vec<u8>,
     /// Ciphertext that the stream did not accept.
     unsent: Vec<u8>,
-    /// The time since which the client owes the bytes that complete `unfinished`.
+    /// The time since which the server waits for the bytes that complete `unfinished`.
     unfinished_since: Option<Tick>,
     /// The memory of unfinished and unread bytes.
     memory: MemoryShare,
@@ -144,7 +144,7 @@ impl TlsShared {
     /// Panics if records of one session are left for the next session. This check is for tests.
     #[cfg(any(test, feature = "unstable"))]
     pub fn check_invariants(&self) {
-        assert!(self.outgoing.as_slice().is_empty(), "each call sends its records, keeps them, or drops them");
+        assert!(self.outgoing.as_slice().is_empty(), "each call must send, store or drop its records");
     }
 }
 
@@ -276,7 +276,7 @@ impl TlsStream {
             Ok(received) => {
                 self.is_closed = received.is_closed;
                 if received.used > 0 {
-                    // The unfinished bytes began in this read.
+                    // The record that is unfinished now began in this read, so its time limit starts again.
                     self.unfinished_since = None;
                 }
                 // Bytes after `close_notify` are ignored (RFC 8446 section 6.1).
@@ -329,7 +329,7 @@ impl TlsStream {
         let Some(bytes) = self.encrypt(shared, slices) else {
             // `outgoing` is shared: another session must not send the records of this session.
             shared.outgoing.clear();
-            // rustls has ended the session, and asserts that no further input is invalid.
+            // rustls has ended the session, and may panic on further invalid input. So no more input is read.
             self.fail_stream(0);
             return None;
         };
@@ -362,7 +362,7 @@ impl TlsStream {
         }
         shared.outgoing.clear();
         self.is_shut = true;
-        // An error in further input has no answer, and rustls asserts that `close_notify` is the last alert.
+        // Errors in further input are not answered, because rustls requires that `close_notify` is the last alert.
         self.ignore_input();
     }
 
@@ -377,7 +377,7 @@ impl TlsStream {
         self.memory.set(self.unfinished.capacity());
     }
 
-    /// Starts the time of the unfinished bytes at `now`, unless the time has started. `None` stops the time.
+    /// Starts the time limit of the unfinished bytes at `now`, unless the time limit runs already. `None` stops it.
     pub fn set_reading(&mut self, now: Option<Tick>) {
         self.unfinished_since = match now {
             Some(now) if !self.unfinished.is_empty() => self.unfinished_since.or(Some(now)),
@@ -385,7 +385,7 @@ impl TlsStream {
         };
     }
 
-    /// Returns the time since which the client owes the bytes that complete the unfinished bytes.
+    /// Returns the time since which the server waits for the rest of the unfinished record.
     pub fn unfinished_since(&self) -> Option<Tick> {
         self.unfinished_since
     }
@@ -486,7 +486,7 @@ impl TlsStream {
         self.unfinished.extend_from_slice(rest);
     }
 
-    /// Encrypts the output of one write, and returns its length, or `None` if the key limit is reached.
+    /// Encrypts the output of one write, and returns its plaintext length, or `None` at the limit of the keys.
     fn encrypt(&mut self, shared: &mut TlsShared, slices: &[IoSlice<'_>]) -> Option<usize> {
         let bytes_max = if self.was_full { FULL_WRITE_BYTES_MAX } else { WRITE_BYTES_MAX };
         let mut taken = 0;

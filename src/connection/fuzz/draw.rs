@@ -11,7 +11,7 @@ use crate::protocol::frame::Opcode;
 fn deflate(payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 * payload.len() + 100);
     let mut stream = flate2::Compress::new(flate2::Compression::default(), false);
-    stream.compress_vec(payload, &mut out, flate2::FlushCompress::Sync).expect("no error");
+    stream.compress_vec(payload, &mut out, flate2::FlushCompress::Sync).expect("the vector has enough capacity");
     out.truncate(out.len().saturating_sub(4));
     out
 }

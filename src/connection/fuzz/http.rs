@@ -100,7 +100,7 @@ impl Rig {
                 let is_answered = side.reader.is_streaming_last();
                 assert!(
                     early.is_some() != is_answered,
-                    "an upgrade is accepted if and only if it was not answered before"
+                    "an upgrade must be accepted if and only if it was not answered before"
                 );
                 let Some(early) = early else { return };
                 side.phase = Phase::Open;

@@ -5,9 +5,9 @@ use crate::connection::{Io, Stream};
 /// The server's end of a stream.
 #[derive(Debug, Default)]
 pub(in crate::connection) struct Pipe {
-    /// Bytes that the client sent and the server has not read.
+    /// The bytes that the client sent and the server has not read.
     pub up: Vec<u8>,
-    /// Bytes that the server sent and the client has not read.
+    /// The bytes that the server sent and the client has not read.
     pub down: Vec<u8>,
     /// The number of bytes that the pipe still accepts.
     pub room: usize,
@@ -35,7 +35,7 @@ impl Stream for Pipe {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Io {
-        assert!(!self.is_shut, "nothing is written after the shutdown of the write side");
+        assert!(!self.is_shut, "nothing may be written after the shutdown of the write side");
         let count = bytes.len().min(self.room);
         if self.room != usize::MAX {
             self.room -= count;

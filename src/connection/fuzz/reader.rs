@@ -39,7 +39,7 @@ pub(super) struct Reader {
     pub is_lost: bool,
 }
 
-/// Expected output.
+/// A response or frame that the client expects.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Due {
     Response {
@@ -69,9 +69,9 @@ impl Reader {
         self.read_bytes += bytes.len() as u64;
         while if self.is_upgraded { self.take_frame() } else { self.take_response() } {}
         if let Some(length) = self.refusal {
-            assert!(self.bytes.len() <= length, "no output follows the body of an error response");
+            assert!(self.bytes.len() <= length, "no output may follow the body of an error response");
         }
-        assert!(!self.is_closed || self.bytes.is_empty(), "no output follows a close frame");
+        assert!(!self.is_closed || self.bytes.is_empty(), "no output may follow a close frame");
     }
 
     /// Checks that all expected output was received, unless output was dropped.
@@ -83,9 +83,9 @@ impl Reader {
         if self.is_streaming {
             assert!(matches!(due.next(), Some(Due::Stream { body, .. }) if body.is_empty()), "{:?}", self.due);
         }
-        assert!(due.next().is_none(), "all expected output was written; missing: {:?}", self.due);
+        assert!(due.next().is_none(), "all expected output must be written; missing: {:?}", self.due);
         let is_whole = self.bytes.is_empty() || self.refusal == Some(self.bytes.len());
-        assert!(is_whole, "the output ends with a whole frame or response; {} bytes are left", self.bytes.len());
+        assert!(is_whole, "the output must end with a whole frame or response; {} bytes are left", self.bytes.len());
     }
 
     /// Expects the close frame that the end of the connection requires.
@@ -146,7 +146,7 @@ impl Reader {
         };
         let same = |due: &Due| matches!(due, Due::Frame { key, .. } if key == newer_key);
         let older = self.due.iter().rposition(same).expect("a message with this key is queued");
-        assert!(older > 0 || !self.is_inside_due(), "a partly written message is not replaced");
+        assert!(older > 0 || !self.is_inside_due(), "a partly written message must not be replaced");
         self.due[older] = newer.clone();
     }
 
@@ -155,7 +155,7 @@ impl Reader {
         for _ in 0..count {
             let is_message = |due: &Due| matches!(due, Due::Frame { first: 0x81 | 0x82, .. });
             let newest = self.due.iter().rposition(is_message).expect("the queue contains a message");
-            assert!(newest > 0 || !self.is_inside_due(), "a partly written message is not dropped");
+            assert!(newest > 0 || !self.is_inside_due(), "a partly written message must not be dropped");
             self.due.remove(newest);
         }
     }
@@ -182,7 +182,7 @@ impl Reader {
         }
         let end = self.bytes.windows(4).position(|window| window == b"\r\n\r\n");
         let Some(end) = end.filter(|_| self.refusal.is_none()) else { return false };
-        let head = String::from_utf8(self.bytes[..end].to_vec()).expect("a head of text");
+        let head = String::from_utf8(self.bytes[..end].to_vec()).expect("the head is UTF-8");
         let status: u16 =
             head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest[..3].parse().ok()).expect("the response has a status");
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
@@ -190,7 +190,7 @@ impl Reader {
         let whole = match self.due.front() {
             _ if status == 100 => end + 4,
             Some(Due::Response { status: expected, body }) => {
-                assert_eq!(status, *expected, "the response has the expected status: {head}");
+                assert_eq!(status, *expected, "the response must have the expected status: {head}");
                 let whole = end + 4 + body.len();
                 if self.bytes.len() < whole {
                     return false;
@@ -216,9 +216,12 @@ impl Reader {
             None => {
                 assert!(
                     (400..600).contains(&status) && head.contains("Connection: "),
-                    "an error response has an error status and a Connection header: {head}"
+                    "an error response must have an error status and a Connection header: {head}"
                 );
-                assert!(head.ends_with("close"), "an error response has the header line Connection: close: {head}");
+                assert!(
+                    head.ends_with("close"),
+                    "an error response must have the header line Connection: close: {head}"
+                );
                 self.refusal = Some(length);
                 end + 4
             }
@@ -237,7 +240,7 @@ impl Reader {
     fn take_stream(&mut self) -> bool {
         let Some(Due::Stream { body, is_ended, .. }) = self.due.front_mut() else { return false };
         let count = body.len().min(self.bytes.len());
-        assert_eq!(body[..count], self.bytes[..count], "the output is the expected piece of the body");
+        assert_eq!(body[..count], self.bytes[..count], "the output must be the expected piece of the body");
         body.drain(..count);
         self.bytes.drain(..count);
         let is_over = body.is_empty() && *is_ended;
@@ -245,7 +248,7 @@ impl Reader {
             self.due.pop_front();
             self.is_streaming = false;
         }
-        assert!(is_over || self.bytes.is_empty(), "no other output is inside the response");
+        assert!(is_over || self.bytes.is_empty(), "no other output may be inside the response");
         is_over
     }
 
@@ -260,21 +263,24 @@ impl Reader {
             (128.., _) => panic!("a server frame is masked"),
         };
         let shortest = if length < 126 { length } else { 126 + u64::from(length > 0xffff) };
-        assert_eq!(u64::from(*second), shortest, "the payload length has its shortest form");
+        assert_eq!(u64::from(*second), shortest, "the payload length must have its shortest form");
         let Some(received) = rest.get(..length as usize) else { return false };
         let (is_deflated, first) = (first & 0x40 != 0, &(first & !0x40));
-        assert!(!is_deflated || (self.deflates && matches!(*first, 0x81 | 0x82)), "deflated frames were negotiated");
+        assert!(
+            !is_deflated || (self.deflates && matches!(*first, 0x81 | 0x82)),
+            "only a connection that negotiated deflation may send deflated messages"
+        );
         let inflated = if is_deflated { inflate(received) } else { Vec::new() };
         let payload = if is_deflated { &inflated[..] } else { received };
         if first & 0x0f == 10 {
-            assert!(*first == 0x8a && payload.len() <= 125, "a pong");
+            assert!(*first == 0x8a && payload.len() <= 125, "a pong must be a whole frame of at most 125 bytes");
             let ping =
                 self.pings.iter().position(|ping| ping == payload).expect("the client sent a ping with this payload");
             self.pings.drain(..=ping);
         } else {
             match self.due.pop_front() {
                 Some(Due::Frame { first: due, payload: expected, .. }) => {
-                    assert_eq!((*first, payload), (due, &expected[..]), "the frame is the expected frame");
+                    assert_eq!((*first, payload), (due, &expected[..]), "the frame must be the expected frame");
                 }
                 other => panic!("expected {other:?}, got a frame that starts with {first:#x}"),
             }
@@ -292,6 +298,6 @@ fn inflate(payload: &[u8]) -> Vec<u8> {
 
     let stream = [payload, &[0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff]].concat();
     let mut inflated = Vec::new();
-    flate2::read::DeflateDecoder::new(&stream[..]).read_to_end(&mut inflated).expect("a valid stream");
+    flate2::read::DeflateDecoder::new(&stream[..]).read_to_end(&mut inflated).expect("the payload is a valid stream");
     inflated
 }

@@ -19,15 +19,15 @@ pub(super) struct Secure {
     pub pipe: Pipe,
     pub stream: TlsStream,
     pub client: TestClient,
-    /// Records that the client encrypted and has not sent.
+    /// The TLS records that the client has encrypted but not yet sent.
     pub outbox: Vec<u8>,
-    /// Plaintext that the session accepted and the client has not received.
+    /// The plaintext that the session has accepted and the client has not yet received.
     expected: VecDeque<u8>,
 }
 
 impl Secure {
     pub(super) fn new(shared: &TlsShared) -> Secure {
-        let stream = TlsStream::new(&test_config(), false, false, shared).expect("settings");
+        let stream = TlsStream::new(&test_config(), false, false, shared).expect("the settings are valid");
         let client = TestClient::new(Hello::Tls13);
         Secure { pipe: Pipe::new(), stream, client, outbox: Vec::new(), expected: VecDeque::new() }
     }
@@ -46,8 +46,8 @@ impl Secure {
         shared.check_invariants();
         if is_open {
             let sent = self.pipe.down.len() - before;
-            assert_eq!(written.has_sent, sent > 0, "has_sent is set if and only if the socket accepted bytes");
-            assert!(written.is_full || written.held == 0, "a session with held records waits for the socket");
+            assert_eq!(written.has_sent, sent > 0, "has_sent must be set if and only if the socket accepted bytes");
+            assert!(written.is_full || written.held == 0, "a session with unsent records must wait for the socket");
             self.expected.extend(slices.iter().flat_map(|slice| slice.iter()).take(written.bytes));
         }
         self.deliver();
@@ -74,13 +74,13 @@ impl Secure {
             assert_eq!(
                 Some(byte),
                 self.expected.pop_front(),
-                "the client receives the plaintext that the session accepted"
+                "the client must receive the plaintext that the session accepted"
             );
         }
         self.outbox.extend(self.client.take_records());
     }
 
     pub(super) fn check_sent(&self) {
-        assert!(self.expected.is_empty(), "a session without held records has sent all plaintext");
+        assert!(self.expected.is_empty(), "a session without unsent records must have sent all plaintext");
     }
 }

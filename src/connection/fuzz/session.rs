@@ -42,7 +42,7 @@ struct Session {
     client: TestClient,
     /// The first bytes of the client, which are not encrypted: a PROXY header or none.
     header: &'static [u8],
-    /// Records that the client encrypted and has not sent.
+    /// The TLS records that the client has encrypted but not yet sent.
     outbox: Vec<u8>,
     buffer: Vec<u8>,
     /// The number of bytes that the client sent, and the number that the server received.
@@ -89,7 +89,8 @@ impl Session {
         let read_bytes = size(read_bytes).max(1);
         let inbound = MemoryTotal::default();
         let shared = TlsShared::new(read_bytes, inbound.clone());
-        let stream = TlsStream::new(&test_config(), setting & 0x40 != 0, is_proxied, &shared).expect("settings");
+        let stream =
+            TlsStream::new(&test_config(), setting & 0x40 != 0, is_proxied, &shared).expect("the settings are valid");
         let mut client = TestClient::new(hello);
         let header = if is_proxied { PROXY } else { &[] };
         let mut outbox = header.to_vec();
@@ -166,14 +167,14 @@ impl Session {
                     assert_eq!(
                         byte,
                         byte_at(self.down.1),
-                        "byte {} from the server is the byte that the server wrote",
+                        "byte {} from the server must be the byte that the server wrote",
                         self.down.1
                     );
                     self.down.1 += 1;
                 }
                 assert!(
                     self.down.1 <= self.down.0,
-                    "the client receives at most the plaintext that the session accepted"
+                    "the client must receive at most the plaintext that the session accepted"
                 );
             }
             Err(error) => assert!(self.is_faulty, "the server violated the TLS protocol: {error}"),
@@ -223,19 +224,19 @@ impl Session {
                 let expected = self.header.get(self.up.1).copied().unwrap_or_else(|| byte_at(self.up.1));
                 assert!(
                     *byte == expected || self.is_faulty,
-                    "byte {} from the client is the byte that the client wrote",
+                    "byte {} from the client must be the byte that the client wrote",
                     self.up.1
                 );
                 self.up.1 += 1;
             }
             assert!(
                 self.up.1 <= self.up.0 || self.is_faulty,
-                "the session returns at most the bytes that the client sent"
+                "the session must return at most the bytes that the client sent"
             );
             let is_end = self.pipe.is_ended && (self.pipe.up.is_empty() || self.is_ended);
             assert!(
                 count > 0 || is_end || self.is_faulty,
-                "the session reports the end of the stream after the client ended it"
+                "the session may report the end of the stream only after the client ended it"
             );
         }
         self.is_over |= read == Io::Closed;
@@ -263,15 +264,15 @@ impl Session {
         let slices = if first.is_empty() { &slices[1..] } else { slices };
         match self.stream.write(&mut self.pipe, &mut self.shared, slices) {
             Some(written) if is_open => {
-                assert!(written.bytes <= total, "a write accepts at most the offered bytes");
+                assert!(written.bytes <= total, "a write must accept at most the offered bytes");
                 assert_eq!(
                     written.has_sent,
                     self.pipe.down.len() > before,
-                    "has_sent is set if and only if the stream accepted bytes"
+                    "has_sent must be set if and only if the stream accepted bytes"
                 );
                 assert!(
                     written.is_full == (written.held > 0),
-                    "the session waits for the stream if and only if it holds records"
+                    "the session must wait for the stream if and only if it has unsent records"
                 );
                 self.down.0 += written.bytes;
                 self.records += written.bytes as u64 / (1 << 14) + 1;
@@ -279,7 +280,7 @@ impl Session {
             Some(_) => {}
             None => {
                 let has_no_keys = self.hello == Hello::Tls12 && self.records >= TLS12_RECORDS_MAX / 2;
-                assert!(self.is_faulty || self.is_over || has_no_keys, "an open session accepts output");
+                assert!(self.is_faulty || self.is_over || has_no_keys, "an open session must accept output");
                 self.is_over = true;
             }
         }
@@ -299,7 +300,7 @@ impl Session {
         for _ in 0..4 {
             self.pass(usize::MAX);
             self.read_all();
-            // The session sends the records that it holds, if the stream accepts them.
+            // The session sends its unsent records, if the stream accepts them.
             if !self.pipe.is_shut {
                 self.is_over |= self.stream.write(&mut self.pipe, &mut self.shared, &[]).is_none();
             }
@@ -309,7 +310,7 @@ impl Session {
 
     fn check(&self) {
         self.shared.check_invariants();
-        assert_eq!(self.inbound.bytes(), self.stream.inbound_bytes(), "only the session owns counted memory");
+        assert_eq!(self.inbound.bytes(), self.stream.inbound_bytes(), "the counted memory must be that of the session");
         assert!(
             self.inbound.bytes() <= 2 * INBOUND_BYTES_MAX,
             "{} bytes of unfinished input are more than twice INBOUND_BYTES_MAX",
@@ -317,8 +318,8 @@ impl Session {
         );
     }
 
-    /// Passes all remaining records. No byte is missing, unless one side ended the session or violated the TLS
-    /// protocol.
+    /// Passes all remaining records, and checks that no byte is missing. The check is skipped if one side ended the
+    /// session or violated the TLS protocol.
     fn end(&mut self) {
         self.pipe.room = usize::MAX;
         self.exchange();
@@ -327,15 +328,15 @@ impl Session {
             return;
         }
         let is_cut = self.is_ended && self.client.is_handshaking();
-        assert!(is_cut || !self.client.is_handshaking(), "the handshake is complete");
+        assert!(is_cut || !self.client.is_handshaking(), "the handshake must be complete");
         assert!(
             is_cut || self.up.0 == self.up.1,
-            "the server received {} of the client's {} bytes",
+            "the server received only {} of the client's {} bytes",
             self.up.1,
             self.up.0
         );
-        assert_eq!(self.down.0, self.down.1, "the client received all bytes of the server");
-        assert!(is_cut || self.stream.inbound_bytes() == 0, "no input is unfinished");
+        assert_eq!(self.down.0, self.down.1, "the client must receive all bytes of the server");
+        assert!(is_cut || self.stream.inbound_bytes() == 0, "no unfinished input may be left");
     }
 }
 

@@ -72,7 +72,7 @@ impl Transport for Socket {
     }
 
     fn write_vectored(&mut self, shared: &mut TlsShared, slices: &[IoSlice<'_>]) -> Option<Written> {
-        assert!(!self.is_shut, "nothing is written after the shutdown of the write side");
+        assert!(!self.is_shut, "nothing may be written after the shutdown of the write side");
         let mut offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
         if let Some(session) = &mut self.session {
             let written = session.write(shared, slices)?;
@@ -82,7 +82,7 @@ impl Transport for Socket {
         }
         assert!(
             !offered.is_empty() && slices.iter().all(|slice| !slice.is_empty()),
-            "a write offers at least one byte, and no empty slice"
+            "a write must offer at least one byte, and no empty slice"
         );
         let bytes = offered.len();
         offered.truncate(self.room);
@@ -94,7 +94,7 @@ impl Transport for Socket {
     }
 
     fn shutdown(&mut self, shared: &mut TlsShared) {
-        assert!(!self.is_shut, "the write side is shut down once");
+        assert!(!self.is_shut, "the write side must be shut down only once");
         self.is_shut = true;
         if let Some(session) = &mut self.session {
             session.shutdown(shared);
@@ -129,7 +129,11 @@ impl Transport for Socket {
         connection.check_invariants();
         let change = match change {
             Observed::Wrote(written) => {
-                assert_eq!(written.bytes, self.taken.len(), "the connection counts the bytes that the socket accepted");
+                assert_eq!(
+                    written.bytes,
+                    self.taken.len(),
+                    "the connection must count the bytes that the socket accepted"
+                );
                 Change::Wrote(std::mem::take(&mut self.taken))
             }
             Observed::Sent(sent) => Change::Sent(sent),
@@ -137,13 +141,13 @@ impl Transport for Socket {
             Observed::Conflated { is_done } => Change::Conflated(is_done),
             Observed::MovedToQueue => return,
             Observed::Dropped { messages, charge, bytes_min } => {
-                assert!(charge > bytes_min, "a connection within its minimum keeps its messages");
+                assert!(charge > bytes_min, "a connection within its minimum must keep its messages");
                 Change::Dropped(messages)
             }
             Observed::ClosedSlow { charge, kept_max, event } => {
                 assert!(
                     charge.is_none_or(|charge| charge > kept_max),
-                    "a connection within its minimum keeps its messages"
+                    "a connection within its minimum must keep its messages"
                 );
                 Change::ClosedSlow(event.map(|event| match event {
                     Event::Closed(closed) => closed.clone(),

@@ -33,7 +33,7 @@ impl Rig {
             match flushed {
                 FlushResult::Stays { .. } => {}
                 FlushResult::Over => {
-                    assert_ne!(self.sides[at].phase, Phase::Open, "an open connection is not dropped");
+                    assert_ne!(self.sides[at].phase, Phase::Open, "an open connection must not be dropped");
                     self.table.remove(slot);
                     self.sides[at] = Side::new(insert(&mut self.table, at, &self.log, self.is_tls));
                 }
@@ -44,7 +44,7 @@ impl Rig {
         self.replay();
         assert!(
             [0, 1].iter().all(|at| self.connection(*at).journal_bytes() == 0),
-            "the journal is empty after a flush"
+            "no connection may have output in the journal after a flush"
         );
     }
 
@@ -61,6 +61,6 @@ impl Rig {
         }
         self.handle_end(at, event);
         let is_handled = self.table.poll_timeout(self.slot(at)) > self.table.env().now;
-        assert!(is_handled || self.connection(at).is_finished(), "the next deadline is later than now");
+        assert!(is_handled || self.connection(at).is_finished(), "the next deadline must be later than now");
     }
 }

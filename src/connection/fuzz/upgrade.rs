@@ -37,8 +37,8 @@ struct Outcome {
 
 /// Checks that the result does not depend on how input is split.
 ///
-/// The first bytes of `data` select the settings of the server and the lengths of the parts. The other bytes are the
-/// input.
+/// The first bytes of `data` select the settings of the server, and the lengths of the parts into which the input is
+/// split. The other bytes of `data` are the input.
 #[doc(hidden)]
 pub fn fuzz_upgrade(data: &[u8]) {
     let Some((&[ways, manner, cuts @ ..], stream)) = data.split_first_chunk::<5>() else { return };
@@ -97,10 +97,10 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
             outcome.events.push(format!("upgrade {}", request.target()));
             assert!(
                 is_valid_upgrade(&request),
-                "the event is an upgrade if and only if the request is valid: {:?}",
+                "only a valid request may be reported as an upgrade: {:?}",
                 head_of(&request)
             );
-            assert!(is_origin_allowed(&env.origins, &request), "the origin is allowed: {:?}", head_of(&request));
+            assert!(is_origin_allowed(&env.origins, &request), "the origin must be allowed: {:?}", head_of(&request));
             let before = outcome.output.len();
             let accept = accept_of(&request, manner);
             let answer = connection.accept(Fd::new(Slot(0), 0), &accept, &request, env);
@@ -159,7 +159,7 @@ fn check_answer(request: &Request<'_>, manner: u8, is_accepted: bool, written: &
         let is_path_bad = request.path().bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
         assert!(
             is_path_bad || (manner % 4 == 1 && !offers("not-offered")),
-            "only an invalid answer is replaced by status 500: {request:?}"
+            "only an invalid answer may be replaced by status 500: {request:?}"
         );
         return;
     }
@@ -167,16 +167,20 @@ fn check_answer(request: &Request<'_>, manner: u8, is_accepted: bool, written: &
     let accept = STANDARD.encode(Sha1::digest([key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat()));
     assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
     for line in ["Upgrade: websocket", "Connection: Upgrade", &format!("Sec-WebSocket-Accept: {accept}")] {
-        assert_eq!(text.matches(&format!("\r\n{line}\r\n")).count(), 1, "the response {text} has the line {line} once");
+        assert_eq!(
+            text.matches(&format!("\r\n{line}\r\n")).count(),
+            1,
+            "the response {text} must have the line {line} once"
+        );
     }
     let chosen: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("Sec-WebSocket-Protocol: ")).collect();
     assert!(
         chosen.len() <= 1 && chosen.iter().all(|chosen| offers(chosen)),
-        "the client offered the subprotocol {chosen:?}"
+        "the client must have offered the subprotocol {chosen:?}"
     );
     assert!(
         text.ends_with("\r\n\r\n") && text.matches("\r\n\r\n").count() == 1,
-        "the output ends with the 101 response: {text}"
+        "the output must end with the 101 response: {text}"
     );
 }
 
@@ -202,7 +206,7 @@ fn check_lines(written: &[u8]) {
         let (name, value) = line.split_once(": ").expect("the line is `name: value`");
         assert!(
             NAMES.contains(&name) && !value.contains(['\r', '\n', '\0']),
-            "the header has a known name, and a value without line breaks: {line:?}"
+            "the header must have a known name, and a value without line breaks: {line:?}"
         );
     }
 }

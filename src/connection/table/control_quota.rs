@@ -7,7 +7,7 @@
 use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};
 
-/// The reserved part of the quota, for connections that are not kept.
+/// The number of connections in the quota that are reserved for connections that are not kept.
 pub const NOT_KEPT_MIN: usize = 16;
 
 /// The control connections that count in the quota, by slot.
@@ -89,8 +89,8 @@ mod tests {
         let mut quota = ControlQuota::default();
         (0..5).map(Slot).for_each(|slot| quota.insert(slot));
         assert!(quota.keep(Slot(0), 2) && quota.keep(Slot(2), 2) && quota.keep(Slot(2), 2));
-        assert!(!quota.keep(Slot(3), 2), "at most two connections are kept");
-        assert!(!quota.keep(Slot(9), 9), "a slot outside the quota is not kept");
+        assert!(!quota.keep(Slot(3), 2), "at most two connections may be kept");
+        assert!(!quota.keep(Slot(9), 9), "a slot outside the quota must not be kept");
         assert_eq!(quota.take_oldest(|slot| slot != Slot(1)), Some(Slot(3)));
         quota.release(Slot(0));
         assert!(quota.keep(Slot(4), 2));

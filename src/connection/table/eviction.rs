@@ -35,7 +35,7 @@ impl<T: Transport> Table<T> {
         self.refused_bytes = self.env.queued.frames;
     }
 
-    /// Evicts bytes of the longest queues, if all queues exceed their bound.
+    /// Frees memory of the largest queues, if the queues together exceed their bound.
     ///
     /// An evicted connection is closed, or drops its newest messages. Returns whether the connection at `watched`
     /// dropped messages.
@@ -81,7 +81,7 @@ impl<T: Transport> Table<T> {
         has_dropped
     }
 
-    /// Evicts messages of one connection, without a search for the largest queue.
+    /// Drops messages of one connection, without a search for the largest queue.
     ///
     /// This call replaces the search after a push to the connection, if the last search freed little. Returns whether
     /// messages were dropped. The freed memory may not be enough.
@@ -101,7 +101,7 @@ impl<T: Transport> Table<T> {
 
     /// Drops the newest messages of a holder.
     ///
-    /// Returns the number of dropped messages and the memory that still counts.
+    /// Returns the number of dropped messages and the remaining counted memory of the connection.
     fn drop_newest(&mut self, holder: Holder, charge_max: usize, bytes_min: usize) -> (usize, usize) {
         let Some((entry, env)) = self.entry_mut(holder.slot) else { return (0, 0) };
         let messages = entry.connection.drop_newest(charge_max, env);

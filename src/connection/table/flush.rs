@@ -46,7 +46,7 @@ impl FlushResult {
 pub enum JournalResult {
     /// The output is in queues, and the journal is empty.
     Emptied,
-    /// The queues would take much memory, so the output stays in the journal. The journal may grow.
+    /// The queues would take too much memory, so the output stays in the journal. The journal may grow.
     Kept,
     /// Output is left in the journal, and the journal must not grow. So the caller must write the output.
     Full,
@@ -81,9 +81,9 @@ impl<T: Transport> Table<T> {
 
     /// Writes to the next connection, and returns the state of this connection.
     ///
-    /// Returns `None` if no connection is left. Connections that were listed since the last flush come first.
-    /// Then come the connections that earlier flushes did not reach. An HTTP connection that was listed since the last
-    /// flush is only moved behind all these connections.
+    /// Returns `None` if no connection is left. Connections that were listed since the last flush come first. Then come
+    /// the connections that earlier flushes did not reach. An HTTP connection that was listed since the last flush is
+    /// not written to yet: the call only moves it behind all these connections.
     // This function is always inlined, with the functions that it calls for a listed connection: without inlining, their
     // calls would take a quarter of the time of a flush.
     #[inline(always)]
@@ -166,7 +166,7 @@ impl<T: Transport> Table<T> {
         JournalResult::Emptied
     }
 
-    /// Ends a flush. If no connection is left, the journal is cleared.
+    /// Ends a flush. If no connection is left to write to, the journal is cleared.
     #[inline]
     pub fn end_flush(&mut self) {
         self.defer_rest();
@@ -271,8 +271,8 @@ impl<T: Transport> Table<T> {
         listed.iter().copied().chain(self.unwritten.web_sockets()).chain(self.dirty.iter().copied())
     }
 
-    /// Writes to a connection. `is_listed` means that the connection was listed since the last flush, so that its HTTP
-    /// response waits.
+    /// Writes to a connection. `is_listed` means that the connection was listed since the last flush. If it is an HTTP
+    /// connection, its response is then written later, after the WebSockets.
     #[inline(always)]
     fn flush(&mut self, slot: Slot, is_listed: bool) -> FlushResult {
         let Table { entries, env, shared, .. } = self;
@@ -293,9 +293,10 @@ impl<T: Transport> Table<T> {
         self.finish_flush(slot, had_stopped_reading, offered)
     }
 
-    /// Completes the flush of a connection, unless the flush has just written all output of an open WebSocket.
+    /// Completes the flush of a connection. `flush` skips this call if it has written all output of an open WebSocket.
     ///
-    /// `had_stopped_reading` means that the output kept an HTTP connection from reading.
+    /// `had_stopped_reading` means that the server did not read from an HTTP connection, because of its unwritten
+    /// output.
     #[inline(never)]
     fn finish_flush(&mut self, slot: Slot, had_stopped_reading: bool, offered: WriteResult) -> FlushResult {
         let Table { entries, env, .. } = self;

@@ -56,8 +56,8 @@ const SLOTS_RESERVED_MAX: usize = 1 << 20;
 ///    slot.
 ///
 /// Bounds: each queue has at most `queue_bytes_max`, and all queues together have at most `queue_total_bytes_max`. When
-/// a queue is full, the table writes to the transport before it applies `slow_reader`. When all queues exceed their
-/// bound, the connections with the largest queues are evicted: see `eviction.rs`.
+/// a queue is full, the table writes to the transport before it applies `slow_reader`. When the queues together exceed
+/// their bound, the connections with the largest queues are evicted: see `eviction.rs`.
 #[derive(Debug)]
 pub struct Table<T: Transport> {
     entries: Slab<Entry<T>>,
@@ -90,7 +90,7 @@ pub struct Table<T: Transport> {
     unfinished: SlotSet,
     /// Connections that may have a queue.
     ///
-    /// A connection that got its queue since the last flush is not in this set, but is listed.
+    /// A connection that got its queue since the last flush is not in this set, but in the list for the next flush.
     queued: SlotSet,
     /// The number of pushes over the bound before the next search for the largest queues.
     ///
@@ -286,8 +286,8 @@ impl<T: Transport> Table<T> {
 
     /// Applies a transition to a connection, and lists it for the flush.
     ///
-    /// Returns `None` if there is no connection at the slot. Control frames are queued even if all queues exceed their
-    /// bound. Eviction then enforces the bound.
+    /// Returns `None` if there is no connection at the slot. Control frames are queued even if the queues together
+    /// exceed their bound. Eviction then enforces the bound.
     #[inline]
     pub fn step<R>(&mut self, slot: Slot, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> Option<R> {
         let (entry, env) = self.entry_mut(slot)?;
@@ -521,16 +521,16 @@ impl<T: Transport> Table<T> {
             let is_listed = listed.contains(&slot) || self.unwritten.answers().any(|answer| answer == slot);
             assert!(
                 !entry.connection.is_listed || listed.contains(&slot),
-                "{slot}, which is marked as listed, is in a list"
+                "{slot} is marked as listed and must be in a list"
             );
             assert!(
                 is_listed || entry.connection.journal_bytes() == 0,
-                "{slot}, which has output in the journal, is in a list"
+                "{slot} has output in the journal and must be in a list"
             );
             let has_queue = entry.connection.has_queue();
             assert!(
                 !has_queue || is_listed || self.queued.contains(slot),
-                "{slot}, which has a queue, is in the set of queued slots"
+                "{slot} has a queue and must be in a list or in the set of queued slots"
             );
         }
     }
@@ -559,7 +559,7 @@ impl<T: Transport> Entry<T> {
         }
     }
 
-    /// Informs a transport with unfinished input whether its connection reads.
+    /// Informs a transport with unfinished input whether the server reads from it now.
     #[inline]
     fn set_reading(&mut self, env: &Env, shared: &mut T::Shared) {
         if let Some(transport) = &mut self.transport

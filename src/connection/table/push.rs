@@ -16,7 +16,7 @@ impl<T: Transport> Table<T> {
     /// Queues a frame for the connection at `slot`.
     ///
     /// If its queue is full, the table writes to the transport before it applies `slow_reader`.
-    // This function is always inlined: a push to many connections is a loop over it.
+    // This function is always inlined: a push to many connections calls it in a loop.
     #[inline(always)]
     pub fn push(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else {
@@ -31,7 +31,7 @@ impl<T: Transport> Table<T> {
             entry.connection.is_listed = true;
             self.dirty.push(slot);
         }
-        // If the transport does not accept the frame, all queues exceed their bound.
+        // `is_over` means that the queues together exceed their bound if the transport does not accept the frame.
         let is_over = self.env.is_over_total(entry.connection.journal_bytes());
         if is_over || (outbound.bytes() > EAGER_BYTES && !outbound.to_many) {
             return self.write_pushed(slot, is_over);
@@ -165,9 +165,9 @@ impl<T: Transport> Table<T> {
 
     /// Writes a queued message, then enforces the bound of all queues.
     ///
-    /// `is_over` means that all queues exceed their bound if the transport does not accept the message. In this case,
-    /// all queues are written. If the bound is still exceeded, the connections with the largest queues are evicted. The
-    /// receiver of the message may be one of these connections.
+    /// `is_over` means that the queues together exceed their bound if the transport does not accept the message. In
+    /// this case, all queues are written. If the bound is still exceeded, the connections with the largest queues are
+    /// evicted. The receiver of the message may be one of these connections.
     #[cold]
     fn write_pushed(&mut self, slot: Slot, is_over: bool) -> Outcome {
         if is_over {

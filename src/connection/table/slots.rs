@@ -159,7 +159,11 @@ mod tests {
         fn check_invariants(&self) {
             assert_eq!(self.occupied.len(), self.words.len().div_ceil(WORD_BITS));
             for (index, word) in self.words.iter().enumerate() {
-                assert_eq!(self.occupied[index / WORD_BITS] & bit(index) != 0, *word != 0, "word {index}");
+                assert_eq!(
+                    self.occupied[index / WORD_BITS] & bit(index) != 0,
+                    *word != 0,
+                    "the bit of word {index} must be set if and only if the word is not 0"
+                );
             }
         }
     }

@@ -67,14 +67,14 @@ pub trait Transport {
         0
     }
 
-    /// Returns the time since which the client owes the remaining bytes of a record.
+    /// Returns the time since which the server waits for the remaining bytes of a record.
     #[inline]
     fn unfinished_since(&self, _shared: &Self::Shared) -> Option<Tick> {
         None
     }
 
-    /// Starts the time of an unfinished record at `now`, unless the time has started. `None` stops the time, because
-    /// the server does not read.
+    /// Starts the time limit of an unfinished record at `now`, unless the time limit runs already. `None` stops the
+    /// time limit, because the server does not read.
     #[inline]
     fn set_reading(&mut self, _shared: &mut Self::Shared, _now: Option<Tick>) {}
 

@@ -80,7 +80,7 @@ fn deflate_is_negotiated_only_if_both_sides_allow_it() {
         assert_eq!(rig.env.counts.compression.connections, u64::from(is_negotiated));
     }
     let rig = Rig::open(limits());
-    assert!(!rig.connection.deflates(), "the client did not offer permessage-deflate");
+    assert!(!rig.connection.deflates(), "permessage-deflate must not be used without an offer of the client");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn received_messages_are_inflated() {
         assert_eq!(events, whole, "parts of {part}");
         assert!(
             matches!(rig.connection.stage, Stage::Open { unfinished: None, .. }),
-            "no memory is kept after the messages"
+            "no memory may be kept after the messages"
         );
         assert_eq!(rig.env.inbound.bytes(), 0);
     }
@@ -203,7 +203,7 @@ fn the_time_of_a_message_does_not_run_while_the_server_holds_its_input() {
     assert!(rig.feed(&deflated_frame(false, Opcode::Text, first)).is_empty());
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(100));
     assert!(rig.feed(&frame(false, Opcode::Continuation, second)).is_empty());
-    assert!(!rig.connection.wants_read(), "the second part is held");
+    assert!(!rig.connection.wants_read(), "the second part must be held back");
     let until = rig.connection.poll_timeout(&rig.env).0;
     assert!(until > 50, "{until}");
     assert_eq!(rig.tick(until), None);
@@ -221,7 +221,7 @@ fn a_slow_bomb_is_held_back() {
     let stream = [bomb.repeat(3), frame(true, Opcode::Text, b"plain"), frame(true, Opcode::Ping, b"")].concat();
     let mut rig = Rig::deflating(limits);
     let first = rig.feed(&stream);
-    assert_eq!(first.len(), 1, "only one message is inflated");
+    assert_eq!(first.len(), 1, "only one message may be inflated");
     assert!(!rig.connection.wants_read());
     assert_eq!(rig.env.counts.compression.holds, 1);
     let held = rig.env.inbound.bytes();
@@ -235,16 +235,19 @@ fn a_slow_bomb_is_held_back() {
     assert!(rig.connection.has_buffered_input(&rig.env));
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick::NEVER);
     assert_eq!(rig.feed(b"").len(), 1);
-    assert_eq!(rig.env.counts.compression.holds, 1, "the same held input is counted once");
+    assert_eq!(rig.env.counts.compression.holds, 1, "input that is held back twice must be counted once");
     let until = rig.connection.poll_timeout(&rig.env);
     assert!((950..1000).contains(&until.0), "{until:?}");
     rig.connection.set_paused(true, &rig.env);
     rig.tick(until.0);
-    assert!(!rig.connection.has_buffered_input(&rig.env), "the handler paused the connection");
+    assert!(
+        !rig.connection.has_buffered_input(&rig.env),
+        "a paused connection must not process input that was held back"
+    );
     rig.connection.set_paused(false, &rig.env);
     assert!(rig.connection.has_buffered_input(&rig.env));
     assert_eq!(rig.feed(b"").len(), 1);
-    // Plain messages behind a held message are held, too.
+    // Plain messages behind a message that is held back are held back, too.
     let until = rig.connection.poll_timeout(&rig.env);
     assert!((1450..1500).contains(&until.0), "{until:?}");
     rig.tick(until.0);
@@ -274,7 +277,7 @@ fn messages_that_inflate_to_nothing_are_held_back() {
         let message = deflated_frame(true, Opcode::Binary, &payload);
         let mut rig = Rig::deflating(limits());
         let first = rig.feed(&message.repeat(3));
-        assert_eq!(first, ["binary 0"], "the burst is used up");
+        assert_eq!(first, ["binary 0"], "only the burst may be inflated at once");
         assert!(!rig.connection.wants_read());
         // At 16 MiB a second, 20,000 bytes that count 16 times take 19 ms, minus the time for the burst of 64 KiB.
         let until = rig.connection.poll_timeout(&rig.env);
@@ -296,8 +299,8 @@ fn a_close_while_input_is_held_finds_the_close_frame_in_it() {
     let closed = rig.connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, &mut rig.env);
     assert!(closed.is_some());
     assert_eq!(rig.written(), b"\x88\x02\x03\xe8");
-    assert_eq!(rig.next(), SocketAction::Drop, "both close frames were exchanged");
-    assert_eq!(rig.env.counts.compression.messages_in, 1, "the held messages are not inflated");
+    assert_eq!(rig.next(), SocketAction::Drop, "the connection must be dropped after both close frames");
+    assert_eq!(rig.env.counts.compression.messages_in, 1, "messages that were held back must not be inflated");
 }
 
 #[test]
@@ -307,7 +310,7 @@ fn a_closing_connection_reads_past_deflated_messages() {
     rig.written();
     let late = deflated_frame(true, Opcode::Text, &[6, 6, 6]);
     assert!(rig.feed(&late).is_empty());
-    assert_eq!(rig.next(), SocketAction::Stay, "the connection waits for the client's close frame");
+    assert_eq!(rig.next(), SocketAction::Stay, "the connection must wait for the client's close frame");
     rig.feed(&frame(true, Opcode::Close, b"\x03\xe8"));
     assert_eq!(rig.next(), SocketAction::Drop);
     assert_eq!(rig.env.counts.compression.failures, 0);
@@ -377,7 +380,7 @@ fn a_message_to_many_is_deflated_once_and_each_output_is_one_range() {
     assert_eq!(counts.bytes_out, 2 * long.len() as u64);
     for (number, connection) in connections.iter_mut().enumerate() {
         let bytes = connection.poll_slice(&env).expect("the output is one slice").to_vec();
-        assert_eq!(connection.journal_bytes(), bytes.len(), "all output is in the journal");
+        assert_eq!(connection.journal_bytes(), bytes.len(), "all output must be in the journal");
         let first = if number % 2 == 0 { 0xc1 } else { 0x81 };
         let expected = [(first, long.clone()), (0x81, "short".to_owned()), (first, long.clone())];
         assert_eq!(messages(&bytes), expected);
@@ -487,7 +490,10 @@ fn control_frames_follow_the_messages_of_the_turn() {
     rig.connection.ping(b"q", &mut rig.env);
     rig.send(&long);
     rig.connection.close(CloseCode::NORMAL, "bye", Cause::ServerClosed, &mut rig.env);
-    assert!(rig.connection.poll_slice(&rig.env).is_some() && !rig.connection.has_queue(), "one range");
+    assert!(
+        rig.connection.poll_slice(&rig.env).is_some() && !rig.connection.has_queue(),
+        "the output must be one range of the journal"
+    );
     let output = rig.written();
     let ends = [(0xc1, long.clone()), (0x8a, "p".to_owned()), (0x89, "q".to_owned()), (0xc1, long)];
     let (head, close) = output.split_at(output.len() - 7);
@@ -513,13 +519,13 @@ fn a_message_longer_than_the_window_of_a_client_is_plain() {
             assert_eq!(
                 messages(&rig.written()),
                 [(first, text)],
-                "{length} bytes arrive in order with a window of {bits} bits"
+                "{length} bytes must arrive unchanged with a window of {bits} bits"
             );
         }
         for length in [window, window + 1, window] {
             rig.send(&"y".repeat(length));
         }
         let lengths: Vec<usize> = messages(&rig.written()).iter().map(|(_, text)| text.len()).collect();
-        assert_eq!(lengths, [window, window + 1, window], "the messages of one turn arrive in order");
+        assert_eq!(lengths, [window, window + 1, window], "the messages of one turn must arrive in order");
     }
 }

@@ -13,7 +13,7 @@ fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
     let events = match rig.connection.handle_message(&mut input, &mut rig.env) {
         Ok(Some(message)) => {
             let lent = message.as_bytes().as_ptr_range();
-            assert!(whole.start <= lent.start && lent.end <= whole.end, "the body is inside the read buffer");
+            assert!(whole.start <= lent.start && lent.end <= whole.end, "the payload must be inside the read buffer");
             match message {
                 Message::Text(text) => format!("text {text}"),
                 Message::Binary(bytes) => format!("binary {bytes:?}"),
@@ -23,7 +23,7 @@ fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
         Err(end) => describe(&end),
     };
     let left = input.len();
-    assert!(events != "nothing" || copy == bytes, "input without an event is not changed: {bytes:?}, now {copy:?}");
+    assert!(events != "nothing" || copy == bytes, "input without an event must not change: {bytes:?}, now {copy:?}");
     (events, left)
 }
 
@@ -55,7 +55,7 @@ fn other_input_is_left_for_the_decoder() {
     let text = frame(true, Opcode::Text, b"text");
     assert_eq!(taken(&mut rig, &text), nothing(&text));
     assert_eq!(rig.feed(&text), ["closed 1002 \"new message inside a fragmented message\" (protocol_error) by Server"]);
-    assert_eq!(taken(&mut rig, &text), nothing(&text), "input after the end is ignored");
+    assert_eq!(taken(&mut rig, &text), nothing(&text), "input after the end must be ignored");
     assert_eq!(rig.connection.traffic().messages_in, 0);
 }
 
@@ -119,22 +119,22 @@ fn a_body_in_one_piece_is_borrowed_from_the_input() {
     assert_eq!(
         bodies(&mut rig, &both),
         [lent("first"), lent("second"), lent("third")],
-        "each body in one read is borrowed"
+        "each body in one read must be borrowed"
     );
     assert_eq!(bodies(&mut rig, SIZED), []);
-    assert_eq!(bodies(&mut rig, "fifth"), [lent("fifth")], "a body that arrives after its head is borrowed");
+    assert_eq!(bodies(&mut rig, "fifth"), [lent("fifth")], "a body that arrives after its head must be borrowed");
     for cut in 1..SIZED.len() {
         assert_eq!(bodies(&mut rig, &SIZED[..cut]), []);
         assert_eq!(
             bodies(&mut rig, &format!("{}sixth", &SIZED[cut..])),
             [lent("sixth")],
-            "the body is borrowed if the head is cut at {cut}"
+            "the body must be borrowed if the head is cut at {cut}"
         );
     }
     assert_eq!(bodies(&mut rig, &format!("{SIZED}sev")), []);
-    assert_eq!(bodies(&mut rig, "en"), [copied("seven")], "a body that arrives in two reads is copied");
+    assert_eq!(bodies(&mut rig, "en"), [copied("seven")], "a body that arrives in two reads must be copied");
     let chunks = format!("{CHUNKED}2\r\nei\r\n3\r\nght\r\n0\r\n\r\n");
-    assert_eq!(bodies(&mut rig, &chunks), [copied("eight")], "a body of two chunks is copied");
+    assert_eq!(bodies(&mut rig, &chunks), [copied("eight")], "a body of two chunks must be copied");
     assert_eq!(bodies(&mut rig, &format!("{PIECES}ni")), [lent("ni")]);
     assert_eq!(bodies(&mut rig, "nth"), [lent("nth")]);
 }
@@ -145,11 +145,13 @@ fn a_read_with_a_whole_request_is_not_buffered() {
     let request = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
     let read = &mut request.as_bytes().to_vec()[..];
     let mut input = read;
-    let Some(Event::Head(head)) = rig.connection.handle_bytes(&mut input, &mut rig.env) else { panic!("no head") };
+    let Some(Event::Head(head)) = rig.connection.handle_bytes(&mut input, &mut rig.env) else {
+        panic!("expected a head")
+    };
     assert_eq!((&*input, rig.connection.has_buffered_input(&rig.env)), (&b"hello"[..], false));
     rig.connection.receive_body(head, BodyMode::Collect, &mut rig.env);
     let Some(Event::Request { request, .. }) = rig.connection.handle_bytes(&mut input, &mut rig.env) else {
-        panic!("no request");
+        panic!("expected a request");
     };
     assert_eq!((request.body(), rig.connection.inbound_bytes()), (&b"hello"[..], 0));
 }

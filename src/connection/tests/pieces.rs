@@ -49,7 +49,7 @@ fn a_streamed_body_has_no_size_bound() {
     assert_eq!(rig.feed(HEAD.as_bytes()), ["head /batch"]);
     assert_eq!(rig.feed(b"6\r\nabc"), ["piece 3 false"]);
     assert!(rig.begin());
-    assert!(!rig.begin(), "a request has only one response");
+    assert!(!rig.begin(), "a request must have only one response");
     assert_eq!(rig.feed(b"def\r\n2\r\ngh"), ["piece 5 false"]);
     assert!(rig.reply(b"one\n"));
     assert!(rig.written().ends_with(b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n4\r\none\n\r\n"));
@@ -58,8 +58,8 @@ fn a_streamed_body_has_no_size_bound() {
     assert_eq!(rig.pieces, b"abcdefgh");
     assert!(rig.reply(b"") && rig.end());
     assert_eq!(rig.written(), b"0\r\n\r\n");
-    assert_eq!(rig.feed(b""), ["GET /next"], "the connection serves the next request");
-    assert!(!rig.end(), "a complete response cannot be ended again");
+    assert_eq!(rig.feed(b""), ["GET /next"], "the connection must serve the next request");
+    assert!(!rig.end(), "a complete response must not be ended again");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_100_continue_is_sent_only_if_the_body_is_accepted() {
     assert_eq!(unwanted.feed(expecting.as_bytes()), ["head /"]);
     let written = unwanted.written();
     assert!(written.starts_with(b"HTTP/1.1 401 ") && written.ends_with(b"Connection: close\r\n\r\nno key\n"));
-    assert_eq!(unwanted.feed(NEXT.as_bytes()), [""; 0], "requests after the refused request are ignored");
+    assert_eq!(unwanted.feed(NEXT.as_bytes()), [""; 0], "requests after the refused request must be ignored");
 }
 
 #[test]
@@ -103,8 +103,8 @@ fn an_invalid_body_aborts_a_started_response() {
     let mut rig = rig();
     rig.feed(HEAD.as_bytes());
     assert!(rig.begin() && rig.reply(b"one"));
-    assert_eq!(rig.feed(b"no size\r\n").len(), 1, "the error is reported");
-    assert_eq!(rig.body(), "3\r\none\r\n", "the last chunk is missing");
+    assert_eq!(rig.feed(b"no size\r\n").len(), 1, "the error must be reported");
+    assert_eq!(rig.body(), "3\r\none\r\n", "the last chunk must not be sent");
     assert_eq!(rig.connection.state(), State::Closing);
 
     let mut unanswered = self::rig();
@@ -112,7 +112,7 @@ fn an_invalid_body_aborts_a_started_response() {
     unanswered.feed(b"no size\r\n");
     assert!(
         unanswered.written().starts_with(b"HTTP/1.1 400 "),
-        "the error is answered with 400 because no response has begun"
+        "the error must be answered with 400, because no response has begun"
     );
 }
 
@@ -142,7 +142,7 @@ fn unread_responses_stop_the_reading_of_the_body() {
     assert!(rig.connection.wants_read());
     rig.reply(&vec![b'x'; HTTP_OUTPUT_MAX]);
     assert!(!rig.connection.wants_read());
-    assert_eq!(rig.feed(b"3\r\ndef\r\n"), [""; 0], "buffered input is not read");
+    assert_eq!(rig.feed(b"3\r\ndef\r\n"), [""; 0], "buffered input must not be read");
     rig.written();
     assert!(rig.connection.wants_read());
     assert_eq!(rig.feed(b""), ["piece 3 false"]);
@@ -192,10 +192,10 @@ fn an_upgrade_answered_in_pieces_is_refused() {
         panic!("expected a deferred upgrade")
     };
     let early = rig.connection.accept(Fd::new(Slot(0), 0), &Upgrade::accept(), &request, &mut rig.env);
-    assert_eq!(early, Ok(None), "an answered upgrade cannot be accepted");
+    assert_eq!(early, Ok(None), "an answered upgrade must not be accepted");
     assert!(rig.reply(b"no") && rig.end());
     assert!(rig.written().ends_with(b"Connection: close\r\n\r\n2\r\nno\r\n0\r\n\r\n"));
-    assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "requests after the refused request are ignored");
+    assert_eq!(rig.feed(NEXT.as_bytes()), [""; 0], "requests after the refused request must be ignored");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_ticket_is_for_one_request_until_its_response_begins() {
     let ticket = |number| Deferral(number);
     let mut rig = Rig::new(Limits::default());
     rig.connection.set_ticket(ticket(1));
-    assert!(!rig.connection.has_ticket(ticket(1)), "without a request, the connection keeps no ticket");
+    assert!(!rig.connection.has_ticket(ticket(1)), "without a request, the connection must keep no ticket");
     let request = rig.announced(HEAD);
     rig.connection.set_ticket(ticket(2));
     rig.connection.receive_body(request, BodyMode::stream(()), &mut rig.env);
@@ -235,13 +235,13 @@ fn a_ticket_is_for_one_request_until_its_response_begins() {
     rig.connection.set_ticket(ticket(3));
     assert!(
         rig.connection.has_ticket(ticket(3)) && !rig.connection.has_ticket(ticket(2)),
-        "the last ticket replaces earlier tickets"
+        "the last ticket must replace earlier tickets"
     );
     assert!(rig.begin());
     rig.connection.set_ticket(ticket(4));
     assert!(
         (1..=4).all(|number| !rig.connection.has_ticket(ticket(number))),
-        "a request whose response has begun has no ticket"
+        "a request whose response has begun must have no ticket"
     );
     rig.feed(b"0\r\n\r\n");
     assert!(rig.end());
@@ -252,7 +252,7 @@ fn a_ticket_is_for_one_request_until_its_response_begins() {
     rig.connection.set_ticket(ticket(5));
     rig.connection.defer(Deferred::Plain);
     rig.connection.set_ticket(ticket(6));
-    assert!(rig.connection.has_ticket(ticket(5)), "a deferred request keeps its ticket");
+    assert!(rig.connection.has_ticket(ticket(5)), "a deferred request must keep its ticket");
     rig.connection.respond(Response::new(204), &mut rig.env);
-    assert!(!rig.connection.has_ticket(ticket(5)), "an answered request has no ticket");
+    assert!(!rig.connection.has_ticket(ticket(5)), "an answered request must have no ticket");
 }

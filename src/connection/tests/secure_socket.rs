@@ -18,7 +18,7 @@ pub struct SecureSocket {
 
 impl SecureSocket {
     pub fn new(shared: &TlsShared) -> SecureSocket {
-        let session = TlsStream::new(&test_config(), false, false, shared).expect("settings");
+        let session = TlsStream::new(&test_config(), false, false, shared).expect("the settings are valid");
         SecureSocket { pipe: Pipe::new(), session, is_reset: false }
     }
 }

@@ -20,7 +20,7 @@ fn a_writable_socket_is_tried_before_it_times_out() {
     rig.env.now = Tick(60_000);
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.tick(60_000), None);
-    assert_eq!(rig.write(0), b"", "the socket is still full");
+    assert_eq!(rig.write(0), b"", "a full socket must accept no byte");
     assert_eq!(rig.tick(60_000).as_deref(), Some("closed 1006 (write_timed_out) by Server"));
 }
 
@@ -68,7 +68,7 @@ fn pieces_of_a_response_have_the_queue_bound() {
     assert_eq!(
         rig.connection.write_response(&piece, &mut rig.env),
         Sent::Queued,
-        "an empty queue accepts a response of any length"
+        "an empty queue must accept a response of any length"
     );
     assert_eq!(rig.write(50).len(), 50);
     assert_eq!(rig.connection.write_response(&piece[..50], &mut rig.env), Sent::Full);
@@ -94,7 +94,7 @@ fn a_long_queue_is_not_reused() {
     }
     assert!(!rig.connection.output.as_queue().expect("the output has a queue").is_small());
     rig.connection.release(&mut rig.env);
-    assert!(rig.env.take_queue().is_small(), "a long queue is not reused");
+    assert!(rig.env.take_queue().is_small(), "a long queue must not be reused");
     assert_eq!(rig.env.queued, Queued::default());
 }
 
@@ -117,7 +117,7 @@ fn a_slow_reader_that_makes_progress_misses_no_heartbeat() {
     assert_eq!(
         end.as_deref(),
         Some("closed 1006 (heartbeat_missed) by Server"),
-        "the connection ends because no ping is answered"
+        "the connection must end because no ping is answered"
     );
 }
 
@@ -138,10 +138,10 @@ fn a_ping_is_answered_while_the_queue_stays_long() {
         out.extend(rig.write(20_004));
         rig.send(&message);
     }
-    assert_eq!(out[4 * 20_004 - 10_000..][..8], *b"\x8a\x06still?", "one pong follows the queued output");
+    assert_eq!(out[4 * 20_004 - 10_000..][..8], *b"\x8a\x06still?", "one pong must follow the queued output");
     rig.feed(&frame(true, Opcode::Ping, b"and now?"));
     rig.connection.handle_writable();
-    assert!(rig.written().ends_with(b"\x8a\x08and now?"), "the next pong is a separate segment");
+    assert!(rig.written().ends_with(b"\x8a\x08and now?"), "the next pong must be sent, too");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_close_waits_while_the_queue_makes_progress() {
         assert_eq!(
             rig.next(),
             SocketAction::Stay,
-            "the connection stays open with {} bytes unwritten",
+            "the connection must stay open with {} bytes unwritten",
             rig.connection.queued_bytes()
         );
     };
@@ -189,7 +189,7 @@ fn a_close_waits_while_the_queue_makes_progress() {
     assert_eq!(
         rig.connection.poll_timeout(&rig.env),
         Tick(second * 1000 + 5000),
-        "close_time_max starts after the last write"
+        "close_wait_max must start after the last write"
     );
 }
 
@@ -209,12 +209,16 @@ fn the_time_of_a_message_begins_again_after_a_pause() {
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(100));
     assert!(rig.connection.set_paused(true, &rig.env));
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick::NEVER);
-    assert_eq!(rig.tick(5000), None, "a client whose connection is paused has no deadline");
+    assert_eq!(rig.tick(5000), None, "a client whose connection is paused must have no deadline");
     assert!(rig.connection.set_paused(false, &rig.env));
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(5100));
     assert!(rig.connection.set_paused(false, &rig.env));
     rig.env.now = Tick(5050);
     assert!(rig.connection.set_paused(false, &rig.env));
-    assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(5100), "the connection was not paused");
+    assert_eq!(
+        rig.connection.poll_timeout(&rig.env),
+        Tick(5100),
+        "resuming a connection that is not paused must not change its deadline"
+    );
     assert!(rig.tick(5100).is_some_and(|end| end.starts_with("closed 1008")));
 }

@@ -200,7 +200,7 @@ fn a_record_that_takes_too_long_closes_the_connection() {
     assert_eq!(rig.tick(1004), None);
     assert!(!rig.table.is_overdue(rig.slot()));
     rig.table.env_mut().now = Tick(1005);
-    assert!(rig.table.is_overdue(rig.slot()), "the loop reads once more before it ends the connection");
+    assert!(rig.table.is_overdue(rig.slot()), "the missed deadline must be reported, so that the loop reads once more");
     let end = rig.tick(1005);
     assert_eq!(end.as_deref(), Some("closed 1008 \"message took too long\" (message_timed_out) by Server"));
     rig.turn_with(&[*last]);
@@ -217,7 +217,7 @@ fn the_time_of_a_record_begins_with_its_first_byte() {
     assert_eq!(rig.timeout(), Tick(1005));
     rig.table.env_mut().now = Tick(500);
     rig.turn_with(&both[3..both.len() - 1]);
-    assert_eq!(rig.timeout(), Tick(1500), "the second record began now");
+    assert_eq!(rig.timeout(), Tick(1500), "the time limit of the second record must start with its first byte");
     rig.turn_with(&both[both.len() - 1..]);
     assert_eq!(rig.timeout(), Tick::NEVER);
     assert_eq!(rig.events, ["upgrade /chat", "binary 5", "binary 6"]);
@@ -247,7 +247,10 @@ fn a_write_that_sends_only_held_records_is_progress() {
     rig.push(&[b'x'; 10_000]);
     rig.flush();
     assert_eq!(rig.connection().journal_bytes(), 0);
-    assert!(rig.connection().queued_bytes() > 10_000, "the session holds the records");
+    assert!(
+        rig.connection().queued_bytes() > 10_000,
+        "the session must store the records that the socket did not accept"
+    );
     let slot = rig.slot();
     for step in 1..50 {
         assert_eq!(rig.tick(450 * step), None, "step {step}");
@@ -257,7 +260,11 @@ fn a_write_that_sends_only_held_records_is_progress() {
         assert!(rig.connection().queued_bytes() > 0);
     }
     let end = (50..60).find_map(|step| rig.tick(450 * step));
-    assert_eq!(end.as_deref(), Some("closed 1006 (write_timed_out) by Server"), "the client read nothing more");
+    assert_eq!(
+        end.as_deref(),
+        Some("closed 1006 (write_timed_out) by Server"),
+        "the connection must end because the client reads nothing more"
+    );
 }
 
 #[test]
@@ -284,7 +291,7 @@ fn records_held_behind_the_101_count_as_frames() {
     rig.pipe().room = 0;
     rig.turn();
     assert!(rig.connection().is_open());
-    assert_eq!(rig.table.env().queued.frames, 0, "only the 101 is queued");
+    assert_eq!(rig.table.env().queued.frames, 0, "the 101 response must not count as frames");
     rig.push(&[b'x'; 10_000]);
     rig.pipe().room = 1;
     let slot = rig.slot();
@@ -294,7 +301,7 @@ fn records_held_behind_the_101_count_as_frames() {
     rig.flush();
     let (queued, charge) = (rig.table.env().queued, rig.connection().charge());
     assert_eq!((queued.frames, queued.http > 1000), (charge, false), "{queued:?}");
-    assert!(charge > 10_000, "{charge} bytes can be freed");
+    assert!(charge > 10_000, "the messages must count, so that they can be freed: {charge} bytes");
     rig.table.step(slot, |connection, env| connection.close_slow(0, env));
     assert_eq!(rig.table.env().queued, Queued::default());
 }
@@ -337,7 +344,7 @@ struct Bare {
 impl Bare {
     fn new(hello: Hello) -> Bare {
         let shared = TlsShared::new(READ_BYTES, MemoryTotal::default());
-        let session = TlsStream::new(&test_config(), false, false, &shared).expect("settings");
+        let session = TlsStream::new(&test_config(), false, false, &shared).expect("the settings are valid");
         Bare { pipe: Pipe::new(), session, shared, client: TestClient::new(hello) }
     }
 
@@ -371,12 +378,12 @@ fn a_hello_retry_is_no_answer_and_the_second_hello_is() {
         let mut bare = Bare::new(hello);
         for retry in 0..retries {
             assert!(bare.session.awaits_hello());
-            assert!(!bare.exchange().read.has_answered, "{hello:?}: retry request {retry} is no answer");
+            assert!(!bare.exchange().read.has_answered, "{hello:?}: retry request {retry} must not count as an answer");
         }
-        assert!(bare.session.awaits_hello(), "{hello:?}: the session waits for the budget");
+        assert!(bare.session.awaits_hello(), "{hello:?}: the session must wait for the budget");
         assert!(bare.exchange().read.has_answered, "{hello:?}");
         assert!(!bare.session.awaits_hello());
-        assert!(!bare.exchange().read.has_answered, "{hello:?}: the client's last flight needs no budget");
+        assert!(!bare.exchange().read.has_answered, "{hello:?}: the client's last flight must need no budget");
         assert!(bare.session.info().is_some(), "{hello:?}");
     }
 }
@@ -404,7 +411,7 @@ fn records_of_a_failed_session_are_not_sent_by_the_next() {
     // Each write makes two records. One key of TLS 1.2 may encrypt a limited number of records.
     let full = [b'x'; 1 << 14];
     let failed = (0..TLS12_RECORDS_MAX).find(|_| bare.write(&full).is_none());
-    assert!(failed.is_some(), "the keys are used up");
+    assert!(failed.is_some(), "the limit of the keys must be reached");
     bare.shared.check_invariants();
     let mut next = Bare::open(Hello::Tls13);
     std::mem::swap(&mut next.shared, &mut bare.shared);
@@ -428,10 +435,10 @@ fn a_handshake_message_in_tiny_records_ends_an_open_session() {
             break;
         }
         let written = bare.write(b"still open").expect("the session still sends");
-        assert_eq!(written.bytes, 20, "no output is dropped while the session is open");
+        assert_eq!(written.bytes, 20, "no output may be dropped while the session is open");
     }
     assert_eq!(read, Io::Closed);
-    assert_eq!(bare.write(b"too late"), None, "output is refused, not dropped");
+    assert_eq!(bare.write(b"too late"), None, "output must be refused, not dropped");
 }
 
 #[test]
@@ -448,7 +455,8 @@ fn a_record_of_the_longest_kind_fits_beside_the_read_buffer() {
     assert_eq!((plaintext, bare.session.inbound_bytes()), (1 << 14, 0));
 }
 
-/// Epoll reports bytes that arrive between two reads of one record. The second read does not touch the socket.
+/// Epoll reports bytes that arrive between two reads of one record. The second read returns stored plaintext and does
+/// not read the socket, so a third read must follow.
 #[test]
 fn bytes_that_arrive_between_two_reads_of_a_record_are_read() {
     let mut bare = Bare::open(Hello::Tls13);
@@ -478,7 +486,7 @@ fn close_notify_of_the_client_is_the_end_of_its_stream_only() {
         bare.pipe.up = bare.client.take_records();
         let mut buffer = [0; READ_BYTES];
         assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(4));
-        assert!(bare.session.may_have_more(), "the end is read without an event");
+        assert!(bare.session.may_have_more(), "the end must be read without an epoll event");
         assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(0));
         bare.write(b"still ").expect("the server may still send");
         bare.session.shutdown(&mut bare.pipe, &mut bare.shared);
