@@ -204,8 +204,8 @@ impl Acceptor {
 
     /// Accepts one connection. A control connection may use a spare descriptor.
     ///
-    /// It uses the last spare only if another control connection can be closed, whose descriptor is free at the end of
-    /// the turn. Otherwise the last spare descriptor is kept for refusals.
+    /// A control connection uses the last spare descriptor only if another control connection can be closed, whose
+    /// descriptor is free at the end of the turn. Otherwise the last spare descriptor is kept for refusals.
     fn accept_one(&mut self, index: usize, core: &mut Core) -> io::Result<Accepted> {
         let ListenerState { listener: Some(listener), kind, .. } = &self.listeners[index] else {
             return Ok(Accepted::Empty);
@@ -391,8 +391,8 @@ mod tests {
 
     /// Returns an acceptor on a free port, a core, an epoll instance and the address.
     fn acceptor() -> (Acceptor, Core, mio::Poll, std::net::SocketAddr) {
-        let listener = Listener::bind_all("127.0.0.1:0").expect("a free port").remove(0);
-        let Address::Tcp(address) = *listener.address() else { panic!("a TCP address") };
+        let listener = Listener::bind_all("127.0.0.1:0").expect("port 0 can be bound").remove(0);
+        let Address::Tcp(address) = *listener.address() else { panic!("expected a TCP address") };
         let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
         let core = Core::new(1000, 256, env, SecondLogin::default(), Clock::new().epoch);
         (Acceptor::new(vec![listener], 256), core, mio::Poll::new().expect("an epoll instance can be created"), address)
@@ -439,7 +439,7 @@ mod tests {
         assert_eq!(
             core.stats().accept_errors,
             FAILURES_PER_TURN_MAX as u64,
-            "no accept is tried before the end of the pause"
+            "no accept may be tried before the end of the pause"
         );
         while core.table().count() == 0 {
             core.table_mut().env_mut().now = core.now().after(PAUSE);
@@ -467,9 +467,9 @@ mod tests {
             |count: usize, at: u64, rate| (0..count).filter(|_| take_token(&mut bucket, rate, Tick(at))).count();
         assert_eq!(come(20, 0, Some(10)), 10);
         assert_eq!(come(20, 250, Some(10)), 2);
-        assert_eq!(come(20, 300, Some(10)), 1, "two half tokens are one token");
-        assert_eq!(come(20, 60_000, Some(10)), 10, "the bucket holds the tokens of one second");
-        assert_eq!(come(20, 60_000, Some(3)), 3, "a new rate starts with a full bucket");
+        assert_eq!(come(20, 300, Some(10)), 1, "two half tokens must be one token");
+        assert_eq!(come(20, 60_000, Some(10)), 10, "the bucket must hold the tokens of one second");
+        assert_eq!(come(20, 60_000, Some(3)), 3, "a new rate must start with a full bucket");
         assert_eq!(come(20, 60_000, None), 20);
     }
 

@@ -89,7 +89,7 @@ impl<H: Handler> EventLoop<H> {
                     self.core.make_ready(slot);
                 }
             },
-            // A ticket of a plain request accepts only a response, not an upgrade.
+            // A plain request can only be answered with a response, so any other answer is ignored.
             (Some(Deferred::Plain) | None, Upgrade::Accept(_) | Upgrade::Later(_)) => {}
         }
     }

@@ -51,14 +51,14 @@ mod tests {
         let owned = |addresses: &[&str]| Ok(addresses.iter().map(|address| (*address).to_owned()).collect());
         let (v6, v4) = ("[::1]:80", "127.0.0.1:80");
         assert_eq!(bind(&[v6, v6, v4], &[]), owned(&[v6, v4]));
-        assert_eq!(bind(&[v6, v4], &[v6]), owned(&[v4]), "the machine has no IPv6");
+        assert_eq!(bind(&[v6, v4], &[v6]), owned(&[v4]), "an address that the machine does not have must be skipped");
         assert_eq!(bind(&[v6, v4], &[v6, v4]), Err(io::ErrorKind::AddrNotAvailable));
         assert_eq!(bind(&[v4], &[v4]), Err(io::ErrorKind::AddrNotAvailable));
         assert_eq!(bind(&[v4, "127.0.0.1:1"], &[]), Err(io::ErrorKind::PermissionDenied));
         assert_eq!(
             bind(&["[::1]:0", "127.0.0.1:0"], &[]),
             owned(&["[::1]:0"]),
-            "only the first address is bound to port 0"
+            "only the first address may be bound to port 0"
         );
         assert_eq!(bind(&[], &[]), Err(io::ErrorKind::AddrNotAvailable));
     }

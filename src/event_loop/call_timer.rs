@@ -79,6 +79,6 @@ mod tests {
         let mut count = |name, now| timer.count(name, Tick(now));
         assert_eq!([count("on_open", 0), count("on_open", 1), count("on_close", 2)], [Some(1), None, Some(1)]);
         assert_eq!(count("on_open", 1000), Some(2));
-        assert_eq!(timer.throttles.capacity(), NAMES_MAX, "a warning allocates no memory");
+        assert_eq!(timer.throttles.capacity(), NAMES_MAX, "a warning must allocate no memory");
     }
 }

@@ -1,6 +1,6 @@
 //! Writes output, at the end of a turn, or earlier if the journal is long.
 //!
-//! One turn writes only a portion, so that a push to very many connections does not delay other connections.
+//! One turn writes only for a limited time, so that a push to very many connections does not delay other connections.
 
 use crate::connection::{FlushResult, JournalResult};
 use crate::event_loop::EventLoop;
@@ -14,7 +14,7 @@ use crate::fd::Slot;
 /// this many connections.
 const LISTED_MIN: usize = 1024;
 
-/// Bytes that are written between two clock reads.
+/// The number of bytes that are written between two clock reads.
 const CLOCK_EVERY_BYTES: u64 = 1 << 20;
 
 /// A time limit for writes. The clock is also read after many written bytes, because one write of a long message takes

@@ -37,14 +37,14 @@ pub struct Handshakes {
     control: VecDeque<Fd>,
     /// Whether the last connection that was taken is a control connection.
     has_taken_control: bool,
-    /// Hellos that may still be answered in this turn.
+    /// The number of hellos that may still be answered in this turn.
     left: u32,
     /// The number of waiting connections that may still be read in this turn.
     reads_left: u32,
     /// Whether a token of the rate limit was taken for the next answer.
     has_token: bool,
     tokens: Option<(Rate, TokenBucket)>,
-    /// Hellos that may be answered in a second.
+    /// The maximum number of hellos that are answered in a second.
     per_second: Option<u32>,
 }
 
@@ -102,7 +102,7 @@ impl Handshakes {
         if !self.has_waiting() {
             return None;
         }
-        // If the budget of the turn is used up, but the rate is not, the next turn continues at once.
+        // If the budget of the turn is used up, but the rate allows another hello, the next turn continues at once.
         let is_limited = self.left > 0 && !self.has_token;
         let per_second = self.per_second.filter(|_| is_limited);
         Some(per_second.map_or(Duration::ZERO, |rate| Duration::from_millis(u64::from(1000 / rate.max(1)).max(1))))
@@ -156,7 +156,7 @@ mod tests {
         for _ in 0..3 {
             handshakes.begin_turn(None);
             assert_eq!(take_all(&mut handshakes, 0, false).len(), 64);
-            assert_eq!(handshakes.delay(), Some(Duration::ZERO), "the next turn continues at once");
+            assert_eq!(handshakes.delay(), Some(Duration::ZERO), "the next turn must continue at once");
         }
         handshakes.begin_turn(None);
         assert_eq!(take_all(&mut handshakes, 0, false), (192..200).collect::<Vec<_>>());
@@ -197,11 +197,14 @@ mod tests {
         handshakes.begin_turn(None);
         assert!(!handshakes.may_answer_new(false, Tick(0)) && handshakes.may_answer_new(true, Tick(0)));
         wait(&mut handshakes, CONTROL..CONTROL + 1);
-        assert!(!handshakes.may_answer_new(true, Tick(0)), "the new connection waits behind a control connection");
+        assert!(
+            !handshakes.may_answer_new(true, Tick(0)),
+            "a new connection must wait behind a waiting control connection"
+        );
         assert_eq!(take_all(&mut handshakes, 0, true), [CONTROL, 0]);
         assert!(handshakes.may_answer_new(false, Tick(0)));
         (0..2).for_each(|_| handshakes.handle_answered());
-        assert!(!handshakes.may_answer_new(true, Tick(0)), "the budget of the turn is used up");
+        assert!(!handshakes.may_answer_new(true, Tick(0)), "no hello may be answered after the budget of the turn");
     }
 
     #[test]
@@ -214,7 +217,7 @@ mod tests {
             };
             (from..to).map(turn).sum()
         };
-        assert_eq!(answered(0, 100), 10, "the burst has the handshakes of one second");
+        assert_eq!(answered(0, 100), 10, "the burst must have the handshakes of one second");
         assert_eq!(answered(100, 1000), 9);
         assert_eq!(answered(1000, 3000), 20);
         assert_eq!(handshakes.delay(), Some(Duration::from_millis(100)));

@@ -124,7 +124,7 @@ impl<C> Sender<C> {
         Ok(())
     }
 
-    /// Returns whether this is the thread of the loop, where waiting would deadlock.
+    /// Returns whether this is the thread of the loop, where waiting for the loop would deadlock.
     pub fn is_own_thread(&self) -> bool {
         self.0.thread.get().is_some_and(|own| *own == thread::current().id())
     }

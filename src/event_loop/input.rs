@@ -69,8 +69,8 @@ impl<H: Handler> EventLoop<H> {
         self.flush_early();
     }
 
-    /// Adds a connection to the connections whose TLS hello waits. An epoll event does not list the connection a second
-    /// time.
+    /// Adds a connection to the queue of connections whose TLS hello waits for the budget. While the connection is in
+    /// this queue, an epoll event does not add it to the list of ready connections.
     fn wait_for_handshake(&mut self, slot: Slot) {
         if let Some(socket) = self.core.table_mut().transport_mut(slot) {
             socket.listing = Listing::Handshakes;
@@ -104,7 +104,7 @@ impl<H: Handler> EventLoop<H> {
         self.core.table().transport(slot).is_some_and(|socket| socket.is_readable)
     }
 
-    /// Reads once from a connection, and lists it again if more bytes may follow.
+    /// Reads once from a connection. If more bytes may follow, the connection is listed to be read again.
     fn read(&mut self, slot: Slot, buffer: &mut [u8]) {
         let parts = match self.core.table_mut().parts(slot) {
             Some((connection, _, env)) if connection.has_buffered_input(env) => {

@@ -82,7 +82,7 @@ const WAITS_PER_TURN_MAX: usize = if cfg!(test) { 2 } else { 32 };
 /// The maximum time in each turn for commands of other threads. The next turn runs the remaining commands.
 const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
 
-/// Commands that are taken from the inbox under one lock.
+/// The number of commands that are taken from the inbox under one lock.
 const COMMANDS_AT_ONCE: usize = 8;
 
 /// The epoll token of the waker. Connections have their slots as tokens, up to `u32::MAX`. The waker and the signals

@@ -4,16 +4,16 @@ use std::time::{Duration, Instant};
 
 use crate::event_loop::clock;
 
-/// The time limit of a portion.
+/// The maximum time of a [`Portion`], from its first clock read on.
 const TIME_MAX: Duration = Duration::from_millis(5);
 
-/// The maximum time of a portion of reads.
+/// The maximum time of a [`Portion`] of reads.
 const READ_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// The number of steps between two clock reads.
 ///
-/// One step can take a millisecond: it inflates a long message, or calls a handler. Every portion makes at least this
-/// number of steps, also in a turn that started late.
+/// One step can take a millisecond: it inflates a long message, or calls a handler. Every [`Portion`] makes at least
+/// this number of steps, also in a turn that started late.
 const CLOCK_EVERY: u32 = 32;
 
 /// A limit on the repeated steps of one turn, such as reads.

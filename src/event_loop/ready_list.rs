@@ -26,7 +26,7 @@ impl ReadyList {
         slots.append(&mut self.slots);
     }
 
-    /// Returns taken entries that were not read to the front of the list. It empties `slots`.
+    /// Puts taken entries that were not read back at the front of the list, and empties `slots`.
     #[inline]
     pub fn put_back(&mut self, slots: &mut Vec<Slot>) {
         if !slots.is_empty() {
@@ -67,12 +67,12 @@ impl ReadyList {
     pub fn check_invariants(&self, is_listed: impl Fn(Slot) -> Option<bool>) {
         let mut listed = SlotSet::default();
         for &slot in &self.slots {
-            assert!(listed.insert(slot), "slot {slot} is listed once");
-            assert_ne!(is_listed(slot), Some(false), "the connection at slot {slot} has the flag of the list");
+            assert!(listed.insert(slot), "slot {slot} must be in the list once");
+            assert_ne!(is_listed(slot), Some(false), "the connection at slot {slot} must be marked as listed");
         }
         for slot in self.vacant.iter() {
-            assert!(listed.contains(slot), "the vacant slot {slot} is listed");
-            assert_eq!(is_listed(slot), None, "slot {slot} has no connection");
+            assert!(listed.contains(slot), "the vacant slot {slot} must be in the list");
+            assert_eq!(is_listed(slot), None, "the vacant slot {slot} must have no connection");
         }
     }
 }
@@ -86,13 +86,13 @@ mod tests {
         let mut ready = ReadyList::default();
         let (freed, other) = (Slot(7), Slot(100));
         for slot in [freed, other] {
-            assert!(!ready.occupy(slot), "a new slot is not listed");
+            assert!(!ready.occupy(slot), "a new slot must not be in the list");
             ready.push(slot);
         }
         ready.vacate(freed);
         ready.check_invariants(|slot| (slot != freed).then_some(true));
-        assert!(ready.occupy(freed), "the second connection takes over the entry");
-        assert!(!ready.occupy(freed), "only one connection takes over the entry");
+        assert!(ready.occupy(freed), "the second connection must take over the entry");
+        assert!(!ready.occupy(freed), "only one connection may take over the entry");
         ready.check_invariants(|_| Some(true));
 
         ready.vacate(freed);
@@ -103,9 +103,9 @@ mod tests {
         ready.put_back(&mut taken);
         assert!(taken.is_empty());
         ready.take(&mut taken);
-        assert_eq!(taken, [freed, other, Slot(1)], "entries that were not read come first");
+        assert_eq!(taken, [freed, other, Slot(1)], "entries that were not read must come first");
         ready.skip(freed);
-        assert!(!ready.occupy(freed), "a taken entry is no longer listed");
+        assert!(!ready.occupy(freed), "a taken entry must no longer be in the list");
         assert_eq!(ready.len(), 0);
     }
 }

@@ -34,7 +34,7 @@ pub enum Listing {
     Handshakes,
 }
 
-const _: () = assert!(size_of::<Socket>() == 8, "the descriptor and the flags fit into 8 bytes");
+const _: () = assert!(size_of::<Socket>() == 8, "the descriptor and the flags must fit into 8 bytes");
 
 impl Socket {
     /// Creates a socket from an accepted descriptor.

@@ -12,8 +12,8 @@ impl Handler for Nothing {}
 #[test]
 fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
     const SILENT: usize = EVENTS_MAX * WAITS_PER_TURN_MAX;
-    let listener = Listener::bind_all("127.0.0.1:0").expect("a free port").remove(0);
-    let Address::Tcp(address) = *listener.address() else { panic!("a TCP address") };
+    let listener = Listener::bind_all("127.0.0.1:0").expect("port 0 can be bound").remove(0);
+    let Address::Tcp(address) = *listener.address() else { panic!("expected a TCP address") };
     let config = Config {
         limits: Limits::default(),
         heartbeat: Heartbeat::default(),
@@ -22,10 +22,11 @@ fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
         proxies: Proxies::default(),
         catches_signals: false,
     };
-    let (poll, inbox) = open(1).expect("an epoll instance");
-    let mut turns = EventLoop::new(config, vec![listener], poll, inbox, Nothing).expect("a loop");
-    let mut clients: Vec<TcpStream> =
-        (0..SILENT + EVENTS_MAX).map(|_| TcpStream::connect(address).expect("a place in the queue")).collect();
+    let (poll, inbox) = open(1).expect("an epoll instance can be created");
+    let mut turns = EventLoop::new(config, vec![listener], poll, inbox, Nothing).expect("the loop can be created");
+    let mut clients: Vec<TcpStream> = (0..SILENT + EVENTS_MAX)
+        .map(|_| TcpStream::connect(address).expect("the listener's queue has space"))
+        .collect();
     for client in &mut clients[SILENT..] {
         client.write_all(b"G").expect("the kernel takes the byte");
     }
@@ -38,5 +39,5 @@ fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
         turns.poll.poll(&mut events, Some(Duration::ZERO)).expect("the wait returns");
         turns.handle_events(&mut events).expect("the events are handled");
     }
-    assert_eq!(turns.core.ready_len(), EVENTS_MAX, "each client that sent a byte is read");
+    assert_eq!(turns.core.ready_len(), EVENTS_MAX, "each client that sent a byte must be listed to be read");
 }

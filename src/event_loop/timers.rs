@@ -110,7 +110,7 @@ mod tests {
         assert!(timers.fire(first.index(), Tick(6)).is_none());
         let second = timers.add(Tick(9), None);
         assert_eq!(first.index(), second.index());
-        assert!(!timers.remove(first), "a removed timer does not remove the next timer with its index");
+        assert!(!timers.remove(first), "the id of a removed timer must not remove the next timer with the same index");
         assert!(timers.remove(second));
     }
 

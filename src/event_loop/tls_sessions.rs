@@ -110,12 +110,12 @@ impl TlsSessions {
         Some(self.tls.as_ref()?.shared.last.read)
     }
 
-    /// Returns the time since which the client of a socket owes the remaining bytes of a record.
+    /// Returns the time since which the server waits for the remaining bytes of a record.
     pub fn unfinished_since(&self, descriptor: RawFd) -> Option<Tick> {
         self.stream(descriptor)?.unfinished_since()
     }
 
-    /// Starts or stops the time of an unfinished record: see [`TlsStream::set_reading`].
+    /// Starts or stops the time limit of an unfinished record: see [`TlsStream::set_reading`].
     pub fn set_reading(&mut self, descriptor: RawFd, now: Option<Tick>) {
         if let Some((stream, _)) = self.stream_mut(descriptor) {
             stream.set_reading(now);

@@ -48,8 +48,8 @@ impl Core {
         self.table.control_quota().accepts_max(max)
     }
 
-    /// Closes the oldest control connection that [`keep_control`](Core::keep_control) does not protect. The descriptor
-    /// of this connection is free when the turn ends.
+    /// Closes the oldest control connection that [`keep_control`](Core::keep_control) does not protect. Returns `false`
+    /// if there is none. The descriptor of the closed connection is free when the turn ends.
     pub fn evict_control(&mut self) -> bool {
         let Some(slot) = self.table.take_oldest_control() else { return false };
         self.step(slot, Connection::abort);

@@ -1,4 +1,4 @@
-//! Applies new limits to open connections: each turn updates a portion of the connections.
+//! Applies new limits to open connections: each turn updates some of the connections.
 //!
 //! Most limits are read from `Env` when they are checked. Three values that depend on limits are updated here: the size
 //! of the read buffer, the `TCP_USER_TIMEOUT` of sockets, and the deadlines in the wheel.

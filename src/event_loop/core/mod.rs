@@ -46,7 +46,7 @@ use crate::wheel::{Owner, Wheel};
 /// The connections of a loop by slot.
 pub type Table = crate::connection::Table<Socket>;
 
-const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection fits into two cache lines");
+const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must fit into two cache lines");
 
 /// The state of a loop: connections, uids and groups, deadlines and counters.
 ///
@@ -370,7 +370,7 @@ impl Core {
         self.current_close = None;
     }
 
-    /// Returns whether `on_close` is to be called for a connection.
+    /// Returns whether `on_close` must still be called for a closed connection.
     #[inline]
     pub fn has_pending_closes(&self) -> bool {
         !self.pending_closes.is_empty()
@@ -382,7 +382,8 @@ impl Core {
         &mut self.deferrals
     }
 
-    /// Records an epoll event of a socket. Returns whether the client is gone and no read will detect the end.
+    /// Records an epoll event of a socket. Returns whether the client is gone and the loop will not read the socket. In
+    /// this case, the caller must end the connection, because no read reports the end of the stream.
     #[inline]
     pub fn handle_readiness(&mut self, slot: Slot, event: &mio::event::Event) -> bool {
         let Some((connection, socket, _)) = self.table.parts(slot) else { return false };
@@ -469,14 +470,14 @@ impl Core {
         self.ready.check_invariants(|slot| Some(self.table.transport(slot)?.listing == Listing::Ready));
         let is_open = |slot: &Slot| self.table.connection(*slot).is_some_and(Connection::is_open);
         let open = self.table.slots().filter(is_open).count();
-        assert_eq!(open, self.counters.open, "the counter has the number of open connections");
+        assert_eq!(open, self.counters.open, "the counter must have the number of open connections");
         let is_tls = |slot: &Slot| self.table.transport(*slot).is_some_and(Socket::is_tls);
         let sessions = self.table.shared().count();
-        assert_eq!(self.table.slots().filter(is_tls).count(), sessions, "each TLS connection has a session");
+        assert_eq!(self.table.slots().filter(is_tls).count(), sessions, "each TLS connection must have a session");
         assert_eq!(
             self.open.iter().filter(is_open).count(),
             open,
-            "the set of open slots contains each open connection"
+            "the set of open slots must contain each open connection"
         );
     }
 }
@@ -496,8 +497,10 @@ mod tests {
     }
 
     fn insert(core: &mut Core) -> Slot {
-        let (server, _client) = UnixStream::pair().expect("a pair of sockets");
-        core.insert(Socket::new(server.into()), Peer::Unix, Kind::Client, None).expect("a slot").slot()
+        let (server, _client) = UnixStream::pair().expect("a pair of sockets can be created");
+        core.insert(Socket::new(server.into()), Peer::Unix, Kind::Client, None)
+            .expect("the table has a free slot")
+            .slot()
     }
 
     #[test]
@@ -507,22 +510,22 @@ mod tests {
         for slot in slots {
             core.make_ready(slot);
         }
-        // At the end of the turn, the first two connections are freed. The second is freed twice, as after two ends.
-        // Then the first slot is reused.
+        // At the end of the turn, the first two connections are freed. The second is freed twice, as if its end were
+        // reported twice. Then the first slot is reused.
         for slot in [slots[1], slots[0], slots[1]] {
             core.reap(slot);
             core.check_invariants();
         }
-        assert_eq!(insert(&mut core), slots[0], "the slot that was freed last is reused");
+        assert_eq!(insert(&mut core), slots[0], "the slot that was freed last must be reused");
         core.make_ready(slots[0]);
         core.check_invariants();
-        assert_eq!(core.ready_len(), 3, "each slot is listed once");
+        assert_eq!(core.ready_len(), 3, "each slot must be in the list once");
 
         // The next turn reads the connection at the first slot, and finds no connection at the second slot.
         let mut taken = Vec::new();
         core.take_ready(&mut taken);
         assert_eq!(taken.remove(0), slots[0]);
-        core.table_mut().transport_mut(slots[0]).expect("a connection").listing = Listing::None;
+        core.table_mut().transport_mut(slots[0]).expect("the slot has a connection").listing = Listing::None;
         core.skip_ready(taken.remove(0));
         core.return_ready(&mut taken);
         core.check_invariants();
@@ -531,6 +534,6 @@ mod tests {
             core.make_ready(slot);
         }
         core.check_invariants();
-        assert_eq!(core.ready_len(), 3, "each connection is listed once");
+        assert_eq!(core.ready_len(), 3, "each connection must be in the list once");
     }
 }

@@ -133,7 +133,7 @@ impl Core {
         }
     }
 
-    /// Counts a control connection that cannot be kept. The handler refuses its request.
+    /// Counts a control connection that `keep_control` cannot keep. The handler refuses the request of this connection.
     pub fn count_control_full(&mut self) {
         let max = self.control_connections_max;
         let refusals = &mut self.counters.control;
