@@ -313,7 +313,7 @@ impl Assembler {
         self.held.as_ref().map(|held| held.until)
     }
 
-    /// Returns the next item of the held input, as [`next`](Assembler::next) does.
+    /// Returns the next item of the input that is held back, as [`next`](Assembler::next) does.
     ///
     /// # Errors
     /// The errors of `next`.
@@ -352,7 +352,7 @@ impl Assembler {
         }
     }
 
-    /// Removes the held input.
+    /// Removes the input that is held back, and returns it.
     pub fn take_held(&mut self) -> Option<Vec<u8>> {
         self.held.take().map(|held| held.into_rest())
     }
@@ -403,7 +403,7 @@ pub fn take_message<'a>(
         _ => return Ok(None),
     };
     let Some(header) = Header::parse_lengths(true, opcode, false, input)? else { return Ok(None) };
-    // The decoder reports a message that exceeds the limit, even if `input` contains the whole message.
+    // A message that exceeds the limit is left to the decoder, which returns the error.
     if header.payload_bytes > message_bytes_max {
         return Ok(None);
     }
@@ -427,7 +427,7 @@ fn take_deflated(
         return Ok(None);
     }
     let header = Header::parse_deflated(input)?.filter(|header| header.is_deflated && header.fin);
-    // The decoder reports a message that exceeds the limit, even if `input` contains the whole message.
+    // A message that exceeds the limit is left to the decoder, which returns the error.
     let bytes_max = rules.bytes_max.min(KEPT_BYTES_MAX as u64);
     let Some(header) = header.filter(|header| header.payload_bytes <= bytes_max) else { return Ok(None) };
     let Some(payload) = take_payload(input, &header) else { return Ok(None) };

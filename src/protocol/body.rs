@@ -265,7 +265,7 @@ fn decode_in_pieces(mut decoder: BodyDecoder, input: &[u8], piece: usize) -> (Re
         let mut rest = piece;
         outcome = decoder.decode(&mut rest, &mut body);
         taken += offered - rest.len();
-        assert!(outcome != Ok(false) || rest.is_empty(), "an unfinished body consumes all input");
+        assert!(outcome != Ok(false) || rest.is_empty(), "an unfinished body must consume all input");
     }
     (outcome, body.into_owned(), taken)
 }

@@ -61,7 +61,7 @@ impl MessageRules {
 pub struct PayloadPart<'a> {
     /// The opcode of the message.
     ///
-    /// A continuation frame has the opcode of the first fragment, never `Continuation`.
+    /// For a continuation frame, this is the opcode of the first fragment, never `Continuation`.
     pub opcode: Opcode,
     /// Whether the message is deflated.
     pub is_deflated: bool,
@@ -232,7 +232,7 @@ mod tests {
                     Err(error) => return (frames, Some(error)),
                 }
             }
-            assert!(input.is_empty(), "`None` means that the input is used up");
+            assert!(input.is_empty(), "`None` must mean that the input is used up");
         }
         (frames, None)
     }
@@ -255,7 +255,7 @@ mod tests {
             assert_eq!(
                 decode(&stream, chunk, 1 << 20),
                 whole,
-                "chunks of {chunk} bytes have the same result as the whole stream"
+                "chunks of {chunk} bytes must have the same result as the whole stream"
             );
         }
     }

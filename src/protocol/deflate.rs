@@ -12,7 +12,7 @@ use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Statu
 
 use crate::protocol::frame::{Opcode, ServerHeader};
 
-/// The longest payload that is deflated.
+/// The longest payload that is deflated, in bytes.
 ///
 /// DEFLATE takes up to 50 ns a byte, and the loop does nothing else meanwhile.
 pub const DEFLATED_BYTES_MAX: usize = 256 << 10;
@@ -29,7 +29,7 @@ const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0
 /// The size of the window: 2^15 bytes.
 const WINDOW_BITS: u8 = 15;
 
-/// The bytes that the inflater produces in one step.
+/// The maximum number of bytes that the inflater produces in one step.
 const STEP_BYTES: usize = 16 << 10;
 
 /// The compression level, the default of zlib.
@@ -128,7 +128,8 @@ impl Inflater {
         }
     }
 
-    /// Inflates a part of `input` into the buffer `step`. Returns the number of input bytes and of output bytes.
+    /// Inflates a part of `input` into the buffer `step`. Returns the number of consumed input bytes, the number of
+    /// output bytes, and the status.
     fn step(&mut self, input: &[u8]) -> Result<(usize, usize, Status), InflateError> {
         let (taken, made) = (self.stream.total_in(), self.stream.total_out());
         let status = self.stream.decompress(input, &mut self.step, InflateFlush::SyncFlush);
@@ -237,11 +238,11 @@ pub fn fuzz_inflate(data: &[u8]) {
     };
     let whole = inflate(payload.len().max(1));
     // If a payload is both invalid and too big, the error depends on the division into parts.
-    assert_eq!(inflate(usize::from(part) + 1).ok(), whole.clone().ok(), "in parts");
+    assert_eq!(inflate(usize::from(part) + 1).ok(), whole.clone().ok(), "the result must be the same in parts");
     let other = inflate_otherwise(payload, bytes_max);
     match whole {
         Ok(bytes) => assert_eq!(Some(bytes), other),
-        Err(InflateError::TooBig) => assert_eq!(other, None, "the limit is {bytes_max}"),
+        Err(InflateError::TooBig) => assert_eq!(other, None, "the result of flate2 must exceed {bytes_max} bytes, too"),
         // flate2 accepts some incomplete Huffman codes that the inflater refuses.
         Err(_) => {}
     }

@@ -15,7 +15,7 @@ pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
 /// A server frame has no masking key.
 pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 
-/// The longest payload of a control frame (RFC 6455 section 5.5).
+/// The longest payload of a control frame, in bytes (RFC 6455 section 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
 /// The reserved bits RSV1 to RSV3 of the first byte.
@@ -218,7 +218,7 @@ impl ServerHeader {
                 [*a, *b, *c, *d, *e, *f, *g, *h] = (long as u64).to_be_bytes();
                 rest
             }
-            _ => unreachable!("the frame is longer than its header"),
+            _ => unreachable!("the frame must be longer than its header"),
         };
         rest.copy_from_slice(payload);
     }
@@ -308,7 +308,11 @@ mod tests {
         ];
         for (bytes, payload_bytes, header_bytes) in table {
             for cut in 0..bytes.len() {
-                assert_eq!(Header::parse(&bytes[..cut]), Ok(None), "{bytes:?} is incomplete if it is cut at {cut}");
+                assert_eq!(
+                    Header::parse(&bytes[..cut]),
+                    Ok(None),
+                    "{bytes:?} must be incomplete if it is cut at {cut}"
+                );
             }
             let header = Header::parse(bytes).expect("the header is valid").expect("the header is complete");
             assert_eq!((header.payload_bytes, header.header_bytes), (payload_bytes, header_bytes));

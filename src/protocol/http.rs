@@ -82,7 +82,7 @@ struct Fields<'a> {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
-    /// `Upgrade: websocket`.
+    /// Whether `Upgrade` contains `websocket`.
     websocket: bool,
     key: Single<'a>,
     /// Whether all lines of `Sec-WebSocket-Version` are 13; `None` without such a line.
@@ -223,7 +223,7 @@ impl<'a> Fields<'a> {
         fields
     }
 
-    /// Records one header line.
+    /// Stores the value of one header line, if it is one of these headers.
     ///
     /// The length of the name is compared first, so most lines cost a few comparisons of numbers.
     fn record(&mut self, name: &str, value: &'a [u8]) {

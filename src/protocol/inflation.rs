@@ -41,7 +41,7 @@ pub struct DeflatedPayload {
 }
 
 impl InflaterPool {
-    /// Returns the counters since the last call.
+    /// Returns the counters since the last call, and resets them.
     pub fn take_counts(&mut self) -> InflatedCounts {
         mem::take(&mut self.counts)
     }

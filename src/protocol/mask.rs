@@ -1,6 +1,6 @@
 //! Unmasking (RFC 6455 section 5.3): XOR with a 4-byte key, in place.
 
-/// The bytes of one iteration of the main loop.
+/// The number of bytes that one iteration of the main loop unmasks.
 ///
 /// These are four 64-bit words, which the compiler vectorises.
 const STEP: usize = 32;
@@ -49,7 +49,7 @@ mod tests {
                 let mut naive = fast.clone();
                 unmask(&mut fast, [0xde, 0xad, 0xbe, 0xef], offset);
                 unmask_naively(&mut naive, [0xde, 0xad, 0xbe, 0xef], offset);
-                assert_eq!(fast, naive, "{len} bytes at offset {offset} are unmasked");
+                assert_eq!(fast, naive, "{len} bytes at offset {offset} must be unmasked");
             }
         }
     }

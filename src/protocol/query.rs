@@ -125,7 +125,7 @@ impl DecodeError {
     }
 }
 
-/// Names the parameter. The text does not include the value of the parameter.
+/// The text names the parameter, and does not include its value.
 impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, fault) = match self {

@@ -15,7 +15,7 @@ use super::token;
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The maximum length of a head without the handler's headers.
+/// The maximum length of a head without the handler's headers, in bytes.
 ///
 /// A buffer with this capacity need not grow again.
 const HEAD_BYTES: usize = 256;

@@ -121,7 +121,7 @@ mod tests {
                     assert_eq!(
                         validate(&bytes).ok(),
                         std::str::from_utf8(&bytes).ok(),
-                        "{odd:x?} at byte {at} of {len} has the same result as in std"
+                        "{odd:x?} at byte {at} of {len} must have the same result as in std"
                     );
                 }
             }
@@ -138,7 +138,7 @@ mod tests {
                 assert_eq!(
                     push_all(&pieces).as_deref(),
                     Ok(text),
-                    "the text is valid if it is split at {first} and {second}"
+                    "the text must be valid if it is split at {first} and {second}"
                 );
             }
         }

@@ -27,7 +27,7 @@ fn items_are_the_same_at_every_split() {
     for first in 1..stream.len() {
         let run = run_stream(&stream, &[first, stream.len()], 1 << 20);
         assert_eq!(run.error, None);
-        assert_eq!(run.items, expected, "the items are the same if the stream is split at {first}");
+        assert_eq!(run.items, expected, "the items must be the same if the stream is split at {first}");
     }
     assert_eq!(run_stream(&stream, &[1], 1 << 20).items, expected);
 }
@@ -150,5 +150,5 @@ fn a_deflated_message_that_is_read_past_leaves_nothing_for_the_next_client() {
     assert!(unfinished.is_none());
     assert_eq!(read(&mut unfinished, first, DeflatedMessages::Inflated), Ok(None));
     assert_eq!(read(&mut unfinished, second, DeflatedMessages::Inflated), Ok(Some(text("Hello"))));
-    assert_eq!(total.bytes(), 0, "the total counts no memory of pooled assemblers");
+    assert_eq!(total.bytes(), 0, "the total must count no memory of pooled assemblers");
 }

@@ -39,7 +39,7 @@ fn inflate(payload: &[u8], part: usize, bytes_max: usize) -> Result<Vec<u8>, Inf
 
 /// Returns the payload of a deflated frame.
 fn payload_of(frame: &[u8]) -> &[u8] {
-    assert_eq!(frame[0] & 0xf0, 0xc0, "FIN and RSV1");
+    assert_eq!(frame[0] & 0xf0, 0xc0, "FIN and RSV1 must be set");
     crate::protocol::frame::server_payload(frame)
 }
 
@@ -62,7 +62,7 @@ fn the_examples_of_rfc_7692() {
             assert_eq!(
                 inflate(payload, part, 5).as_deref(),
                 Ok(&b"Hello"[..]),
-                "{payload:x?} is inflated in parts of {part} bytes"
+                "{payload:x?} must be inflated in parts of {part} bytes"
             );
             assert_eq!(inflate(payload, part, 4), Err(InflateError::TooBig), "{payload:x?}");
         }
@@ -168,7 +168,7 @@ fn the_longest_deflated_payload_is_within_its_bound() {
             let deflated = miniz_deflate(&noise[..bytes], level);
             assert!(
                 deflated.len() as u64 <= deflated_bytes_max(bytes as u64),
-                "{bytes} bytes deflated at level {level} are within the bound"
+                "{bytes} bytes deflated at level {level} must be within the bound"
             );
         }
     }

@@ -17,14 +17,18 @@ type Offer = (Vec<u8>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 /// Runs the fuzz target `extension`.
 ///
-/// The lines of `data` are the values of `Sec-WebSocket-Extensions`. The result is equal to the result of a simple,
-/// slow parser. The result does not change if one line contains all values.
+/// The lines of `data` are the values of `Sec-WebSocket-Extensions`. The result must be equal to the result of a
+/// simple, slow parser, and must not change if one line contains all values.
 pub fn fuzz_extension(data: &[u8]) {
     let values: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
     let accepted = negotiate(values.iter().copied());
     assert_eq!(accepted.map(PermessageDeflate::server_window_bits), negotiate_naively(&values));
     let list = values.join(&b", "[..]);
-    assert_eq!(negotiate(std::iter::once(&list[..])), accepted, "the same values in one line have the same result");
+    assert_eq!(
+        negotiate(std::iter::once(&list[..])),
+        accepted,
+        "the same values in one line must have the same result"
+    );
     if let Some(accepted) = accepted {
         let response = accepted.response().concat();
         assert_eq!(negotiate_naively(&[response.as_bytes()]), Some(accepted.server_window_bits()), "{response}");

@@ -295,7 +295,7 @@ fn wire(lines: &str) -> Vec<u8> {
 
 /// Reads a head as a connection does: finds the end, then parses.
 fn read(bytes: &[u8]) -> Result<Head, HttpError> {
-    let end = find_head_end(bytes, &mut 0, BYTES_MAX)?.expect("a whole head");
+    let end = find_head_end(bytes, &mut 0, BYTES_MAX)?.expect("the head is complete");
     parse_head(bytes[..end].to_vec(), HEADERS_MAX, PEER)
 }
 
@@ -353,7 +353,7 @@ fn every_case_is_the_same_at_every_split() {
             if outcome == Ok(None) {
                 outcome = find_head_end(&bytes, &mut scanned, BYTES_MAX);
             }
-            assert_eq!(outcome, whole, "{lines:?} has the same result if it is split at {at}");
+            assert_eq!(outcome, whole, "{lines:?} must have the same result if it is split at {at}");
         }
     }
 }

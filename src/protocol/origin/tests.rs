@@ -65,7 +65,7 @@ fn same_origin() {
     ] {
         let passed = Origins::Same.allows(&from(REMOTE, host, origin));
         let want = if passes { Ok(()) } else { Err(OriginError::Foreign(origin.to_owned())) };
-        assert_eq!(passed, want, "{origin} has the expected result at host {host}");
+        assert_eq!(passed, want, "{origin} must have the expected result at host {host}");
     }
 }
 
