@@ -362,7 +362,7 @@ impl Registry {
     }
 
     fn slot_mut(&mut self, slot: Slot) -> &mut SlotEntry {
-        assert_ne!(slot, NO_SLOT, "{slot} is not the reserved number");
+        assert_ne!(slot, NO_SLOT, "{slot} must not be the reserved number");
         let index = slot.index();
         if self.slots.len() <= index {
             self.slots.resize(index + 1, SlotEntry::UNUSED);
@@ -453,17 +453,17 @@ impl Registry {
                 assert_eq!(
                     (self.slot(slot).user, self.slot(slot).prev),
                     (id, newer),
-                    "slot {slot} stores its user and the next newer slot"
+                    "slot {slot} must store its user and the next newer slot"
                 );
                 newer = slot;
                 bound += 1;
             }
-            assert_eq!(self.slot(newer).next, NO_SLOT, "the list of user {} has `count` slots", user.name);
+            assert_eq!(self.slot(newer).next, NO_SLOT, "the list of user {} must have `count` slots", user.name);
         }
         assert_eq!(
             self.slots.iter().filter(|slot| slot.user != NONE).count(),
             bound,
-            "each slot with a user is in the list of a user"
+            "each slot with a user must be in the list of a user"
         );
     }
 
@@ -477,18 +477,18 @@ impl Registry {
                 assert_eq!(
                     membership.key,
                     MembershipKey { slot: member.slot, group: id },
-                    "a membership stores its slot and its group, {}",
+                    "a membership must store its slot and its group, {}",
                     group.name
                 );
                 assert_eq!(
                     membership.position as usize, position,
-                    "a membership stores its position in group {}",
+                    "a membership must store its position in group {}",
                     group.name
                 );
                 found += 1;
             }
         }
-        assert_eq!(self.memberships.len(), found, "each membership is in a group");
+        assert_eq!(self.memberships.len(), found, "each membership must be in a group");
 
         let mut listed = 0;
         for (slot, entry) in self.slots.iter().enumerate() {
@@ -499,13 +499,13 @@ impl Registry {
                 assert_eq!(
                     (membership.key.slot.index(), membership.prev),
                     (slot, newer),
-                    "membership {id} stores its slot and the next newer membership"
+                    "membership {id} must store its slot and the next newer membership"
                 );
                 (newer, next) = (id, membership.next);
                 listed += 1;
             }
         }
-        assert_eq!(self.memberships.len(), listed, "each membership is in the list of a slot");
+        assert_eq!(self.memberships.len(), listed, "each membership must be in the list of a slot");
     }
 }
 

@@ -37,7 +37,7 @@ pub use model::fuzz_wheel;
 const UNIT_BITS: u32 = 8;
 const LEVELS: usize = (u64::BITS / UNIT_BITS) as usize;
 
-const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level holds two blocks");
+const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level must hold two blocks");
 
 /// A hierarchical timer wheel with a resolution of one tick.
 ///
@@ -157,7 +157,7 @@ impl Wheel {
         node.is_linked().then_some(node.deadline)
     }
 
-    /// Returns the time of the next call of [`advance`](Wheel::advance).
+    /// Returns the latest time for the next call of [`advance`](Wheel::advance).
     ///
     /// Returns `None` if nothing is armed. The result is never later than the earliest deadline. If the earliest
     /// deadline has passed, the result is the present. The result may be earlier than any deadline, because a far
@@ -227,11 +227,11 @@ impl Wheel {
             level.check_invariants();
             for (slot, &list) in level.lists().iter().enumerate().filter(|(_, list)| !list.is_empty()) {
                 for deadline in self.checked_deadlines(list) {
-                    assert!(deadline > self.now, "{deadline:?} on level {at} is in the future");
+                    assert!(deadline > self.now, "{deadline:?} on level {at} must be in the future");
                     assert_eq!(
                         slot_for(self.now, deadline),
                         (at, slot),
-                        "{deadline:?} is on its level and in its slot"
+                        "{deadline:?} must be on its level and in its slot"
                     );
                     listed += 1;
                 }
@@ -239,12 +239,19 @@ impl Wheel {
         }
         let expired: Vec<Tick> =
             self.checked_deadlines(self.expired).chain(self.checked_deadlines(self.overdue)).collect();
-        assert!(expired.is_sorted(), "expired deadlines are sorted: {expired:?}");
-        assert!(expired.last().is_none_or(|&last| last <= self.now), "expired deadlines are in the past: {expired:?}");
+        assert!(expired.is_sorted(), "expired deadlines must be sorted: {expired:?}");
+        assert!(
+            expired.last().is_none_or(|&last| last <= self.now),
+            "expired deadlines must not be in the future: {expired:?}"
+        );
         listed += expired.len();
 
         let linked = self.nodes.iter().filter(|node| node.is_linked()).count();
-        assert_eq!((listed, linked), (self.len, self.len), "the lists contain `len` nodes, and `len` nodes are linked");
+        assert_eq!(
+            (listed, linked),
+            (self.len, self.len),
+            "the lists must contain `len` nodes, and `len` nodes must be linked"
+        );
     }
 
     /// Returns the next slot to process, as (time, level, slot).
@@ -304,9 +311,9 @@ impl Wheel {
         std::iter::from_fn(move || {
             link.owner()?;
             steps += 1;
-            assert!(steps <= self.len, "no list is longer than the number of armed owners");
+            assert!(steps <= self.len, "no list may be longer than the number of armed owners");
             let node = self.nodes[link];
-            assert_eq!(self.nodes[node.next].prev, link, "the next node points back to this node");
+            assert_eq!(self.nodes[node.next].prev, link, "the next node must point back to this node");
             link = if node.next == list.first { Link::NONE } else { node.next };
             Some(node.deadline)
         })
@@ -373,12 +380,12 @@ mod tests {
                 let mut wheel = Wheel::new(Tick(start));
                 wheel.arm(Connection(Slot(0)), Tick(at));
                 wheel.advance(Tick(at - 1));
-                assert_eq!(wheel.pop_expired(), None, "armed at {start} for {at}: does not expire before {at}");
+                assert_eq!(wheel.pop_expired(), None, "armed at {start} for {at}: must not expire before {at}");
                 wheel.advance(Tick(at));
                 assert_eq!(
                     wheel.pop_expired(),
                     Some(Connection(Slot(0))),
-                    "armed at {start} for {at}: expires at {at}"
+                    "armed at {start} for {at}: must expire at {at}"
                 );
                 assert_eq!(wheel.next(), None);
             }
@@ -393,11 +400,11 @@ mod tests {
             let mut steps = 0;
             while wheel.pop_expired().is_none() {
                 let next = wheel.next().expect("a timer is armed");
-                assert!(next.0 <= at, "next ({next:?}) is not later than the deadline {at}");
+                assert!(next.0 <= at, "next ({next:?}) must not be later than the deadline {at}");
                 wheel.advance(next);
                 steps += 1;
             }
-            assert!(steps <= LEVELS, "the wheel reaches {at} in at most one step per level, not {steps}");
+            assert!(steps <= LEVELS, "the wheel must reach {at} in at most one step per level, not {steps}");
         }
     }
 
@@ -487,7 +494,7 @@ mod tests {
         }
         wheel.advance(Tick(45));
         wheel.arm_no_later(Connection(Slot(0)), Tick(70));
-        assert_eq!(expire(&mut wheel, 45), [Connection(Slot(0))], "an expired deadline stays expired");
+        assert_eq!(expire(&mut wheel, 45), [Connection(Slot(0))], "an expired deadline must stay expired");
     }
 
     #[test]

@@ -121,7 +121,7 @@ mod tests {
         ids.into_iter().filter(|id| *id != kept).for_each(|id| assert_eq!(arena.remove(id), id));
         let capacity: usize = arena.chunks.iter().map(Slab::capacity).sum();
         assert!(capacity <= CHUNK_LEN, "{capacity}");
-        assert_eq!(arena.insert(7), 0, "the lowest free id is used first");
+        assert_eq!(arena.insert(7), 0, "the lowest free id must be used first");
         arena.remove(0);
         arena.remove(kept);
         assert_eq!((arena.len(), arena.chunks.len()), (0, 0));
@@ -146,7 +146,7 @@ mod tests {
             for (number, (inserts, choice)) in operations.into_iter().enumerate() {
                 if inserts || naive.is_empty() {
                     let id = arena.insert(number);
-                    prop_assert!(naive.insert(id, number).is_none(), "a new id is not in use");
+                    prop_assert!(naive.insert(id, number).is_none(), "a new id must not be in use");
                 } else {
                     let (&id, _) = naive.iter().nth(usize::from(choice) % naive.len()).expect("an entry exists");
                     prop_assert_eq!(Some(arena.remove(id)), naive.remove(&id));

@@ -104,14 +104,14 @@ impl<T: Keyed> Directory<T> {
         let hash = entry.key().hash(&self.hasher);
         let Directory { entries, index, hasher, .. } = self;
         let removed = index.remove(hash, |&other| other == id, |&id| hash_of(entries, hasher, id));
-        assert_eq!(removed, Some(id), "each entry is in the index");
+        assert_eq!(removed, Some(id), "each entry must be in the index");
         entry
     }
 
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.index.len(), self.entries.len(), "the index has one id for each entry");
+        assert_eq!(self.index.len(), self.entries.len(), "the index must have one id for each entry");
         for (id, entry) in self.iter() {
-            assert_eq!(self.find(entry.key()), Some(id), "the key of each entry finds its id");
+            assert_eq!(self.find(entry.key()), Some(id), "the key of each entry must find its id");
         }
     }
 }

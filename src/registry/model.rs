@@ -56,12 +56,12 @@ fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot:
         4 => assert_eq!(
             registry.join(slot, name),
             naive.join(slot, name),
-            "join {slot} {name} has the same result in the registry and the model"
+            "join {slot} {name} must have the same result in the registry and the model"
         ),
         5 => assert_eq!(
             registry.leave(slot, name),
             naive.leave(slot, name),
-            "leave {slot} {name} has the same result in the registry and the model"
+            "leave {slot} {name} must have the same result in the registry and the model"
         ),
         6 => assert_eq!(registry.remove(slot), naive.remove(slot), "remove {slot}"),
         _ => assert_eq!(registry.ungroup(name), naive.ungroup(name), "ungroup {name}"),
@@ -74,11 +74,11 @@ fn both_bind(registry: &mut Registry, naive: &mut NaiveRegistry, slot: Slot, uid
     assert_eq!(
         change,
         naive.bind(slot, uid, policy, &mut naive_kicked),
-        "bind {slot} {uid} {policy:?} has the same result in the registry and the model"
+        "bind {slot} {uid} {policy:?} must have the same result in the registry and the model"
     );
     assert_eq!(
         kicked, naive_kicked,
-        "bind {slot} {uid} {policy:?} kicks the same connections in the registry and the model"
+        "bind {slot} {uid} {policy:?} must kick the same connections in the registry and the model"
     );
 }
 
@@ -88,12 +88,12 @@ fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
         assert_eq!(registry.uid_of(slot), naive.uid_of(slot), "uid of {slot}");
         assert!(
             registry.groups_of(slot).eq(naive.groups_of(slot)),
-            "{slot} has the same groups in the registry and the model"
+            "{slot} must have the same groups in the registry and the model"
         );
         assert_eq!(
             registry.group_count_of(slot),
             naive.groups_of(slot).count(),
-            "{slot} has the same number of groups in the registry and the model"
+            "{slot} must have the same number of groups in the registry and the model"
         );
     }
     for name in names {
@@ -103,18 +103,18 @@ fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
         assert_eq!(
             registry.members(name).len(),
             members.len(),
-            "{name} has the same members in the registry and the model"
+            "{name} must have the same members in the registry and the model"
         );
         assert_eq!(
             registry.members(name).collect::<BTreeSet<Slot>>(),
             members,
-            "{name} has the same members in the registry and the model"
+            "{name} must have the same members in the registry and the model"
         );
         for slot in SLOTS {
             assert_eq!(
                 registry.is_member(slot, name),
                 members.contains(&slot),
-                "{slot} is a member of {name} in the registry if it is a member in the model"
+                "{slot} must be a member of {name} in the registry if and only if it is a member in the model"
             );
         }
     }

@@ -64,7 +64,11 @@ impl Level {
     pub(super) fn check_invariants(&self) {
         for (slot, list) in self.slots.iter().enumerate() {
             let bit = self.occupied[slot / WORD_BITS] >> (slot % WORD_BITS) & 1;
-            assert_eq!(bit == 1, !list.is_empty(), "slot {slot} is marked as occupied if and only if it has nodes");
+            assert_eq!(
+                bit == 1,
+                !list.is_empty(),
+                "slot {slot} must be marked as occupied if and only if it has nodes"
+            );
         }
     }
 

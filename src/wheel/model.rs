@@ -93,17 +93,17 @@ fn compare(wheel: &Wheel, model: &NaiveWheel) {
         assert_eq!(
             wheel.deadline(owner),
             model.deadline(owner),
-            "{owner:?} has the same deadline in the wheel and in the model"
+            "{owner:?} must have the same deadline in the wheel and in the model"
         );
     }
     match (wheel.next(), model.armed.iter().map(|armed| armed.deadline).min()) {
         (None, None) => {}
         (Some(next), Some(earliest)) => {
-            assert!(next >= model.now, "next is not in the past");
-            assert!(next <= earliest.max(model.now), "next is not later than the earliest deadline");
+            assert!(next >= model.now, "next must not be in the past");
+            assert!(next <= earliest.max(model.now), "next must not be later than the earliest deadline");
         }
         (next, earliest) => {
-            panic!("next and the earliest deadline are both absent or both present: {next:?}, {earliest:?}")
+            panic!("next and the earliest deadline must be both absent or both present: {next:?}, {earliest:?}")
         }
     }
 }

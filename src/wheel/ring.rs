@@ -70,7 +70,7 @@ impl Link {
             Owner::Connection(Slot(index)) => (0, index),
             Owner::Timer(index) => (Link::TIMER, index),
         };
-        assert!(index <= OWNER_INDEX_MAX, "the index of {owner:?} is at most OWNER_INDEX_MAX");
+        assert!(index <= OWNER_INDEX_MAX, "the index of {owner:?} must be at most OWNER_INDEX_MAX");
         Link(arena | index)
     }
 
