@@ -101,9 +101,9 @@ impl Context<'_> {
     /// Returns the uid of a connection.
     ///
     /// Inside `on_close`, the result is the uid that the connection had. The result borrows the context. A handler that
-    /// pushes afterwards copies the uid first: `ctx.uid_of(fd).map(str::to_owned)`. The same holds for
+    /// pushes afterwards copies the uid first: `ctx.uid_of(fd).map(str::to_owned)`. The results of
     /// [`groups_of`](Context::groups_of), [`users`](Context::users), [`groups`](Context::groups) and
-    /// [`connections`](Context::connections).
+    /// [`connections`](Context::connections) also borrow the context.
     pub fn uid_of(&self, fd: Fd) -> Option<&str> {
         self.core.uid_of(fd)
     }
@@ -242,20 +242,21 @@ impl Context<'_> {
     /// Protects a control connection from being closed in favor of a new connection.
     ///
     /// A handler calls this method after a request was authenticated and before the request is carried out. The
-    /// connection is kept until it ends, or until [`release_control`](Context::release_control).
+    /// protection lasts until the connection ends, or until [`release_control`](Context::release_control). A protected
+    /// connection is also called kept.
     ///
-    /// The result is [`Change::Done`], also if the connection was kept already, or [`Change::Gone`] if the fd belongs
-    /// to no control connection. The result is [`Change::Full`] if
-    /// [`control_connections_max`](Limits::control_connections_max) other connections are kept. The handler should then
-    /// answer with 503. [`Stats::control_refused`] counts these results.
+    /// The result is [`Change::Done`], also if the connection was protected already, or [`Change::Gone`] if the fd
+    /// belongs to no control connection. The result is [`Change::Full`] if
+    /// [`control_connections_max`](Limits::control_connections_max) other connections are protected. The handler should
+    /// then answer with 503. [`Stats::control_refused`] counts these results.
     pub fn keep_control(&mut self, fd: Fd) -> Change {
         self.core.keep_control(fd)
     }
 
     /// Undoes [`keep_control`](Context::keep_control), for instance when a key was revoked.
     ///
-    /// The result is [`Change::Done`], also if the connection was not kept, or [`Change::Gone`] if the fd belongs to no
-    /// control connection.
+    /// The result is [`Change::Done`], also if the connection was not protected, or [`Change::Gone`] if the fd belongs
+    /// to no control connection.
     pub fn release_control(&mut self, fd: Fd) -> Change {
         self.core.release_control(fd)
     }
@@ -322,7 +323,8 @@ impl Context<'_> {
 
     /// Removes the stored value and returns it.
     ///
-    /// Returns `None` if the connection has no value, or a value of another type. The latter value stays stored.
+    /// Returns `None` if the connection has no value, or a value of another type. A value of another type is not
+    /// removed.
     pub fn take_session<T: 'static>(&mut self, fd: Fd) -> Option<T> {
         self.session::<T>(fd)?;
         self.core.take_session(fd)?.downcast().ok().map(|session| *session)
@@ -356,8 +358,8 @@ impl Context<'_> {
 
     /// Exempts a connection from heartbeats (Swoole's `protect`).
     ///
-    /// [`reset_heartbeat`](Context::reset_heartbeat) undoes it. The result is [`Change::Done`], or [`Change::Gone`] if
-    /// no connection has this fd or the connection is closing.
+    /// [`reset_heartbeat`](Context::reset_heartbeat) ends the exemption. The result is [`Change::Done`], or
+    /// [`Change::Gone`] if no connection has this fd or the connection is closing.
     pub fn protect(&mut self, fd: Fd) -> Change {
         Change::done_or_gone(self.core.set_heartbeat(fd, Some(Heartbeat::Off)))
     }
@@ -369,7 +371,7 @@ impl Context<'_> {
 
     /// Returns the number of bytes in the queues of all WebSockets.
     ///
-    /// [`queue_total_bytes_max`](Limits::queue_total_bytes_max) bounds them.
+    /// [`queue_total_bytes_max`](Limits::queue_total_bytes_max) bounds this number.
     pub fn queued_bytes_total(&self) -> usize {
         self.core.total_queued_bytes()
     }
@@ -494,7 +496,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Sets the origins that browsers may connect from. Open connections stay.
+    /// Sets the origins that browsers may connect from. Open connections are not closed.
     pub fn set_origins(&mut self, origins: Origins) {
         self.core.set_origins(origins);
     }

@@ -1,6 +1,6 @@
 //! The fd: the number of a connection, as in Swoole.
 //!
-//! It is not the kernel's file descriptor.
+//! An fd is not the kernel's file descriptor.
 //!
 //! Layout: `fd = generation << 24 | (slot + 1)`. The slot is the connection's index in the slab and is reused at once.
 //! The generation counts the reuses of the slot. An fd that outlives its connection carries an old generation, so it
@@ -114,7 +114,7 @@ mod tests {
                 let fd = Fd::new(slot, generation);
                 assert_eq!((fd.slot(), fd.generation()), (slot, generation));
                 assert_eq!(Fd::from_u64(fd.as_u64()), Some(fd));
-                assert!(fd.as_u64() < 1 << 53, "an fd is below 2^53, so JavaScript represents it exactly");
+                assert!(fd.as_u64() < 1 << 53, "an fd must be below 2^53, so that JavaScript represents it exactly");
             }
         }
     }

@@ -35,7 +35,7 @@
 //! ```no_run
 //! # use fdpush::Server;
 //! # fn main() -> Result<(), fdpush::Error> {
-//! simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Info).init().expect("the first logger");
+//! simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Info).init().expect("no logger was set before");
 //! Server::bind("127.0.0.1:9501")?.run()
 //! # }
 //! ```

@@ -1,7 +1,7 @@
 //! The limits of the server, and the heartbeat of connections.
 //!
-//! Every queue and every buffer has a limit here, and so has the work of one turn. A limit that ends in `_max` is the
-//! largest allowed value.
+//! Every queue, every buffer and the work of one turn have a limit here. A limit that ends in `_max` is the largest
+//! allowed value.
 
 mod error;
 
@@ -36,12 +36,12 @@ pub struct Limits {
     /// to its maximum. See [`derived_connections_max`](Limits::derived_connections_max).
     pub connections_max: Option<u32>,
 
-    /// The maximum number of simultaneous [kept](crate::Context::keep_control) control connections.
+    /// The maximum number of control connections that are [kept](crate::Context::keep_control) at the same time.
     ///
-    /// Connections of [control listeners](crate::Server::listen_control) are not counted in `connections_max`. Besides
-    /// the kept connections, 16 other connections may be open. At this limit, a new connection replaces the oldest
-    /// connection that is not kept. The value is fixed when the server starts, because the server reserves a descriptor
-    /// for each connection. The valid range is 1 to 65,536. Default 256.
+    /// Connections of [control listeners](crate::Server::listen_control) are not counted in `connections_max`. In
+    /// total, this number plus 16 control connections may be open, kept or not. At this total, a new connection
+    /// replaces the oldest connection that is not kept. The value is fixed when the server starts, because the server
+    /// reserves a descriptor for each connection. The valid range is 1 to 65,536. Default 256.
     pub control_connections_max: u32,
 
     /// The maximum number of new connections per second.
@@ -189,10 +189,10 @@ pub struct Limits {
     /// limit and cannot be written at once. Default 64 MiB.
     pub queue_total_bytes_max: usize,
 
-    /// Bytes that each queue keeps when all queues exceed `queue_total_bytes_max`.
+    /// The number of bytes that each queue keeps when the queues together exceed `queue_total_bytes_max`.
     ///
-    /// If these bytes of all queues would exceed half of the total limit, each queue keeps an equal share of that half.
-    /// Default 64 KiB.
+    /// If this number times the number of queues exceeds half of the total limit, each queue keeps an equal share of
+    /// that half. Default 64 KiB.
     pub queue_bytes_min: usize,
 
     /// The maximum time without progress in writing to a socket.
@@ -311,7 +311,7 @@ impl Limits {
         self.queue_bytes_min.min(self.queue_total_bytes_max / 2 / queues.max(1))
     }
 
-    /// Descriptors that are reserved for other uses than connections.
+    /// The number of descriptors that are reserved for other uses than connections.
     ///
     /// Listeners, epoll, timers, standard streams, and the files and sockets of handlers use these descriptors.
     pub const DESCRIPTORS_RESERVED: u32 = 64;
@@ -573,7 +573,11 @@ mod tests {
         for (address_ipv6_prefix, ip, counted) in table {
             let limits = Limits { address_ipv6_prefix, ..Limits::default() };
             let found = limits.counted_address(ip.parse().expect("the address is valid"));
-            assert_eq!(found.to_string(), counted, "{ip} counts as expected with the prefix /{address_ipv6_prefix}");
+            assert_eq!(
+                found.to_string(),
+                counted,
+                "{ip} must count as {counted} with the prefix /{address_ipv6_prefix}"
+            );
         }
         let limits = Limits { address_ipv6_prefix: 0, ..Limits::default() };
         assert_eq!(limits.counted_address("2001:db8::1".parse().expect("the address is valid")).to_string(), "::");

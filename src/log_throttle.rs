@@ -24,8 +24,8 @@ impl LogThrottle {
 
     /// Counts an event.
     ///
-    /// If a line may be written now, returns the number of events since the last line, including this event. `None`:
-    /// write no line.
+    /// If a line may be written now, returns the number of events since the last line, including this event. If the
+    /// result is `None`, the caller writes no line.
     pub fn count(&mut self, now: Tick) -> Option<u64> {
         self.events += 1;
         if now < self.next {

@@ -145,8 +145,8 @@ impl<'a> From<&'a Frame> for Push<'a> {
 /// The result of a push to one connection.
 ///
 /// `Queued` means that the message is in the queue of the connection. The message is written unless the connection ends
-/// first, or all queues reach [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max) and this queue is among
-/// the longest. `Queued` does not mean that the client received the message: TCP cannot confirm that.
+/// first, or the queues together reach [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max) and this queue
+/// is among the longest. `Queued` does not mean that the client received the message: TCP cannot confirm that.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Outcome {

@@ -27,8 +27,8 @@ use crate::tls::TlsConfig;
 ///
 /// [`bind`](Server::bind) listens at once, so that a program knows the port before it starts: see
 /// [`local_addr`](Server::local_addr). The `on_*` methods set closures for events. The other methods change settings.
-/// All of them can be called in any order. [`run`](Server::run) consumes the server and returns when it has shut down.
-/// Clients that connect before `run` wait in the backlog.
+/// These methods can be called in any order. [`run`](Server::run) consumes the server and returns when it has shut
+/// down. Clients that connect before `run` wait in the backlog.
 ///
 /// A `Server` with closures is [`Send`], because its closures are `Send`: it can be built on one thread and run on
 /// another. [`handler`](Server::handler) takes a value of the program's own type instead. The value need not be `Send`

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// A point in time, in milliseconds since the loop started.
 ///
-/// It never decreases.
+/// The time of a loop never decreases.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Tick(pub u64);
 

@@ -107,9 +107,9 @@ mod tests {
         let mut at = |now| bucket.take(rate, now);
         assert_eq!([at(1000), at(1000), at(1000)], [Take::Granted; 3]);
         assert_eq!(at(1000), Take::FirstDenied);
-        assert_eq!(at(1499), Take::Denied, "a token takes 500 ms");
+        assert_eq!(at(1499), Take::Denied, "a new token must take 500 ms");
         assert_eq!(at(1500), Take::Granted);
-        assert_eq!(at(1500), Take::Denied, "the first denial was reported");
+        assert_eq!(at(1500), Take::Denied, "the first denial must be reported only once");
         assert_eq!(at(2999), Take::Granted);
         assert_eq!([at(2999), at(2999)], [Take::Granted, Take::Denied]);
     }
@@ -121,7 +121,7 @@ mod tests {
         let mut at = |now| bucket.take(rate, now);
         assert_eq!([at(0), at(0), at(0)], [Take::Granted, Take::FirstDenied, Take::Denied]);
         assert_eq!([at(1000), at(1000)], [Take::Granted, Take::FirstDenied]);
-        assert_eq!(at(500), Take::Denied, "a clock that goes back adds no tokens");
+        assert_eq!(at(500), Take::Denied, "a clock that goes back must add no tokens");
         assert_eq!(at(1999), Take::Denied);
         assert_eq!(at(2000), Take::Granted);
     }
@@ -133,7 +133,7 @@ mod tests {
         let results: Vec<Take> = (0..3).map(|_| bucket.take(small, 0)).collect();
         assert_eq!(results, [Take::Granted, Take::Granted, Take::FirstDenied]);
         let fast = rate(1_000_000, 5);
-        assert_eq!(bucket.take(fast, 1), Take::Granted, "a millisecond at the new rate fills the bucket");
+        assert_eq!(bucket.take(fast, 1), Take::Granted, "a millisecond at the new rate must fill the bucket");
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
                 let result = bucket.take(rate, now);
                 prop_assert_eq!(result, naive.take(rate, now), "at {}", now);
                 passed += u64::from(result == Take::Granted);
-                // No more messages pass than the burst and the rate allow in the elapsed time.
+                // No more events are granted than the burst and the rate allow in the elapsed time.
                 prop_assert!(passed * 1000 <= u64::from(burst) * 1000 + now * u64::from(per_second));
             }
         }

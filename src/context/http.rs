@@ -123,9 +123,9 @@ impl Context<'_> {
     /// Sends a piece of the body of a response.
     ///
     /// The outcome is `Gone` if the connection has ended. The outcome is `Dropped` if the client does not read, and its
-    /// queue would exceed [`queue_bytes_max`](crate::Limits::queue_bytes_max), or if all responses together hold more
-    /// than [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). The connection is ended, so that the
-    /// client sees that the response is incomplete.
+    /// queue would exceed [`queue_bytes_max`](crate::Limits::queue_bytes_max), or if the queued bytes of all responses
+    /// would exceed [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). The connection is then ended, so
+    /// that the client sees that the response is incomplete.
     pub fn write_response(&mut self, stream: &ResponseStream, piece: &[u8]) -> Outcome {
         self.core.write_reply(stream.fd(), piece)
     }
