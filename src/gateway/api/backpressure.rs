@@ -1,9 +1,10 @@
 //! Backpressure for batches: a batch is paused while the queues of its receivers are long.
 //!
 //! The body of a batch arrives in pieces. The API pauses the batch after a piece if the queue of a receiver is then
-//! over half of `queue_bytes_max`, or all queues are over half of `queue_total_bytes_max`. The batch continues when
-//! these queues are shorter. The batch also continues after [`PAUSE_TIME_MAX`], so a receiver that does not read cannot
-//! stop the batch.
+//! over half of `queue_bytes_max`, or if all queues together are over half of `queue_total_bytes_max`. The batch
+//! continues when the queues of these receivers are at most a quarter of `queue_bytes_max`, and all queues together are
+//! at most half of `queue_total_bytes_max`. The batch also continues after [`PAUSE_TIME_MAX`], so a receiver that does
+//! not read cannot stop the batch.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ struct PausedBatch {
 }
 
 impl PausedBatches {
-    /// Records the receivers of a line whose queues are long.
+    /// Stores the receivers of a batch line that have long queues.
     pub fn record_receivers(&mut self, ctx: &mut Context<'_>, target: &Target<'_>) {
         let long = ctx.limits().queue_bytes_max / 2;
         if ctx.take_longest_queue() <= long || self.receivers.len() >= RECEIVERS_MAX {
@@ -61,15 +62,15 @@ impl PausedBatches {
     /// Pauses `batch` after a piece, if its receivers have long queues.
     pub fn pause(&mut self, ctx: &mut Context<'_>, batch: Fd, now: Instant) {
         let receivers = std::mem::take(&mut self.receivers);
-        // `pause` changes nothing after the last piece, because the request is then complete.
+        // `ctx.pause` changes nothing after the last piece, because the request is then complete.
         if (!receivers.is_empty() || is_crowded(ctx)) && ctx.pause(batch).is_done() {
             self.paused.push(PausedBatch { batch, receivers, until: now + PAUSE_TIME_MAX });
             self.arm(ctx);
         }
     }
 
-    /// Resumes the batches whose receivers have shorter queues. Returns `false` if the timer does not belong to a
-    /// batch.
+    /// Resumes the batches whose receivers no longer have long queues. Returns `false` if `timer` is not the timer of
+    /// the paused batches.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, now: Instant) -> bool {
         if self.timer != Some(timer) {
             return false;

@@ -20,7 +20,7 @@ pub struct Batch {
     ticket: Option<Ticket<Response>>,
     /// The stream of the response. `None` before the head is written, and after the response has ended.
     pub response: Option<ResponseStream>,
-    /// The number of complete lines.
+    /// The number of lines that have been handled.
     lines: u64,
 }
 

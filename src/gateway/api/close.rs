@@ -70,9 +70,10 @@ impl Closes {
         !self.waiting.is_empty()
     }
 
-    /// Closes the next portion of connections, or answers a command whose last portion is closed.
+    /// Closes more connections of the oldest command, or answers it after the last close.
     ///
-    /// The answer comes a turn after the last portion, when `on_close` was called for all connections.
+    /// The answer comes one turn after the last close. By then `on_close` has been called for all connections of the
+    /// command.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {
         match self.waiting.front_mut() {
             Some((_, close)) if close.left.len() > 0 => close.close_portion(ctx),

@@ -326,7 +326,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Returns the conflation key. Queues store the key, so it has the limit of a name.
+    /// Returns the conflation key. Queues store the key, so the key has the same length limit as a name.
     fn take_key(&mut self) -> Result<Option<Cow<'a, str>>, ApiError> {
         let Some(key) = self.key.take() else { return Ok(None) };
         check_name(&key.0, "key")?;
@@ -462,7 +462,7 @@ mod tests {
     /// Returns the error message of an invalid push.
     fn refusal(json: impl AsRef<[u8]>) -> String {
         let outcome = PushCommand::read(json.as_ref(), &PUSH);
-        outcome.err().expect("refused").message.into_owned()
+        outcome.err().expect("the push is invalid").message.into_owned()
     }
 
     #[test]
@@ -541,10 +541,17 @@ mod tests {
             (&PUSH, r#"{"auth":7}"#, "auth: give the API key in the header Authorization: Bearer KEY".to_owned()),
             (&PUSH, r#"{"auth":"x"}"#, "auth: give the API key in the header Authorization: Bearer KEY".to_owned()),
         ] {
-            assert_eq!(Command::read(json.as_bytes(), shape).err().expect("refused").message, message, "{json}");
+            assert_eq!(
+                Command::read(json.as_bytes(), shape).err().expect("the command is invalid").message,
+                message,
+                "{json}"
+            );
         }
         assert!(Command::read(br#"{"all":true,"data":1,"auth":"x"}"#, &DATAGRAM).is_ok());
-        assert!(Command::read(br#"{"fd":1,"uid":null,"data":null}"#, &UNBIND).is_err(), "data may be null");
+        assert!(
+            Command::read(br#"{"fd":1,"uid":null,"data":null}"#, &UNBIND).is_err(),
+            "a member `data` with null must count as present"
+        );
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Page {
 
     /// Returns the first connections after `after`, and whether there are more.
     ///
-    /// The connections are in the order of their slots, so a connection that stays open is listed exactly once. Only
+    /// The connections are in the order of their slots, so a connection that stays open is on exactly one page. Only
     /// the entries of the page are sorted.
     fn select_fds(&self, mut fds: Vec<Fd>) -> Result<(Vec<Fd>, bool), ApiError> {
         if let Some(after) = self.after_fd()? {

@@ -156,7 +156,7 @@ impl<'a> Call<'a> {
         allowed == method || allowed.split(", ").any(|allowed| allowed == method)
     }
 
-    /// Returns whether the call is allowed without an API key. Only probes are.
+    /// Returns whether the call needs no API key. Only probes need none.
     fn is_open(self) -> bool {
         matches!(self, Call::Healthy | Call::Ready)
     }
@@ -253,7 +253,7 @@ impl Api {
             Call::Ready => ready(ctx),
             Call::Close => match self.closes.execute(ctx, fd, request.body()) {
                 Ok(response) => {
-                    // The status of a deferred response is not known yet.
+                    // The status of a deferred response is not known yet, so the metrics count 200.
                     parts.metrics.count_api_request(call.label(), 200);
                     return uncached(response);
                 }
@@ -288,10 +288,10 @@ impl Api {
         }
     }
 
-    /// Checks a request, and reserves a place for its connection among the API connections.
+    /// Checks a request. If it is valid, its connection counts in `control_connections_max` from now on.
     ///
-    /// A connection with a valid request is never closed to make room for another connection. Probes and requests for
-    /// metrics need no place, so they are answered even when all places are taken.
+    /// A counted connection is never closed to make room for another connection. Probes and requests for metrics do not
+    /// count, so they are answered even when the limit is reached.
     fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request<'_>) -> Result<Call<'r>, RefusedRequest> {
         let checked = self.check(request);
         match &checked {
@@ -349,7 +349,7 @@ impl Api {
         if peer.ip().is_some() && !is_local(host) {
             return Err(ApiError::forbidden("API without keys: Host must be localhost, 127.0.0.1 or [::1]"));
         }
-        // All header lines count, even those that are not UTF-8.
+        // Every `Origin` line is checked, even a line that is not UTF-8.
         let mut origins = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("origin"));
         if origins.any(|(_, origin)| !is_origin_of(origin, host)) {
             return Err(ApiError::forbidden("API without keys: requests from web pages of other origins are refused"));
@@ -381,8 +381,8 @@ fn lock(keys: &Mutex<ApiKeys>) -> MutexGuard<'_, ApiKeys> {
     keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns whether a request came from this machine. A listener without keys is local, but a forwarding rule can make
-/// it reachable.
+/// Returns whether a request came from this machine. A listener without keys has a local address, but a forwarding rule
+/// of the kernel can make it reachable from other machines.
 fn is_this_machine(peer: Peer) -> bool {
     peer.is_loopback() || peer == Peer::Unix
 }
@@ -431,7 +431,8 @@ impl RefusedRequest {
         let response = self.error.response(None);
         match self.allow {
             Some(allow) => response.header("Allow", allow),
-            // RFC 9110 section 10.2.3 defines `Retry-After`. The connection closes, because no place is free for it.
+            // RFC 9110 section 10.2.3 defines `Retry-After`. The connection closes, because the limit of API
+            // connections is reached.
             None if self.error.status == 503 => response.header("Retry-After", "1").close(),
             None => response,
         }

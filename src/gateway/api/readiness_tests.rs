@@ -81,7 +81,7 @@ fn a_thread_that_is_down_makes_the_server_not_ready_until_it_runs_again() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
         get(address, "/healthz").starts_with("HTTP/1.1 200 "),
-        "/healthz stays 200: a restart of the process would not help"
+        "/healthz must stay 200, because a restart of the process would not help"
     );
 
     orders.send(()).expect("the thread waits for orders");

@@ -68,7 +68,7 @@ pub fn join(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<S
         }
         change
     });
-    // A refused command has no effect.
+    // A refused command must have no effect, so its joins are undone.
     if total.is_err() {
         for (fd, group) in joined.into_iter().rev() {
             roster.leave(ctx, fd, group);

@@ -115,7 +115,7 @@ impl EventEmitter {
         true
     }
 
-    /// Emits `offline` events for all online uids, at the end of the server.
+    /// Emits `offline` for all uids that wait for their delay, when the server ends.
     pub fn end(&mut self) {
         let Some(webhook) = self.presence() else { return };
         while let Some(deadline) = self.debounce.next_deadline() {

@@ -78,8 +78,8 @@ mod tests {
             assert!(keys.contains(key), "{key}");
             assert!(keys.authorize(Some(&format!("Bearer {key}"))), "{key}");
             assert!(keys.authorize(Some(&format!("bearer  {key} "))), "{key}");
-            assert!(!keys.authorize(Some(key)), "{key} without its scheme is refused");
-            assert!(!keys.authorize(Some(&format!("Basic {key}"))), "{key} with another scheme is refused");
+            assert!(!keys.authorize(Some(key)), "{key} without its scheme must be refused");
+            assert!(!keys.authorize(Some(&format!("Basic {key}"))), "{key} with another scheme must be refused");
         }
         for stranger in ["", "firs", "first2", "FIRST", "first second", "#", "# the shop's", &"x".repeat(100_000)] {
             assert!(!keys.contains(stranger), "{stranger:.20}");
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn an_invalid_key_is_refused_and_not_repeated() {
         for bad in ["", "two words", "clé", "tab\tbed", "nul\0", &"k".repeat(513)] {
-            let error = check(bad).expect_err("the key is refused");
+            let error = check(bad).expect_err("the key is invalid");
             assert!(
                 error.starts_with("an API key must have 1 to 512") && (bad.is_empty() || !error.contains(bad)),
                 "{error}"

@@ -42,7 +42,8 @@ pub struct Config {
     pub contact: BackendConfig,
     /// The maximum time from the request to the decision, including the time in the queue.
     pub timeout: Duration,
-    /// The number of requests that the back end handles at the same time.
+    /// The number of worker threads: the maximum number of requests that wait for the back end's answer at the same
+    /// time.
     pub threads: usize,
     /// The maximum number of requests that wait for a thread.
     pub queue_max: usize,
@@ -114,7 +115,7 @@ struct AuthRequest {
     open: Arc<Open>,
 }
 
-/// A request for an upgrade that waits for a decision. Each request gets exactly one decision.
+/// A request for an upgrade that waits for a decision. Each request gets exactly one decision, unless it is cancelled.
 struct Open {
     source: Source,
     deadline: Instant,
@@ -302,7 +303,7 @@ impl Shared {
     }
 
     /// Posts the request. If the connection ends without an answer, posts the request once more, because the back end
-    /// may have closed a kept connection.
+    /// may have closed an idle connection.
     fn ask_back_end(&self, body: &[u8], open: &Open) -> Result<Decision, HookError> {
         let post = || {
             let left = open.deadline.saturating_duration_since(clock::now());
@@ -324,13 +325,13 @@ impl Shared {
         match (answer.status, answer.body) {
             (200, Ok(body)) => decision::accept(&body, clock::unix_ms() / 1000).map_err(HookError::InvalidAnswer),
             (200, Err(failure)) => Err(HookError::Failure(failure)),
-            // A refusal needs no text.
+            // A refusal is valid even if its body is incomplete.
             (status @ 400..=499, body) => Ok(decision::refuse(status, &body.unwrap_or_default())),
             (status, _) => Err(HookError::Status(status)),
         }
     }
 
-    /// Watches the deadlines. When the hook is dropped, the watch thread answers all open requests.
+    /// Answers each request at its deadline. When the hook is dropped, answers all open requests.
     fn watch(&self) {
         let mut state = self.lock();
         loop {
@@ -407,7 +408,7 @@ fn check_offered(decision: Decision, request: &Request<'_>) -> Result<Decision, 
 }
 
 impl HookState {
-    /// Adds a request to `watched`, the list of requests whose deadlines a thread checks. The list has at most twice as many entries as there are unanswered requests.
+    /// Adds a request to `watched`. If the list has reached `watched_max`, first removes the answered requests.
     fn watch(&mut self, open: Arc<Open>) {
         if self.watched.len() >= self.watched_max {
             self.watched.retain(|open| !open.is_answered());

@@ -129,8 +129,8 @@ mod tests {
         let mut expiries = expiries(&[(200, 2), (100, 3), (100, 1)]);
         assert_eq!(expiries.take_due(ms(100 + LEEWAY) - 1), []);
         assert_eq!(expiries.take_due(ms(100 + LEEWAY)), [fd(1), fd(3)]);
-        assert_eq!(expiries.take_due(ms(100)), [], "after the clock was set back, no identity is expired");
-        assert_eq!(expiries.take_due(ms(HOUR)), [fd(2)], "and forward");
+        assert_eq!(expiries.take_due(ms(100)), [], "after the clock was set back, no identity must expire");
+        assert_eq!(expiries.take_due(ms(HOUR)), [fd(2)], "after the clock was set forward, the identity must expire");
         assert_eq!(expiries.time_to_check(ms(HOUR)), None);
     }
 
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_jump_back_keeps_a_valid_connection() {
         /// The number of clock reads. The first read returns a time shortly before the expiry. All later reads return a
-        /// time that is an hour before the first.
+        /// time about an hour before that.
         static CLOCK_READS: AtomicU64 = AtomicU64::new(0);
         let wall = || match CLOCK_READS.fetch_add(1, Ordering::Relaxed) {
             0 => (START + LEEWAY) * 1000 - 50,
@@ -234,10 +234,10 @@ mod tests {
         let _client = connect(address, START);
         let end = clock::now() + TEST_TIMEOUT;
         while CLOCK_READS.load(Ordering::Relaxed) < 3 {
-            assert!(clock::now() < end, "the timer fires before the deadline");
+            assert!(clock::now() < end, "the timer must fire before the deadline");
             assert_eq!(open(&remote), 1);
         }
         remote.shutdown().expect("the server is running");
-        assert_eq!(closed.recv_timeout(TEST_TIMEOUT), Ok(1001), "the drain closes the connection before its expiry");
+        assert_eq!(closed.recv_timeout(TEST_TIMEOUT), Ok(1001), "the drain must close the connection, not the expiry");
     }
 }

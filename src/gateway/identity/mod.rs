@@ -1,7 +1,6 @@
 //! The identity of clients, and the ways to establish it.
 //!
-//! This module owns the [`Identity`] and the rules of its names. The submodules do not know each other, with few
-//! exceptions.
+//! This module owns the [`Identity`] and the rules of its names. Most submodules do not import each other.
 
 pub mod api_keys;
 pub mod connect_hook;
@@ -118,7 +117,7 @@ mod tests {
         assert_eq!(
             identity(Some("é".repeat(65)), vec![]),
             Err(NameError::Uid(130)),
-            "the limit counts bytes, not letters"
+            "the limit must count bytes, not letters"
         );
     }
 

@@ -35,7 +35,9 @@ impl FromStr for Subprotocol {
             _ if !Upgrade::is_subprotocol(text) => {
                 Err("expected a token of RFC 9110, for example chat.v1: letters, digits and !#$%&'*+-.^_`|~".to_owned())
             }
-            _ if jwt::is_bearer(text) => Err("bearer.… carries a token and must not be listed".to_owned()),
+            _ if jwt::is_bearer(text) => {
+                Err("bearer.… carries a token and cannot be a subprotocol of the server".to_owned())
+            }
             _ => Ok(Subprotocol(text.to_owned())),
         }
     }

@@ -29,7 +29,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Clone, Debug)]
 pub struct Metrics {
     api_requests: Family<ApiRequest, Counter>,
-    /// The counter of `/api/push` with status 200, after the first such answer.
+    /// The counter of `/api/push` with status 200. Empty before the first such answer.
     pushes: OnceLock<Counter>,
 }
 
@@ -73,7 +73,7 @@ pub struct Snapshot {
     /// The end of the validity of each certificate chain in seconds since 1970, by file and first name.
     pub certificates: BTreeMap<(String, String), u64>,
     pub queue_bytes: usize,
-    /// The memory of unfinished messages, heads and bodies.
+    /// The memory of unfinished messages, heads and bodies, in bytes.
     pub inbound_bytes: usize,
     /// The messages that slow readers did not get, by policy: `close`, `drop_newest`, `conflate`, `too_large`.
     pub drops: BTreeMap<&'static str, u64>,
@@ -503,7 +503,7 @@ mod tests {
         let mut families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         let count = families.len();
         families.dedup_by_key(|family| family.split(' ').next());
-        assert_eq!(families.len(), count, "each metric family occurs once");
+        assert_eq!(families.len(), count, "each metric family must occur once");
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let family = families.iter().map(|family| family.split(' ').next().unwrap_or_default());
             assert!(line.starts_with("fdpush_") && family.into_iter().any(|name| line.starts_with(name)), "{line}");
@@ -524,7 +524,7 @@ mod tests {
         let descriptors = Descriptors::now(0);
         assert!(descriptors.used >= files.len() as u64, "{descriptors:?}");
         assert!(descriptors.max.is_none_or(|max| max >= descriptors.used), "{descriptors:?}");
-        // Systems before Linux 6.2 count the descriptors.
+        // Before Linux 6.2, `now` uses this function.
         assert!((files.len() as u64..COUNTED_MAX as u64).contains(&Descriptors::count(0)));
         assert_eq!(Descriptors::count(COUNTED_MAX + 1), COUNTED_MAX as u64 + 1);
     }

@@ -38,8 +38,8 @@ pub enum ApiSocket {
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment names, and removes these variables. The caller must call this function
-    /// before other threads start.
+    /// Takes the sockets that the `LISTEN_*` variables name, and removes these variables from the environment. The
+    /// caller must call this function before other threads start.
     ///
     /// # Errors
     /// An inherited descriptor is not a usable socket.

@@ -43,7 +43,7 @@ struct User {
 struct Changes {
     /// All users who joined, even those who left again. The same user can occur twice.
     joined: Vec<CompactString>,
-    /// Users who left and whose join was in a notice, each once. These users may have joined again.
+    /// Users who left after a notice had named them as joined. Each user occurs once, and may have joined again.
     left: Vec<CompactString>,
 }
 
@@ -91,7 +91,8 @@ impl GroupPresence {
         true
     }
 
-    /// Removes all users of `group`. Returns the notice, or `None` if the group had no users.
+    /// Removes all users of `group`. Returns a notice about the users who were named as joined before, or `None` if
+    /// there are none.
     pub fn clear(&mut self, group: &str) -> Option<Notice> {
         let hash = self.hasher.hash_one(group);
         let (_, entry) = self.groups.find_mut(hash, |(name, _)| name == group)?;
@@ -154,16 +155,16 @@ mod tests {
     fn the_first_connection_joins_and_the_last_leaves() {
         let mut presence = GroupPresence::default();
         assert!(presence.join("room", "ann"));
-        assert!(!presence.join("room", "ann"), "the second connection of a uid causes no notice");
+        assert!(!presence.join("room", "ann"), "the second connection of a uid must cause no notice");
         assert!(presence.join("room", "bob"));
         assert_eq!(notices(&mut presence, "room"), ["Joined ann,bob 2"]);
         assert!(!presence.leave("room", "ann"));
         assert!(presence.leave("room", "ann"));
-        assert!(!presence.leave("room", "ann"), "a uid that is not in the group cannot leave");
+        assert!(!presence.leave("room", "ann"), "a uid that is not in the group must cause no notice");
         assert_eq!(notices(&mut presence, "room"), ["Left ann 1"]);
         assert!(presence.leave("room", "bob"));
         assert_eq!(notices(&mut presence, "room"), ["Left bob 0"]);
-        assert!(presence.groups.is_empty(), "an empty group is removed");
+        assert!(presence.groups.is_empty(), "an empty group must be removed");
     }
 
     #[test]
@@ -189,7 +190,7 @@ mod tests {
         presence.join("hall", "eve");
         presence.leave("hall", "eve");
         assert_eq!(notices(&mut presence, "hall"), [""; 0]);
-        assert_eq!(presence.groups.len(), 1, "only the group room remains");
+        assert_eq!(presence.groups.len(), 1, "only the group room must remain");
     }
 
     #[test]
@@ -203,7 +204,11 @@ mod tests {
         let notice = presence.clear("room").expect("the group has users");
         let mut uids = notice.uids;
         uids.sort();
-        assert_eq!((notice.count, uids.join(",")), (0, "ann,bob".to_owned()), "eve was in no notice");
+        assert_eq!(
+            (notice.count, uids.join(",")),
+            (0, "ann,bob".to_owned()),
+            "the notice must not name eve, because no notice named her as joined"
+        );
         assert_eq!(notices(&mut presence, "room"), [""; 0]);
         assert!(presence.groups.is_empty());
         assert!(presence.clear("room").is_none());

@@ -22,7 +22,7 @@ pub struct Roster {
     uid_connections_max: Option<u32>,
 }
 
-/// The connection limit of a uid is reached.
+/// The error of a uid that has reached its connection limit. The field is the limit.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct UidLimit(pub u32);
 
@@ -50,7 +50,7 @@ impl Roster {
         &mut self.events
     }
 
-    /// Records a new connection. The caller must call this method before the first push to the connection. A push can
+    /// Handles a new connection. The caller must call this method before the first push to the connection. A push can
     /// close the connection, and the back end must get `online` before `offline`.
     pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         self.events.emit_open(ctx, fd, request);
@@ -125,7 +125,7 @@ impl Roster {
         count
     }
 
-    /// Records the end of a connection.
+    /// Handles the end of a connection.
     pub fn handle_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
         self.events.emit_close(ctx, fd, closed);
         let Some(uid) = ctx.uid_of(fd).map(str::to_owned) else { return };

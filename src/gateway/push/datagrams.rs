@@ -69,7 +69,7 @@ pub enum DatagramStatus {
     Malformed,
     /// The API key is missing or wrong.
     Unauthorized,
-    /// The loop's inbox is full.
+    /// The inbox of the loop is full, or the waiting datagrams have too many bytes.
     Overflowed,
 }
 
@@ -81,8 +81,8 @@ pub struct Counts {
     pub malformed: u64,
     pub unauthorized: u64,
     pub overflowed: u64,
-    /// The kernel dropped the datagram because its buffer was full. A unix socket drops no datagrams, because its
-    /// senders wait.
+    /// The number of datagrams that the kernel dropped because the receive buffer was full. A unix socket drops no
+    /// datagrams, because its senders wait.
     pub lost: u64,
 }
 

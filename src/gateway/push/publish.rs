@@ -40,7 +40,7 @@ struct Sender<'a> {
     uid: Option<&'a str>,
 }
 
-/// Publishes messages. All messages reuse the memory of one text.
+/// Publishes messages. The JSON of each message is written into one reused buffer.
 #[derive(Default, Debug)]
 pub struct Publisher {
     text: String,

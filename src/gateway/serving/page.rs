@@ -48,7 +48,7 @@ mod tests {
         assert_eq!(url("127.0.0.1:9501"), "http://127.0.0.1:9501/");
         assert_eq!(url("0.0.0.0:80"), "http://127.0.0.1:80/");
         assert_eq!(url("[::]:80"), "http://[::1]:80/");
-        assert_eq!(super::url("[::]:443".parse().expect("an address"), true), "https://[::1]:443/");
+        assert_eq!(super::url("[::]:443".parse().expect("the address is valid"), true), "https://[::1]:443/");
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl ReloadReport {
 }
 
 impl ReloadQueue {
-    /// Returns the oldest result that the loop has not applied yet.
+    /// Removes and returns the oldest result that the loop has not applied yet.
     pub fn take(&self) -> Option<ReloadResult> {
         // Every notice calls this function, so it takes the lock only if a result waits.
         if !self.is_waiting.load(Ordering::Acquire) {

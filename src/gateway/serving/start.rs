@@ -70,7 +70,7 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let settings = Arc::new(settings);
     let serve = &settings.serve;
     let plan = Plan::of(Arc::clone(&settings), &exposure, tls)?;
-    // The thread starts before the addresses are announced. Until then, SIGHUP would end the process.
+    // The thread starts before the addresses are announced. Without this thread, SIGHUP would end the process.
     let reloads = sighup::spawn(Arc::clone(&settings), exposure, server.remote())?;
     let keys = Arc::new(Mutex::new(api_keys(&settings)));
     let datagrams = datagrams
@@ -240,8 +240,8 @@ fn configured(tls: &Option<TlsConfig>) -> Result<TlsConfig, &'static str> {
     tls.clone().ok_or("an address with tls: needs --tls-cert and --tls-key")
 }
 
-/// Adds the addresses of a server that the list does not have yet. The list already has the first `before` addresses of
-/// the server.
+/// Adds the addresses of a server that the list does not have yet. The first `before` addresses of the server do not
+/// belong into the list.
 fn note(server: &Server, before: usize, listeners: &mut Vec<Bound>, is_tls: bool) {
     let added = server.addresses().skip(before + listeners.len()).cloned();
     listeners.extend(added.map(|address| Bound { address, is_tls }).collect::<Vec<_>>());

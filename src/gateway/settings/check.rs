@@ -143,7 +143,7 @@ impl SocketAddress {
         }
     }
 
-    /// Returns whether only one socket can be bound to the two addresses.
+    /// Returns whether two sockets cannot be bound to these addresses at the same time.
     fn conflicts_with(&self, other: &SocketAddress) -> bool {
         match (self, other) {
             (SocketAddress::Tcp(one), SocketAddress::Tcp(other))
@@ -153,8 +153,8 @@ impl SocketAddress {
     }
 }
 
-/// Returns whether only one socket can be bound to the two addresses. An unspecified address covers all addresses of
-/// its family, and port 0 conflicts with no port.
+/// Returns whether two sockets cannot be bound to these addresses at the same time. An unspecified address covers all
+/// addresses of its family, and port 0 conflicts with no port.
 fn conflict(one: &SocketAddr, other: &SocketAddr) -> bool {
     let is_one_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_one_ip

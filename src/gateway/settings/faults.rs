@@ -15,7 +15,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Records a setting without a valid value.
+    /// Adds a setting without a valid value, and the text of its fault.
     pub fn mark_invalid(&mut self, key: &'static str, text: String) {
         self.invalid.insert(key);
         self.texts.push(text);
@@ -27,7 +27,7 @@ impl Faults {
         self.mark_invalid(key, text);
     }
 
-    /// Records a fault of these settings, unless one of them is already invalid.
+    /// Adds a fault of these settings, unless one of them has no valid value.
     pub fn add(&mut self, keys: &[&str], text: String) {
         if !keys.iter().any(|key| self.invalid.contains(key)) && !self.texts.contains(&text) {
             self.texts.push(text);

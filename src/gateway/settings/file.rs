@@ -73,7 +73,7 @@ impl File {
 }
 
 impl Entry {
-    /// Returns the flags that have the same effect as the file.
+    /// Returns the flags that have the same effect as the entry.
     pub fn flags(&self) -> impl Iterator<Item = String> {
         let name = self.key.replace('_', "-");
         self.values.iter().map(move |value| format!("--{name}={value}"))
@@ -102,7 +102,7 @@ fn entries(text: &str) -> Read {
     let mut read = Read { entries: Vec::new(), wrong: Vec::new(), is_toml: errors.is_empty() };
     for error in errors {
         let line = line_of(error.span().map_or(0, |span| span.start));
-        // The parser often reports several errors for one mistake. Only the first error of a line is kept.
+        // The parser often reports several errors for one mistake. Only the first error of a line is reported.
         if read.wrong.iter().all(|wrong| wrong.line != line) {
             // The `Display` of the error quotes the line, which can contain a secret, so only the message is used.
             read.wrong.push(Wrong { line, key: None, why: error.message().to_owned() });
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> (usize, String) {
-        let wrong = entries(text).wrong.into_iter().next().unwrap_or_else(|| panic!("{text} passed"));
+        let wrong = entries(text).wrong.into_iter().next().unwrap_or_else(|| panic!("{text} must have an error"));
         (wrong.line, wrong.why)
     }
 

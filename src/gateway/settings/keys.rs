@@ -14,7 +14,8 @@ use crate::gateway::tls::files::{ClientAuthorities, TlsFiles};
 /// The maximum length of a file of API keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Returns the keys of the flag or variable and the keys of the file. Errors call the flag or variable `name`.
+/// Returns the keys of the flag or variable and the keys of the file. `name` is the name of the flag or variable in
+/// errors.
 pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<Secret> {
     for why in api.api_key.iter().filter_map(|key| check(key.expose()).err()) {
         faults.mark_invalid("api_key", format!("{name}: {why}"));
@@ -50,8 +51,8 @@ fn keys_in_file(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| (number, bare(line)))
 }
 
-/// Reads and checks the key files of tokens, and checks the secrets. Errors call the flag or variable of the secrets
-/// `name`.
+/// Reads and checks the key files of tokens, and checks the secrets. `name` is the name of the flag or variable of the
+/// secrets in errors.
 pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<KeyFile> {
     let mut read = Vec::new();
     for path in &jwt.jwt_key_file {

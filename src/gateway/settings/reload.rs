@@ -208,9 +208,9 @@ mod tests {
         assert_eq!((changed, restart), (vec!["log", "origin"], vec!["inbox_max", "node"]));
         assert_eq!(overridden, ["headers_max by --headers-max"]);
         assert_eq!(files, std::slice::from_ref(&file.0));
-        assert_eq!(settings.serve.limits().inbox_max, 10, "the old value is in effect");
+        assert_eq!(settings.serve.limits().inbox_max, 10, "the old value must stay in effect");
         assert_eq!(settings.serve.hooks.node, None);
-        assert_eq!(settings.serve.limits().headers_max, 16, "a flag overrides the file");
+        assert_eq!(settings.serve.limits().headers_max, 16, "a flag must override the file");
         assert_eq!(settings.serve.origins(), Ok(fdpush::Origins::Any));
 
         // A second reload reports the same settings again.
@@ -248,8 +248,8 @@ mod tests {
         let at = |name: &str| std::env::temp_dir().join(format!("fdpush-{}-expired-{name}", std::process::id()));
         let files = OutputFiles { certificate: at("cert.pem"), key: at("key.pem") };
         let write = |expired_at: u64| {
-            let pair = SelfSigned::new(&["localhost".parse().expect("a name")], 1, expired_at - 86_400);
-            files.write(&pair.expect("a certificate"), true).expect("files");
+            let pair = SelfSigned::new(&["localhost".parse().expect("the name is valid")], 1, expired_at - 86_400);
+            files.write(&pair.expect("the certificate can be created"), true).expect("the files can be written");
         };
         write(1_500_000_000);
         let (certificate, key) = (files.certificate.display(), files.key.display());
@@ -259,14 +259,14 @@ mod tests {
         let mut faults = Faults::default();
         old.check(&mut faults);
         assert!(faults.to_string().contains("expired at 2017-07-14T02:40:00Z"), "{faults}");
-        fs::write(&file.0, format!("{text}log = \"warn\"\n")).expect("a file");
+        fs::write(&file.0, format!("{text}log = \"warn\"\n")).expect("the file can be written");
         assert_eq!(reload(&old).unwrap_or_else(|why| panic!("{why}")).changed, ["log"]);
         // A new certificate that has expired is refused.
         write(1_500_000_001);
-        let why = reload(&old).err().expect("refused").to_string();
+        let why = reload(&old).err().expect("the reload fails").to_string();
         assert!(why.contains("expired at 2017-07-14T02:40:01Z"), "{why}");
         for path in [&files.certificate, &files.key] {
-            fs::remove_file(path).expect("a file");
+            fs::remove_file(path).expect("the file can be removed");
         }
     }
 
@@ -275,7 +275,7 @@ mod tests {
         let file = Scratch::new("unsound", "headers_max = 32\n");
         let old = load(&file, &[]);
         fs::write(&file.0, "headers_max = 0\n").expect("the file can be written");
-        let why = reload(&old).err().expect("refused").to_string();
+        let why = reload(&old).err().expect("the reload fails").to_string();
         assert!(why.contains(":1: headers_max = 0: it must be from 1 to 256"), "{why}");
         fs::remove_file(&file.0).expect("the file can be removed");
         assert!(reload(&old).is_err());

@@ -95,7 +95,7 @@ impl Settings {
             .collect()
     }
 
-    /// Returns whether a setting names other file contents than the same setting of `other`.
+    /// Returns whether the files of a setting have another content here than in `other`.
     pub(super) fn has_other_tls_content(&self, other: &Settings, key: &str) -> bool {
         let (own, theirs) = (&self.contents.tls, &other.contents.tls);
         let differs = |is_same: fn(&Pair, &Pair) -> bool| {

@@ -109,11 +109,12 @@ mod tests {
     use super::*;
 
     fn certificate(names: Vec<String>) -> Certificate {
-        let mut params = CertificateParams::new(names).expect("valid names");
+        let mut params = CertificateParams::new(names).expect("the names are valid");
         params.distinguished_name.push(DnType::CommonName, "chat\nserver");
         (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 31), date_time_ymd(2126, 1, 31));
-        let key = KeyPair::generate().expect("a key");
-        Certificate::parse(params.self_signed(&key).expect("a certificate").der()).expect("a certificate")
+        let key = KeyPair::generate().expect("the key can be created");
+        Certificate::parse(params.self_signed(&key).expect("the certificate can be created").der())
+            .expect("the certificate is valid")
     }
 
     #[test]
@@ -127,7 +128,7 @@ mod tests {
         let start = parsed.not_before;
         assert!(parsed.fault_at(start - 1).is_some_and(|why| why.ends_with("not valid before 2026-01-31T00:00:00Z")));
         assert_eq!((parsed.fault_at(start), parsed.fault_at(parsed.not_after)), (None, None));
-        let why = parsed.fault_at(parsed.not_after + 1).expect("expired");
+        let why = parsed.fault_at(parsed.not_after + 1).expect("the certificate has expired");
         assert!(
             why.starts_with("the certificate of chat.example, ") && why.ends_with("expired at 2126-01-31T00:00:00Z")
         );

@@ -12,7 +12,7 @@ use fdpush::{Context, TimerId};
 use super::certificate::{Certificate, UnixTime};
 use super::files::{Chain, Pair};
 
-/// The time before the end of a certificate from which warnings are written.
+/// Warnings about a certificate start this long before its end.
 const WARNING_TIME: Duration = Duration::from_secs(14 * DAY.as_secs());
 
 /// The minimum interval between two warnings of a certificate, unless a reload comes between the two warnings.
@@ -21,7 +21,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The interval between two checks while the server runs.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// The warnings of certificates, with the time of each.
+/// The state of the warnings about certificates.
 #[derive(Debug)]
 pub struct ExpiryWatch {
     /// The time of the last warning of a certificate, by its file and its number in the file, in seconds since 1970.
@@ -127,27 +127,28 @@ mod tests {
     const START: u64 = 1_769_817_600;
     const HOUR: u64 = 3600;
 
-    /// Returns a certificate with its key that is valid for `days`.
+    /// Returns a certificate that is valid for `days`, with its key.
     fn pair(name: &str, days: u64) -> Pair {
         pair_with(name, days, None)
     }
 
     /// Works like [`pair`]. The file has one more certificate, which is valid for `other_days`.
     fn pair_with(name: &str, days: u64, other_days: Option<u64>) -> Pair {
-        let key = KeyPair::generate().expect("a key");
+        let key = KeyPair::generate().expect("the key can be created");
         let certificate = |days: u64| {
-            let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+            let mut params = CertificateParams::new(vec![name.to_owned()]).expect("the name is valid");
             params.distinguished_name.push(DnType::CommonName, format!("{days} days"));
             params.not_before = date_time_ymd(2026, 1, 31);
-            params.not_after = params.not_before + DAY * u32::try_from(days).expect("few days");
-            params.self_signed(&key).expect("a certificate").pem()
+            params.not_after =
+                params.not_before + DAY * u32::try_from(days).expect("the number of days fits into 32 bits");
+            params.self_signed(&key).expect("the certificate can be created").pem()
         };
         let path = std::env::temp_dir().join(format!("fdpush-expiry-{}-{name}", std::process::id()));
         let certificates: String = [days].into_iter().chain(other_days).map(certificate).collect();
-        fs::write(&path, certificates + &key.serialize_pem()).expect("a file");
+        fs::write(&path, certificates + &key.serialize_pem()).expect("the file can be written");
         let chain = Chain::read(&path).unwrap_or_else(|why| panic!("{why}"));
         let pair = Pair::read(&chain, &path).unwrap_or_else(|why| panic!("{why}"));
-        fs::remove_file(&path).expect("a file");
+        fs::remove_file(&path).expect("the file can be removed");
         pair
     }
 

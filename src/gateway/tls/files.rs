@@ -32,7 +32,7 @@ pub struct Chain {
 #[derive(Copy, Clone)]
 pub struct OtherCertificate<'a> {
     chain: &'a Chain,
-    /// The place in the file. The certificate of the server has the number 1.
+    /// The number of the certificate in the file. The certificate of the server has the number 1.
     pub number: usize,
     pub certificate: &'a Certificate,
 }
@@ -214,7 +214,7 @@ impl fmt::Display for ClientAuthorities {
 }
 
 impl TlsFiles {
-    /// Reads chains and keys, which belong together by their index.
+    /// Reads chains and keys. A chain and a key with the same index belong together.
     ///
     /// The faults of all files are added to `faults`, also those of a chain without a key, and of a key without a chain.
     pub fn read_pairs(&mut self, certificates: &[PathBuf], keys: &[PathBuf], faults: &mut Vec<String>) {

@@ -108,7 +108,10 @@ mod tests {
             (old.as_bytes(), "the line -----END RSA PRIVATE KEY----- is missing", "the key is encrypted"),
         ];
         for (bytes, certificates_hint, key_hint) in table {
-            let found = (certificates(bytes).expect_err("refused"), check_key(bytes).expect_err("refused"));
+            let found = (
+                certificates(bytes).expect_err("the file is invalid"),
+                check_key(bytes).expect_err("the file is invalid"),
+            );
             assert!(found.0.contains(certificates_hint), "{certificates_hint}: {found:?}");
             assert!(found.1.contains(key_hint), "{key_hint}: {found:?}");
         }

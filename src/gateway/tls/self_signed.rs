@@ -14,7 +14,7 @@ use rcgen::{
 
 use super::names::ServerName;
 
-/// The time before now from which a certificate is valid, for clients whose clock is late.
+/// A certificate is valid from this long before its creation, for clients whose clock is late.
 const EARLY: Duration = Duration::from_secs(60 * 60);
 
 /// The maximum length of a common name (RFC 5280 appendix A.1).
@@ -66,7 +66,8 @@ impl OutputFiles {
             }
         };
         if overwrites {
-            // Both new files are written before an old file is replaced, so that a full disk leaves the old pair.
+            // Both new files are written before an old file is replaced, so that a full disk leaves the old pair
+            // unchanged.
             let new_key = Replacement::new(key, &pair.key, 0o600).map_err(cannot(key))?;
             let new_certificate =
                 Replacement::new(certificate, &pair.certificate, 0o644).map_err(cannot(certificate))?;
@@ -170,7 +171,7 @@ mod tests {
             (&["*.chat.example", "chat.example", "::1"], "_wildcard.chat.example+2"),
             (&["::1"], "__1"),
         ] {
-            let names: Vec<ServerName> = names.iter().map(|name| name.parse().expect("a name")).collect();
+            let names: Vec<ServerName> = names.iter().map(|name| name.parse().expect("the name is valid")).collect();
             let files = OutputFiles::in_directory(Path::new("d"), &names);
             let expected = (format!("d/{stem}.pem"), format!("d/{stem}-key.pem"));
             assert_eq!((files.certificate, files.key), (expected.0.into(), expected.1.into()));

@@ -336,7 +336,7 @@ pub fn ack(id: &str) -> String {
     format!(r#"{{"type":"ack","id":{id}}}"#)
 }
 
-/// Returns an error.
+/// Returns the error frame of a refusal.
 pub fn error(id: Id<'_>, refusal: &Refusal) -> String {
     let (id, code, message) = (IdMember(id), refusal.code, Quoted(&refusal.message));
     format!(r#"{{"type":"error",{id}"code":"{code}","message":{message}}}"#)

@@ -36,7 +36,7 @@ pub struct Object(pub Map<String, Value>);
 
 /// A time in seconds since 1970: a `NumericDate` (RFC 7519 section 2). The time can have a fraction and be negative.
 ///
-/// The distance to 1970 is at most 2⁵³, because every JSON parser is exact up to there (RFC 8259 section 6).
+/// The distance to 1970 is at most 2⁵³ seconds, because every JSON parser is exact up to there (RFC 8259 section 6).
 #[derive(Copy, Clone, PartialEq, PartialOrd, Debug)]
 pub struct Seconds(pub f64);
 
@@ -419,7 +419,7 @@ mod tests {
             |json: &str| serde_json::from_str::<List<u64>>(json).map(|list| list.0).map_err(|error| error.to_string());
         assert_eq!(read("[3,1]"), Ok(vec![3, 1]));
         assert_eq!((read("[]"), read("{}")), (Ok(vec![]), Ok(vec![])));
-        let holes = read(r#"{"0":3,"2":1}"#).expect_err("the value is refused");
+        let holes = read(r#"{"0":3,"2":1}"#).expect_err("the object has members");
         assert!(holes.starts_with("expected an array, found an object (in PHP: array_values)"), "{holes}");
         for json in ["3", "null", "\"3\"", "[-1]", "[[]]"] {
             assert!(read(json).is_err(), "{json}");

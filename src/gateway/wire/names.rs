@@ -129,7 +129,7 @@ mod tests {
             assert!(read(json).is_err(), "{json}");
         }
         assert!(serde_json::from_slice::<Name<'_>>(b"\"\xd5\xc5\"").is_err());
-        let error = read("1.5").expect_err("the value is refused");
+        let error = read("1.5").expect_err("the value is not a name");
         assert!(error.contains("floating point `1.5`, expected a string or an integer of 64 bits"), "{error}");
     }
 

@@ -76,12 +76,12 @@ pub struct Backend {
     secret: Mutex<Option<Secret>>,
 }
 
-/// An answer of a back end that is not a redirect.
+/// An answer that is not a redirect.
 #[derive(Debug)]
 pub struct Answer {
     /// The HTTP status of the answer, 200 or above.
     pub status: u16,
-    /// The requested pause before the next request, without a bound.
+    /// The pause that `Retry-After` requests. The value has no upper bound.
     pub retry_after: Option<Duration>,
     /// The body, or the reason why it is incomplete.
     pub body: Result<Vec<u8>, Failure>,
@@ -234,7 +234,8 @@ impl Failure {
         }
     }
 
-    /// Returns whether the connection ended without an answer. This is normal if the back end closes a kept connection.
+    /// Returns whether the connection ended without an answer. This is normal if the back end closes an idle
+    /// connection.
     pub fn is_disconnect(&self) -> bool {
         let Failure::Failed(ureq::Error::Io(error)) = self else { return false };
         matches!(

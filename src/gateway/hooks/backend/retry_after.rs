@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Parses the pause. `now_ms` is the current time in milliseconds since 1970.
+/// Parses the header value, and returns the requested pause. `now_ms` is the current time in milliseconds since 1970.
 ///
 /// A date in the past is a pause of zero. Returns `None` if the value is invalid. The caller must bound the pause.
 pub fn parse(value: &str, now_ms: u64) -> Option<Duration> {

@@ -141,7 +141,7 @@ fn an_answer_must_be_complete_http_within_its_limit() {
     assert!(failure.is_disconnect(), "{failure:?}");
 }
 
-/// This body is larger than all socket buffers, so a write fails when the connection is reset.
+/// The body of the request is larger than all socket buffers, so a write fails when the connection is reset.
 #[test]
 fn an_answer_before_the_end_of_the_body_counts() {
     let double = MockBackend::unread(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
@@ -165,7 +165,7 @@ fn a_closed_port_is_a_failure() {
     // The thread of the back end closes the port when it ends, so the first attempts may still be accepted.
     let deadline = clock::now() + TEST_TIMEOUT;
     while backend.post(b"{}", TEST_TIMEOUT).is_ok() {
-        assert!(clock::now() < deadline, "the back end stops accepting before the deadline");
+        assert!(clock::now() < deadline, "the back end must stop accepting before the deadline");
     }
     assert!(!backend.post(b"{}", TEST_TIMEOUT).expect_err("the port is closed").is_timeout());
 }

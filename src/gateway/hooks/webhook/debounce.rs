@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Debounce {
     delay: Duration,
-    /// The online uids. A uid without connections has the number of its departure.
+    /// The online uids. The value is the number of the departure if the uid has no connection.
     uids: HashMap<Arc<str>, Option<u64>>,
     departures: VecDeque<Departure>,
     /// The number of the last departure.
@@ -65,7 +65,8 @@ impl Debounce {
         self.check_invariants();
     }
 
-    /// Returns a uid that is offline at `now`. The caller must repeat the call until it returns `None`.
+    /// Removes and returns a uid whose delay has passed at `now`. The caller must repeat the call until it returns
+    /// `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Arc<str>> {
         loop {
             let departure = self.departures.pop_front_if(|departure| departure.deadline <= now)?;
@@ -79,7 +80,7 @@ impl Debounce {
         }
     }
 
-    /// Returns the time of the next call of [`poll`](Debounce::poll). The departure at this time may be stale.
+    /// Returns the time at which [`poll`](Debounce::poll) must be called next. The departure at this time may be stale.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.departures.front().map(|departure| departure.deadline)
     }
@@ -89,7 +90,7 @@ impl Debounce {
             assert!(self.departures.iter().is_sorted_by_key(|departure| departure.deadline));
             for (uid, sequence) in self.uids.iter().filter_map(|(uid, sequence)| Some((uid, (*sequence)?))) {
                 let valid = self.departures.iter().filter(|one| one.uid == *uid && one.sequence == sequence);
-                assert_eq!(valid.count(), 1, "{uid} has one valid deadline");
+                assert_eq!(valid.count(), 1, "{uid} must have one valid deadline");
             }
         }
     }
@@ -109,17 +110,17 @@ mod tests {
         let mut debounce = Debounce::new(DELAY);
         let start = clock::now();
         assert!(debounce.arrive("ann"));
-        assert!(!debounce.arrive("ann"), "the uid has a second connection");
+        assert!(!debounce.arrive("ann"), "a second connection must not make the uid online again");
         assert_eq!(debounce.next_deadline(), None);
         debounce.depart("ann", start);
-        assert!(!debounce.arrive("ann"), "the uid is back within the delay");
+        assert!(!debounce.arrive("ann"), "a return within the delay must cause no event");
         assert_eq!(debounce.poll(start + 2 * DELAY), None);
 
         debounce.depart("ann", start + 2 * DELAY);
         assert_eq!(debounce.next_deadline(), Some(start + 3 * DELAY));
         assert_eq!(debounce.poll(start + 3 * DELAY - Duration::from_nanos(1)), None);
         assert_eq!(debounce.poll(start + 3 * DELAY).as_deref(), Some("ann"));
-        assert_eq!(debounce.poll(start + 9 * DELAY), None, "the uid goes offline only once");
+        assert_eq!(debounce.poll(start + 9 * DELAY), None, "the uid must go offline only once");
         assert!(debounce.uids.is_empty() && debounce.departures.is_empty());
         assert!(debounce.arrive("ann"));
     }

@@ -56,8 +56,8 @@ pub enum Kind {
     Offline,
 }
 
-/// The minimum value of the bound on an event. Every event except an event of a frame fits into this size. An `open`
-/// event is truncated if needed.
+/// The smallest allowed value of `event_bytes_max`. Every event except an event of a frame fits into this size. An
+/// `open` event is truncated if needed.
 pub const EVENT_BYTES_MAX_MIN: usize = 4 << 10;
 
 /// The maximum length of the path in a truncated `open` event. In JSON, the path can be six times as long.
@@ -245,7 +245,7 @@ mod tests {
 
     fn value(event: Event<'_>) -> Value {
         serde_json::from_slice(&event.to_json(1_700_000_000_123, 1 << 20).expect("the event fits into the bound"))
-            .expect("the value can be written as JSON")
+            .expect("the event is JSON")
     }
 
     fn fd() -> Fd {
@@ -308,7 +308,7 @@ mod tests {
             json!({"type": "send", "time_ms": 1_700_000_000_123_u64, "fd": 7, "uid": "u", "data": {"order": [1, 2]}})
         );
         let json = event.to_json(1, 1000).expect("the value can be written as JSON");
-        assert!(json.ends_with(br#""data":{"order": [1,2]}}"#), "the data is copied unchanged");
+        assert!(json.ends_with(br#""data":{"order": [1,2]}}"#), "the data must be copied unchanged");
     }
 
     #[test]
@@ -348,7 +348,7 @@ mod tests {
         assert!(path.starts_with(event["path"].as_str().expect("the value is a path")));
         assert!(
             open.to_json(1, 10 << 20).is_some_and(|json| !json.ends_with(b"true}")),
-            "the event is complete if it fits into the bound"
+            "the event must be complete if it fits into the bound"
         );
 
         let closed = Closed::new(CloseCode::KICKED, &"\u{1}".repeat(123), By::Server, Cause::Kicked);

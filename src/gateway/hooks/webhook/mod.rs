@@ -41,13 +41,13 @@ pub const BATCH_BYTES_MAX: usize = 96 << 10;
 /// carriage return, so each byte of a frame takes at most two bytes of the event.
 pub const EVENT_BYTES_MAX: usize = (2 << 20) + event::EVENT_BYTES_MAX_MIN;
 
-/// The maximum value of the bound on an event.
+/// The largest allowed value of [`Config::event_bytes_max`].
 pub const EVENT_BYTES_MAX_MAX: usize = 64 << 20;
 
 /// The default of the bound on the bytes of waiting events.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event of the maximum length fits into the queue");
+const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event of the maximum length must fit into the queue");
 
 /// The back end of the webhook and its limits.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The maximum number of events that are dropped while the lock is held once.
+/// The maximum number of events that [`EventQueue::failed`] drops before it releases the lock.
 const GIVE_UP_AT_ONCE: usize = 256;
 
 /// A waiting event.
@@ -102,7 +102,7 @@ struct QueueState {
     /// `queued` counts the events in `waiting` and the events in flight.
     stats: Stats,
     phase: Phase,
-    /// The number of events that were dropped because the queue ended. `finish` returns it.
+    /// The number of events that were dropped because the queue ended. `finish` returns this number.
     dropped_at_end: usize,
 }
 
@@ -175,7 +175,7 @@ impl EventQueue {
     /// Records that the back end accepted the first `count` events of the batch.
     pub fn delivered(&self, batch: &mut VecDeque<Entry>, count: usize) {
         let mut state = self.lock();
-        // At the end of the queue, the events in flight were counted as dropped.
+        // If the queue has ended, `end` has already counted the events in flight as dropped.
         if state.phase != Phase::Over {
             state.stats.sent += count as u64;
             state.leave(batch.iter().take(count));
@@ -208,7 +208,7 @@ impl EventQueue {
         self.lock().stats.given_up.too_large += 1;
     }
 
-    /// Records a failed request that can be repeated.
+    /// Counts a failed request that can be repeated.
     ///
     /// Drops the events older than `before`, first from the batch, then from the queue. Returns the number of dropped
     /// events.
@@ -282,7 +282,7 @@ impl EventQueue {
 
     /// Ends the queue: drops the waiting events, and `finish` returns.
     pub fn end(&self) {
-        // The events are dropped at the end of this function, after the lock is released.
+        // The events are freed at the end of this function, after the lock is released.
         let _waiting = self.lock().end();
         self.for_worker.notify_one();
         self.for_finisher.notify_all();

@@ -44,7 +44,8 @@ fn seqs(received: &Received) -> Vec<u64> {
         .collect()
 }
 
-/// Returns the numbers of dropped events: `queue_full` for a full queue, and `shutdown` for the end of the server.
+/// Returns counters with these numbers of dropped events: `queue_full` for a full queue, and `shutdown` for the end of
+/// the server.
 fn lost(queue_full: u64, shutdown: u64) -> GivenUp {
     GivenUp { queue_full, shutdown, ..GivenUp::default() }
 }
@@ -123,11 +124,11 @@ fn order_holds_across_failures_of_all_kinds() {
         assert!(seqs.len() <= 10, "{seqs:?}");
         assert!(
             seqs.iter().copied().eq(next..next + seqs.len() as u64),
-            "the sequence numbers continue from {next}: {seqs:?}"
+            "the sequence numbers must continue from {next}: {seqs:?}"
         );
         next += if is_taken { seqs.len() as u64 } else { 0 };
     }
-    assert_eq!(next, 101, "without a hole");
+    assert_eq!(next, 101, "all 100 events must be accepted without a gap");
 }
 
 #[test]
@@ -153,7 +154,7 @@ fn a_batch_is_bounded_in_number_and_bytes() {
     assert_eq!(
         batches,
         [vec![2, 3, 4], vec![5], vec![6], vec![7], vec![8, 9]],
-        "the sixth event is sent alone, because it exceeds the bound"
+        "event 6 must be sent alone, because it exceeds the bound"
     );
 }
 
@@ -168,7 +169,7 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
         emit_text(&webhook, "more");
     }
     let taken = clock::now() - start;
-    assert!(taken < TEST_TIMEOUT / 4, "the requests follow each other without a wait: {taken:?}");
+    assert!(taken < TEST_TIMEOUT / 4, "`emit` must not wait for the back end: {taken:?}");
     assert_eq!(webhook.stats(), Stats { queued: 100, given_up: lost(901, 0), ..Stats::default() });
 
     // The shutdown takes its maximum time. The events that were not sent are counted as dropped.
@@ -178,11 +179,11 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
     assert_eq!(
         webhook.stats(),
         Stats { given_up: lost(901, 100), ..Stats::default() },
-        "a late answer does not change the counters"
+        "a late answer must not change the counters"
     );
     emit_text(&webhook, "too late");
     assert_eq!(webhook.stats().given_up, lost(901, 101));
-    assert_eq!(webhook.finish(TEST_TIMEOUT), 0, "once is enough");
+    assert_eq!(webhook.finish(TEST_TIMEOUT), 0, "a second `finish` must return 0");
 }
 
 #[test]
@@ -235,7 +236,7 @@ fn old_events_are_dropped_and_later_ones_are_sent() {
     await_stats(&webhook, |stats| stats.given_up.timed_out == 1);
     assert!(
         clock::now() - start >= retry_time_max - Duration::from_millis(5),
-        "the events are given up after retry_time_max"
+        "the event must not be given up before retry_time_max"
     );
     emit_text(&webhook, "good");
     await_stats(&webhook, |stats| stats.sent == 1);
@@ -306,9 +307,9 @@ fn many_old_events_are_dropped_at_once() {
         assert!(queue.push(Box::from(&b"{}"[..]), true, second(number)));
     }
     let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 1 << 20 }).expect("events wait in the queue");
-    assert_eq!(queue.failed(&mut batch, None), 0, "without a time limit no event is given up");
+    assert_eq!(queue.failed(&mut batch, None), 0, "without a time limit no event must be given up");
     assert_eq!(queue.failed(&mut batch, Some(second(50))), 50);
-    assert_eq!((batch.len(), batch[0].seq), (50, 51), "the other events are tried again");
+    assert_eq!((batch.len(), batch[0].seq), (50, 51), "the other events must stay in the batch");
     assert_eq!(queue.failed(&mut batch, Some(second(900))), 850);
     assert!(batch.is_empty());
     assert_eq!(
@@ -336,7 +337,7 @@ fn the_bytes_of_the_queue_are_bounded() {
     assert!(push(10, false));
     assert!(!push(1, false));
     let mut batch = queue.take(BatchBounds { events_max: 9, bytes_max: 1 }).expect("events wait in the queue");
-    assert!(!push(1, true), "events in flight count for the bound");
+    assert!(!push(1, true), "events in flight must count for the bound");
     queue.delivered(&mut batch, 1);
     assert!(push(10, false) && !push(1, true));
 }
@@ -373,12 +374,12 @@ fn a_refused_event_is_dropped_and_blocks_no_other() {
         let stats = webhook.stats();
         assert_eq!((stats.sent, stats.queued, stats.given_up), (99, 0, given_up), "{status}");
         let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
-        // The first request has only the first events. Seven requests are refused until a single event is left. Then
-        // the number of events in a request doubles again.
+        // The first request has only the events that were emitted before it was sent. Seven requests are refused until
+        // a single event is left. Then the number of events in a request doubles again.
         assert!(requests.len() <= 24, "{}", requests.len());
         let taken: Vec<u64> = requests.iter().filter(|request| bad_status(request).is_none()).flat_map(seqs).collect();
         let expected: Vec<u64> = (1..=100).filter(|seq| *seq != 63).collect();
-        assert_eq!(taken, expected, "the other events arrive once and in order");
+        assert_eq!(taken, expected, "the other events must arrive once and in order");
         assert_eq!(requests.last().expect("the back end received a request").json()["given_up"], 1);
         assert_eq!(stats.failures, requests.iter().filter(|request| bad_status(request).is_some()).count() as u64);
     }
@@ -395,7 +396,7 @@ fn a_back_end_that_refuses_all_gets_about_one_request_per_event() {
     let requests: Vec<Vec<u64>> = std::iter::from_fn(|| double.try_next()).map(|received| seqs(&received)).collect();
     assert!(requests.len() <= 200 + 14, "{}", requests.len());
     let single: Vec<u64> = requests.iter().filter(|seqs| seqs.len() == 1).map(|seqs| seqs[0]).collect();
-    assert_eq!(single, (1..=200).collect::<Vec<u64>>(), "each event is refused alone, once and in order");
+    assert_eq!(single, (1..=200).collect::<Vec<u64>>(), "each event must be refused alone, once and in order");
     assert_eq!(webhook.stats().queued, 0);
 }
 
@@ -409,7 +410,10 @@ fn consecutive_refusals_cause_a_pause() {
     }
     await_stats(&webhook, |stats| stats.given_up.refused == 120);
     let taken = clock::now() - start;
-    assert!(taken >= Duration::from_millis(20 * 20), "each refusal from the hundredth on has a pause: {taken:?}");
+    assert!(
+        taken >= Duration::from_millis(20 * 20),
+        "each refusal from the hundredth on must cause a pause: {taken:?}"
+    );
 }
 
 #[test]
@@ -489,7 +493,8 @@ fn retry_after_is_honoured() {
         double.next();
         let start = clock::now();
         double.next();
-        // The test starts its clock a little after the back end sends the answer.
+        // The test may start its clock a little after the back end has sent the answer, so the measured pause can be
+        // shorter than 1 s.
         assert!(clock::now() - start >= Duration::from_millis(900), "{answer}");
         await_stats(&webhook, |stats| stats == Stats { sent: 1, failures: 1, ..Stats::default() });
     }

@@ -62,7 +62,7 @@ pub struct Rules {
     pub batch: BatchBounds,
     /// The maximum time of a request to the back end.
     pub timeout: Duration,
-    /// The maximum age of an event after a failed request.
+    /// The maximum age of an event after a failed request. An older event is dropped.
     pub retry_time_max: Duration,
     /// The maximum pause that a `Retry-After` header can cause.
     pub retry_after_max: Duration,
@@ -184,7 +184,7 @@ impl Worker {
     /// Handles a failed request that can be repeated: drops old events, and pauses.
     fn handle_failure(&mut self, count: usize, error: &DeliveryError) {
         let now = clock::now();
-        // The first failure does not count, because it may be an accident.
+        // The first failure does not halve the window, because its cause may not be the number of events.
         if error.may_be_the_events() && self.rules.retry.failures() > 0 {
             self.window = (count / 2).max(1);
         }
@@ -211,7 +211,7 @@ impl Worker {
     fn pause(&mut self, pause: Duration, now: Instant) {
         let is_finishing = self.queue.pause(pause, now, self.is_finishing);
         if is_finishing && !self.is_finishing {
-            // At the end there is no time for long pauses, so the pauses become short again.
+            // Little time is left until the queue ends, so the pauses become short again.
             self.rules.retry.reset();
         }
         self.is_finishing = is_finishing;

@@ -78,7 +78,7 @@ impl<T> FairQueue<T> {
     /// Appends an item to its source.
     ///
     /// If the queue is full, the source with the most items loses its last item, which is returned. That source must
-    /// have at least two items more than this source.
+    /// have at least two waiting items more than `source`.
     ///
     /// # Errors
     /// The queue is full, or the source has reached its bound.
@@ -216,15 +216,19 @@ mod tests {
             assert_eq!(queue.push(source(1), number), Ok(None));
         }
         assert_eq!((queue.pop(), queue.pop()), (Some((source(1), 0)), Some((source(1), 1))));
-        assert_eq!((queue.pop(), queue.is_ready(), queue.len()), (None, false, 1), "its third waits");
+        assert_eq!(
+            (queue.pop(), queue.is_ready(), queue.len()),
+            (None, false, 1),
+            "the third item of the source must wait"
+        );
         assert_eq!(queue.push(source(2), 9), Ok(None));
-        assert_eq!(queue.pop(), Some((source(2), 9)), "others do not");
+        assert_eq!(queue.pop(), Some((source(2), 9)), "an item of another source must not wait");
         queue.release(source(1));
         assert_eq!(queue.pop(), Some((source(1), 2)));
         for number in [1, 1, 2] {
             queue.release(source(number));
         }
-        assert!(queue.sources.is_empty(), "a source without items is removed");
+        assert!(queue.sources.is_empty(), "a source without items must be removed");
     }
 
     #[test]
@@ -235,10 +239,10 @@ mod tests {
         }
         assert_eq!(queue.push(source(1), 4), Err(Full::Source));
         assert_eq!((queue.push(source(2), 20), queue.push(source(2), 21)), (Ok(None), Ok(None)));
-        assert_eq!(queue.push(source(3), 30), Ok(Some(3)), "the source with the most items loses its last item");
+        assert_eq!(queue.push(source(3), 30), Ok(Some(3)), "the source with the most items must lose its last item");
         assert_eq!(queue.push(source(3), 31), Ok(Some(2)));
-        assert_eq!(queue.push(source(3), 32), Err(Full::All), "two each");
-        assert_eq!(queue.push(source(4), 40), Ok(Some(31)), "a source without items gets a place");
+        assert_eq!(queue.push(source(3), 32), Err(Full::All), "no source has two items more than source 3");
+        assert_eq!(queue.push(source(4), 40), Ok(Some(31)), "an item of a source without items must be accepted");
         assert_eq!(queue.remove(source(2), |item| *item == 20), Some(20));
         assert_eq!(queue.remove(source(2), |item| *item == 20), None);
         assert_eq!(queue.remove(source(9), |_| true), None);
@@ -275,7 +279,8 @@ mod tests {
             }
             let mut displaced = None;
             if self.items.len() >= BOUNDS.items_max {
-                let longest = self.items.iter().map(|(other, _)| (self.count(*other), *other)).max().expect("full");
+                let longest =
+                    self.items.iter().map(|(other, _)| (self.count(*other), *other)).max().expect("the queue is full");
                 if longest.0 <= self.count(source) + 1 {
                     return Err(Full::All);
                 }

@@ -183,7 +183,7 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
         let hook = Hook::start(Config { timeout, threads: 2, ..config(&double) }).expect("the hook can start");
         let start = clock::now();
         let verdicts: Vec<_> = (0..12).map(|_| ask(&hook, &request)).collect();
-        assert!(clock::now() - start < timeout, "`ask` does not wait for the back end");
+        assert!(clock::now() - start < timeout, "`ask` must not wait for the back end");
         for verdict in verdicts {
             assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT).expect("a decision arrives"), Decision::Unavailable));
         }
@@ -198,7 +198,7 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
 
 #[test]
 fn the_watch_answers_if_all_workers_hang() {
-    // One worker hangs in the callback of the first request.
+    // The only worker hangs in the callback of a request.
     let double = MockBackend::always(200, r#"{"uid":"a"}"#);
     let timeout = Duration::from_millis(100);
     let hook = Hook::start(Config { timeout, threads: 1, ..config(&double) }).expect("the hook can start");
@@ -209,7 +209,8 @@ fn the_watch_answers_if_all_workers_hang() {
     loop {
         let (held, reached) = (Arc::clone(&held), reached.clone());
         let _pending = hook.ask(fd(1), None, None, request.clone().into_owned(), move |verdict| {
-            // On a busy machine, the watch thread may call the callback. The callback must not hang.
+            // On a busy machine, the watch thread may call the callback. Then the callback returns at once, because
+            // only the worker may hang in this test.
             let is_worker = matches!(verdict, Decision::Accept(_));
             reached.send(is_worker).expect("the test waits");
             if is_worker {
@@ -227,7 +228,7 @@ fn the_watch_answers_if_all_workers_hang() {
         let verdict = ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a decision arrives");
         assert!(matches!(verdict, Decision::Unavailable), "{verdict:?}");
         assert!(clock::now() - start >= timeout);
-        assert_eq!(hook.stats().waiting, 0, "and makes room");
+        assert_eq!(hook.stats().waiting, 0, "a request that timed out must leave the queue");
     }
     assert_eq!(hook.stats().timed_out, timed_out + 2);
     drop(hold);
@@ -247,10 +248,13 @@ fn a_full_queue_answers_at_once() {
     double.next();
     let second = ask(&hook, &request);
     let third = ask(&hook, &request);
-    assert!(matches!(third.try_recv(), Ok(Decision::Unavailable)), "the third request is decided before `ask` returns");
+    assert!(
+        matches!(third.try_recv(), Ok(Decision::Unavailable)),
+        "the third request must be decided before `ask` returns"
+    );
     assert_eq!(hook.stats(), Stats { waiting: 1, overflowed: 1, ..Stats::default() });
 
-    // At the end, every request has a decision.
+    // When the hook is dropped, every open request gets a decision.
     drop(hook);
     for verdict in [first, second] {
         assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT / 2), Ok(Decision::Unavailable)));
@@ -308,13 +312,13 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
     remote.shutdown().expect("the server is running");
 }
 
-/// Starts a back end that answers when the test permits it, with the client's address as the uid. The back end sends
-/// each request to the test.
+/// Starts a back end that answers one request for each message on the returned channel. Its answers accept the client
+/// with the uid `a`.
 fn gated() -> (MockBackend, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
     let double = MockBackend::start(move |_| {
-        // The back end waits here until the test ends.
+        // The back end waits here until the test sends a message or ends.
         let _ = gate.lock().expect("no thread panics while it holds the lock").recv();
         MockReply::Answer(200, r#"{"uid":"a"}"#)
     });
@@ -322,7 +326,7 @@ fn gated() -> (MockBackend, mpsc::Sender<()>) {
 }
 
 fn address_in(double: &MockBackend) -> String {
-    double.next().json()["address"].as_str().expect("the line has an address").to_owned()
+    double.next().json()["address"].as_str().expect("the request has an address").to_owned()
 }
 
 #[test]
@@ -337,11 +341,10 @@ fn a_request_of_a_disconnected_client_is_not_sent() {
     assert_eq!(hook.stats().waiting, 101);
     for Asked { verdicts, pending } in gone {
         drop(pending);
-        assert!(verdicts.recv().is_err(), "a cancelled request gets no decision");
+        assert!(verdicts.recv().is_err(), "a cancelled request must get no decision");
     }
     assert_eq!(hook.stats(), Stats { waiting: 1, gone: 100, ..Stats::default() });
-    // If the client of a request in flight disconnects, the request no longer waits, but it still counts for its
-    // address.
+    // The client of the request in flight disconnects. The only worker still waits for the answer to this request.
     drop(first);
     open.send(()).expect("the back end waits");
     assert_eq!(address_in(&double), "10.0.0.3");
@@ -393,11 +396,14 @@ fn a_full_queue_displaces_a_request_of_the_longest_source() {
     let storm: Vec<Asked> = (0..6).map(|_| ask_from(&hook, &request, [10, 0, 0, 1])).collect();
     assert!(
         matches!(storm[5].try_recv(), Ok(Decision::Unavailable)),
-        "a request above the limit of its address is refused"
+        "a request above the limit of its address must be refused"
     );
     let others: Vec<Asked> = (2..=3).map(|last| ask_from(&hook, &request, [10, 0, 0, last])).collect();
-    assert!(matches!(storm[4].try_recv(), Ok(Decision::Unavailable)), "it made room");
-    assert!(others.iter().all(|other| other.try_recv().is_err()), "these wait");
+    assert!(
+        matches!(storm[4].try_recv(), Ok(Decision::Unavailable)),
+        "the last request of the longest source must be displaced"
+    );
+    assert!(others.iter().all(|other| other.try_recv().is_err()), "the requests of the other sources must wait");
     assert_eq!(hook.stats(), Stats { waiting: 6, overflowed: 2, ..Stats::default() });
     drop((asked, storm, others));
     assert_eq!(hook.stats(), Stats { waiting: 0, overflowed: 2, gone: 7, ..Stats::default() });

@@ -34,7 +34,8 @@ pub struct Keys {
     pub(super) audience: Option<String>,
 }
 
-/// A key file with its content. So `fdpush token` and the server use the same bytes of a key.
+/// A key file with its content. `fdpush token` and the server both read keys with this type, so both use the same
+/// bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyFile {
     path: PathBuf,
@@ -85,8 +86,8 @@ impl fmt::Debug for KeyFile {
 }
 
 impl Keys {
-    /// Creates keys: Creates an HS256 key from each of `secrets`, and a key from each file. A PEM public key is for
-    /// RS256, ES256 or EdDSA. Any other file is an HS256 secret, without a final line end.
+    /// Creates an HS256 key from each of `secrets`, and a key from each file. A PEM public key is for RS256, ES256 or
+    /// EdDSA. Any other file is an HS256 secret, without a final line end.
     ///
     /// A token is valid if any key of its algorithm verifies it. So a key can be replaced while its tokens are in use.
     ///

@@ -31,7 +31,7 @@ use crate::gateway::runtime::threads;
 /// The maximum wait for the last lines at the end of the process.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// At a lower level, these crates log requests of clients, with cookies.
+/// Below the level `warn`, these crates log requests of clients, with cookies.
 const WARN_ONLY: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
 
 /// The log target of panic messages.
@@ -193,7 +193,7 @@ mod tests {
         (text.lines().map(str::to_owned).collect(), output.status.success())
     }
 
-    /// Checks the time of a line, and returns the line without it.
+    /// Checks the time of a line, and returns the line without its time.
     fn without_time(line: &str) -> &str {
         let (time, rest) = line.split_once(' ').expect("the line has a time");
         assert!(time.len() == 24 && humantime::parse_rfc3339(time).is_ok(), "{line}");

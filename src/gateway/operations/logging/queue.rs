@@ -69,7 +69,7 @@ impl LogQueue {
         self.for_writer.notify_one();
     }
 
-    /// Waits for the next log line. The line of the previous call then counts as written.
+    /// Waits for the next log line. The call also marks the line of the previous call as written.
     pub fn take(&self) -> Entry {
         let mut state = self.lock();
         // The line counts as written even if the writer panicked.

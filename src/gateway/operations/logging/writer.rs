@@ -78,7 +78,7 @@ impl Output {
                     bytes = rest;
                 }
                 Err(Errno::INTR) => {}
-                // A process that shares the pipe or terminal has made it non-blocking.
+                // Another process that shares the pipe or terminal has made it non-blocking.
                 Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error),

@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(admitted.len(), WAITING_BYTES_MAX / 60_000);
         assert_eq!(*admitted[0], *datagram);
         admitted.pop();
-        assert!(waiting.admit(&datagram).is_some(), "a finished datagram makes room for the next");
+        assert!(waiting.admit(&datagram).is_some(), "a dropped datagram must make room for the next");
         drop(admitted);
         assert_eq!(waiting.0.load(Ordering::Relaxed), 0);
     }

@@ -47,7 +47,7 @@ fn start(socket: Socket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) {
             b"malformed" => DatagramStatus::Malformed,
             b"unauthorized" => DatagramStatus::Unauthorized,
             b"overflowed" => DatagramStatus::Overflowed,
-            b"panic" => panic!("as asked"),
+            b"panic" => panic!("panic of the test"),
             _ => DatagramStatus::Done,
         }
     };
@@ -65,7 +65,7 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 fn udp_of(address: &Address) -> SocketAddr {
     match address {
         Address::Udp(address) => *address,
-        Address::Unixgram(_) => panic!("not UDP"),
+        Address::Unixgram(_) => panic!("the address is not UDP"),
     }
 }
 
@@ -94,7 +94,7 @@ fn udp_datagrams_are_received_and_counted() {
             assert_eq!(received.recv_timeout(TEST_TIMEOUT).as_deref(), Ok(wanted));
         }
         let wanted = Counts { done: 4, malformed: 2, unauthorized: 1, overflowed: 1, lost: 0 };
-        wait_for("all are counted", || ingress.counts() == wanted);
+        wait_for("all datagrams must be counted", || ingress.counts() == wanted);
     }
 }
 
@@ -114,7 +114,7 @@ fn a_unix_socket_refuses_datagrams_over_its_limit() {
         assert_eq!(received.recv_timeout(TEST_TIMEOUT).map(|datagram| datagram.len()), Ok(len));
     }
     let wanted = Counts { done: 2, malformed: 2, ..Counts::default() };
-    wait_for("all are counted", || ingress.counts() == wanted);
+    wait_for("all datagrams must be counted", || ingress.counts() == wanted);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn datagrams_dropped_by_the_kernel_are_counted() {
     let socket = bind("udp:127.0.0.1:0");
     let address = udp_of(socket.address());
     let (let_go, gate) = mpsc::channel::<()>();
-    // The receiver reads one datagram and then waits until the test ends.
+    // The receiver reads one datagram and then waits until the test drops `let_go`.
     let ingress = DatagramReceiver::start(socket, move |_| {
         let _ = gate.recv();
         DatagramStatus::Done
@@ -145,14 +145,14 @@ fn datagrams_dropped_by_the_kernel_are_counted() {
     .expect("the thread can start");
     let client = UdpSocket::bind("127.0.0.1:0").expect("the client can bind a socket");
     let mut sent = 0;
-    wait_for("a full buffer", || {
+    wait_for("the receive buffer must become full", || {
         client.send_to(&[0; 60_000], address).expect("the bytes can be sent");
         sent += 1;
         ingress.counts().lost > 0
     });
     drop(let_go);
     let all = |counts: Counts| counts.done + counts.lost;
-    wait_for("each datagram is either done or lost", || all(ingress.counts()) == sent);
+    wait_for("each datagram must be either done or lost", || all(ingress.counts()) == sent);
 }
 
 #[test]
@@ -171,9 +171,9 @@ fn the_table_of_the_kernel_is_read_by_inode() {
 fn a_stale_file_is_replaced_and_a_live_one_is_not() {
     let path = TemporaryPath::new();
     drop(UnixDatagram::bind(&path.0).expect("the socket can be bound"));
-    assert!(path.0.exists(), "the standard library does not remove the file");
+    assert!(path.0.exists(), "the standard library must not remove the file");
     let first = bind(&path.address());
-    let kind = |address: &str| Socket::bind_all(address).map(|_| ()).expect_err("the value is refused").kind();
+    let kind = |address: &str| Socket::bind_all(address).map(|_| ()).expect_err("the address cannot be bound").kind();
     assert_eq!(kind(&path.address()), io::ErrorKind::AddrInUse);
     // Another socket has replaced the file, so the server must not remove it.
     fs::remove_file(&path.0).expect("the file can be removed");
@@ -184,7 +184,7 @@ fn a_stale_file_is_replaced_and_a_live_one_is_not() {
 
     let (stream, file) = (TemporaryPath::new(), TemporaryPath::new());
     let listener = UnixListener::bind(&stream.0).expect("the socket can be bound");
-    assert!(Socket::bind_all(&stream.address()).is_err(), "a stream socket in use is not replaced");
+    assert!(Socket::bind_all(&stream.address()).is_err(), "a stream socket in use must not be replaced");
     drop(listener);
     fs::write(&file.0, "precious").expect("the file can be written");
     assert_eq!(kind(&file.address()), io::ErrorKind::AlreadyExists);
@@ -198,7 +198,7 @@ fn an_error_names_the_address() {
     for address in
         [&taken.address().to_string(), "udp:127.0.0.1", "udp:127.0.0.1:port", "unixgram:/nowhere/x", &long, "tcp:a:1"]
     {
-        let error = Socket::bind_all(address).expect_err("the value is refused");
+        let error = Socket::bind_all(address).expect_err("the address cannot be bound");
         assert!(error.to_string().starts_with(&format!("cannot receive on {address}: ")), "{error}");
     }
 }

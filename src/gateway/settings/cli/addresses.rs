@@ -248,7 +248,7 @@ mod tests {
             ("tls:[::1]:1", true),
             ("tls:unix:/run/y", true),
         ] {
-            let address: ApiAddress = good.parse().expect("an address");
+            let address: ApiAddress = good.parse().expect("the address is valid");
             assert_eq!((address.to_string().as_str(), address.is_tls()), (good, is_tls));
         }
         for bad in
@@ -278,7 +278,7 @@ mod tests {
             ("proxy:tls:[::]:1", "[::]:1", true, true),
             ("proxy:tls:unix:/a", "unix:/a", true, true),
         ] {
-            let address: ClientAddress = text.parse().expect("an address");
+            let address: ClientAddress = text.parse().expect("the address is valid");
             let found = (address.endpoint().as_ref(), address.has_proxy_header(), address.is_tls());
             assert_eq!(found, (endpoint, has_proxy_header, is_tls), "{text}");
             assert_eq!(address.to_string(), text);
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn local_addresses_are_recognised() {
-        let is_local = |text: &str| text.parse::<ApiAddress>().expect("an address").is_local();
+        let is_local = |text: &str| text.parse::<ApiAddress>().expect("the address is valid").is_local();
         for local in ["127.0.0.2:1", "[::1]:1", "tls:[::1]:1", "unix:/x", "unixgram:/x", "udp:127.0.0.1:1", "off"] {
             assert_eq!(is_local(local), Ok(true), "{local}");
         }

@@ -68,7 +68,7 @@ fn the_error_of_a_value_has_its_flag_and_the_allowed_values() {
         (&["--headers-max", "257"], &["257", "--headers-max", "256"]),
     ];
     for (flags, hints) in table {
-        let error = serve(flags).expect_err("the value is refused");
+        let error = serve(flags).expect_err("the value is invalid");
         for hint in hints {
             assert!(error.contains(hint), "{flags:?}: expected {hint:?} in {error}");
         }
@@ -136,7 +136,11 @@ fn every_setting_has_its_flag_and_its_variable() {
             // A URL can contain a password.
             let is_secret =
                 matches!(arg.get_value_names(), Some([name]) if ["SECRET", "KEY", "URL"].contains(&&**name));
-            assert_eq!(arg.is_hide_env_values_set(), is_secret, "{id}: help hides the value of a secret");
+            assert_eq!(
+                arg.is_hide_env_values_set(),
+                is_secret,
+                "{id}: help must hide the value of a secret, and of no other setting"
+            );
         }
     }
 }

@@ -12,7 +12,8 @@ use super::values::path;
 #[command(next_help_heading = "TLS")]
 pub struct Tls {
     /// A certificate chain in PEM for `tls:` addresses; the certificate of the server comes first. May be given several
-    /// times: the first one that fits the name of a client (SNI) is used, or else the first. SIGHUP reads it again
+    /// times: the first chain that fits the server name in the handshake (SNI) is used, or else the first chain. SIGHUP
+    /// reads it again
     #[arg(long, value_name = "FILE", env = "FDPUSH_TLS_CERT", value_delimiter = ',', value_parser = path)]
     pub tls_cert: Vec<PathBuf>,
 

@@ -45,7 +45,10 @@ fn data_is_borrowed_unchanged() {
     let (_, request) = parse(text);
     let Ok(ClientFrame::Push { data, .. }) = request else { panic!("{request:?}") };
     assert_eq!(data, r#"{"b" : 1.0e5, "a":"\u0041"}"#);
-    assert!(text.as_bytes().as_ptr_range().contains(&data.as_ptr()), "the data is a part of the input, not a copy");
+    assert!(
+        text.as_bytes().as_ptr_range().contains(&data.as_ptr()),
+        "the data must be a part of the input, not a copy"
+    );
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn an_invalid_frame_is_refused_with_its_fault() {
         (&many, "too_large", "1001"),
     ];
     for (text, code, hint) in table {
-        let Err(refusal) = parse(text).1 else { panic!("{text} passed") };
+        let Err(refusal) = parse(text).1 else { panic!("{text} must be refused") };
         assert_eq!(refusal.code, code, "{text}");
         assert!(refusal.message.contains(hint), "{text}: {}", refusal.message);
     }
@@ -115,14 +118,14 @@ fn a_refused_frame_keeps_its_id() {
         assert_eq!(id, Some("9"), "{text}");
         assert!(refused.is_err());
     }
-    assert_eq!(parse(r#"{"id":9,"type":"heartbeat","id":8}"#).0, None, "a duplicate id is not returned");
+    assert_eq!(parse(r#"{"id":9,"type":"heartbeat","id":8}"#).0, None, "a duplicate id must not be returned");
 }
 
 #[test]
 fn an_error_repeats_a_bounded_part_of_a_frame() {
     let long = "x".repeat(900_000);
     for text in [format!(r#"{{"type":"{long}"}}"#), format!(r#"{{"type":"heartbeat","{long}":1}}"#)] {
-        let refusal = parse(&text).1.expect_err("the value is refused");
+        let refusal = parse(&text).1.expect_err("the frame is invalid");
         assert!(refusal.message.contains(&format!("\"{}…\"", "x".repeat(64))), "{}", refusal.message);
         assert!(refusal.message.len() < 200, "{} bytes", refusal.message.len());
     }
