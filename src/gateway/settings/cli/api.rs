@@ -39,9 +39,10 @@ pub struct Api {
     #[arg(long, value_name = "FILE", env = "FDPUSH_API_CLIENT_CA", value_parser = path)]
     pub api_client_ca: Option<PathBuf>,
 
-    /// Maximum number of connections to --api that have sent a valid request; over this limit, requests get 503. 16
-    /// more places are for probes; an idle connection in these places is closed for a new connection. API connections
-    /// do not count in --connections-max. Their descriptors are reserved
+    /// Maximum number of connections to --api that have sent a valid request; over this limit, requests get 503. Other
+    /// connections, for example of probes, use the unused rest of this number and 16 more; if these are in use, a new
+    /// connection replaces the oldest of them. API connections do not count in --connections-max. Their descriptors are
+    /// reserved
     #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
         default_value_t = Limits::default().control_connections_max,
         value_parser = between(1, 65_536))]
