@@ -567,6 +567,9 @@ mod tests {
         );
         let push = PushCommand::read(br#"{"group":7,"data":[],"except":[]}"#, &PUSH).expect("the push is valid");
         assert!(matches!(push.target, Target::Groups(groups) if groups == ["7"]));
-        assert!(matches!(push.envelope, Envelope::Data { from: None, data: "[]" }), "data is any JSON");
+        assert!(
+            matches!(push.envelope, Envelope::Data { from: None, data: "[]" }),
+            "data must be accepted as any JSON"
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::gateway::push::publish::Options;
 use crate::gateway::wire::frame::append_names;
 use crate::gateway::wire::target::Target;
 
-/// The place of a push command in a batch.
+/// The line of a push command in a batch.
 pub struct BatchLine<'a> {
     /// The number of the line, counted from 1.
     pub line: u64,

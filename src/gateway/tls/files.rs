@@ -122,7 +122,7 @@ impl OtherCertificate<'_> {
     }
 }
 
-/// Writes the place in the file and the subject: `certificate 2 of 3 (CN=R3)`.
+/// Writes the number of the certificate in the file and the subject: `certificate 2 of 3 (CN=R3)`.
 impl fmt::Display for OtherCertificate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.chain.others.len() + 1;
