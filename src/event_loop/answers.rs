@@ -42,7 +42,7 @@ impl<H: Handler> EventLoop<H> {
             return self.refuse(fd, self.internal_error(fd), "handler panicked");
         }
         if let Some(slot) = self.core.table().slot_of(fd).filter(|_| !is_last) {
-            self.core.table_mut().step(slot, |connection, _| connection.return_state(state));
+            self.core.change(slot, |connection, _| connection.return_state(state));
         }
     }
 
@@ -68,7 +68,7 @@ impl<H: Handler> EventLoop<H> {
 
     fn defer(&mut self, fd: Fd, deferred: Deferred, ticket: Deferral) {
         if let Some(slot) = self.core.table().slot_of(fd) {
-            self.core.table_mut().step(slot, |connection, _| {
+            self.core.change(slot, |connection, _| {
                 connection.set_ticket(ticket);
                 connection.defer(deferred);
             });
@@ -78,7 +78,7 @@ impl<H: Handler> EventLoop<H> {
     /// Sends the answer to the request of `ticket`. The answer is dropped if the connection no longer waits for it.
     pub(super) fn answer_deferred(&mut self, fd: Fd, ticket: Deferral, answer: Upgrade) {
         let Some(slot) = self.core.table().slot_of(fd).filter(|_| self.core.has_ticket(fd, ticket)) else { return };
-        let deferred = self.core.table_mut().step(slot, |connection, _| connection.take_deferred()).flatten();
+        let deferred = self.core.change(slot, |connection, _| connection.take_deferred()).flatten();
         match (deferred, answer) {
             (Some(Deferred::Upgrade(request)), answer) => self.finish_upgrade(fd, answer, request),
             (Some(Deferred::Plain) | None, Upgrade::Refuse(response)) => match response.deferral() {

@@ -96,7 +96,7 @@ impl<H: Handler> EventLoop<H> {
             self.handshakes.handle_answered();
         }
         if let Some(tls) = report.secured {
-            self.core.table_mut().step(slot, |connection, _| connection.set_tls(tls));
+            self.core.change(slot, |connection, _| connection.set_tls(tls));
         }
         if let Some(error) = report.error {
             log::debug!("fd {}: TLS error: {error}", self.core.table().fd_of(slot));

@@ -66,7 +66,7 @@ impl Core {
     pub fn make_ticket(&mut self, fd: Fd) -> Deferral {
         let ticket = self.deferrals.number();
         if let Some(slot) = self.table.slot_of(fd) {
-            self.table.step(slot, |connection, _| connection.set_ticket(ticket));
+            self.change(slot, |connection, _| connection.set_ticket(ticket));
         }
         ticket
     }
@@ -96,9 +96,7 @@ impl Core {
     /// Begins or ends a response in pieces with `step`, which returns whether it succeeded.
     fn reply(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
-        let Some(is_done) = self.table.step(slot, step) else { return Outcome::Gone };
-        self.record_slow_consumers();
-        self.arm(slot);
+        let Some(is_done) = self.change(slot, step) else { return Outcome::Gone };
         if is_done { Outcome::Queued } else { Outcome::Gone }
     }
 

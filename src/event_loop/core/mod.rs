@@ -65,8 +65,8 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 ///    earlier, so that an event of this turn cannot reach a new connection in the same slot.
 /// 7. [`end_turn`](Core::end_turn) with the duration of the turn.
 ///
-/// [`step`](Core::step) makes every transition of a connection except input and pushes. It has four duties, in this
-/// order:
+/// [`step`](Core::step) makes every transition of a connection that may end it, except input and pushes. Its duties are,
+/// in this order:
 ///
 /// 1. `step` adds the connection to the list of the flush: [`Table::step`].
 /// 2. `step` records the end of the connection, if the transition ended it. The connection is removed from the registry
@@ -75,8 +75,10 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 ///    [`record_slow_consumers`](Core::record_slow_consumers).
 /// 4. `step` arms the wheel with the next timeout of the connection: [`arm`](Core::arm).
 ///
-/// The same duties apply to input: the loop records each event of the input, and arms the wheel after the read if a
-/// deadline may have changed.
+/// [`change`](Core::change) makes every transition that cannot end the connection, with the duties 1, 3 and 4.
+/// [`accept`](Core::accept) and [`respond`](Core::respond) have the same duties, and do more work before duty 3. The same
+/// duties apply to input: the loop records each event of the input, and arms the wheel after the read if a deadline may
+/// have changed.
 #[derive(Debug)]
 pub struct Core {
     table: Table,
@@ -256,6 +258,18 @@ impl Core {
         self.record_slow_consumers();
         self.arm(slot);
         has_ended
+    }
+
+    /// Makes a transition that cannot end the connection. `None`: there is no connection at the slot.
+    pub fn change<R>(
+        &mut self,
+        slot: Slot,
+        transition: impl FnOnce(&mut Connection, &mut Env) -> R,
+    ) -> Option<R> {
+        let result = self.table.step(slot, transition)?;
+        self.record_slow_consumers();
+        self.arm(slot);
+        Some(result)
     }
 
     /// Drops one connection at once, in any state.

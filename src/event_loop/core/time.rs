@@ -40,15 +40,13 @@ impl Core {
     /// Sets the heartbeat of a connection. With `None`, the connection uses the server's heartbeat.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> bool {
         let Some(slot) = self.table.slot_of(fd) else { return false };
-        let is_set = self.table.step(slot, |connection, env| {
+        let is_set = self.change(slot, |connection, env| {
             let is_set = connection.state() != State::Closing;
             if is_set {
                 connection.set_heartbeat(fd, heartbeat, env);
             }
             is_set
         });
-        self.record_slow_consumers();
-        self.arm(slot);
         is_set.unwrap_or(false)
     }
 
