@@ -15,6 +15,7 @@ mod change;
 mod directory;
 #[cfg(any(test, feature = "unstable"))]
 mod model;
+mod names;
 #[cfg(test)]
 mod tests;
 
@@ -30,11 +31,7 @@ use crate::fd::Slot;
 pub use change::{Change, FormerNames, SecondLogin};
 #[cfg(any(test, feature = "unstable"))]
 pub use model::fuzz_registry;
-
-/// The longest uid or group name, in bytes of UTF-8.
-///
-/// The shortest name has one byte.
-pub const NAME_BYTES_MAX: usize = 128;
+pub use names::{NAME_BYTES_MAX, is_name};
 
 const _: () = assert!(size_of::<SlotEntry>() == 16);
 const _: () = assert!(size_of::<User>() == 32);
@@ -568,13 +565,6 @@ impl Keyed for Membership {
     fn key(&self) -> &MembershipKey {
         &self.key
     }
-}
-
-/// Returns whether `name` has the length of a uid or group name.
-///
-/// The length is 1 to [`NAME_BYTES_MAX`] bytes.
-pub fn is_name(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len())
 }
 
 /// Converts a stored link.

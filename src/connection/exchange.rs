@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::io::Write;
 
-use crate::connection::deflate::InflationPace;
 use crate::connection::http::{Awaited, Source, Step};
+use crate::connection::inflation_pace::InflationPace;
 use crate::connection::pending_request::{Deferred, PendingRequest, ResponseMode};
 use crate::connection::{Connection, Env, Event, HTTP_OUTPUT_MAX, HeartbeatState, Opened, Refusal, Sent, Stage};
 use crate::fd::Fd;

@@ -17,6 +17,7 @@ mod exchange;
 mod fuzz;
 mod heartbeat;
 mod http;
+mod inflation_pace;
 mod journal;
 mod outbound;
 mod output;
@@ -51,9 +52,9 @@ pub use crate::connection::table::{FlushResult, Io, JournalResult, SessionRead, 
 pub use crate::connection::tls::{REFUSED, ReadReport, Stream, TlsShared, TlsStream};
 pub use crate::connection::written::Written;
 
-use crate::connection::deflate::InflationPace;
 use crate::connection::heartbeat::HeartbeatState;
 use crate::connection::http::{Awaited, Http};
+use crate::connection::inflation_pace::InflationPace;
 use crate::connection::output::Output;
 use crate::connection::pending_request::ResponseMode;
 use crate::fd::Fd;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use compact_str::CompactString;
 
-use super::NAME_BYTES_MAX;
+use super::names::NAME_BYTES_MAX;
 
 /// The policy for a second connection with the same uid.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]

@@ -93,11 +93,11 @@ fn read_modules(sources: impl Iterator<Item = Source>) -> Modules {
 
 fn read_module(name: &[String], source: &Source) -> Module {
     let mut module = Module::default();
-    let code = source.lines.iter().map(|line| without_comment(line)).take_while(|line| !line.starts_with("mod tests"));
+    let code =
+        source.lines.iter().map(|line| without_comment(line)).take_while(|line| !line.starts_with("mod tests {"));
     let mut import = String::new();
     for line in code {
-        let is_import =
-            line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(super) ").starts_with("use ");
+        let is_import = without_visibility(line.trim_start()).starts_with("use ");
         if import.is_empty() && !is_import {
             module.code += line;
             module.code += "\n";
@@ -116,6 +116,16 @@ fn read_module(name: &[String], source: &Source) -> Module {
         }
     }
     module
+}
+
+/// Returns an item without its visibility, such as `pub` or `pub(in crate::a)`.
+fn without_visibility(item: &str) -> &str {
+    let Some(rest) = item.strip_prefix("pub") else { return item };
+    let rest = match rest.strip_prefix('(') {
+        Some(scope) => scope.split_once(')').map_or("", |(_, rest)| rest),
+        None => rest,
+    };
+    rest.trim_start()
 }
 
 /// Returns the paths of a `use` tree, each with its local name.
@@ -190,7 +200,7 @@ fn a_path_is_resolved_through_re_exports_and_relative_names() {
         |path: &str, text: &str| Source { path: path.to_owned(), lines: text.lines().map(str::to_owned).collect() };
     let modules = read_modules(
         [
-            file("src/a/mod.rs", "mod b;\nmod c;\npub use self::b::{B,\n    Other};\nuse c::C;\nstruct A;\n"),
+            file("src/a/mod.rs", "mod b;\nmod c;\n#[cfg(test)]\nmod tests;\npub(crate) use self::b::{B,\n    Other};\nuse c::C;\nstruct A;\n"),
             file("src/a/b.rs", "use crate::a::{A, c::{self, C as D}};\nfn f() { crate::d::g(); }\n"),
             file("src/a/c.rs", "use super::B;\npub struct C;\n"),
             file("src/d.rs", "// crate::a\nuse crate::a::B;\n#[cfg(test)]\nmod tests { use crate::a::A; }\n"),

@@ -261,11 +261,7 @@ impl Core {
     }
 
     /// Makes a transition that cannot end the connection. `None`: there is no connection at the slot.
-    pub fn change<R>(
-        &mut self,
-        slot: Slot,
-        transition: impl FnOnce(&mut Connection, &mut Env) -> R,
-    ) -> Option<R> {
+    pub fn change<R>(&mut self, slot: Slot, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> Option<R> {
         let result = self.table.step(slot, transition)?;
         self.record_slow_consumers();
         self.arm(slot);
