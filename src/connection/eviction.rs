@@ -1,8 +1,8 @@
 //! Selects the connections that free memory when the queues together exceed their bound.
 //!
-//! A holder is a connection with a queue. Repeatedly, the holder with the largest queue frees memory, until a part of
-//! the bound is free. So searches are rare, because many bytes can be queued before the next search. A minimum of
-//! memory is never taken from a holder. The minimums of all holders are together at most half of the bound.
+//! A holder is a connection with a queue. Repeatedly, the holder with the largest queue frees memory, until 1/16 of the
+//! bound is free. So searches are rare, because many bytes can be queued before the next search. A minimum of memory is
+//! never taken from a holder. The minimums of all holders are together at most half of the bound.
 
 use crate::fd::Slot;
 use std::collections::BinaryHeap;

@@ -137,7 +137,7 @@ impl Connection {
         }
     }
 
-    /// Sets the ticket of the request that a handler is processing.
+    /// Sets the number of the [`Ticket`](crate::Ticket) for the request that a handler is processing.
     pub fn set_ticket(&mut self, ticket: Deferral) {
         if let Stage::Http(http) = &mut self.stage
             && let Some(answer) = http.pending_mut()
@@ -148,7 +148,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether `ticket` may answer the current request.
+    /// Returns whether the [`Ticket`](crate::Ticket) with this number may answer the current request.
     pub fn has_ticket(&self, ticket: Deferral) -> bool {
         matches!(&self.stage, Stage::Http(http) if http.ticket() == Some(ticket))
     }

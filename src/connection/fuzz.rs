@@ -51,7 +51,7 @@ struct Rig {
     sides: [Side; 2],
     /// The frame that is being pushed, and the expected result of the first try.
     pushing: Option<(Due, Option<Sent>)>,
-    /// The number of messages pushed so far. It makes consecutive messages differ.
+    /// The number of messages pushed so far, which makes consecutive messages differ.
     messages: usize,
 }
 
@@ -491,7 +491,7 @@ impl Rig {
             assert_eq!((traffic.messages_in, traffic.messages_out), (*messages_in, *messages_out));
             assert_eq!(traffic.bytes_out, reader.read_bytes, "bytes_out must count the bytes that the socket accepted");
             if connection.queued_bytes() == 0 && !reader.is_lost {
-                self.table.transport(self.slot(at)).expect("a socket").check_sent();
+                self.table.transport(self.slot(at)).expect("the connection has a socket").check_sent();
             }
             if connection.queued_bytes() == 0 {
                 reader.check_whole();
@@ -528,7 +528,7 @@ impl Rig {
 fn insert(table: &mut Table<Socket>, at: usize, log: &Log, is_tls: bool) -> Fd {
     let connection = Connection::new(Peer::Unix, table.env());
     let session = is_tls.then(|| Box::new(Secure::new(table.shared())));
-    table.insert(Socket::new(at, log, session), connection).expect("a free slot")
+    table.insert(Socket::new(at, log, session), connection).expect("the table has a free slot")
 }
 
 impl Side {

@@ -21,7 +21,7 @@ use crate::protocol::request::Request;
 use crate::tick::Tick;
 use crate::tls::TlsInfo;
 
-/// The maximum capacity of an empty buffer that a connection keeps for its next request.
+/// The maximum capacity of an empty buffer that a connection keeps for its next request, in bytes.
 const BUF_BYTES_MAX: usize = 4 << 10;
 
 /// The HTTP state of a connection.
@@ -352,7 +352,7 @@ impl Http {
         }
     }
 
-    /// Returns the ticket that may answer the current request.
+    /// Returns the number of the [`Ticket`](crate::Ticket) that may answer the current request.
     pub fn ticket(&self) -> Option<Deferral> {
         match &self.phase {
             Phase::Pending(answer) => answer.ticket,

@@ -10,13 +10,13 @@ use crate::connection::segment::Queued;
 use crate::protocol::frame::server_frame_bytes;
 use crate::protocol::shared::SharedFrame;
 
-/// The length of the journal at which it is flushed before the end of the turn.
+/// The length of the journal, in bytes, at which it is flushed before the end of the turn.
 ///
 /// At this length, the bytes are still in the CPU cache. While a flush is unfinished, the length grows in steps of this
 /// size.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
 
-/// The maximum size of the journal.
+/// The maximum size of the journal, in bytes.
 ///
 /// Frames that do not fit go to queues. The journal is a fixed cost, like the read buffer, and does not count as queued
 /// bytes.
@@ -60,7 +60,7 @@ pub struct Journal {
     plain: Part,
     /// The frames for connections that negotiated permessage-deflate.
     deflated: Part,
-    /// The length at which the journal is flushed before the end of the turn.
+    /// The length, in bytes, at which the journal is flushed before the end of the turn.
     flushed_at: usize,
 }
 

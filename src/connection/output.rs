@@ -154,7 +154,7 @@ impl Output {
         self.push(frame, env)
     }
 
-    /// Returns the queue of the output. If there is none, creates a queue.
+    /// Returns the queue of the output, and creates it if there is none.
     ///
     /// The output in the journal moves to the queue. The caller must not leave the queue empty.
     pub fn queue(&mut self, env: &mut Env) -> &mut Queue {

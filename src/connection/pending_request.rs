@@ -14,7 +14,7 @@ pub struct PendingRequest {
     pub accept: Option<[u8; 28]>,
     /// The deferred request, until the handler has answered the request.
     pub deferred: Option<Deferred>,
-    /// The ticket that may answer the request, until a response begins.
+    /// The number of the [`Ticket`](crate::Ticket) that may answer the request, until a response begins.
     pub ticket: Option<Deferral>,
     /// Whether the client speaks HTTP/1.1, and can read chunks.
     pub knows_chunks: bool,

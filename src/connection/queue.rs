@@ -21,17 +21,17 @@ use crate::protocol::frame::{Opcode, server_frame_bytes};
 use crate::protocol::shared::SharedFrame;
 use crate::tick::Tick;
 
-/// The maximum size of a buffer with several copied frames.
+/// The maximum size of a buffer with several copied frames, in bytes.
 ///
 /// Because of this limit, the memory of a long queue is freed in steps while the queue is written.
 pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
-/// The longest frame that is copied even if the socket is full.
+/// The longest frame that is copied even if the socket is full, in bytes.
 ///
 /// A shared frame of this length would take more memory, because of its segment.
 pub(super) const SHARED_BYTES_MIN: usize = 2 * size_of::<Segment>();
 
-/// The largest buffer that an empty queue keeps for its next use.
+/// The largest buffer that an empty queue keeps for its next use, in bytes.
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
 /// The largest capacity of the lists of an empty queue that is kept.

@@ -53,6 +53,11 @@ impl Rig {
 
     fn session(&mut self, at: usize) -> &mut Secure {
         let slot = self.slot(at);
-        self.table.transport_mut(slot).expect("a socket").session.as_mut().expect("a session")
+        self.table
+            .transport_mut(slot)
+            .expect("the connection has a socket")
+            .session
+            .as_mut()
+            .expect("the socket has a session")
     }
 }

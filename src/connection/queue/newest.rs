@@ -155,7 +155,7 @@ mod tests {
             let dropped = queue.drop_newest(charge_max, &mut total);
             queue.check_invariants();
             assert_eq!(total.frames, queue.charge());
-            assert!(queue.charge() <= charge_max || dropped == 6, "{} of {before}", queue.charge());
+            assert!(queue.charge() <= charge_max || dropped == 6, "{} of {before} bytes are left", queue.charge());
             assert!(dropped == 0 || before > charge_max);
             for text in kept.iter_mut().skip(1).rev().filter(|text| text.is_some()).take(dropped) {
                 *text = Some("");
@@ -167,7 +167,7 @@ mod tests {
                     None => Outbound::message(Opcode::Ping, b"p").append_to(&mut expected),
                 }
             }
-            assert_eq!(bytes(&queue), expected[3..], "{dropped} dropped");
+            assert_eq!(bytes(&queue), expected[3..], "after {dropped} dropped messages");
             assert_eq!(queue.bytes(), expected.len() - 3);
             queue.clear(&mut total);
             assert_eq!(total, Queued::default());

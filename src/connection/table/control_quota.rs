@@ -1,8 +1,8 @@
 //! The quota of control connections.
 //!
 //! A control connection may be unauthenticated. If the quota is used up, the oldest connection is closed in favor of a
-//! new connection. A handler can keep a connection, which is then not closed. A part of the quota is reserved for
-//! connections that are not kept, so that health probes without a key can connect.
+//! new connection. A handler can mark a connection as kept. A kept connection is not closed. A part of the quota is
+//! reserved for connections that are not kept, so that health probes without a key can connect.
 
 use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};

@@ -1,7 +1,7 @@
 //! Enforces the bounds on the memory of all connections.
 //!
-//! The connections with the largest queues free memory, until a part of the bound is free. So searches are rare,
-//! because many bytes can be queued before the next search.
+//! The connections with the largest queues free memory, until 1/16 of the bound is free. So searches are rare, because
+//! many bytes can be queued before the next search.
 
 use crate::connection::table::{Entry, Observed, Table, Transport};
 use crate::connection::{Eviction, Evictor, Holder};
@@ -28,7 +28,7 @@ impl<T: Transport> Table<T> {
             // the messages of the push.
             let has_queue = |entry: &Entry<T>| !entry.connection.is_http() && entry.connection.has_queue();
             if self.entries.get(slot.index()).is_some_and(has_queue) {
-                // The result is ignored, because the flush detects a broken transport again.
+                // A broken transport is not handled here, because the next flush handles it.
                 self.write_output(slot);
             }
         }

@@ -13,7 +13,7 @@ const SLICES_MAX: usize = 64;
 /// The maximum number of writes for one connection in a turn.
 const WRITES_PER_TURN_MAX: usize = 16;
 
-/// The maximum memory that a move of output from the journal to queues may take.
+/// The maximum memory that a move of output from the journal to queues may take, in bytes.
 ///
 /// If the move would take more memory, the output stays in the journal.
 const MOVED_BYTES_MAX: usize = 4 << 20;
@@ -63,7 +63,7 @@ enum WriteResult {
 }
 
 impl<T: Transport> Table<T> {
-    /// Returns whether a connection is listed for a flush, or a flush is unfinished.
+    /// Returns whether a connection is in the list for the next flush, or a flush is unfinished.
     pub fn has_dirty(&self) -> bool {
         !self.dirty.is_empty() || self.is_flushing()
     }
@@ -101,7 +101,7 @@ impl<T: Transport> Table<T> {
         Some((slot, self.flush(slot, is_listed)))
     }
 
-    /// Returns whether newly listed connections are left, to which the flush must still write.
+    /// Returns whether the flush has not reached all connections that were listed when it began.
     #[inline]
     pub fn has_listed(&self) -> bool {
         self.flushed < self.listed.len()
@@ -223,7 +223,7 @@ impl<T: Transport> Table<T> {
     ///
     /// The output must not be the answer to a push whose messages are not written yet.
     pub fn write_at_once(&mut self, slot: Slot) {
-        // The result is ignored, because the next flush detects a broken transport again.
+        // A broken transport is not handled here, because the next flush handles it.
         self.write(slot);
     }
 
@@ -232,7 +232,7 @@ impl<T: Transport> Table<T> {
         if let Some((entry, _)) = self.entry_mut(slot)
             && entry.connection.handle_writable()
         {
-            // The result is ignored, because the next flush detects a broken transport again.
+            // A broken transport is not handled here, because the next flush handles it.
             self.mark_dirty(slot);
             self.write(slot);
         }

@@ -39,7 +39,7 @@ const SLOTS_RESERVED_MAX: usize = 1 << 20;
 /// 1. **Transitions.** [`step`](Table::step) applies a transition to a connection: a close, a response, a timeout.
 ///    Input has its own calls: [`read`](Table::read), then [`handle_message`](Table::handle_message) and
 ///    [`handle_bytes`](Table::handle_bytes) until neither returns an event, then [`end_input`](Table::end_input).
-///    Output is [`push`](Table::push). A transport that is writable again is reported with
+///    Output is queued with [`push`](Table::push). A transport that is writable again is reported with
 ///    [`handle_writable`](Table::handle_writable).
 /// 2. **Ends.** The caller records an [`Event::Closed`] of a transition before the next call for this slot: it removes
 ///    the connection from the registry and calls the handler. A call that queues or writes output may also end other
@@ -63,7 +63,7 @@ pub struct Table<T: Transport> {
     entries: Slab<Entry<T>>,
     /// For each slot, the number of times that the slot was reused.
     ///
-    /// The length is the largest number of slots ever in use.
+    /// The length of this list is the largest number of slots ever in use.
     generations: Vec<u32>,
     /// The generation of a new slot: 0, unless a test sets another value.
     first_generation: u32,
@@ -340,7 +340,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Takes a whole message from `input`, and lists the connection.
+    /// Takes a whole message from `input`, and lists the connection for the next flush.
     ///
     /// See [`Connection::handle_message`].
     ///
@@ -358,7 +358,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Reads `input` up to the next event, and lists the connection.
+    /// Reads `input` up to the next event, and lists the connection for the next flush.
     ///
     /// See [`Connection::handle_bytes`].
     #[inline]
@@ -448,7 +448,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Returns a connection that is about to handle input, and lists it.
+    /// Returns a connection that is about to handle input, and lists it for the next flush.
     ///
     /// The input may queue a pong, an error or a response. A handler may then push and cause an eviction before
     /// `end_input`. The eviction must find the queue of this connection, so the connection is listed now.

@@ -6,7 +6,7 @@ use crate::fd::Slot;
 use crate::limits::SlowReader;
 use crate::message::Outcome;
 
-/// The length up to which a frame to one connection is not written at once.
+/// The length up to which a frame to one connection is not written at once, in bytes.
 ///
 /// A longer frame is written at once, so that the client receives it while the next frames are created. A frame to many
 /// connections is shared, and is written at the end of the turn.
@@ -122,7 +122,7 @@ impl<T: Transport> Table<T> {
     #[cold]
     fn push_to_full(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
         if !self.write(slot) {
-            // The transport is broken. The next flush detects the broken transport again.
+            // The transport is broken. The next flush ends the connection.
             self.mark_dirty(slot);
             self.env.counts.dropped += 1;
             return Outcome::Dropped;
@@ -173,7 +173,7 @@ impl<T: Transport> Table<T> {
         if is_over {
             self.write_all();
         }
-        // The result is ignored, because the flush detects a broken transport again.
+        // A broken transport is not handled here, because the next flush handles it.
         self.write_output(slot);
         let was_open = self.connection(slot).is_some_and(|connection| connection.is_open());
         let has_dropped = self.enforce_queue_total(Some(slot));

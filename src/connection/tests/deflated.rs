@@ -51,7 +51,7 @@ fn deflate(payload: &[u8]) -> Vec<u8> {
 fn messages(mut output: &[u8]) -> Vec<(u8, String)> {
     let mut messages = Vec::new();
     while !output.is_empty() {
-        let (frame, rest) = output.split_at(server_frame_bytes(output).expect("a whole frame"));
+        let (frame, rest) = output.split_at(server_frame_bytes(output).expect("the header of the frame is complete"));
         let mut payload = server_payload(frame).to_vec();
         if frame[0] & 0x40 != 0 {
             let mut inflated = Vec::with_capacity(1 << 20);
@@ -173,7 +173,7 @@ fn a_long_message_is_inflated_while_it_arrives() {
     for part in stream.chunks(50_000) {
         events.extend(rig.feed(part));
         let most = rig.env.counts.compression.bytes_in as usize * 2 + (64 << 10) * 2 + (80 << 10);
-        assert!(rig.env.inbound.bytes() <= most, "{} bytes", rig.env.inbound.bytes());
+        assert!(rig.env.inbound.bytes() <= most, "{} bytes of unfinished input", rig.env.inbound.bytes());
     }
     assert_eq!(events, [format!("text {text}")]);
     // A message that inflates to too much is refused at the part that exceeds the limit.

@@ -328,7 +328,7 @@ fn a_cut_response_ends_without_close_notify() {
         rig.flush();
         assert!(rig.received.ends_with(b"the first part"), "{}", rig.received.escape_ascii());
         assert_eq!(rig.client.is_closed(), ends_well);
-        let is_reset = rig.table.transport(slot).expect("a socket").is_reset;
+        let is_reset = rig.table.transport(slot).expect("the connection has a socket").is_reset;
         assert_eq!((is_reset, rig.is_over), (!ends_well, !ends_well));
     }
 }
