@@ -6,10 +6,10 @@ use crate::fd::Fd;
 use crate::protocol::deferral::Deferral;
 use crate::protocol::upgrade::Upgrade;
 
-/// The last ticket number, and the answers to send.
+/// The number of the last [`Ticket`](crate::Ticket), and the answers to send.
 ///
-/// An answer waits here until the running handler has returned. Then the connection compares the ticket with the ticket
-/// of its current request.
+/// An answer waits here until the running handler has returned. Then the answer is sent, if its ticket is the ticket of
+/// the current request of the connection.
 #[derive(Debug, Default)]
 pub struct Deferrals {
     /// The last number that was given to a ticket.

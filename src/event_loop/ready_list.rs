@@ -5,28 +5,28 @@ use crate::fd::Slot;
 
 /// The slots of the connections to read.
 ///
-/// A slot is listed once. If the connection at a listed slot is removed, the entry stays, and the next connection at the
-/// slot takes it over. So the removal of a connection does not search the list.
+/// A slot is in the list at most once. If the connection of a slot in the list is removed, the entry stays, and the
+/// next connection at the slot takes the entry over. So the removal of a connection does not search the list.
 #[derive(Debug, Default)]
 pub struct ReadyList {
     slots: Vec<Slot>,
-    /// Listed slots without a connection.
+    /// The slots in the list that have no connection now.
     vacant: SlotSet,
 }
 
 impl ReadyList {
-    /// Adds a slot, which must not be listed yet.
+    /// Adds a slot, which must not be in the list yet.
     #[inline]
     pub fn push(&mut self, slot: Slot) {
         self.slots.push(slot);
     }
 
-    /// Moves all entries into `slots`. A taken slot counts as listed until its connection is read.
+    /// Moves all entries into `slots`. A taken slot must not be added again until its connection is read.
     pub fn take(&mut self, slots: &mut Vec<Slot>) {
         slots.append(&mut self.slots);
     }
 
-    /// Puts taken entries that were not read back at the front of the list, and empties `slots`.
+    /// Puts the taken entries that were not read back at the front of the list, and empties `slots`.
     #[inline]
     pub fn put_back(&mut self, slots: &mut Vec<Slot>) {
         if !slots.is_empty() {
@@ -35,7 +35,7 @@ impl ReadyList {
         }
     }
 
-    /// Records that the connection at a listed slot was removed.
+    /// Records that the connection at a slot in the list was removed.
     #[cold]
     pub fn vacate(&mut self, slot: Slot) {
         self.vacant.insert(slot);
@@ -47,7 +47,7 @@ impl ReadyList {
         self.vacant.remove(slot);
     }
 
-    /// Records a new connection at a slot. Returns whether the slot is listed.
+    /// Records a new connection at a slot. Returns whether the slot is in the list.
     pub fn occupy(&mut self, slot: Slot) -> bool {
         let is_listed = self.vacant.contains(slot);
         if is_listed {
@@ -61,7 +61,7 @@ impl ReadyList {
         self.slots.len()
     }
 
-    /// Panics if a slot is listed twice, or if the flag of its connection is wrong.
+    /// Panics if a slot is in the list twice, or if the flag of its connection is wrong.
     ///
     /// `is_listed` returns the flag of a slot. It returns `None` for a slot without a connection.
     pub fn check_invariants(&self, is_listed: impl Fn(Slot) -> Option<bool>) {

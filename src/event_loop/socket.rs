@@ -47,7 +47,7 @@ impl Socket {
         self.fd.as_raw_fd()
     }
 
-    /// Records that the socket has a TLS session.
+    /// Marks the socket as a socket with a TLS session.
     pub fn set_tls(&mut self) {
         self.is_tls = true;
     }

@@ -81,7 +81,7 @@ impl Timers {
         is_there
     }
 
-    /// Records that a timer expired.
+    /// Handles the expiry of a timer.
     ///
     /// A repeating timer expires again one period after its deadline, even if the deadline was handled late. Missed
     /// periods are skipped.

@@ -62,7 +62,7 @@ impl Core {
         self.control_connections_max
     }
 
-    /// Creates a ticket for the request that a handler is processing.
+    /// Returns the number of a new [`Ticket`](crate::Ticket) for the request that a handler is processing.
     pub fn make_ticket(&mut self, fd: Fd) -> Deferral {
         let ticket = self.deferrals.number();
         if let Some(slot) = self.table.slot_of(fd) {
@@ -71,7 +71,7 @@ impl Core {
         ticket
     }
 
-    /// Returns whether a ticket may answer the current request of a connection.
+    /// Returns whether the [`Ticket`](crate::Ticket) with this number may answer the current request.
     pub fn has_ticket(&self, fd: Fd, ticket: Deferral) -> bool {
         self.connection(fd).is_some_and(|connection| connection.has_ticket(ticket))
     }

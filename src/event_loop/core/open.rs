@@ -1,6 +1,6 @@
 //! Iterates over the open connections.
 //!
-//! The time depends on the number of open connections, not on the number of slots.
+//! The time of an iteration depends on the number of open connections, not on the number of slots.
 
 use crate::event_loop::Core;
 use crate::fd::{Fd, Slot};
