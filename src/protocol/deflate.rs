@@ -221,8 +221,9 @@ impl fmt::Debug for Deflater {
 /// Runs the fuzz target `inflate`.
 ///
 /// The first two bytes of `data` select the limit and the length of the parts. The other bytes are a payload. The
-/// output is the same for every division into parts. If the inflater accepts the payload, flate2 inflates the payload
-/// to the same bytes. Then the same payload is deflated as a message, and flate2 inflates the result.
+/// output must be the same for every division into parts. If the inflater accepts the payload, flate2 must inflate the
+/// payload to the same bytes. Then the same payload is deflated as a message, and flate2 must inflate the result to the
+/// payload.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_inflate(data: &[u8]) {
     let Some((&[limit, part], payload)) = data.split_first_chunk() else { return };
@@ -232,7 +233,7 @@ pub fn fuzz_inflate(data: &[u8]) {
         inflater.begin();
         for part in payload.chunks(part) {
             inflater.push(part, &mut out, bytes_max)?;
-            assert!(out.capacity() <= bytes_max, "{} of {bytes_max}", out.capacity());
+            assert!(out.capacity() <= bytes_max, "the capacity {} exceeds {bytes_max}", out.capacity());
         }
         inflater.finish().map(|()| out)
     };

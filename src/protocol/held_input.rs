@@ -24,7 +24,7 @@ impl HeldInput {
         HeldInput { bytes: Vec::new(), read: 0, since, until }
     }
 
-    /// Returns the allocated memory of the held input, in bytes.
+    /// Returns the allocated memory of the input that is held back, in bytes.
     pub fn allocated_bytes(&self) -> usize {
         size_of::<HeldInput>() + self.bytes.capacity()
     }

@@ -223,7 +223,7 @@ impl<'a> Fields<'a> {
         fields
     }
 
-    /// Stores the value of one header line, if it is one of these headers.
+    /// Stores the value of a header line, if the header is one of these headers.
     ///
     /// The length of the name is compared first, so most lines cost a few comparisons of numbers.
     fn record(&mut self, name: &str, value: &'a [u8]) {

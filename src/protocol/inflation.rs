@@ -8,7 +8,7 @@ use std::mem;
 
 use crate::protocol::deflate::{InflateError, Inflater};
 
-/// The longest deflated payload that is stored until its message is complete.
+/// The longest deflated payload that is stored until its message is complete, in bytes.
 pub const KEPT_BYTES_MAX: usize = 64 << 10;
 
 /// The inflater that all connections share, and counters of deflated messages.

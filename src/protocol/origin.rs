@@ -45,7 +45,7 @@ pub enum Origins {
 pub enum OriginError {
     /// The header is repeated.
     Repeated,
-    /// The `Origin` header is `null`, and `null` is not listed.
+    /// The `Origin` header is `null`, and `null` is not in the list of origins.
     ///
     /// Browsers send `null` from a sandboxed frame or a local file, or after a redirect across sites.
     Null,
@@ -74,8 +74,9 @@ impl Origins {
     /// A host may begin with one `*.`, which stands for one or more labels, as in CSP: `https://*.example.com` matches
     /// `https://a.example.com` and `https://a.b.example.com`, but not `https://example.com`.
     ///
-    /// Two special origins can be listed. `file://` is the origin of some native clients (ESP32). `null` is the origin
-    /// of pages from files, and also of every sandboxed frame of any site: a list with `null` does not protect cookies.
+    /// The list can contain two special origins. `file://` is the origin of some native clients (ESP32). `null` is the
+    /// origin of pages from files, and also of every sandboxed frame of any site: a list with `null` does not protect
+    /// cookies.
     ///
     /// # Errors
     /// The text names the entry that is not an origin, or that no browser sends.
@@ -131,7 +132,7 @@ impl Origins {
         }
     }
 
-    /// Returns whether a special origin, `null` or `file://`, is listed.
+    /// Returns whether a special origin, `null` or `file://`, is in the list.
     fn is_listed(&self, name: &str) -> bool {
         matches!(self, Origins::List(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(name)))
     }

@@ -14,7 +14,7 @@ use crate::peer::Peer;
 /// The first bytes of a header of version 1.
 const V1: &[u8] = b"PROXY ";
 
-/// The longest header of version 1, its CRLF included.
+/// The longest header of version 1 in bytes, its CRLF included.
 const V1_BYTES_MAX: usize = 107;
 
 /// The first bytes of a header of version 2.

@@ -36,7 +36,7 @@ pub struct Request<'a> {
 pub(crate) struct Layout {
     method: Span,
     target: Span,
-    /// The length of the path, up to the first `?` of the target.
+    /// The length of the path in bytes, up to the first `?` of the target.
     path_bytes: u32,
     /// The minor HTTP version: 0 or 1.
     version: u8,

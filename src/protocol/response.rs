@@ -44,7 +44,7 @@ pub struct Response {
     closes: bool,
     /// Whether an `Upgrade` header is set. The `Connection` header must then name `upgrade`.
     upgrades: bool,
-    /// The ticket for the answer, if this response defers the answer.
+    /// The number of the [`Ticket`](crate::Ticket) for the answer, if this response defers the answer.
     deferral: Option<Deferral>,
 }
 

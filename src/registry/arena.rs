@@ -2,7 +2,7 @@
 //!
 //! A chunk is allocated for its first entry, and freed after the removal of its last entry. A single array would keep
 //! the memory of its largest length. In an arena, a long-lived entry keeps only one chunk. New entries go to the lowest
-//! chunk with a free place, so that higher chunks become empty.
+//! chunk that is not full, so that higher chunks become empty.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,7 +17,7 @@ const CHUNK_LEN: usize = 256;
 #[derive(Debug)]
 pub(super) struct Arena<T> {
     chunks: Vec<Slab<T>>,
-    /// The indices of the chunks with a free place, each once.
+    /// The indices of the chunks that are not full, each once.
     free: BinaryHeap<Reverse<u32>>,
     len: usize,
 }
@@ -77,7 +77,7 @@ impl<T> Arena<T> {
         entry
     }
 
-    /// Returns the lowest chunk with a free place.
+    /// Returns the lowest chunk that is not full.
     ///
     /// If all chunks are full, a chunk is added.
     fn free_chunk(&mut self) -> usize {

@@ -9,7 +9,7 @@ use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 use crate::tls::config::TlsConfig;
 use crate::tls::info::{TlsInfo, TlsVersion};
 
-/// The length of the longest record (RFC 8446 section 5.2).
+/// The length of the longest record in bytes (RFC 8446 section 5.2).
 pub const RECORD_BYTES_MAX: usize = 5 + (1 << 14) + 256;
 
 /// A buffer for records to send. The loop has one buffer for all sessions.

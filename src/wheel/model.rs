@@ -80,7 +80,7 @@ fn step(wheel: &mut Wheel, model: &mut NaiveWheel, operation: u8, bytes: &mut im
         }
         _ => {
             for _ in 0..bytes.next().unwrap_or(u8::MAX) % 16 {
-                assert_eq!(wheel.pop_expired(), model.pop_expired(), "popped");
+                assert_eq!(wheel.pop_expired(), model.pop_expired(), "the wheel and the model must pop the same owner");
             }
         }
     }
