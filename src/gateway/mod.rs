@@ -46,7 +46,7 @@ pub fn run() -> ExitCode {
                 for text in faults.texts() {
                     logging::print_error(&format!("fdpush: {text}\n"));
                 }
-                // clap has the same exit codes for an invalid command line.
+                // For an invalid command line, clap exits with 2, too.
                 ExitCode::from(if faults.is_usage() { 2 } else { 1 })
             }
             None => {

@@ -16,7 +16,7 @@ pub struct Batch {
     /// Whether the incomplete line is too long. The bytes of a line that is too long are skipped.
     is_overlong: bool,
     line_bytes_max: usize,
-    /// The ticket of the request, until the head of the response is written.
+    /// The ticket with which the request is answered. `None` after the head of the response was written.
     ticket: Option<Ticket<Response>>,
     /// The stream of the response. `None` before the head is written, and after the response has ended.
     pub response: Option<ResponseStream>,
@@ -111,7 +111,7 @@ impl Batch {
         out: &mut String,
     ) {
         self.lines += 1;
-        // Empty lines are skipped, because some programs end the last line twice.
+        // Empty lines are skipped, because some programs write two line ends after the last line.
         if strip_bom(line).trim_ascii().is_empty() {
             return;
         }

@@ -41,7 +41,7 @@ struct Close {
     is_abort: bool,
     /// The connections that are still to be closed.
     left: vec::IntoIter<Fd>,
-    /// The number of connections that the command closed.
+    /// The number of connections that the command has closed so far.
     matched: usize,
 }
 

@@ -15,7 +15,7 @@ use crate::gateway::identity::proxies::address_of;
 use crate::gateway::serving::session::Session;
 use crate::gateway::wire::json::{cut, unexpected_member};
 
-/// The number of entries in a page: the default, and the maximum below.
+/// The default number of entries in a page. `LIMIT_MAX` is the maximum.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 

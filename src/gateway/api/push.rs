@@ -15,7 +15,7 @@ use crate::gateway::wire::target::Target;
 pub struct BatchLine<'a> {
     /// The number of the line, counted from 1.
     pub line: u64,
-    /// The record of the receivers that the batch waits for.
+    /// The paused batches, which store the receivers that a batch waits for.
     pub paused: &'a mut PausedBatches,
 }
 

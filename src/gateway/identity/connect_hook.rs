@@ -2,8 +2,8 @@
 //!
 //! The loop's thread puts each request into a bounded queue, which serves client addresses in turn. A few worker
 //! threads take requests from the queue and wait for the back end. The timeout of a request starts when the request
-//! enters the queue. Another thread only watches the deadlines, so each request is answered once and in time. If a
-//! client disconnects, its request is removed from the queue.
+//! enters the queue. Another thread watches the deadlines, so each request is answered in time even if all workers wait
+//! for the back end. If a client disconnects, its request is removed from the queue.
 
 pub mod decision;
 

@@ -172,8 +172,8 @@ mod tests {
             (&["for=1.1.1.1, for=_hidden"], None),
             (&["for=1.1.1.1, for=unknown, for=10.0.0.1"], Some("10.0.0.1")),
             (&["for=1.1.1.1, by=10.0.0.2"], None),
-            // A client can open a quote and not close it. This does not hide the element that a proxy adds to the same
-            // line or to another line.
+            // A client can open a quote and not close it. If the proxy adds its element to the same line, no address of
+            // this line counts. If the proxy adds a line, this new line counts.
             (&[r#"for=1.1.1.1;x=", for=203.0.113.9"#], None),
             (&[r#"for=1.1.1.1;x=", for="[2001:db8::7]""#], None),
             (&[r#"for=1.1.1.1;x=""#, "for=203.0.113.9"], Some("203.0.113.9")),

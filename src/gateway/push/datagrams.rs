@@ -209,7 +209,7 @@ impl DatagramReceiver {
 impl Drop for DatagramReceiver {
     fn drop(&mut self) {
         self.shared.stops.store(true, Ordering::Release);
-        // The shutdown wakes the thread. For UDP, Linux also returns ENOTCONN.
+        // The shutdown wakes the thread. For a UDP socket, `shutdown` also returns ENOTCONN, which is ignored.
         let _ = self.socket.socket.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();

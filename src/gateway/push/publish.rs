@@ -1,6 +1,6 @@
 //! Sends messages to clients on behalf of client frames, the HTTP API, batches and datagrams.
 //!
-//! All receivers get the same bytes, so each message is encoded once, and the queues share it.
+//! All receivers get the same bytes, so each message is encoded once, and the queues share the encoded message.
 
 use std::borrow::Cow;
 

@@ -63,7 +63,7 @@ fn not_regular() -> String {
     "not a regular file".to_owned()
 }
 
-/// Returns the result of `read`, or an error after `time_max`. After this error, the thread still runs.
+/// Returns the result of `read`, or an error after `time_max`. After this error, the thread may still be reading.
 fn within<T: Send + 'static>(
     time_max: Duration,
     read: impl FnOnce() -> Result<T, String> + Send + 'static,

@@ -59,8 +59,8 @@ pub fn first_down() -> Option<&'static str> {
     lock().iter().find(|(_, tally)| tally.down > 0).map(|(name, _)| *name)
 }
 
-/// A thread that is counted in the tallies. Dropping this value removes the thread from the tallies, unless the thread
-/// has failed. A failed thread stays counted.
+/// A thread that is counted in the tallies. Dropping this value subtracts the thread from `alive`, unless the thread is
+/// down.
 struct Registration {
     name: &'static str,
     is_down: bool,
@@ -163,7 +163,7 @@ mod tests {
     fn a_thread_that_fails_repeatedly_is_down_until_its_restart() {
         let (thread, starts, orders) = start("test-down");
         let deadline = clock::now() + TEST_TIMEOUT;
-        // The first failure causes no pause, so `down` is 1 for a moment only.
+        // The first failure causes no pause. After the second failure, `down` is 1 during the pause only.
         while tally("test-down").down == 0 || tally("test-down").failures < 2 {
             assert!(clock::now() < deadline, "{:?}", tally("test-down"));
             if starts.try_recv().is_ok() {

@@ -417,7 +417,7 @@ impl Handler for Gateway {
     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> BodyMode {
         match request.is_control() {
             true => self.api.handle_head(ctx, fd, request, &self.metrics),
-            // Clients cannot send a request with a body.
+            // The listeners for clients accept no request with a body.
             false => Response::text(404, "not found\n").into(),
         }
     }

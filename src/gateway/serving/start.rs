@@ -241,7 +241,7 @@ fn configured(tls: &Option<TlsConfig>) -> Result<TlsConfig, &'static str> {
 }
 
 /// Adds the addresses of a server that the list does not have yet. The first `before` addresses of the server do not
-/// belong into the list.
+/// belong in the list.
 fn note(server: &Server, before: usize, listeners: &mut Vec<Bound>, is_tls: bool) {
     let added = server.addresses().skip(before + listeners.len()).cloned();
     listeners.extend(added.map(|address| Bound { address, is_tls }).collect::<Vec<_>>());

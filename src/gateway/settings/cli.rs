@@ -264,8 +264,8 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().queue_total_bytes_max))]
     pub queue_total_bytes_max: Size,
 
-    /// Bytes that each send queue may keep when --queue-total-bytes-max is reached; with many queues, an equal share of
-    /// half the total
+    /// Bytes that each send queue may keep when --queue-total-bytes-max is reached; with many queues, each keeps an
+    /// equal share of half of --queue-total-bytes-max
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MIN",
         default_value_t = Size(Limits::default().queue_bytes_min))]
     pub queue_bytes_min: Size,

@@ -58,7 +58,7 @@ pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut 
     for path in &jwt.jwt_key_file {
         match KeyFile::read(path) {
             Ok(file) => {
-                // A file with a public key need not be hidden.
+                // A public key is not secret, so its file causes no warning.
                 if file.secret().is_some() {
                     warnings.extend(readable_by_all_warning(path));
                 }

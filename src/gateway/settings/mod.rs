@@ -225,11 +225,11 @@ impl Layers {
         }
     }
 
-    /// Puts the values of the file below the flags and the environment.
+    /// Adds the values of the file, which flags and the environment override.
     fn stack(given: Arguments, file: Option<File>) -> Result<Layers, String> {
         let Arguments { line, without, matches: above } = given;
         let entries = file.iter().flat_map(|file| &file.entries);
-        // The same file is for all subcommands. Keys that belong only to other subcommands are skipped.
+        // All subcommands use the same file. Keys that belong only to other subcommands are skipped.
         let cli = command();
         let subcommand = line.get(1).and_then(|name| cli.find_subcommand(name));
         let has = |key: &str| subcommand.is_some_and(|command| command.get_arguments().any(|arg| arg.get_id() == key));

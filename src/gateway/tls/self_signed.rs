@@ -154,7 +154,7 @@ impl Replacement<'_> {
 
 impl Drop for Replacement<'_> {
     fn drop(&mut self) {
-        // After a commit, the temporary file has another name.
+        // After a commit, the temporary file has another name, so this removes nothing.
         let _ = fs::remove_file(&self.temporary);
     }
 }

@@ -41,7 +41,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
 struct NameVisitor;
 
 /// Floats are refused, even integral ones: above 2⁵³ one float stands for many integers. JSON parsers turn integers
-/// over 64 bits into floats, so these are refused, too.
+/// over 64 bits into floats, so such integers are refused, too.
 impl<'de> Visitor<'de> for NameVisitor {
     type Value = Cow<'de, str>;
 

@@ -172,7 +172,7 @@ impl EventQueue {
         Some(state.waiting.drain(..count).collect())
     }
 
-    /// Records that the back end accepted the first `count` events of the batch.
+    /// Counts the first `count` events of the batch as accepted, and removes them from the batch.
     pub fn delivered(&self, batch: &mut VecDeque<Entry>, count: usize) {
         let mut state = self.lock();
         // If the queue has ended, `end` has already counted the events in flight as dropped.
@@ -185,12 +185,12 @@ impl EventQueue {
         batch.drain(..count);
     }
 
-    /// Records that the back end refused a request with several events.
+    /// Counts a refused request that had several events.
     pub fn count_refused_request(&self) {
         self.lock().stats.failures += 1;
     }
 
-    /// Records that the back end refused a request with the first event alone, and drops this event.
+    /// Counts a refused request that had only the first event, and drops this event.
     pub fn drop_refused(&self, batch: &mut VecDeque<Entry>) {
         let mut state = self.lock();
         state.stats.failures += 1;

@@ -27,7 +27,8 @@ const ENVELOPE_BYTES: usize = 80;
 /// The number of refused events in a row after which each further refusal causes a pause.
 const REFUSALS_IN_A_ROW_MAX: u32 = 100;
 
-/// The pause after each further refusal. A back end that refuses everything gets at most 50 requests a second.
+/// The pause after each refusal from [`REFUSALS_IN_A_ROW_MAX`] on. A back end that refuses everything gets at most 50
+/// requests a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The maximum number of sequence ranges in a log line.

@@ -27,7 +27,7 @@ pub struct Bounds {
 pub enum Full {
     /// The source has reached its bound.
     Source,
-    /// The queue is full, and each other source has at most one item more than this source.
+    /// The queue is full, and each other source has at most one item more than the source of the refused item.
     All,
 }
 
@@ -110,7 +110,7 @@ impl<T> FairQueue<T> {
         Some((source, item))
     }
 
-    /// Records that an item of the source is no longer being served.
+    /// Marks an item of the source as no longer being served.
     pub fn release(&mut self, source: Source) {
         if let Some(state) = self.sources.get_mut(&source) {
             state.served -= 1;

@@ -12,7 +12,7 @@ use log::Level;
 /// several processes are not mixed.
 pub const LINE_BYTES_MAX: usize = 4096;
 
-/// The end of a line that was cut.
+/// The text that marks the end of a line that was cut.
 const CUT: &str = " [cut]";
 
 /// Formats a line like simple_logger: time (UTC), level, target, message.
