@@ -61,7 +61,7 @@ impl<T> SplitTable<T> {
         table.find(hash, is_equal)
     }
 
-    /// Returns a mutable reference to the entry with this hash. The hash of the entry must not change.
+    /// Returns a mutable reference to the entry with this hash. The caller must not change the hash of the entry.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, is_equal: impl FnMut(&T) -> bool) -> Option<&mut T> {
         self.table_mut(hash).find_mut(hash, is_equal)
@@ -192,7 +192,7 @@ mod tests {
             let hash_of = |id: &u32| hasher.hash_one(id);
             let (mut table, mut naive) = (SplitTable::new(), BTreeSet::new());
             for (operation, first) in operations {
-                // Ranges of ids make the table both split and join.
+                // Each operation adds or removes 1000 ids, so that the table is split and joined again.
                 for id in first..first + 1000 {
                     let is_id = |other: &u32| *other == id;
                     prop_assert_eq!(table.find(hash_of(&id), is_id).is_some(), naive.contains(&id));

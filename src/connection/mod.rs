@@ -256,8 +256,9 @@ impl Connection {
 
     /// Takes a whole message from the front of `input`.
     ///
-    /// Nearly all messages are whole and are borrowed from `input`, without an event. Returns `None` if nothing was
-    /// read. In this case, the caller passes `input` to [`handle_bytes`](Connection::handle_bytes).
+    /// Nearly all messages are whole. A whole message is borrowed from `input`, and is returned without an [`Event`].
+    /// Returns `None` if nothing was read. In this case, the caller passes `input` to
+    /// [`handle_bytes`](Connection::handle_bytes).
     ///
     /// # Errors
     ///

@@ -95,7 +95,7 @@ impl<'a> Outbound<'a> {
         if self.deflated.is_none() {
             self.deflated = Some(Box::new(self.encode_deflated(deflater, counts, limits)));
         }
-        self.deflated.as_deref_mut().unwrap_or_else(|| unreachable!("the deflated frame was just encoded"))
+        self.deflated.as_deref_mut().unwrap_or_else(|| unreachable!("the deflated frame must be encoded"))
     }
 
     fn encode_deflated(&self, deflater: &mut Deflater, counts: &mut Compression, limits: &Limits) -> Outbound<'a> {

@@ -79,7 +79,7 @@ impl Output {
         }
     }
 
-    /// Returns whether the queue contains frames that were not offered to the socket yet.
+    /// Returns whether there are frames that were not offered to the socket yet.
     #[inline]
     pub fn is_untried(&self) -> bool {
         match self {
@@ -167,7 +167,7 @@ impl Output {
         }
         match self {
             Output::Queued(queue) => queue,
-            _ => unreachable!("the output has a queue"),
+            _ => unreachable!("the output must have a queue"),
         }
     }
 

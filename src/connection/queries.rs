@@ -62,7 +62,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether the queue contains frames that were not offered to the socket yet.
+    /// Returns whether there are frames that were not offered to the socket yet.
     #[inline]
     pub fn is_untried(&self) -> bool {
         self.output.is_untried()

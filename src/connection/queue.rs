@@ -411,7 +411,7 @@ impl Queue {
                 reserve(run, bytes)?;
                 Some(run)
             }
-            _ => unreachable!("the last segment is a run"),
+            _ => unreachable!("the last segment must be a run"),
         }
     }
 

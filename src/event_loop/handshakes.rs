@@ -171,7 +171,7 @@ mod tests {
             handshakes.begin_turn(None);
             assert_eq!(take_all(&mut handshakes, 0, true), expected);
         }
-        // The order continues in the next turn, also if the rate allows one answer a turn.
+        // Clients and control connections also alternate if the rate allows only one answer a turn.
         wait(&mut handshakes, 0..4);
         wait(&mut handshakes, CONTROL..CONTROL + 4);
         let mut order = Vec::new();

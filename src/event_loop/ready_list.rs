@@ -47,7 +47,7 @@ impl ReadyList {
         self.vacant.remove(slot);
     }
 
-    /// Records a new connection at a slot. Returns whether the slot is in the list.
+    /// Handles a new connection at a slot, and returns whether the slot is in the list.
     pub fn occupy(&mut self, slot: Slot) -> bool {
         let is_listed = self.vacant.contains(slot);
         if is_listed {

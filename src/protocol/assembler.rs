@@ -268,7 +268,7 @@ impl Assembler {
         memory.set(0);
     }
 
-    /// Adds a part of a deflated message.
+    /// Adds a part of a deflated message. After the last part, returns the inflated message.
     fn add_deflated(
         &mut self,
         part: PayloadPart<'_>,

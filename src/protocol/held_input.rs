@@ -44,7 +44,7 @@ impl HeldInput {
         self.bytes.get_mut(self.read..).unwrap_or_default()
     }
 
-    /// Records that only the last `left` bytes are unprocessed.
+    /// Marks all bytes except the last `left` bytes as processed.
     pub fn set_left(&mut self, left: usize) {
         self.read = self.bytes.len() - left;
     }

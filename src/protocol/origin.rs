@@ -39,7 +39,7 @@ pub enum Origins {
 
 /// The reason why an origin is refused.
 ///
-/// The text says how to allow the origin.
+/// The client gets the text of this error in a 403 response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum OriginError {

@@ -260,7 +260,7 @@ impl Reader {
             (127, [a, b, c, d, e, f, g, h, rest @ ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest),
             (0..126, rest) => (u64::from(*second), rest),
             (126 | 127, _) => return false,
-            (128.., _) => panic!("a server frame is masked"),
+            (128.., _) => panic!("a server frame must not be masked"),
         };
         let shortest = if length < 126 { length } else { 126 + u64::from(length > 0xffff) };
         assert_eq!(u64::from(*second), shortest, "the payload length must have its shortest form");

@@ -72,11 +72,11 @@ pub struct Table<T: Transport> {
     shared: T::Shared,
     /// Connections listed for the next flush, because they may have output.
     dirty: Vec<Slot>,
-    /// The WebSockets that were listed when the running flush began.
+    /// The connections that were listed when the running flush began.
     listed: Vec<Slot>,
     /// The number of connections at the start of `listed` that were written to.
     flushed: usize,
-    /// HTTP connections that were listed when the running flush began.
+    /// HTTP connections that the running flush has found in `listed`, and writes to after the WebSockets.
     answering: Vec<Slot>,
     /// Connections to which earlier flushes have not written.
     unwritten: Unwritten,
@@ -385,7 +385,8 @@ impl<T: Transport> Table<T> {
 
     /// Returns whether the client at a slot is late with the remaining bytes of a record.
     ///
-    /// [`Connection::handle_late_record`] then ends the connection, in place of [`Connection::handle_tick`].
+    /// If the result is `true`, the caller calls [`Connection::handle_late_record`] in place of
+    /// [`Connection::handle_tick`].
     pub fn has_late_record(&self, slot: Slot) -> bool {
         let deadline = |entry: &Entry<T>| entry.record_deadline(&self.env, &self.shared);
         self.entries.get(slot.index()).is_some_and(|entry| deadline(entry) <= self.env.now)
