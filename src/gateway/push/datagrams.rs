@@ -225,7 +225,8 @@ impl Shared {
         while !self.stops.load(Ordering::Acquire) {
             // With TRUNC, `len` is the length of the whole datagram, not the number of bytes read.
             match recv(&socket.socket, &mut buffer[..], RecvFlags::TRUNC) {
-                // The thread must stop. The owner woke the thread, or an empty datagram arrived.
+                // The thread must stop. `recv` returned because the owner shut the socket down, or because a datagram
+                // arrived.
                 Ok(_) if self.stops.load(Ordering::Acquire) => break,
                 Ok((_, len)) if len > DATAGRAM_BYTES_MAX => {
                     log::debug!("datagram on {} refused: too long ({len} bytes)", socket.address);

@@ -13,11 +13,11 @@ use super::values::path;
 pub struct Tls {
     /// A certificate chain in PEM for `tls:` addresses; the certificate of the server comes first. May be given several
     /// times: the first chain that fits the server name in the handshake (SNI) is used, or else the first chain. SIGHUP
-    /// reads it again
+    /// reads the files again
     #[arg(long, value_name = "FILE", env = "FDPUSH_TLS_CERT", value_delimiter = ',', value_parser = path)]
     pub tls_cert: Vec<PathBuf>,
 
-    /// The private key in PEM of each --tls-cert, in the same order. SIGHUP reads it again
+    /// The private key in PEM of each --tls-cert, in the same order. SIGHUP reads the files again
     #[arg(long, value_name = "FILE", env = "FDPUSH_TLS_KEY", value_delimiter = ',', value_parser = path)]
     pub tls_key: Vec<PathBuf>,
 
