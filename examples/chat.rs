@@ -40,8 +40,8 @@ impl Handler for Chat {
 impl Chat {
     fn announce(&self, ctx: &mut Context<'_>, fd: Fd, event: &str) {
         let line = format!("{} {event}", ctx.uid_of(fd).unwrap_or("(no uid)"));
-        let rooms: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
-        ctx.push_groups(rooms, Message::Text(&line).except(&[fd]));
+        let groups: Vec<String> = ctx.groups_of(fd).into_iter().map(str::to_owned).collect();
+        ctx.push_groups(groups, Message::Text(&line).except(&[fd]));
     }
 }
 

@@ -5,7 +5,7 @@ mod http;
 use std::time::Duration;
 
 use crate::connection::{AbortOutcome, CloseOutcome};
-use crate::event_loop::{Context, Info, Proxies, Stats, TimerId};
+use crate::event_loop::{Context, Info, ProxyFilter, Stats, TimerId};
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, LimitError, Limits};
 use crate::message::{Delivery, Outcome, Push};
@@ -428,7 +428,7 @@ impl Context<'_> {
         let mut closure = Some(closure);
         let timer = self.set_timer(delay);
         let call = move |ctx: &mut Context<'_>| closure.take().into_iter().for_each(|closure| closure(ctx));
-        self.host.timers.insert(timer, Box::new(call));
+        self.parts.timers.insert(timer, Box::new(call));
         timer
     }
 
@@ -441,7 +441,7 @@ impl Context<'_> {
     /// from within the closure.
     pub fn every(&mut self, period: Duration, closure: impl FnMut(&mut Context<'_>) + 'static) -> TimerId {
         let timer = self.set_interval(period);
-        self.host.timers.insert(timer, Box::new(closure));
+        self.parts.timers.insert(timer, Box::new(closure));
         timer
     }
 
@@ -466,7 +466,7 @@ impl Context<'_> {
     ///
     /// Returns whether the timer was running. A one-shot timer ends before its closure is called.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
-        self.host.timers.take(timer);
+        self.parts.timers.take(timer);
         self.core.cancel_timer(timer)
     }
 
@@ -505,12 +505,12 @@ impl Context<'_> {
     ///
     /// See [`Server::proxy_protocol`](crate::Server::proxy_protocol).
     pub fn set_trusted_proxies(&mut self, trusts: impl Fn(Peer) -> bool + Send + 'static) {
-        self.core.set_proxies(Proxies::new(trusts));
+        self.core.set_proxies(ProxyFilter::new(trusts));
     }
 
     /// Returns a handle for other threads.
     pub fn remote(&self) -> Remote {
-        Remote::new(self.host.sender.clone())
+        Remote::new(self.parts.sender.clone())
     }
 
     /// Shuts the server down gracefully (Swoole's `shutdown`).

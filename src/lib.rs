@@ -58,6 +58,7 @@
 //!              serving ── api ── push ── presence    clients, HTTP requests, messages, uids and groups
 //!              identity   hooks   wire               authentication; webhooks; JSON and client frames
 //!              operations   settings   runtime       log and metrics; command line and file; clock and threads
+//!              tls                             certificates and keys in files
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! layer 3   server   context   remote   ticket       the public API: Server, Context, Remote, Ticket
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -71,7 +72,8 @@
 //! layer 1   connection/        wheel/          registry/      state machines that do not import each other
 //!              http ── queue ── table          requests; output; connections by slot, with the bounds of all queues
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
-//! layer 0   protocol/          fd   tick   peer   message   limits   histogram   split_table   values and functions
+//! layer 0   protocol/          fd   tick   peer   message   limits     values and functions
+//!              histogram   split_table   log_throttle   token_bucket
 //!              tls                             TLS: certificates, settings, the engine of a session
 //!              frame → decoder → assembler                  RFC 6455: bytes to messages
 //!              http → request, query, body_mode, body · response · upgrade    RFC 9112: the parts that an upgrade needs
@@ -151,8 +153,8 @@ pub mod bench {
 #[doc(hidden)]
 pub mod sim {
     pub use crate::connection::{
-        Connection, Deferred, Env, Event, Eviction, Evictor, FlushResult, Holder, Io, JournalResult, Observed,
-        Outbound, Queued, Sent, SlotSet, SocketAction, Table, Transport, Written,
+        Connection, Deferred, Env, Event, FlushResult, Io, JournalResult, Observed, Outbound, Queued, Sent, Table,
+        Transport, Written,
     };
     pub use crate::connection::{KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES};
     pub use crate::protocol::frame::Opcode;
@@ -176,6 +178,7 @@ pub mod shared {
     pub use crate::connection::SlotSet;
     pub use crate::event_loop::{SocketFile, bind_each};
     pub use crate::log_throttle::LogThrottle;
+    pub use crate::registry::is_name;
     pub use crate::split_table::SplitTable;
     pub use crate::tick::Tick;
     pub use crate::token_bucket::{RATE_MAX, Rate, Take, TokenBucket};

@@ -8,7 +8,8 @@ use mio::Poll;
 
 use crate::connection::Closed;
 use crate::event_loop::{
-    self, Address, Command, Config, Context, Error, EventLoop, Handler, Inbox, Kind, Listener, Notice, Proxies, TimerId,
+    self, Address, Command, Config, Context, Error, EventLoop, Handler, Inbox, Listener, ListenerKind, Notice,
+    ProxyFilter, TimerId,
 };
 use crate::fd::Fd;
 use crate::limits::{Heartbeat, Limits};
@@ -112,7 +113,7 @@ impl Server<Closures> {
             origins: Origins::default(),
             second_login: SecondLogin::default(),
             catches_signals: true,
-            proxies: Proxies::default(),
+            proxies: ProxyFilter::default(),
         };
         Ok(Server { handler: Closures::default(), config, listeners, poll, inbox })
     }
@@ -196,10 +197,10 @@ impl<H: Handler> Server<H> {
     ///
     /// [PROXY protocol]: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
     pub fn proxy_protocol(mut self, trusts: impl Fn(Peer) -> bool + Send + 'static) -> Self {
-        for listener in self.listeners.iter_mut().filter(|listener| listener.kind == Kind::Client) {
-            listener.kind = Kind::Proxied;
+        for listener in self.listeners.iter_mut().filter(|listener| listener.kind == ListenerKind::Client) {
+            listener.kind = ListenerKind::Proxied;
         }
-        self.config.proxies = Proxies::new(trusts);
+        self.config.proxies = ProxyFilter::new(trusts);
         self
     }
 
@@ -214,7 +215,7 @@ impl<H: Handler> Server<H> {
     /// As [`bind`](Server::bind).
     pub fn listen_control(mut self, address: impl AsRef<str>) -> Result<Self, Error> {
         let mut listeners = Listener::bind_all(address.as_ref())?;
-        listeners.iter_mut().for_each(|listener| listener.kind = Kind::Control);
+        listeners.iter_mut().for_each(|listener| listener.kind = ListenerKind::Control);
         self.listeners.append(&mut listeners);
         Ok(self)
     }
@@ -225,7 +226,7 @@ impl<H: Handler> Server<H> {
     /// As [`from_listener`](Server::from_listener).
     pub fn listen_control_on(mut self, socket: impl Into<OwnedFd>) -> Result<Self, Error> {
         let mut listener = Listener::adopt(socket.into())?;
-        listener.kind = Kind::Control;
+        listener.kind = ListenerKind::Control;
         self.listeners.push(listener);
         Ok(self)
     }
@@ -237,7 +238,7 @@ impl<H: Handler> Server<H> {
     #[cfg(feature = "tls")]
     pub fn listen_control_tls(mut self, address: impl AsRef<str>, tls: TlsConfig) -> Result<Self, Error> {
         for mut listener in Listener::bind_all(address.as_ref())? {
-            listener.kind = Kind::Control;
+            listener.kind = ListenerKind::Control;
             self.listeners.push(listener.with_tls(&tls));
         }
         Ok(self)
@@ -250,7 +251,7 @@ impl<H: Handler> Server<H> {
     #[cfg(feature = "tls")]
     pub fn listen_control_tls_on(mut self, socket: impl Into<OwnedFd>, tls: TlsConfig) -> Result<Self, Error> {
         let mut listener = Listener::adopt(socket.into())?;
-        listener.kind = Kind::Control;
+        listener.kind = ListenerKind::Control;
         self.listeners.push(listener.with_tls(&tls));
         Ok(self)
     }
@@ -322,8 +323,8 @@ impl<H: Handler> Server<H> {
         config.heartbeat.check()?;
         for listener in &listeners {
             match listener.kind {
-                Kind::Control => log::debug!("listening on {} for control connections", listener.name()),
-                Kind::Client | Kind::Proxied => log::info!("listening on {}", listener.name()),
+                ListenerKind::Control => log::debug!("listening on {} for control connections", listener.name()),
+                ListenerKind::Client | ListenerKind::Proxied => log::info!("listening on {}", listener.name()),
             }
         }
         EventLoop::new(config, listeners, poll, inbox, handler)?.run()

@@ -56,7 +56,7 @@ enum Phase {
     Announced(Announced),
     Body(Upload),
     /// The body is passed to the handler in pieces.
-    Pieces(Box<Stream>),
+    Pieces(Box<StreamedBody>),
     /// The request waits for its response.
     Pending(PendingRequest),
 }
@@ -100,7 +100,7 @@ struct Upload {
 
 /// A body that is passed to the handler in pieces.
 #[derive(Debug)]
-struct Stream {
+struct StreamedBody {
     answer: PendingRequest,
     decoder: BodyDecoder,
     /// The state of the handler. `None` while the handler uses the state.
@@ -432,7 +432,7 @@ impl Http {
         };
         self.phase = match state {
             None => Phase::Body(Upload { request, answer, wanted_upgrade, decoder, body: Vec::new() }),
-            state => Phase::Pieces(Box::new(Stream { answer, decoder, state })),
+            state => Phase::Pieces(Box::new(StreamedBody { answer, decoder, state })),
         };
         Ok(must_tell)
     }
@@ -517,7 +517,11 @@ impl Http {
         decoded.and(kept).map(|()| Step::More)
     }
 
-    fn read_piece<'a>(&mut self, input: &mut &'a mut [u8], mut stream: Box<Stream>) -> Result<Step<'a>, HttpError> {
+    fn read_piece<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        mut stream: Box<StreamedBody>,
+    ) -> Result<Step<'a>, HttpError> {
         let Some(state) = stream.state.take() else {
             self.phase = Phase::Pieces(stream);
             return Ok(Step::More);

@@ -36,7 +36,7 @@ impl Context<'_> {
     #[must_use = "on_upgrade must return the Upgrade"]
     pub fn defer_upgrade(&mut self, fd: Fd) -> (Upgrade, Ticket<Upgrade>) {
         let deferral = self.core.make_ticket(fd);
-        (Upgrade::Later(deferral), Ticket::new(fd, deferral, self.host.sender.clone()))
+        (Upgrade::Later(deferral), Ticket::new(fd, deferral, self.parts.sender.clone()))
     }
 
     /// Defers the response to a plain HTTP request.
@@ -58,7 +58,7 @@ impl Context<'_> {
     /// Only the last ticket that was made for a request is valid. If no handler is processing a request of this
     /// connection, the ticket answers nothing.
     pub fn ticket(&mut self, fd: Fd) -> Ticket<Response> {
-        Ticket::new(fd, self.core.make_ticket(fd), self.host.sender.clone())
+        Ticket::new(fd, self.core.make_ticket(fd), self.parts.sender.clone())
     }
 
     /// Answers the request of a ticket, from a handler.
@@ -117,7 +117,7 @@ impl Context<'_> {
     /// ```
     pub fn begin_response(&mut self, ticket: Ticket<Response>, response: &Response) -> Option<ResponseStream> {
         let (fd, deferral) = ticket.into_parts();
-        self.core.begin_reply(fd, deferral, response).is_queued().then(|| ResponseStream::new(fd))
+        self.core.begin_response(fd, deferral, response).is_queued().then(|| ResponseStream::new(fd))
     }
 
     /// Sends a piece of the body of a response.
@@ -127,7 +127,7 @@ impl Context<'_> {
     /// would exceed [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). The connection is then ended, so
     /// that the client sees that the response is incomplete.
     pub fn write_response(&mut self, stream: &ResponseStream, piece: &[u8]) -> Outcome {
-        self.core.write_reply(stream.fd(), piece)
+        self.core.write_response(stream.fd(), piece)
     }
 
     /// Ends a response in pieces.
@@ -135,6 +135,6 @@ impl Context<'_> {
     /// If the body of the request is not complete yet, the connection ends, too. The outcome is `Gone` if the
     /// connection has ended.
     pub fn end_response(&mut self, stream: ResponseStream) -> Outcome {
-        self.core.end_reply(stream.fd())
+        self.core.end_response(stream.fd())
     }
 }

@@ -11,7 +11,7 @@ use mio::{Interest, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::event_loop::core::Core;
-use crate::event_loop::listener::{self, Accepted, Kind, Listener};
+use crate::event_loop::listener::{self, Accepted, Listener, ListenerKind};
 use crate::event_loop::socket::Socket;
 use crate::event_loop::tls_sessions::REFUSED;
 use crate::limits::Limits;
@@ -72,7 +72,7 @@ enum RefusalReason {
 struct ListenerState {
     /// `None` after the listener was closed.
     listener: Option<Listener>,
-    kind: Kind,
+    kind: ListenerKind,
     tls: Option<ListenerTls>,
     /// Whether clients may wait. Edge-triggered epoll reports waiting clients once.
     is_pending: bool,
@@ -170,7 +170,7 @@ impl Acceptor {
     /// Accepts from one listener, and returns whether more clients may wait.
     fn accept_from(&mut self, index: usize, core: &mut Core, epoll: &mio::Registry) -> io::Result<bool> {
         let kind = self.listeners[index].kind;
-        let is_control = kind == Kind::Control;
+        let is_control = kind == ListenerKind::Control;
         let (mut is_short, mut failures) = (false, 0);
         let share = if is_control { core.control_accepts_max() } else { usize::MAX };
         for _ in 0..share.min(ACCEPTS_PER_TURN_MAX) {
@@ -211,7 +211,7 @@ impl Acceptor {
             return Ok(Accepted::Empty);
         };
         let mut accepted = listener.accept()?;
-        while *kind == Kind::Control && matches!(accepted, Accepted::Exhausted) {
+        while *kind == ListenerKind::Control && matches!(accepted, Accepted::Exhausted) {
             let is_last = self.spares.len() == 1;
             if self.spares.is_empty() || (is_last && !core.table().can_evict_control()) {
                 break;
@@ -228,8 +228,8 @@ impl Acceptor {
     /// Adds an accepted socket to the connections, or refuses it.
     fn admit(&mut self, socket: OwnedFd, peer: Peer, index: usize, core: &mut Core, epoll: &mio::Registry) {
         let kind = self.listeners[index].kind;
-        let is_control = kind == Kind::Control;
-        if kind == Kind::Proxied && !core.trusts(peer) {
+        let is_control = kind == ListenerKind::Control;
+        if kind == ListenerKind::Proxied && !core.trusts(peer) {
             // An untrusted peer need not speak HTTP, so it gets no response.
             return core.count_untrusted_proxy(peer);
         }
@@ -295,7 +295,7 @@ impl Acceptor {
         }
         let accepted = listener.accept()?;
         let is_answered = if let Accepted::Connection(socket, _) = accepted {
-            let is_control = listener.kind == Kind::Control;
+            let is_control = listener.kind == ListenerKind::Control;
             core.count_full(is_control, "file descriptor limit reached");
             let refused = if is_control { RefusalReason::ControlExhausted } else { RefusalReason::Full };
             listener::refuse(&socket, self.response(refused, index));
@@ -319,7 +319,7 @@ impl Acceptor {
 
 impl ListenerState {
     fn is_control(&self) -> bool {
-        self.kind == Kind::Control
+        self.kind == ListenerKind::Control
     }
 
     /// Returns whether this listener accepts clients now, and ends a pause that is over.

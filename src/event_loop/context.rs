@@ -42,12 +42,12 @@ pub type Notice = Box<dyn Any + Send>;
 #[derive(Debug)]
 pub struct Context<'a> {
     pub(crate) core: &'a mut Core,
-    pub(crate) host: &'a mut Host,
+    pub(crate) parts: &'a mut ContextParts,
 }
 
 /// The parts of a [`Context`] outside [`Core`]: the inbox and the closures of timers.
 #[derive(Debug)]
-pub struct Host {
+pub struct ContextParts {
     pub sender: Sender<Command>,
     pub timers: TimerClosures,
 }
@@ -66,10 +66,10 @@ pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 /// The closure of a timer, which is called at every expiry.
 pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 
-impl Host {
-    /// Creates a host without timers.
-    pub fn new(sender: Sender<Command>) -> Host {
-        Host { sender, timers: TimerClosures::default() }
+impl ContextParts {
+    /// Creates the parts without timers.
+    pub fn new(sender: Sender<Command>) -> ContextParts {
+        ContextParts { sender, timers: TimerClosures::default() }
     }
 }
 

@@ -22,21 +22,21 @@ const CLOCK_EVERY_BYTES: u64 = 1 << 20;
 struct Deadline {
     portion: Portion,
     /// The value of `bytes_out` at which the clock is read, even after few writes.
-    look_at: u64,
+    read_clock_at: u64,
 }
 
 impl Deadline {
     fn new(bytes_out: u64) -> Deadline {
-        Deadline { portion: Portion::new(), look_at: bytes_out + CLOCK_EVERY_BYTES }
+        Deadline { portion: Portion::new(), read_clock_at: bytes_out + CLOCK_EVERY_BYTES }
     }
 
     /// Counts one connection that was written to, and returns whether the time is over.
     #[inline]
     fn is_over(&mut self, bytes_out: u64) -> bool {
-        if bytes_out < self.look_at {
+        if bytes_out < self.read_clock_at {
             return self.portion.is_over();
         }
-        self.look_at = bytes_out + CLOCK_EVERY_BYTES;
+        self.read_clock_at = bytes_out + CLOCK_EVERY_BYTES;
         self.portion.is_time_over()
     }
 }

@@ -42,7 +42,7 @@ impl<H: Handler> EventLoop<H> {
         call: impl FnOnce(&mut H, &mut Context<'_>),
     ) {
         let handler = &mut self.handler;
-        let mut ctx = Context { core: &mut self.core, host: &mut self.host };
+        let mut ctx = Context { core: &mut self.core, parts: &mut self.parts };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx))) {
             self.handle_panic(name, fd, &*panic);
         }

@@ -19,14 +19,14 @@ pub struct Inbox<C>(Arc<Shared<C>>);
 
 #[derive(Debug)]
 struct Shared<C> {
-    queue: Mutex<Queue<C>>,
+    queue: Mutex<CommandQueue<C>>,
     waker: Waker,
     /// The thread of the loop, set when the loop runs.
     thread: OnceLock<ThreadId>,
 }
 
 #[derive(Debug)]
-struct Queue<C> {
+struct CommandQueue<C> {
     commands: VecDeque<C>,
     commands_max: usize,
     is_closed: bool,
@@ -46,7 +46,7 @@ pub enum Rejected {
 impl<C> Inbox<C> {
     /// Creates an inbox whose commands wake the loop of `waker`.
     pub fn new(waker: Waker, commands_max: usize) -> Inbox<C> {
-        let queue = Queue { commands: VecDeque::new(), commands_max, is_closed: false, has_shutdown: false };
+        let queue = CommandQueue { commands: VecDeque::new(), commands_max, is_closed: false, has_shutdown: false };
         Inbox(Arc::new(Shared { queue: Mutex::new(queue), waker, thread: OnceLock::new() }))
     }
 
@@ -105,7 +105,11 @@ impl<C> Sender<C> {
         self.push(command, |queue| Ok(!std::mem::replace(&mut queue.has_shutdown, true)))
     }
 
-    fn push(&self, command: C, admit: impl FnOnce(&mut Queue<C>) -> Result<bool, Rejected>) -> Result<(), Rejected> {
+    fn push(
+        &self,
+        command: C,
+        admit: impl FnOnce(&mut CommandQueue<C>) -> Result<bool, Rejected>,
+    ) -> Result<(), Rejected> {
         let mut queue = self.0.lock();
         if queue.is_closed {
             // The lock is released before the command is dropped, because the drop may run code of the program.
@@ -148,7 +152,7 @@ impl<C> Clone for Sender<C> {
 
 impl<C> Shared<C> {
     /// Locks the queue. No code panics while it holds the lock, so the queue is valid even if the lock is poisoned.
-    fn lock(&self) -> MutexGuard<'_, Queue<C>> {
+    fn lock(&self) -> MutexGuard<'_, CommandQueue<C>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

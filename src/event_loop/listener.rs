@@ -48,7 +48,7 @@ pub enum Address {
 pub struct Listener {
     socket: OwnedFd,
     address: Address,
-    pub kind: Kind,
+    pub kind: ListenerKind,
     /// The TLS settings of a TLS listener.
     pub tls: Option<ListenerTls>,
     /// The socket file, which is removed when this value is dropped.
@@ -60,7 +60,7 @@ pub struct Listener {
 
 /// The kind of connections that a listener accepts.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ListenerKind {
     Client,
     /// Clients behind a trusted proxy that sends a PROXY header: see `Server::proxy_protocol`.
     Proxied,
@@ -102,7 +102,7 @@ impl Listener {
         Listener {
             socket: socket.into(),
             address,
-            kind: Kind::Client,
+            kind: ListenerKind::Client,
             tls: None,
             _file: file,
             #[cfg(test)]

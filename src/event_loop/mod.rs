@@ -50,8 +50,8 @@ pub use self::error::Error;
 pub use self::handler::Handler;
 pub use self::inbox::{Inbox, Rejected, Sender};
 pub use self::info::Info;
-pub use self::listener::{Address, Kind, Listener};
-pub use self::proxies::Proxies;
+pub use self::listener::{Address, Listener, ListenerKind};
+pub use self::proxies::ProxyFilter;
 #[cfg(feature = "gateway")]
 pub use self::socket_file::SocketFile;
 pub use self::stats::Stats;
@@ -60,7 +60,7 @@ pub use self::timers::TimerId;
 use self::accept::Acceptor;
 use self::call_timer::CallTimer;
 use self::clock::Clock;
-use self::context::Host;
+use self::context::ContextParts;
 use self::handshakes::Handshakes;
 use self::portion::Portion;
 use self::signals::Signals;
@@ -98,8 +98,8 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     pub origins: Origins,
     pub second_login: SecondLogin,
-    /// The trusted proxies of listeners of [`Kind::Proxied`].
-    pub proxies: Proxies,
+    /// The trusted proxies of listeners of [`ListenerKind::Proxied`].
+    pub proxies: ProxyFilter,
     /// Whether SIGTERM and SIGINT begin to drain this loop.
     pub catches_signals: bool,
 }
@@ -133,7 +133,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct EventLoop<H> {
     core: Core,
-    host: Host,
+    parts: ContextParts,
     handler: H,
     poll: Poll,
     acceptor: Acceptor,
@@ -170,7 +170,7 @@ impl<H: Handler> EventLoop<H> {
         inbox: Inbox<Command>,
         handler: H,
     ) -> Result<EventLoop<H>, Error> {
-        let has_control = listeners.iter().any(|listener| listener.kind == Kind::Control);
+        let has_control = listeners.iter().any(|listener| listener.kind == ListenerKind::Control);
         let connections_max = accept::raise_connections_max(&config.limits, has_control).map_err(Error::Descriptors)?;
         let control_connections_max = config.limits.control_connections_max;
         let budget = config.limits.read_budget_bytes;
@@ -191,7 +191,7 @@ impl<H: Handler> EventLoop<H> {
         core.set_proxies(config.proxies);
         Ok(EventLoop {
             core,
-            host: Host::new(inbox.sender()),
+            parts: ContextParts::new(inbox.sender()),
             handler,
             poll,
             acceptor: Acceptor::new(listeners, control_connections_max),
@@ -376,11 +376,11 @@ impl<H: Handler> EventLoop<H> {
 
     /// Calls the closure of a timer, or `on_timer` for a timer without a closure.
     fn call_timer(&mut self, timer: TimerId) {
-        match self.host.timers.take(timer) {
+        match self.parts.timers.take(timer) {
             Some(mut closure) => {
                 self.call("a timer", None, |_, ctx| closure(ctx));
                 if self.core.has_timer(timer) {
-                    self.host.timers.insert(timer, closure);
+                    self.parts.timers.insert(timer, closure);
                 }
             }
             None => self.call("on_timer", None, |handler, ctx| handler.on_timer(ctx, timer)),

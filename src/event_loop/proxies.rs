@@ -8,12 +8,12 @@ use crate::peer::Peer;
 ///
 /// The rule gets the address of the socket's peer. Without a rule, no proxy is trusted.
 #[derive(Default)]
-pub struct Proxies(Option<Box<dyn Fn(Peer) -> bool + Send>>);
+pub struct ProxyFilter(Option<Box<dyn Fn(Peer) -> bool + Send>>);
 
-impl Proxies {
+impl ProxyFilter {
     /// Trusts the proxies for which `trusts` returns `true`.
-    pub fn new(trusts: impl Fn(Peer) -> bool + Send + 'static) -> Proxies {
-        Proxies(Some(Box::new(trusts)))
+    pub fn new(trusts: impl Fn(Peer) -> bool + Send + 'static) -> ProxyFilter {
+        ProxyFilter(Some(Box::new(trusts)))
     }
 
     /// Returns whether this peer is a trusted proxy.
@@ -22,8 +22,8 @@ impl Proxies {
     }
 }
 
-impl fmt::Debug for Proxies {
+impl fmt::Debug for ProxyFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Proxies(by a rule)" } else { "Proxies(none)" })
+        f.write_str(if self.0.is_some() { "ProxyFilter(by a rule)" } else { "ProxyFilter(none)" })
     }
 }

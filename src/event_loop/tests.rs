@@ -19,7 +19,7 @@ fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
         heartbeat: Heartbeat::default(),
         origins: Origins::default(),
         second_login: SecondLogin::default(),
-        proxies: Proxies::default(),
+        proxies: ProxyFilter::default(),
         catches_signals: false,
     };
     let (poll, inbox) = open(1).expect("an epoll instance can be created");

@@ -87,7 +87,7 @@ pub enum Ends {
 pub struct Decoder {
     header: [u8; CLIENT_HEADER_BYTES_MAX],
     header_len: u8,
-    frame: Option<Frame>,
+    frame: Option<CurrentFrame>,
     /// The opcode of the unfinished message, and whether it is deflated.
     ///
     /// The first fragment sets this field, and the last fragment clears it.
@@ -98,7 +98,7 @@ pub struct Decoder {
 
 /// A frame with a complete header and an incomplete payload.
 #[derive(Debug)]
-struct Frame {
+struct CurrentFrame {
     header: Header,
     /// The number of decoded payload bytes.
     ///
@@ -161,7 +161,7 @@ impl Decoder {
                 return Err(ProtocolError::MessageTooBig);
             }
         }
-        self.frame = Some(Frame { header, decoded: 0 });
+        self.frame = Some(CurrentFrame { header, decoded: 0 });
         Ok(())
     }
 

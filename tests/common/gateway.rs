@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tungstenite::Message;
 
-use super::raw::{Reply, UPGRADE};
+use super::raw::{HttpResponse, UPGRADE};
 use super::{ChildProcess, Client, DEADLINE, Raw, TestReceiver, channel};
 
 /// The header of a request with a JSON body.
@@ -111,7 +111,7 @@ impl Gateway {
     }
 
     /// Sends one API request on a new connection.
-    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> HttpResponse {
         let mut raw = Raw::connect(self.api);
         raw.send(request(method, path, headers, body));
         raw.reply()
@@ -238,7 +238,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Parses the body of a response.
-pub fn json_of(reply: &Reply) -> Value {
+pub fn json_of(reply: &HttpResponse) -> Value {
     serde_json::from_str(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"))
 }
 

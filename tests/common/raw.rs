@@ -30,7 +30,7 @@ pub struct Raw {
 
 /// A parsed HTTP response.
 #[derive(Debug)]
-pub struct Reply {
+pub struct HttpResponse {
     pub status: u16,
     pub head: String,
     pub body: String,
@@ -106,7 +106,7 @@ impl Raw {
     }
 
     /// Returns the next response. The length of its body is its `Content-Length`.
-    pub fn reply(&mut self) -> Reply {
+    pub fn reply(&mut self) -> HttpResponse {
         let mut reply = self.reply_head();
         let length =
             reply.header("Content-Length").map_or(0, |length| length.parse().expect("Content-Length is a number"));
@@ -115,7 +115,7 @@ impl Raw {
     }
 
     /// Returns the next response, which must have a chunked body.
-    pub fn reply_in_chunks(&mut self) -> Reply {
+    pub fn reply_in_chunks(&mut self) -> HttpResponse {
         let mut reply = self.reply_head();
         assert_eq!(reply.header("Transfer-Encoding"), Some("chunked"), "{}", reply.head);
         let mut body = Vec::new();
@@ -146,7 +146,7 @@ impl Raw {
     }
 
     /// Returns the head of the next response and reads no body.
-    pub fn reply_head(&mut self) -> Reply {
+    pub fn reply_head(&mut self) -> HttpResponse {
         let end = loop {
             if let Some(at) = self.buf.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -160,7 +160,7 @@ impl Raw {
         let head = String::from_utf8(self.take(end)).expect("the head is UTF-8");
         let status = head.get(9..12).and_then(|status| status.parse().ok());
         let status = status.unwrap_or_else(|| panic!("expected a status line, got {head:?}"));
-        Reply { status, head, body: String::new() }
+        HttpResponse { status, head, body: String::new() }
     }
 
     /// Returns the next frame: its first byte (FIN, RSV, opcode) and its payload.
@@ -271,7 +271,7 @@ impl Raw {
     }
 }
 
-impl Reply {
+impl HttpResponse {
     /// Returns the value of the first header with this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {

@@ -553,15 +553,15 @@ fn a_slow_client_reaches_its_queue_bound() {
 
 #[test]
 fn large_fd_numbers() {
-    const LIVES: u64 = 100;
+    const REUSES: u64 = 100;
     let server = serve(|server| server.on_upgrade(accept_with_fd).on_message(echo));
     let mut seen = HashSet::new();
     let mut stale: Option<Fd> = None;
-    for life in 0..LIVES {
+    for generation in 0..REUSES {
         let mut client = server.connect("/");
         let fd = client.fd();
         assert!(seen.insert(fd), "{fd} was not used before");
-        assert_eq!(fd.as_u64(), life << 24 | 1, "the fd has the only slot and a new generation");
+        assert_eq!(fd.as_u64(), generation << 24 | 1, "the fd has the only slot and a new generation");
         assert_eq!(fd.to_string().parse().map(Fd::from_u64), Ok(Some(fd)));
         if let Some(stale) = stale {
             assert_eq!(server.ask(move |ctx| (ctx.push(stale, "no"), ctx.exists(stale))), (Outcome::Gone, false));

@@ -38,7 +38,7 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
         raw.frame();
         raw
     };
-    let mut bystander = gateway.connect("/?uid=bystander");
+    let mut other = gateway.connect("/?uid=other");
 
     // Clients send unfinished messages of 100 MiB in total.
     let unfinished = frame_with(0x01, &vec![b'x'; MESSAGE - 1]);
@@ -71,8 +71,8 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
     until("the server drops output at the bound of responses", || dropped() > 0.0);
 
     // The server still serves a client that caused no load, and the API.
-    gateway.done("/api/push", json!({"uid": "bystander", "data": 1}));
-    assert_eq!(next_of(&mut bystander, "message")["data"], 1);
+    gateway.done("/api/push", json!({"uid": "other", "data": 1}));
+    assert_eq!(next_of(&mut other, "message")["data"], 1);
     assert!(gateway.metric("fdpush_inbound_bytes") <= INBOUND_TOTAL as f64);
     assert!(gateway.metric("fdpush_queue_bytes") <= 2.0 * QUEUE_TOTAL as f64);
     let peak = gateway.peak_bytes();

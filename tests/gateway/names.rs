@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 
 use crate::common::backend::{Answer, Backend};
 use crate::common::gateway::{Gateway, SECRET, json_of, next, next_of, request, until};
-use crate::common::raw::{Reply, UPGRADE};
+use crate::common::raw::{HttpResponse, UPGRADE};
 use crate::common::{Client, Raw, refusal};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -17,7 +17,7 @@ use sha2::Sha256;
 const GBK: [&str; 2] = ["%D5%C5%C8%FD", "%C0%EE%CB%C4"];
 
 /// Sends an upgrade with a target of arbitrary bytes. Returns the response.
-fn upgrade(gateway: &Gateway, target: &[u8]) -> (Raw, Reply) {
+fn upgrade(gateway: &Gateway, target: &[u8]) -> (Raw, HttpResponse) {
     let mut raw = Raw::connect(gateway.address);
     raw.send([b"GET ", target, UPGRADE.strip_prefix("GET /").expect("the request is an upgrade").as_bytes()].concat());
     let reply = raw.reply();

@@ -73,8 +73,8 @@ fn the_first_frame_is_welcome() {
     let mut named = Client::connect(served.address, "/?uid=10086", &[]).expect("the server accepts the WebSocket");
     let heartbeat = json!({"mode": "ping", "every_ms": 5000});
     assert_eq!(next(&mut named), json!({"type": "welcome", "fd": 1, "uid": "10086", "heartbeat": heartbeat}));
-    let mut nobody = Client::connect(served.address, "/any/path", &[]).expect("the server accepts the WebSocket");
-    assert_eq!(next(&mut nobody), json!({"type": "welcome", "fd": 2, "uid": null, "heartbeat": heartbeat}));
+    let mut anonymous = Client::connect(served.address, "/any/path", &[]).expect("the server accepts the WebSocket");
+    assert_eq!(next(&mut anonymous), json!({"type": "welcome", "fd": 2, "uid": null, "heartbeat": heartbeat}));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_message_to_a_uid_reaches_all_its_connections() {
     let message = json!({"type": "message", "from": "ann", "fd": 1, "data": {"a": [1, null]}});
     assert_eq!(next(&mut phone), message);
     assert_eq!(next(&mut laptop), message);
-    let ack = ask(&mut ann, json!({"type": "push", "to": "nobody", "data": 1, "id": 8}));
+    let ack = ask(&mut ann, json!({"type": "push", "to": "anonymous", "data": 1, "id": 8}));
     assert_eq!(ack, json!({"type": "ack", "id": 8, "matched": 0, "queued": 0, "dropped": 0}));
 }
 

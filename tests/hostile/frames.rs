@@ -175,13 +175,13 @@ fn the_violated_rule_is_passed_to_on_close() {
 fn a_client_that_violated_a_rule_and_does_not_disconnect_is_disconnected() {
     let limits = Limits { close_wait_max: Duration::from_millis(50), ..limits() };
     let server = serve(|server| server.limits(limits).on_message(echo));
-    let mut stay = Raw::upgraded(server.address());
-    stay.send(b"\x81\x00");
-    let mut polite = Raw::upgraded(server.address());
-    polite.send(frame(crate::common::raw::CLOSE, b"\x03\xe8"));
+    let mut violating = Raw::upgraded(server.address());
+    violating.send(b"\x81\x00");
+    let mut closing = Raw::upgraded(server.address());
+    closing.send(frame(crate::common::raw::CLOSE, b"\x03\xe8"));
     server.wait_until("both connections have ended", |ctx| ctx.stats().connections == 0);
-    assert_eq!(stay.close_frame().0, 1002);
-    assert_eq!(polite.close_frame().0, 1000);
+    assert_eq!(violating.close_frame().0, 1002);
+    assert_eq!(closing.close_frame().0, 1000);
 }
 
 /// Returns the growth of the memory of a child while `f` runs.

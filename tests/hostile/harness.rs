@@ -11,7 +11,7 @@ use fdpush::{Context, Fd, Heartbeat, Limits, Message, Peer, Response, Upgrade};
 
 use crate::common::deflated;
 use crate::common::{DEADLINE, TestServer, echo, serve};
-use crate::wire::{Received, Reply, Wire};
+use crate::wire::{HttpResponse, Received, Wire};
 
 /// The maximum length of a request body. This limit is small, so that inputs over the limit are short.
 pub const BODY_BYTES_MAX: usize = 1000;
@@ -254,7 +254,7 @@ impl Case {
             differ("delivered", &ran, &self.ran),
             differ("half an answer", &received.rest, &Vec::new()),
             differ("frames", &received.frame_names(), &self.frame_names()),
-            received.replies.iter().find_map(Reply::missing_headers),
+            received.replies.iter().find_map(HttpResponse::missing_headers),
         ];
         let faults: Vec<String> = faults.into_iter().flatten().collect();
         let bytes = self.bytes.get(..300).unwrap_or(&self.bytes).escape_ascii();
@@ -312,7 +312,7 @@ impl Received {
     }
 }
 
-impl Reply {
+impl HttpResponse {
     /// Returns the headers that RFC 9110 requires for the status of the response and that the response does not have.
     fn missing_headers(&self) -> Option<String> {
         let wanted = match self.status {

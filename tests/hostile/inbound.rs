@@ -151,18 +151,18 @@ fn hundreds_of_unfinished_messages_take_bounded_memory() {
     // The unfinished messages use 64 MiB. The remaining growth is memory of the allocator and of fixed buffers.
     let grown = child.memory().saturating_sub(before);
     assert!(grown < 128 << 20, "{} MiB", grown >> 20);
-    let mut innocent = Raw::upgraded(child.address);
-    innocent.send_frame(0x9, b"alive");
-    assert_eq!(innocent.frame(), (0x8a, b"alive".to_vec()));
+    let mut other = Raw::upgraded(child.address);
+    other.send_frame(0x9, b"alive");
+    assert_eq!(other.frame(), (0x8a, b"alive".to_vec()));
 }
 
 #[test]
 fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     const BYTES: usize = 60 << 20;
     let child = Child::start("narrow");
-    let mut innocent = Raw::upgraded(child.address);
-    innocent.send_frame(TEXT, b"before");
-    assert_eq!(innocent.frame(), (0x80 | TEXT, b"before".to_vec()));
+    let mut other = Raw::upgraded(child.address);
+    other.send_frame(TEXT, b"before");
+    assert_eq!(other.frame(), (0x80 | TEXT, b"before".to_vec()));
     // The buffers of the first three bodies grow to 64 MiB each. The allocator gets the memory of such a buffer from
     // the kernel. The limit of the address space does not permit a fourth buffer.
     child.limit_growth(200 << 20);
@@ -175,14 +175,14 @@ fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     let mut fitting: Vec<Raw> = (1..=3).map(upload).collect();
     child.wait_for_stat("inbound_bytes", |bytes| bytes as usize > 3 * BYTES - 6);
 
-    let mut greedy = Raw::upgraded(child.address);
-    greedy.try_send(frame_with(FIRST_TEXT, &vec![b'x'; BYTES]));
+    let mut overloading = Raw::upgraded(child.address);
+    overloading.try_send(frame_with(FIRST_TEXT, &vec![b'x'; BYTES]));
     child.wait_for_stat("closed", |closed| closed == 1);
     let reply = upload(1).reply();
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
 
-    innocent.send_frame(TEXT, b"after");
-    assert_eq!(innocent.frame(), (0x80 | TEXT, b"after".to_vec()));
+    other.send_frame(TEXT, b"after");
+    assert_eq!(other.frame(), (0x80 | TEXT, b"after".to_vec()));
     for (client, left) in fitting.iter_mut().zip(1..) {
         client.send("x".repeat(left));
         assert_eq!(client.reply().status, 404, "it is answered");

@@ -248,11 +248,11 @@ fn with_conflate_stalled_readers_get_the_newest_messages_at_the_total_bound() {
             continue;
         }
         let mut last = None;
-        let mut is_told = false;
+        let mut is_queued = false;
         while last != Some(u64::MAX) {
             // The test repeats this push until the queue has room. The queue has more room after each message that the
             // client reads.
-            is_told = is_told || server.ask(move |ctx| push(ctx, fd, &u64::MAX.to_be_bytes()).is_queued());
+            is_queued = is_queued || server.ask(move |ctx| push(ctx, fd, &u64::MAX.to_be_bytes()).is_queued());
             let round = number(&client.binary());
             assert!(last.is_none_or(|last| round > last), "rounds arrive in order: {round} after {last:?}");
             last = Some(round);
@@ -324,30 +324,30 @@ fn a_client_that_sends_much_does_not_starve_others() {
     let limits = Limits { read_budget_bytes: BUDGET, ..Limits::default() };
     let server = serve(move |server| {
         server.limits(limits).on_message(move |_, _, message| {
-            tx.send(message.as_text() == Some("loud")).expect("the test waits");
+            tx.send(message.as_text() == Some("busy")).expect("the test waits");
         })
     });
-    let mut loud = Wire::connect(server.address());
-    loud.send(UPGRADE.as_bytes());
-    assert_eq!(status(&mut loud), 101);
+    let mut busy = Wire::connect(server.address());
+    busy.send(UPGRADE.as_bytes());
+    assert_eq!(status(&mut busy), 101);
     let mut quiet: Vec<Raw> = (0..QUIET).map(|_| Raw::upgraded(server.address())).collect();
 
     let held = block_loop(&server);
-    let shout = frame(TEXT, b"loud");
-    let shouted = loud.fill(&shout.repeat(20_000)) / shout.len();
+    let message_frame = frame(TEXT, b"busy");
+    let sent = busy.fill(&message_frame.repeat(20_000)) / message_frame.len();
     quiet.iter_mut().for_each(|raw| raw.send_frame(TEXT, b"quiet"));
     drop(held);
 
     // In each turn the loop reads at most `read_budget_bytes` from the busy client, and all bytes of the other clients.
-    let a_turn = BUDGET / shout.len() + 1;
-    assert!(shouted > 4 * a_turn, "the kernel accepts the messages of several turns, not only {shouted}");
-    let (mut louder, mut left) = (0, QUIET);
+    let a_turn = BUDGET / message_frame.len() + 1;
+    assert!(sent > 4 * a_turn, "the kernel accepts the messages of several turns, not only {sent}");
+    let (mut busy_messages, mut left) = (0, QUIET);
     while left > 0 {
-        if rx.next() { louder += 1 } else { left -= 1 }
+        if rx.next() { busy_messages += 1 } else { left -= 1 }
     }
     assert!(
-        louder <= 2 * a_turn,
-        "the other clients are read within two turns, not after {louder} messages of the busy client"
+        busy_messages <= 2 * a_turn,
+        "the other clients are read within two turns, not after {busy_messages} messages of the busy client"
     );
 }
 
@@ -443,10 +443,10 @@ fn a_panic_in_a_handler_ends_one_connection_only() {
         assert_eq!(raw.reply().status, 101);
         raw
     };
-    let mut witness = open("/witness");
+    let mut other = open("/other");
     let mut is_well = || {
-        witness.send_frame(TEXT, b"still there?");
-        assert_eq!(witness.frame(), (0x81, b"still there?".to_vec()));
+        other.send_frame(TEXT, b"still there?");
+        assert_eq!(other.frame(), (0x81, b"still there?".to_vec()));
     };
     for (target, status) in [("/upgrade", 500), ("/open", 101)] {
         let mut raw = server.raw();

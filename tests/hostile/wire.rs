@@ -21,7 +21,7 @@ pub struct Wire {
 /// The parsed output of the server: responses, and frames after a 101.
 #[derive(Debug, Default)]
 pub struct Received {
-    pub replies: Vec<Reply>,
+    pub replies: Vec<HttpResponse>,
     pub frames: Vec<Frame>,
     /// The bytes at the end that are not a complete response or frame.
     pub rest: Vec<u8>,
@@ -31,7 +31,7 @@ pub struct Received {
 pub type Frame = (u8, Vec<u8>);
 
 #[derive(Debug)]
-pub struct Reply {
+pub struct HttpResponse {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
@@ -120,7 +120,7 @@ impl Received {
         let mut received = Received::default();
         let mut rest = came;
         while !received.is_upgraded() {
-            let Some((reply, behind)) = Reply::parse(rest) else { break };
+            let Some((reply, behind)) = HttpResponse::parse(rest) else { break };
             // The status 100 is ignored: it is not the result of a request, and whether it is sent depends on the
             // timing of the body.
             if reply.status != 100 {
@@ -141,13 +141,13 @@ impl Received {
     }
 }
 
-impl Reply {
-    fn parse(bytes: &[u8]) -> Option<(Reply, &[u8])> {
+impl HttpResponse {
+    fn parse(bytes: &[u8]) -> Option<(HttpResponse, &[u8])> {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
         let (head, rest) = bytes.split_at(end);
         let head = String::from_utf8(head.to_vec()).expect("the head is UTF-8");
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3)?.parse().ok());
-        let mut reply = Reply {
+        let mut reply = HttpResponse {
             status: status.unwrap_or_else(|| panic!("expected a status line, got {head:?}")),
             head,
             body: Vec::new(),

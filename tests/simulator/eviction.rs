@@ -7,7 +7,7 @@ use fdpush::{Fd, SlowReader};
 use crate::connection_model::ConnectionModel;
 use crate::coverage::hit;
 use crate::server::Server;
-use crate::socket::State;
+use crate::socket::OutputState;
 
 /// With fewer queues than this number, the server reads the charges of all queues again for each eviction.
 const CHARGES_PER_EVICTION: usize = 64;
@@ -60,7 +60,7 @@ impl Server {
     }
 
     /// Checks that the server dropped the newest messages of a connection.
-    pub fn check_drop(&mut self, fd: Fd, messages: usize, charge: usize, bytes_min: usize, state: State) {
+    pub fn check_drop(&mut self, fd: Fd, messages: usize, charge: usize, bytes_min: usize, state: OutputState) {
         assert_ne!(self.table.env().limits.slow_reader, SlowReader::Close);
         let is_alone = bytes_min == self.table.env().limits.queue_bytes_min && self.evicted.is_empty();
         if is_alone && self.larger(fd, charge).is_some() {

@@ -13,7 +13,7 @@ use crate::coverage::hit;
 use crate::oracle::payload_of;
 use crate::segment_model::{Due, Encoding, Posted};
 use crate::server::Server;
-use crate::socket::{Change, Entry, State};
+use crate::socket::{Change, Entry, OutputState};
 
 /// The options of a push.
 #[derive(Clone, Debug)]
@@ -193,7 +193,7 @@ impl Server {
     }
 
     /// Compares the result of queueing a message with the result that the oracle expects.
-    fn check_send(&mut self, fd: Fd, sent: Sent, state: State) {
+    fn check_send(&mut self, fd: Fd, sent: Sent, state: OutputState) {
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
         assert_eq!(pushed, fd, "the message is for this connection");
         self.begin_search();
@@ -221,7 +221,7 @@ impl Server {
         }
     }
 
-    fn check_ping(&mut self, fd: Fd, sent: Sent, state: State) {
+    fn check_ping(&mut self, fd: Fd, sent: Sent, state: OutputState) {
         self.begin_search();
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
@@ -251,7 +251,7 @@ impl Server {
     }
 
     /// Checks the end of a slow consumer. A slow consumer gets a close frame if its queue has room for the frame.
-    fn check_slow(&mut self, fd: Fd, kept_max: usize, closed: Option<&Closed>, state: State) {
+    fn check_slow(&mut self, fd: Fd, kept_max: usize, closed: Option<&Closed>, state: OutputState) {
         let env = self.table.env();
         let (model, ledger) = self.oracle.account(fd);
         let was_open = model.is_open();

@@ -327,10 +327,10 @@ impl Server {
         &mut self,
         slot: Slot,
         transition: impl FnOnce(&mut Connection, &mut Env) -> R,
-    ) -> Option<(R, socket::State)> {
+    ) -> Option<(R, socket::OutputState)> {
         self.table.step(slot, |connection, env| {
             let result = transition(connection, env);
-            (result, socket::State::of(connection))
+            (result, socket::OutputState::of(connection))
         })
     }
 
@@ -389,7 +389,7 @@ impl Server {
     /// Records in the model whether the output of a connection is in the journal or in a queue.
     pub fn observe(&mut self, slot: Slot) {
         let Some(connection) = self.table.connection(slot) else { return };
-        let state = socket::State::of(connection);
+        let state = socket::OutputState::of(connection);
         let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
         model.output.observe(state.queued, state.fresh, ledger);
     }
@@ -398,7 +398,7 @@ impl Server {
     pub fn compare(&mut self, slot: Slot) {
         self.observe(slot);
         let Some(connection) = self.table.connection(slot) else { return };
-        let state = socket::State::of(connection);
+        let state = socket::OutputState::of(connection);
         if self.rng.one_in(8) {
             connection.check_invariants();
         }
@@ -406,7 +406,7 @@ impl Server {
     }
 
     /// Compares the state of a connection with its model.
-    pub fn compare_state(&self, fd: Fd, state: socket::State) {
+    pub fn compare_state(&self, fd: Fd, state: socket::OutputState) {
         let model = self.oracle.models.get(&fd).expect("the model has the fd");
         assert_eq!(state.is_open, model.is_open(), "{fd} is open if and only if the model is ({:?})", model.stage);
         assert_eq!(state.queued, model.output.bytes(), "{fd} and its model have the same number of queued bytes");

@@ -18,12 +18,12 @@ pub type Log = Rc<RefCell<Vec<Entry>>>;
 pub struct Entry {
     pub fd: Fd,
     pub change: Change,
-    pub state: State,
+    pub state: OutputState,
 }
 
 /// The output state of a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct State {
+pub struct OutputState {
     pub is_open: bool,
     /// The number of unwritten bytes, including those in the journal.
     pub queued: usize,
@@ -64,9 +64,9 @@ impl Socket {
     }
 }
 
-impl State {
-    pub fn of(connection: &Connection) -> State {
-        State {
+impl OutputState {
+    pub fn of(connection: &Connection) -> OutputState {
+        OutputState {
             is_open: connection.is_open(),
             queued: connection.queued_bytes(),
             fresh: connection.journal_bytes(),
@@ -115,7 +115,7 @@ impl Transport for Socket {
             Observed::ResponseDropped => Change::ResponseDropped,
         };
         let fd = self.fd.expect("the connection is in the table");
-        self.log.borrow_mut().push(Entry { fd, change, state: State::of(connection) });
+        self.log.borrow_mut().push(Entry { fd, change, state: OutputState::of(connection) });
     }
 }
 

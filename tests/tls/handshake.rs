@@ -23,7 +23,7 @@ fn handshake(server: &TestServer, config: ClientConfig, name: &str) -> Result<Bo
 
 type Secured = StreamOwned<ClientConnection, TcpStream>;
 
-fn request(stream: Box<Secured>, request: &str) -> raw::Reply {
+fn request(stream: Box<Secured>, request: &str) -> raw::HttpResponse {
     let mut raw = Raw::over(Socket::Tls(stream));
     raw.send(request);
     raw.reply()

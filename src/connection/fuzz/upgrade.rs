@@ -27,7 +27,7 @@ const LISTED: &str = "https://good.example";
 
 /// The result of passing the whole input to a connection.
 #[derive(PartialEq, Eq, Debug)]
-struct Outcome {
+struct UpgradeResult {
     state: State,
     /// The output without `100 Continue`, because this response depends on how input is split.
     output: Vec<u8>,
@@ -47,7 +47,7 @@ pub fn fuzz_upgrade(data: &[u8]) {
     assert_eq!(whole, cut);
 }
 
-fn run(ways: u8, manner: u8, stream: &[u8], sizes: &[usize]) -> Outcome {
+fn run(ways: u8, manner: u8, stream: &[u8], sizes: &[usize]) -> UpgradeResult {
     let origins = match ways % 3 {
         0 => Origins::Same,
         1 => Origins::Any,
@@ -56,7 +56,7 @@ fn run(ways: u8, manner: u8, stream: &[u8], sizes: &[usize]) -> Outcome {
     let limits = Limits { head_bytes_max: 1024, body_bytes_max: 256, ..Limits::default() };
     let mut env = Env::new(limits, Heartbeat::Off, origins);
     let mut connection = Connection::new(PEERS[usize::from(ways / 3) % PEERS.len()], &env);
-    let mut outcome = Outcome { state: State::Http, output: Vec::new(), events: Vec::new() };
+    let mut outcome = UpgradeResult { state: State::Http, output: Vec::new(), events: Vec::new() };
 
     let mut rest = stream;
     for &size in sizes.iter().cycle() {
@@ -81,7 +81,7 @@ fn run(ways: u8, manner: u8, stream: &[u8], sizes: &[usize]) -> Outcome {
     outcome
 }
 
-fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut Env, outcome: &mut Outcome) {
+fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut Env, outcome: &mut UpgradeResult) {
     match event {
         Event::Request { request, wanted_upgrade } => {
             outcome.events.push(format!("{} {wanted_upgrade}", request.target()));

@@ -86,15 +86,15 @@ impl Core {
     }
 
     /// Begins a response in pieces.
-    pub fn begin_reply(&mut self, fd: Fd, ticket: Deferral, response: &Response) -> Outcome {
+    pub fn begin_response(&mut self, fd: Fd, ticket: Deferral, response: &Response) -> Outcome {
         if !self.has_ticket(fd, ticket) {
             return Outcome::Gone;
         }
-        self.reply(fd, |connection, env| connection.begin_response(response, env))
+        self.step_response(fd, |connection, env| connection.begin_response(response, env))
     }
 
     /// Begins or ends a response in pieces with `step`, which returns whether it succeeded.
-    fn reply(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
+    fn step_response(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let Some(is_done) = self.change(slot, step) else { return Outcome::Gone };
         if is_done { Outcome::Queued } else { Outcome::Gone }
@@ -108,8 +108,8 @@ impl Core {
     }
 
     /// Ends a response in pieces.
-    pub fn end_reply(&mut self, fd: Fd) -> Outcome {
-        let outcome = self.reply(fd, Connection::end_response);
+    pub fn end_response(&mut self, fd: Fd) -> Outcome {
+        let outcome = self.step_response(fd, Connection::end_response);
         // If the bytes of the next request have arrived already, epoll does not report them again.
         if outcome.is_queued() {
             self.make_ready(fd.slot());
@@ -118,7 +118,7 @@ impl Core {
     }
 
     /// Queues a piece of a response.
-    pub fn write_reply(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
+    pub fn write_response(&mut self, fd: Fd, piece: &[u8]) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let outcome = self.table.push_piece(slot, piece);
         self.record_slow_consumers();

@@ -23,8 +23,8 @@ use crate::event_loop::clock::Epoch;
 use crate::event_loop::deferrals::Deferrals;
 use crate::event_loop::drain::Drain;
 use crate::event_loop::limit_update::LimitUpdate;
-use crate::event_loop::listener::Kind;
-use crate::event_loop::proxies::Proxies;
+use crate::event_loop::listener::ListenerKind;
+use crate::event_loop::proxies::ProxyFilter;
 use crate::event_loop::ready_list::ReadyList;
 use crate::event_loop::sessions::Sessions;
 use crate::event_loop::socket::{Listing, Socket};
@@ -103,7 +103,7 @@ pub struct Core {
     connections_max: usize,
     control_connections_max: u32,
     /// The proxies whose PROXY headers are trusted.
-    proxies: Proxies,
+    proxies: ProxyFilter,
     /// The drain, set by the first shutdown. During a drain no client is accepted. The loop ends when the drain is
     /// complete.
     drain: Option<Drain>,
@@ -152,7 +152,7 @@ impl Core {
             started: SystemTime::now(),
             connections_max,
             control_connections_max,
-            proxies: Proxies::default(),
+            proxies: ProxyFilter::default(),
             drain: None,
             wants_turn_end: false,
             limit_update: None,
@@ -165,15 +165,21 @@ impl Core {
     /// Adds an accepted connection. Returns `None` if all slots are in use or retired.
     ///
     /// With `tls`, the connection gets a TLS session.
-    pub fn insert(&mut self, mut socket: Socket, peer: Peer, kind: Kind, tls: Option<&ListenerTls>) -> Option<Fd> {
+    pub fn insert(
+        &mut self,
+        mut socket: Socket,
+        peer: Peer,
+        kind: ListenerKind,
+        tls: Option<&ListenerTls>,
+    ) -> Option<Fd> {
         if tls.is_some() {
             socket.set_tls();
         }
         let env = self.table.env();
         let connection = match kind {
-            Kind::Client => Connection::new(peer, env),
-            Kind::Proxied => Connection::new_proxied(peer, env),
-            Kind::Control => Connection::new_control(peer, env),
+            ListenerKind::Client => Connection::new(peer, env),
+            ListenerKind::Proxied => Connection::new_proxied(peer, env),
+            ListenerKind::Control => Connection::new_control(peer, env),
         };
         let descriptor = socket.as_raw_fd();
         let fd = self.table.insert(socket, connection)?;
@@ -192,11 +198,11 @@ impl Core {
     }
 
     /// Adds the TLS session of a socket that is in the table. Returns `false` if the TLS settings are invalid.
-    fn insert_session(&mut self, descriptor: RawFd, kind: Kind, tls: &ListenerTls) -> bool {
+    fn insert_session(&mut self, descriptor: RawFd, kind: ListenerKind, tls: &ListenerTls) -> bool {
         let (read_bytes, inbound) = (self.table.env().limits.read_budget_bytes, self.table.env().inbound.clone());
         let sessions = self.table.shared_mut();
         sessions.make_buffers(read_bytes, inbound);
-        sessions.insert(descriptor, tls, kind == Kind::Control, kind == Kind::Proxied)
+        sessions.insert(descriptor, tls, kind == ListenerKind::Control, kind == ListenerKind::Proxied)
     }
 
     /// Removes a connection, at the end of a turn or because it cannot be added to epoll.
@@ -218,7 +224,7 @@ impl Core {
     }
 
     /// Sets the proxies whose PROXY headers are trusted.
-    pub fn set_proxies(&mut self, proxies: Proxies) {
+    pub fn set_proxies(&mut self, proxies: ProxyFilter) {
         self.proxies = proxies;
     }
 
@@ -508,7 +514,7 @@ mod tests {
 
     fn insert(core: &mut Core) -> Slot {
         let (server, _client) = UnixStream::pair().expect("a pair of sockets can be created");
-        core.insert(Socket::new(server.into()), Peer::Unix, Kind::Client, None)
+        core.insert(Socket::new(server.into()), Peer::Unix, ListenerKind::Client, None)
             .expect("the table has a free slot")
             .slot()
     }

@@ -4,7 +4,7 @@ use fdpush::{Context, Response, ResponseStream, Ticket};
 
 use super::backpressure::PausedBatches;
 use super::error::ApiError;
-use super::parts::Parts;
+use super::parts::ApiParts;
 use super::push::{self, BatchLine};
 use crate::gateway::wire::json::strip_bom;
 
@@ -42,7 +42,7 @@ impl Batch {
     pub fn handle_piece(
         &mut self,
         ctx: &mut Context<'_>,
-        parts: &mut Parts<'_>,
+        parts: &mut ApiParts<'_>,
         paused: &mut PausedBatches,
         mut piece: &[u8],
         out: &mut String,
@@ -64,7 +64,7 @@ impl Batch {
     pub fn handle_end(
         &mut self,
         ctx: &mut Context<'_>,
-        parts: &mut Parts<'_>,
+        parts: &mut ApiParts<'_>,
         paused: &mut PausedBatches,
         out: &mut String,
     ) {
@@ -85,7 +85,7 @@ impl Batch {
     fn handle_partial(
         &mut self,
         ctx: &mut Context<'_>,
-        parts: &mut Parts<'_>,
+        parts: &mut ApiParts<'_>,
         paused: &mut PausedBatches,
         out: &mut String,
     ) {
@@ -105,7 +105,7 @@ impl Batch {
     fn handle_line(
         &mut self,
         ctx: &mut Context<'_>,
-        parts: &mut Parts<'_>,
+        parts: &mut ApiParts<'_>,
         paused: &mut PausedBatches,
         line: &[u8],
         out: &mut String,

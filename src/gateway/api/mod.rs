@@ -27,7 +27,7 @@ use self::batch::Batch;
 use self::close::Closes;
 use self::command::{Command, PushCommand};
 use self::error::ApiError;
-pub use self::parts::Parts;
+pub use self::parts::ApiParts;
 use self::response::{json_response, uncached};
 use crate::gateway::identity::api_keys::ApiKeys;
 use crate::gateway::operations::metrics::{self, Metrics};
@@ -193,7 +193,7 @@ impl Api {
         fd: Fd,
         state: &mut dyn Any,
         event: BodyEvent<'_>,
-        parts: &mut Parts<'_>,
+        parts: &mut ApiParts<'_>,
     ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
         // The response begins with the first piece. A client that waits for `100 Continue` would not get it after the
@@ -231,7 +231,7 @@ impl Api {
         ctx: &mut Context<'_>,
         fd: Fd,
         request: &Request<'_>,
-        parts: &mut Parts<'_>,
+        parts: &mut ApiParts<'_>,
         metrics_text: impl FnOnce(&Context<'_>) -> String,
     ) -> Response {
         let admitted = match Call::of(request.raw_path()).filter(|_| !request.body().is_empty()) {
@@ -279,7 +279,7 @@ impl Api {
     }
 
     /// Executes the push of a datagram, which [`check_datagram`] has authenticated.
-    pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8], parts: &mut Parts<'_>) {
+    pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8], parts: &mut ApiParts<'_>) {
         self.answers.clear();
         let outcome = PushCommand::read(datagram, &command::DATAGRAM)
             .and_then(|command| push::execute(ctx, parts, &command, None, &mut self.answers));
@@ -439,7 +439,7 @@ impl RefusedRequest {
     }
 }
 
-fn push(ctx: &mut Context<'_>, parts: &mut Parts<'_>, body: &[u8]) -> Response {
+fn push(ctx: &mut Context<'_>, parts: &mut ApiParts<'_>, body: &[u8]) -> Response {
     let mut json = String::with_capacity(96);
     let status = push::handle_command(ctx, parts, body, None, &mut json);
     json.push('\n');

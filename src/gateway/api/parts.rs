@@ -5,7 +5,7 @@ use crate::gateway::presence::roster::Roster;
 use crate::gateway::push::publish::Publisher;
 
 /// The parts of the gateway that the API uses.
-pub struct Parts<'a> {
+pub struct ApiParts<'a> {
     pub roster: &'a mut Roster,
     pub publisher: &'a mut Publisher,
     pub metrics: &'a Metrics,

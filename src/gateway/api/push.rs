@@ -6,7 +6,7 @@ use fdpush::{Context, Delivery, Fd};
 use super::backpressure::PausedBatches;
 use super::command::{self, Except, PushCommand};
 use super::error::ApiError;
-use super::parts::Parts;
+use super::parts::ApiParts;
 use crate::gateway::push::publish::Options;
 use crate::gateway::wire::frame::append_names;
 use crate::gateway::wire::target::Target;
@@ -24,7 +24,7 @@ pub struct BatchLine<'a> {
 /// Returns the HTTP status.
 pub fn handle_command(
     ctx: &mut Context<'_>,
-    parts: &mut Parts<'_>,
+    parts: &mut ApiParts<'_>,
     json: &[u8],
     mut line: Option<BatchLine<'_>>,
     out: &mut String,
@@ -43,7 +43,7 @@ pub fn handle_command(
 /// Executes a push and appends its answer to `out`. After an error, nothing was sent and nothing was appended.
 pub fn execute(
     ctx: &mut Context<'_>,
-    parts: &mut Parts<'_>,
+    parts: &mut ApiParts<'_>,
     command: &PushCommand<'_>,
     line: Option<&mut BatchLine<'_>>,
     out: &mut String,

@@ -29,16 +29,17 @@ struct ProbeHandler {
 impl Handler for ProbeHandler {
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
         let ProbeHandler { api, roster, publisher, metrics } = self;
-        let mut parts = Parts { roster, publisher, metrics };
+        let mut parts = ApiParts { roster, publisher, metrics };
         Some(api.respond(ctx, fd, request, &mut parts, |_| String::new()))
     }
 }
 
 fn serve() -> (SocketAddr, Remote) {
-    let (told, place) = channel();
+    let (started, place) = channel();
     thread::spawn(move || {
         let server = Server::bind("127.0.0.1:0").expect("the port can be bound").catch_signals(false);
-        told.send((server.local_addr().expect("the socket has an address"), server.remote()))
+        started
+            .send((server.local_addr().expect("the socket has an address"), server.remote()))
             .expect("the receiver is open");
         let api = Api::new(Arc::new(Mutex::new(ApiKeys::default())));
         let roster = Roster::new(EventEmitter::new(None, Duration::ZERO));

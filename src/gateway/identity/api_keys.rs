@@ -81,9 +81,9 @@ mod tests {
             assert!(!keys.authorize(Some(key)), "{key} without its scheme must be refused");
             assert!(!keys.authorize(Some(&format!("Basic {key}"))), "{key} with another scheme must be refused");
         }
-        for stranger in ["", "firs", "first2", "FIRST", "first second", "#", "# the shop's", &"x".repeat(100_000)] {
-            assert!(!keys.contains(stranger), "{stranger:.20}");
-            assert!(!keys.authorize(Some(&format!("Bearer {stranger}"))), "{stranger:.20}");
+        for unknown in ["", "firs", "first2", "FIRST", "first second", "#", "# the shop's", &"x".repeat(100_000)] {
+            assert!(!keys.contains(unknown), "{unknown:.20}");
+            assert!(!keys.authorize(Some(&format!("Bearer {unknown}"))), "{unknown:.20}");
         }
         assert!(!keys.authorize(None));
         assert!(!keys.is_empty());

@@ -24,7 +24,7 @@ use fdpush::{Fd, Request};
 pub use self::decision::Decision;
 use self::fair_queue::{Bounds, FairQueue, Full, Source};
 use super::Identity;
-use crate::gateway::hooks::backend::signature::Secret;
+use crate::gateway::hooks::backend::signature::SigningKey;
 use crate::gateway::hooks::backend::{Backend, BackendConfig, Failure};
 use crate::gateway::runtime::clock;
 use crate::gateway::runtime::log_throttle::LogThrottle;
@@ -59,7 +59,7 @@ pub struct Hook {
 
 /// The numbers of requests, by result.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-pub struct Stats {
+pub struct HookStats {
     /// The number of requests that wait for a thread.
     pub waiting: usize,
     pub accepted: u64,
@@ -96,7 +96,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct HookState {
-    requests: FairQueue<AuthRequest>,
+    requests: FairQueue<QueuedRequest>,
     /// The requests in the order of their deadlines. Some of these requests may already be answered.
     watched: VecDeque<Arc<Open>>,
     /// The length of `watched` at which answered requests are removed.
@@ -104,11 +104,11 @@ struct HookState {
     /// Whether the watch thread waits without a deadline.
     is_watch_idle: bool,
     is_over: bool,
-    stats: Stats,
+    stats: HookStats,
 }
 
 #[derive(Debug)]
-struct AuthRequest {
+struct QueuedRequest {
     fd: Fd,
     address: Option<IpAddr>,
     request: Request<'static>,
@@ -120,17 +120,17 @@ struct Open {
     source: Source,
     deadline: Instant,
     /// The callback for the decision. The thread that makes the decision takes the callback.
-    answer: Mutex<Option<Answer>>,
+    answer: Mutex<Option<DecisionCallback>>,
 }
 
-type Answer = Box<dyn FnOnce(Decision) + Send>;
+type DecisionCallback = Box<dyn FnOnce(Decision) + Send>;
 
 /// A request that a worker has taken from the queue. Dropping this value releases the source of the request in the
 /// queue.
 struct Served<'a> {
     shared: &'a Shared,
     source: Source,
-    request: AuthRequest,
+    request: QueuedRequest,
 }
 
 /// The reason why the back end made no decision.
@@ -176,7 +176,7 @@ impl Hook {
             watched_max: WATCHED_MIN,
             is_watch_idle: false,
             is_over: false,
-            stats: Stats::default(),
+            stats: HookStats::default(),
         };
         let shared = Arc::new(Shared {
             backend: Backend::new(config.contact, threads)?,
@@ -212,7 +212,7 @@ impl Hook {
     ) -> Pending {
         let deadline = clock::now() + self.shared.timeout;
         let open = Arc::new(Open { source, deadline, answer: Mutex::new(Some(Box::new(answer))) });
-        let queued = AuthRequest { fd, address, request, open: Arc::clone(&open) };
+        let queued = QueuedRequest { fd, address, request, open: Arc::clone(&open) };
         let pending = Pending { shared: Arc::clone(&self.shared), open: Arc::clone(&open) };
         let mut state = self.shared.lock();
         let displaced = match state.requests.push(source, queued) {
@@ -238,13 +238,13 @@ impl Hook {
     }
 
     /// Returns the statistics of all requests.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> HookStats {
         let state = self.shared.lock();
-        Stats { waiting: state.requests.len(), ..state.stats }
+        HookStats { waiting: state.requests.len(), ..state.stats }
     }
 
     /// Replaces the secret that signs requests.
-    pub fn set_secret(&self, secret: Option<Secret>) {
+    pub fn set_secret(&self, secret: Option<SigningKey>) {
         self.shared.backend.set_secret(secret);
     }
 
@@ -270,7 +270,7 @@ impl Shared {
     /// Serves requests until the hook is dropped.
     fn work(&self) {
         while let Some(served) = self.next_request() {
-            let AuthRequest { fd, address, request, open } = &served.request;
+            let QueuedRequest { fd, address, request, open } = &served.request;
             // The client may have disconnected, or the deadline may have passed.
             if open.is_answered() {
                 continue;
@@ -438,7 +438,7 @@ impl Drop for Served<'_> {
 }
 
 impl Open {
-    fn take(&self) -> Option<Answer> {
+    fn take(&self) -> Option<DecisionCallback> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

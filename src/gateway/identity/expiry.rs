@@ -137,10 +137,10 @@ mod tests {
     #[test]
     fn the_next_check_is_at_the_first_expiry_or_earlier() {
         let expiries = expiries(&[(100, 1), (HOUR, 2)]);
-        let look = |now_ms: u64| expiries.time_to_check(now_ms);
-        assert_eq!(look(0), Some(CHECK_INTERVAL));
-        assert_eq!(look((100 + LEEWAY) * 1000 - 30), Some(Duration::from_millis(30)));
-        assert_eq!(look(HOUR * 1000), Some(Duration::ZERO));
+        let next_check = |now_ms: u64| expiries.time_to_check(now_ms);
+        assert_eq!(next_check(0), Some(CHECK_INTERVAL));
+        assert_eq!(next_check((100 + LEEWAY) * 1000 - 30), Some(Duration::from_millis(30)));
+        assert_eq!(next_check(HOUR * 1000), Some(Duration::ZERO));
     }
 
     #[test]
@@ -177,10 +177,11 @@ mod tests {
 
     fn serve(wall_ms: fn() -> u64, check_interval: Duration) -> (SocketAddr, Remote, Receiver<u16>) {
         let (closed, heard) = channel();
-        let (told, place) = channel();
+        let (started, place) = channel();
         thread::spawn(move || {
             let server = Server::bind("127.0.0.1:0").expect("the port can be bound").catch_signals(false);
-            told.send((server.local_addr().expect("the socket has an address"), server.remote()))
+            started
+                .send((server.local_addr().expect("the socket has an address"), server.remote()))
                 .expect("the receiver is open");
             server
                 .handler(ExpiryHandler { expiries: Expiries::new(wall_ms, check_interval), closed })

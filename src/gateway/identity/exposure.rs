@@ -7,7 +7,7 @@
 use fdpush::Address;
 
 use super::api_keys::ApiKeys;
-use crate::gateway::push::datagrams;
+use crate::gateway::push::datagrams::DatagramAddress;
 
 /// The first API socket that other machines can reach, if any.
 #[derive(Debug)]
@@ -15,10 +15,10 @@ pub struct Exposure(Option<String>);
 
 impl Exposure {
     /// Finds the first API socket that other machines can reach.
-    pub fn of(listeners: &[Address], datagrams: &[datagrams::Address]) -> Exposure {
+    pub fn of(listeners: &[Address], datagrams: &[DatagramAddress]) -> Exposure {
         let udp = datagrams.iter().filter_map(|address| match address {
-            datagrams::Address::Udp(udp) => Some((Address::Tcp(*udp), address.to_string())),
-            datagrams::Address::Unixgram(_) => None,
+            DatagramAddress::Udp(udp) => Some((Address::Tcp(*udp), address.to_string())),
+            DatagramAddress::Unixgram(_) => None,
         });
         let tcp = listeners.iter().map(|address| (address.clone(), address.to_string()));
         Exposure(tcp.chain(udp).find(|(address, _)| !address.is_local()).map(|(_, name)| name))
@@ -45,10 +45,10 @@ mod tests {
 
     fn exposure(listeners: &[&str], datagrams: &[&str]) -> Exposure {
         let tcp = |text: &&str| Address::Tcp(text.parse().expect("the address is valid"));
-        let udp = |text: &&str| datagrams::Address::Udp(text.parse().expect("the address is valid"));
+        let udp = |text: &&str| DatagramAddress::Udp(text.parse().expect("the address is valid"));
         Exposure::of(
             &listeners.iter().map(tcp).chain([Address::Unix("/x".into())]).collect::<Vec<_>>(),
-            &datagrams.iter().map(udp).chain([datagrams::Address::Unixgram("/y".into())]).collect::<Vec<_>>(),
+            &datagrams.iter().map(udp).chain([DatagramAddress::Unixgram("/y".into())]).collect::<Vec<_>>(),
         )
     }
 

@@ -3,7 +3,7 @@
 use fdpush::{Context, Fd};
 
 use crate::gateway::settings::cli::Permission;
-use crate::gateway::wire::frame::{ClientFrame, Refusal};
+use crate::gateway::wire::frame::{ClientFrame, FrameError};
 use crate::gateway::wire::target::Target;
 
 /// The permissions that all clients have, from `--client-may`.
@@ -18,7 +18,7 @@ impl Permissions {
     }
 
     /// Checks that a client has the permission for a frame.
-    pub fn check(&self, ctx: &Context<'_>, fd: Fd, frame: &ClientFrame<'_>) -> Result<(), Refusal> {
+    pub fn check(&self, ctx: &Context<'_>, fd: Fd, frame: &ClientFrame<'_>) -> Result<(), FrameError> {
         let (is_permitted, what) = match frame {
             ClientFrame::Push { to: Target::Uids(_), .. } => (self.has(Permission::PushUid), "push to a uid"),
             ClientFrame::Push { to: Target::Fds(_), .. } => (self.has(Permission::PushFd), "push to an fd"),
@@ -39,7 +39,7 @@ impl Permissions {
             // Each client may send data to the back end, because the back end decides what to accept.
             ClientFrame::Heartbeat | ClientFrame::Send { .. } => (true, ""),
         };
-        if is_permitted { Ok(()) } else { Err(Refusal::not_allowed(format!("no permission to {what}"))) }
+        if is_permitted { Ok(()) } else { Err(FrameError::not_allowed(format!("no permission to {what}"))) }
     }
 
     fn has(&self, permission: Permission) -> bool {

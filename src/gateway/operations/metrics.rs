@@ -90,7 +90,7 @@ pub struct Snapshot {
     pub auth: BTreeMap<&'static str, u64>,
     /// Clients whose request to the connect hook waits.
     pub auth_waiting: usize,
-    pub datagrams: datagrams::Counts,
+    pub datagrams: datagrams::DatagramCounts,
     /// The states of the threads, by name.
     pub threads: BTreeMap<&'static str, Tally>,
     pub log_lines_dropped: u64,
@@ -311,7 +311,7 @@ impl Snapshot {
             "reason",
             given_up,
         )?;
-        let datagrams::Counts { done, malformed, unauthorized, overflowed, lost } = self.datagrams;
+        let datagrams::DatagramCounts { done, malformed, unauthorized, overflowed, lost } = self.datagrams;
         let datagrams = [
             ("done", done),
             ("malformed", malformed),
@@ -440,7 +440,13 @@ mod tests {
             webhook_sent: 21,
             webhook_failures: 22,
             webhook_given_up: [("refused", 23), ("too_large", 0)].into(),
-            datagrams: datagrams::Counts { done: 24, malformed: 25, unauthorized: 26, overflowed: 27, lost: 28 },
+            datagrams: datagrams::DatagramCounts {
+                done: 24,
+                malformed: 25,
+                unauthorized: 26,
+                overflowed: 27,
+                lost: 28,
+            },
             threads: [
                 ("fdpush-a", Tally { alive: 2, down: 1, failures: 29 }),
                 ("fdpush-b", Tally { alive: 1, down: 1, failures: 30 }),

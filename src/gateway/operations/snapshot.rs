@@ -22,9 +22,9 @@ const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 pub fn of(
     stats: &Stats,
     pairs: &[Pair],
-    datagrams: datagrams::Counts,
-    webhook: webhook::Stats,
-    hook: connect_hook::Stats,
+    datagrams: datagrams::DatagramCounts,
+    webhook: webhook::WebhookStats,
+    hook: connect_hook::HookStats,
 ) -> Snapshot {
     let webhook::GivenUp { refused, timed_out, queue_full, shutdown, too_large } = webhook.given_up;
     Snapshot {

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use compact_str::CompactString;
 use fdpush::shared::SplitTable;
 
-use crate::gateway::wire::frame::{Notice, NoticeKind};
+use crate::gateway::wire::frame::{NoticeKind, PresenceNotice};
 
 /// The users in each group.
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ impl GroupPresence {
 
     /// Removes all users of `group`. Returns a notice about the users who were named as joined before, or `None` if
     /// there are none.
-    pub fn clear(&mut self, group: &str) -> Option<Notice> {
+    pub fn clear(&mut self, group: &str) -> Option<PresenceNotice> {
         let hash = self.hasher.hash_one(group);
         let (_, entry) = self.groups.find_mut(hash, |(name, _)| name == group)?;
         let users = std::mem::take(&mut entry.users);
@@ -102,7 +102,7 @@ impl GroupPresence {
         if entry.changes.is_none() {
             self.remove(group);
         }
-        (!uids.is_empty()).then_some(Notice { kind: NoticeKind::Left, uids, count: 0 })
+        (!uids.is_empty()).then_some(PresenceNotice { kind: NoticeKind::Left, uids, count: 0 })
     }
 
     /// Returns the next group with changes.
@@ -111,7 +111,7 @@ impl GroupPresence {
     }
 
     /// Returns the notices for `group` in order, and marks its changes as notified.
-    pub fn take_notices(&mut self, group: &str) -> [Option<Notice>; 2] {
+    pub fn take_notices(&mut self, group: &str) -> [Option<PresenceNotice>; 2] {
         let GroupPresence { groups, hasher, .. } = self;
         let hash = hasher.hash_one(group);
         let Some((_, entry)) = groups.find_mut(hash, |(name, _)| name == group) else { return [None, None] };
@@ -125,7 +125,8 @@ impl GroupPresence {
         if count == 0 {
             self.remove(group);
         }
-        let notice = |kind, uids: Vec<CompactString>, count| (!uids.is_empty()).then_some(Notice { kind, uids, count });
+        let notice =
+            |kind, uids: Vec<CompactString>, count| (!uids.is_empty()).then_some(PresenceNotice { kind, uids, count });
         let between = count - joined.len();
         [notice(NoticeKind::Left, left, between), notice(NoticeKind::Joined, joined, count)]
     }
@@ -148,7 +149,7 @@ mod tests {
     /// Returns the notices for `group` as text.
     fn notices(presence: &mut GroupPresence, group: &str) -> Vec<String> {
         let notices = presence.take_notices(group).into_iter().flatten();
-        notices.map(|Notice { kind, uids, count }| format!("{kind:?} {} {count}", uids.join(","))).collect()
+        notices.map(|PresenceNotice { kind, uids, count }| format!("{kind:?} {} {count}", uids.join(","))).collect()
     }
 
     #[test]

@@ -35,7 +35,7 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// The address of a datagram socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Address {
+pub enum DatagramAddress {
     /// `udp:HOST:PORT`
     Udp(SocketAddr),
     /// `unixgram:PATH`
@@ -44,9 +44,9 @@ pub enum Address {
 
 /// A bound socket that no thread reads yet. The datagrams of the socket wait in the kernel.
 #[derive(Debug)]
-pub struct Socket {
+pub struct DatagramSocket {
     socket: socket2::Socket,
-    address: Address,
+    address: DatagramAddress,
     /// Dropping the value removes the file of the socket.
     _file: Option<SocketFile>,
 }
@@ -55,7 +55,7 @@ pub struct Socket {
 /// socket.
 #[derive(Debug)]
 pub struct DatagramReceiver {
-    socket: Arc<Socket>,
+    socket: Arc<DatagramSocket>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -75,7 +75,7 @@ pub enum DatagramStatus {
 
 /// The numbers of datagrams since the start, by status.
 #[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
-pub struct Counts {
+pub struct DatagramCounts {
     pub done: u64,
     /// This number includes datagrams that are too long.
     pub malformed: u64,
@@ -97,7 +97,7 @@ struct Shared {
     lost: AtomicU64,
 }
 
-impl Socket {
+impl DatagramSocket {
     /// Binds `udp:HOST:PORT`, `udp:[V6]:PORT` or `unixgram:PATH`.
     ///
     /// Binds each address of a name with several addresses, unless the port is 0.
@@ -105,18 +105,18 @@ impl Socket {
     /// # Errors
     ///
     /// The error names the address. A stale unix socket file is replaced, but any other file is not.
-    pub fn bind_all(address: &str) -> io::Result<Vec<Socket>> {
+    pub fn bind_all(address: &str) -> io::Result<Vec<DatagramSocket>> {
         let explain = |error: io::Error| io::Error::new(error.kind(), format!("cannot receive on {address}: {error}"));
         if let Some(path) = address.strip_prefix("unixgram:") {
-            return Ok(vec![Socket::bind_unixgram(Path::new(path)).map_err(explain)?]);
+            return Ok(vec![DatagramSocket::bind_unixgram(Path::new(path)).map_err(explain)?]);
         }
         let Some(name) = address.strip_prefix("udp:") else {
             return Err(explain(io::Error::new(io::ErrorKind::InvalidInput, "expected udp: or unixgram:")));
         };
-        name.to_socket_addrs().and_then(|addresses| bind_each(addresses, Socket::bind_udp)).map_err(explain)
+        name.to_socket_addrs().and_then(|addresses| bind_each(addresses, DatagramSocket::bind_udp)).map_err(explain)
     }
 
-    fn bind_udp(address: SocketAddr) -> io::Result<Socket> {
+    fn bind_udp(address: SocketAddr) -> io::Result<DatagramSocket> {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         if address.is_ipv6() {
             // With this option, `[::]:80` and `0.0.0.0:80` do not conflict.
@@ -125,12 +125,12 @@ impl Socket {
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
         socket.bind(&address.into())?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Socket { socket, address: Address::Udp(bound), _file: None })
+        Ok(DatagramSocket { socket, address: DatagramAddress::Udp(bound), _file: None })
     }
 
-    fn bind_unixgram(path: &Path) -> io::Result<Socket> {
+    fn bind_unixgram(path: &Path) -> io::Result<DatagramSocket> {
         let (socket, file) = SocketFile::bind(path, Type::DGRAM)?;
-        Ok(Socket { socket, address: Address::Unixgram(path.to_owned()), _file: Some(file) })
+        Ok(DatagramSocket { socket, address: DatagramAddress::Unixgram(path.to_owned()), _file: Some(file) })
     }
 
     /// Takes a socket that another process has bound, for example systemd.
@@ -138,34 +138,34 @@ impl Socket {
     /// # Errors
     ///
     /// The error comes from the system.
-    pub fn from_udp(socket: UdpSocket) -> io::Result<Socket> {
+    pub fn from_udp(socket: UdpSocket) -> io::Result<DatagramSocket> {
         socket.set_nonblocking(false)?;
-        let address = Address::Udp(socket.local_addr()?);
-        Ok(Socket { socket: socket.into(), address, _file: None })
+        let address = DatagramAddress::Udp(socket.local_addr()?);
+        Ok(DatagramSocket { socket: socket.into(), address, _file: None })
     }
 
-    /// Works like [`from_udp`](Socket::from_udp). The file of the socket is not removed.
+    /// Works like [`from_udp`](DatagramSocket::from_udp). The file of the socket is not removed.
     ///
     /// # Errors
     ///
     /// The error comes from the system.
-    pub fn from_unixgram(socket: UnixDatagram) -> io::Result<Socket> {
+    pub fn from_unixgram(socket: UnixDatagram) -> io::Result<DatagramSocket> {
         socket.set_nonblocking(false)?;
         let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
-        Ok(Socket { socket: socket.into(), address: Address::Unixgram(path), _file: None })
+        Ok(DatagramSocket { socket: socket.into(), address: DatagramAddress::Unixgram(path), _file: None })
     }
 
     /// Returns the bound address, with the assigned port for port 0.
-    pub fn address(&self) -> &Address {
+    pub fn address(&self) -> &DatagramAddress {
         &self.address
     }
 
     /// Returns the number of datagrams that the kernel dropped, from the last column of `/proc/net/udp`.
     fn dropped(&self) -> Option<u64> {
         let table = match &self.address {
-            Address::Udp(SocketAddr::V4(_)) => "/proc/net/udp",
-            Address::Udp(SocketAddr::V6(_)) => "/proc/net/udp6",
-            Address::Unixgram(_) => return None,
+            DatagramAddress::Udp(SocketAddr::V4(_)) => "/proc/net/udp",
+            DatagramAddress::Udp(SocketAddr::V6(_)) => "/proc/net/udp6",
+            DatagramAddress::Unixgram(_) => return None,
         };
         let inode = rustix::fs::fstat(&self.socket).ok()?.st_ino;
         drops_of(inode, &fs::read_to_string(table).ok()?)
@@ -179,7 +179,7 @@ impl DatagramReceiver {
     ///
     /// The system cannot start a thread.
     pub fn start(
-        socket: Socket,
+        socket: DatagramSocket,
         mut handle: impl FnMut(&[u8]) -> DatagramStatus + Send + 'static,
     ) -> io::Result<DatagramReceiver> {
         let (socket, shared) = (Arc::new(socket), Arc::new(Shared::default()));
@@ -191,12 +191,12 @@ impl DatagramReceiver {
     }
 
     /// Returns the counts of datagrams. Each call reads a file in `/proc`, which is fast enough for a scrape.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> DatagramCounts {
         let shared = &self.shared;
         // If the kernel's table cannot be read, the count keeps its last value.
         let dropped = self.socket.dropped().unwrap_or_default();
         let lost = shared.lost.fetch_max(dropped, Ordering::Relaxed).max(dropped);
-        Counts {
+        DatagramCounts {
             done: shared.done.load(Ordering::Relaxed),
             malformed: shared.malformed.load(Ordering::Relaxed),
             unauthorized: shared.unauthorized.load(Ordering::Relaxed),
@@ -220,7 +220,7 @@ impl Drop for DatagramReceiver {
 
 impl Shared {
     /// Receives datagrams until the owner is dropped or the socket fails.
-    fn receive(&self, socket: &Socket, handle: &mut impl FnMut(&[u8]) -> DatagramStatus) -> io::Result<()> {
+    fn receive(&self, socket: &DatagramSocket, handle: &mut impl FnMut(&[u8]) -> DatagramStatus) -> io::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         while !self.stops.load(Ordering::Acquire) {
             // With TRUNC, `len` is the length of the whole datagram, not the number of bytes read.
@@ -259,18 +259,18 @@ impl Shared {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for DatagramAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Udp(address) => write!(f, "udp:{address}"),
-            Address::Unixgram(path) => write!(f, "unixgram:{}", path.display()),
+            DatagramAddress::Udp(address) => write!(f, "udp:{address}"),
+            DatagramAddress::Unixgram(path) => write!(f, "unixgram:{}", path.display()),
         }
     }
 }
 
-impl Sum for Counts {
-    fn sum<I: Iterator<Item = Counts>>(counts: I) -> Counts {
-        counts.fold(Counts::default(), |sum, one| Counts {
+impl Sum for DatagramCounts {
+    fn sum<I: Iterator<Item = DatagramCounts>>(counts: I) -> DatagramCounts {
+        counts.fold(DatagramCounts::default(), |sum, one| DatagramCounts {
             done: sum.done + one.done,
             malformed: sum.malformed + one.malformed,
             unauthorized: sum.unauthorized + one.unauthorized,

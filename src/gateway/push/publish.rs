@@ -35,7 +35,7 @@ pub struct Options<'a> {
 
 /// The client that sends a message.
 #[derive(Copy, Clone)]
-struct Sender<'a> {
+struct SendingClient<'a> {
     fd: Fd,
     uid: Option<&'a str>,
 }
@@ -61,7 +61,7 @@ impl Publisher {
     ) -> Result<Delivery, String> {
         let message = match envelope {
             Envelope::Data { from, data } => {
-                let from = from.map(|fd| Sender { fd, uid: ctx.uid_of(fd) });
+                let from = from.map(|fd| SendingClient { fd, uid: ctx.uid_of(fd) });
                 write_envelope(&mut self.text, from, target, data);
                 Message::Text(&self.text)
             }
@@ -91,10 +91,10 @@ impl Publisher {
 /// Writes a message with JSON content.
 ///
 /// The message names its target groups, or has the member `all`. A message to uids or fds does not name its target.
-fn write_envelope(out: &mut String, from: Option<Sender<'_>>, target: &Target<'_>, data: &str) {
+fn write_envelope(out: &mut String, from: Option<SendingClient<'_>>, target: &Target<'_>, data: &str) {
     out.clear();
     out.push_str("{\"type\":\"message\",");
-    if let Some(Sender { fd, uid }) = from {
+    if let Some(SendingClient { fd, uid }) = from {
         out.push_str("\"from\":");
         match uid {
             Some(uid) => Quoted(uid).append_to(out),
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_envelope_names_the_sender_and_the_groups() {
-        let sender = Sender { fd: Fd::from_u64(7).expect("the fd is valid"), uid: Some("ann") };
+        let sender = SendingClient { fd: Fd::from_u64(7).expect("the fd is valid"), uid: Some("ann") };
         let names = |names: &[&'static str]| names.iter().map(|name| Cow::Borrowed(*name)).collect();
         let table = [
             (None, Target::Uids(names(&["bob", "cat"])), r#"{"type":"message","data":[1, 2]}"#),
@@ -149,7 +149,7 @@ mod tests {
             (None, Target::Groups(names(&["g", "h"])), r#"{"type":"message","groups":["g","h"],"data":[1, 2]}"#),
             (Some(sender), Target::All, r#"{"type":"message","from":"ann","fd":7,"all":true,"data":[1, 2]}"#),
             (
-                Some(Sender { uid: None, ..sender }),
+                Some(SendingClient { uid: None, ..sender }),
                 Target::Uids(names(&["bob"])),
                 r#"{"type":"message","from":null,"fd":7,"data":[1, 2]}"#,
             ),

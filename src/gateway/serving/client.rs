@@ -8,18 +8,18 @@ use crate::gateway::hooks::webhook::EmitResult;
 use crate::gateway::identity::permissions::Permissions;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::push::publish::{Envelope, Options, Publisher};
-use crate::gateway::wire::frame::{self, Id, Refusal};
+use crate::gateway::wire::frame::{self, FrameError, Id};
 use crate::gateway::wire::json;
 
 /// The parts of the gateway that a client frame uses.
-pub struct Parts<'a> {
+pub struct ClientParts<'a> {
     pub roster: &'a mut Roster,
     pub publisher: &'a mut Publisher,
     pub permissions: &'a Permissions,
 }
 
 /// Executes a client frame and answers it. `emitted` is the result of emitting the `message` event of the frame.
-pub fn handle_frame(ctx: &mut Context<'_>, parts: &mut Parts<'_>, fd: Fd, text: &str, emitted: EmitResult) {
+pub fn handle_frame(ctx: &mut Context<'_>, parts: &mut ClientParts<'_>, fd: Fd, text: &str, emitted: EmitResult) {
     let (id, request) = frame::parse(text);
     let outcome = match emitted {
         // If the event of a frame is too large to be sent, the frame is not executed.
@@ -31,7 +31,7 @@ pub fn handle_frame(ctx: &mut Context<'_>, parts: &mut Parts<'_>, fd: Fd, text: 
     };
     let answer = match outcome {
         Ok(answer) => answer,
-        Err(refusal) => Some(frame::error(id, &refusal)),
+        Err(error) => Some(frame::error(id, &error)),
     };
     if let Some(answer) = answer {
         ctx.push(fd, &answer);
@@ -41,12 +41,12 @@ pub fn handle_frame(ctx: &mut Context<'_>, parts: &mut Parts<'_>, fd: Fd, text: 
 /// Executes a checked frame and returns the answer. Without an id, only `online` gets an answer.
 fn execute(
     ctx: &mut Context<'_>,
-    parts: &mut Parts<'_>,
+    parts: &mut ClientParts<'_>,
     fd: Fd,
     id: Id<'_>,
     request: frame::ClientFrame<'_>,
     emitted: EmitResult,
-) -> Result<Option<String>, Refusal> {
+) -> Result<Option<String>, FrameError> {
     match request {
         frame::ClientFrame::Push { to, key, data } => {
             // The key includes the sender's fd. So a message cannot replace messages of other senders.
@@ -55,7 +55,7 @@ fn execute(
             let options = Options { key: key.as_deref(), ..Options::default() };
             // The connections of the sender are not excluded.
             let delivery = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
-            let delivery = delivery.map_err(Refusal::too_large)?;
+            let delivery = delivery.map_err(FrameError::too_large)?;
             Ok(id.map(|id| frame::push_ack(id, delivery)))
         }
         // The group gets its notice at the end of the turn, after the answer.
@@ -76,31 +76,32 @@ fn execute(
 
 /// Emits the `send` event of a frame. The data is copied into the event unchanged, so every back end must be able to
 /// parse it.
-fn emit_sent(ctx: &Context<'_>, roster: &mut Roster, fd: Fd, data: &str) -> Result<EmitResult, Refusal> {
-    let data = json::portable(data).map_err(|why| Refusal::bad_request(format!("data is not portable JSON: {why}")))?;
+fn emit_sent(ctx: &Context<'_>, roster: &mut Roster, fd: Fd, data: &str) -> Result<EmitResult, FrameError> {
+    let data =
+        json::portable(data).map_err(|why| FrameError::bad_request(format!("data is not portable JSON: {why}")))?;
     Ok(roster.events().emit_send(ctx, fd, data))
 }
 
 /// Returns the answer to a frame that goes only to the back end.
-fn acknowledge_emitted(id: Id<'_>, emitted: EmitResult) -> Result<Option<String>, Refusal> {
+fn acknowledge_emitted(id: Id<'_>, emitted: EmitResult) -> Result<Option<String>, FrameError> {
     match emitted {
         EmitResult::Queued => Ok(id.map(frame::ack)),
-        EmitResult::Full => Err(Refusal::unavailable("webhook queue full: frame not forwarded")),
+        EmitResult::Full => Err(FrameError::unavailable("webhook queue full: frame not forwarded")),
         EmitResult::TooLarge(bytes_max) => Err(event_too_large(bytes_max)),
-        EmitResult::Unwanted => Err(Refusal::not_allowed("no webhook for send or message events")),
+        EmitResult::Unwanted => Err(FrameError::not_allowed("no webhook for send or message events")),
     }
 }
 
-fn event_too_large(bytes_max: usize) -> Refusal {
-    Refusal::too_large(format!("webhook event of the frame exceeds webhook_event_bytes_max ({bytes_max} bytes)"))
+fn event_too_large(bytes_max: usize) -> FrameError {
+    FrameError::too_large(format!("webhook event of the frame exceeds webhook_event_bytes_max ({bytes_max} bytes)"))
 }
 
-fn acknowledge(id: Id<'_>, change: Change) -> Result<Option<String>, Refusal> {
+fn acknowledge(id: Id<'_>, change: Change) -> Result<Option<String>, FrameError> {
     if change == Change::Full {
-        return Err(Refusal::not_allowed(change.to_string()));
+        return Err(FrameError::not_allowed(change.to_string()));
     }
     if !change.is_ok() {
-        return Err(Refusal::bad_request(change.to_string()));
+        return Err(FrameError::bad_request(change.to_string()));
     }
     Ok(id.map(frame::ack))
 }

@@ -22,7 +22,7 @@ use super::plan::Plan;
 use super::session::Session;
 use super::sighup::{ReloadQueue, ReloadResult};
 use super::thread_message::ThreadMessage;
-use crate::gateway::api::{Api, Parts};
+use crate::gateway::api::{Api, ApiParts};
 use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::hooks::webhook::Webhook;
 use crate::gateway::identity::Identity;
@@ -44,7 +44,7 @@ use crate::gateway::settings::Settings;
 use crate::gateway::settings::cli::{Auth, ForwardedHeader};
 use crate::gateway::tls::expiry::ExpiryWatch;
 use crate::gateway::tls::files::TlsConfigs;
-use crate::gateway::wire::frame::{self, Refusal};
+use crate::gateway::wire::frame::{self, FrameError};
 
 /// The close code of a connection whose identity has expired.
 const EXPIRED: u16 = 4003;
@@ -58,7 +58,7 @@ pub struct Gateway {
     rate: Option<Rate>,
     tokens: Option<jwt::Keys>,
     /// The numbers of checked tokens, by result.
-    verified: connect_hook::Stats,
+    verified: connect_hook::HookStats,
     hook: Option<Hook>,
     webhook: Option<Arc<Webhook>>,
     roster: Roster,
@@ -99,7 +99,7 @@ impl Gateway {
             proxies: Proxies::new(&[], ForwardedHeader::XForwardedFor),
             rate: None,
             tokens: None,
-            verified: connect_hook::Stats::default(),
+            verified: connect_hook::HookStats::default(),
             hook,
             webhook,
             roster: Roster::new(events),
@@ -313,7 +313,7 @@ impl Gateway {
             Take::Granted => return true,
             Take::FirstDenied => {
                 let what = "message rate exceeded: the next excess message closes the connection";
-                ctx.push(fd, &frame::error(None, &Refusal::rate_limited(what)));
+                ctx.push(fd, &frame::error(None, &FrameError::rate_limited(what)));
             }
             Take::Denied => {
                 ctx.close(fd, CloseCode::POLICY, "message rate exceeded");
@@ -385,7 +385,7 @@ impl Handler for Gateway {
             Message::Text(text) => {
                 let emitted = self.roster.events().emit_message(ctx, fd, text);
                 let Gateway { roster, publisher, permissions, .. } = self;
-                let mut parts = client::Parts { roster, publisher, permissions };
+                let mut parts = client::ClientParts { roster, publisher, permissions };
                 client::handle_frame(ctx, &mut parts, fd, text, emitted);
             }
             Message::Binary(_) => {
@@ -395,10 +395,10 @@ impl Handler for Gateway {
     }
 
     fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
-        let who = LoggedUid(ctx.uid_of(fd));
+        let client = LoggedUid(ctx.uid_of(fd));
         match closed.cause {
-            Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({who}) reads too slowly: {closed}"),
-            _ => log::debug!("fd {fd} ({who}) closed: {closed}"),
+            Cause::SlowConsumer | Cause::WriteTimedOut => log::warn!("fd {fd} ({client}) reads too slowly: {closed}"),
+            _ => log::debug!("fd {fd} ({client}) closed: {closed}"),
         }
         if let Some(exp) = ctx.session::<Session>(fd).and_then(|session| session.exp) {
             self.expiries.remove(fd, exp);
@@ -424,7 +424,7 @@ impl Handler for Gateway {
 
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         let Gateway { api, roster, publisher, metrics, .. } = self;
-        api.handle_piece(ctx, fd, state, event, &mut Parts { roster, publisher, metrics });
+        api.handle_piece(ctx, fd, state, event, &mut ApiParts { roster, publisher, metrics });
     }
 
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
@@ -432,7 +432,7 @@ impl Handler for Gateway {
             return if self.settings.serve.serves_page() { page::respond(request) } else { None };
         }
         let Gateway { settings, api, roster, publisher, metrics, datagrams, webhook, hook, verified, .. } = self;
-        let mut parts = Parts { roster, publisher, metrics };
+        let mut parts = ApiParts { roster, publisher, metrics };
         let text = |ctx: &Context<'_>| {
             let counts = datagrams.iter().map(DatagramReceiver::counts).sum();
             let webhook = webhook.as_ref().map(|webhook| webhook.stats()).unwrap_or_default();
@@ -473,7 +473,7 @@ impl Handler for Gateway {
         match notice.downcast::<ThreadMessage>().map(|message| *message) {
             Ok(ThreadMessage::Datagram(bytes)) => {
                 let Gateway { api, roster, publisher, metrics, .. } = self;
-                api.handle_datagram(ctx, &bytes, &mut Parts { roster, publisher, metrics });
+                api.handle_datagram(ctx, &bytes, &mut ApiParts { roster, publisher, metrics });
             }
             Ok(ThreadMessage::Decision { ticket, address, choice, decision }) => {
                 self.handle_decision(ctx, ticket, address, choice, decision);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fdpush::{Limits, Origins};
 
-use crate::gateway::hooks::backend::signature::Secret;
+use crate::gateway::hooks::backend::signature::SigningKey;
 use crate::gateway::identity::api_keys::ApiKeys;
 use crate::gateway::identity::exposure::Exposure;
 use crate::gateway::identity::jwt;
@@ -16,7 +16,7 @@ pub struct Plan {
     pub settings: Arc<Settings>,
     pub api_keys: ApiKeys,
     pub tokens: Option<jwt::Keys>,
-    pub secret: Option<Secret>,
+    pub secret: Option<SigningKey>,
     pub origins: Origins,
     pub limits: Limits,
     pub tls: TlsConfigs,

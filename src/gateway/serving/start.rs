@@ -25,7 +25,7 @@ use crate::gateway::identity::proxies::Proxies;
 use crate::gateway::operations::logging;
 use crate::gateway::operations::systemd::{ApiSocket, Inherited};
 use crate::gateway::push::datagrams::pending::PendingBytes;
-use crate::gateway::push::datagrams::{DatagramReceiver, DatagramStatus, Socket};
+use crate::gateway::push::datagrams::{DatagramReceiver, DatagramSocket, DatagramStatus};
 use crate::gateway::runtime::threads;
 use crate::gateway::settings::cli::{ApiAddress, ClientAddress, Serve};
 use crate::gateway::settings::{Settings, back_ends};
@@ -137,7 +137,7 @@ fn bind_api(
     settings: &Settings,
     tls: &TlsConfigs,
     listeners: &mut Vec<Bound>,
-) -> Result<(Server, Vec<Socket>), Box<dyn Error>> {
+) -> Result<(Server, Vec<DatagramSocket>), Box<dyn Error>> {
     let (clients, mut datagrams) = (server.addresses().count(), Vec::new());
     if settings.serve.api.api_client_ca.is_some() && !inherited.is_empty() {
         return Err("api_client_ca has no effect on API sockets of systemd: they ask for no certificate".into());
@@ -146,8 +146,8 @@ fn bind_api(
     for socket in inherited {
         match socket {
             ApiSocket::Http(socket) => server = server.listen_control_on(socket)?,
-            ApiSocket::Udp(socket) => datagrams.push(Socket::from_udp(socket)?),
-            ApiSocket::UnixDatagram(socket) => datagrams.push(Socket::from_unixgram(socket)?),
+            ApiSocket::Udp(socket) => datagrams.push(DatagramSocket::from_udp(socket)?),
+            ApiSocket::UnixDatagram(socket) => datagrams.push(DatagramSocket::from_unixgram(socket)?),
         }
     }
     note(&server, clients, listeners, false);
@@ -158,7 +158,7 @@ fn bind_api(
             }
             ApiAddress::Http(stream) => server = server.listen_control(stream.endpoint())?,
             ApiAddress::Udp(_) | ApiAddress::UnixDatagram(_) => {
-                datagrams.extend(Socket::bind_all(&address.to_string())?)
+                datagrams.extend(DatagramSocket::bind_all(&address.to_string())?)
             }
             ApiAddress::Off => {}
         }
@@ -168,7 +168,11 @@ fn bind_api(
 }
 
 /// Starts a thread that checks datagrams and sends them to the loop.
-fn serve_datagrams(socket: Socket, keys: Arc<Mutex<ApiKeys>>, remote: Remote) -> std::io::Result<DatagramReceiver> {
+fn serve_datagrams(
+    socket: DatagramSocket,
+    keys: Arc<Mutex<ApiKeys>>,
+    remote: Remote,
+) -> std::io::Result<DatagramReceiver> {
     let waiting = PendingBytes::default();
     DatagramReceiver::start(socket, move |datagram| {
         if let Err(error) = api::check_datagram(&keys, datagram) {

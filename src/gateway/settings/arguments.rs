@@ -96,13 +96,13 @@ fn invalid_arg(error: &clap::Error) -> Option<&'static Arg> {
 
 fn report_invalid(arg: &'static Arg, name: &str, values: &[String], faults: &mut Faults) {
     let key = arg.get_id().as_str();
-    let mut is_told = false;
+    let mut has_fault = false;
     for (value, why) in check_values(arg, values) {
-        is_told = true;
+        has_fault = true;
         let value = value.map_or_else(String::new, |value| format!(" {value:?}"));
         faults.mark_invalid_usage(key, format!("{name}{value}: {why}"));
     }
-    if !is_told {
+    if !has_fault {
         faults.mark_invalid_usage(key, format!("{name}: invalid value"));
     }
 }

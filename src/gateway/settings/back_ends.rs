@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::cli::{Auth, Serve};
 use crate::gateway::hooks::backend::authorities::Authorities;
-use crate::gateway::hooks::backend::signature::Secret;
-use crate::gateway::hooks::backend::{self, BackendConfig, Url};
+use crate::gateway::hooks::backend::signature::SigningKey;
+use crate::gateway::hooks::backend::{self, BackendConfig, Endpoint};
 use crate::gateway::hooks::webhook::{self, Webhook};
 use crate::gateway::identity::connect_hook::{self, Hook};
 
@@ -47,8 +47,8 @@ pub fn faults(serve: &Serve) -> Vec<(&'static str, String)> {
 }
 
 /// Returns the secret that signs requests to back ends.
-pub fn secret(serve: &Serve) -> io::Result<Option<Secret>> {
-    serve.hooks.webhook_secret.as_ref().map(|secret| Secret::new(secret.expose())).transpose()
+pub fn secret(serve: &Serve) -> io::Result<Option<SigningKey>> {
+    serve.hooks.webhook_secret.as_ref().map(|secret| SigningKey::new(secret.expose())).transpose()
 }
 
 /// Returns the name of this server: the setting, or the host name with a random suffix.
@@ -64,7 +64,7 @@ pub fn node(serve: &Serve) -> String {
 
 fn backend_config(serve: &Serve, url: &str, node: &str) -> io::Result<BackendConfig> {
     Ok(BackendConfig {
-        url: Url::parse(url)?,
+        url: Endpoint::parse(url)?,
         node: node.to_owned(),
         secret: secret(serve)?,
         authorities: authorities(serve).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?,

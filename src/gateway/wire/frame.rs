@@ -54,7 +54,7 @@ pub enum ClientFrame<'a> {
 
 /// The reason why a frame is refused.
 #[derive(Debug, PartialEq)]
-pub struct Refusal {
+pub struct FrameError {
     pub code: &'static str,
     pub message: String,
 }
@@ -79,31 +79,31 @@ struct Members<'a> {
 }
 
 /// Parses a frame. Returns the id of the frame even if the frame is invalid.
-pub fn parse(text: &str) -> (Id<'_>, Result<ClientFrame<'_>, Refusal>) {
+pub fn parse(text: &str) -> (Id<'_>, Result<ClientFrame<'_>, FrameError>) {
     // A byte order mark is not part of the JSON (RFC 8259 section 8.1).
     let json = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Ok(members) = serde_json::from_str::<Members<'_>>(json) else {
-        return (None, Err(Refusal::bad_frame("frame must be a JSON object")));
+        return (None, Err(FrameError::bad_frame("frame must be a JSON object")));
     };
     match members.id() {
         Ok(id) => (id, members.request()),
-        Err(refusal) => (None, Err(refusal)),
+        Err(error) => (None, Err(error)),
     }
 }
 
 impl<'a> Members<'a> {
-    fn id(&self) -> Result<Id<'a>, Refusal> {
+    fn id(&self) -> Result<Id<'a>, FrameError> {
         if self.duplicate.as_deref() == Some("id") {
-            return Err(Refusal::bad_frame("duplicate member: id"));
+            return Err(FrameError::bad_frame("duplicate member: id"));
         }
-        self.id.map(id::check).transpose().map_err(|error| Refusal::bad_frame(error.to_string()))
+        self.id.map(id::check).transpose().map_err(|error| FrameError::bad_frame(error.to_string()))
     }
 
-    fn request(&self) -> Result<ClientFrame<'a>, Refusal> {
+    fn request(&self) -> Result<ClientFrame<'a>, FrameError> {
         if let Some(name) = &self.duplicate {
-            return Err(Refusal::bad_frame(format!("duplicate member: {name}")));
+            return Err(FrameError::bad_frame(format!("duplicate member: {name}")));
         }
-        let Some(kind) = self.kind else { return Err(Refusal::bad_frame("missing member: type")) };
+        let Some(kind) = self.kind else { return Err(FrameError::bad_frame("missing member: type")) };
         let kind = read::<Text<'a>>(kind, "type", "a string")?.0;
         let members: &[&str] = match &*kind {
             "push" => &["to", "fd", "group", "all", "key", "data", "id"],
@@ -114,7 +114,7 @@ impl<'a> Members<'a> {
             other => {
                 let other = cut(other);
                 let what = format!("unknown type {other:?}: expected push, send, join, leave, heartbeat or online");
-                return Err(Refusal::bad_frame(what));
+                return Err(FrameError::bad_frame(what));
             }
         };
         self.check_members(&kind, members)?;
@@ -129,7 +129,7 @@ impl<'a> Members<'a> {
     }
 
     /// Refuses members that this type of frame does not have, because ignoring such a member would hide a mistake.
-    fn check_members(&self, kind: &str, known: &[&str]) -> Result<(), Refusal> {
+    fn check_members(&self, kind: &str, known: &[&str]) -> Result<(), FrameError> {
         let members = [
             ("to", self.to),
             ("fd", self.fd),
@@ -141,19 +141,19 @@ impl<'a> Members<'a> {
         ];
         let unexpected_member = members.iter().find(|(name, value)| value.is_some() && !known.contains(name));
         match unexpected_member.map(|(name, _)| *name).or(self.unknown.as_deref()) {
-            Some(name) => Err(Refusal::bad_request(json::unexpected_member(kind, name, known))),
+            Some(name) => Err(FrameError::bad_request(json::unexpected_member(kind, name, known))),
             None => Ok(()),
         }
     }
 
-    fn push(&self) -> Result<ClientFrame<'a>, Refusal> {
+    fn push(&self) -> Result<ClientFrame<'a>, FrameError> {
         let data = self.data()?;
         let targets = [("to", self.to), ("fd", self.fd), ("group", self.group), ("all", self.all)];
         let mut named = targets.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
         let to = match (named.next(), named.next()) {
-            (None, _) => return Err(Refusal::bad_request("push needs one of to, fd, group, all")),
+            (None, _) => return Err(FrameError::bad_request("push needs one of to, fd, group, all")),
             (Some((first, _)), Some((second, _))) => {
-                return Err(Refusal::bad_request(format!("push takes either {first} or {second}")));
+                return Err(FrameError::bad_request(format!("push takes either {first} or {second}")));
             }
             (Some(("to", to)), None) if to.get().starts_with('[') => {
                 Target::Uids(uids(to, "to", "a uid or an array of uids")?)
@@ -163,54 +163,54 @@ impl<'a> Members<'a> {
             (Some(("group", group)), None) => Target::Groups(vec![name(group, "group")?]),
             (Some((_, all)), None) => match read::<bool>(all, "all", "true")? {
                 true => Target::All,
-                false => return Err(Refusal::bad_request("all must be true")),
+                false => return Err(FrameError::bad_request("all must be true")),
             },
         };
         let key = self.key.map(|key| name(key, "key")).transpose()?;
         Ok(ClientFrame::Push { to, key, data })
     }
 
-    fn data(&self) -> Result<&'a str, Refusal> {
-        self.data.map_or(Err(Refusal::bad_request("missing member: data")), |data| Ok(data.get()))
+    fn data(&self) -> Result<&'a str, FrameError> {
+        self.data.map_or(Err(FrameError::bad_request("missing member: data")), |data| Ok(data.get()))
     }
 
-    fn group(&self) -> Result<Cow<'a, str>, Refusal> {
-        self.group.map_or(Err(Refusal::bad_request("missing member: group")), |group| name(group, "group"))
+    fn group(&self) -> Result<Cow<'a, str>, FrameError> {
+        self.group.map_or(Err(FrameError::bad_request("missing member: group")), |group| name(group, "group"))
     }
 
-    fn uids(&self) -> Result<Vec<Cow<'a, str>>, Refusal> {
-        let Some(uids) = self.uids else { return Err(Refusal::bad_request("missing member: uids")) };
+    fn uids(&self) -> Result<Vec<Cow<'a, str>>, FrameError> {
+        let Some(uids) = self.uids else { return Err(FrameError::bad_request("missing member: uids")) };
         self::uids(uids, "uids", "an array of uids")
     }
 }
 
 /// Parses a uid, a group or a key.
-fn name<'a>(value: &'a RawValue, member: &str) -> Result<Cow<'a, str>, Refusal> {
+fn name<'a>(value: &'a RawValue, member: &str) -> Result<Cow<'a, str>, FrameError> {
     let Name(name) = read(value, member, "a string or an integer of 64 bits")?;
     check_name(&name, member)?;
     Ok(name)
 }
 
-fn check_name(name: &str, member: &str) -> Result<(), Refusal> {
-    names::check(name).map_err(|error| Refusal::bad_request(format!("{member}: {error}")))
+fn check_name(name: &str, member: &str) -> Result<(), FrameError> {
+    names::check(name).map_err(|error| FrameError::bad_request(format!("{member}: {error}")))
 }
 
-fn fd(value: &RawValue) -> Result<Fd, Refusal> {
+fn fd(value: &RawValue) -> Result<Fd, FrameError> {
     let number = read(value, "fd", "a positive number")?;
-    Fd::from_u64(number).ok_or_else(|| Refusal::bad_request(format!("{number} is not an fd")))
+    Fd::from_u64(number).ok_or_else(|| FrameError::bad_request(format!("{number} is not an fd")))
 }
 
-fn uids<'a>(value: &'a RawValue, member: &str, kind: &str) -> Result<Vec<Cow<'a, str>>, Refusal> {
+fn uids<'a>(value: &'a RawValue, member: &str, kind: &str) -> Result<Vec<Cow<'a, str>>, FrameError> {
     let List(uids): List<Name<'a>> = read(value, member, kind)?;
     if uids.len() > UIDS_MAX {
-        return Err(Refusal::too_large(format!("uid limit of {member} exceeded ({} of {UIDS_MAX})", uids.len())));
+        return Err(FrameError::too_large(format!("uid limit of {member} exceeded ({} of {UIDS_MAX})", uids.len())));
     }
     uids.iter().try_for_each(|uid| check_name(&uid.0, member))?;
     Ok(uids.into_iter().map(|uid| uid.0).collect())
 }
 
-fn read<'a, T: Deserialize<'a>>(value: &'a RawValue, name: &str, kind: &str) -> Result<T, Refusal> {
-    serde_json::from_str(value.get()).map_err(|_| Refusal::bad_request(format!("{name} must be {kind}")))
+fn read<'a, T: Deserialize<'a>>(value: &'a RawValue, name: &str, kind: &str) -> Result<T, FrameError> {
+    serde_json::from_str(value.get()).map_err(|_| FrameError::bad_request(format!("{name} must be {kind}")))
 }
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -260,34 +260,34 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-impl Refusal {
-    fn bad_frame(message: impl Into<String>) -> Refusal {
-        Refusal { code: "bad_frame", message: message.into() }
+impl FrameError {
+    fn bad_frame(message: impl Into<String>) -> FrameError {
+        FrameError { code: "bad_frame", message: message.into() }
     }
 
-    /// Returns the refusal of a frame that cannot be executed.
-    pub fn bad_request(message: impl Into<String>) -> Refusal {
-        Refusal { code: "bad_request", message: message.into() }
+    /// Returns the error of a frame that cannot be executed.
+    pub fn bad_request(message: impl Into<String>) -> FrameError {
+        FrameError { code: "bad_request", message: message.into() }
     }
 
-    /// Returns the refusal of a frame that exceeds a limit.
-    pub fn too_large(message: impl Into<String>) -> Refusal {
-        Refusal { code: "too_large", message: message.into() }
+    /// Returns the error of a frame that exceeds a limit.
+    pub fn too_large(message: impl Into<String>) -> FrameError {
+        FrameError { code: "too_large", message: message.into() }
     }
 
-    /// Returns the refusal of a frame over the message rate.
-    pub fn rate_limited(message: impl Into<String>) -> Refusal {
-        Refusal { code: "rate_limited", message: message.into() }
+    /// Returns the error of a frame over the message rate.
+    pub fn rate_limited(message: impl Into<String>) -> FrameError {
+        FrameError { code: "rate_limited", message: message.into() }
     }
 
-    /// Returns the refusal of a frame when the queue to the back end is full.
-    pub fn unavailable(message: impl Into<String>) -> Refusal {
-        Refusal { code: "unavailable", message: message.into() }
+    /// Returns the error of a frame when the queue to the back end is full.
+    pub fn unavailable(message: impl Into<String>) -> FrameError {
+        FrameError { code: "unavailable", message: message.into() }
     }
 
-    /// Returns the refusal of a frame without permission.
-    pub fn not_allowed(message: impl Into<String>) -> Refusal {
-        Refusal { code: "not_allowed", message: message.into() }
+    /// Returns the error of a frame without permission.
+    pub fn not_allowed(message: impl Into<String>) -> FrameError {
+        FrameError { code: "not_allowed", message: message.into() }
     }
 }
 
@@ -336,9 +336,9 @@ pub fn ack(id: &str) -> String {
     format!(r#"{{"type":"ack","id":{id}}}"#)
 }
 
-/// Returns the error frame of a refusal.
-pub fn error(id: Id<'_>, refusal: &Refusal) -> String {
-    let (id, code, message) = (IdMember(id), refusal.code, Quoted(&refusal.message));
+/// Returns the text of an error frame.
+pub fn error(id: Id<'_>, error: &FrameError) -> String {
+    let (id, code, message) = (IdMember(id), error.code, Quoted(&error.message));
     format!(r#"{{"type":"error",{id}"code":"{code}","message":{message}}}"#)
 }
 
@@ -352,7 +352,7 @@ pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
 
 /// A notice for the members of a group: users joined or left.
 #[derive(Debug)]
-pub struct Notice {
+pub struct PresenceNotice {
     pub kind: NoticeKind,
     /// The uids of the users who joined or left, at least one.
     pub uids: Vec<CompactString>,
@@ -370,7 +370,7 @@ pub enum NoticeKind {
 ///
 /// A notice has one user as `uid`, and several users as `uids`. The notice has no names if there are more than
 /// [`NOTICE_UIDS_MAX`], or if the names do not fit into a queue. `count` is always present.
-pub fn notice(group: &str, notice: &Notice, queue_bytes_max: usize) -> String {
+pub fn notice(group: &str, notice: &PresenceNotice, queue_bytes_max: usize) -> String {
     let (kind, group, count) = (notice.kind.as_str(), Quoted(group), notice.count);
     let mut text = format!(r#"{{"type":"{kind}","group":{group},"#);
     let bare = text.len();

@@ -442,13 +442,13 @@ mod tests {
     #[test]
     fn the_error_of_an_unknown_member_suggests_a_known_one() {
         let members = ["uid", "uids", "data"];
-        for (name, told) in [
+        for (name, expected) in [
             ("udi", r#"push has no member "udi"; did you mean "uid"? members: uid, uids, data"#),
             ("UID", r#"push has no member "UID"; did you mean "uid"? members: uid, uids, data"#),
             ("colour", r#"push has no member "colour"; members: uid, uids, data"#),
             ("a\n", r#"push has no member "a\n"; members: uid, uids, data"#),
         ] {
-            assert_eq!(unexpected_member("push", name, &members), told);
+            assert_eq!(unexpected_member("push", name, &members), expected);
         }
         assert!(unexpected_member("push", &"x".repeat(1_000_000), &members).len() < 200);
     }
@@ -475,8 +475,8 @@ mod tests {
         let long = "\", expected `ü".repeat(1000);
         for (before, quote) in [("unknown field ", '`'), ("invalid type: string ", '"')] {
             let behind = ", expected one of `uid`, `uids` at line 1 column 6";
-            let told = cut_quoted(&format!("{before}{quote}{long}{quote}{behind}")).into_owned();
-            assert_eq!(told, format!("{before}{quote}{}{quote}{behind}", cut(&long)));
+            let shown = cut_quoted(&format!("{before}{quote}{long}{quote}{behind}")).into_owned();
+            assert_eq!(shown, format!("{before}{quote}{}{quote}{behind}", cut(&long)));
         }
     }
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use fdpush::NAME_BYTES_MAX;
+use fdpush::shared::is_name;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// A name whose length is not checked.
@@ -20,10 +21,7 @@ pub struct BadLength(pub usize);
 
 /// Checks that a name has 1 to [`NAME_BYTES_MAX`] bytes.
 pub fn check(name: &str) -> Result<(), BadLength> {
-    match name.len() {
-        1..=NAME_BYTES_MAX => Ok(()),
-        len => Err(BadLength(len)),
-    }
+    if is_name(name) { Ok(()) } else { Err(BadLength(name.len())) }
 }
 
 impl AsRef<str> for Name<'_> {

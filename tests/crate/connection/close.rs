@@ -349,14 +349,14 @@ fn a_panic_in_on_message_closes_with_1011_and_the_server_continues() {
             .on_close(report_close(tx))
     });
     let mut victim = server.connect("/");
-    let mut witness = server.connect("/");
+    let mut open = server.connect("/");
     victim.send("panic");
     assert_eq!(victim.closed().0, 1011);
     let (fd, closed) = rx.next();
     assert_eq!(fd, victim.fd());
     assert_eq!((closed.by, closed.cause), (By::Server, Cause::HandlerPanicked));
-    witness.send("still here");
-    assert_eq!(witness.text(), "still here");
+    open.send("still here");
+    assert_eq!(open.text(), "still here");
 }
 
 #[test]
@@ -413,9 +413,9 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     assert_eq!(pinger.closed().0, 1011);
     assert_eq!(rx.next(), "handler_panicked");
 
-    let mut witness = server.connect("/");
+    let mut open = server.connect("/");
     server.ask(|ctx| ctx.broadcast("still here"));
-    assert_eq!(witness.text(), "still here");
+    assert_eq!(open.text(), "still here");
 }
 
 /// A handler that panics at the first piece of a body, before or during its response.

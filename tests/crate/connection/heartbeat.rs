@@ -13,9 +13,9 @@ use fdpush::{By, Cause, Change, CloseCode, Closed, Context, Fd, Heartbeat};
 const SHORT: Duration = Duration::from_millis(50);
 
 /// A client has three seconds to answer before it is disconnected. Three seconds are enough even on a busy machine.
-const PATIENT: Heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 150 };
+const LONG_HEARTBEAT: Heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 150 };
 
-/// A number of pings above the `missed_max` of `PATIENT`.
+/// A number of pings above the `missed_max` of `LONG_HEARTBEAT`.
 const PINGS: usize = 200;
 
 /// An interval that is longer than any test.
@@ -106,7 +106,7 @@ fn in_client_mode_a_push_does_not_extend_the_deadline() {
 
 #[test]
 fn in_ping_mode_a_client_that_answers_stays_connected() {
-    let (server, rx) = serve_with(PATIENT);
+    let (server, rx) = serve_with(LONG_HEARTBEAT);
     let mut client = Raw::upgraded(server.address());
     for _ in 0..PINGS {
         let payload = next_ping(&mut client);
@@ -118,7 +118,7 @@ fn in_ping_mode_a_client_that_answers_stays_connected() {
 
 #[test]
 fn in_ping_mode_any_byte_counts_as_an_answer() {
-    let (server, rx) = serve_with(PATIENT);
+    let (server, rx) = serve_with(LONG_HEARTBEAT);
     let mut client = Raw::upgraded(server.address());
     for _ in 0..PINGS {
         next_ping(&mut client);
@@ -148,7 +148,7 @@ fn in_ping_mode_an_independent_client_answers_automatically() {
     let mut pongs = 0;
     let server = serve(move |server| {
         server
-            .heartbeat(PATIENT)
+            .heartbeat(LONG_HEARTBEAT)
             .on_pong(move |ctx, fd, _| {
                 pongs += 1;
                 if pongs == PINGS {
@@ -248,9 +248,9 @@ fn a_connection_can_have_its_own_heartbeat() {
         assert_eq!(ctx.set_heartbeat(fds[1], Heartbeat::Client { idle_max: SHORT }), Ok(Change::Done));
         let cannot_be = Heartbeat::Ping { every: Duration::ZERO, missed_max: 1 };
         assert!(ctx.set_heartbeat(fds[0], cannot_be).is_err_and(|why| why.name() == "every"));
-        let stranger = Fd::from_u64(999).expect("the fd is valid");
+        let unknown = Fd::from_u64(999).expect("the fd is valid");
         assert_eq!(
-            ctx.set_heartbeat(stranger, Heartbeat::Off),
+            ctx.set_heartbeat(unknown, Heartbeat::Off),
             Ok(Change::Gone),
             "set_heartbeat returns `Gone` if no connection has the fd"
         );
@@ -300,7 +300,7 @@ fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
     // There are more clients than one epoll_wait returns, so some messages are not read when the timers fire.
     const CLIENTS: usize = 700;
     let (tx, rx) = channel();
-    let told_too = tx.clone();
+    let tx_close = tx.clone();
     let server = serve(move |server| {
         server
             .heartbeat(Heartbeat::Off)
@@ -308,7 +308,7 @@ fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
                 ctx.protect(fd);
                 tx.send(None).expect("the test waits");
             })
-            .on_close(move |_, _, closed| _ = told_too.send(Some(closed.cause)))
+            .on_close(move |_, _, closed| _ = tx_close.send(Some(closed.cause)))
     });
     let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(server.address())).collect();
     let (stalled, is_stalled) = channel();

@@ -60,8 +60,8 @@ fn a_connection_has_one_session_of_one_type() {
         assert!(ctx.set_session(fd, 8u8).is_done(), "the new session replaces the old one");
         assert_eq!(ctx.take_session(fd), Some(8u8));
         assert_eq!(ctx.take_session::<u8>(fd), None);
-        let stranger = Fd::from_u64(999).expect("the fd is valid");
-        assert!(!ctx.set_session(stranger, 1u8).is_done());
+        let unknown = Fd::from_u64(999).expect("the fd is valid");
+        assert!(!ctx.set_session(unknown, 1u8).is_done());
     });
 }
 
@@ -128,11 +128,11 @@ fn a_push_to_many_fds_reaches_each_once() {
 #[test]
 fn on_stop_is_the_last_callback() {
     let (tx, rx) = channel();
-    let also_told = tx.clone();
+    let tx_stop = tx.clone();
     let server = serve(move |server| {
         server.on_close(move |_, _, _| tx.send("close").expect("the test waits")).on_stop(move |ctx| {
             assert_eq!(ctx.stats().open, 0);
-            also_told.send("stop").expect("the test waits");
+            tx_stop.send("stop").expect("the test waits");
         })
     });
     let clients = [server.connect("/"), server.connect("/")];

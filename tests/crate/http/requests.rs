@@ -44,7 +44,7 @@ impl Clock {
 }
 
 /// Sends bytes on a new connection. Expects a response with this status, and then the end of the stream.
-fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> crate::common::raw::Reply {
+fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> crate::common::raw::HttpResponse {
     let mut raw = server.raw();
     // The server may close the connection before the client has sent all bytes.
     raw.try_send(bytes.as_ref());

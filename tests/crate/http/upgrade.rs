@@ -23,7 +23,7 @@ fn serve_deferring(limits: Limits) -> (TestServer, TestReceiver<Ticket<Upgrade>>
 /// The scheme of the server's own origin.
 const OWN_SCHEME: &str = if tls::IS_TLS { "https" } else { "http" };
 
-fn expect_status(server: &TestServer, bytes: &str, status: u16) -> crate::common::raw::Reply {
+fn expect_status(server: &TestServer, bytes: &str, status: u16) -> crate::common::raw::HttpResponse {
     let mut raw = server.raw();
     raw.send(bytes);
     let reply = raw.reply();
@@ -266,14 +266,14 @@ fn frames_and_requests_after_a_refused_upgrade_are_ignored() {
 #[test]
 fn an_upgrade_can_be_accepted_later_from_another_thread() {
     let (server, waiting) = serve_deferring(Limits::default());
-    let judge = thread::spawn(move || {
+    let thread_of_answer = thread::spawn(move || {
         let ticket = waiting.next();
         let fd = ticket.fd();
         ticket.answer(Upgrade::accept().header("X-Fd", fd.to_string()).uid("ann")).expect("the inbox has room");
         fd
     });
     let mut client = server.connect("/");
-    assert_eq!(judge.join().expect("the thread ends without a panic"), client.fd());
+    assert_eq!(thread_of_answer.join().expect("the thread ends without a panic"), client.fd());
     assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "you are ann")).queued, 1);
     assert_eq!(client.text(), "you are ann");
 }
@@ -281,12 +281,12 @@ fn an_upgrade_can_be_accepted_later_from_another_thread() {
 #[test]
 fn an_upgrade_can_be_refused_later_from_another_thread() {
     let (server, waiting) = serve_deferring(Limits::default());
-    let judge = thread::spawn(move || {
+    let thread_of_answer = thread::spawn(move || {
         let refusal = Upgrade::refuse(Response::text(401, "who are you?\n"));
         waiting.next().answer(refusal).expect("the inbox has room");
     });
     assert_eq!(server.refusal("/", &[]), (401, "who are you?\n".to_owned()));
-    judge.join().expect("the thread ends without a panic");
+    thread_of_answer.join().expect("the thread ends without a panic");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::common::raw::Reply;
+use crate::common::raw::HttpResponse;
 use crate::common::{DEADLINE, Raw, TestServer, serve};
 use fdpush::{
     Address, BodyEvent, BodyMode, Change, Context, Fd, Handler, Limits, Request, Response, ResponseStream, Server,
@@ -177,7 +177,7 @@ fn no_websocket_is_opened_on_a_control_listener() {
 }
 
 /// Returns the member `code` of a JSON error.
-fn code(reply: &Reply) -> &str {
+fn code(reply: &HttpResponse) -> &str {
     assert_eq!(reply.header("Content-Type"), Some("application/json"), "{reply:?}");
     let code = reply.body.strip_prefix(r#"{"error":{"code":""#).and_then(|rest| rest.split('"').next());
     code.unwrap_or_else(|| panic!("expected a refusal with an error code, got {reply:?}"))

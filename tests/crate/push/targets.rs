@@ -37,11 +37,11 @@ fn a_push_to_a_uid_reaches_all_its_connections_and_no_other() {
     let server = serve(|server| server);
     let mut phone = server.connect("/?uid=10010");
     let mut laptop = server.connect("/?uid=10010");
-    let mut stranger = server.connect("/?uid=10011");
+    let mut other = server.connect("/?uid=10011");
     assert_eq!(server.ask(|ctx| ctx.push_uid("10010", "for both")), delivered(2));
     assert_eq!(phone.text(), "for both");
     assert_eq!(laptop.text(), "for both");
-    expect_no_other_message(&server, &mut [&mut phone, &mut laptop, &mut stranger]);
+    expect_no_other_message(&server, &mut [&mut phone, &mut laptop, &mut other]);
 }
 
 #[test]

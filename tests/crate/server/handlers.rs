@@ -89,11 +89,11 @@ fn a_handler_that_blocks_the_loop_is_logged_by_name() {
 #[test]
 fn a_slow_request_is_not_logged_as_on_message() {
     let server = server_with_actions();
-    let mut stranger = server.raw();
-    let peer = format!("peer {} ", stranger.local_addr());
+    let mut refused = server.raw();
+    let peer = format!("peer {} ", refused.local_addr());
     // The server logs the refusal of this request. The logger then blocks.
-    stranger.send(crate::common::raw::UPGRADE.replace("\r\n\r\n", "\r\nOrigin: http://slow-log.example\r\n\r\n"));
-    assert_eq!(stranger.reply().status, 403);
+    refused.send(crate::common::raw::UPGRADE.replace("\r\n\r\n", "\r\nOrigin: http://slow-log.example\r\n\r\n"));
+    assert_eq!(refused.reply().status, 403);
     server.wait_for_log_line("WARN fd ", "http://slow-log.example");
     server.ask(|_| ());
     assert_eq!(server.log_lines(&["WARN on_message blocked", &peer]), [""; 0]);

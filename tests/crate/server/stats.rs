@@ -177,8 +177,8 @@ fn dropped_conflated_and_too_large_messages_are_counted() {
 fn sent_and_missed_heartbeats_are_counted() {
     let heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 2 };
     let server = serve(move |server| server.heartbeat(heartbeat));
-    let mut mute = Raw::upgraded(server.address());
-    mute.rest();
+    let mut silent = Raw::upgraded(server.address());
+    silent.rest();
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!(stats.closed_by_cause.get("heartbeat_missed"), Some(&1));
     assert_eq!((stats.pings, stats.missed_heartbeats), (2, 2));

@@ -111,9 +111,9 @@ fn a_batch_to_one_reader_runs_at_the_speed_of_the_reader() {
 #[test]
 fn members_get_one_notice_for_each_group_and_command() {
     let gateway = Gateway::start(&[]);
-    let (mut witness, _) = gateway.open("/?uid=witness", &[]);
-    gateway.done("/api/join", json!({"uid": "witness", "groups": ["g", "h"]}));
-    assert_eq!((next(&mut witness)["group"].take(), next(&mut witness)["group"].take()), (json!("g"), json!("h")));
+    let (mut member, _) = gateway.open("/?uid=member", &[]);
+    gateway.done("/api/join", json!({"uid": "member", "groups": ["g", "h"]}));
+    assert_eq!((next(&mut member)["group"].take(), next(&mut member)["group"].take()), (json!("g"), json!("h")));
     let (mut clients, _) = connect_many(&gateway, MANY);
     let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("the value is a number");
 
@@ -123,7 +123,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     assert_eq!(gateway.done("/api/join", &few), json!({"matched": 3, "changed": 3}));
     for group in ["g", "h"] {
         let joined = json!({"type": "joined", "group": group, "uids": ["u0", "u1", "u2"], "count": 4});
-        for client in clients[..3].iter_mut().chain([&mut witness]) {
+        for client in clients[..3].iter_mut().chain([&mut member]) {
             assert_eq!(next(client), joined);
         }
     }
@@ -132,15 +132,15 @@ fn members_get_one_notice_for_each_group_and_command() {
     let before = sent();
     gateway.done("/api/join", json!({"uids": uids(MANY), "group": "g"}));
     let joined = json!({"type": "joined", "group": "g", "count": MANY + 1});
-    for client in clients.iter_mut().chain([&mut witness]) {
+    for client in clients.iter_mut().chain([&mut member]) {
         assert_eq!(next(client), joined);
     }
     assert_eq!(sent() - before, MANY as u64 + 1);
 
     let before = sent();
     gateway.done("/api/leave", json!({"uids": uids(MANY), "groups": ["g", "h"]}));
-    assert_eq!(next(&mut witness), json!({"type": "left", "group": "g", "count": 1}));
-    let mut left = next(&mut witness);
+    assert_eq!(next(&mut member), json!({"type": "left", "group": "g", "count": 1}));
+    let mut left = next(&mut member);
     assert_eq!(left["uids"].take(), json!(["u0", "u1", "u2"]));
     assert_eq!(left, json!({"type": "left", "group": "h", "uids": null, "count": 1}));
     assert_eq!(sent() - before, 2, "only open connections get the message");
@@ -149,7 +149,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     let before = sent();
     let ungrouped = gateway.done("/api/ungroup", json!({"group": "g"}));
     assert_eq!(ungrouped, json!({"matched": MANY + 1, "changed": MANY + 1}));
-    for client in clients.iter_mut().chain([&mut witness]) {
+    for client in clients.iter_mut().chain([&mut member]) {
         assert_eq!(next_of(client, "left"), json!({"type": "left", "group": "g", "count": 0}));
     }
     assert_eq!(sent() - before, MANY as u64 + 1);

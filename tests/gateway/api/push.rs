@@ -26,7 +26,7 @@ fn a_message_reaches_every_kind_of_target_and_names_it() {
     let gateway = Gateway::start(&[]);
     let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);
     let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);
-    let (mut nobody, fd) = gateway.open("/", &[]);
+    let (mut anonymous, fd) = gateway.open("/", &[]);
     gateway.done("/api/join", json!({"fds": [ann_fd, fd], "group": "g"}));
     gateway.done("/api/join", json!({"fd": bob_fd, "group": "h"}));
     let all = [true, true, true];
@@ -46,7 +46,7 @@ fn a_message_reaches_every_kind_of_target_and_names_it() {
         let mut message = expected;
         message["type"] = json!("message");
         message["data"] = command["data"].take();
-        for (client, _) in [&mut ann, &mut bob, &mut nobody].into_iter().zip(reached).filter(|(_, is)| *is) {
+        for (client, _) in [&mut ann, &mut bob, &mut anonymous].into_iter().zip(reached).filter(|(_, is)| *is) {
             assert_eq!(next_of(client, "message"), message);
         }
     }
@@ -282,8 +282,8 @@ fn a_stale_fd_reaches_no_connection() {
     assert_eq!(gateway.done("/api/push", json!({"fd": stale, "data": "for the old"})), pushed(0));
     let (mut new, fd) = gateway.open("/", &[]);
     assert_ne!(fd, stale);
-    for stranger in [stale, 99, (1 << 53) - 1] {
-        assert_eq!(gateway.done("/api/push", json!({"fds": [stranger], "data": "not you"})), pushed(0));
+    for unused in [stale, 99, (1 << 53) - 1] {
+        assert_eq!(gateway.done("/api/push", json!({"fds": [unused], "data": "not you"})), pushed(0));
     }
     for none in [0, 1 << 24, 1 << 53, u64::MAX] {
         for (member, command) in [

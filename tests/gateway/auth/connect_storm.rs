@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::Raw;
 use crate::common::backend::{Answer, Backend};
 use crate::common::gateway::{Gateway, until};
-use crate::common::raw::{Reply, UPGRADE};
+use crate::common::raw::{HttpResponse, UPGRADE};
 
 /// Starts a connect hook that accepts every client after 100 ms.
 fn slow_connect_hook() -> Backend {
@@ -130,7 +130,7 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     let mut storm: Vec<Raw> = (0..12 + 256).map(|number| ask(&format!("2001:db8::{number:x}"))).collect();
     until("all requests wait in the queue", || gateway.metric("fdpush_auth_waiting") == 256.0);
     for number in 0..10 {
-        let Reply { status, head, .. } = ask(&format!("2001:db8::ffff:{number:x}")).reply();
+        let HttpResponse { status, head, .. } = ask(&format!("2001:db8::ffff:{number:x}")).reply();
         assert!(status == 503 && head.contains("Retry-After: 1"), "{head}");
     }
     assert_eq!(count(&gateway, "overflowed"), 10.0);

@@ -221,7 +221,7 @@ fn the_back_end_sets_uid_and_groups() {
 
     let (_number, fd) = gateway.open("/number", &[]);
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], "10086");
-    let (_nobody, fd) = gateway.open("/nobody", &[]);
+    let (_anonymous, fd) = gateway.open("/nobody", &[]);
     assert_eq!(gateway.get(&format!("/api/connections/{fd}"))["uid"], Value::Null);
     let refused = |path: &str| refusal(Client::connect(gateway.address, path, &[]));
     assert_eq!(refused("/over"), (401, "identity has expired\n".to_owned()));

@@ -222,9 +222,9 @@ fn sighup_changes_the_trusted_load_balancers() {
     let file = scratch.file("fdpush.toml");
     fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"10.0.0.1\"]\n").expect("the file can be written");
     let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
-    let mut stranger = Raw::connect(gateway.address);
-    stranger.try_send("PROXY UNKNOWN\r\n");
-    stranger.end();
+    let mut untrusted = Raw::connect(gateway.address);
+    untrusted.try_send("PROXY UNKNOWN\r\n");
+    untrusted.end();
     gateway.logged("is not a trusted proxy");
     assert_eq!(gateway.metric("fdpush_untrusted_proxies_total"), 1.0);
     fs::write(&file, "proxy_protocol = true\ntrusted_proxy = [\"127.0.0.1\"]\n").expect("the file can be written");

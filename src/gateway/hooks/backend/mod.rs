@@ -31,7 +31,7 @@ use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
 
 use self::authorities::Authorities;
 use self::early_answer::EarlyAnswers;
-use self::signature::Secret;
+use self::signature::SigningKey;
 use crate::gateway::runtime::clock;
 
 /// The maximum length of the body of an answer. A longer body is a failure.
@@ -48,18 +48,18 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug)]
 pub struct BackendConfig {
     /// The URL to which requests are posted.
-    pub url: Url,
+    pub url: Endpoint,
     /// The name of this server in `X-Fdpush-Node` and in bodies. The name has only visible ASCII characters.
     pub node: String,
     /// The secret that signs requests. Without a secret, requests have no signature.
-    pub secret: Option<Secret>,
+    pub secret: Option<SigningKey>,
     /// The certificate authorities for `https`. The default is Mozilla's root certificates.
     pub authorities: Option<Authorities>,
 }
 
 /// An `http` or `https` URL with a host.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Url {
+pub struct Endpoint {
     /// The URL without user and password.
     uri: Uri,
     /// User and password, sent as Basic authentication (RFC 7617). Both are percent-decoded, because a URL can contain
@@ -71,9 +71,9 @@ pub struct Url {
 #[derive(Debug)]
 pub struct Backend {
     agent: Agent,
-    url: Url,
+    url: Endpoint,
     node: HeaderValue,
-    secret: Mutex<Option<Secret>>,
+    secret: Mutex<Option<SigningKey>>,
 }
 
 /// An answer that is not a redirect.
@@ -128,7 +128,7 @@ impl Backend {
     }
 
     /// Replaces the secret that signs requests.
-    pub fn set_secret(&self, secret: Option<Secret>) {
+    pub fn set_secret(&self, secret: Option<SigningKey>) {
         *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 
@@ -167,9 +167,9 @@ impl Backend {
     }
 }
 
-impl Url {
+impl Endpoint {
     /// Parses a URL. The error does not repeat the URL, because it may contain a password.
-    pub fn parse(text: &str) -> io::Result<Url> {
+    pub fn parse(text: &str) -> io::Result<Endpoint> {
         let uri: Uri = text.parse().map_err(|error| invalid(format!("invalid URL: {error}")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(invalid("expected a URL with http:// or https://".to_owned()));
@@ -180,12 +180,12 @@ impl Url {
         if !has_valid_port(&uri) {
             return Err(invalid("port of the URL must be from 1 to 65535".to_owned()));
         }
-        Url::of(uri).ok_or_else(|| invalid("invalid user or host in the URL".to_owned()))
+        Endpoint::of(uri).ok_or_else(|| invalid("invalid user or host in the URL".to_owned()))
     }
 
-    fn of(uri: Uri) -> Option<Url> {
+    fn of(uri: Uri) -> Option<Endpoint> {
         let Some((userinfo, host)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) else {
-            return Some(Url { uri, authorization: None });
+            return Some(Endpoint { uri, authorization: None });
         };
         let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
         let mut credentials: Vec<u8> = percent_decode_str(user).collect();
@@ -197,7 +197,7 @@ impl Url {
         let authority = host.parse().ok()?;
         let mut parts = uri.into_parts();
         parts.authority = Some(authority);
-        Some(Url { uri: Uri::from_parts(parts).ok()?, authorization: Some(authorization) })
+        Some(Endpoint { uri: Uri::from_parts(parts).ok()?, authorization: Some(authorization) })
     }
 }
 
@@ -253,7 +253,7 @@ fn invalid(message: String) -> io::Error {
 }
 
 /// Writes the scheme, host, port and path, but no user, password or query.
-impl fmt::Display for Url {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.uri.scheme_str().unwrap_or_default();
         let host = self.uri.host().unwrap_or_default();
@@ -265,7 +265,7 @@ impl fmt::Display for Url {
     }
 }
 
-impl fmt::Debug for Url {
+impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

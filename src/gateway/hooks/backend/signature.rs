@@ -8,13 +8,13 @@ use sha2::Sha256;
 
 /// A secret shared with the back end. Debug output does not show the secret.
 #[derive(Clone)]
-pub struct Secret(Hmac<Sha256>);
+pub struct SigningKey(Hmac<Sha256>);
 
-impl Secret {
+impl SigningKey {
     /// Creates a secret of at least one byte.
-    pub fn new(text: &str) -> io::Result<Secret> {
+    pub fn new(text: &str) -> io::Result<SigningKey> {
         let keyed = Hmac::new_from_slice(text.as_bytes()).ok().filter(|_| !text.is_empty());
-        keyed.map(Secret).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "secret is empty"))
+        keyed.map(SigningKey).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "secret is empty"))
     }
 
     /// Returns the value of `X-Fdpush-Signature`: `sha256=` and 64 lower-case hexadecimal digits.
@@ -32,7 +32,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
@@ -46,19 +46,19 @@ mod tests {
     /// signature comes from OpenSSL and Python.
     #[test]
     fn known_vectors() {
-        let secret = Secret::new("Jefe").expect("the secret is valid");
+        let secret = SigningKey::new("Jefe").expect("the secret is valid");
         assert_eq!(
             secret.sign(b"what do ya want for nothing?"),
             "sha256=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         );
-        let long = Secret::new(&"k".repeat(131)).expect("the secret is valid");
+        let long = SigningKey::new(&"k".repeat(131)).expect("the secret is valid");
         assert_eq!(long.sign(b"{}"), "sha256=bf56b1f6cc96e155b1f9695de165b01027af10d5c2b024bfc5c937a155402daf");
     }
 
     #[test]
     fn debug_output_is_masked() {
-        let secret = Secret::new("hush").expect("the secret is valid");
+        let secret = SigningKey::new("hush").expect("the secret is valid");
         assert_eq!(format!("{secret:?}"), "***");
-        assert!(Secret::new("").is_err());
+        assert!(SigningKey::new("").is_err());
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::mock::{MockBackend, MockReply, TEST_TIMEOUT};
-use super::signature::Secret;
-use super::{ANSWER_BYTES_MAX, Backend, BackendConfig, Failure, Url};
+use super::signature::SigningKey;
+use super::{ANSWER_BYTES_MAX, Backend, BackendConfig, Endpoint, Failure};
 use crate::gateway::runtime::clock;
 
 const SHORT: Duration = Duration::from_millis(150);
@@ -25,18 +25,18 @@ fn fails(reply: impl Fn() -> MockReply + Send + Sync + 'static, timeout: Duratio
 #[test]
 fn urls_are_http_and_name_a_host() {
     for good in ["http://localhost/", "https://u:p@example.com:8443/a/b?key=1", "http://[::1]:9/x"] {
-        Url::parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
+        Endpoint::parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
     }
     for bad in ["", "localhost:80/x", "/hook", "ftp://example.com/", "http://", "http:///x", "ws://a/", "http://a b/"] {
-        assert!(Url::parse(bad).is_err(), "{bad}");
+        assert!(Endpoint::parse(bad).is_err(), "{bad}");
     }
-    let url = Url::parse("https://u:secret@example.com:8443/a?token=secret").expect("the URL is valid");
+    let url = Endpoint::parse("https://u:secret@example.com:8443/a?token=secret").expect("the URL is valid");
     assert_eq!(format!("{url} {url:?}"), "https://example.com:8443/a https://example.com:8443/a");
 }
 
 #[test]
 fn a_node_can_be_named_in_a_header() {
-    let url = Url::parse("http://localhost/").expect("the URL is valid");
+    let url = Endpoint::parse("http://localhost/").expect("the URL is valid");
     for bad in ["", "a\nb", "Zürich"] {
         let contact = BackendConfig { url: url.clone(), node: bad.to_owned(), secret: None, authorities: None };
         assert!(Backend::new(contact, 1).is_err(), "{bad:?}");
@@ -46,7 +46,7 @@ fn a_node_can_be_named_in_a_header() {
 #[test]
 fn posts_signed_json_and_keeps_the_connection() {
     let double = MockBackend::always(200, "pong");
-    let secret = Secret::new("Jefe").expect("the secret is valid");
+    let secret = SigningKey::new("Jefe").expect("the secret is valid");
     let backend = Backend::new(BackendConfig { secret: Some(secret), ..double.contact() }, 2)
         .expect("the client of the back end can be created");
     for _ in 0..2 {
@@ -80,7 +80,7 @@ fn user_and_password_are_sent_decoded() {
         ("", None),
     ] {
         let at = if userinfo.is_empty() { "" } else { "@" };
-        let url = Url::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("the URL is valid");
+        let url = Endpoint::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("the URL is valid");
         let contact = BackendConfig { url, ..double.contact() };
         Backend::new(contact, 1)
             .expect("the client of the back end can be created")
@@ -101,7 +101,7 @@ fn every_status_but_a_redirect_is_an_answer() {
     for status in [301, 302, 303, 307, 308] {
         let moved = format!("HTTP/1.1 {status} Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
         let failure = fails(move || MockReply::Raw(moved.clone().into_bytes()), TEST_TIMEOUT);
-        assert!(matches!(failure, Failure::Redirected(told) if told == status), "{failure:?}");
+        assert!(matches!(failure, Failure::Redirected(by) if by == status), "{failure:?}");
         assert_eq!(failure.to_string(), format!("answered {status}; redirects are not followed"));
     }
 }

@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use self::event::{Event, Kind, Kinds};
 use self::queue::{BatchBounds, Bounds, EventQueue};
-pub use self::queue::{GivenUp, Stats};
+pub use self::queue::{GivenUp, WebhookStats};
 use self::retry::Retry;
 use self::worker::{Rules, Worker};
-use super::backend::signature::Secret;
+use super::backend::signature::SigningKey;
 use super::backend::{Backend, BackendConfig};
 use crate::gateway::runtime::clock;
 use crate::gateway::runtime::log_throttle::LogThrottle;
@@ -185,12 +185,12 @@ impl Webhook {
     }
 
     /// Returns the statistics of all events.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> WebhookStats {
         self.queue.stats()
     }
 
     /// Replaces the secret that signs requests.
-    pub fn set_secret(&self, secret: Option<Secret>) {
+    pub fn set_secret(&self, secret: Option<SigningKey>) {
         self.backend.set_secret(secret);
     }
 

@@ -43,7 +43,7 @@ pub struct BatchBounds {
 
 /// The statistics of the events of this process.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-pub struct Stats {
+pub struct WebhookStats {
     /// The number of events that wait or are in flight.
     pub queued: usize,
     /// The number of events that the back end accepted.
@@ -100,7 +100,7 @@ struct QueueState {
     bytes: usize,
     last_seq: u64,
     /// `queued` counts the events in `waiting` and the events in flight.
-    stats: Stats,
+    stats: WebhookStats,
     phase: Phase,
     /// The number of events that were dropped because the queue ended. `finish` returns this number.
     dropped_at_end: usize,
@@ -121,7 +121,7 @@ impl EventQueue {
             waiting: VecDeque::new(),
             bytes: 0,
             last_seq: 0,
-            stats: Stats::default(),
+            stats: WebhookStats::default(),
             phase: Phase::Open,
             dropped_at_end: 0,
         };
@@ -288,7 +288,7 @@ impl EventQueue {
         self.for_finisher.notify_all();
     }
 
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> WebhookStats {
         self.lock().stats
     }
 

@@ -8,10 +8,10 @@ use fdpush::Fd;
 
 use super::event::{Event, Kind};
 use super::queue::{BatchBounds, Bounds, EventQueue};
-use super::{Config, EmitResult, GivenUp, Stats, Webhook};
+use super::{Config, EmitResult, GivenUp, Webhook, WebhookStats};
 use crate::gateway::hooks::backend::mock::{MockBackend, MockReply, Received, TEST_TIMEOUT};
-use crate::gateway::hooks::backend::signature::Secret;
-use crate::gateway::hooks::backend::{BackendConfig, Url};
+use crate::gateway::hooks::backend::signature::SigningKey;
+use crate::gateway::hooks::backend::{BackendConfig, Endpoint};
 use crate::gateway::runtime::clock;
 
 /// Returns a configuration with short pauses between attempts and a long retry time.
@@ -50,7 +50,7 @@ fn lost(queue_full: u64, shutdown: u64) -> GivenUp {
     GivenUp { queue_full, shutdown, ..GivenUp::default() }
 }
 
-fn await_stats(webhook: &Webhook, is_met: impl Fn(Stats) -> bool) {
+fn await_stats(webhook: &Webhook, is_met: impl Fn(WebhookStats) -> bool) {
     let deadline = clock::now() + TEST_TIMEOUT;
     while !is_met(webhook.stats()) {
         assert!(clock::now() < deadline, "{:?}", webhook.stats());
@@ -67,7 +67,7 @@ fn took(double: &MockBackend, is_taken: impl Fn(usize) -> bool) -> Vec<(bool, Ve
 #[test]
 fn events_are_signed_and_numbered() {
     let double = MockBackend::always(200, "");
-    let secret = Secret::new("s3cret").expect("the secret is valid");
+    let secret = SigningKey::new("s3cret").expect("the secret is valid");
     let contact = BackendConfig { secret: Some(secret.clone()), node: "a\"b".to_owned(), ..double.contact() };
     let webhook = start(Config { contact, ..config(&double) });
     let before = clock::unix_ms();
@@ -86,14 +86,14 @@ fn events_are_signed_and_numbered() {
     assert_eq!((&body["events"][0]["seq"], &body["events"][0]["text"]), (&1.into(), &"hi".into()));
 
     // A new secret applies to the next request, and the sequence numbers continue.
-    let other = Secret::new("other").expect("the secret is valid");
+    let other = SigningKey::new("other").expect("the secret is valid");
     webhook.set_secret(Some(other.clone()));
     emit_text(&webhook, "again");
     let received = double.next();
     assert_eq!(received.header("x-fdpush-signature"), Some(other.sign(&received.body).as_str()));
     assert_eq!(seqs(&received), [2]);
     assert_eq!(received.json()["run"], body["run"]);
-    await_stats(&webhook, |stats| stats == Stats { sent: 2, ..Stats::default() });
+    await_stats(&webhook, |stats| stats == WebhookStats { sent: 2, ..WebhookStats::default() });
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
     }
     let taken = clock::now() - start;
     assert!(taken < TEST_TIMEOUT / 4, "`emit` must not wait for the back end: {taken:?}");
-    assert_eq!(webhook.stats(), Stats { queued: 100, given_up: lost(901, 0), ..Stats::default() });
+    assert_eq!(webhook.stats(), WebhookStats { queued: 100, given_up: lost(901, 0), ..WebhookStats::default() });
 
     // The shutdown takes its maximum time. The events that were not sent are counted as dropped.
     let start = clock::now();
@@ -178,7 +178,7 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
     assert!(clock::now() - start < TEST_TIMEOUT / 2);
     assert_eq!(
         webhook.stats(),
-        Stats { given_up: lost(901, 100), ..Stats::default() },
+        WebhookStats { given_up: lost(901, 100), ..WebhookStats::default() },
         "a late answer must not change the counters"
     );
     emit_text(&webhook, "too late");
@@ -208,7 +208,7 @@ fn dropped_events_leave_gaps() {
         webhook.emit(Event::Online { uid });
     }
     emit_text(&webhook, "9");
-    assert_eq!(webhook.stats(), Stats { queued: 6, given_up: lost(3, 0), ..Stats::default() });
+    assert_eq!(webhook.stats(), WebhookStats { queued: 6, given_up: lost(3, 0), ..WebhookStats::default() });
     gate.wait();
     await_stats(&webhook, |stats| stats.sent == 6);
     emit_text(&webhook, "10");
@@ -260,7 +260,10 @@ fn finish_does_not_wait_for_the_next_attempt() {
     await_stats(&webhook, |stats| stats.failures > 0);
     is_well.store(true, Ordering::SeqCst);
     assert_eq!(webhook.finish(TEST_TIMEOUT), 0);
-    assert_eq!(webhook.stats(), Stats { sent: 1, failures: webhook.stats().failures, ..Stats::default() });
+    assert_eq!(
+        webhook.stats(),
+        WebhookStats { sent: 1, failures: webhook.stats().failures, ..WebhookStats::default() }
+    );
 }
 
 #[test]
@@ -291,7 +294,7 @@ fn finish_of_an_idle_webhook_is_immediate() {
 #[test]
 fn events_wait_for_a_back_end_that_is_down() {
     let double = MockBackend::always(200, "");
-    let closed_port = Url::parse("http://127.0.0.1:1/").expect("the URL is valid");
+    let closed_port = Endpoint::parse("http://127.0.0.1:1/").expect("the URL is valid");
     let webhook = start(Config { contact: BackendConfig { url: closed_port, ..double.contact() }, ..config(&double) });
     emit_text(&webhook, "anyone?");
     await_stats(&webhook, |stats| stats.failures >= 3);
@@ -314,7 +317,7 @@ fn many_old_events_are_dropped_at_once() {
     assert!(batch.is_empty());
     assert_eq!(
         queue.stats(),
-        Stats { queued: 100, given_up: GivenUp { timed_out: 900, ..GivenUp::default() }, failures: 3, sent: 0 }
+        WebhookStats { queued: 100, given_up: GivenUp { timed_out: 900, ..GivenUp::default() }, failures: 3, sent: 0 }
     );
     let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 300 }).expect("events wait in the queue");
     assert_eq!((batch.len(), batch[0].seq), (10, 901));
@@ -324,7 +327,7 @@ fn many_old_events_are_dropped_at_once() {
     queue.drop_refused(&mut batch);
     assert_eq!((batch.len(), batch[0].seq), (5, 906));
     let given_up = GivenUp { timed_out: 900, refused: 1, ..GivenUp::default() };
-    assert_eq!(queue.stats(), Stats { queued: 95, given_up, failures: 5, sent: 4 });
+    assert_eq!(queue.stats(), WebhookStats { queued: 95, given_up, failures: 5, sent: 4 });
 }
 
 #[test]
@@ -496,7 +499,7 @@ fn retry_after_is_honoured() {
         // The test may start its clock a little after the back end has sent the answer, so the measured pause can be
         // shorter than 1 s.
         assert!(clock::now() - start >= Duration::from_millis(900), "{answer}");
-        await_stats(&webhook, |stats| stats == Stats { sent: 1, failures: 1, ..Stats::default() });
+        await_stats(&webhook, |stats| stats == WebhookStats { sent: 1, failures: 1, ..WebhookStats::default() });
     }
 }
 

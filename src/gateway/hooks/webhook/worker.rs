@@ -45,7 +45,7 @@ pub struct Worker {
     /// The batch in flight. The batch survives a panic of the thread, and the next run sends the batch again.
     in_flight: VecDeque<Entry>,
     /// The refused events of the batch.
-    refused: Refused,
+    refused: RefusedBatches,
     /// The maximum number of events in the next request. This number is halved when a request may be too large, and
     /// doubled after a success.
     window: usize,
@@ -80,7 +80,7 @@ enum DeliveryError {
 
 /// The refused events of a batch, for one log line.
 #[derive(Debug, Default)]
-struct Refused {
+struct RefusedBatches {
     count: u64,
     /// The status of the last refused event.
     status: u16,
@@ -104,7 +104,7 @@ impl Worker {
             opening,
             rules,
             in_flight: VecDeque::new(),
-            refused: Refused::default(),
+            refused: RefusedBatches::default(),
             window,
             refusals_in_a_row: 0,
             is_finishing: false,
@@ -269,7 +269,7 @@ impl DeliveryError {
     }
 }
 
-impl Refused {
+impl RefusedBatches {
     fn add(&mut self, seq: u64, status: u16) {
         self.count += 1;
         self.status = status;
@@ -281,7 +281,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedBatches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.count == 1 { "" } else { "s" };
         write!(f, "webhook refused {} event{plural} with {}: seq ", self.count, self.status)?;

@@ -30,7 +30,7 @@ pub enum Decision {
 
 /// The JSON object that accepts a client. Unknown fields are ignored.
 #[derive(Deserialize)]
-struct Accepted<'a> {
+struct AcceptAnswer<'a> {
     #[serde(borrow, default)]
     uid: Option<Name<'a>>,
     #[serde(borrow, default)]
@@ -44,14 +44,14 @@ struct Accepted<'a> {
 }
 
 #[derive(Deserialize)]
-struct Refused<'a> {
+struct RefuseAnswer<'a> {
     #[serde(borrow)]
     message: Text<'a>,
 }
 
 /// Parses the body of an answer with status 200. `now` is in seconds since 1970. An expired identity is a refusal.
 pub fn accept(body: &[u8], now: u64) -> Result<Decision, String> {
-    let Accepted { uid, groups, attributes, exp, subprotocol } = read_object(body)?;
+    let AcceptAnswer { uid, groups, attributes, exp, subprotocol } = read_object(body)?;
     let uid = uid.map(|uid| uid.0.into_owned());
     let groups = groups.into_iter().flat_map(|list| list.0).map(|group| group.0.into_owned());
     let identity = Identity::new(uid, groups.collect()).map_err(|error| error.to_string())?;
@@ -64,7 +64,7 @@ pub fn accept(body: &[u8], now: u64) -> Result<Decision, String> {
 
 /// Parses the body of an answer with a status from 400 to 499. The body may have a message.
 pub fn refuse(status: u16, body: &[u8]) -> Decision {
-    let message = read_object(body).map_or(Cow::Borrowed(REFUSED), |refused: Refused<'_>| refused.message.0);
+    let message = read_object(body).map_or(Cow::Borrowed(REFUSED), |refused: RefuseAnswer<'_>| refused.message.0);
     let cut = message.floor_char_boundary(REFUSAL_BYTES_MAX);
     Decision::Refuse { status, body: format!("{}\n", &message[..cut]) }
 }

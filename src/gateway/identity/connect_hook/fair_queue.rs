@@ -309,27 +309,27 @@ mod tests {
     proptest! {
         #[test]
         fn fair_queue_matches_naive(steps in prop::collection::vec((0..6_u8, 0..5_u8), 1..300)) {
-            let (mut queue, mut twin) = (FairQueue::new(BOUNDS), NaiveQueue::default());
-            for (number, (what, who)) in (0_u32..).zip(steps) {
-                let source = source(who);
-                match what {
-                    0..=2 => prop_assert_eq!(queue.push(source, number), twin.push(source, number)),
-                    3 => prop_assert_eq!(queue.pop(), twin.pop()),
+            let (mut queue, mut naive) = (FairQueue::new(BOUNDS), NaiveQueue::default());
+            for (number, (step, name)) in (0_u32..).zip(steps) {
+                let source = source(name);
+                match step {
+                    0..=2 => prop_assert_eq!(queue.push(source, number), naive.push(source, number)),
+                    3 => prop_assert_eq!(queue.pop(), naive.pop()),
                     4 => {
-                        if let Some(at) = twin.served.iter().position(|served| *served == source) {
-                            twin.served.remove(at);
-                            twin.update_turn(source);
+                        if let Some(at) = naive.served.iter().position(|served| *served == source) {
+                            naive.served.remove(at);
+                            naive.update_turn(source);
                             queue.release(source);
                         }
                     }
                     _ => {
-                        let at = twin.items.iter().position(|(other, item)| *other == source && item % 2 == 0);
-                        let expected = at.map(|at| twin.items.remove(at).1);
-                        twin.update_turn(source);
+                        let at = naive.items.iter().position(|(other, item)| *other == source && item % 2 == 0);
+                        let expected = at.map(|at| naive.items.remove(at).1);
+                        naive.update_turn(source);
                         prop_assert_eq!(queue.remove(source, |item| item % 2 == 0), expected);
                     }
                 }
-                prop_assert_eq!((queue.len(), queue.is_ready()), (twin.items.len(), !twin.turns.is_empty()));
+                prop_assert_eq!((queue.len(), queue.is_ready()), (naive.items.len(), !naive.turns.is_empty()));
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::gateway::wire::json::AsText;
 /// Returns the JSON that describes a client's request. The JSON includes cookies and `Authorization`, because the back
 /// end needs them.
 pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request<'_>) -> Vec<u8> {
-    let body = AuthRequest {
+    let body = RequestBody {
         node,
         fd: fd.as_u64(),
         peer: AsText(request.peer()),
@@ -27,7 +27,7 @@ pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request<'_
 }
 
 #[derive(serde::Serialize)]
-struct AuthRequest<'a> {
+struct RequestBody<'a> {
     node: &'a str,
     fd: u64,
     peer: AsText<Peer>,

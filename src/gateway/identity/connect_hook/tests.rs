@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use fdpush::{Closures, Fd, Remote, Request, Response, Server, Upgrade};
 
-use super::{Config, Decision, Hook, Pending, Stats};
+use super::{Config, Decision, Hook, HookStats, Pending};
 use crate::gateway::hooks::backend::BackendConfig;
 use crate::gateway::hooks::backend::mock::{MockBackend, MockReply, TEST_TIMEOUT};
-use crate::gateway::hooks::backend::signature::Secret;
+use crate::gateway::hooks::backend::signature::SigningKey;
 use crate::gateway::identity::Identity;
 use crate::gateway::runtime::clock;
 
@@ -94,7 +94,7 @@ fn ask_from(hook: &Hook, request: &Request<'_>, address: [u8; 4]) -> Asked {
     Asked { verdicts, pending }
 }
 
-fn verdict_of(reply: impl Fn(usize) -> MockReply + Send + Sync + 'static, timeout: Duration) -> (Decision, Stats) {
+fn verdict_of(reply: impl Fn(usize) -> MockReply + Send + Sync + 'static, timeout: Duration) -> (Decision, HookStats) {
     let count = AtomicUsize::new(0);
     let double = MockBackend::start(move |_| reply(count.fetch_add(1, Ordering::SeqCst)));
     let hook = Hook::start(Config { timeout, ..config(&double) }).expect("the hook can start");
@@ -105,7 +105,7 @@ fn verdict_of(reply: impl Fn(usize) -> MockReply + Send + Sync + 'static, timeou
 #[test]
 fn the_body_is_the_signed_request() {
     let double = MockBackend::always(200, r#"{"uid":"10086","groups":["a"]}"#);
-    let secret = Secret::new("s3cret").expect("the secret is valid");
+    let secret = SigningKey::new("s3cret").expect("the secret is valid");
     let contact = BackendConfig { secret: Some(secret.clone()), ..double.contact() };
     let hook = Hook::start(Config { contact, ..config(&double) }).expect("the hook can start");
     let request = request();
@@ -122,7 +122,7 @@ fn the_body_is_the_signed_request() {
         "headers_base64": {"x-a": ["/zI="]},
     });
     assert_eq!(received.json(), expected);
-    assert_eq!(hook.stats(), Stats { accepted: 1, ..Stats::default() });
+    assert_eq!(hook.stats(), HookStats { accepted: 1, ..HookStats::default() });
 
     hook.set_secret(None);
     ask(&hook, &request).recv_timeout(TEST_TIMEOUT).expect("a decision arrives");
@@ -134,10 +134,10 @@ fn refusals_pass_through() {
     for status in [400, 401, 403, 404, 429, 499] {
         let (verdict, stats) = verdict_of(move |_| MockReply::Answer(status, r#"{"message":"no"}"#), TEST_TIMEOUT);
         assert!(
-            matches!(&verdict, Decision::Refuse { status: told, body } if *told == status && body == "no\n"),
+            matches!(&verdict, Decision::Refuse { status: sent, body } if *sent == status && body == "no\n"),
             "{verdict:?}"
         );
-        assert_eq!(stats, Stats { refused: 1, ..Stats::default() });
+        assert_eq!(stats, HookStats { refused: 1, ..HookStats::default() });
     }
     let cut = || MockReply::Raw(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\n{".to_vec());
     let (verdict, _) = verdict_of(move |_| cut(), TEST_TIMEOUT);
@@ -160,7 +160,7 @@ fn an_invalid_answer_is_unavailable() {
     for (index, reply) in replies.into_iter().enumerate() {
         let (verdict, stats) = verdict_of(reply, TEST_TIMEOUT);
         assert!(matches!(verdict, Decision::Unavailable), "{index}: {verdict:?}");
-        assert_eq!(stats, Stats { failed: 1, ..Stats::default() }, "{index}");
+        assert_eq!(stats, HookStats { failed: 1, ..HookStats::default() }, "{index}");
     }
 }
 
@@ -252,7 +252,7 @@ fn a_full_queue_answers_at_once() {
         matches!(third.try_recv(), Ok(Decision::Unavailable)),
         "the third request must be decided before `ask` returns"
     );
-    assert_eq!(hook.stats(), Stats { waiting: 1, overflowed: 1, ..Stats::default() });
+    assert_eq!(hook.stats(), HookStats { waiting: 1, overflowed: 1, ..HookStats::default() });
 
     // When the hook is dropped, every open request gets a decision.
     drop(hook);
@@ -276,7 +276,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
         let question = received.json();
         match question["target"].as_str() {
             Some("/good") => MockReply::Answer(200, r#"{"uid":"10086"}"#),
-            _ => MockReply::Answer(403, r#"{"message":"who are you?"}"#),
+            _ => MockReply::Answer(403, r#"{"message":"log in first"}"#),
         }
     });
     let hook = Hook::start(config(&double)).expect("the hook can start");
@@ -298,7 +298,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
         )
     };
     let refused = exchange(address, head("/bad").as_bytes());
-    assert!(refused.starts_with("HTTP/1.1 403 ") && refused.ends_with("\r\n\r\nwho are you?\n"), "{refused}");
+    assert!(refused.starts_with("HTTP/1.1 403 ") && refused.ends_with("\r\n\r\nlog in first\n"), "{refused}");
 
     let mut stream = TcpStream::connect(address).expect("the server listens");
     stream.set_read_timeout(Some(TEST_TIMEOUT)).expect("the read timeout can be set");
@@ -337,21 +337,21 @@ fn a_request_of_a_disconnected_client_is_not_sent() {
     let first = ask_from(&hook, &request, [10, 0, 0, 1]);
     assert_eq!(address_in(&double), "10.0.0.1");
     let gone: Vec<Asked> = (0..100).map(|_| ask_from(&hook, &request, [10, 0, 0, 2])).collect();
-    let honest = ask_from(&hook, &request, [10, 0, 0, 3]);
+    let other = ask_from(&hook, &request, [10, 0, 0, 3]);
     assert_eq!(hook.stats().waiting, 101);
     for Asked { verdicts, pending } in gone {
         drop(pending);
         assert!(verdicts.recv().is_err(), "a cancelled request must get no decision");
     }
-    assert_eq!(hook.stats(), Stats { waiting: 1, gone: 100, ..Stats::default() });
+    assert_eq!(hook.stats(), HookStats { waiting: 1, gone: 100, ..HookStats::default() });
     // The client of the request in flight disconnects. The only worker still waits for the answer to this request.
     drop(first);
     open.send(()).expect("the back end waits");
     assert_eq!(address_in(&double), "10.0.0.3");
     open.send(()).expect("the back end waits");
-    assert!(matches!(honest.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
-    drop(honest);
-    assert_eq!(hook.stats(), Stats { accepted: 1, gone: 101, ..Stats::default() });
+    assert!(matches!(other.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
+    drop(other);
+    assert_eq!(hook.stats(), HookStats { accepted: 1, gone: 101, ..HookStats::default() });
     assert!(double.try_next().is_none());
 }
 
@@ -367,7 +367,7 @@ fn addresses_take_turns_and_none_has_all_workers() {
     }
     assert_eq!(hook.stats().waiting, 47);
     // The back end has answered no request, and a request of another address is still sent at once.
-    let honest = ask_from(&hook, &request, [10, 0, 0, 2]);
+    let other = ask_from(&hook, &request, [10, 0, 0, 2]);
     assert_eq!(address_in(&double), "10.0.0.2");
     let others: Vec<Asked> = (0..2).map(|_| ask_from(&hook, &request, [10, 0, 0, 3])).collect();
     // Each answer frees one worker, so the requests arrive in the order of the queue.
@@ -380,7 +380,7 @@ fn addresses_take_turns_and_none_has_all_workers() {
     for _ in order.len()..storm.len() + 1 + others.len() {
         open.send(()).expect("the back end waits");
     }
-    for asked in storm.iter().chain([&honest]).chain(&others) {
+    for asked in storm.iter().chain([&other]).chain(&others) {
         assert!(matches!(asked.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
     }
 }
@@ -404,9 +404,9 @@ fn a_full_queue_displaces_a_request_of_the_longest_source() {
         "the last request of the longest source must be displaced"
     );
     assert!(others.iter().all(|other| other.try_recv().is_err()), "the requests of the other sources must wait");
-    assert_eq!(hook.stats(), Stats { waiting: 6, overflowed: 2, ..Stats::default() });
+    assert_eq!(hook.stats(), HookStats { waiting: 6, overflowed: 2, ..HookStats::default() });
     drop((asked, storm, others));
-    assert_eq!(hook.stats(), Stats { waiting: 0, overflowed: 2, gone: 7, ..Stats::default() });
+    assert_eq!(hook.stats(), HookStats { waiting: 0, overflowed: 2, gone: 7, ..HookStats::default() });
 }
 
 #[test]

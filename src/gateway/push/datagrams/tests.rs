@@ -33,12 +33,12 @@ impl Drop for TemporaryPath {
     }
 }
 
-fn bind(address: &str) -> Socket {
-    Socket::bind_all(address).expect("the socket can be bound").pop().expect("one socket is bound")
+fn bind(address: &str) -> DatagramSocket {
+    DatagramSocket::bind_all(address).expect("the socket can be bound").pop().expect("one socket is bound")
 }
 
 /// Starts a receiver that sends each datagram to the test. The text of a datagram decides its status.
-fn start(socket: Socket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) {
+fn start(socket: DatagramSocket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) {
     let (sender, receiver) = mpsc::channel();
     let handle = move |datagram: &[u8]| {
         // The receiver is gone if the test has ended.
@@ -62,17 +62,17 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn udp_of(address: &Address) -> SocketAddr {
+fn udp_of(address: &DatagramAddress) -> SocketAddr {
     match address {
-        Address::Udp(address) => *address,
-        Address::Unixgram(_) => panic!("the address is not UDP"),
+        DatagramAddress::Udp(address) => *address,
+        DatagramAddress::Unixgram(_) => panic!("the address is not UDP"),
     }
 }
 
 #[test]
 fn udp_datagrams_are_received_and_counted() {
     for (address, client) in [("udp:127.0.0.1:0", "127.0.0.1:0"), ("udp:[::1]:0", "[::1]:0")] {
-        let socket = match Socket::bind_all(address) {
+        let socket = match DatagramSocket::bind_all(address) {
             Ok(mut sockets) => sockets.pop().expect("one socket is bound"),
             Err(error) => {
                 assert!(address.contains("::1") && error.kind() == io::ErrorKind::AddrNotAvailable, "{error}");
@@ -93,7 +93,7 @@ fn udp_datagrams_are_received_and_counted() {
         {
             assert_eq!(received.recv_timeout(TEST_TIMEOUT).as_deref(), Ok(wanted));
         }
-        let wanted = Counts { done: 4, malformed: 2, unauthorized: 1, overflowed: 1, lost: 0 };
+        let wanted = DatagramCounts { done: 4, malformed: 2, unauthorized: 1, overflowed: 1, lost: 0 };
         wait_for("all datagrams must be counted", || ingress.counts() == wanted);
     }
 }
@@ -113,7 +113,7 @@ fn a_unix_socket_refuses_datagrams_over_its_limit() {
     for len in [DATAGRAM_BYTES_MAX, 1] {
         assert_eq!(received.recv_timeout(TEST_TIMEOUT).map(|datagram| datagram.len()), Ok(len));
     }
-    let wanted = Counts { done: 2, malformed: 2, ..Counts::default() };
+    let wanted = DatagramCounts { done: 2, malformed: 2, ..DatagramCounts::default() };
     wait_for("all datagrams must be counted", || ingress.counts() == wanted);
 }
 
@@ -151,7 +151,7 @@ fn datagrams_dropped_by_the_kernel_are_counted() {
         ingress.counts().lost > 0
     });
     drop(let_go);
-    let all = |counts: Counts| counts.done + counts.lost;
+    let all = |counts: DatagramCounts| counts.done + counts.lost;
     wait_for("each datagram must be either done or lost", || all(ingress.counts()) == sent);
 }
 
@@ -173,7 +173,8 @@ fn a_stale_file_is_replaced_and_a_live_one_is_not() {
     drop(UnixDatagram::bind(&path.0).expect("the socket can be bound"));
     assert!(path.0.exists(), "the standard library must not remove the file");
     let first = bind(&path.address());
-    let kind = |address: &str| Socket::bind_all(address).map(|_| ()).expect_err("the address cannot be bound").kind();
+    let kind =
+        |address: &str| DatagramSocket::bind_all(address).map(|_| ()).expect_err("the address cannot be bound").kind();
     assert_eq!(kind(&path.address()), io::ErrorKind::AddrInUse);
     // Another socket has replaced the file, so the server must not remove it.
     fs::remove_file(&path.0).expect("the file can be removed");
@@ -184,7 +185,7 @@ fn a_stale_file_is_replaced_and_a_live_one_is_not() {
 
     let (stream, file) = (TemporaryPath::new(), TemporaryPath::new());
     let listener = UnixListener::bind(&stream.0).expect("the socket can be bound");
-    assert!(Socket::bind_all(&stream.address()).is_err(), "a stream socket in use must not be replaced");
+    assert!(DatagramSocket::bind_all(&stream.address()).is_err(), "a stream socket in use must not be replaced");
     drop(listener);
     fs::write(&file.0, "precious").expect("the file can be written");
     assert_eq!(kind(&file.address()), io::ErrorKind::AlreadyExists);
@@ -198,14 +199,14 @@ fn an_error_names_the_address() {
     for address in
         [&taken.address().to_string(), "udp:127.0.0.1", "udp:127.0.0.1:port", "unixgram:/nowhere/x", &long, "tcp:a:1"]
     {
-        let error = Socket::bind_all(address).expect_err("the address cannot be bound");
+        let error = DatagramSocket::bind_all(address).expect_err("the address cannot be bound");
         assert!(error.to_string().starts_with(&format!("cannot receive on {address}: ")), "{error}");
     }
 }
 
 #[test]
 fn counts_add_up() {
-    let one = Counts { done: 1, malformed: 2, unauthorized: 3, overflowed: 4, lost: 5 };
-    let two = Counts { done: 2, malformed: 4, unauthorized: 6, overflowed: 8, lost: 10 };
-    assert_eq!([one, one].into_iter().sum::<Counts>(), two);
+    let one = DatagramCounts { done: 1, malformed: 2, unauthorized: 3, overflowed: 4, lost: 5 };
+    let two = DatagramCounts { done: 2, malformed: 4, unauthorized: 6, overflowed: 8, lost: 10 };
+    assert_eq!([one, one].into_iter().sum::<DatagramCounts>(), two);
 }

@@ -60,7 +60,7 @@ fn ids_are_returned_unchanged() {
     for id in ["{}", "[1]", "true", &format!("\"{}\"", "x".repeat(200))] {
         let text = format!(r#"{{"type":"heartbeat","id":{id}}}"#);
         let (id, refused) = parse(&text);
-        assert_eq!((id, refused.map_err(|refusal| refusal.code)), (None, Err("bad_frame")));
+        assert_eq!((id, refused.map_err(|error| error.code)), (None, Err("bad_frame")));
     }
 }
 
@@ -105,9 +105,9 @@ fn an_invalid_frame_is_refused_with_its_fault() {
         (&many, "too_large", "1001"),
     ];
     for (text, code, hint) in table {
-        let Err(refusal) = parse(text).1 else { panic!("{text} must be refused") };
-        assert_eq!(refusal.code, code, "{text}");
-        assert!(refusal.message.contains(hint), "{text}: {}", refusal.message);
+        let Err(error) = parse(text).1 else { panic!("{text} must be refused") };
+        assert_eq!(error.code, code, "{text}");
+        assert!(error.message.contains(hint), "{text}: {}", error.message);
     }
 }
 
@@ -125,9 +125,9 @@ fn a_refused_frame_keeps_its_id() {
 fn an_error_repeats_a_bounded_part_of_a_frame() {
     let long = "x".repeat(900_000);
     for text in [format!(r#"{{"type":"{long}"}}"#), format!(r#"{{"type":"heartbeat","{long}":1}}"#)] {
-        let refusal = parse(&text).1.expect_err("the frame is invalid");
-        assert!(refusal.message.contains(&format!("\"{}…\"", "x".repeat(64))), "{}", refusal.message);
-        assert!(refusal.message.len() < 200, "{} bytes", refusal.message.len());
+        let error = parse(&text).1.expect_err("the frame is invalid");
+        assert!(error.message.contains(&format!("\"{}…\"", "x".repeat(64))), "{}", error.message);
+        assert!(error.message.len() < 200, "{} bytes", error.message.len());
     }
 }
 
@@ -135,10 +135,10 @@ fn an_error_repeats_a_bounded_part_of_a_frame() {
 fn frames_to_clients_are_as_documented() {
     let fd = Fd::from_u64(1).expect("the fd is valid");
     let ping = Heartbeat::Ping { every: Duration::from_secs(25), missed_max: 2 };
-    let refusal = Refusal { code: "not_allowed", message: "say \"please\"".to_owned() };
-    let told = |kind, uids: &[&str]| {
+    let not_allowed = FrameError { code: "not_allowed", message: "say \"please\"".to_owned() };
+    let text_of = |kind, uids: &[&str]| {
         let uids = uids.iter().map(|uid| (*uid).into()).collect();
-        notice("r", &Notice { kind, uids, count: 2 }, 1 << 20)
+        notice("r", &PresenceNotice { kind, uids, count: 2 }, 1 << 20)
     };
     let table = [
         (
@@ -151,13 +151,13 @@ fn frames_to_clients_are_as_documented() {
         ),
         (push_ack("7", Delivery::new(1, 1)), r#"{"type":"ack","id":7,"matched":2,"queued":1,"dropped":1}"#),
         (ack("\"x\""), r#"{"type":"ack","id":"x"}"#),
-        (error(Some("7"), &refusal), r#"{"type":"error","id":7,"code":"not_allowed","message":"say \"please\""}"#),
-        (error(None, &refusal), r#"{"type":"error","code":"not_allowed","message":"say \"please\""}"#),
+        (error(Some("7"), &not_allowed), r#"{"type":"error","id":7,"code":"not_allowed","message":"say \"please\""}"#),
+        (error(None, &not_allowed), r#"{"type":"error","code":"not_allowed","message":"say \"please\""}"#),
         (online(Some("8"), ["a", "b"].into_iter()), r#"{"type":"online","id":8,"online":["a","b"]}"#),
         (online(None, [].into_iter()), r#"{"type":"online","online":[]}"#),
-        (told(NoticeKind::Joined, &["a"]), r#"{"type":"joined","group":"r","uid":"a","count":2}"#),
-        (told(NoticeKind::Left, &["a", "b"]), r#"{"type":"left","group":"r","uids":["a","b"],"count":2}"#),
-        (told(NoticeKind::Left, &["a"; NOTICE_UIDS_MAX + 1]), r#"{"type":"left","group":"r","count":2}"#),
+        (text_of(NoticeKind::Joined, &["a"]), r#"{"type":"joined","group":"r","uid":"a","count":2}"#),
+        (text_of(NoticeKind::Left, &["a", "b"]), r#"{"type":"left","group":"r","uids":["a","b"],"count":2}"#),
+        (text_of(NoticeKind::Left, &["a"; NOTICE_UIDS_MAX + 1]), r#"{"type":"left","group":"r","count":2}"#),
     ];
     for (ours, documented) in table {
         assert_eq!(ours, documented);
@@ -169,7 +169,7 @@ fn frames_to_clients_are_as_documented() {
 fn names_that_exceed_the_queue_are_left_out() {
     let uids = vec!["\u{1}".repeat(128).into(); 3];
     let notice = |queue_bytes_max| {
-        super::notice("r", &Notice { kind: NoticeKind::Left, uids: uids.clone(), count: 7 }, queue_bytes_max)
+        super::notice("r", &PresenceNotice { kind: NoticeKind::Left, uids: uids.clone(), count: 7 }, queue_bytes_max)
     };
     assert_eq!(notice(2000), r#"{"type":"left","group":"r","count":7}"#);
     assert!(notice(4000).contains(r#""uids":["\u0001"#));

@@ -20,7 +20,7 @@ pub struct Peer {
     /// The number of sent bytes of the current request.
     sent: usize,
     /// The number of bytes that are not sent yet, because the socket was full.
-    owed: usize,
+    unsent: usize,
     incoming: Incoming,
 }
 
@@ -56,7 +56,7 @@ impl Peer {
     fn open(address: SocketAddr, is_tls: bool) -> io::Result<Peer> {
         let stream = Stream::connect(address, is_tls)?;
         let incoming = Incoming::Frames(FrameCounter::default());
-        Ok(Peer { stream, requests: [].into(), request_bytes: 0, sent: 0, owed: 0, incoming })
+        Ok(Peer { stream, requests: [].into(), request_bytes: 0, sent: 0, unsent: 0, incoming })
     }
 
     /// Sends an upgrade request, and returns the response.
@@ -139,19 +139,19 @@ impl Peer {
 
     /// Sends `count` more requests, with one write if the socket accepts all bytes.
     pub fn send(&mut self, count: usize) -> io::Result<()> {
-        let was_full = self.owed > 0;
-        self.owed += count * self.request_bytes;
+        let was_full = self.unsent > 0;
+        self.unsent += count * self.request_bytes;
         if was_full { Ok(()) } else { self.flush() }
     }
 
     /// Sends the bytes that are not sent yet because the socket was full.
     pub fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()?;
-        while self.owed > 0 {
-            let end = self.requests.len().min(self.sent + self.owed);
+        while self.unsent > 0 {
+            let end = self.requests.len().min(self.sent + self.unsent);
             match self.stream.write(&self.requests[self.sent..end]) {
                 Ok(count) => {
-                    self.owed -= count;
+                    self.unsent -= count;
                     self.sent = (self.sent + count) % self.request_bytes;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),

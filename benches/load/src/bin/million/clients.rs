@@ -40,7 +40,7 @@ const _: () = assert!(size_of::<Client>() == 16);
 
 /// The state of a client.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum State {
+enum ClientState {
     /// The request was sent.
     Upgrading,
     Open,
@@ -53,7 +53,7 @@ pub struct Client {
     socket: Option<OwnedFd>,
     /// The number of the last broadcast that the client received.
     broadcast: u16,
-    state: State,
+    state: ClientState,
     /// Whether the client answers no pings.
     is_silent: bool,
     /// The fd in the server's welcome frame.
@@ -141,7 +141,7 @@ impl Clients {
     /// Returns the clients whose connection has not ended.
     pub fn open(&self) -> impl Iterator<Item = usize> + '_ {
         let clients = self.clients.iter().enumerate();
-        clients.filter(|(_, client)| client.state == State::Open).map(|(index, _)| index)
+        clients.filter(|(_, client)| client.state == ClientState::Open).map(|(index, _)| index)
     }
 
     /// Returns whether some upgrades are not answered yet.
@@ -157,7 +157,7 @@ impl Clients {
                 self.clients.push(Client {
                     socket: None,
                     broadcast: self.broadcast,
-                    state: State::Ended,
+                    state: ClientState::Ended,
                     is_silent: false,
                     fd: 0,
                 });
@@ -202,7 +202,7 @@ impl Clients {
         net::send(&socket, &kind.request(index), SendFlags::NOSIGNAL)?;
         self.epoll.add_readable(&socket, index)?;
         let client = &mut self.clients[index];
-        *client = Client { socket: Some(socket), broadcast: self.broadcast, state: State::Upgrading, ..*client };
+        *client = Client { socket: Some(socket), broadcast: self.broadcast, state: ClientState::Upgrading, ..*client };
         self.connected += 1;
         self.in_flight += 1;
         Ok(())
@@ -212,7 +212,7 @@ impl Clients {
     pub fn leave(&mut self, indices: impl Iterator<Item = usize>) {
         for index in indices {
             let client = &mut self.clients[index];
-            (client.socket, client.state) = (None, State::Ended);
+            (client.socket, client.state) = (None, ClientState::Ended);
         }
     }
 
@@ -255,11 +255,11 @@ impl Clients {
 
     /// Handles all complete frames, and stores the bytes of an incomplete frame.
     fn handle(&mut self, index: usize, mut bytes: &[u8]) -> io::Result<()> {
-        if self.clients[index].state == State::Upgrading {
+        if self.clients[index].state == ClientState::Upgrading {
             match bytes.windows(4).position(|window| window == b"\r\n\r\n") {
                 Some(end) if bytes.starts_with(b"HTTP/1.1 101") => {
                     bytes = &bytes[end + 4..];
-                    self.clients[index].state = State::Open;
+                    self.clients[index].state = ClientState::Open;
                     self.counts.opened += 1;
                     self.in_flight -= 1;
                 }
@@ -267,13 +267,13 @@ impl Clients {
                 None => {}
             }
         }
-        while self.clients[index].state == State::Open
+        while self.clients[index].state == ClientState::Open
             && let Some((opcode, payload, len)) = wire::read_server_frame(bytes)
         {
             self.handle_frame(index, opcode, payload)?;
             bytes = &bytes[len..];
         }
-        if !bytes.is_empty() && self.clients[index].state != State::Ended {
+        if !bytes.is_empty() && self.clients[index].state != ClientState::Ended {
             self.partial.insert(index, bytes.to_vec());
         }
         Ok(())
@@ -328,7 +328,7 @@ impl Clients {
 
     fn end(&mut self, index: usize, code: u16) {
         let client = &mut self.clients[index];
-        if client.state == State::Upgrading {
+        if client.state == ClientState::Upgrading {
             self.in_flight -= 1;
         }
         if client.is_silent {
@@ -336,7 +336,7 @@ impl Clients {
         } else {
             *self.counts.ends.entry(code).or_default() += 1;
         }
-        (client.socket, client.state) = (None, State::Ended);
+        (client.socket, client.state) = (None, ClientState::Ended);
         self.counts.last_end = Some(Instant::now());
     }
 }
