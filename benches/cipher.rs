@@ -36,7 +36,7 @@ fn open_and_seal(c: &mut Criterion) {
         assert_eq!(round(), plaintext.len());
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::from_parameter(size), |b| b.iter(&mut round));
-        assert_eq!(record[..plaintext.len()], plaintext, "the record was opened");
+        assert_eq!(record[..plaintext.len()], plaintext, "the decrypted record must equal the plaintext");
     }
 }
 

@@ -32,7 +32,10 @@ fn encode(c: &mut Criterion) {
         let (mut out, mut tungstenite_out) = (Vec::with_capacity(size + 16), Vec::with_capacity(size + 16));
         encode_fdpush(&mut out);
         encode_tungstenite(&mut tungstenite_out);
-        assert!(out == tungstenite_out && encode_shared().as_bytes() == out, "all encoders produce the same frame");
+        assert!(
+            out == tungstenite_out && encode_shared().as_bytes() == out,
+            "all encoders must produce the same frame"
+        );
 
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::new("fdpush", size), |b| {

@@ -70,7 +70,7 @@ fn serve(server: Server) {
                     1
                 }
             };
-            assert!(delivered > 0, "a connection receives {message:?}");
+            assert!(delivered > 0, "a connection must receive {message:?}");
         })
         .run()
         .expect("the server ends without an error");
@@ -113,7 +113,7 @@ impl Client {
     fn expect(&mut self, bytes: &[u8]) {
         self.buffer.resize(bytes.len(), 0);
         self.stream.read_exact(&mut self.buffer).expect("the server answers");
-        assert!(self.buffer == bytes, "the server sends the expected bytes");
+        assert!(self.buffer == bytes, "the server must send the expected bytes");
     }
 }
 

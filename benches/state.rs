@@ -163,7 +163,7 @@ fn wheel(c: &mut Criterion) {
     let mut wheel = armed(count);
     wheel.check_invariants();
     assert_eq!(wheel.len(), count as usize);
-    assert_eq!(run_period(&mut wheel, 0), count, "each connection is due once a period");
+    assert_eq!(run_period(&mut wheel, 0), count, "each connection must be due once a period");
     wheel.check_invariants();
 
     let mut group = c.benchmark_group("wheel");

@@ -94,7 +94,7 @@ pub fn answer_in_place(bytes: &mut [u8], mut frame: impl FnMut(Answer<'_>)) -> (
     (written, read)
 }
 
-/// A frame made by [`answer_in_place`].
+/// A server frame that [`answer_in_place`] made.
 #[derive(Debug)]
 pub struct Answer<'a> {
     /// The offset of the frame's first byte.
@@ -119,7 +119,7 @@ pub struct FrameCounter {
 }
 
 impl FrameCounter {
-    /// Reads more bytes, and returns the number of completed frames.
+    /// Takes the next bytes of the stream, and returns the number of frames that end in them.
     pub fn count(&mut self, mut bytes: &[u8]) -> usize {
         let mut frames = 0;
         while !bytes.is_empty() {
@@ -155,7 +155,7 @@ pub struct ResponseCounter {
 }
 
 impl ResponseCounter {
-    /// Reads more bytes, and returns the number of completed responses.
+    /// Takes the next bytes of the stream, and returns the number of responses that end in them.
     ///
     /// Returns [`Refused`] if a status is not 2xx.
     pub fn count(&mut self, mut bytes: &[u8]) -> Result<usize, Refused> {
@@ -201,7 +201,7 @@ pub struct AnswerCounter {
 }
 
 impl AnswerCounter {
-    /// Reads more bytes, and returns the number of completed answers.
+    /// Takes the next bytes of the stream, and returns the number of answers that end in them.
     ///
     /// Returns [`Refused`] if an answer is an error.
     pub fn count(&mut self, bytes: &[u8]) -> Result<usize, Refused> {

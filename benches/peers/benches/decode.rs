@@ -42,14 +42,14 @@ impl Stream {
         Stream { text, bytes, messages }
     }
 
-    /// Checks that `read` returns the messages of the stream, also when it is repeated.
+    /// Checks that `read` returns the messages of the stream, also when the stream is repeated.
     fn assert_is_read_by(&self, mut read: impl FnMut(&mut dyn FnMut(&[u8]))) {
         for _ in 0..2 {
             let mut texts = Vec::new();
             read(&mut |text| texts.push(text.to_vec()));
             assert!(
                 texts == vec![self.text.as_bytes(); self.messages],
-                "the decoder returns the messages that were encoded"
+                "the decoder must return the messages that were encoded"
             );
         }
     }

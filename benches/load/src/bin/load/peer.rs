@@ -14,7 +14,7 @@ const HEAD_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Peer {
     pub stream: Stream,
-    /// Repetitions of the request, so that several requests are one slice.
+    /// The request, repeated so that several requests are one slice.
     requests: Rc<[u8]>,
     request_bytes: usize,
     /// The number of sent bytes of the current request.
@@ -161,7 +161,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Reads all available bytes, and returns the number of completed answers.
+    /// Reads all available bytes, and returns the number of answers that end in them.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut messages = 0;
         loop {
@@ -186,7 +186,7 @@ impl Peer {
         }
     }
 
-    /// Reads up to the blank line, and no bytes after it, because a frame may follow.
+    /// Reads an HTTP head up to its blank line, and no bytes after it, because a frame may follow.
     fn read_head(&mut self) -> io::Result<Vec<u8>> {
         let mut head = Vec::new();
         let mut byte = [0];

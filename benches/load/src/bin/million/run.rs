@@ -321,8 +321,8 @@ impl<'a> Run<'a> {
         self.report.check("… descriptors back", self.count, grouped(leavers.len()), grouped(returned), is_met);
         let (before, after) = (before.1 / 1024, after.1 / 1024);
         let came = format!("{} to {} KiB", grouped(before as usize), grouped(after as usize));
-        // Lists that all connections share grow, and the notices about the clients that left still wait to be sent to
-        // other members.
+        // The shared lists of all connections can grow. Notices about the clients that left may still be queued for
+        // the other members of their groups.
         let growth_max = 1024 + leavers.len() as u64 / 4;
         let expected = format!("grows by {} KiB at most", grouped(growth_max as usize));
         self.report.check("… user space", self.count, &expected, came, after <= before + growth_max);

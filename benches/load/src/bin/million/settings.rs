@@ -1,4 +1,4 @@
-//! Checks the settings of the host: each is tried with a value that is too small, and with a sufficient value.
+//! Checks the settings of the host: each setting is tried with a value that is too small, and with a sufficient value.
 
 use std::fs;
 use std::io;

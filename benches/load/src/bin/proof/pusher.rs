@@ -74,8 +74,8 @@ impl Pusher {
         self.sent += 1;
     }
 
-    /// Sends as many bytes as the socket accepts. If the server has ended, drops the unsent bytes.
-    /// [`receive`](Pusher::receive) detects the end.
+    /// Sends as many bytes as the socket accepts. If the server has closed the connection, drops the unsent bytes.
+    /// [`receive`](Pusher::receive) then finds the end of the stream.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.unsent.is_empty() && !self.has_ended {
             match self.socket.write(&self.unsent) {
