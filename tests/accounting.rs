@@ -32,7 +32,7 @@ fn stalled(slot: u64, env: &mut Env) -> Connection {
     let mut connection = Connection::new(Peer::Unix, env);
     let mut request = UPGRADE.to_owned().into_bytes();
     let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut &mut request[..], env) else {
-        panic!("no upgrade");
+        panic!("expected an upgrade");
     };
     let fd = Fd::from_u64(slot + 1).expect("the fd is valid");
     connection
@@ -102,10 +102,10 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
     let (counted, taken_full) = (env.queued.frames, taken(&region));
     let held: usize = connections.iter().map(Connection::counted_bytes).sum();
     if kind != Kind::Shared {
-        assert!(held <= counted, "the queues hold {held} bytes, within the {counted} counted bytes");
+        assert!(held <= counted, "the queues must hold at most the {counted} counted bytes, not {held}");
     }
 
-    // The counted and the allocated memory also agree when half of each queue is written.
+    // The counted and the allocated memory must also agree when half of each queue is written.
     for connection in &mut connections {
         let mut left = connection.queued_bytes() / 2;
         while left > 0 && connection.handle_writable() {
@@ -124,7 +124,7 @@ fn assert_ratio(counted: usize, taken: usize, what: &str) {
     let ratio = taken as f64 / counted as f64;
     assert!(
         (1.0 / 1.5..=1.5).contains(&ratio),
-        "{what}: {counted} counted bytes and {taken} allocated bytes agree within a factor of 1.5"
+        "{what}: {counted} counted bytes and {taken} allocated bytes must agree within a factor of 1.5"
     );
 }
 
@@ -166,8 +166,8 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
         let (full, left) = memberships(name_bytes);
         assert!(
             full <= bytes_max,
-            "a membership with a name of {name_bytes} bytes takes at most {bytes_max} bytes, not {full}"
+            "a membership with a name of {name_bytes} bytes must take at most {bytes_max} bytes, not {full}"
         );
-        assert!(left <= 3 * full, "at most three times {full} bytes stay allocated for a membership, not {left}");
+        assert!(left <= 3 * full, "at most three times {full} bytes may stay allocated for a membership, not {left}");
     }
 }

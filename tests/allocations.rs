@@ -135,7 +135,7 @@ fn websocket(fd: u64, env: &mut Env) -> Connection {
     let mut connection = Connection::new(Peer::Unix, env);
     let mut request = UPGRADE.to_owned().into_bytes();
     let Some(Event::Upgrade(request)) = connection.handle_bytes(&mut &mut request[..], env) else {
-        panic!("no upgrade");
+        panic!("expected an upgrade");
     };
     let fd = Fd::from_u64(fd).expect("the fd is valid");
     connection
@@ -162,12 +162,12 @@ fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
         assert_eq!(
             echo(bytes, in_flight),
             0,
-            "with {in_flight} messages in flight, an echo of {bytes} bytes allocates no memory"
+            "with {in_flight} messages in flight, an echo of {bytes} bytes must allocate no memory"
         );
         assert_eq!(
             point_to_point(bytes, in_flight),
             0,
-            "with {in_flight} messages in flight, a push of {bytes} bytes to a uid allocates no memory"
+            "with {in_flight} messages in flight, a push of {bytes} bytes to a uid must allocate no memory"
         );
     }
     for members in [20, 200] {
@@ -175,23 +175,31 @@ fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
             assert_eq!(
                 fan_out(128, outstanding, members),
                 0,
-                "with {outstanding} unfinished pushes, a push to {members} members allocates no memory"
+                "with {outstanding} unfinished pushes, a push to {members} members must allocate no memory"
             );
         }
         // All receivers share a long frame, so it has two allocations: its bytes and its reference count.
-        assert_eq!(fan_out(1024, 4, members), 2 * 4 * ROUNDS, "a long frame to {members} members has two allocations");
+        assert_eq!(
+            fan_out(1024, 4, members),
+            2 * 4 * ROUNDS,
+            "a long frame to {members} members must have two allocations"
+        );
     }
     for recipients in [3000, 10_000] {
-        assert_eq!(many_recipients(128, 16, recipients), 0, "a push to {recipients} recipients allocates no memory");
+        assert_eq!(
+            many_recipients(128, 16, recipients),
+            0,
+            "a push to {recipients} recipients must allocate no memory"
+        );
         assert_eq!(
             many_recipients(1024, 16, recipients),
             2 * 16 * ROUNDS,
-            "a long frame to {recipients} recipients has two allocations"
+            "a long frame to {recipients} recipients must have two allocations"
         );
         assert_eq!(
             many_recipients(8 << 10, 8, recipients),
             2 * 8 * ROUNDS,
-            "a longer frame to {recipients} recipients has two allocations"
+            "a longer frame to {recipients} recipients must have two allocations"
         );
     }
 }

@@ -60,7 +60,7 @@ impl Gateway {
         let lines = BufReader::new(child.stderr.take().expect("the output is a pipe")).lines();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                // If the test has ended, there is no receiver. But this thread must still read the pipe.
+                // If the test has ended, the send fails. This thread must still read the pipe, so that the server can log.
                 let _ = tx.send(line);
             }
         });
@@ -99,7 +99,7 @@ impl Gateway {
     pub fn done(&self, path: &str, body: impl ToString) -> Value {
         let body = body.to_string();
         let (status, answer) = self.post(path, &body);
-        assert_eq!(status, 200, "POST {path} with {body} succeeds, but the answer is {answer}");
+        assert_eq!(status, 200, "POST {path} with {body} must succeed, but the answer is {answer}");
         answer
     }
 

@@ -12,7 +12,7 @@ use super::{DEADLINE, TestServer};
 /// If a log record contains this text, the logger blocks the calling thread for [`BLOCK_TIME`].
 pub const BLOCKING_TEXT: &str = "slow-log.example";
 
-/// A time longer than a handler may take before the server warns.
+/// A time after which the server warns about a handler that still runs.
 pub const BLOCK_TIME: Duration = Duration::from_millis(150);
 
 static LINES: Lines = Lines(Mutex::new(Vec::new()));
@@ -47,7 +47,7 @@ pub fn block() {
 
 /// Starts to collect the log lines of all servers.
 pub fn keep_log_lines() {
-    // The first test of this process sets the logger.
+    // Only the first call in a process sets the logger. Each later call returns an error, which is ignored.
     let _ = log::set_logger(&LINES);
     log::set_max_level(LevelFilter::Debug);
 }

@@ -110,7 +110,7 @@ fn serve_with<H: Handler>(
             tls::register(address);
         }
         tx.send((server.remote(), server.local_addr(), addresses)).expect("the test waits");
-        // If the test has ended, there is no receiver.
+        // If the test has ended, the send fails, because there is no receiver.
         let _ = end.send(server.run());
     });
     let (remote, address, addresses) = started.next();
@@ -247,7 +247,7 @@ pub struct DropSignal<T: Clone>(pub Sender<T>, pub T);
 
 impl<T: Clone> Drop for DropSignal<T> {
     fn drop(&mut self) {
-        // If the test has ended, there is no receiver.
+        // If the test has ended, the send fails, because there is no receiver.
         let _ = self.0.send(self.1.clone());
     }
 }

@@ -124,7 +124,7 @@ impl Raw {
             let size =
                 usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("expected a chunk size, got {line:?}"));
             body.extend(self.take(size));
-            assert_eq!(self.line(), "", "a chunk ends with CRLF");
+            assert_eq!(self.line(), "", "a chunk must end with CRLF");
             if size == 0 {
                 break;
             }
@@ -141,7 +141,7 @@ impl Raw {
                 self.take(2);
                 return line;
             }
-            assert!(self.fill(), "the stream continues until the end of the line");
+            assert!(self.fill(), "the stream must not end before the end of the line");
         }
     }
 
@@ -153,7 +153,7 @@ impl Raw {
             }
             assert!(
                 self.fill(),
-                "the stream continues until the end of the head: {:?}",
+                "the stream must not end before the end of the head: {:?}",
                 String::from_utf8_lossy(&self.buf)
             );
         };
@@ -166,7 +166,7 @@ impl Raw {
     /// Returns the next frame: its first byte (FIN, RSV, opcode) and its payload.
     pub fn frame(&mut self) -> (u8, Vec<u8>) {
         let head = self.take(2);
-        assert!(head[1] < 128, "a server frame is not masked");
+        assert!(head[1] < 128, "a server frame must not be masked");
         let length = match head[1] {
             126 => u64::from(u16::from_be_bytes(self.take_array())),
             127 => u64::from_be_bytes(self.take_array()),
@@ -176,12 +176,12 @@ impl Raw {
         deflated::inflated_frame((head[0], payload))
     }
 
-    /// Reads exactly these bytes. Allocates no memory if an earlier call has already read as many bytes.
+    /// Reads exactly these bytes. Allocates no memory if an earlier call has read as many bytes, because the buffer is then large enough.
     pub fn expect(&mut self, bytes: &[u8]) {
         while self.buf.len() < bytes.len() {
-            assert!(self.fill(), "the stream continues: {} of {} bytes", self.buf.len(), bytes.len());
+            assert!(self.fill(), "the stream ended after {} of {} bytes", self.buf.len(), bytes.len());
         }
-        assert!(self.buf[..bytes.len()] == *bytes, "the server sends the expected bytes");
+        assert!(self.buf[..bytes.len()] == *bytes, "the server must send the expected bytes");
         self.buf.drain(..bytes.len());
     }
 
@@ -229,7 +229,7 @@ impl Raw {
     /// Reads until a condition is true for the unread bytes, and returns them.
     pub fn rest_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         while !is_enough(&self.buf) {
-            assert!(self.fill(), "the stream continues after {:?}", self.buf);
+            assert!(self.fill(), "the stream ended after {:?}", self.buf);
         }
         std::mem::take(&mut self.buf)
     }
@@ -247,7 +247,7 @@ impl Raw {
 
     fn take(&mut self, count: usize) -> Vec<u8> {
         while self.buf.len() < count {
-            assert!(self.fill(), "the stream continues: {} of {count} bytes", self.buf.len());
+            assert!(self.fill(), "the stream ended after {} of {count} bytes", self.buf.len());
         }
         self.buf.drain(..count).collect()
     }

@@ -101,7 +101,7 @@ fn an_oversized_ping_or_reason_is_refused() {
     server.ask(move |ctx| {
         assert_eq!(ctx.ping(fd, &[b'p'; 126]), Outcome::TooLarge);
         assert_eq!(ctx.close(fd, 1000, &"r".repeat(124)), CloseOutcome::Invalid);
-        assert!(ctx.is_open(fd), "the connection stays open");
+        assert!(ctx.is_open(fd), "the connection must stay open");
         assert_eq!(ctx.ping(fd, &[b'p'; 125]), Outcome::Queued);
         assert_eq!(ctx.close(fd, 1000, &"r".repeat(123)), CloseOutcome::Closing);
     });
@@ -174,7 +174,7 @@ fn messages_of_35_to_40_kb_are_echoed_concurrently() {
                     let length = 35_000 + (noise.next() % 5_000) as usize;
                     let text = noise.text(length);
                     client.send(&text);
-                    assert!(client.text() == text, "client {seed} receives its own message");
+                    assert!(client.text() == text, "client {seed} must receive its own message");
                 }
             });
         }
@@ -264,7 +264,7 @@ fn broadcasts_of_100_kb_with_flat_memory() {
         });
         assert_eq!(delivery, Delivery::new(CLIENTS, 0));
         // All queues share one frame. Each client that has not received the frame adds only one small queue entry.
-        assert!(queued <= message.len() + CLIENTS * 600, "the bytes of a shared message count once, not {queued}");
+        assert!(queued <= message.len() + CLIENTS * 600, "the bytes of a shared message must count once, not {queued}");
         for client in &mut clients {
             assert!(client.binary() == message);
         }
@@ -351,7 +351,7 @@ fn pings_and_pongs_are_delivered_to_a_handler() {
     let mut client = server.connect("/");
     client.ping(b"to you");
     assert_eq!(rx.next(), (PING, b"to you".to_vec()));
-    assert_eq!(client.next(), Sent::Pong(b"to you"[..].into()), "the server answers the ping");
+    assert_eq!(client.next(), Sent::Pong(b"to you"[..].into()), "the server must answer the ping");
     let fd = client.fd();
     server.ask(move |ctx| ctx.ping(fd, b"and back"));
     assert_eq!(client.next(), Sent::Ping(b"and back"[..].into()));
@@ -483,7 +483,7 @@ fn the_heartbeat_disconnects_silent_clients_and_keeps_active_and_protected_ones(
     assert!(server.ask(move |ctx| ctx.protect(spared[1]).is_done()));
     let deadline = Instant::now() + DEADLINE;
     while server.ask(move |ctx| ctx.exists(fd)) {
-        assert!(Instant::now() < deadline, "the silent client is disconnected before the deadline");
+        assert!(Instant::now() < deadline, "the silent client must be disconnected before the deadline");
         active.send("here");
         assert_eq!(active.text(), "here");
     }
@@ -522,7 +522,7 @@ fn close_flushes_and_abort_does_not() {
         assert_eq!(ctx.abort(fd), AbortOutcome::Aborted { was_open: true });
     });
     let came = dropped.rest().len();
-    assert!(came < MESSAGES * (100 << 10), "the client receives only a part of the messages: {came} bytes");
+    assert!(came < MESSAGES * (100 << 10), "the client must receive only a part of the messages: {came} bytes");
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
@@ -541,9 +541,9 @@ fn a_slow_client_reaches_its_queue_bound() {
             break;
         }
         let queued = info.expect("the connection exists").queued_bytes;
-        assert!(queued <= 256 << 10, "the bytes of a shared message count once, not {queued}");
+        assert!(queued <= 256 << 10, "the bytes of a shared message must count once, not {queued}");
         pushed += 1;
-        assert!(pushed < 10_000, "the socket buffer is full after less than 10,000 messages");
+        assert!(pushed < 10_000, "the socket buffer must be full after less than 10,000 messages");
     }
     assert_eq!(rx.next().1.cause, Cause::SlowConsumer);
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "more")), Outcome::Gone);
@@ -596,5 +596,5 @@ fn info_is_available_inside_on_close() {
     assert_eq!((info.traffic.messages_in, info.traffic.messages_out), (1, 1));
     assert!(info.peer.is_loopback() && info.state == State::Closing);
     assert_eq!(known, (Some("me".to_owned()), true, false, Outcome::Gone));
-    assert_eq!(fds, 0, "the uid has no connection");
+    assert_eq!(fds, 0, "the uid must have no connection");
 }

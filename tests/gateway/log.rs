@@ -178,7 +178,7 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
         }
         let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
         served.check_serving(&backend);
-        assert_eq!(served.dropped(), 0, "the lines wait in the queue");
+        assert_eq!(served.dropped(), 0, "the lines must wait in the queue");
         // With this long uid, the log has two lines of about 700 bytes for each client.
         let long = format!("/?uid={}", "%01".repeat(128));
         until("the queue of the log is full", || {
@@ -306,13 +306,13 @@ fn commands_with_closed_or_full_output_do_not_panic() {
         assert_eq!(
             status.code(),
             Some(to_closed),
-            "{args:?} exits with {to_closed} if its output is a closed pipe: {status}"
+            "{args:?} must exit with {to_closed} if its output is a closed pipe: {status}"
         );
         let status = run(command(args).stdout(dev_full()).stderr(dev_full()));
         assert_eq!(
             status.code(),
             Some(to_full),
-            "{args:?} exits with {to_full} if its output is a full disk: {status}"
+            "{args:?} must exit with {to_full} if its output is a full disk: {status}"
         );
     }
 }

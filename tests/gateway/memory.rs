@@ -79,7 +79,7 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
     println!("peak {} MiB, sum {} MiB", peak / MIB, SUM / MIB);
     assert!(
         peak < SUM / 2 * 3,
-        "peak memory {} MiB is less than 1.5 times the sum of the bounds ({} MiB)",
+        "peak memory {} MiB must be less than 1.5 times the sum of the bounds ({} MiB)",
         peak / MIB,
         SUM / MIB
     );

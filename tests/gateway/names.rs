@@ -278,7 +278,7 @@ fn a_value_that_is_not_a_name_is_refused_everywhere() {
         ] {
             let (status, answer) = gateway.post(&format!("/api/{path}"), &body);
             let message = answer["error"]["message"].as_str().expect("the error has a message");
-            assert!(status == 400 && message.contains("uid"), "{path} refuses {body} and names uid: {answer}");
+            assert!(status == 400 && message.contains("uid"), "{path} must refuse {body} and name uid: {answer}");
         }
         if !uid.contains("uid") {
             ann.send(&format!(r#"{{"type":"push","data":1,"id":1,"to":{uid}}}"#));

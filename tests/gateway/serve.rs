@@ -312,7 +312,7 @@ fn with_conflate_a_slow_reader_gets_the_last_message_of_a_key() {
     let ack = ask(&mut sender, json!({"type":"push","to":"slow","data":padding,"id":"without"}));
     assert_eq!(ack["dropped"], 1, "{ack}");
     let received = (1..).find(|_| next(&mut slow)["data"]["number"] == LAST);
-    assert!(received.is_some_and(|count| count <= LAST), "some messages were conflated");
+    assert!(received.is_some_and(|count| count <= LAST), "some messages must be conflated");
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn name_rules_are_the_same_in_every_frame() {
     assert_eq!(
         ask(&mut client, json!({"type":"online","uids":["ann"]}))["online"],
         json!(["ann"]),
-        "the server answers a valid frame after invalid ones"
+        "the server must answer a valid frame after invalid ones"
     );
 }
 

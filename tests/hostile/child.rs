@@ -80,7 +80,7 @@ impl Child {
             let mut line = String::new();
             assert!(
                 stdout.read_line(&mut line).expect("the output has lines") > 0,
-                "the child runs until it has printed the line"
+                "the child must run until it has printed the line"
             );
             if let Some((_, address)) = line.split_once(GREETING) {
                 break address.trim().parse().expect("the address is valid");

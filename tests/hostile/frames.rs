@@ -168,7 +168,7 @@ fn the_violated_rule_is_passed_to_on_close() {
         assert_eq!((closed.by, closed.cause), (By::Server, Cause::ProtocolError(error)));
     }
     server.wait_until("all connections have ended", |ctx| ctx.stats().connections == 0);
-    assert!(rx.so_far().is_empty(), "on_close is called only once for each connection");
+    assert!(rx.so_far().is_empty(), "on_close must be called only once for each connection");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn an_announced_length_without_payload_takes_no_memory() {
         let received = 1_000 * (UPGRADE.len() + 8 + first.len()) as u64;
         child.wait_for_stat("bytes_in", |bytes| bytes >= received);
     });
-    assert!(grown < 5 << 20, "announced bytes take no memory, but memory grew by {grown} bytes");
+    assert!(grown < 5 << 20, "announced bytes must take no memory, but memory grew by {grown} bytes");
     assert_eq!(child.stat("open"), 1_000);
 }
 
@@ -232,7 +232,7 @@ fn a_hundred_thousand_empty_fragments_form_one_message_without_memory_growth() {
         raw.send(frame(PING, b"behind them"));
         assert_eq!(raw.frame(), (0x8a, b"behind them".to_vec()));
     });
-    assert!(grown < 1 << 20, "memory grows by less than 1 MiB, not by {grown} bytes");
+    assert!(grown < 1 << 20, "memory may grow by less than 1 MiB, not by {grown} bytes");
     raw.send(frame(CONTINUATION, b"end"));
     assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "a message can have any number of fragments");
 }
@@ -301,7 +301,7 @@ fn a_million_pings_from_a_client_that_does_not_read_take_bounded_memory() {
     let server = serve(|server| server.limits(limits()));
     let mut raw = Raw::upgraded(server.address());
     let most = flood_with_pings(&server, &mut raw, PINGS);
-    assert!(most <= 32 << 10, "at most 32 KiB of pongs are queued, not {most} bytes");
+    assert!(most <= 32 << 10, "at most 32 KiB of pongs may be queued, not {most} bytes");
     // The client receives the pongs in order, and one of them is the pong of the last ping.
     let mut last = None;
     while last != Some(PINGS - 1) {
@@ -314,7 +314,7 @@ fn a_million_pings_from_a_client_that_does_not_read_take_bounded_memory() {
         let number = u64::from_be_bytes(payload.try_into().expect("the value is a number"));
         assert!(
             first == 0x8a && last.is_none_or(|last| number > last),
-            "pongs arrive in order: {number} after {last:?}"
+            "pongs must arrive in order: {number} after {last:?}"
         );
         last = Some(number);
     }

@@ -10,7 +10,7 @@ fn replay(target: &str, body: fn(&[u8])) {
         .map(|entry| entry.expect("the corpus directory can be listed").path())
         .collect();
     inputs.sort();
-    assert!(inputs.len() >= 5, "{} has at least five inputs, not {}", corpus.display(), inputs.len());
+    assert!(inputs.len() >= 5, "{} must have at least five inputs, not {}", corpus.display(), inputs.len());
     for input in inputs {
         println!("{}", input.display()); // shown when the body panics
         body(&fs::read(&input).expect("the input can be read"));

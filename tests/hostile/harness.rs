@@ -1,7 +1,7 @@
-//! Sends the same bytes in different portions to a server that records its handler calls.
+//! Sends the same bytes, cut at different positions, to a server that records its handler calls.
 //!
-//! The harness sends a part only after the loop has read the part before it. So the server reads the same parts. The
-//! harness waits for three turns of the loop between two writes. Many connections share these turns.
+//! The harness sends a part only after the loop has read the part before it. So each read of the server returns one
+//! part. The harness waits for three turns of the loop between two writes. Many connections share these turns.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -196,7 +196,7 @@ pub fn send_split<'a>(
     }
 }
 
-/// A case, a description of its portions, and the connection that sent the case.
+/// A case, a text that describes the cuts of its bytes, and the connection that sent the case.
 pub type Sent<'a> = Vec<(&'a Case, String, Wire)>;
 
 /// Runs the cases on several threads.
@@ -220,7 +220,7 @@ pub fn on_threads(
 /// Checks that the names of the cases are unique.
 pub fn assert_named(cases: &[Case], count_min: usize) {
     let names: std::collections::HashSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-    assert_eq!(names.len(), cases.len(), "no two cases have the same name");
+    assert_eq!(names.len(), cases.len(), "no two cases may have the same name");
     assert!(cases.len() >= count_min, "{} cases", cases.len());
 }
 

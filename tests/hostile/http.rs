@@ -120,7 +120,7 @@ fn an_error_response_to_head_has_no_body() {
         raw.send(&head);
         let reply = raw.reply_head();
         assert!(reply.status >= 400, "{reply:?}");
-        assert_eq!(String::from_utf8_lossy(&raw.rest()), "", "nothing follows the answer to {head:?}");
+        assert_eq!(String::from_utf8_lossy(&raw.rest()), "", "nothing must follow the answer to {head:?}");
     }
 }
 
@@ -222,7 +222,7 @@ fn a_second_upgrade_on_a_websocket_is_a_protocol_error() {
     raw.send(UPGRADE);
     assert_eq!(raw.reply().status, 101);
     raw.send(UPGRADE);
-    assert_eq!(raw.close_frame().0, 1002, "a second upgrade request is not a valid frame");
+    assert_eq!(raw.close_frame().0, 1002, "a second upgrade request must not be a valid frame");
     let (_, closed) = rx.next();
     assert!(matches!(closed.cause, Cause::ProtocolError(_)), "{closed:?}");
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 1);

@@ -55,7 +55,7 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
         let held = inbound_bytes(&server);
         assert!(
             held <= TOTAL_MAX + MESSAGE_MAX,
-            "inbound memory stays within its bound: {held} bytes with {number} clients"
+            "inbound memory must stay within its bound: {held} bytes with {number} clients"
         );
     }
     server.wait_until("the server has read the bytes of all clients", |ctx| {
@@ -63,7 +63,8 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     });
     assert!(inbound_bytes(&server) <= TOTAL_MAX);
     let closed = rx.so_far();
-    // The capacity of a buffer is at most twice the length of its message.
+    // The bound has room for 16 of these messages. The capacity of a buffer can be twice the length of its message, so
+    // the server may keep fewer messages.
     assert!((64 - 16..=64 - 6).contains(&closed.len()), "{} of 64 closed", closed.len());
     for (_, closed) in &closed {
         assert_eq!((closed.code.as_u16(), closed.by, closed.cause), (1013, By::Server, Cause::InboundOverload));
@@ -187,6 +188,6 @@ fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     assert_eq!(other.frame(), (0x80 | TEXT, b"after".to_vec()));
     for (client, left) in fitting.iter_mut().zip(1..) {
         client.send("x".repeat(left));
-        assert_eq!(client.reply().status, 404, "it is answered");
+        assert_eq!(client.reply().status, 404, "the connection must be answered");
     }
 }

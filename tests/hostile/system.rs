@@ -50,7 +50,7 @@ fn offer(child: &Child) -> (u16, Wire) {
 }
 
 fn status(wire: &mut Wire) -> u16 {
-    assert!(wire.read_until(|received| !received.replies.is_empty()), "the connection has a response");
+    assert!(wire.read_until(|received| !received.replies.is_empty()), "the connection must have a response");
     wire.received().replies[0].status
 }
 
@@ -73,7 +73,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     }
     assert!(
         (DESCRIPTORS / 2..DESCRIPTORS).contains(&opened.len()),
-        "most descriptors belong to a WebSocket: {} opened, {refused} refused",
+        "most descriptors must belong to a WebSocket: {} opened, {refused} refused",
         opened.len()
     );
 
@@ -92,10 +92,16 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
             (status, _) => panic!("{status}"),
         }
     }
-    assert!(tx > 0 && late <= 1, "the server refuses clients and accepts at most one: {tx} refused, {late} accepted");
+    assert!(
+        tx > 0 && late <= 1,
+        "the server must refuse clients, and may accept at most one: {tx} refused, {late} accepted"
+    );
     let elapsed_ticks = since.elapsed().as_millis() as u64 / 10;
     let used = child.cpu_ticks() - ticks;
-    assert!(used * 4 <= elapsed_ticks, "refusals use at most a quarter of one core: {used} of {elapsed_ticks} ticks");
+    assert!(
+        used * 4 <= elapsed_ticks,
+        "refusals may use at most a quarter of one core: {used} of {elapsed_ticks} ticks"
+    );
 
     // New clients get the freed descriptors. A client that connects before a descriptor is free gets 503 and retries.
     for _ in 0..3 {
@@ -108,20 +114,26 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
                     opened.push(wire);
                     taken += 1;
                 }
-                _ => assert!(Instant::now() < deadline, "all 10 freed descriptors are used again, not {taken}"),
+                _ => assert!(
+                    Instant::now() < deadline,
+                    "all 10 freed descriptors must be used again, but only {taken} are"
+                ),
             }
         }
     }
     for wire in &mut opened {
         wire.send(&frame(CLOSE, &close_payload(1000, "")));
         wire.read_to_end();
-        assert_eq!(wire.received().close_code(), Some(1000), "open connections stay open");
+        assert_eq!(wire.received().close_code(), Some(1000), "open connections must stay open");
     }
     drop(opened);
     child.wait_for_stat("open", |open| open == 0);
     child.wait_for_stat("connections", |connections| connections <= 1);
     let used = child.descriptors();
-    assert!(used <= idle + 1, "at the end, at most one descriptor more than at the start is open: {used}, not {idle}");
+    assert!(
+        used <= idle + 1,
+        "at most one descriptor more than at the start may be open at the end: {used}, not {idle}"
+    );
 }
 
 /// Blocks the loop until the sender is dropped.
@@ -178,7 +190,7 @@ fn push_to_stalled_readers(
             };
             (fds.into_iter().map(&mut outcome).collect::<Vec<Outcome>>(), most)
         });
-        assert!(most <= TOTAL_MAX, "at most {TOTAL_MAX} bytes are queued in round {round}, not {most}");
+        assert!(most <= TOTAL_MAX, "at most {TOTAL_MAX} bytes may be queued in round {round}, not {most}");
         for ((_, queued), outcome) in readers.iter_mut().zip(outcomes) {
             *queued += usize::from(outcome == Outcome::Queued);
         }
@@ -224,7 +236,7 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
             // The reader does not get the messages that the server dropped from the longest queues.
             let queued = info.traffic.messages_out;
             let rounds: Vec<u64> = (0..queued).map(|_| number(&client.binary())).collect();
-            assert!(rounds.is_sorted_by(|a, b| a < b), "queued messages arrive once and in order: {rounds:?}");
+            assert!(rounds.is_sorted_by(|a, b| a < b), "queued messages must arrive once and in order: {rounds:?}");
             stayed += 1;
         }
     }
@@ -232,7 +244,7 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
     // hold the other fifteen sixteenths.
     assert!(
         stayed >= TOTAL_MAX / 16 * 15 / (17 << 10),
-        "enough readers stay connected to hold fifteen sixteenths of the bound, not only {stayed}"
+        "enough readers must stay connected to hold fifteen sixteenths of the bound, not only {stayed}"
     );
     server.wait_until("no bytes are queued", |ctx| ctx.stats().queued_bytes == 0);
 }
@@ -254,7 +266,7 @@ fn with_conflate_stalled_readers_get_the_newest_messages_at_the_total_bound() {
             // client reads.
             is_queued = is_queued || server.ask(move |ctx| push(ctx, fd, &u64::MAX.to_be_bytes()).is_queued());
             let round = number(&client.binary());
-            assert!(last.is_none_or(|last| round > last), "rounds arrive in order: {round} after {last:?}");
+            assert!(last.is_none_or(|last| round > last), "rounds must arrive in order: {round} after {last:?}");
             last = Some(round);
         }
     }
@@ -274,7 +286,7 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
             (delivery, ctx.stats().queued_bytes)
         });
         assert_eq!((delivery.matched, delivery.queued + delivery.dropped), (readers.len(), readers.len()));
-        assert!(queued <= TOTAL_MAX, "the bytes of a shared message count once, not {queued}");
+        assert!(queued <= TOTAL_MAX, "the bytes of a shared message must count once, not {queued}");
     }
 }
 
@@ -301,10 +313,10 @@ fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
             queued += 1;
             assert!(ctx.stats().queued_bytes <= TOTAL_MAX);
         }
-        assert!(ctx.is_open(fds[1]), "the server drops messages for a stalled reader and keeps it connected");
+        assert!(ctx.is_open(fds[1]), "the server must drop messages for a stalled reader and keep it connected");
         assert_eq!(ctx.push(fds[2], "a fast reader can still be pushed to"), Outcome::Queued);
         let stays = ctx.info(fds[1]).expect("the connection exists").traffic.messages_out;
-        assert!(stays > 100 && stays <= queued, "a part of the messages stays queued: {stays} of {queued}");
+        assert!(stays > 100 && stays <= queued, "a part of the messages must stay queued: {stays} of {queued}");
         stays
     });
     assert_eq!(quick.text(), "a fast reader can still be pushed to");
@@ -478,7 +490,7 @@ fn a_panic_in_a_handler_ends_one_connection_only() {
     assert_eq!(
         server.ask(|ctx| (ctx.stats().users, ctx.member_count("all"))),
         (1, 1),
-        "the uid and the group are in the maps"
+        "the uid and the group must be in the maps"
     );
 }
 
@@ -504,14 +516,14 @@ fn sigterm_under_load_flushes_closes_with_1001_and_exits_with_0() {
     for (raw, first) in clients.iter_mut().zip(first) {
         let mut last = first;
         while let Some(number) = tick(raw) {
-            assert_eq!(number, last + 1, "a push was lost");
+            assert_eq!(number, last + 1, "no push may be lost");
             last = number;
         }
         raw.send_frame(CLOSE, &close_payload(1001, ""));
         raw.end();
         lasts.insert(last);
     }
-    assert_eq!(lasts.len(), 1, "all clients have the last number: {lasts:?}");
+    assert_eq!(lasts.len(), 1, "all clients must have the last number: {lasts:?}");
     assert!(child.wait().success());
 }
 
@@ -572,9 +584,9 @@ fn connect_close_cycles_release_all_resources() {
     child.wait_for_stat("connections", |connections| connections <= 1);
     assert!(
         child.descriptors() <= descriptors + 1,
-        "all descriptors are closed: {} open, {descriptors} before",
+        "all descriptors must be closed: {} open, {descriptors} before",
         child.descriptors()
     );
     let grown = child.memory().saturating_sub(memory);
-    assert!(grown <= 1 << 20, "memory grows by at most 1 MiB in {cycles} cycles, not by {grown} bytes");
+    assert!(grown <= 1 << 20, "memory may grow by at most 1 MiB in {cycles} cycles, not by {grown} bytes");
 }

@@ -176,7 +176,7 @@ fn parse_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
         127 => rest.split_first_chunk().map(|(length, rest)| (u64::from_be_bytes(*length), rest))?,
         length => (u64::from(length), rest),
     };
-    assert!(short < 128, "a server frame is not masked");
+    assert!(short < 128, "a server frame must not be masked");
     let (payload, rest) = rest.split_at_checked(usize::try_from(length).expect("the length fits into usize"))?;
     Some((inflated_frame((first, payload.to_vec())), rest))
 }

@@ -21,7 +21,7 @@ fn bounds() -> Limits {
 fn gibibyte_of_zeros() -> Vec<u8> {
     let zeros = deflate(&vec![0; 64 << 20]);
     let bomb = [zeros.as_slice(), &[0, 0, 0xff, 0xff]].concat().repeat(16);
-    assert!(bomb.len() < MESSAGE_MAX + MESSAGE_MAX / 16, "the server accepts the announced length");
+    assert!(bomb.len() < MESSAGE_MAX + MESSAGE_MAX / 16, "the server must accept the announced length");
     bomb[..bomb.len() - 4].to_vec()
 }
 
@@ -56,7 +56,7 @@ fn a_gibibyte_of_zeros_takes_bounded_memory() {
     // The server may keep memory for one message, an inflater and the input of a connection. If the server kept memory
     // for each bomb, memory would grow by more than this limit.
     let grown = child.memory().saturating_sub(before);
-    assert!(grown < 4 << 20, "memory grows by less than 4 MiB, not by {grown} bytes");
+    assert!(grown < 4 << 20, "memory may grow by less than 4 MiB, not by {grown} bytes");
     child.wait_for_stat("inbound_bytes", |bytes| bytes == 0);
     other.send_frame(TEXT, b"after");
     assert_eq!(other.frame(), (0x80 | TEXT, b"after".to_vec()));
@@ -118,7 +118,7 @@ fn many_tiny_frames_that_inflate_to_the_maximum_are_read_slowly() {
     assert!(counts.holds > 0);
     assert!(
         counts.bytes_in <= allowance(RATE, uptime),
-        "the server inflates no more than its limit, but {} bytes in {uptime:?}",
+        "the server may inflate no more than its limit, but inflated {} bytes in {uptime:?}",
         counts.bytes_in
     );
     drop(attacker);
@@ -135,7 +135,7 @@ fn messages_that_inflate_to_nothing_are_read_slowly() {
         let charged = 16 * counts.bytes_in_deflated;
         assert!(
             charged <= allowance(RATE, uptime),
-            "the server reads no more than its limit, but {charged} counted bytes in {uptime:?}"
+            "the server may read no more than its limit, but read {charged} counted bytes in {uptime:?}"
         );
         drop(attacker);
     }
@@ -194,7 +194,7 @@ fn a_hundred_thousand_deflated_one_byte_fragments_form_one_message() {
     let deflated = deflate(&noise);
     assert!(
         deflated.len() > 100_000,
-        "the message is longer than the deflated bytes that the server keeps: {} bytes",
+        "the message must be longer than the deflated bytes that the server keeps: {} bytes",
         deflated.len()
     );
     let (first, rest) = deflated.split_at(1);

@@ -73,8 +73,8 @@ impl Server {
                 model.close(closed, code, reason, cause);
                 model.start_closing(code, reason, now, ledger);
             }
-            Some(event) => panic!("close reports the end of the connection or nothing, not {event:?}"),
-            None => assert!(!model.is_open(), "`close` reports no end of {fd}, so the connection was not open"),
+            Some(event) => panic!("`close` must report the end of the connection or nothing, not {event:?}"),
+            None => assert!(!model.is_open(), "`close` reported no end of {fd}, so the connection must not be open"),
         }
         self.compare_state(fd, state);
         self.replay();
@@ -91,7 +91,11 @@ impl Server {
         let now = self.table.env().now;
         let (model, ledger) = self.oracle.account(fd);
         model.output.abandon(ledger);
-        assert_eq!(event.is_some(), model.is_open(), "`abort` reports an end if and only if the connection is open");
+        assert_eq!(
+            event.is_some(),
+            model.is_open(),
+            "`abort` must report an end if and only if the connection is open"
+        );
         if let Some(Event::Closed(closed)) = &event {
             model.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
             model.end(now);
@@ -111,7 +115,7 @@ impl Server {
         let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
         let expected = self.oracle.names.bind(fd, uid, self.second_login);
         let named: Vec<Fd> = kicked.iter().map(|slot| self.table.fd_of(*slot)).collect();
-        assert_eq!((change, named), expected, "a bind of {fd} to {uid} has the expected result");
+        assert_eq!((change, named), expected, "a bind of {fd} to {uid} must have the expected result");
         for old in kicked {
             self.close_slot(old, CloseCode::KICKED, "uid connected again", Cause::Kicked);
         }
@@ -127,7 +131,7 @@ impl Server {
             1 => (self.registry.leave(slot, group), names.leave(fd, group)),
             _ => (self.registry.join(slot, group), names.join(fd, group)),
         };
-        assert_eq!(change, expected, "a join or leave of {fd} and {group} has the expected result");
+        assert_eq!(change, expected, "a join or leave of {fd} and {group} must have the expected result");
         hit(["call: unbind", "call: leave", "call: join"][verb.min(2)]);
     }
 
@@ -137,7 +141,7 @@ impl Server {
         assert_eq!(
             self.registry.ungroup(group),
             self.oracle.names.ungroup(group),
-            "ungroup removes the members of {group}"
+            "ungroup must remove the members of {group}"
         );
     }
 
@@ -199,7 +203,7 @@ impl Server {
                 continue;
             }
             let Some((event, state)) = self.step(slot, Connection::drain) else { continue };
-            assert!(!matches!(event, Some(Event::Closed(_))), "only an open WebSocket reports its end");
+            assert!(!matches!(event, Some(Event::Closed(_))), "only an open WebSocket may report its end");
             let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
             model.output.observe_raw(state.queued, ledger);
             self.replay();

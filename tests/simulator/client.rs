@@ -296,7 +296,7 @@ impl Client {
         if status == "101" {
             assert!(
                 self.responses.is_empty(),
-                "all HTTP responses for {} arrive before the 101 response; missing: {:?}",
+                "all HTTP responses for {} must arrive before the 101 response; missing: {:?}",
                 self.fd,
                 self.responses
             );
@@ -314,9 +314,11 @@ impl Client {
         }
         self.at += end + 4 + length;
         match status {
-            "200" => assert_eq!(Some(length), self.responses.pop_front(), "responses for {} arrive in order", self.fd),
+            "200" => {
+                assert_eq!(Some(length), self.responses.pop_front(), "responses for {} must arrive in order", self.fd)
+            }
             "400" | "403" | "404" | "408" | "409" | "426" | "503" => self.is_silent = true,
-            status => panic!("{} gets no response with status {status}", self.fd),
+            status => panic!("{} must not get a response with status {status}", self.fd),
         }
         true
     }
@@ -339,7 +341,7 @@ impl Client {
         };
         let model = oracle.model(self.fd);
         let expected = model.output.in_flight.pop_front();
-        assert_eq!(Some(due), expected, "each frame for {} arrives once and in order", self.fd);
+        assert_eq!(Some(due), expected, "each frame for {} must arrive once and in order", self.fd);
         match frame {
             Frame::Ping(payload) if self.kind != Kind::Unresponsive && !self.is_silent => {
                 hit("client: answers a ping");
@@ -359,9 +361,15 @@ impl Client {
     /// Checks, at the end of the server's stream, that no expected bytes are missing.
     fn handle_end(&mut self, model: &ConnectionModel) {
         let due = &model.output.in_flight;
-        assert!(due.is_empty(), "all frames for {} arrive, but {} are missing, first {:?}", self.fd, due.len(), due[0]);
+        assert!(
+            due.is_empty(),
+            "all frames for {} must arrive, but {} are missing, first {:?}",
+            self.fd,
+            due.len(),
+            due[0]
+        );
         let is_cut = self.is_websocket && !self.inbox.is_empty();
-        assert!(!is_cut || model.output.is_abandoned, "the last frame for {} is complete", self.fd);
+        assert!(!is_cut || model.output.is_abandoned, "the last frame for {} must be complete", self.fd);
         self.wire.borrow_mut().end();
     }
 }

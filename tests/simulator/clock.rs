@@ -62,9 +62,9 @@ impl Clock {
     pub fn next(&self) -> Option<Tick> {
         let next = self.wheel.next();
         let first = self.by_time.first().map(|(at, _)| *at);
-        assert_eq!(next.is_some(), first.is_some(), "the wheel has a deadline if and only if its model has");
+        assert_eq!(next.is_some(), first.is_some(), "the wheel must have a deadline if and only if its model has");
         if let (Some(next), Some(first)) = (next, first) {
-            assert!(next <= first.max(self.now), "the wheel wakes at {next:?}, not later than {first:?}");
+            assert!(next <= first.max(self.now), "the wheel wakes at {next:?}, and must not wake later than {first:?}");
         }
         next
     }
@@ -88,13 +88,13 @@ impl Clock {
         let Some(owner) = self.wheel.pop_expired() else {
             let mut due = self.by_time.iter().take_while(|(at, _)| *at <= self.now);
             let late = due.find(|(_, key)| !self.overdue.contains(key));
-            assert_eq!(late, None, "no deadline is overdue at {:?}", self.now);
+            assert_eq!(late, None, "no deadline may be overdue at {:?}", self.now);
             return None;
         };
         let at = self.armed.get(&key(owner)).copied();
         let at = at.unwrap_or_else(|| panic!("{owner:?} expired although it had no deadline"));
-        assert!(at <= self.now, "{owner:?} expired at {:?}, not before {at:?}", self.now);
-        assert!(self.popped <= at, "deadlines expire in order, but {owner:?} expired after a later one");
+        assert!(at <= self.now, "{owner:?} expired at {:?}, and must not expire before {at:?}", self.now);
+        assert!(self.popped <= at, "deadlines must expire in order, but {owner:?} expired after a later one");
         self.popped = at;
         self.note(owner, None);
         Some(owner)
@@ -103,13 +103,17 @@ impl Clock {
     /// Compares the wheel with the model.
     pub fn check(&self) {
         self.wheel.check_invariants();
-        assert_eq!(self.wheel.len(), self.armed.len(), "the wheel and the model have the same number of deadlines");
+        assert_eq!(
+            self.wheel.len(),
+            self.armed.len(),
+            "the wheel and the model must have the same number of deadlines"
+        );
         for (&(is_timer, index), &at) in &self.armed {
             let owner = if is_timer { Owner::Timer(index) } else { Owner::Connection(Slot(index)) };
             assert_eq!(
                 self.wheel.deadline(owner),
                 Some(at),
-                "{owner:?} has the same deadline in the wheel and in the model"
+                "{owner:?} must have the same deadline in the wheel and in the model"
             );
         }
     }

@@ -86,8 +86,8 @@ impl Turn {
 
     /// Checks that an action was due in this turn and was not yet due in the turn before.
     pub fn assert_due(self, at: Tick, what: &str) {
-        assert!(at <= self.now, "{what}, due at {at:?}, does not happen before that: {:?}", self.now);
-        assert!(at > self.before, "{what}, due at {at:?}, happens in the first turn after that: {:?}", self.before);
+        assert!(at <= self.now, "{what}, due at {at:?}, must not happen before that: {:?}", self.now);
+        assert!(at > self.before, "{what}, due at {at:?}, must happen in the first turn after that: {:?}", self.before);
     }
 }
 
@@ -119,7 +119,7 @@ impl HeartbeatModel {
         let (Heartbeat::Ping { every, .. } | Heartbeat::Push { every }) = self.mode else {
             panic!("this heartbeat sends no pings")
         };
-        assert!(!self.has_missed_too_many(), "a client that missed too many pings gets no ping");
+        assert!(!self.has_missed_too_many(), "a client that missed too many pings must get no ping");
         self.assert_ping_due(turn);
         self.unanswered += 1;
         self.ping = (turn.now.after(every), turn.now.after(every));
@@ -142,13 +142,13 @@ impl HeartbeatModel {
             Heartbeat::Ping { .. } => {
                 assert!(
                     self.has_missed_too_many(),
-                    "a heartbeat closes a connection after too many missed pings, not after {}: {:?}",
+                    "a heartbeat may close a connection only after too many missed pings, not after {}: {:?}",
                     self.unanswered,
                     self.mode
                 );
                 self.assert_ping_due(turn);
             }
-            _ => panic!("a heartbeat without timeout closes no connection: {:?}", self.mode),
+            _ => panic!("a heartbeat without timeout must close no connection: {:?}", self.mode),
         }
     }
 
@@ -158,10 +158,10 @@ impl HeartbeatModel {
 
     fn assert_ping_due(&self, turn: Turn) {
         let (from, to) = self.ping;
-        assert!(from <= turn.now, "a ping that is due at {from:?} is not sent before that: {:?}", turn.now);
+        assert!(from <= turn.now, "a ping that is due at {from:?} must not be sent before that: {:?}", turn.now);
         assert!(
             to > turn.before,
-            "a ping that is due at {to:?} is sent in the first turn after that: {:?}",
+            "a ping that is due at {to:?} must be sent in the first turn after that: {:?}",
             turn.before
         );
     }
@@ -234,7 +234,7 @@ impl ConnectionModel {
                 self.close(closed, code, error.as_str(), closed.cause);
                 self.start_closing(code, error.as_str(), now, ledger);
             }
-            cause => panic!("input of {} does not cause {cause}", self.fd),
+            cause => panic!("input of {} must not cause {cause}", self.fd),
         }
     }
 
@@ -242,7 +242,7 @@ impl ConnectionModel {
     pub fn close_by_loss(&mut self, closed: &Closed, now: Tick) {
         let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
         assert_eq!(seen, (CloseCode::ABNORMAL, "", By::Client, Cause::ConnectionLost), "{}", self.fd);
-        assert!(self.is_lost, "{} is reported as lost only if it is lost", self.fd);
+        assert!(self.is_lost, "{} may be reported as lost only if it is lost", self.fd);
         self.end(now);
     }
 
@@ -252,7 +252,7 @@ impl ConnectionModel {
             Cause::HeartbeatMissed => {
                 assert!(
                     !self.heartbeat.is_waited_for(&self.output),
-                    "{} is not ended while it reads the output that is queued before the last ping",
+                    "{} must not be ended while it reads the output that is queued before the last ping",
                     self.fd
                 );
                 self.heartbeat.end(turn);
@@ -261,7 +261,7 @@ impl ConnectionModel {
                 let at = self.write_due(limits);
                 assert!(
                     at <= turn.now,
-                    "a write timeout, due at {at:?}, does not end a connection before that: {:?}",
+                    "a write timeout, due at {at:?}, must not end a connection before that: {:?}",
                     turn.now
                 );
                 // The server may end the connection one turn later, if the socket was reported as writable in the turn
@@ -276,7 +276,7 @@ impl ConnectionModel {
                 self.close(closed, CloseCode::POLICY, reason, closed.cause);
                 return self.start_closing(CloseCode::POLICY, reason, turn.now, ledger);
             }
-            cause => panic!("a tick of {} does not cause {cause}", self.fd),
+            cause => panic!("a tick of {} must not cause {cause}", self.fd),
         }
         self.close(closed, CloseCode::ABNORMAL, "", closed.cause);
         self.end(turn.now);
@@ -286,15 +286,15 @@ impl ConnectionModel {
     pub fn check_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match self.stage {
             Stage::Open => {
-                assert!(self.write_due(limits) > turn.now, "{} has not passed its write timeout", self.fd);
-                assert!(self.message_due(limits) > turn.now, "{} has not passed its message timeout", self.fd);
+                assert!(self.write_due(limits) > turn.now, "{} must not have passed its write timeout", self.fd);
+                assert!(self.message_due(limits) > turn.now, "{} must not have passed its message timeout", self.fd);
             }
             // After this deadline, the server may free the connection.
             Stage::Closing { until } => self.is_expired |= until.min(self.write_due(limits)) <= turn.now,
             Stage::Http | Stage::Aborted => {}
         }
         if is_pinged {
-            assert!(self.is_open(), "{} is open when it is pinged", self.fd);
+            assert!(self.is_open(), "{} must be open when it is pinged", self.fd);
             self.heartbeat.ping(turn);
             hit("heartbeat: ping");
             self.output.push_control(Due::Ping, ledger);
@@ -306,12 +306,16 @@ impl ConnectionModel {
             self.heartbeat.postpone(turn);
             self.output.is_taking = false;
         }
-        assert!(!self.is_open() || self.heartbeat.due() > turn.now, "{} has not passed its heartbeat timeout", self.fd);
+        assert!(
+            !self.is_open() || self.heartbeat.due() > turn.now,
+            "{} must not have passed its heartbeat timeout",
+            self.fd
+        );
     }
 
     /// Queues a close frame and waits for the close frame of the client.
     pub fn start_closing(&mut self, code: CloseCode, reason: &str, now: Tick, ledger: &mut Ledger) {
-        assert!(self.is_open(), "{} is open before it is closed", self.fd);
+        assert!(self.is_open(), "{} must be open before it is closed", self.fd);
         let payload = match code {
             CloseCode::NO_STATUS => Vec::new(),
             _ => [&code.as_u16().to_be_bytes(), reason.as_bytes()].concat(),
@@ -337,7 +341,7 @@ impl ConnectionModel {
 
     /// Ends the connection at once.
     pub fn end(&mut self, now: Tick) {
-        assert!(self.is_open(), "{} is open before it is closed", self.fd);
+        assert!(self.is_open(), "{} must be open before it is closed", self.fd);
         self.stage = Stage::Aborted;
         self.closed_at = Some(now);
     }
@@ -365,8 +369,7 @@ impl ConnectionModel {
         };
         assert!(
             is_over,
-            "{} is freed only when its output is sent or its deadline has passed, not with {} bytes \
-                          queued",
+            "{} may be freed only when its output is sent or its deadline has passed, not with {} bytes queued",
             self.fd,
             self.output.bytes()
         );

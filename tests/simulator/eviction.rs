@@ -20,11 +20,11 @@ impl Server {
     /// other connection may have a larger charge.
     pub fn check_eviction(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
         let limits = &self.table.env().limits;
-        assert!(self.oracle.ledger.total > 0, "{fd} is evicted only if bytes are queued");
-        assert!(bytes_min <= limits.queue_bytes_min, "{fd} keeps at most queue_bytes_min, not {bytes_min}");
+        assert!(self.oracle.ledger.total > 0, "{fd} may be evicted only if bytes are queued");
+        assert!(bytes_min <= limits.queue_bytes_min, "{fd} may keep at most queue_bytes_min, not {bytes_min}");
         assert!(
             charge > bytes_min,
-            "{fd} is evicted only if its charge of {charge} exceeds its minimum of {bytes_min}"
+            "{fd} may be evicted only if its charge of {charge} exceeds its minimum of {bytes_min}"
         );
         self.has_evicted = true;
         if let Some((other, least)) = self.larger(fd, charge) {
@@ -69,7 +69,7 @@ impl Server {
             hit("eviction: alone");
             assert!(
                 self.posting.as_ref().is_some_and(|(pushed, _)| *pushed == fd),
-                "{fd} is evicted alone only when a message is pushed to it"
+                "{fd} may be evicted alone only when a message is pushed to it"
             );
             self.evicted.insert(fd);
             self.has_evicted = true;
@@ -82,7 +82,7 @@ impl Server {
         let (model, ledger) = self.oracle.account(fd);
         model.output.drop_newest(messages, ledger);
         hit(if messages > 0 { "eviction: dropped" } else { "eviction: nothing to drop" });
-        assert_eq!(state.charge, model.output.charge(ledger), "{fd} has the charge of its model after a drop");
+        assert_eq!(state.charge, model.output.charge(ledger), "{fd} must have the charge of its model after a drop");
     }
 
     /// Records that the next search for the largest queues begins.
@@ -102,7 +102,7 @@ impl Server {
         let (total, max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(
             total <= max + close_frames,
-            "queued bytes are within the total bound after evictions: {total} of {max}"
+            "queued bytes must be within the total bound after evictions: {total} of {max}"
         );
     }
 }

@@ -27,8 +27,8 @@ pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
     let rest = &bytes[*at..];
     let (&[first, second], behind) = rest.split_first_chunk()?;
     let is_deflated = first & RSV1 != 0;
-    assert_eq!(first & 0xb0, 0x80, "a server frame is final and has no reserved bit except RSV1: {first:#x}");
-    assert_eq!(second & 0x80, 0, "a server frame is not masked");
+    assert_eq!(first & 0xb0, 0x80, "a server frame must be final and have no reserved bit except RSV1: {first:#x}");
+    assert_eq!(second & 0x80, 0, "a server frame must not be masked");
     let (length, body) = match second {
         126 => {
             let (length, body) = behind.split_first_chunk::<2>()?;
@@ -41,12 +41,12 @@ pub fn take_frame(bytes: &[u8], at: &mut usize) -> Option<Frame> {
         short => (u64::from(short), behind),
     };
     let shortest = if length < 126 { length } else { 126 + u64::from(length > 0xffff) };
-    assert_eq!(u64::from(second), shortest, "the payload length has its shortest form");
+    assert_eq!(u64::from(second), shortest, "the payload length must have its shortest form");
     let payload = body.get(..length as usize)?.to_vec();
     *at += rest.len() - body.len() + payload.len();
     let opcode = first & 0x0f;
-    assert!(opcode < 8 || length <= 125, "a control frame has at most 125 bytes, not {length}");
-    assert!(opcode < 8 || !is_deflated, "a control frame is not deflated: {first:#x}");
+    assert!(opcode < 8 || length <= 125, "a control frame may have at most 125 bytes, not {length}");
+    assert!(opcode < 8 || !is_deflated, "a control frame must not be deflated: {first:#x}");
     let payload = if is_deflated { inflate(&payload) } else { payload };
     Some(match opcode {
         1 | 2 => Frame::Message { is_text: opcode == 1, is_deflated, payload },

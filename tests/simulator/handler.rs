@@ -50,7 +50,7 @@ impl Server {
             Event::Pong(payload) => SentItem::Pong(payload.into_owned()),
         };
         let (model, ledger) = self.oracle.account(fd);
-        assert!(model.is_open(), "only an open connection delivers messages, not {said:?} of {fd}");
+        assert!(model.is_open(), "only an open connection may deliver messages, not {said:?} of {fd}");
         let env = self.table.env();
         model.inbound.deliver(&said, &env.limits, env.now);
         match &said {
@@ -90,7 +90,7 @@ impl Server {
     /// connection.
     pub fn on_close(&mut self, close: &PendingClose) {
         self.remember(close.fd);
-        assert!(self.open_slot(close.fd).is_none(), "{} is no longer open when on_close is called", close.fd);
+        assert!(self.open_slot(close.fd).is_none(), "{} must no longer be open when on_close is called", close.fd);
         if self.rng.one_in(4) {
             let uids = close.names.uid.iter().map(ToString::to_string).collect();
             let groups = close.names.groups.iter().map(ToString::to_string).collect();
@@ -223,7 +223,7 @@ impl Server {
             assert_eq!(
                 (early.len() + unparsed) as u64,
                 ahead,
-                "the server has all bytes that {fd} sent before the 101"
+                "the server must have all bytes that {fd} sent before the 101"
             );
             self.replay();
             if let Some(uid) = &uid {

@@ -98,8 +98,8 @@ impl Inbound {
     /// Deflated messages must not be delivered faster than their limit allows.
     pub fn deliver(&mut self, said: &SentItem, limits: &Limits, now: Tick) {
         let item = self.items.pop_front().unwrap_or_else(|| panic!("{said:?} was delivered but not sent"));
-        assert_eq!(item.said, *said, "the delivered item is the next one that was sent");
-        assert!(item.end <= self.read, "an item is delivered after it was read");
+        assert_eq!(item.said, *said, "the delivered item must be the next one that was sent");
+        assert!(item.end <= self.read, "an item must be delivered after it was read");
         if let (Some(deflated), SentItem::Text(_) | SentItem::Binary(_)) = (item.deflated, said) {
             hit("deflate: message inflated");
             let inflated = match said {
@@ -113,7 +113,7 @@ impl Inbound {
             let allowed = passed + limits.read_budget_bytes as u128;
             assert!(
                 u128::from(self.charged) <= allowed,
-                "{} bytes count for the inflation limit, at most {allowed} are allowed",
+                "{} bytes count for the inflation limit, and at most {allowed} may count",
                 self.charged
             );
         }
@@ -126,8 +126,8 @@ impl Inbound {
         let SentItem::Bad(rule, code) = item.said else {
             panic!("{error:?} was reported for the valid item {:?}", item.said)
         };
-        assert_eq!(rule, error, "the error is the rule that the item violates");
-        assert!(item.start < self.read, "an error is reported after its item was read");
+        assert_eq!(rule, error, "the error must be the rule that the item violates");
+        assert!(item.start < self.read, "an error must be reported after its item was read");
         code
     }
 
@@ -149,7 +149,7 @@ impl Inbound {
     pub fn end_input(&mut self, now: Tick) {
         self.pass_hold(now);
         if let Some(front) = self.items.front() {
-            assert!(front.end > self.read, "{:?} is delivered as soon as it is read completely", front.said);
+            assert!(front.end > self.read, "{:?} must be delivered as soon as it is read completely", front.said);
         }
         // A ping between the fragments of a message is delivered before the message, so the items are not sorted by
         // position.

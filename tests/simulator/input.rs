@@ -82,7 +82,7 @@ impl Server {
         }
         let model = self.oracle.model(fd);
         if model.is_open() {
-            assert!(input.is_empty(), "the connection takes all input");
+            assert!(input.is_empty(), "the connection must take all input");
             match self.table.connection(slot).and_then(Connection::held_until) {
                 Some(_) => model.inbound.hold(self.table.env().now),
                 None => model.inbound.end_input(self.table.env().now),
@@ -98,7 +98,10 @@ impl Server {
     pub fn handle_end(&mut self, slot: Slot, is_reset: bool) {
         let fd = self.table.fd_of(slot);
         let is_gone = self.table.transport(slot).is_some_and(|socket| socket.wire.borrow().is_client_gone());
-        assert!(is_reset || is_gone, "the server reports the end of {fd} after its client has ended the stream");
+        assert!(
+            is_reset || is_gone,
+            "the server may report the end of {fd} only after its client has ended the stream"
+        );
         let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(is_reset)) else { return };
         let now = self.table.env().now;
         let model = self.oracle.model(fd);

@@ -139,7 +139,7 @@ fn every_seed_agrees_with_the_oracle() {
     let missed: Vec<_> = COVERED.iter().filter(|what| !all.contains_key(*what)).collect();
     // Only the default seeds must cover each situation.
     let has_usual = first == 0 && seeds >= SEEDS;
-    assert!(!has_usual || missed.is_empty(), "the seeds cover each situation; missing: {missed:?}");
+    assert!(!has_usual || missed.is_empty(), "the seeds must cover each situation; missing: {missed:?}");
 }
 
 #[test]

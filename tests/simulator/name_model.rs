@@ -83,11 +83,15 @@ impl NameModel {
     /// Removes a connection. Compares the uid and the groups of the connection with those that the registry had.
     pub fn remove(&mut self, fd: Fd, names: &FormerNames) {
         let groups: Vec<&str> = names.groups.iter().map(AsRef::as_ref).collect();
-        assert_eq!(groups, self.groups_of(fd), "the registry and the model have the same groups of {fd} when it ends");
+        assert_eq!(
+            groups,
+            self.groups_of(fd),
+            "the registry and the model must have the same groups of {fd} when it ends"
+        );
         assert_eq!(
             names.uid.as_deref(),
             self.uids.get(&fd).map(String::as_str),
-            "the registry and the model have the same uid of {fd} when it ends"
+            "the registry and the model must have the same uid of {fd} when it ends"
         );
         self.unbind(fd);
         for group in self.memberships.get(&fd).cloned().unwrap_or_default() {
@@ -113,7 +117,7 @@ impl NameModel {
         assert_eq!(
             counts,
             (self.users.len(), self.groups.len(), memberships),
-            "the registry has as many users, groups and memberships as the model"
+            "the registry must have as many users, groups and memberships as the model"
         );
         for (uid, fds) in &self.users {
             let newest_first: Vec<Fd> = registry.slots_of(uid).map(&fd_of).collect();
@@ -121,7 +125,7 @@ impl NameModel {
         }
         for (group, fds) in &self.groups {
             let members: BTreeSet<Fd> = registry.members(group).map(&fd_of).collect();
-            assert_eq!(members, *fds, "{group} has the same members in the registry and in the model");
+            assert_eq!(members, *fds, "{group} must have the same members in the registry and in the model");
         }
     }
 

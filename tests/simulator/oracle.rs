@@ -67,8 +67,11 @@ impl Oracle {
         let id = id.unwrap_or_else(|| panic!("{fd} received a message that was not pushed: {payload:?}"));
         let pushed = self.pushes.get(&id).unwrap_or_else(|| panic!("{fd} received push {id}, which does not exist"));
         assert!(pushed.intended.binary_search(&fd).is_ok(), "{fd} is not a receiver of push {id}");
-        assert_eq!(pushed.is_text, is_text, "push {id} arrives as it was sent, as text or as binary");
-        assert!(payload == payload_of(id, pushed.payload_bytes), "the payload of push {id} arrives unchanged at {fd}");
+        assert_eq!(pushed.is_text, is_text, "push {id} must arrive as it was sent, as text or as binary");
+        assert!(
+            payload == payload_of(id, pushed.payload_bytes),
+            "the payload of push {id} must arrive unchanged at {fd}"
+        );
         id
     }
 }

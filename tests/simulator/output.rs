@@ -42,7 +42,7 @@ impl Server {
         let posted = Posted { id, bytes, plain_bytes: bytes, encoding: Encoding::Plain, to_many, key };
         let deflated = self.deflate(opcode, &payload);
         let mut message = outbound(bare, to_many, posted.key.as_deref());
-        assert_eq!(message.bytes(), posted.bytes, "the frame has the expected length");
+        assert_eq!(message.bytes(), posted.bytes, "the frame must have the expected length");
         let listed = self.table.listed_len();
         let before = self.table.env().counts.compression.deflated;
         let (mut reached, mut needs_deflated) = (Vec::new(), false);
@@ -57,14 +57,14 @@ impl Server {
         let times = self.table.env().counts.compression.deflated - before;
         assert!(
             times <= u64::from(needs_deflated),
-            "push {id} is deflated at most once, and only if a receiver needs this, not {times} times"
+            "push {id} may be deflated at most once, and only if a receiver needs this, not {times} times"
         );
         if slots.len() > 1 {
             self.table.defer_listed(listed);
         }
         self.record_slow_consumers();
         reached.sort_unstable();
-        assert_eq!(reached, intended, "push {id} reaches the intended receivers");
+        assert_eq!(reached, intended, "push {id} must reach the intended receivers");
     }
 
     /// Returns the length of the deflated frame. Returns `None` if the message is short, or would become longer.
@@ -97,10 +97,10 @@ impl Server {
         let expected = self.replay_push(fd);
         self.posting = None;
         match expected {
-            Some(expected) => assert_eq!(outcome, expected, "a push to {fd} has the expected result: {posted:?}"),
+            Some(expected) => assert_eq!(outcome, expected, "a push to {fd} must have the expected result: {posted:?}"),
             // The connection was not open, or an earlier part of this push to many closed it.
             None => {
-                assert!(!was_open, "{fd} was not open, because the table did not try the push");
+                assert!(!was_open, "{fd} must not be open, because the table did not try the push");
                 assert!(outcome == Outcome::Gone || (closed_now && outcome == Outcome::Dropped), "{fd}: {outcome:?}");
             }
         }
@@ -195,7 +195,7 @@ impl Server {
     /// Compares the result of queueing a message with the result that the oracle expects.
     fn check_send(&mut self, fd: Fd, sent: Sent, state: OutputState) {
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
-        assert_eq!(pushed, fd, "the message is for this connection");
+        assert_eq!(pushed, fd, "the message must be for this connection");
         self.begin_search();
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
@@ -207,7 +207,10 @@ impl Server {
             _ if is_over => Sent::Full,
             _ => Sent::Queued,
         };
-        assert_eq!(sent, expected, "a send to {fd} with {queued} bytes queued has the expected result: {posted:?}");
+        assert_eq!(
+            sent, expected,
+            "a send to {fd} with {queued} bytes queued must have the expected result: {posted:?}"
+        );
         match sent {
             Sent::Queued => {
                 hit("push: queued");
@@ -231,7 +234,7 @@ impl Server {
             true if queued > 0 && queued + bytes > limits.queue_bytes_max => Sent::Full,
             true => Sent::Queued,
         };
-        assert_eq!(sent, expected, "a ping to {fd} has the expected result, with {queued} bytes queued");
+        assert_eq!(sent, expected, "a ping to {fd} must have the expected result, with {queued} bytes queued");
         if sent == Sent::Queued {
             hit("call: ping");
             model.output.observe(state.queued, state.fresh, ledger);
@@ -243,7 +246,7 @@ impl Server {
         let (_, posted) = self.posting.clone().expect("a message is being pushed");
         let (model, ledger) = self.oracle.account(fd);
         let expected = model.output.conflate(&posted, &self.table.env().limits, ledger);
-        assert_eq!(is_done, expected, "{fd} replaces an older message by {posted:?} if one is queued");
+        assert_eq!(is_done, expected, "{fd} must replace an older message by {posted:?} if one is queued");
         hit(if is_done { "push: conflated" } else { "push: dropped, not conflated" });
         if is_done {
             self.expect_offers(fd);
@@ -277,7 +280,7 @@ impl Server {
                 model.output.abandon(ledger);
                 model.is_lost = true;
             }
-            other => panic!("the slow consumer {fd} is closed as expected, but got {other:?}"),
+            other => panic!("expected the slow consumer {fd} to be closed, got {other:?}"),
         }
     }
 
@@ -406,7 +409,7 @@ impl Server {
             let has_written_all_it_may = !self.oracle.models[&fd].output.can_write();
             assert!(
                 is_broken || has_written_all_it_may,
-                "the server writes to {fd} until the socket is full or has failed"
+                "the server must write to {fd} until the socket is full or has failed"
             );
         }
         self.begin_search();

@@ -106,7 +106,7 @@ impl OutputModel {
     pub fn observe(&mut self, bytes: usize, fresh: usize, ledger: &mut Ledger) {
         assert!(
             fresh == 0 || (fresh == bytes && !self.is_queued),
-            "bytes in the journal are written completely or queued: {fresh} of {bytes}"
+            "bytes in the journal must be written completely or queued: {fresh} of {bytes}"
         );
         if bytes > 0 && fresh == 0 {
             self.enter_queue(false, ledger);
@@ -134,7 +134,7 @@ impl OutputModel {
 
     /// Records that HTTP output has made the queue grow to `bytes` bytes.
     pub fn observe_raw(&mut self, bytes: usize, ledger: &mut Ledger) {
-        assert!(bytes >= self.bytes, "the queue does not become shorter");
+        assert!(bytes >= self.bytes, "the queue must not become shorter");
         if bytes > self.bytes {
             let grown = bytes - self.bytes;
             self.enter_queue(true, ledger);

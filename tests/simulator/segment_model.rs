@@ -112,7 +112,7 @@ impl Segment {
 
     /// Adds the memory of this segment to the ledger.
     pub fn enter(&self, ledger: &mut Ledger) {
-        assert!(!self.is_raw, "HTTP is never in the journal");
+        assert!(!self.is_raw, "HTTP must never be in the journal");
         let is_first = self.shared.is_none_or(|id| {
             let queues = ledger.shared.entry(id).or_default();
             *queues += 1;

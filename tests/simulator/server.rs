@@ -64,7 +64,7 @@ pub struct Server {
     /// The fds that handlers remember. Most of these fds are stale.
     pub remembered: Vec<Fd>,
     pub is_draining: bool,
-    /// A flush writes only some of the connections with a probability of one in this number, or never if it is 0.
+    /// A flush writes the output of only some connections with a probability of one in this number, or never if it is 0.
     pub portions: usize,
     pub commands_a_turn: usize,
     pub random_calls: usize,
@@ -144,12 +144,12 @@ impl Server {
         self.call_on_close();
         self.flush();
         self.reap();
-        assert!(self.log.borrow().is_empty(), "each logged change was compared with the oracle");
+        assert!(self.log.borrow().is_empty(), "each logged change must have been compared with the oracle");
         let ledger = &self.oracle.ledger;
         assert_eq!(
             self.table.env().queued,
             Queued { frames: ledger.total, http: ledger.http },
-            "the table and the model count the same bytes in all queues"
+            "the table and the model must count the same bytes in all queues"
         );
         self.check_bound();
         accepted
@@ -161,7 +161,7 @@ impl Server {
         let (total, total_max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(
             total <= total_max + unasked,
-            "{total} queued bytes are within the total bound plus {unasked} bytes of control frames"
+            "{total} queued bytes must be within the total bound plus {unasked} bytes of control frames"
         );
     }
 
@@ -234,7 +234,7 @@ impl Server {
             socket.fd = Some(fd);
         }
         let model = ConnectionModel::new(fd, heartbeat, now);
-        assert!(self.oracle.models.insert(fd, model).is_none(), "the fd {fd} was not used before");
+        assert!(self.oracle.models.insert(fd, model).is_none(), "the fd {fd} must not have been used before");
         self.arm(fd.slot());
         hit("connection accepted");
         Some(fd)
@@ -253,8 +253,10 @@ impl Server {
 
     fn fire_connection(&mut self, slot: Slot) {
         let fd = self.table.fd_of(slot);
-        let connection =
-            self.table.connection(slot).unwrap_or_else(|| panic!("the deadline of {fd} is removed when it is freed"));
+        let connection = self
+            .table
+            .connection(slot)
+            .unwrap_or_else(|| panic!("the deadline of {fd} must be removed when {fd} is freed"));
         let was_http = connection.state() == State::Http;
         let before = connection.queued_bytes();
         let Some((event, after)) = self.step(slot, Connection::handle_tick) else { return };
@@ -266,7 +268,7 @@ impl Server {
         match &event {
             Some(Event::Closed(closed)) => model.close_by_tick(closed, limits, self.time, ledger),
             Some(Event::Refused(_)) => model.output.observe_raw(after.queued, ledger),
-            Some(event) => panic!("a tick of {fd} does not cause {event:?}"),
+            Some(event) => panic!("a tick of {fd} must not cause {event:?}"),
             None if was_http => model.output.observe_raw(after.queued, ledger),
             None => model.check_tick(after.queued > before, limits, self.time, ledger),
         }
@@ -290,7 +292,7 @@ impl Server {
             assert_eq!(
                 (model.on_close_calls, model.closed_at),
                 (1, Some(now)),
-                "on_close of {} is called once, in the turn of the close",
+                "on_close of {} must be called once, in the turn of the close",
                 close.fd
             );
             self.on_close(&close);
@@ -308,8 +310,12 @@ impl Server {
             self.clock.cancel(Owner::Connection(slot));
             self.table.remove(slot);
             let (model, ledger) = self.oracle.account(fd);
-            assert!(!model.is_open(), "{fd} is not freed while open");
-            assert_eq!(model.on_close_calls, u32::from(model.closed_at.is_some()), "{fd} is freed after its on_close");
+            assert!(!model.is_open(), "{fd} must not be freed while open");
+            assert_eq!(
+                model.on_close_calls,
+                u32::from(model.closed_at.is_some()),
+                "{fd} must be freed after its on_close"
+            );
             model.output.abandon(ledger);
             model.is_reaped = true;
             self.remember(fd);
@@ -408,17 +414,17 @@ impl Server {
     /// Compares the state of a connection with its model.
     pub fn compare_state(&self, fd: Fd, state: socket::OutputState) {
         let model = self.oracle.models.get(&fd).expect("the model has the fd");
-        assert_eq!(state.is_open, model.is_open(), "{fd} is open if and only if the model is ({:?})", model.stage);
-        assert_eq!(state.queued, model.output.bytes(), "{fd} and its model have the same number of queued bytes");
+        assert_eq!(state.is_open, model.is_open(), "{fd} must be open if and only if the model is ({:?})", model.stage);
+        assert_eq!(state.queued, model.output.bytes(), "{fd} and its model must have the same number of queued bytes");
         assert_eq!(
             state.fresh,
             model.output.journal_bytes(),
-            "{fd} and its model have the same number of bytes in the journal"
+            "{fd} and its model must have the same number of bytes in the journal"
         );
         assert_eq!(
             state.is_untried,
             model.output.is_untried(),
-            "{fd} and its model agree whether output was not yet offered to the socket"
+            "{fd} and its model must agree whether output was not yet offered to the socket"
         );
     }
 
@@ -436,7 +442,7 @@ impl Server {
             assert_eq!(
                 connection.charge(),
                 model.output.charge(&self.oracle.ledger),
-                "{fd} and its model have the same charge"
+                "{fd} and its model must have the same charge"
             );
             let at = connection.poll_timeout(env);
             let (due, now) = (model.due(&env.limits), env.now);
@@ -445,24 +451,24 @@ impl Server {
             let is_over = connection.state() == State::Closing && !connection.wants_read();
             assert!(
                 at <= due || is_over || self.table.has_dirty(),
-                "{fd} has its deadline at {at:?}, not after {due:?}"
+                "{fd} has its deadline at {at:?}, which must not be after {due:?}"
             );
             let armed = self.clock.deadline(Owner::Connection(slot)).unwrap_or(Tick::NEVER);
             // A flush of several turns sets the deadline of a connection when it reaches the connection. If the
             // deadline has passed by then, the next turn handles the deadline.
             let is_next = self.was_flushing && armed <= now;
-            assert!(due > now || is_next || self.table.has_dirty(), "{fd} has no deadline in the past: {due:?}");
+            assert!(due > now || is_next || self.table.has_dirty(), "{fd} must have no deadline in the past: {due:?}");
             // If a deadline passed during a write that wrote no byte, the next turn handles the deadline.
             assert!(
                 armed <= at.max(now) || self.table.has_dirty(),
-                "{fd} has its deadline at {at:?}, and the wheel has {armed:?} at {now:?}"
+                "the wheel has the deadline {armed:?} for {fd}, which must not be after {at:?} at {now:?}"
             );
             assert!(
                 model.output.message_bytes() <= env.limits.queue_bytes_max,
-                "the queue of {fd} is within its bound"
+                "the queue of {fd} must be within its bound"
             );
             open += u64::from(connection.is_open());
         }
-        assert_eq!(self.opened, self.closed + open, "each opened connection is either open or closed");
+        assert_eq!(self.opened, self.closed + open, "each opened connection must be either open or closed");
     }
 }

@@ -10,7 +10,7 @@ use fdpush::{Closed, Fd};
 use crate::rng::Rng;
 use crate::wire::Wire;
 
-/// The changes that a table made, in order. The oracle compares these changes.
+/// The changes that a table made, in order. The oracle checks these changes.
 pub type Log = Rc<RefCell<Vec<Entry>>>;
 
 /// A change of one connection, and the state of the connection after the change.
@@ -84,7 +84,7 @@ impl Transport for Socket {
     }
 
     fn write_vectored(&mut self, (): &mut (), slices: &[IoSlice<'_>]) -> Option<Written> {
-        assert!(!slices.is_empty(), "a write has bytes");
+        assert!(!slices.is_empty(), "a write must have bytes");
         let offered = slices.iter().map(|slice| slice.len()).sum();
         match self.wire.borrow_mut().write(slices, &mut self.rng) {
             Io::Done(count) => Some(Written::new(count, count < offered)),

@@ -105,7 +105,7 @@ impl Wire {
         if self.is_reset {
             return Io::Closed;
         }
-        assert!(!self.down.is_ended, "nothing is written after the shutdown of the write side");
+        assert!(!self.down.is_ended, "nothing may be written after the shutdown of the write side");
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut taken = offered.min(self.down.room());
         if taken > 0 && rng.one_in(8) {

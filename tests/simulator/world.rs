@@ -141,7 +141,7 @@ impl World {
             turns += 1;
             assert!(
                 turns < LAST_TURNS_MAX,
-                "all connections end within the maximum number of turns, but {} are left",
+                "all connections must end within the maximum number of turns, but {} are left",
                 self.server.table.count()
             );
             self.pass_time();
@@ -157,14 +157,14 @@ impl World {
     fn check_end(&self) {
         let server = &self.server;
         server.check();
-        assert_eq!(server.opened, server.closed, "as many connections were closed as opened");
-        assert_eq!(server.table.env().queued, Queued::default(), "no bytes are left in queues");
-        assert_eq!(server.table.env().inbound.bytes(), 0, "no memory is counted for unfinished messages");
-        assert_eq!(server.clock.len(), 0, "no deadlines are left");
+        assert_eq!(server.opened, server.closed, "as many connections must be closed as were opened");
+        assert_eq!(server.table.env().queued, Queued::default(), "no bytes may be left in queues");
+        assert_eq!(server.table.env().inbound.bytes(), 0, "no memory may be counted for unfinished messages");
+        assert_eq!(server.clock.len(), 0, "no deadlines may be left");
         let registry = &server.registry;
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());
-        assert_eq!(left, (0, 0, 0), "no users, groups and memberships are left at the end");
-        assert!(server.oracle.models.is_empty(), "no models are left");
+        assert_eq!(left, (0, 0, 0), "no users, groups and memberships may be left at the end");
+        assert!(server.oracle.models.is_empty(), "no models may be left");
         count("virtual hours", self.now.0 / 3_600_000);
     }
 }

@@ -211,7 +211,7 @@ fn a_path_is_resolved_through_re_exports_and_relative_names() {
         let name: Vec<String> = name.split("::").map(str::to_owned).collect();
         dependencies(&name, &modules).iter().map(|target| target.join("::")).collect::<Vec<_>>()
     };
-    assert_eq!(names("a"), ["a::c"], "a re-export is not a dependency");
+    assert_eq!(names("a"), ["a::c"], "a re-export must not be a dependency");
     assert_eq!(names("a::b"), ["a", "a::c", "d"]);
     assert_eq!(names("a::c"), ["a::b"]);
     assert_eq!(names("d"), ["a::b"]);

@@ -59,7 +59,11 @@ fn request_and_info_tell_version_and_cipher_suite() {
     let names = [(&rustls::version::TLS13, "TLS 1.3 TLS_"), (&rustls::version::TLS12, "TLS 1.2 TLS_ECDHE_ECDSA_WITH_")];
     for (version, start) in names {
         let stream = handshake(&server, with_versions(&[version]), "localhost").expect("the handshake succeeds");
-        assert_eq!(stream.conn.alpn_protocol(), None, "the server selects no protocol for a client that offers none");
+        assert_eq!(
+            stream.conn.alpn_protocol(),
+            None,
+            "the server must select no protocol for a client that offers none"
+        );
         let reply = request(stream, raw::GET);
         assert!(reply.body.starts_with(start) && reply.body.contains("_GCM_"), "{}", reply.body);
     }
@@ -143,7 +147,7 @@ fn a_session_is_resumed_with_one_ticket_a_handshake() {
                 kind
             })
             .collect();
-        let [first, rest @ ..] = &kinds[..] else { panic!("three handshakes") };
+        let [first, rest @ ..] = &kinds[..] else { panic!("expected three handshakes") };
         assert_eq!(*first, Some(HandshakeKind::Full));
         assert!(rest.iter().all(|kind| *kind == Some(HandshakeKind::Resumed)), "{kinds:?}");
     }
@@ -270,7 +274,9 @@ fn garbage_in_place_of_a_hello_gets_an_alert() {
 fn a_tls_hello_to_a_plain_listener_is_counted_and_closed() {
     let server = serve_made(|| Server::bind("127.0.0.1:0"), |server| server);
     let stream = TcpStream::connect(server.address()).expect("the server listens");
-    let Socket::Tls(mut stream) = Socket::secure(stream, AUTHORITY.client_config(), "localhost") else { panic!("TLS") };
+    let Socket::Tls(mut stream) = Socket::secure(stream, AUTHORITY.client_config(), "localhost") else {
+        panic!("the socket must use TLS")
+    };
     stream.conn.complete_io(&mut stream.sock).expect_err("the server does not speak TLS");
     server
         .wait_until("the handshakes are counted", |ctx| ctx.stats().tls.on_plain == 1 && ctx.stats().connections == 0);
@@ -298,7 +304,7 @@ fn a_hello_may_come_byte_by_byte() {
         server.ask(|_| ());
     }
     let first = raw.rest_until(|bytes| bytes.len() >= 6);
-    assert_eq!(first[..1], [22], "a server hello");
+    assert_eq!(first[..1], [22], "the client must get a server hello");
 }
 
 #[test]
@@ -380,7 +386,7 @@ fn clients_and_control_connections_do_not_wait_for_each_other() {
         let answered = waiting.iter().filter(|stream| has_received(stream)).count();
         assert!(
             answered < WAITING / 2,
-            "is_control: {is_control}, {answered} of {WAITING} hellos were answered before"
+            "is_control: {is_control}, {answered} of {WAITING} hellos were answered before, and it must be less than half"
         );
     }
 }

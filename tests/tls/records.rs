@@ -118,20 +118,20 @@ impl Records {
         let mut chunk = [0; 1 << 16];
         let count = self.stream.read(&mut chunk).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::ConnectionReset => 0,
-            _ => panic!("the server sends bytes before the deadline: {error}"),
+            _ => panic!("expected bytes of the server before the deadline: {error}"),
         });
         self.incoming.extend_from_slice(&chunk[..count]);
         count
     }
 
-    /// Reads until a condition is true for the received plaintext, and returns it.
+    /// Reads until a condition is true for the received plaintext, and returns this plaintext.
     fn until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         loop {
             self.step(|_| {});
             if is_enough(&self.plaintext) {
                 return std::mem::take(&mut self.plaintext);
             }
-            assert!(self.receive() > 0, "the stream continues, but ended after {}", self.plaintext.escape_ascii());
+            assert!(self.receive() > 0, "the stream ended after {}", self.plaintext.escape_ascii());
         }
     }
 
@@ -184,7 +184,7 @@ fn records_of_one_byte_and_bytes_one_a_turn() {
     let mut client = Records::upgraded(&server);
     let message = b"one byte each";
     let records = client.encrypt(&frame(BINARY, message), &[1]);
-    assert!(records.len() > 20 * message.len(), "the client sends a record for each byte");
+    assert!(records.len() > 20 * message.len(), "the client must send a record for each byte");
     client.send(&records);
     assert_eq!(client.exactly(message.len() + 2), echoed(message));
     for byte in client.encrypt(&frame(BINARY, message), &[1]) {
@@ -217,7 +217,7 @@ fn a_message_may_take_many_records() {
         std::thread::scope(|scope| {
             scope.spawn(|| stream.write_all(&records).expect("the bytes can be sent"));
             let received = client.exactly(message.len() + 10);
-            assert!(received[10..] == message[..], "the server echoes the message");
+            assert!(received[10..] == message[..], "the server must echo the message");
         });
     }
 }
@@ -316,7 +316,7 @@ fn garbage_after_the_handshake_ends_the_connection() {
     assert_eq!(
         server.ask(|ctx| ctx.stats().traffic.messages_in),
         1,
-        "the server delivers the message before the garbage"
+        "the server must deliver the message before the garbage"
     );
 }
 
@@ -409,7 +409,7 @@ fn ciphertext_that_the_socket_does_not_take_counts_as_queued() {
         let (outcome, queued, total) = push();
         assert_eq!(outcome, Outcome::Queued);
         pushed += 1;
-        assert!(total >= queued, "the total {total} includes the {queued} bytes of this queue");
+        assert!(total >= queued, "the total {total} must include the {queued} bytes of this queue");
         if queued > 3_000_000 {
             break;
         }
@@ -483,7 +483,9 @@ fn unfinished_records_count_as_unfinished_input() {
 fn the_client_side_of_rustls_finds_no_fault() {
     let server = echo_server();
     let stream = TcpStream::connect(server.address()).expect("the server listens");
-    let Socket::Tls(stream) = Socket::secure(stream, AUTHORITY.client_config(), "localhost") else { panic!("TLS") };
+    let Socket::Tls(stream) = Socket::secure(stream, AUTHORITY.client_config(), "localhost") else {
+        panic!("the socket must use TLS")
+    };
     let stream: Box<StreamOwned<ClientConnection, TcpStream>> = stream;
     let mut raw = Raw::over(Socket::Tls(stream));
     raw.send(raw::UPGRADE);

@@ -325,7 +325,7 @@ fn abort_returns_whether_the_connection_was_open() {
     let next = Fd::from_u64(fd.as_u64() + (1 << 24)).expect("the fd is valid");
     assert_eq!(server.ask(move |ctx| (ctx.close(next, 1000, ""), ctx.abort(next))), (CloseOutcome::Gone, dropped));
     http.end();
-    assert_eq!(rx.so_far().len(), 0, "on_close is called once, and only for the WebSocket");
+    assert_eq!(rx.so_far().len(), 0, "on_close must be called once, and only for the WebSocket");
 }
 
 #[test]
@@ -408,7 +408,7 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     assert_eq!(
         pinger.next(),
         Message::Pong(Vec::new().into()),
-        "the server queues the pong before it calls the handler"
+        "the server must queue the pong before it calls the handler"
     );
     assert_eq!(pinger.closed().0, 1011);
     assert_eq!(rx.next(), "handler_panicked");
@@ -497,7 +497,7 @@ fn every_on_open_has_exactly_one_on_close() {
     assert_eq!(events.len(), 2 * CLIENTS);
     for (fd, change) in events {
         *balance.entry(fd).or_insert(0) += change;
-        assert!((0..=1).contains(&balance[&fd]), "{fd}: each on_close follows one on_open");
+        assert!((0..=1).contains(&balance[&fd]), "{fd}: each on_close must follow one on_open");
     }
     assert_eq!(balance.len(), CLIENTS);
     assert!(balance.values().all(|left| *left == 0));

@@ -80,7 +80,7 @@ fn in_client_mode_a_client_that_sends_stays_connected() {
         }
     };
     assert_eq!(closed.cause, Cause::HeartbeatMissed);
-    assert_ne!(fd, reporter.fd(), "the client that sends stays connected");
+    assert_ne!(fd, reporter.fd(), "the client that sends must stay connected");
     assert!(is_open(&server, 1));
     drop(silent);
 }
@@ -169,7 +169,7 @@ fn in_push_mode_a_client_that_never_answers_stays_connected() {
     for _ in 0..20 {
         next_ping(&mut unresponsive);
     }
-    assert!(is_open(&server, 1), "the connection is open after twenty pings that the client did not answer");
+    assert!(is_open(&server, 1), "the connection must be open after twenty pings that the client did not answer");
     assert!(rx.so_far().is_empty());
     // The connection without answers to pings still works in both directions.
     unresponsive.send_frame(TEXT, b"at last");
@@ -204,7 +204,7 @@ fn in_off_mode_no_client_is_pinged_or_disconnected() {
     assert!(is_open(&server, 1));
     assert!(rx.so_far().is_empty());
     server.ask(|ctx| ctx.broadcast("hello"));
-    assert_eq!(silent.frame(), (0x81, b"hello".to_vec()), "no ping arrives before the message");
+    assert_eq!(silent.frame(), (0x81, b"hello".to_vec()), "no ping may arrive before the message");
 }
 
 #[test]
@@ -229,11 +229,11 @@ fn a_protected_connection_has_no_heartbeat() {
     }
     assert!(is_open(&server, 1));
     server.ask(|ctx| ctx.broadcast("hello"));
-    assert_eq!(protected.frame(), (0x81, b"hello".to_vec()), "no ping arrives before the message");
+    assert_eq!(protected.frame(), (0x81, b"hello".to_vec()), "no ping may arrive before the message");
 
     let fd = Fd::from_u64(1).expect("the fd is valid");
     assert!(server.ask(move |ctx| ctx.reset_heartbeat(fd).is_done()));
-    assert_eq!(expect_heartbeat_missed(&rx), fd, "the heartbeat applies again");
+    assert_eq!(expect_heartbeat_missed(&rx), fd, "the heartbeat must apply again");
     assert!(!server.ask(move |ctx| ctx.exists(fd) && ctx.reset_heartbeat(fd).is_done() && ctx.is_open(fd)));
 }
 
@@ -252,7 +252,7 @@ fn a_connection_can_have_its_own_heartbeat() {
         assert_eq!(
             ctx.set_heartbeat(unknown, Heartbeat::Off),
             Ok(Change::Gone),
-            "set_heartbeat returns `Gone` if no connection has the fd"
+            "set_heartbeat must return `Gone` if no connection has the fd"
         );
     });
     assert_eq!(expect_heartbeat_missed(&rx), fds[1]);
@@ -332,6 +332,6 @@ fn a_client_that_sent_stays_connected_after_a_blocked_turn() {
     reported.send(()).expect("the handler waits for the test");
     reply.wait_timeout(crate::common::DEADLINE).expect("the server answers");
     for _ in 0..CLIENTS {
-        assert_eq!(rx.next(), None, "each message arrives, and no connection ends");
+        assert_eq!(rx.next(), None, "each message must arrive, and no connection may end");
     }
 }

@@ -56,7 +56,7 @@ fn a_reused_slot_has_a_new_fd_and_a_stale_fd_reaches_no_connection() {
     assert_eq!(server.remote.bind(stale, "mallory").wait(), Ok(Change::Gone));
     assert_eq!(successor.text(), "for bob");
     server.ask(move |ctx| ctx.push(fd, "the next"));
-    assert_eq!(successor.text(), "the next", "the new client does not get the message that was pushed to the stale fd");
+    assert_eq!(successor.text(), "the next", "the new client must not get the message that was pushed to the stale fd");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn inside_on_close_the_maps_are_cleared_and_the_uid_and_groups_are_reported() {
     assert_eq!((closed.code.as_u16(), &*closed.reason), (3000, "enough"));
     assert_eq!((closed.by, closed.cause), (By::Client, Cause::ClientClosed));
     server.ask(move |ctx| {
-        assert_eq!(ctx.uid_of(fd), None, "after on_close");
+        assert_eq!(ctx.uid_of(fd), None, "the fd must have no uid after on_close");
         assert!(ctx.groups_of(fd).is_empty());
     });
 }
@@ -197,7 +197,7 @@ fn by_default_a_uid_has_any_number_of_connections() {
     assert_eq!(
         server.ask(|ctx| ctx.fds_of("ann")),
         [fds[2], fds[1], fds[0]],
-        "the connections are listed from the newest bind to the oldest"
+        "the connections must be listed from the newest bind to the oldest"
     );
     server.ask(|ctx| ctx.push_uid("ann", "to each"));
     for tab in &mut tabs {
@@ -255,7 +255,7 @@ fn an_ambiguous_or_invalid_query_sets_no_uid() {
     assert_eq!(uid_of(&server, named.fd()).as_deref(), Some("张三"));
     let raw = server.connect("/?x=%ff&uid=%E6%9D%8E%E5%9B%9B");
     assert_eq!(uid_of(&server, raw.fd()).as_deref(), Some("李四"));
-    assert_eq!(server.ask(|ctx| ctx.stats().open), 8, "no connection is kicked");
+    assert_eq!(server.ask(|ctx| ctx.stats().open), 8, "no connection may be kicked");
 }
 
 #[test]
@@ -283,10 +283,10 @@ fn with_reject_new_a_late_bind_reports_the_uid_as_taken() {
     let (old, new) = (old.fd(), new.fd());
     server.ask(move |ctx| {
         assert_eq!(ctx.bind(old, "ann"), Change::Done);
-        assert_eq!(ctx.bind(old, "ann"), Change::Already, "the connection keeps its uid");
+        assert_eq!(ctx.bind(old, "ann"), Change::Already, "the connection must keep its uid");
         assert_eq!(ctx.bind(new, "bob"), Change::Done);
         assert_eq!(ctx.bind(new, "ann"), Change::Taken);
-        assert_eq!(ctx.uid_of(new), Some("bob"), "the connection keeps its old uid");
+        assert_eq!(ctx.uid_of(new), Some("bob"), "the connection must keep its old uid");
         assert_eq!(ctx.fds_of("ann"), [old]);
     });
 }
@@ -304,14 +304,14 @@ fn a_page_refresh_does_not_report_the_uid_as_offline() {
             .on_close(move |ctx, _, _| tx.send(ctx.is_online("ann")).expect("the test waits"))
     });
     let mut page = server.connect("/?uid=ann");
-    assert!(!rx.next(), "the uid is not online before the first upgrade");
+    assert!(!rx.next(), "the uid must not be online before the first upgrade");
     for _ in 0..5 {
         // The new page opens its connection before the old page closes its connection.
         let new = server.connect("/?uid=ann");
         page.close(1001, "");
         page = new;
-        assert!(rx.next(), "the uid is online when the new page connects");
-        assert!(rx.next(), "the uid is online after the old page has closed");
+        assert!(rx.next(), "the uid must be online when the new page connects");
+        assert!(rx.next(), "the uid must be online after the old page has closed");
     }
     let fd = page.fd();
     assert_eq!(server.ask(|ctx| ctx.fds_of("ann")), [fd]);

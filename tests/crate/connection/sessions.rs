@@ -29,7 +29,7 @@ fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
             .on_close(move |ctx, fd, _| {
                 let session = ctx.session::<Session>(fd).expect("the session still exists");
                 tx.send((fd, session.messages)).expect("the test waits");
-                assert!(!ctx.set_session(fd, 1u8).is_done(), "too late");
+                assert!(!ctx.set_session(fd, 1u8).is_done(), "no session may be set in on_close");
             })
     });
     let (mut ann, mut bob) = (server.connect("/ann"), server.connect("/bob"));
@@ -42,7 +42,9 @@ fn a_session_exists_from_the_upgrade_to_the_end_of_on_close() {
     assert_eq!(ann.text(), "/ann 2");
     ann.close(1000, "");
     assert_eq!(rx.next(), (fd, 2));
-    server.ask(move |ctx| assert!(ctx.session::<Session>(fd).is_none(), "the session is dropped with its connection"));
+    server.ask(move |ctx| {
+        assert!(ctx.session::<Session>(fd).is_none(), "the session must be dropped with its connection")
+    });
 }
 
 #[test]
@@ -51,13 +53,13 @@ fn a_connection_has_one_session_of_one_type() {
     let client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx: &mut Context<'_>| {
-        assert!(ctx.session::<u8>(fd).is_none(), "no session is set");
+        assert!(ctx.session::<u8>(fd).is_none(), "`session` must return no session before one is set");
         // A session need not be `Send`, because it stays on the thread of the loop.
         assert!(ctx.set_session(fd, Rc::new(7)).is_done());
-        assert!(ctx.session::<u8>(fd).is_none(), "another type");
-        assert!(ctx.take_session::<u8>(fd).is_none(), "the session stays set");
+        assert!(ctx.session::<u8>(fd).is_none(), "`session` must not return a session of another type");
+        assert!(ctx.take_session::<u8>(fd).is_none(), "the session must stay set");
         assert_eq!(ctx.session::<Rc<i32>>(fd).map(|rc| **rc), Some(7));
-        assert!(ctx.set_session(fd, 8u8).is_done(), "the new session replaces the old one");
+        assert!(ctx.set_session(fd, 8u8).is_done(), "the new session must replace the old one");
         assert_eq!(ctx.take_session(fd), Some(8u8));
         assert_eq!(ctx.take_session::<u8>(fd), None);
         let unknown = Fd::from_u64(999).expect("the fd is valid");
@@ -121,7 +123,7 @@ fn a_push_to_many_fds_reaches_each_once() {
     assert_eq!(clients[0].text(), "to one");
     assert_eq!(clients[2].text(), "to two");
     server.ask(|ctx| ctx.broadcast("to all"));
-    assert_eq!(clients[1].text(), "to all", "the client gets no message before the broadcast");
+    assert_eq!(clients[1].text(), "to all", "the client must get no message before the broadcast");
     assert_eq!(clients[2].text(), "to all");
 }
 
@@ -153,9 +155,13 @@ fn a_session_is_lent_together_with_the_context() {
     let mut client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx| {
-        assert_eq!(ctx.with_session(fd, |_, _: &mut String| ()), None, "none was set");
+        assert_eq!(
+            ctx.with_session(fd, |_, _: &mut String| ()),
+            None,
+            "without a session, the call must return `None`"
+        );
         ctx.set_session(fd, "hello".to_owned());
-        assert_eq!(ctx.with_session(fd, |_, _: &mut u32| ()), None, "the session has another type");
+        assert_eq!(ctx.with_session(fd, |_, _: &mut u32| ()), None, "the session must have another type");
         let outcome = ctx.with_session(fd, |ctx, session: &mut String| {
             session.push_str(", world");
             ctx.push(fd, session.as_str())
@@ -167,5 +173,5 @@ fn a_session_is_lent_together_with_the_context() {
     });
     assert_eq!(client.text(), "hello, world");
     assert_eq!(client.closed().0, 1000);
-    assert_eq!(sessions.next().as_deref(), Some("a newer one"), "on_close gets the session");
+    assert_eq!(sessions.next().as_deref(), Some("a newer one"), "on_close must get the session");
 }

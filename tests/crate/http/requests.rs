@@ -50,10 +50,10 @@ fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> 
     raw.try_send(bytes.as_ref());
     let reply = raw.reply();
     let shown = String::from_utf8_lossy(&bytes.as_ref()[..bytes.as_ref().len().min(200)]).into_owned();
-    assert_eq!(reply.status, status, "the response to {shown:?} has this status: {:?}", reply.head);
+    assert_eq!(reply.status, status, "the response to {shown:?} must have this status: {:?}", reply.head);
     assert!(
         !reply.keeps_alive() && !reply.body.is_empty(),
-        "the response to {shown:?} has a body and closes the connection: {:?}",
+        "the response to {shown:?} must have a body and close the connection: {:?}",
         reply.head
     );
     raw.end();
@@ -99,7 +99,7 @@ fn a_head_request_gets_a_content_length_and_no_body() {
     raw.send(GET);
     let head = raw.reply_head();
     assert_eq!((head.status, head.header("Content-Length")), (200, Some("9")));
-    assert_eq!(raw.reply().body, "GET /  ", "the next response follows directly after the head");
+    assert_eq!(raw.reply().body, "GET /  ", "the next response must follow directly after the head");
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_head_sent_slowly_gets_408_because_a_byte_does_not_extend_the_deadline() {
         }
         dripping.try_send("x");
     }
-    assert!(!server.ask(is_http), "the server closes the connection although it receives bytes");
+    assert!(!server.ask(is_http), "the server must close the connection although it receives bytes");
     assert_eq!(dripping.reply().status, 408);
     assert!(rx.so_far().is_empty());
 }

@@ -38,7 +38,7 @@ fn pipelined_requests_get_one_response_each() {
     let fd = first.fd();
     let (outcome, first) = write(&server, first, "one,");
     assert_eq!(outcome, Outcome::Queued);
-    assert_eq!(streams.so_far().len(), 0, "the second request waits for the end of the first response");
+    assert_eq!(streams.so_far().len(), 0, "the second request must wait for the end of the first response");
     let begun_twice = server.ask(move |ctx| {
         let ticket = ctx.ticket(fd);
         ctx.begin_response(ticket, &Response::new(201)).is_some()
@@ -58,7 +58,7 @@ fn pipelined_requests_get_one_response_each() {
         let ticket = ctx.ticket(fd);
         ctx.begin_response(ticket, &Response::new(200)).is_some()
     });
-    assert!(!begins_early, "begin_response fails if no request waits");
+    assert!(!begins_early, "begin_response must fail if no request waits");
 }
 
 /// In HTTP/1.0, the end of the stream is the end of the body. So only an error shows the client that the body is
@@ -135,7 +135,7 @@ fn another_response_within_a_stream_ends_the_connection_and_the_stream() {
     assert_eq!(write(&server, stale, "late").0, Outcome::Gone);
     let rest = String::from_utf8(raw.rest()).expect("the text is UTF-8");
     assert!(rest.starts_with("HTTP/1.1 200") && !rest.contains("late") && !rest.contains("other"), "{rest}");
-    assert_eq!(streams.so_far().len(), 0, "the second request is not served");
+    assert_eq!(streams.so_far().len(), 0, "the second request must not be served");
 }
 
 /// A handler that takes every body in pieces. At the end of a body, the handler sends the ticket of the request to the
@@ -164,7 +164,7 @@ fn a_ticket_of_on_head_answers_its_own_request_only() {
     let mut raw = server.raw();
     raw.send([POST, POST].concat());
     let first = tickets.next();
-    assert_eq!(tickets.so_far().len(), 0, "the second request waits for the first response");
+    assert_eq!(tickets.so_far().len(), 0, "the second request must wait for the first response");
     first.answer(Response::text(201, "whole")).expect("the inbox has room");
     let reply = raw.reply();
     assert_eq!((reply.status, reply.body.as_str(), reply.keeps_alive()), (201, "whole", true));
@@ -178,6 +178,6 @@ fn a_ticket_of_on_head_answers_its_own_request_only() {
     let stale = server.ask(move |ctx| ctx.ticket(fd));
     drop(stale);
     drop(third);
-    assert_eq!(raw.reply().status, 503, "a dropped ticket refuses its request");
+    assert_eq!(raw.reply().status, 503, "a dropped ticket must refuse its request");
     raw.end();
 }

@@ -307,7 +307,7 @@ fn one_call_can_answer_any_number_of_upgrades() {
     let tickets: Vec<Ticket<Upgrade>> = clients.iter().map(|_| waiting.next()).collect();
     let accepts =
         server.ask(move |ctx| tickets.into_iter().all(|ticket| ctx.answer(ticket, Upgrade::accept()).is_done()));
-    assert!(accepts, "all upgrades wait for their answers");
+    assert!(accepts, "all upgrades must wait for their answers");
     for client in &mut clients {
         assert_eq!(client.reply().status, 101);
     }

@@ -127,7 +127,7 @@ fn a_stale_socket_file_is_replaced() {
     let scratch = Scratch::new("stale");
     let path = scratch.file("sock");
     drop(UnixListener::bind(&path).expect("the socket can be created"));
-    assert!(path.exists(), "the server does not remove a file that another socket created");
+    assert!(path.exists(), "the server must not remove a file that another socket created");
     let server = serve_on(&unix(&path), |server| server.on_message(echo));
     let mut client = Client::connect_unix(&path, "/").expect("the server accepts the WebSocket");
     client.send("hello");
@@ -209,7 +209,7 @@ fn a_socket_that_already_listens_is_served_and_its_file_is_kept() {
         assert_eq!(client.text(), "hello");
     }
     assert!(server.stop().is_ok());
-    assert!(path.exists(), "the server does not remove a socket file that it did not create");
+    assert!(path.exists(), "the server must not remove a socket file that it did not create");
 }
 
 #[test]
@@ -316,6 +316,6 @@ fn two_thousand_connections_release_all_their_state() {
     assert_eq!((stats.open, stats.users, stats.groups, stats.queued_bytes), (0, 0, 0, 0));
     assert_eq!((stats.traffic.messages_in, stats.traffic.messages_out), (total, total));
     let fd = server.connect("/").fd();
-    assert!(fd.slot().0 < 64, "slots are reused, so the slot number stays small: {fd:?}");
+    assert!(fd.slot().0 < 64, "slots must be reused, so the slot number must stay small: {fd:?}");
     assert!(fd.generation() > 0);
 }

@@ -14,7 +14,7 @@ use fdpush::{
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// A handler that reports whether the server drains and echoes bodies piece by piece.
+/// A handler that echoes bodies piece by piece, and reports whether the server drains.
 #[derive(Default)]
 struct Controlled {
     unanswered: Vec<Ticket<Response>>,
@@ -88,7 +88,7 @@ fn server_with_control_listener(limits: Limits) -> (TestServer, SocketAddr) {
             .limits(limits)
             .handler(Controlled::default())
     });
-    let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("two listeners") };
+    let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("expected two listeners") };
     let control = *control;
     (server, control)
 }
@@ -193,7 +193,7 @@ fn refusals_on_a_control_listener_are_json() {
             _ => None,
         })
     });
-    let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("two listeners") };
+    let Some(Address::Tcp(control)) = server.addresses.last() else { panic!("expected two listeners") };
     for (path, status, code_of_it, text) in [
         ("/panic", 500, "internal_error", "internal error\n"),
         ("/fault", 500, "internal_error", "invalid response from the request handler\n"),
@@ -275,7 +275,7 @@ fn a_draining_server_answers_control_requests_until_its_last_client_left() {
     let mut another = Raw::connect(control);
     another.send(READY);
     assert_eq!(another.reply().status, 503);
-    assert!(TcpStream::connect(address).is_err(), "no more clients");
+    assert!(TcpStream::connect(address).is_err(), "the listener must accept no more clients");
     drop(stays);
     assert!(server.wait_for_end().is_ok());
     operator.end();
@@ -293,9 +293,9 @@ fn a_large_streamed_body_needs_bounded_memory() {
     let sending = std::thread::spawn(move || (0..CHUNKS).for_each(|_| sender.send([b'x'; CHUNK])));
     assert_eq!(operator.reply_head().status, 200);
     let most = server.ask(|ctx| ctx.stats().queued_bytes);
-    assert!(most < 4 << 20, "at most 4 MiB are queued, not {most} bytes");
+    assert!(most < 4 << 20, "at most 4 MiB may be queued, not {most} bytes");
     let body = operator.rest();
-    sending.join().expect("all was taken");
+    sending.join().expect("the sending thread ends without a panic");
     assert_eq!(body.iter().filter(|byte| **byte == b'x').count(), length);
     let end = format!("\n{length} bytes\n");
     assert!(body.ends_with(format!("{:x}\r\n{end}\r\n0\r\n\r\n", end.len()).as_bytes()));
@@ -319,7 +319,7 @@ fn connections_over_the_rate_get_503_first() {
     // loop.
     let deadline = Instant::now() + DEADLINE;
     let (status, text) = loop {
-        assert!(Instant::now() < deadline, "a client is refused before the deadline");
+        assert!(Instant::now() < deadline, "a client must be refused before the deadline");
         if let Err(refused) = crate::common::Client::connect(server.address(), "/", &[]) {
             break crate::common::refusal(Err(refused));
         }
@@ -328,7 +328,7 @@ fn connections_over_the_rate_get_503_first() {
     drop((first, second));
     let mut operator = Raw::connect(control);
     operator.send(READY);
-    assert_eq!(operator.reply().status, 200, "the accept rate does not limit control connections");
+    assert_eq!(operator.reply().status, 200, "the accept rate must not limit control connections");
 }
 
 /// A handler that pauses a request at the first piece of its body, for longer than `body_time_max`. The handler sends

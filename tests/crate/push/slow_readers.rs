@@ -77,7 +77,7 @@ fn by_default_a_slow_reader_is_closed_with_1013() {
     assert_eq!(code, 1013);
     assert!(
         (1..=dropped).contains(&read),
-        "the client reads a part of the messages before the close: {read} of {dropped}"
+        "the client must read a part of the messages before the close: {read} of {dropped}"
     );
 }
 
@@ -102,7 +102,7 @@ fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
     expect_numbers(&mut slow, 0..next);
     server.wait_until("the queue is empty", |ctx| ctx.stats().queued_bytes == 0);
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "room again")), Outcome::Queued);
-    assert_eq!(slow.text(), "room again", "the client gets no dropped message");
+    assert_eq!(slow.text(), "room again", "the client must get no dropped message");
     assert!(rx.so_far().is_empty());
 }
 
@@ -131,12 +131,12 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
         assert_eq!(ctx.push(fd, key("a 2", "a")), Outcome::Queued);
         assert_eq!(ctx.push(fd, key("b 2", "b")), Outcome::Queued);
         assert_eq!(ctx.push(fd, key("a 3", "a")), Outcome::Queued);
-        assert_eq!(ctx.push(fd, key("c", "c")), Outcome::Dropped, "no queued message has the key c");
+        assert_eq!(ctx.push(fd, key("c", "c")), Outcome::Dropped, "no queued message must have the key c");
     });
     expect_numbers(&mut slow, 0..sent);
     assert_eq!(slow.text(), "a 3");
     assert_eq!(slow.text(), "b 2");
-    assert!(slow.text().starts_with('f'), "each message arrives once");
+    assert!(slow.text().starts_with('f'), "each message must arrive once");
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client)
     let limits =
         Limits { queue_bytes_max: 1 << 20, queue_total_bytes_max: TOTAL_MAX, ..limits(SlowReader::DropNewest) };
     // A partly written TLS record is larger than a partly written message. Several partly written records would use up
-    // the total bound, so this server has no TLS. A ping would use a part of the bound.
+    // the total bound, so this server has no TLS. It sends no pings, because a ping would use a part of the bound.
     let server = serve_plain(|server| server.limits(limits).heartbeat(Heartbeat::Off).on_close(report_close(tx)));
     let mut readers: Vec<Client> = (0..READERS).map(|index| connect(&server, index)).collect();
     let fds: Vec<Fd> = readers.iter().map(Client::fd).collect();
@@ -223,7 +223,7 @@ fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client)
             let outcomes = fds.iter().zip(sent).map(|(fd, sent)| ctx.push(*fd, &numbered(sent)));
             (waiting, outcomes.collect::<Vec<_>>())
         });
-        assert!(waiting <= TOTAL_MAX, "queued bytes stay within the total bound in turn {turn}: {waiting}");
+        assert!(waiting <= TOTAL_MAX, "queued bytes must stay within the total bound in turn {turn}: {waiting}");
         queued.iter_mut().zip(&outcomes).for_each(|(queued, outcome)| *queued += usize::from(outcome.is_queued()));
         reported += outcomes.iter().filter(|outcome| **outcome == Outcome::Dropped).count();
         if outcomes.iter().all(|outcome| !outcome.is_queued()) {
@@ -259,7 +259,7 @@ fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client)
     let counted = dropped - reported;
     assert!(
         lost == counted || (lost < counted && !closed.is_empty()),
-        "{lost} messages are lost, and {counted} are counted"
+        "{lost} messages are lost, and the server must count all of them, not {counted}"
     );
 }
 
@@ -309,7 +309,7 @@ fn a_streamed_response_to_a_slow_reader_ends() {
     let mut client = server.raw();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(rx.next(), (Some(Outcome::Dropped), Outcome::Gone));
-    assert!(!client.rest().ends_with(b"0\r\n\r\n"), "the body ends without the last chunk");
+    assert!(!client.rest().ends_with(b"0\r\n\r\n"), "the body must end without the last chunk");
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
@@ -322,7 +322,7 @@ fn responses_have_their_own_bound() {
     let mut websocket = server.connect("/?uid=ann");
     let mut client = server.raw();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert!(client.rest().len() < PAGE_BYTES, "the client receives at most the bytes in the socket buffers");
+    assert!(client.rest().len() < PAGE_BYTES, "the client must receive at most the bytes in the socket buffers");
     assert_eq!(server.ask(|ctx| ctx.push_uid("ann", "hello").queued), 1);
     assert_eq!(websocket.text(), "hello");
 }

@@ -196,7 +196,7 @@ fn text_and_binary_keep_their_type_at_every_header_length() {
     for length in [0, 1, 125, 126, 127, 65_535, 65_536, 400_000] {
         let text: String = iter::repeat("naïve ☃ ".chars()).flatten().take(length / 2).collect();
         client.send(&text);
-        assert!(client.text() == text, "the client receives the echo of a text of {} bytes", text.len());
+        assert!(client.text() == text, "the client must receive the echo of a text of {} bytes", text.len());
         let bytes: Vec<u8> = (0..length).map(|index| (index * 7) as u8).collect();
         client.send_binary(&bytes);
         assert!(client.binary() == bytes, "{length} bytes");
@@ -263,7 +263,7 @@ fn concurrent_clients_each_get_their_own_echo() {
     }
     for (index, client) in clients.iter_mut().enumerate() {
         for round in 0..3 {
-            assert!(client.text() == payload(index, round), "client {index} receives its message of round {round}");
+            assert!(client.text() == payload(index, round), "client {index} must receive its message of round {round}");
         }
     }
 }

@@ -49,7 +49,7 @@ fn check_fast_readers(slow_reader: SlowReader) {
         };
         (fds.into_iter().map(push).collect::<Vec<Outcome>>(), most)
     });
-    assert!(most <= TOTAL_MAX, "at most {TOTAL_MAX} bytes are queued, not {most}");
+    assert!(most <= TOTAL_MAX, "at most {TOTAL_MAX} bytes may be queued, not {queued}");
     assert_eq!(outcomes, [Outcome::Queued; READERS]);
     for reader in &mut readers {
         assert_eq!(reader.binary(), vec![1; MESSAGE_BYTES]);
@@ -117,7 +117,7 @@ fn a_large_message_to_many_fast_readers_closes_none() {
     let frame = Frame::binary(&vec![7; BYTES]);
     let (delivery, queued) = server.ask(move |ctx| (ctx.broadcast(&frame), ctx.stats().queued_bytes));
     assert_eq!((delivery.matched, delivery.queued), (CLIENTS, CLIENTS));
-    assert!(queued < BYTES + CLIENTS * 1000, "the bytes of a shared frame count once: {queued} bytes are queued");
+    assert!(queued < BYTES + CLIENTS * 1000, "the bytes of a shared frame must count once: {queued} bytes are queued");
     for client in &mut clients {
         assert_eq!(client.binary().len(), BYTES);
     }
@@ -142,7 +142,7 @@ fn unread_pongs_are_bounded() {
         .collect();
     for _ in 0..50 {
         let queued = server.ask(|ctx| ctx.stats().queued_bytes);
-        assert!(queued <= (256 << 10) + 64 * 700, "queued bytes stay within the bound: {queued}");
+        assert!(queued <= (256 << 10) + 64 * 700, "queued bytes must stay within the bound: {queued}");
     }
     drop(clients);
     threads.into_iter().for_each(|thread| _ = thread.join());
@@ -162,7 +162,7 @@ fn group_memberships_are_bounded_per_connection_and_in_total() {
         assert_eq!(
             (join(2, "a"), join(1, "c")),
             (Change::Full, Change::Full),
-            "all connections together have five memberships"
+            "all connections together must have five memberships"
         );
         assert_eq!(ctx.leave(fds[0], "c"), Change::Done);
         assert_eq!(ctx.join(fds[2], "a"), Change::Done);

@@ -23,7 +23,7 @@ fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
     drop(clients);
     let mut server = server;
     assert!(server.wait_for_end().is_ok());
-    assert!(TcpStream::connect(address).is_err(), "the listener is closed");
+    assert!(TcpStream::connect(address).is_err(), "the listener must be closed");
     assert_eq!(remote.shutdown(), Err(RemoteError::Closed));
 }
 
@@ -72,7 +72,7 @@ fn a_drain_with_spread_closes_connections_over_time() {
     assert_eq!(clients[0].closed().0, 1001);
     assert_eq!(rx.next().1.cause, Cause::Drained);
     let open = server.ask(|ctx| (ctx.is_draining(), ctx.broadcast("still here").queued));
-    assert_eq!(open, (true, 2), "the other clients stay open until the end of the drain");
+    assert_eq!(open, (true, 2), "the other clients must stay open until the end of the drain");
     assert_eq!(clients[2].text(), "still here");
 }
 

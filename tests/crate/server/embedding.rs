@@ -76,7 +76,7 @@ fn a_timer_calls_its_closure_once() {
         })
     });
     assert_eq!(calls.next(), ("moved into the closure".to_owned(), 0));
-    assert!(calls.is_disconnected(), "the closure is dropped after its call");
+    assert!(calls.is_disconnected(), "the closure must be dropped after its call");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_repeated_closure_is_called_until_it_cancels_itself() {
         })));
     });
     assert_eq!([calls.next(), calls.next(), calls.next()], [1, 2, 3]);
-    assert!(calls.is_disconnected(), "a cancelled closure is dropped");
+    assert!(calls.is_disconnected(), "a cancelled closure must be dropped");
     assert_eq!(server.ask(|ctx| ctx.stats().timers), 0);
 }
 

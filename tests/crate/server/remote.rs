@@ -156,7 +156,7 @@ fn a_full_inbox_refuses_commands_and_runs_the_accepted_ones() {
     for (number, reply) in replies.into_iter().enumerate() {
         assert_eq!(reply.wait(), Ok(number));
     }
-    assert_eq!(server.ask(|ctx| ctx.stats().open), 0, "the inbox has room for one more command");
+    assert_eq!(server.ask(|ctx| ctx.stats().open), 0, "the inbox must have room for one more command");
 }
 
 #[test]
@@ -166,7 +166,11 @@ fn commands_sent_before_run_are_run_or_return_closed() {
     let (reply, late) =
         (remote.stats().sent().expect("the inbox has room"), remote.stats().sent().expect("the inbox has room"));
     drop(server);
-    assert_eq!(reply.wait().map(|stats| stats.open), Err(RemoteError::Closed), "it never ran");
+    assert_eq!(
+        reply.wait().map(|stats| stats.open),
+        Err(RemoteError::Closed),
+        "a server that never ran must answer no command"
+    );
     assert_eq!(late.wait_timeout(DEADLINE).map(|stats| stats.open), Err(RemoteError::Closed));
     assert_eq!(remote.stats().sent().map(|_| ()), Err(RemoteError::Closed));
 
@@ -213,8 +217,8 @@ fn a_timeout_fires_once_and_never_early() {
         });
         let (fired, at) = rx.next();
         assert_eq!(fired, timer);
-        assert!(at.duration_since(set) >= DELAY, "it fired early");
-        assert!(!server.ask(move |ctx| ctx.cancel(timer)), "it has ended");
+        assert!(at.duration_since(set) >= DELAY, "the timer must not fire before its delay");
+        assert!(!server.ask(move |ctx| ctx.cancel(timer)), "a timer that fired must no longer exist");
     }
     assert!(rx.so_far().is_empty());
 }
@@ -240,7 +244,7 @@ fn an_interval_fires_until_it_is_cancelled() {
     }
     let (last, number) = rx.next();
     assert_ne!(last, every);
-    assert_eq!(number, 6, "the timer does not fire while the loop is blocked");
+    assert_eq!(number, 6, "the timer must not fire while the loop is blocked");
 }
 
 #[test]
@@ -265,7 +269,7 @@ fn missed_intervals_are_skipped() {
         // After the long first call, the server at once makes one call for all missed intervals. The times are ticks,
         // which are milliseconds rounded down.
         let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
-        assert!(rx.next().duration_since(free) >= earliest, "call {count} does not come before its interval");
+        assert!(rx.next().duration_since(free) >= earliest, "call {count} must not come before its interval");
     }
     server.ask(move |ctx| ctx.cancel(every));
 }
@@ -332,7 +336,7 @@ fn info_returns_the_state_of_a_connection() {
     assert_eq!(client.binary().len(), 1000);
     let info = server.ask(move |ctx| ctx.info(fd)).expect("the connection exists");
     assert_eq!((info.fd, info.state, info.uid.as_deref()), (fd, State::Open, Some("ann")));
-    assert_eq!(info.groups, ["b", "a"], "groups are listed from the newest join to the oldest");
+    assert_eq!(info.groups, ["b", "a"], "groups must be listed from the newest join to the oldest");
     assert!(info.peer.is_loopback());
     assert!(info.connected_at >= before && info.connected_at <= SystemTime::now() + Duration::from_secs(1));
     assert!(info.idle_for <= info.connected_for);
@@ -360,7 +364,7 @@ fn stats_and_connections_return_the_state_of_the_server() {
         server.connect("/"),
     ];
     let fds = clients.each_ref().map(|client| client.fd());
-    assert_eq!(server.ask(|ctx| ctx.connections().collect::<Vec<Fd>>()), fds, "connections are listed by slot");
+    assert_eq!(server.ask(|ctx| ctx.connections().collect::<Vec<Fd>>()), fds, "connections must be listed by slot");
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.open, stats.connections, stats.accepted, stats.opened, stats.closed), (4, 4, 4, 4, 0));
     assert_eq!((stats.users, stats.groups, stats.refused, stats.queued_bytes), (2, 2, 0, 0));
@@ -390,7 +394,7 @@ fn resume_continues_reading_a_paused_connection() {
         other.send("meanwhile");
         assert_eq!(rx.next(), (other.fd(), "meanwhile".to_owned()));
     }
-    // Pushes still work.
+    // The connection is paused for reading only, so the server can still push to it.
     assert_eq!(server.ask(move |ctx| ctx.push(fd, "patience")), Outcome::Queued);
     assert_eq!(paused.text(), "patience");
     assert!(server.ask(move |ctx| ctx.resume(fd).is_done()));
@@ -460,7 +464,7 @@ fn endless_commands_do_not_delay_clients() {
     go.send(()).expect("the loop waits");
     assert_eq!(held.wait(), Ok(Ok(())));
     let before = rx.next();
-    assert!(before < COMMANDS / 2, "the message arrives before half of the commands, not after {before}");
+    assert!(before < COMMANDS / 2, "the message must arrive before half of the commands, not after {before}");
 }
 
 #[test]
@@ -478,6 +482,7 @@ fn on_turn_end_is_called_once_for_each_request() {
         })
     });
     let mut client = server.connect("/?group=g");
+    // The two requests of this turn cause one call. The request inside this call causes the second call.
     server.ask(|ctx| {
         ctx.request_turn_end();
         ctx.request_turn_end();
@@ -485,7 +490,7 @@ fn on_turn_end_is_called_once_for_each_request() {
     });
     assert_eq!([client.text(), client.text(), client.text()], ["in the turn", "end 1", "end 2"]);
     assert_eq!((rx.next(), rx.next()), (1, 2));
-    // A socket error at the end of a turn causes no event, so the loop must begin the next turn without waiting.
+    // A request in a later turn causes one more call.
     server.ask(|ctx| ctx.request_turn_end());
     assert_eq!((client.text().as_str(), rx.next()), ("end 3", 3));
     assert!(rx.so_far().is_empty());

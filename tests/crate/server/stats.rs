@@ -62,7 +62,7 @@ fn every_refusal_is_counted_by_status_and_logged() {
     let stats = server.ask(|ctx| ctx.stats());
     let counts = [(400, 2), (402, 1), (403, 3), (404, 1), (405, 1), (408, 1), (426, 1)];
     assert_eq!(stats.refused_by_status, BTreeMap::from(counts));
-    assert_eq!((stats.refused, stats.opened), (0, 0), "no connection is refused before its request");
+    assert_eq!((stats.refused, stats.opened), (0, 0), "no connection must be refused before its request");
 
     assert!(server.log_lines(&["refused with 402: by the handler"])[0].starts_with("DEBUG "));
     let (warned, each): (Vec<_>, Vec<_>) = server
@@ -115,7 +115,7 @@ fn closes_are_counted_by_cause_and_traffic_includes_closed_connections() {
     assert_eq!((stats.traffic.messages_in, stats.traffic.messages_out), (3, 3));
     assert!(
         stats.traffic.bytes_in > 4 * 100 && stats.traffic.bytes_out > 4 * 100,
-        "the bytes of HTTP heads are counted: {stats:?}"
+        "the bytes of HTTP heads must be counted: {stats:?}"
     );
     assert!(stats.reads >= 7 && stats.writes >= 7, "{stats:?}");
 }
@@ -161,7 +161,7 @@ fn overfill(slow_reader: SlowReader) -> Stats {
     server.wait_until("all queued bytes are written", |ctx| ctx.stats().queued_bytes == 0);
     let stats = server.ask(|ctx| ctx.stats());
     let waited = stats.write_delay.count() - stats.write_delay.buckets().nth(9).map_or(0, |(_, count)| count);
-    assert!(waited > 0, "some queued bytes waited for at least a millisecond: {stats:?}");
+    assert!(waited > 0, "some queued bytes must have waited for at least a millisecond: {stats:?}");
     stats
 }
 

@@ -8,7 +8,7 @@ use crate::common::gateway::{Gateway, next, next_of, request};
 use crate::common::{Client, Raw};
 use serde_json::{Value, json};
 
-/// A count that detects quadratic output: 300 × 301 / 2 is 45,150.
+/// The number of connections. With this number, quadratic output would be 45,150 (300 × 301 / 2) instead of 300.
 const MANY: usize = 300;
 
 /// Connects `count` clients with the uids `u0`, `u1`, `u2`, …. Returns the clients and their fds.
@@ -143,7 +143,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     let mut left = next(&mut member);
     assert_eq!(left["uids"].take(), json!(["u0", "u1", "u2"]));
     assert_eq!(left, json!({"type": "left", "group": "h", "uids": null, "count": 1}));
-    assert_eq!(sent() - before, 2, "only open connections get the message");
+    assert_eq!(sent() - before, 2, "only open connections may get the message");
 
     gateway.done("/api/join", json!({"uids": uids(MANY), "group": "g"}));
     let before = sent();

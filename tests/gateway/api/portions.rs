@@ -57,8 +57,7 @@ impl Crowd {
         while left > 0 {
             assert!(
                 Instant::now() < deadline,
-                "each client gets all messages before the deadline: {left} clients do \
-                                                not"
+                "each client must get all messages before the deadline: {left} clients did not"
             );
             self.poll.poll(&mut events, Some(DEADLINE)).expect("epoll can wait");
             for event in &events {
@@ -147,7 +146,7 @@ fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
         }
         for client in &mut clients {
             let count = client.read(&mut buffer).expect("the client receives the messages of the answered pushes");
-            assert!(buffer[..count] == both, "the client receives both messages: {count} of {} bytes", both.len());
+            assert!(buffer[..count] == both, "the client must receive both messages: {count} of {} bytes", both.len());
         }
     }
 }
@@ -189,7 +188,7 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
         let is_once = (0..ATTEMPTS).any(|_| is_answered_first(length, &mut crowd, &mut active, &mut api));
         assert!(
             is_once,
-            "the server answers the active clients before a push of {length} bytes ends, in one of {ATTEMPTS} attempts"
+            "the server must answer the active clients before a push of {length} bytes ends, in one of {ATTEMPTS} attempts"
         );
     }
 }

@@ -82,7 +82,7 @@ fn except_excludes_connections() {
         }
     }
     let answer = gateway.done("/api/push", json!({"uid": "ann", "except": {"uid": "ann"}, "data": 1}));
-    assert_eq!(answer, pushed(0), "the excluded uid is not listed as offline");
+    assert_eq!(answer, pushed(0), "the excluded uid must not be listed as offline");
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn a_slow_reader_gets_the_last_message_of_a_key() {
         assert_eq!(gateway.done("/api/push", json!({"uid": "slow", "key": "price", "data": data})), pushed(1));
     }
     let received = (1..).find(|_| next(&mut slow)["data"]["number"] == LAST);
-    assert!(received.is_some_and(|count| count <= LAST), "some messages were conflated");
+    assert!(received.is_some_and(|count| count <= LAST), "some messages must be conflated");
 }
 
 /// Returns line `number` of a batch, and its expected error: the code, and whether the answer has the `id`.
@@ -485,7 +485,7 @@ fn an_aborted_batch_has_executed_the_received_lines() {
     drop(raw);
     until("the connection has ended", || gateway.metric("fdpush_connections{state=\"http\"}") <= 1.0);
     gateway.done("/api/push", json!({"uid": "ann", "data": 3}));
-    assert_eq!(data(&mut ann), 3, "the server does not execute an incomplete line");
+    assert_eq!(data(&mut ann), 3, "the server must not execute an incomplete line");
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     let both = json!({"uid": "bob", "groups": ["g", "h"]});
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 2}));
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 0}));
-    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "bob has two connections and counts once");
+    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "bob must have two connections and count once");
     assert_eq!(next(&mut bob), frame("joined", "g", "bob", 2));
     assert_eq!(next(&mut bob), frame("joined", "h", "bob", 1));
     // The members of a group are notified of the first join and the last leave of a uid. Another connection of bob
@@ -185,14 +185,14 @@ fn pages_contain_each_open_connection_once() {
         });
         let names: Vec<&Value> = seen.iter().map(|entry| &entry[member]).collect();
         let once: BTreeSet<String> = names.iter().map(|name| name.to_string()).collect();
-        assert_eq!(once.len(), names.len(), "{path}: each name occurs once");
+        assert_eq!(once.len(), names.len(), "{path}: each name must occur once");
         for (_, fd, uid) in &stay {
             let name = match member {
                 "uid" => json!(uid),
                 "group" => json!(format!("g{uid}")),
                 _ => json!(fd),
             };
-            assert!(names.contains(&&name), "{path}: the pages contain {name}");
+            assert!(names.contains(&&name), "{path}: the pages must contain {name}");
         }
     }
     assert_eq!(gateway.get("/api/users/u01")["connections"][0]["uid"], "u01");
@@ -237,7 +237,7 @@ fn attributes_are_set_merged_and_read() {
     assert_eq!(
         gateway.get(&format!("/api/connections/{other}/attributes")),
         json!({}),
-        "the new connection has no attributes of the old one"
+        "the new connection must have no attributes of the old one"
     );
     assert_eq!(gateway.call("GET", "/api/connections/x/attributes", &[], "").status, 400);
 }
@@ -253,7 +253,7 @@ fn attributes_are_limited_in_size() {
     let reply = patch(json!({"b": second}));
     assert_eq!((reply.status, &json_of(&reply)["error"]["code"]), (413, &json!("too_large")), "{reply:?}");
     assert!(reply.body.contains("attributes limit exceeded (1001 of 1000 bytes)"), "{reply:?}");
-    assert_eq!(gateway.get(&path), json!({"a": first}), "the refused call changed nothing");
+    assert_eq!(gateway.get(&path), json!({"a": first}), "the refused call must change nothing");
     assert_eq!(patch(json!({"b": second[1..]})).status, 200);
     assert_eq!(patch(json!({"a": null, "c": 1})).status, 200);
     assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
@@ -336,7 +336,7 @@ fn an_invalid_command_is_refused_and_changes_nothing() {
         let (status, answer) = gateway.post(&format!("/api/{path}"), &body);
         assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{path} refuses {body}: {answer}");
         let message = answer["error"]["message"].as_str().expect("the error has a message");
-        assert!(message.contains(named), "the error of {path} for {body} contains {named:?}: {message}");
+        assert!(message.contains(named), "the error of {path} for {body} must contain {named:?}: {message}");
     }
     for target in [json!({"all": true}), json!({"uids": ["ann", "bob"]}), json!({"fds": [fd, bob_fd]})] {
         let mut command = target;
@@ -417,7 +417,7 @@ fn protocol_errors_are_answered_in_json() {
     }
     let mut client = Raw::connect(gateway.address);
     client.send("GET / HTTP/1.1\r\n\r\n");
-    assert_eq!(client.reply().body, "Host header is missing\n", "clients get plain text");
+    assert_eq!(client.reply().body, "Host header is missing\n", "clients must get plain text");
 }
 
 #[test]
@@ -450,7 +450,11 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
     }
     assert_eq!(gateway.call("GET", "/api/users", &[("Host", "evil.example")], "").status, 403);
     assert_eq!(gateway.call("GET", "/metrics", &[("Host", "evil.example")], "").status, 403);
-    assert_eq!(gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status, 200, "a probe needs no API key");
+    assert_eq!(
+        gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status,
+        200,
+        "a probe must need no API key"
+    );
     // The host in a target in absolute-form replaces `Host`.
     for (target, host, status) in [
         ("http://localhost/api/users", "evil.example", 200),
@@ -529,7 +533,7 @@ fn a_close_of_many_is_seen_at_once_and_causes_one_notice() {
         let matched = &gateway.done("/api/push", json!({"group": "bots", "data": 1}))["matched"];
         assert!(
             *matched == 0 || (*matched == COUNT && !was_closed),
-            "a push reaches all {COUNT} members before the close and none after it, not {matched}"
+            "a push must reach all {COUNT} members before the close and none after it, not {matched}"
         );
         was_closed = *matched == 0;
     }

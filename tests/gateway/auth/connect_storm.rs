@@ -49,7 +49,7 @@ impl Drop for Storm {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(thread::panicking() || ended.is_ok(), "the other clients end without a panic");
+            assert!(thread::panicking() || ended.is_ok(), "the other clients must end without a panic");
         }
     }
 }
@@ -87,7 +87,7 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
         assert_eq!(
             count(&gateway, "overflowed"),
             0.0,
-            "a disconnected client leaves the queue, so the queue never overflows"
+            "a disconnected client must leave the queue, so that the queue never overflows"
         );
     }
 }

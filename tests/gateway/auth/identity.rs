@@ -271,7 +271,7 @@ fn connections_of_a_uid_and_of_an_address_are_limited() {
     let _second = gateway.connect("/?uid=ann");
     assert_eq!(refused("/?uid=ann"), 429);
     let third = gateway.connect("/");
-    assert_eq!(refused("/"), 429, "the fourth connection of the address is refused");
+    assert_eq!(refused("/"), 429, "the fourth connection of the address must be refused");
     assert_eq!(refused("/?uid=bob"), 429);
     hang_up(third);
     until("a new connection is accepted after the close", || {
@@ -419,10 +419,10 @@ fn new_connections_a_second_are_limited() {
             reply if reply.status == 101 => clients.push(raw),
             reply => break reply,
         }
-        assert!(clients.len() < 500, "the accept rate refuses some of 500 connections");
+        assert!(clients.len() < 500, "the accept rate must refuse some of 500 connections");
     };
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
-    assert!(clients.len() >= 2, "the server accepts at least two connections at once");
-    assert_eq!(gateway.get("/api/stats")["opened"], clients.len(), "the accept rate does not limit back ends");
+    assert!(clients.len() >= 2, "the server must accept at least two connections at once");
+    assert_eq!(gateway.get("/api/stats")["opened"], clients.len(), "the accept rate must not limit back ends");
     until("a second later another client is accepted", || Client::connect(gateway.address, "/", &[]).is_ok());
 }

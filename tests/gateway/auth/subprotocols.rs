@@ -70,7 +70,7 @@ fn the_bearer_subprotocol_is_echoed_for_every_token_source() {
     assert_eq!(
         offer(&gateway, "/", &format!("{bearer}, chat.v1")),
         one("chat.v1"),
-        "the 101 response does not contain the token"
+        "the 101 response must not contain the token"
     );
     assert_eq!(offer(&gateway, &query, "chat.v9").map_err(|body| body.contains("supports chat.v1")), Err(true));
 }

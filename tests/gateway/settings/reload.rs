@@ -431,7 +431,7 @@ fn each_reloadable_setting_has_a_test_of_its_effect() {
         let (_, body) = source.split_once(&format!("#[test]\nfn {test}() {{")).unwrap_or_else(|| panic!("no {test}"));
         let body = body.split("\n}\n").next().unwrap_or_default();
         for key in keys {
-            assert!(body.contains(key), "the test {test} contains the setting {key}");
+            assert!(body.contains(key), "the test {test} must contain the setting {key}");
         }
         tested.extend(keys);
     }
@@ -596,5 +596,5 @@ fn a_file_that_is_not_regular_is_an_error_at_the_start() {
             assert!(output.status.code() == Some(1) && printed.contains("not a regular file"), "{flags:?}: {printed}");
         }
     }
-    assert!(DEADLINE.as_secs() > 5, "the deadline of a test exceeds the 5 s that reading a file may take");
+    assert!(DEADLINE.as_secs() > 5, "the deadline of a test must exceed the 5 s that reading a file may take");
 }

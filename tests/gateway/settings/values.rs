@@ -71,7 +71,7 @@ fn number_errors_name_the_flag_and_its_range() {
             let printed = call(&["check", &format!("{flag}={value}")], &[]);
             assert!(
                 printed.code == Some(2) && printed.err.contains(hint),
-                "{flag}={value} causes the error {hint:?}: {printed:?}"
+                "{flag}={value} must cause the error {hint:?}: {printed:?}"
             );
             assert!(printed.err.contains(&format!("{flag} {value:?}: ")), "{printed:?}");
         }
@@ -126,17 +126,23 @@ fn a_secret_has_the_same_bytes_from_every_source() {
         [("", ""), ("", "\n"), ("", "\r\n"), ("\u{feff}", ""), ("\"", "\""), ("'", "'"), ("\u{feff}\"", "\"\r\n")]
     {
         let given = format!("{start}{secret}{end}");
-        assert!(same(&["--jwt-secret", &given], &[]), "a flag with the value {given:?} gives the same secret");
+        assert!(same(&["--jwt-secret", &given], &[]), "a flag with the value {given:?} must give the same secret");
         assert!(
             same(&[], &[("FDPUSH_JWT_SECRET", &given)]),
-            "an environment variable with the value {given:?} gives the same secret"
+            "an environment variable with the value {given:?} must give the same secret"
         );
         let config = write(&scratch, &format!("jwt_secret = [{given:?}]\n").replace("\\u{feff}", "\\uFEFF"));
-        assert!(same(&["--config", &config], &[]), "a settings file with the value {given:?} gives the same secret");
+        assert!(
+            same(&["--config", &config], &[]),
+            "a settings file with the value {given:?} must give the same secret"
+        );
         fs::write(&file, &given).expect("the file can be written");
         make_private(&file);
         let path = file.display().to_string();
-        assert!(same(&["--jwt-key-file", &path], &[]), "a key file with the content {given:?} gives the same secret");
+        assert!(
+            same(&["--jwt-key-file", &path], &[]),
+            "a key file with the content {given:?} must give the same secret"
+        );
 
         // API keys and webhook secrets are read by the same rules as JWT secrets.
         let given = format!("{start}{key}{end}");

@@ -193,7 +193,7 @@ fn other_certificates_of_a_chain_may_have_expired() {
     assert_eq!(lines.iter().filter(|line| line.contains(&warnings[0])).count(), 1, "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains("ERROR")), "{lines:?}");
     super::files::connect(tls_address(&gateway), "/");
-    // A reload repeats the warnings. It refuses only a certificate of the server that has expired.
+    // A reload repeats the warnings. The reload is refused only if a certificate of the server itself has expired.
     gateway.signal("-HUP");
     let lines = gateway.logged_up_to(&warnings[1]);
     assert!(lines.iter().any(|line| line.contains("nothing changed")), "{lines:?}");

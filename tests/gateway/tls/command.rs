@@ -82,7 +82,7 @@ fn files_are_overwritten_only_with_force() {
     assert_eq!(cert(&files, &["--for", "localhost", "--force"]).code, Some(0));
     assert_eq!(fs::read_to_string(&target).expect("the file can be read"), "kept");
     let left: Vec<_> = fs::read_dir(files.path("")).expect("the directory can be read").collect();
-    assert_eq!(left.len(), 3, "no temporary file is left: {left:?}");
+    assert_eq!(left.len(), 3, "no temporary file may be left: {left:?}");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn names_and_paths_can_be_chosen_and_errors_name_them() {
     }
     assert!(
         !fs::exists(files.path("localhost-key.pem")).expect("the directory can be read"),
-        "no key is left if its certificate cannot be written"
+        "no key may be left if its certificate cannot be written"
     );
     // Without --out, the command writes the files to the working directory.
     let mut here: Command = command(&["cert", "--for", "::1"], &[]);

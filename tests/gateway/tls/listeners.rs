@@ -89,7 +89,7 @@ fn the_name_of_the_client_selects_the_certificate() {
     assert_eq!(certificate_of(address, AUTHORITY.client_config(), "a.b.chat.example"), None);
     assert!(
         !is_trusted(address, Authority::new().client_config(), "localhost"),
-        "a client that trusts another authority refuses the server"
+        "a client that trusts another authority must refuse the server"
     );
 }
 
@@ -125,10 +125,14 @@ fn the_api_asks_for_a_certificate_of_an_authority() {
     };
     let known = AUTHORITY.client_config_with(&authority.sign(&["backend"]));
     assert_eq!(status(known.clone(), "alpha").as_deref(), Some("200"));
-    assert_eq!(status(known, "beta").as_deref(), Some("401"), "the API key is required, too");
-    assert_eq!(status(AUTHORITY.client_config(), "alpha"), None, "the server refuses a back end without a certificate");
+    assert_eq!(status(known, "beta").as_deref(), Some("401"), "the API key must be required, too");
+    assert_eq!(
+        status(AUTHORITY.client_config(), "alpha"),
+        None,
+        "the server must refuse a back end without a certificate"
+    );
     let foreign = AUTHORITY.client_config_with(&AUTHORITY.sign(&["backend"]));
-    assert_eq!(status(foreign, "alpha"), None, "the server refuses a certificate of another authority");
+    assert_eq!(status(foreign, "alpha"), None, "the server must refuse a certificate of another authority");
     // Clients need no certificate.
     connect(tls_address(&gateway), "/");
 }
@@ -150,7 +154,7 @@ fn a_proxy_header_comes_before_the_handshake() {
     assert!(Client::connect(plain, "/", &[]).is_ok());
     assert!(
         !is_trusted(proxied, AUTHORITY.client_config(), "localhost"),
-        "the server refuses a client without a PROXY header"
+        "the server must refuse a client without a PROXY header"
     );
 }
 

@@ -70,7 +70,7 @@ fn new_handshakes_get_the_new_certificate_and_open_connections_stay() {
     gateway.logged("changed: tls_cert, tls_key");
     assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&old[0])), Some(der(&old[1]))));
     assert!(is_alive(&mut client));
-    // Nothing has changed since.
+    // No file has changed since the last reload.
     gateway.signal("-HUP");
     assert!(gateway.logged("settings reloaded").ends_with("nothing changed"));
 }
@@ -97,7 +97,7 @@ fn pairs_are_added_and_removed_and_the_version_changes() {
     );
     let old = AUTHORITY.client_config_of(&[&rustls::version::TLS12]);
     assert!(Client::connect_tls(address, old, "/", &[]).is_err());
-    // The counts differ.
+    // The file has one certificate and two keys.
     files.write(
         "fdpush.toml",
         format!("tls_cert = [{:?}]\ntls_key = [{:?}, {:?}]\n", two.certificate, two.key, one.key),
@@ -232,7 +232,7 @@ fn the_handshake_rate_is_applied_and_changes() {
     let few = handshakes();
     assert!(
         (1..8).contains(&few),
-        "at one handshake a second, some but not all of 8 handshakes succeed within 3 s, not {few}"
+        "at one handshake a second, some but not all of 8 handshakes must succeed within 3 s, not {few}"
     );
     settings(100_000);
     gateway.signal("-HUP");

@@ -110,12 +110,12 @@ fn a_frame_with_an_oversized_event_is_refused() {
         assert!(error["message"].as_str().is_some_and(|message| message.contains("102400 bytes")), "{error}");
     }
     ann.send(r#"{"type":"push","to":"bob","data":"small"}"#);
-    assert_eq!(next(&mut bob)["data"], "small", "bob gets no refused message");
+    assert_eq!(next(&mut bob)["data"], "small", "bob must get no refused message");
     assert_eq!(events.next()["type"], "open");
     assert_eq!(events.next()["type"], "open");
     assert!(
         events.next()["text"].as_str().is_some_and(|text| text.contains("small")),
-        "a refused frame causes no event"
+        "a refused frame must cause no event"
     );
     assert_eq!(gateway.metric(r#"fdpush_webhook_given_up_total{reason="too_large"}"#), 3.0);
 
@@ -148,7 +148,7 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
     for frame in frames {
         ann.send(&frame);
         assert_eq!(next(&mut bob)["type"], "message");
-        assert!(events.next()["text"] == frame.as_str(), "the event contains the whole frame");
+        assert!(events.next()["text"] == frame.as_str(), "the event must contain the whole frame");
     }
     // A text that is not a valid frame can be longer in JSON, so its event can be too large.
     ann.send(&"\u{1}".repeat(1 << 20));

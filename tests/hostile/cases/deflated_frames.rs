@@ -20,7 +20,7 @@ const HELLO: &[u8] = &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 pub fn with_deflated(mut cases: Vec<Case>) -> Vec<Case> {
     cases.iter_mut().for_each(expect_rsv1);
     let copies: Vec<Case> = cases.iter().filter_map(deflated_copy).collect();
-    assert!(copies.len() > 60, "at least 61 cases have a deflated copy, not {}", copies.len());
+    assert!(copies.len() > 60, "at least 61 cases must have a deflated copy, not {}", copies.len());
     cases.extend(copies);
     cases.extend([valid(), not_deflate(), rsv1(), bombs(), not_utf8()].into_iter().flatten());
     cases
