@@ -166,7 +166,7 @@ mod tests {
         for id in 0..COUNT {
             moved.set(0);
             table.insert(hasher.hash_one(id), id, hash_of);
-            assert!(moved.get() <= bound(id), "one insertion moved {} of {id} entries: too many", moved.get());
+            assert!(moved.get() <= bound(id), "one insertion may move only a few entries, not {} of {id}", moved.get());
         }
         assert_eq!(table.len(), COUNT as usize);
         for id in 0..COUNT {
@@ -174,7 +174,7 @@ mod tests {
             assert_eq!(table.remove(hasher.hash_one(id), |other| *other == id, hash_of), Some(id));
             assert!(
                 moved.get() <= bound(COUNT - id),
-                "one removal moved {} of {} entries: too many",
+                "one removal may move only a few entries, not {} of {}",
                 moved.get(),
                 COUNT - id
             );

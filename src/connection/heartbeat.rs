@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), true, Tick(100_000)),
             HeartbeatAction::Dead,
-            "the client accepted no output after the ping"
+            "a client that accepts no output after the ping must be dead"
         );
     }
 

@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_search_visits_each_slot_once() {
-        // The number of the search wraps in the middle of the test.
+        // `current`, the number of the search, wraps in the middle of the test.
         let mut slots = VisitedSlots { current: u32::MAX - 2, ..VisitedSlots::default() };
         for end in [3, 5, 4, 4, 6, 6] {
             slots.begin(end);
