@@ -176,7 +176,8 @@ impl Raw {
         deflated::inflated_frame((head[0], payload))
     }
 
-    /// Reads exactly these bytes. Allocates no memory if an earlier call has read as many bytes, because the buffer is then large enough.
+    /// Reads exactly these bytes. Allocates no memory if an earlier call has read as many bytes, because the buffer is
+    /// then large enough.
     pub fn expect(&mut self, bytes: &[u8]) {
         while self.buf.len() < bytes.len() {
             assert!(self.fill(), "the stream ended after {} of {} bytes", self.buf.len(), bytes.len());

@@ -64,7 +64,8 @@ pub struct Server {
     /// The fds that handlers remember. Most of these fds are stale.
     pub remembered: Vec<Fd>,
     pub is_draining: bool,
-    /// A flush writes the output of only some connections with a probability of one in this number, or never if it is 0.
+    /// A flush writes the output of only some connections with a probability of one in this number, or never if this
+    /// number is 0.
     pub portions: usize,
     pub commands_a_turn: usize,
     pub random_calls: usize,

@@ -18,7 +18,8 @@ pub struct Setting {
     pub clients_max: usize,
     pub turns: usize,
     pub read_bytes_max: usize,
-    /// A flush writes the output of only some connections with a probability of one in this number, or never if it is 0.
+    /// A flush writes the output of only some connections with a probability of one in this number, or never if this
+    /// number is 0.
     pub portions: usize,
     /// The capacity of a pipe in bytes.
     pub pipe_bytes_max: usize,

@@ -122,7 +122,8 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Sends a control frame, which is short enough for every socket. If the server has closed the connection, the error is ignored.
+    /// Sends a control frame, which is short enough for every socket. If the server has closed the connection, the error
+    /// is ignored.
     fn send(&mut self, first: u8, payload: &[u8]) {
         let mut frame = wire::client_frame(payload);
         frame[0] = first;
