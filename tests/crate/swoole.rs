@@ -264,7 +264,7 @@ fn broadcasts_of_100_kb_with_flat_memory() {
         });
         assert_eq!(delivery, Delivery::new(CLIENTS, 0));
         // All queues share one frame. Each client that has not received the frame adds only one small queue entry.
-        assert!(queued <= message.len() + CLIENTS * 600, "the bytes of a shared message must count once, not {queued}");
+        assert!(queued <= message.len() + CLIENTS * 600, "the bytes of a shared message must count once: {queued}");
         for client in &mut clients {
             assert!(client.binary() == message);
         }
@@ -541,7 +541,7 @@ fn a_slow_client_reaches_its_queue_bound() {
             break;
         }
         let queued = info.expect("the connection exists").queued_bytes;
-        assert!(queued <= 256 << 10, "the bytes of a shared message must count once, not {queued}");
+        assert!(queued <= 256 << 10, "the bytes of a shared message must count once: {queued} bytes are queued");
         pushed += 1;
         assert!(pushed < 10_000, "the socket buffer must be full after less than 10,000 messages");
     }

@@ -92,16 +92,10 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
             (status, _) => panic!("{status}"),
         }
     }
-    assert!(
-        tx > 0 && late <= 1,
-        "the server must refuse clients, and may accept at most one: {tx} refused, {late} accepted"
-    );
+    assert!(tx > 0 && late <= 1, "all clients except one must be refused: {tx} refused, {late} accepted");
     let elapsed_ticks = since.elapsed().as_millis() as u64 / 10;
     let used = child.cpu_ticks() - ticks;
-    assert!(
-        used * 4 <= elapsed_ticks,
-        "refusals may use at most a quarter of one core: {used} of {elapsed_ticks} ticks"
-    );
+    assert!(used * 4 <= elapsed_ticks, "refusals may use a quarter of a core: {used} of {elapsed_ticks} ticks");
 
     // New clients get the freed descriptors. A client that connects before a descriptor is free gets 503 and retries.
     for _ in 0..3 {
@@ -114,10 +108,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
                     opened.push(wire);
                     taken += 1;
                 }
-                _ => assert!(
-                    Instant::now() < deadline,
-                    "all 10 freed descriptors must be used again, but only {taken} are"
-                ),
+                _ => assert!(Instant::now() < deadline, "all 10 freed descriptors must be reused, not only {taken}"),
             }
         }
     }
@@ -130,10 +121,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     child.wait_for_stat("open", |open| open == 0);
     child.wait_for_stat("connections", |connections| connections <= 1);
     let used = child.descriptors();
-    assert!(
-        used <= idle + 1,
-        "at most one descriptor more than at the start may be open at the end: {used}, not {idle}"
-    );
+    assert!(used <= idle + 1, "all descriptors except one must be closed: {used} open, {idle} at the start");
 }
 
 /// Blocks the loop until the sender is dropped.
@@ -286,7 +274,7 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
             (delivery, ctx.stats().queued_bytes)
         });
         assert_eq!((delivery.matched, delivery.queued + delivery.dropped), (readers.len(), readers.len()));
-        assert!(queued <= TOTAL_MAX, "the bytes of a shared message must count once, not {queued}");
+        assert!(queued <= TOTAL_MAX, "the bytes of a shared message must count once: {queued} bytes are queued");
     }
 }
 

@@ -160,7 +160,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     assert_eq!(stats.refused_by_status, BTreeMap::from([(503, 1)]));
     drop(client);
 
-    // After the end of a connection that counts in the limit, a new connection is accepted.
+    // After the end of a connection that counts towards the limit, a new connection is accepted.
     drop(second);
     server.wait_until("the connection has ended", |ctx| ctx.stats().control == 17);
     let mut operator = Raw::connect(control);
@@ -230,7 +230,7 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     for oldest in &mut idle[..4] {
         oldest.rest();
     }
-    // The connections that are newer than the closed ones, and the kept connection, are still open.
+    // The connections that are newer than the closed ones are still open, and so is the connection that `/keep` protects.
     for other in idle[4..].iter_mut().chain([&mut kept]) {
         other.send(READY);
         assert_eq!(other.reply().status, 200);

@@ -77,7 +77,7 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     assert_eq!(gateway.done("/api/leave", &leave), json!({"matched": 1, "changed": 0}));
     expect_no_message(&gateway, &mut ann, ann_fd);
 
-    // The new uid is in the same groups, so one member leaves and another joins.
+    // The connection stays in the group under its new uid, so the group is notified that bob left and cat joined.
     gateway.done("/api/bind", json!({"fd": bob_fd, "uid": "cat"}));
     assert_eq!(next(&mut ann), frame("left", "g", "bob", 1));
     assert_eq!(next(&mut ann), frame("joined", "g", "cat", 2));

@@ -232,7 +232,7 @@ fn the_watch_answers_if_all_workers_hang() {
     }
     assert_eq!(hook.stats().timed_out, timed_out + 2);
     drop(hold);
-    // The worker must serve requests again.
+    // The worker that hung in the callback must serve requests again.
     let deadline = clock::now() + TEST_TIMEOUT;
     while !matches!(ask(&hook, &request).recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))) {
         assert!(clock::now() < deadline, "{:?}", hook.stats());

@@ -11,7 +11,7 @@ const NOW: u64 = 1_700_000_000;
 /// The time until which the samples are valid.
 const EXP: u64 = 4_102_444_800;
 
-/// A file that is removed when it is dropped.
+/// A file that is removed when this value is dropped.
 struct File(PathBuf);
 
 impl File {
