@@ -227,7 +227,7 @@ impl Raw {
         std::mem::take(&mut self.buf)
     }
 
-    /// Reads until a condition is true for the unread bytes, and returns them.
+    /// Reads until a condition is true for the unread bytes, and returns these bytes.
     pub fn rest_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         while !is_enough(&self.buf) {
             assert!(self.fill(), "the stream ended after {:?}", self.buf);

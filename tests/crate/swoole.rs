@@ -560,8 +560,8 @@ fn large_fd_numbers() {
     for generation in 0..REUSES {
         let mut client = server.connect("/");
         let fd = client.fd();
-        assert!(seen.insert(fd), "{fd} was not used before");
-        assert_eq!(fd.as_u64(), generation << 24 | 1, "the fd has the only slot and a new generation");
+        assert!(seen.insert(fd), "{fd} must be a new fd");
+        assert_eq!(fd.as_u64(), generation << 24 | 1, "the fd must have the only slot and a new generation");
         assert_eq!(fd.to_string().parse().map(Fd::from_u64), Ok(Some(fd)));
         if let Some(stale) = stale {
             assert_eq!(server.ask(move |ctx| (ctx.push(stale, "no"), ctx.exists(stale))), (Outcome::Gone, false));

@@ -340,14 +340,14 @@ fn a_client_that_sends_much_does_not_starve_others() {
 
     // In each turn the loop reads at most `read_budget_bytes` from the busy client, and all bytes of the other clients.
     let a_turn = BUDGET / message_frame.len() + 1;
-    assert!(sent > 4 * a_turn, "the kernel accepts the messages of several turns, not only {sent}");
+    assert!(sent > 4 * a_turn, "the kernel must accept the messages of several turns, not only {sent}");
     let (mut busy_messages, mut left) = (0, QUIET);
     while left > 0 {
         if rx.next() { busy_messages += 1 } else { left -= 1 }
     }
     assert!(
         busy_messages <= 2 * a_turn,
-        "the other clients are read within two turns, not after {busy_messages} messages of the busy client"
+        "the other clients must be read within two turns, not after {busy_messages} messages of the busy client"
     );
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An imported path stands for the module that defines the item of the path. So a path through a re-export does not
 //! depend on the module of the re-export. A `mod.rs` may re-export its children. If a child imports an item that is
-//! defined in `mod.rs`, and `mod.rs` uses this child, this is a cycle. Imports in test modules are ignored.
+//! defined in `mod.rs`, and `mod.rs` uses this child, the two modules form a cycle. Imports in test modules are ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -172,7 +172,8 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
     assert!(taken < TEST_TIMEOUT / 4, "`emit` must not wait for the back end: {taken:?}");
     assert_eq!(webhook.stats(), WebhookStats { queued: 100, given_up: lost(901, 0), ..WebhookStats::default() });
 
-    // The back end does not answer, so `finish` takes its maximum time. The events that were not sent are counted as dropped.
+    // The back end does not answer, so `finish` takes its maximum time. The events that were not sent are counted as
+    // dropped.
     let start = clock::now();
     assert_eq!(webhook.finish(Duration::from_millis(50)), 100);
     assert!(clock::now() - start < TEST_TIMEOUT / 2);
