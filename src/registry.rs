@@ -52,8 +52,8 @@ const NO_SLOT: Slot = Slot(NONE);
 
 /// The uids and groups of the connections of one loop.
 ///
-/// The registry answers two questions for every push: the slots of a uid, and the members of a group. Its answers are
-/// exact only if the caller reports every connection, in this order:
+/// For every push, the registry returns the slots of a uid or the members of a group. These results are exact only if
+/// the caller reports every connection, in this order:
 ///
 /// 1. The connection opens. No call is needed: a slot that was never mentioned has no uid and no groups.
 /// 2. The client logs in: [`bind`](Registry::bind). With [`SecondLogin::KickOld`] the caller then closes the slots in
@@ -443,8 +443,8 @@ impl Registry {
     fn check_users(&self) {
         let mut bound = 0;
         for (id, user) in self.users.iter() {
-            assert!(is_name(&user.name), "invalid uid {:?}", user.name);
-            assert_ne!(user.count, 0, "user {} has no slot", user.name);
+            assert!(is_name(&user.name), "the uid {:?} must have a valid length", user.name);
+            assert_ne!(user.count, 0, "user {} must have a slot", user.name);
             let mut newer = NO_SLOT;
             for slot in self.slots_from(user.first).take(user.count as usize) {
                 assert_eq!(
@@ -467,8 +467,8 @@ impl Registry {
     fn check_groups(&self) {
         let mut found = 0;
         for (id, group) in self.groups.iter() {
-            assert!(is_name(&group.name), "invalid group name {:?}", group.name);
-            assert!(!group.members.is_empty(), "group {} has no member", group.name);
+            assert!(is_name(&group.name), "the group name {:?} must have a valid length", group.name);
+            assert!(!group.members.is_empty(), "group {} must have a member", group.name);
             for (position, member) in group.members.iter().enumerate() {
                 let membership = self.memberships[member.membership];
                 assert_eq!(

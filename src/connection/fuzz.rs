@@ -233,7 +233,11 @@ impl Rig {
             event,
             Event::Head(_) | Event::Piece { .. } | Event::Refused(_) | Event::Request { .. } | Event::Upgrade(_)
         );
-        assert_eq!(side.phase, if is_http { Phase::Http } else { Phase::Open }, "unexpected {event:?}");
+        assert_eq!(
+            side.phase,
+            if is_http { Phase::Http } else { Phase::Open },
+            "the phase must allow the event {event:?}"
+        );
         let manner = side.manner;
         if let Event::Head(request) | Event::Request { request, .. } | Event::Upgrade(request) = &event {
             side.asked = (request.method() == "HEAD", request.version());
@@ -371,7 +375,7 @@ impl Rig {
         let event = self.change(at, |connection, env| connection.close_slow(kept_max, env));
         let closed = event.map(|event| match event {
             Event::Closed(closed) => closed,
-            event => panic!("expected the end of a slow consumer, got {event:?}"),
+            event => panic!("the event must be the end of a slow consumer: {event:?}"),
         });
         self.handle_slow(at, closed);
         self.replay();

@@ -96,7 +96,7 @@ mod tests {
                 }
             }
             let allowed = (now.0 - start) * (1 << 20) / 1000 + (64 << 10) + (1 << 20);
-            assert!(charged <= allowed + 20_000, "{charged} charged bytes exceed the limit of {allowed}");
+            assert!(charged <= allowed + 20_000, "about {allowed} bytes may be charged, and not {charged} bytes");
         }
         let allowed = (now.0 - start) * (1 << 20) / 1000;
         assert!(charged > allowed / 100 * 98, "the pace must reach the limit");
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(
             pace.wait_until(&limits, Tick(0)),
             Some(Tick(3000)),
-            "1 MiB inflated plus 16 times 128 KiB received take 3 seconds"
+            "1 MiB inflated plus 16 times 128 KiB received must take 3 seconds"
         );
         // No caller charges more than the largest content of the bucket. Such a charge must delay the next message,
         // too.

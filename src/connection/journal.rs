@@ -85,7 +85,7 @@ struct Part {
 
 /// A frame that is not copied together with others when it is moved to the queue of a connection.
 ///
-/// Queues share a large frame. A frame with a key can be replaced.
+/// This is a large frame, which the queues share, or a frame with a key, which a later frame can replace.
 #[derive(Debug)]
 struct SeparateFrame {
     start: u32,

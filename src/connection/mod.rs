@@ -229,7 +229,8 @@ impl Connection {
 
     /// Returns whether an upgrade is deferred.
     ///
-    /// A client that ended its stream cannot use the WebSocket.
+    /// If the client of a deferred upgrade ended its stream, the caller ends the connection, because the client cannot
+    /// use the WebSocket.
     pub fn is_deferred_upgrade(&self) -> bool {
         matches!(&self.stage, Stage::Http(http) if http.is_deferred_upgrade())
     }

@@ -58,7 +58,7 @@ pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 ///    reports that the socket is writable again.
 /// 3. [`poll_slices`](Queue::poll_slices) returns the output, which is written with one system call. The result of the
 ///    write is reported with [`handle_written`](Queue::handle_written) before the next call.
-/// 4. [`drop_newest`](Queue::drop_newest) frees memory when all queues are over their bound.
+/// 4. [`drop_newest`](Queue::drop_newest) frees memory when the queues together exceed their bound.
 ///    [`truncate_to_frame`](Queue::truncate_to_frame) prepares a queue for the close frame.
 ///
 /// The queue enforces no bound: the caller compares [`counted_bytes`](Queue::counted_bytes) before it pushes. Every

@@ -53,7 +53,7 @@ impl Rig {
 
     fn accept(&mut self, accept: &Accept) -> Vec<u8> {
         let Some(Deferred::Upgrade(request)) = self.connection.take_deferred() else {
-            panic!("expected a deferred upgrade")
+            panic!("the upgrade must be deferred")
         };
         self.connection
             .accept(Fd::new(Slot(0), 0), accept, &request, &mut self.env)

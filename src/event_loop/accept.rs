@@ -424,7 +424,7 @@ mod tests {
     /// Returns an acceptor on a free port, a core, an epoll instance and the address.
     fn acceptor() -> (Acceptor, Core, mio::Poll, std::net::SocketAddr) {
         let listener = Listener::bind_all("127.0.0.1:0").expect("port 0 can be bound").remove(0);
-        let Address::Tcp(address) = *listener.address() else { panic!("expected a TCP address") };
+        let Address::Tcp(address) = *listener.address() else { panic!("the listener must have a TCP address") };
         let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
         let core = Core::new(1000, 256, env, SecondLogin::default(), Epoch::begin());
         (

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 /// this machine does not have is skipped, if the name has other addresses.
 ///
 /// # Errors
-/// The error of the first address that cannot be bound. `AddrNotAvailable`: the machine has none of the addresses.
+/// The error of the first address that cannot be bound, or `AddrNotAvailable` if the machine has none of the addresses.
 pub fn bind_each<S>(
     addresses: impl IntoIterator<Item = SocketAddr>,
     bind: impl Fn(SocketAddr) -> io::Result<S>,

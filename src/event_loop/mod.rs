@@ -129,7 +129,8 @@ pub struct Config {
 /// 4. While the loop drains, close WebSockets that are due. Apply new limits.
 /// 5. Accept connections. Epoll reports their first bytes in the next turn.
 /// 6. Read once from each connection that has bytes, for at most one [`Portion`], and call the handler for the
-///    messages. One read per turn keeps a fast client from delaying other clients. A turn answers few TLS handshakes.
+///    messages. A connection is read at most once in a turn, so that a fast client does not delay other clients. A turn
+///    answers few TLS handshakes.
 /// 7. Fire timers. Timers fire after reads, because bytes that arrived in time prevent a timeout.
 /// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
 /// 9. Send posts to other loops. Flush: write to each connection that has output. The flush comes after all handlers, so that all messages of the

@@ -13,7 +13,7 @@ impl Handler for Nothing {}
 fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
     const SILENT: usize = EVENTS_MAX * WAITS_PER_TURN_MAX;
     let listener = Listener::bind_all("127.0.0.1:0").expect("port 0 can be bound").remove(0);
-    let Address::Tcp(address) = *listener.address() else { panic!("expected a TCP address") };
+    let Address::Tcp(address) = *listener.address() else { panic!("the listener must have a TCP address") };
     let config = Config {
         limits: Limits::default(),
         heartbeat: Heartbeat::default(),

@@ -62,7 +62,7 @@ pub struct Assembler {
     held: Option<Box<HeldInput>>,
     /// The received payload of a control frame that arrives in parts.
     ///
-    /// A control frame may come between two fragments of the message.
+    /// A control frame may come between two fragments of the message, so it has a buffer of its own.
     control: Vec<u8>,
     /// The arrival time of the first byte of the message.
     started: Tick,

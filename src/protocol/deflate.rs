@@ -233,7 +233,7 @@ pub fn fuzz_inflate(data: &[u8]) {
         inflater.begin();
         for part in payload.chunks(part) {
             inflater.push(part, &mut out, bytes_max)?;
-            assert!(out.capacity() <= bytes_max, "the capacity {} exceeds {bytes_max}", out.capacity());
+            assert!(out.capacity() <= bytes_max, "the capacity {} must be at most {bytes_max}", out.capacity());
         }
         inflater.finish().map(|()| out)
     };

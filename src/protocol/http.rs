@@ -172,7 +172,7 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
     debug_assert_eq!(
         find_head_end(&bytes, &mut 0, usize::MAX),
         Ok(Some(bytes.len())),
-        "parse_head requires exactly one complete head"
+        "`bytes` must be exactly one complete head"
     );
     if u32::try_from(bytes.len()).is_err() {
         return Err(HttpError::HeadTooLarge);

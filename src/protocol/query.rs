@@ -23,7 +23,7 @@ pub enum QueryError {
     Escape(String),
     /// The decoded bytes are not UTF-8.
     NotUtf8(String),
-    /// The parameter is repeated. Implementations disagree about the value that counts.
+    /// The parameter is repeated, and implementations disagree about which value applies.
     Repeated(String),
 }
 
@@ -79,7 +79,7 @@ pub fn check(query: &str) -> Result<(), QueryError> {
 /// # Errors
 /// A `%` without two hexadecimal digits, or bytes that are not UTF-8.
 pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
-    // Most paths and names have no escapes.
+    // Most paths and names have no escapes, so they are returned without a copy.
     if memchr::memchr(b'%', encoded.as_bytes()).is_none() {
         return Ok(encoded.into());
     }

@@ -231,7 +231,7 @@ mod tests {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offers}\r\n"
         );
         let head = parse_head(head.into_bytes(), 64, Peer::Unix).expect("the head is valid");
-        let RequestKind::Upgrade { accept } = head.kind else { panic!("expected an upgrade") };
+        let RequestKind::Upgrade { accept } = head.kind else { panic!("the request must be an upgrade") };
         (head.request, accept)
     }
 

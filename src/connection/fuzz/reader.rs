@@ -122,7 +122,7 @@ impl Reader {
                 body.extend_from_slice(b"\r\n");
             }
             Some(Due::Stream { body, is_ended: false, .. }) => body.extend_from_slice(piece),
-            other => panic!("expected a streamed response, got {other:?}"),
+            other => panic!("the last due response must be streamed: {other:?}"),
         }
     }
 
@@ -135,14 +135,14 @@ impl Reader {
                     body.extend_from_slice(b"0\r\n\r\n");
                 }
             }
-            other => panic!("expected the end of a streamed response, got {other:?}"),
+            other => panic!("the last due response must be streamed, and must not have ended: {other:?}"),
         }
     }
 
     /// Replaces the newest expected message with the same key.
     pub fn conflate(&mut self, newer: &Due) {
         let Due::Frame { key: newer_key @ Some(_), .. } = newer else {
-            panic!("a message without a key was conflated")
+            panic!("a message without a key must not be conflated")
         };
         let same = |due: &Due| matches!(due, Due::Frame { key, .. } if key == newer_key);
         let older = self.due.iter().rposition(same).expect("a message with this key is queued");
@@ -225,7 +225,7 @@ impl Reader {
                 self.refusal = Some(length);
                 end + 4
             }
-            Some(frame) => panic!("expected the 101 response, got {frame:?}"),
+            Some(frame) => panic!("the 101 response must be due: {frame:?}"),
         };
         if status != 100 && self.refusal.is_none() && !self.is_streaming {
             self.due.pop_front();
@@ -282,7 +282,7 @@ impl Reader {
                 Some(Due::Frame { first: due, payload: expected, .. }) => {
                     assert_eq!((*first, payload), (due, &expected[..]), "the frame must be the expected frame");
                 }
-                other => panic!("expected {other:?}, got a frame that starts with {first:#x}"),
+                other => panic!("a frame that starts with {first:#x} must be due: {other:?}"),
             }
         }
         self.is_closed |= *first == 0x88;

@@ -177,7 +177,7 @@ impl Session {
                     "the client must receive at most the plaintext that the session accepted"
                 );
             }
-            Err(error) => assert!(self.is_faulty, "the server violated the TLS protocol: {error}"),
+            Err(error) => assert!(self.is_faulty, "the server must follow the TLS protocol: {error}"),
         }
         self.take_records();
     }
@@ -313,7 +313,7 @@ impl Session {
         assert_eq!(self.inbound.bytes(), self.stream.inbound_bytes(), "the counted memory must be that of the session");
         assert!(
             self.inbound.bytes() <= 2 * INBOUND_BYTES_MAX,
-            "{} bytes of unfinished input are more than twice INBOUND_BYTES_MAX",
+            "the unfinished input must be at most twice INBOUND_BYTES_MAX: {} bytes",
             self.inbound.bytes()
         );
     }
@@ -331,7 +331,7 @@ impl Session {
         assert!(is_cut || !self.client.is_handshaking(), "the handshake must be complete");
         assert!(
             is_cut || self.up.0 == self.up.1,
-            "the server received only {} of the client's {} bytes",
+            "the server must receive all bytes of the client: {} of {}",
             self.up.1,
             self.up.0
         );

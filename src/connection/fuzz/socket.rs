@@ -151,7 +151,7 @@ impl Transport for Socket {
                 );
                 Change::ClosedSlow(event.map(|event| match event {
                     Event::Closed(closed) => closed.clone(),
-                    event => panic!("expected the end of a slow consumer, got {event:?}"),
+                    event => panic!("the event must be the end of a slow consumer: {event:?}"),
                 }))
             }
             Observed::ResponseDropped => Change::ResponseDropped,

@@ -14,7 +14,7 @@ proptest! {
 
     /// Runs lists of operations on connections that are open from the start.
     ///
-    /// Random operations rarely open a connection.
+    /// Random operations alone rarely open a connection.
     #[test]
     fn any_list_of_operations_on_open_connections(
         setting in any::<[u8; 2]>(),

@@ -37,7 +37,7 @@ impl Rig {
                     self.table.remove(slot);
                     self.sides[at] = Side::new(insert(&mut self.table, at, &self.log, self.is_tls));
                 }
-                FlushResult::Broken => panic!("the socket reported an error"),
+                FlushResult::Broken => panic!("the socket must not report an error"),
             }
         }
         self.table.end_flush();

@@ -155,7 +155,11 @@ mod tests {
             let dropped = queue.drop_newest(charge_max, &mut total);
             queue.check_invariants();
             assert_eq!(total.frames, queue.charge());
-            assert!(queue.charge() <= charge_max || dropped == 6, "{} of {before} bytes are left", queue.charge());
+            assert!(
+                queue.charge() <= charge_max || dropped == 6,
+                "at most {charge_max} bytes may be left, unless all six messages after the first are dropped: {}",
+                queue.charge()
+            );
             assert!(dropped == 0 || before > charge_max);
             for text in kept.iter_mut().skip(1).rev().filter(|text| text.is_some()).take(dropped) {
                 *text = Some("");

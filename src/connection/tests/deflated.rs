@@ -148,7 +148,7 @@ fn hostile_messages_end_the_connection() {
             let mut rig = Rig::deflating(limits.clone());
             let events: Vec<String> = stream.chunks(part).flat_map(|part| rig.feed(part)).collect();
             assert_eq!(events.len(), 1, "{events:?}");
-            assert!(events[0].starts_with(expected), "expected {expected}, got {events:?}");
+            assert!(events[0].starts_with(expected), "the first event must start with {expected}: {events:?}");
         }
         // For a connection that did not negotiate permessage-deflate, RSV1 is an error.
         let events = Rig::open(limits.clone()).feed(&stream);

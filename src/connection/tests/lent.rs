@@ -146,12 +146,12 @@ fn a_read_with_a_whole_request_is_not_buffered() {
     let read = &mut request.as_bytes().to_vec()[..];
     let mut input = read;
     let Some(Event::Head(head)) = rig.connection.handle_bytes(&mut input, &mut rig.env) else {
-        panic!("expected a head")
+        panic!("the event must be a head")
     };
     assert_eq!((&*input, rig.connection.has_buffered_input(&rig.env)), (&b"hello"[..], false));
     rig.connection.receive_body(head, BodyMode::Collect, &mut rig.env);
     let Some(Event::Request { request, .. }) = rig.connection.handle_bytes(&mut input, &mut rig.env) else {
-        panic!("expected a request");
+        panic!("the event must be a request");
     };
     assert_eq!((request.body(), rig.connection.inbound_bytes()), (&b"hello"[..], 0));
 }

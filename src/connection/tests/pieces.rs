@@ -189,7 +189,7 @@ fn an_upgrade_answered_in_pieces_is_refused() {
     rig.feed(UPGRADE.as_bytes());
     assert!(rig.begin());
     let Some(Deferred::Upgrade(request)) = rig.connection.take_deferred() else {
-        panic!("expected a deferred upgrade")
+        panic!("the upgrade must be deferred")
     };
     let early = rig.connection.accept(Fd::new(Slot(0), 0), &Upgrade::accept(), &request, &mut rig.env);
     assert_eq!(early, Ok(None), "an answered upgrade must not be accepted");

@@ -88,7 +88,7 @@ impl TlsRig {
                 }
             }
         }
-        panic!("the session always has more to read");
+        panic!("the session must at some time have no more to read");
     }
 
     fn feed(&mut self, bytes: &mut [u8]) {

@@ -272,7 +272,7 @@ impl Core {
         has_ended
     }
 
-    /// Makes a transition that cannot end the connection. `None`: there is no connection at the slot.
+    /// Makes a transition that cannot end the connection. Returns `None` if there is no connection at the slot.
     pub fn change<R>(&mut self, slot: Slot, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> Option<R> {
         let result = self.table.step(slot, transition)?;
         self.record_slow_consumers();

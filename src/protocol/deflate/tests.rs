@@ -30,7 +30,7 @@ fn inflate(payload: &[u8], part: usize, bytes_max: usize) -> Result<Vec<u8>, Inf
         inflater.push(part, &mut out, bytes_max)?;
         assert!(
             out.len() <= bytes_max && out.capacity() <= bytes_max,
-            "the capacity {} exceeds {bytes_max}",
+            "the capacity {} must be at most {bytes_max}",
             out.capacity()
         );
     }

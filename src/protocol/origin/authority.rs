@@ -134,7 +134,7 @@ impl Host<'_> {
 
 /// Returns whether `name` is a non-empty `reg-name`.
 ///
-/// The syntax of RFC 3986 section 3.2.2 includes IPv4 addresses.
+/// RFC 3986 section 3.2.2 defines `reg-name`. An IPv4 address is a valid `reg-name`.
 fn is_reg_name(name: &str) -> bool {
     let mut rest = name.as_bytes();
     while let Some(at) = rest.iter().position(|byte| !REG_NAME_BYTES[usize::from(*byte)]) {

@@ -218,7 +218,7 @@ mod tests {
         ] {
             let error = normalise(entry).expect_err(entry);
             assert!(error.starts_with(&format!("{entry:?} is not an origin: ")), "{error}");
-            assert!(error.contains(why), "{entry}: expected {why} in {error}");
+            assert!(error.contains(why), "the error of {entry} must contain {why:?}: {error}");
         }
         let long = format!("https://{}.example", "a".repeat(250));
         assert!(normalise(&long).is_err_and(|why| why.contains("253")));
