@@ -97,15 +97,15 @@ impl TlsBuilder {
         let chain = chain(certificates)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             pem::Error::NoItemsFound => TlsError::NoKey,
-            error => TlsError::Pem(error.to_string()),
+            error => TlsError::Pem(error.into()),
         })?;
         let pair = CertifiedKey::from_der(chain, key, &self.provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch,
-            rustls::Error::InvalidCertificate(error) => TlsError::Certificate(format!("{error:?}")),
-            error => TlsError::Key(error.to_string()),
+            rustls::Error::InvalidCertificate(error) => TlsError::Certificate(format!("{error:?}").into()),
+            error => TlsError::Key(error.into()),
         })?;
         for certificate in &pair.cert {
-            ParsedCertificate::try_from(certificate).map_err(|error| TlsError::Certificate(error.to_string()))?;
+            ParsedCertificate::try_from(certificate).map_err(|error| TlsError::Certificate(error.into()))?;
         }
         self.pairs.push(Arc::new(pair));
         Ok(self)
@@ -127,7 +127,7 @@ impl TlsBuilder {
     pub fn client_ca(mut self, certificates: &[u8]) -> Result<TlsBuilder, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in chain(certificates)? {
-            roots.add(certificate).map_err(|error| TlsError::Certificate(error.to_string()))?;
+            roots.add(certificate).map_err(|error| TlsError::Certificate(error.into()))?;
         }
         self.client_ca = Some(roots.into());
         Ok(self)
@@ -142,7 +142,7 @@ impl TlsBuilder {
         if pairs.is_empty() {
             return Err(TlsError::NoPair);
         }
-        let settings = |error: rustls::Error| TlsError::Settings(error.to_string());
+        let settings = |error: rustls::Error| TlsError::Settings(error.into());
         let versions: &[&SupportedProtocolVersion] = match version_min {
             TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
@@ -154,7 +154,7 @@ impl TlsBuilder {
             None => builder.with_no_client_auth(),
             Some(roots) => {
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider).build();
-                let verifier = verifier.map_err(|error| TlsError::Settings(error.to_string()))?;
+                let verifier = verifier.map_err(|error| TlsError::Settings(error.into()))?;
                 builder.with_client_cert_verifier(Arc::new(ShortChains(verifier)))
             }
         };
@@ -176,7 +176,7 @@ impl TlsBuilder {
 /// Parses the certificates of a PEM text.
 fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    let chain = chain.map_err(|error| TlsError::Pem(error.to_string()))?;
+    let chain = chain.map_err(|error| TlsError::Pem(error.into()))?;
     if chain.is_empty() { Err(TlsError::NoCertificate) } else { Ok(chain) }
 }
 

@@ -1,12 +1,16 @@
 //! Errors of certificates and keys.
 
+use std::error::Error;
+
 /// An error in a certificate, a key, or their combination.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+///
+/// The text does not repeat the [`source`](Error::source), which is the error of the parser or of rustls.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The text is not PEM (RFC 7468). The field is the error of the parser.
-    #[error("invalid PEM: {0}")]
-    Pem(String),
+    /// The text is not PEM (RFC 7468).
+    #[error("invalid PEM")]
+    Pem(#[source] Box<dyn Error + Send + Sync>),
     /// There is no `CERTIFICATE` section.
     #[error("no certificate found")]
     NoCertificate,
@@ -14,18 +18,18 @@ pub enum TlsError {
     #[error("no private key found")]
     NoKey,
     /// A certificate cannot be parsed.
-    #[error("invalid certificate: {0}")]
-    Certificate(String),
+    #[error("invalid certificate")]
+    Certificate(#[source] Box<dyn Error + Send + Sync>),
     /// The key is invalid, or its type is not supported.
-    #[error("invalid private key: {0}")]
-    Key(String),
+    #[error("invalid private key")]
+    Key(#[source] Box<dyn Error + Send + Sync>),
     /// The key belongs to another certificate.
     #[error("the private key does not fit the certificate")]
     KeyMismatch,
     /// No pair of certificate and key was added.
     #[error("no certificate and key set")]
     NoPair,
-    /// The settings are invalid. The field is the error of rustls.
-    #[error("invalid TLS settings: {0}")]
-    Settings(String),
+    /// The settings are invalid.
+    #[error("invalid TLS settings")]
+    Settings(#[source] Box<dyn Error + Send + Sync>),
 }

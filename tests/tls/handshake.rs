@@ -1,6 +1,7 @@
 //! Tests TLS handshakes: versions, cipher suites, names, tickets, client certificates, and clients that do not speak
 //! TLS.
 
+use std::error::Error;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -328,18 +329,20 @@ fn only_https_is_the_own_origin_through_tls() {
 fn invalid_certificates_and_keys_are_named() {
     let pair = AUTHORITY.sign(&["localhost"]);
     let other = AUTHORITY.sign(&["localhost"]);
-    let error = |certificate: &str, key: &str| {
-        TlsConfig::builder().pair(certificate.as_bytes(), key.as_bytes()).expect_err("the pair is invalid").to_string()
-    };
-    assert_eq!(error(&pair.certificate, &other.key), "the private key does not fit the certificate");
-    assert_eq!(error("", &pair.key), "no certificate found");
-    assert_eq!(error(&pair.certificate, ""), "no private key found");
-    assert_eq!(error(&pair.certificate, &pair.certificate), "no private key found");
-    assert!(error("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", &pair.key).starts_with("invalid PEM"));
-    assert!(
-        error("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &pair.key)
-            .starts_with("invalid certificate")
-    );
+    let bad_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    for (certificate, key, text, has_source) in [
+        (&*pair.certificate, &*other.key, "the private key does not fit the certificate", false),
+        ("", &*pair.key, "no certificate found", false),
+        (&*pair.certificate, "", "no private key found", false),
+        (&*pair.certificate, &*pair.certificate, "no private key found", false),
+        (&*pair.certificate, bad_key, "invalid private key", true),
+        ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", &*pair.key, "invalid PEM", true),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &*pair.key, "invalid certificate", true),
+    ] {
+        let built = TlsConfig::builder().pair(certificate.as_bytes(), key.as_bytes());
+        let error = built.expect_err("the pair is invalid");
+        assert_eq!((error.to_string().as_str(), error.source().is_some()), (text, has_source));
+    }
     assert_eq!(
         TlsConfig::builder().build().expect_err("the pair is missing").to_string(),
         "no certificate and key set"

@@ -2,6 +2,7 @@
 //!
 //! The files are read and checked together, so that a reload uses all new files or none.
 
+use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -148,8 +149,8 @@ impl Pair {
                 "the key does not fit the first certificate of tls_cert {certificate_file}, of {}",
                 chain.server
             )),
-            TlsError::NoKey | TlsError::Pem(_) => of_key(error.to_string()),
-            error => format!("tls_cert {certificate_file}: {error}"),
+            TlsError::NoKey | TlsError::Pem(_) => of_key(with_source(&error)),
+            error => format!("tls_cert {certificate_file}: {}", with_source(&error)),
         })
     }
 
@@ -189,7 +190,7 @@ impl ClientAuthorities {
         let fault = |why: String| format!("api_client_ca {}: {why}", file.display());
         let pem = read(file).map_err(fault)?;
         let (first, others) = parse(&pem).map_err(fault)?;
-        TlsConfig::builder().client_ca(&pem).map_err(|error| fault(error.to_string()))?;
+        TlsConfig::builder().client_ca(&pem).map_err(|error| fault(with_source(&error)))?;
         let authorities = [first].into_iter().chain(others).collect();
         Ok(ClientAuthorities { file: file.to_owned(), pem, authorities })
     }
@@ -244,7 +245,7 @@ impl TlsFiles {
         if self.pairs.is_empty() {
             return Ok(TlsConfigs::default());
         }
-        let failed = |error: TlsError| format!("cannot set up TLS: {error}");
+        let failed = |error: TlsError| format!("cannot set up TLS: {}", with_source(&error));
         let builder = || {
             let start = TlsConfig::builder().version_min(self.version_min);
             let mut pairs = self.pairs.iter();
@@ -276,6 +277,11 @@ impl TlsConfigs {
 fn read_key(file: &Path) -> Result<Vec<u8>, String> {
     let checked = read(file).and_then(|pem| pem::check_key(&pem).map(|()| pem));
     checked.map_err(|why| format!("tls_key {}: {why}", file.display()))
+}
+
+/// Returns the text of an error and of its source.
+fn with_source(error: &TlsError) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 /// Reads a file, without a byte order mark.
