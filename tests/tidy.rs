@@ -287,7 +287,7 @@ fn the_drawing_shows_every_module() {
     let directories: Vec<String> = gateway.filter(|name| !name.ends_with(".rs")).collect();
     let modules = MODULES.iter().map(|(name, _)| *name).chain(directories.iter().map(String::as_str));
     let missing: Vec<&str> = modules.filter(|name| !drawing.iter().any(|line| has_word(line, name))).collect();
-    assert!(missing.is_empty(), "src/lib.rs: missing in the drawing: {missing:?}");
+    assert!(missing.is_empty(), "the drawing of src/lib.rs must have all modules; missing: {missing:?}");
 }
 
 #[test]

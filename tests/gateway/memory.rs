@@ -16,7 +16,7 @@ const QUEUE: usize = 4 * MIB;
 const CONNECTIONS: usize = 400;
 const MEMBERSHIPS: usize = 10_000;
 
-/// The sum that `docs/operations.md` states, with the bounds of this test.
+/// The sum of all memory bounds, as `docs/operations.md` states it, with the bounds of this test.
 const SUM: usize = 10 * MIB // the program
     + CONNECTIONS * 230
     + 2 * QUEUE_TOTAL

@@ -159,7 +159,11 @@ impl Child {
     pub fn wait_for_stat(&self, name: &str, is_right: impl Fn(u64) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !is_right(self.stat(name)) {
-            assert!(Instant::now() < deadline, "{name} is {}", self.stat(name));
+            assert!(
+                Instant::now() < deadline,
+                "{name} must have the expected value before the deadline, but is {}",
+                self.stat(name)
+            );
         }
     }
 

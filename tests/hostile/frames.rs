@@ -234,7 +234,7 @@ fn a_hundred_thousand_empty_fragments_form_one_message_without_memory_growth() {
     });
     assert!(grown < 1 << 20, "memory may grow by less than 1 MiB, not by {grown} bytes");
     raw.send(frame(CONTINUATION, b"end"));
-    assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "a message can have any number of fragments");
+    assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "a message may have any number of fragments");
 }
 
 #[test]

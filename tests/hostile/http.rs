@@ -171,7 +171,7 @@ fn send_slowly(limits: Limits, start: &str) -> Vec<String> {
     let mut tx = Vec::new();
     let deadline = Instant::now() + DEADLINE;
     while !drippers.is_empty() {
-        assert!(Instant::now() < deadline, "{} drip on", drippers.len());
+        assert!(Instant::now() < deadline, "the server must end all connections, but {} are open", drippers.len());
         drippers.retain_mut(|(stream, came)| {
             let _ = stream.write_all(b"x");
             let is_over = has_ended(stream, came);

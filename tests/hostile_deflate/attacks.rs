@@ -101,7 +101,7 @@ fn attack(rate: usize, message: &[u8], times: usize) -> (TestServer, Raw) {
     (server, attacker)
 }
 
-/// Returns the number of bytes that the server may have inflated for one client after this time.
+/// Returns the number of bytes that the server may have inflated for one client in the time since its start.
 fn allowance(rate: usize, uptime: Duration) -> u64 {
     let burst = Limits::default().read_budget_bytes + 2 * MESSAGE_MAX;
     (uptime.as_secs_f64() * rate as f64) as u64 + burst as u64

@@ -57,7 +57,7 @@ impl Server {
         let was_open = self.oracle.is_open(fd);
         let slot = self.table.slot_of(fd);
         let is_closed = slot.is_some_and(|slot| self.close_slot(slot, code, reason, Cause::ServerClosed));
-        assert_eq!(is_closed, was_open, "{fd} was closed");
+        assert_eq!(is_closed, was_open, "`close` must report an end of {fd} if and only if {fd} was open");
     }
 
     /// Starts the close handshake, and returns whether the WebSocket was open.
@@ -215,7 +215,11 @@ impl Server {
     /// Returns the slot of an open connection.
     pub fn open_slot(&self, fd: Fd) -> Option<Slot> {
         let slot = self.table.slot_of(fd).filter(|slot| self.table.connection(*slot).is_some_and(Connection::is_open));
-        assert_eq!(slot.is_some(), self.oracle.is_open(fd), "{fd} is open");
+        assert_eq!(
+            slot.is_some(),
+            self.oracle.is_open(fd),
+            "{fd} must have an open slot if and only if the oracle has it as open"
+        );
         slot
     }
 }

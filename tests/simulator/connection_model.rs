@@ -194,7 +194,7 @@ impl ConnectionModel {
 
     /// Records that the WebSocket opened.
     pub fn open(&mut self, now: Tick) {
-        assert_eq!(self.stage, Stage::Http, "{} opened twice", self.fd);
+        assert_eq!(self.stage, Stage::Http, "{} must open only once", self.fd);
         self.stage = Stage::Open;
         self.inbound.opened = now;
         self.heartbeat = HeartbeatModel::new(self.heartbeat.mode, now, self.heartbeat.last_seen);

@@ -35,7 +35,7 @@ fn no_module_imports_itself_through_others() {
             shown += &format!("{} imports {}\n", name.join("::"), target.join("::"));
         }
     }
-    assert!(shown.is_empty(), "there are no import cycles, but found:\n{shown}");
+    assert!(shown.is_empty(), "there must be no import cycles:\n{shown}");
 }
 
 /// Returns the modules that a module depends on.

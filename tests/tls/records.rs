@@ -1,4 +1,5 @@
-//! Tests TLS records: lengths and portions of records, key updates, renegotiation, and the end of the stream.
+//! Tests TLS records: their lengths, records that arrive in parts, key updates, renegotiation, and the end of the
+//! stream.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -43,7 +43,7 @@ fn pipelined_requests_get_one_response_each() {
         let ticket = ctx.ticket(fd);
         ctx.begin_response(ticket, &Response::new(201)).is_some()
     });
-    assert!(!begun_twice, "a response that has begun cannot begin again");
+    assert!(!begun_twice, "a response that has begun must not begin again");
     let (outcome, first) = write(&server, first, "two");
     assert_eq!((outcome, server.ask(move |ctx| ctx.end_response(first))), (Outcome::Queued, Outcome::Queued));
     let reply = raw.reply_in_chunks();

@@ -353,7 +353,7 @@ impl Handler for Pausing {
             }
             BodyEvent::Data(_) => self.tx.send("next piece").expect("the receiver is open"),
             BodyEvent::End => {
-                assert!(!ctx.pause(fd).is_done(), "a body that has ended cannot be paused");
+                assert!(!ctx.pause(fd).is_done(), "a body that has ended must not be paused");
                 let ticket = state
                     .downcast_mut::<Option<Ticket<Response>>>()
                     .and_then(Option::take)

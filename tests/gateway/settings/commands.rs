@@ -323,7 +323,7 @@ fn exit_codes_distinguish_usage_errors_from_settings_errors() {
             (&[], &[("FDPUSH_MISSED_MAX", "no")]),
         ] {
             let printed = call(&[&[subcommand], flags].concat(), environment);
-            assert_eq!(printed.code, Some(2), "{subcommand} {flags:?} exits with 2: {printed:?}");
+            assert_eq!(printed.code, Some(2), "{subcommand} {flags:?} must exit with 2: {printed:?}");
         }
         let printed = call(&[subcommand, "--config", "/nonexistent/fdpush.toml"], &[]);
         assert!(
