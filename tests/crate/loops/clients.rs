@@ -16,7 +16,7 @@ pub fn connect_each(server: &TestServer, loops: usize, each: usize) -> Vec<Vec<C
         let client = server.connect("/");
         clients[loop_of(client.fd(), loops)].push(client);
     }
-    assert!(clients.iter().all(|of_loop| of_loop.len() == each), "{each} clients on each loop");
+    assert!(clients.iter().all(|of_loop| of_loop.len() == each), "each loop must have {each} clients");
     clients
 }
 
@@ -30,7 +30,7 @@ pub fn loop_of(fd: Fd, loops: usize) -> usize {
     fd.slot().0 as usize % loops
 }
 
-/// Waits until the sums of all loops fulfil a condition.
+/// Waits until the stats of the server, summed over all loops, fulfil a condition.
 pub fn wait_for_stats(server: &TestServer, what: &str, condition: impl Fn(&Stats) -> bool) -> Stats {
     let deadline = Instant::now() + DEADLINE;
     loop {

@@ -1,4 +1,4 @@
-//! A loop that is held up, floods, or panics does not disturb the other loops.
+//! A loop that is blocked, sends too much, or panics does not disturb the other loops.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,14 +45,14 @@ fn a_handler_that_waits_holds_up_only_its_own_loop() {
         assert!(received.iter().filter(|number| **number % 2 == parity).is_sorted());
     }
     received.sort_unstable();
-    assert!(received.into_iter().eq(0..100), "each push arrives once");
+    assert!(received.into_iter().eq(0..100), "each push must arrive once");
 }
 
 #[test]
 fn each_loop_accepts_for_itself() {
     let server = serve(|server| server.loops(3));
     let clients = connect_one_each(&server, 3);
-    // The first loop is held up, and cannot accept for the others.
+    // The first loop is blocked, so it accepts no connections for the other loops.
     let (held_up, release) = server.hold();
     let accepted = |index: usize| ask_at(&server, clients[index].fd(), |ctx| ctx.stats().accepted);
     let before = [accepted(1), accepted(2)];
@@ -61,7 +61,7 @@ fn each_loop_accepts_for_itself() {
     let deadline = Instant::now() + DEADLINE;
     // The kernel spreads the connections over the listening sockets of the loops.
     while accepted(1) == before[0] || accepted(2) == before[1] {
-        assert!(Instant::now() < deadline, "both loops accept connections");
+        assert!(Instant::now() < deadline, "both loops must accept connections");
         thread::yield_now();
     }
     drop(release);
@@ -82,7 +82,7 @@ fn posts_to_a_loop_that_is_held_up_are_bounded() {
     });
     enter.next();
     let mut forwarded = 0;
-    // Each call is a turn of the sending loop. The bound holds for all turns together.
+    // Each call is a turn of the sending loop. The bound `forward_bytes_max` applies to all turns together.
     for turn in 0..50 {
         let outcomes = ask_at(&server, own, move |ctx| {
             (0..10).map(|number| ctx.push(held, &format!("{:01000}", turn * 10 + number))).collect::<Vec<_>>()
@@ -90,14 +90,16 @@ fn posts_to_a_loop_that_is_held_up_are_bounded() {
         assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Forwarded | Outcome::Dropped)));
         forwarded += outcomes.iter().filter(|outcome| **outcome == Outcome::Forwarded).count();
     }
-    assert!((40..64).contains(&forwarded), "{forwarded} messages of 1000 bytes fit into 64 KiB");
+    assert!((40..64).contains(&forwarded), "40 to 63 messages of 1000 bytes must fit into 64 KiB, not {forwarded}");
     assert_eq!(server.remote.call(|ctx| ctx.stats().dropped).wait(), Ok(500 - forwarded as u64));
     release.send(()).expect("the loop waits");
     assert_eq!(held_up.wait(), Ok(()));
     for number in 0..forwarded {
-        assert_eq!(clients[1].text().parse(), Ok(number), "the first messages fit, in order");
+        assert_eq!(clients[1].text().parse(), Ok(number), "the client must get the first messages, in order");
     }
-    server.wait_until("there is room again", move |ctx| ctx.push(held, "room") == Outcome::Forwarded);
+    server.wait_until("the queue to the other loop has room again", move |ctx| {
+        ctx.push(held, "room") == Outcome::Forwarded
+    });
     assert_eq!(clients[1].text(), "room");
 }
 
@@ -133,12 +135,16 @@ fn two_loops_that_flood_each_other_stay_bounded_and_go_on() {
     clients.iter_mut().for_each(|client| client.send("flood"));
     for _ in 0..2 {
         let total = result.next();
-        assert_eq!(total.forwarded + total.dropped, TURNS * PUSHES, "each push was forwarded or is counted as dropped");
+        assert_eq!(
+            total.forwarded + total.dropped,
+            TURNS * PUSHES,
+            "each push must be forwarded, or counted as dropped"
+        );
         assert_eq!(total.matched, total.dropped);
         assert!(total.forwarded > 0);
     }
     let answers = server.remote.call_each(|ctx| ctx.loop_index()).wait_timeout(DEADLINE);
-    assert_eq!(answers, Ok(vec![0, 1]), "both loops go on");
+    assert_eq!(answers, Ok(vec![0, 1]), "both loops must continue to run");
     let stats = wait_for_stats(&server, "all posts were carried out", |stats| {
         stats.traffic.messages_out + stats.dropped >= (2 * TURNS * PUSHES) as u64
     });

@@ -89,7 +89,10 @@ fn a_single_handler_and_a_wrong_number_of_loops_are_refused() {
     assert!(matches!(bind().loops(0).run(), Err(Error::Loops(0))));
     assert!(matches!(bind().loops(257).run(), Err(Error::Loops(257))));
     let limits = Limits { inbound_total_bytes_max: 4 << 20, ..Limits::default() };
-    assert!(matches!(bind().loops(3).limits(limits).run(), Err(Error::Limit(_))), "a share of 1.3 MiB is too small");
+    assert!(
+        matches!(bind().loops(3).limits(limits).run(), Err(Error::Limit(_))),
+        "a share of 1.3 MiB must be refused as too small"
+    );
     let limits = Limits { forward_bytes_max: 1 << 20, ..Limits::default() };
     assert!(matches!(bind().loops(2).limits(limits).run(), Err(Error::Limit(_))));
 }
@@ -167,7 +170,11 @@ fn new_settings_apply_to_all_loops() {
         let fd = client.fd();
         assert_eq!(server.remote.join(fd, "a").wait(), Ok(fdpush::Change::Done));
         assert_eq!(server.remote.join(fd, "b").wait(), Ok(fdpush::Change::Full), "loop {}", loop_of(fd, LOOPS));
-        assert_eq!(ask_at(&server, fd, |ctx| ctx.limits().queue_total_bytes_max), 30 << 20, "the limit of the server");
+        assert_eq!(
+            ask_at(&server, fd, |ctx| ctx.limits().queue_total_bytes_max),
+            30 << 20,
+            "each loop must return the limit of the server"
+        );
         assert!(Client::connect(server.address(), "/", &[("Origin", "http://elsewhere")]).is_ok());
     }
 }
@@ -238,7 +245,7 @@ fn a_panic_of_a_factory_drains_the_other_loops_and_is_resumed() {
     };
     let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false).loops(LOOPS).handlers(make);
     let ended = catch_unwind(AssertUnwindSafe(|| server.run()));
-    assert!(ended.is_err(), "the panic is resumed");
+    assert!(ended.is_err(), "the panic of a handler's constructor must be resumed");
     assert_eq!(made.load(Ordering::Acquire), LOOPS);
 }
 

@@ -47,13 +47,13 @@ fn the_last_of_thousands_of_racing_logins_stays() {
         assert_eq!((clients.len(), refused.len()), (THREADS * 50, 0));
         logins += clients.len();
         for index in 0..LOOPS {
-            assert!(clients.iter().any(|client| loop_of(client.fd(), LOOPS) == index), "loop {index} has logins");
+            assert!(clients.iter().any(|client| loop_of(client.fd(), LOOPS) == index), "loop {index} must have logins");
         }
         server.wait_until("one connection stays", |ctx| ctx.connection_count("u") == 1);
         let mut stayed = Vec::new();
         let owner = || server.remote.fds_of("u").wait().expect("the server answers");
         let fds = owner();
-        assert_eq!(fds.len(), 1, "never two, never none");
+        assert_eq!(fds.len(), 1, "the uid must have exactly one connection");
         for mut client in clients {
             if client.fd() == fds[0] {
                 stayed.push(client);
@@ -74,7 +74,7 @@ fn one_of_racing_logins_wins_and_the_others_are_refused() {
     let server = start(SecondLogin::RejectNew, Limits::default());
     for round in 0..250 {
         let (mut clients, refused) = race(&server, 1, &format!("/?uid=u{round}"));
-        assert_eq!((clients.len(), refused), (1, vec![409; THREADS - 1]), "never two, never none");
+        assert_eq!((clients.len(), refused), (1, vec![409; THREADS - 1]), "exactly one login must succeed");
         let client = clients.remove(0);
         assert_eq!(server.remote.fds_of(format!("u{round}")).wait(), Ok(vec![client.fd()]));
     }

@@ -196,8 +196,12 @@ fn a_message_that_does_not_fit_is_dropped_and_counted() {
         (deliveries, ctx.push(others[0], &text))
     });
     let sent = deliveries.iter().take_while(|delivery| **delivery == forwarded(0, 1)).count();
-    assert!((4..8).contains(&sent), "{sent} messages of 1000 bytes fit into 8 KiB");
-    assert_eq!(deliveries[sent..], vec![Delivery::new(0, 2); 20 - sent], "the receivers are counted as dropped");
+    assert!((4..8).contains(&sent), "4 to 7 messages of 1000 bytes must fit into 8 KiB, not {sent}");
+    assert_eq!(
+        deliveries[sent..],
+        vec![Delivery::new(0, 2); 20 - sent],
+        "the receivers of dropped posts must be counted"
+    );
     assert_eq!(last, Outcome::Dropped);
     let stats = server.remote.stats_by_loop().wait().expect("the server answers");
     assert_eq!((stats[0].dropped, stats[1].dropped), (2 * (20 - sent) as u64 + 1, 0));
