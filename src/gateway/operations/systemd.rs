@@ -6,9 +6,13 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
+
+use crate::gateway::runtime::threads;
 
 /// The `FileDescriptorName=` of the API's sockets.
 const API: &str = "api";
@@ -18,6 +22,9 @@ const SOCKETS_MAX: u64 = 1024;
 
 /// The first inherited descriptor, unless the environment names another.
 const FIRST_DESCRIPTOR: u64 = 3;
+
+/// The maximum wait for the service manager to receive a notification.
+const NOTIFY_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The sockets that the service manager passed.
 #[derive(Debug, Default)]
@@ -128,9 +135,25 @@ pub fn notify_stopping() {
     notify(NotifyState::Stopping);
 }
 
-fn notify(state: NotifyState<'_>) {
+/// Sends a notification on a separate thread, because the socket of a service manager that does not read is full, and
+/// then the call blocks. The server continues after [`NOTIFY_TIME_MAX`] at the latest.
+fn notify(state: NotifyState<'static>) {
+    if env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
     let text = state.to_string();
-    if let Err(error) = sd_notify::notify(&[state]) {
+    let (sender, receiver) = mpsc::channel();
+    let started = threads::spawn("fdpush-notify", move || {
+        // After `NOTIFY_TIME_MAX`, nothing receives the result.
+        let _ = sender.send(sd_notify::notify(std::slice::from_ref(&state)));
+        Ok(())
+    });
+    let sent = started.and_then(|_| receiver.recv_timeout(NOTIFY_TIME_MAX).unwrap_or_else(|_| Err(not_received())));
+    if let Err(error) = sent {
         log::warn!("cannot notify the service manager {text}: {error}");
     }
+}
+
+fn not_received() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("not received within {NOTIFY_TIME_MAX:?}"))
 }

@@ -383,6 +383,36 @@ fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
 }
 
 #[test]
+fn a_service_manager_that_does_not_read_blocks_neither_start_nor_shutdown() {
+    let scratch = Scratch::new("manager");
+    let notify = scratch.file("notify");
+    let _manager = UnixDatagram::bind(&notify).expect("the socket can be created");
+    let filler = UnixDatagram::unbound().expect("the socket can be created");
+    filler.set_nonblocking(true).expect("the socket can be non-blocking");
+    while filler.send_to(b"x", &notify).is_ok() {}
+    let environment = [("NOTIFY_SOCKET", notify.to_str().expect("the text is UTF-8"))];
+    let line = ["serve", "--listen", "127.0.0.1:0", "--log", "warn"];
+    let mut served = ChildProcess::spawn(&mut command(&line, &environment));
+    let mut printed = String::new();
+    BufReader::new(served.stdout.take().expect("the output is a pipe"))
+        .read_line(&mut printed)
+        .expect("the line can be read");
+    let address = printed.trim().rsplit("http://").next().and_then(|url| url.trim_end_matches('/').parse().ok());
+    let mut client =
+        Client::connect(address.expect("the line has an address"), "/", &[]).expect("the server accepts the WebSocket");
+    assert!(client.text().contains("welcome"));
+    served.signal("-TERM");
+    assert_eq!(client.closed().0, 1001);
+    assert_eq!(served.exit_status().code(), Some(0));
+    let mut logged = String::new();
+    served.stderr.take().expect("the output is a pipe").read_to_string(&mut logged).expect("the text is UTF-8");
+    for state in ["READY=1", "STOPPING=1"] {
+        let warning = format!("cannot notify the service manager {state}: not received within 1s");
+        assert!(logged.contains(&warning), "expected {warning} in {logged}");
+    }
+}
+
+#[test]
 fn an_unusable_inherited_socket_is_refused() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("the port can be bound");
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::empty()).expect("the descriptor is valid");
