@@ -50,7 +50,7 @@ pub fn run() -> ExitCode {
                 ExitCode::from(if faults.is_usage() { 2 } else { 1 })
             }
             None => {
-                logging::print_error(&format!("fdpush: {error}\n"));
+                logging::print_error(&format!("fdpush: {}\n", with_sources(&*error)));
                 ExitCode::FAILURE
             }
         },
@@ -84,6 +84,16 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         }
         Err(error) => error.exit(),
     }
+}
+
+/// Returns the text of an error, with the texts of its sources: `cannot listen on 127.0.0.1:9501: Address already in use`.
+fn with_sources(error: &dyn Error) -> String {
+    let (mut text, mut source) = (error.to_string(), error.source());
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 fn takes_settings(line: &[OsString]) -> bool {

@@ -383,6 +383,19 @@ fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
 }
 
 #[test]
+fn a_failed_start_names_the_address_and_the_reason() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("the port can be bound");
+    let address = taken.local_addr().expect("the socket has an address").to_string();
+    for flags in [["--api", "off", "--listen", &address], ["--listen", "127.0.0.1:0", "--api", &address]] {
+        let printed = call(&[&["serve"], &flags[..]].concat(), &[]);
+        let reason = format!("fdpush: cannot listen on {address}: Address already in use");
+        assert!(printed.code == Some(1) && printed.err.contains(&reason), "{printed:?}");
+    }
+    let printed = call(&["serve", "--listen", "unix:/nonexistent/socket"], &[]);
+    assert!(printed.err.contains("cannot listen on unix:/nonexistent/socket: No such file"), "{printed:?}");
+}
+
+#[test]
 fn a_service_manager_that_does_not_read_blocks_neither_start_nor_shutdown() {
     let scratch = Scratch::new("manager");
     let notify = scratch.file("notify");
