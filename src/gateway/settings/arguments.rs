@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command, CommandFactory};
 
 use super::cli::Cli;
-use super::declarations::declaration;
+use super::declarations::{declaration, declarations};
 use super::faults::Faults;
 use super::value::{check_values, subcommand_of};
 
@@ -29,6 +29,10 @@ impl Arguments {
     /// error of clap.
     pub fn read(mut line: Vec<OsString>, faults: &mut Faults) -> Option<Arguments> {
         let mut without = BTreeSet::new();
+        for arg in declarations().filter(|arg| has_invalid_utf8(arg)) {
+            faults.mark_invalid_usage(arg.get_id().as_str(), format!("{}: the value is not UTF-8", variable(arg)));
+            without.insert(arg.get_id().to_string());
+        }
         loop {
             let error = match parse(line.clone(), &without) {
                 Ok(matches) => return Some(Arguments { line, without, matches }),
@@ -79,7 +83,14 @@ pub fn empty_variable(arg: &Arg) -> Option<String> {
 
 /// Returns whether the error is about the value of a setting.
 pub fn is_of_a_value(error: &clap::Error) -> bool {
-    invalid_arg(error).is_some()
+    // The error of clap does not name the variable whose value is not UTF-8.
+    let is_of_a_variable = || error.kind() == ErrorKind::InvalidUtf8 && declarations().any(has_invalid_utf8);
+    invalid_arg(error).is_some() || is_of_a_variable()
+}
+
+/// Returns whether the variable of a setting has a value that is not UTF-8.
+fn has_invalid_utf8(arg: &Arg) -> bool {
+    arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.to_str().is_none())
 }
 
 /// Returns the setting with the invalid value.

@@ -7,7 +7,8 @@ use fdpush::Limits;
 use rustix::process::{Resource, getrlimit};
 
 use super::cli::{
-    ApiAddress, Auth, ClientAddress, HeartbeatMode, OnSecondLogin, Permission, Serve, Size, TrustedProxy, bare, quoted,
+    ApiAddress, Auth, ClientAddress, HeartbeatMode, OnSecondLogin, Permission, Serve, Size, Switch, TrustedProxy, bare,
+    quoted,
 };
 use super::declarations::{declaration, declarations, is_secret};
 use super::faults::Faults;
@@ -25,6 +26,15 @@ const HEAD_BYTES_MIN: usize = 142;
 
 /// The maximum length of `welcome`, the first frame, for a client without a uid.
 const QUEUE_BYTES_MIN: usize = 256;
+
+/// The length of the shortest frame of a client: `{"type":"heartbeat"}`.
+const MESSAGE_BYTES_MIN: usize = 20;
+
+/// The length of the shortest push: `{"fd":1,"text":""}`.
+const BODY_BYTES_MIN: usize = 18;
+
+/// The length of the longest message that the server compresses. The doc of `Limits::compression` has this number.
+const COMPRESSED_BYTES_MAX: usize = 256 << 10;
 
 /// The length of the longest header of a frame to a client.
 const FRAME_HEADER_BYTES_MAX: usize = 10;
@@ -93,6 +103,8 @@ impl Settings {
         for (key, value, min, why) in [
             ("headers_max", limits.headers_max, HEADERS_MIN, "the header fields of a WebSocket upgrade"),
             ("head_bytes_max", limits.head_bytes_max, HEAD_BYTES_MIN, "the smallest WebSocket upgrade"),
+            ("message_bytes_max", limits.message_bytes_max, MESSAGE_BYTES_MIN, "the shortest frame of a client"),
+            ("body_bytes_max", limits.body_bytes_max, BODY_BYTES_MIN, "the shortest push"),
             ("queue_bytes_max", limits.queue_bytes_max, QUEUE_BYTES_MIN, "the first frame to a client"),
             ("queue_total_bytes_max", limits.queue_total_bytes_max, QUEUE_BYTES_MIN, "the first frame to a client"),
         ] {
@@ -186,6 +198,14 @@ impl Settings {
             let (one, all) = (self.layers.name("queue_bytes_max"), self.layers.name("queue_total_bytes_max"));
             self.warnings.push(format!("{one} exceeds {all}, which applies first"));
         }
+        if self.is_changed("queue_bytes_min") && limits.queue_bytes_min > limits.queue_total_bytes_max / 2 {
+            let (min, all) = (self.layers.name("queue_bytes_min"), self.layers.name("queue_total_bytes_max"));
+            self.warnings.push(format!("{min} exceeds half of {all}, which applies first"));
+        }
+        if limits.compression && limits.compress_bytes_min > COMPRESSED_BYTES_MAX {
+            let (name, longest) = (self.layers.name("compress_bytes_min"), Size(COMPRESSED_BYTES_MAX));
+            self.warnings.push(format!("{name} exceeds {longest}: no message to a client is compressed"));
+        }
         let least = limits.message_bytes_max.saturating_add(FRAME_HEADER_BYTES_MAX);
         if limits.queue_total_bytes_max < least {
             let (all, one) = (self.layers.name("queue_total_bytes_max"), self.layers.name("message_bytes_max"));
@@ -224,6 +244,15 @@ impl Settings {
             }
         }
         let hooks = &self.serve.hooks;
+        let has_frame_events = hooks.webhook.is_some() && hooks.webhook_events.iter().any(|kind| kind.is_frame());
+        if has_frame_events && hooks.webhook_event_bytes_max.0 <= limits.message_bytes_max {
+            let (event, message) = (self.layers.name("webhook_event_bytes_max"), self.layers.name("message_bytes_max"));
+            self.warnings.push(format!(
+                "{event} is {}: frames whose event is longer are refused, although {message} is {}",
+                hooks.webhook_event_bytes_max,
+                Size(limits.message_bytes_max)
+            ));
+        }
         if hooks.webhook.is_some() && hooks.webhook_timeout.0 > hooks.webhook_retry_time_max.0 {
             let (one, all) = (self.layers.name("webhook_timeout"), self.layers.name("webhook_retry_time_max"));
             self.warnings.push(format!("{one} exceeds {all}, which applies first"));
@@ -375,6 +404,11 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
             &["tls_handshake_rate"],
             "--listen tls:HOST:PORT or --api tls:HOST:PORT",
             serve.has_tls_listener() || serve.has_tls_api(),
+        ),
+        without_effect(
+            &["compress_bytes_min", "inflated_bytes_per_second_max"],
+            "--compression on",
+            serve.compression.compression == Switch::On,
         ),
         without_effect(&["api_connections_max"], "--api HOST:PORT or unix:PATH", serve.has_http_api()),
         without_effect(&["api_key", "api_key_file"], "--api", serve.api_addresses().next().is_some()),

@@ -1,7 +1,9 @@
 //! Tests the values of settings: the server reports all errors at once, and refuses values that can never work.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 use crate::common::command::{call, error_output, make_private, write};
@@ -174,10 +176,12 @@ fn a_secret_has_the_same_bytes_from_every_source() {
 
 #[test]
 fn values_that_can_never_work_are_errors() {
-    let refused: [(&str, &str); 8] = [
+    let refused: [(&str, &str); 10] = [
         ("headers_max = 4", "FILE:1: headers_max is 4: it must be at least 5"),
         ("head_bytes_max = 100", "FILE:1: head_bytes_max is 100: it must be at least 142"),
         ("message_bytes_max = 10\nqueue_bytes_max = 20", "FILE:2: queue_bytes_max is 20: it must be at least 256"),
+        ("message_bytes_max = 19", "FILE:1: message_bytes_max is 19: it must be at least 20, for the shortest frame"),
+        ("body_bytes_max = 17", "FILE:1: body_bytes_max is 17: it must be at least 18, for the shortest push"),
         ("queue_total_bytes_max = 100", "FILE:1: queue_total_bytes_max is 100: it must be at least 256"),
         ("trusted_proxy = [\"::ffff:10.0.0.1\"]", "in IPv4 form"),
         ("webhook = \"http://h/#x\"", "fragment"),
@@ -202,7 +206,7 @@ fn values_that_can_never_work_are_errors() {
     for url in ["http://h:65535", "http://h:/x", "http://[::1]", "http://u:1@h/", "http://u:p@[::1]:1/"] {
         assert_eq!(call(&["check", "--webhook", url], &[]).out, "ok\n", "{url}");
     }
-    let warned: [(&str, &str); 8] = [
+    let warned: [(&str, &str); 13] = [
         ("trusted_proxy = [\"0.0.0.0/0\"]", "lets every client choose its address"),
         ("listen = [\"127.0.0.1:1\"]\ntrusted_proxy = [\"unix\"]", "unix has no effect without --listen unix:PATH"),
         ("origin = [\"wss://a.example\"]", "a page's origin is https://a.example"),
@@ -211,12 +215,34 @@ fn values_that_can_never_work_are_errors() {
         ("address_ipv6_prefix = 56", "no effect without --address-connections-max"),
         ("webhook = \"http://127.0.0.1:1\"\nwebhook_timeout = \"1h\"", "--webhook-retry-time-max, which applies first"),
         ("queue_total_bytes_max = \"64KiB\"", "are dropped"),
+        ("queue_bytes_min = \"33MiB\"", "exceeds half of --queue-total-bytes-max"),
+        ("compress_bytes_min = 100", "compress_bytes_min has no effect without --compression on"),
+        ("inflated_bytes_per_second_max = \"1MiB\"", "has no effect without --compression on"),
+        ("compression = \"on\"\ncompress_bytes_min = 262145", "no message to a client is compressed"),
+        (
+            "webhook = \"http://127.0.0.1:1\"\nwebhook_event_bytes_max = \"1MiB\"",
+            "although --message-bytes-max is 1MiB",
+        ),
     ];
     let scratch = Scratch::new("warned");
     for (text, hint) in warned {
         let file = write(&scratch, text);
         let printed = call(&["check", "--config", &file], &[]);
         assert!(printed.code == Some(0) && printed.err.contains(hint), "{text}: expected {hint:?} in {printed:?}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_is_named() {
+    for subcommand in ["check", "serve", "config"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
+        command.args([subcommand, "--missed-max", "0"]).env_clear();
+        command.env("FDPUSH_WEBHOOK_SECRET", OsStr::from_bytes(b"hush\xff"));
+        let output = command.output().expect("the binary can run");
+        let text = String::from_utf8(output.stderr).expect("the text is UTF-8");
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("fdpush: FDPUSH_WEBHOOK_SECRET: the value is not UTF-8\n"), "{subcommand}: {text}");
+        assert!(text.contains("--missed-max") && !text.contains("hush"), "{subcommand}: {text}");
     }
 }
 

@@ -255,8 +255,8 @@ impl AsRef<str> for NodeName {
 
 /// Parses a text: one line, not empty, without white space around it.
 pub fn text(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.contains(char::is_control) || text.trim() != text {
-        return Err("expected a line of text, without white space around it".to_owned());
+    if text.is_empty() || text.contains(char::is_control) || text.trim() != text || text.contains('\u{feff}') {
+        return Err("expected a line of text, without white space around it and without a byte order mark".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -340,7 +340,7 @@ mod tests {
         for mapped in ["::ffff:10.0.0.7", "::ffff:10.0.0.0/104"] {
             assert!(mapped.parse::<TrustedProxy>().is_err_and(|why| why.contains("in IPv4 form")), "{mapped}");
         }
-        for bad in ["", " ", "a\n", " a", "a\t"] {
+        for bad in ["", " ", "a\n", " a", "a\t", "\u{feff}a"] {
             assert!(text(bad).is_err(), "{bad:?}");
         }
         for bad in ["", "10.0.0.0/33", "10.0.0", "proxy.lan", "unix:/x"] {
