@@ -117,11 +117,13 @@ fn a_token_is_accepted_from_one_source_only() {
         refused("/?token=%D5%C5", &[]),
         (400, "query parameter token is not percent-encoded UTF-8\n".to_owned())
     );
-    let mut raw = Raw::connect(gateway.address);
-    let line = format!("Authorization: {bearer}\r\n");
-    raw.send(UPGRADE.replace("Upgrade: websocket\r\n", &format!("Upgrade: websocket\r\n{line}{line}")));
-    let reply = raw.reply();
-    assert_eq!((reply.status, reply.body.as_str()), (400, "duplicate header: Authorization\n"));
+    for second in [bearer.as_bytes(), b"\xff"] {
+        let mut raw = Raw::connect(gateway.address);
+        let lines = format!("Authorization: {bearer}\r\nAuthorization: ");
+        raw.send([UPGRADE.trim_end().as_bytes(), b"\r\n", lines.as_bytes(), second, b"\r\n\r\n"].concat());
+        let reply = raw.reply();
+        assert_eq!((reply.status, reply.body.as_str()), (400, "duplicate header: Authorization\n"));
+    }
     // With `--auth jwt`, the server does not use the parameter `uid`, so it does not check this parameter.
     gateway.open("/?uid=a&uid=%ff", &[("Authorization", &bearer)]);
 }
@@ -323,10 +325,13 @@ fn clients_can_use_integer_names() {
 #[test]
 fn a_second_api_key_or_origin_header_is_refused() {
     let gateway = Gateway::start(&["--api-key", "k"]);
-    let mut raw = Raw::connect(gateway.api);
-    let twice = [("Authorization", "Bearer k"), ("Authorization", "Bearer other")];
-    raw.send(request("GET", "/api/stats", &twice, ""));
-    assert_eq!(raw.reply().status, 400);
+    for second in [&b"Bearer other"[..], b"\xff"] {
+        let mut raw = Raw::connect(gateway.api);
+        let lines: &[u8] = b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer k\r\nAuthorization: ";
+        raw.send([lines, second, b"\r\n\r\n"].concat());
+        let reply = raw.reply();
+        assert!(reply.status == 400 && reply.body.contains("duplicate header: Authorization"), "{reply:?}");
+    }
     let gateway = Gateway::start(&[]);
     for origins in [&b"Origin: http://evil.example\r\nOrigin: http://localhost\r\n"[..], b"Origin: http://evil\xff\r\n"]
     {

@@ -30,6 +30,7 @@ use self::error::ApiError;
 pub use self::parts::ApiParts;
 use self::response::{json_response, uncached};
 use crate::gateway::identity::api_keys::ApiKeys;
+use crate::gateway::identity::has_several_authorizations;
 use crate::gateway::operations::metrics::{self, Metrics};
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::clock;
@@ -334,7 +335,7 @@ impl Api {
         let keys = self.keys();
         if !keys.is_empty() {
             return match request.header("authorization") {
-                None if request.header_all("authorization").nth(1).is_some() => {
+                None if has_several_authorizations(request) => {
                     Err(ApiError::bad_request("duplicate header: Authorization"))
                 }
                 shown if keys.authorize(shown) => Ok(()),

@@ -130,7 +130,7 @@ struct Issued<'a> {
 /// The parameter `token` is ambiguous, or there are several `Authorization` headers.
 pub fn find<'r>(request: &'r Request<'_>) -> Result<Option<Cow<'r, str>>, String> {
     let query = request.try_query("token").map_err(|error| error.to_string())?;
-    if request.header_all("authorization").nth(1).is_some() {
+    if super::has_several_authorizations(request) {
         return Err("duplicate header: Authorization".to_owned());
     }
     Ok(choose(query, request.header("authorization"), request.subprotocols()))

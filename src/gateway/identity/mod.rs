@@ -13,7 +13,7 @@ pub mod subprotocol;
 
 use std::fmt;
 
-use fdpush::NAME_BYTES_MAX;
+use fdpush::{NAME_BYTES_MAX, Request};
 use serde_json::{Map, Value};
 
 use crate::gateway::wire::json::Seconds;
@@ -97,6 +97,11 @@ fn bearer(header: &str) -> Option<&str> {
     let (scheme, credentials) = header.split_once(' ')?;
     let credentials = credentials.trim_ascii();
     (scheme.eq_ignore_ascii_case("bearer") && !credentials.is_empty()).then_some(credentials)
+}
+
+/// Returns whether a request has several `Authorization` headers. Values that are not UTF-8 count, too.
+pub fn has_several_authorizations(request: &Request<'_>) -> bool {
+    request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("authorization")).nth(1).is_some()
 }
 
 #[cfg(test)]
