@@ -14,6 +14,10 @@ use crate::gateway::identity::proxies::address_of;
 use crate::gateway::runtime::clock;
 use crate::gateway::serving::session::Session;
 
+/// The maximum number of `offline` events that one timer emits. The next turn emits the others. In tests, the maximum is
+/// low, so that a test reaches it.
+const OFFLINE_MAX: usize = if cfg!(test) { 64 } else { 1024 };
+
 /// Emits webhook events.
 #[derive(Debug)]
 pub struct EventEmitter {
@@ -93,14 +97,15 @@ impl EventEmitter {
     /// The caller must first remove the connection from the registry. Inside `on_close`, the server has already removed
     /// the connection.
     pub fn handle_departure(&mut self, ctx: &mut Context<'_>, uid: &str) {
-        if self.presence().is_some() && !ctx.is_online(uid) {
-            self.debounce.depart(uid, clock::now());
-            self.arm(ctx);
+        let Some(webhook) = self.presence().filter(|_| !ctx.is_online(uid)) else { return };
+        if let Some(offline) = self.debounce.depart(uid, clock::now()) {
+            webhook.emit(Event::Offline { uid: &offline });
         }
+        self.arm(ctx);
     }
 
-    /// Emits `offline` events for uids whose delay has passed. Returns `false` if the timer does not belong to the
-    /// emitter.
+    /// Emits `offline` events for uids whose delay has passed, at most [`OFFLINE_MAX`]. Returns `false` if the timer does
+    /// not belong to the emitter.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
         if self.timer != Some(timer) {
             return false;
@@ -108,7 +113,7 @@ impl EventEmitter {
         self.timer = None;
         let Some(webhook) = self.presence() else { return true };
         let now = clock::now();
-        while let Some(uid) = self.debounce.poll(now) {
+        for uid in std::iter::from_fn(|| self.debounce.poll(now)).take(OFFLINE_MAX) {
             webhook.emit(Event::Offline { uid: &uid });
         }
         self.arm(ctx);
@@ -137,5 +142,73 @@ impl EventEmitter {
         {
             self.timer = Some(ctx.set_timer(deadline.saturating_duration_since(clock::now())));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+    use std::thread;
+    use std::time::Duration;
+
+    use fdpush::{Handler, Server};
+
+    use super::*;
+    use crate::gateway::hooks::backend::{BackendConfig, Endpoint};
+    use crate::gateway::hooks::webhook::Config;
+
+    const UIDS: usize = 2 * OFFLINE_MAX + 1;
+    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+    /// Handles the departure of many uids at the start, and counts the events that each timer emits.
+    struct Departures {
+        events: EventEmitter,
+        webhook: Arc<Webhook>,
+        emitted: Sender<usize>,
+    }
+
+    impl Handler for Departures {
+        fn on_start(&mut self, ctx: &mut Context<'_>) {
+            for uid in (0..UIDS).map(|number| format!("u{number}")) {
+                self.events.handle_arrival(&uid);
+                self.events.handle_departure(ctx, &uid);
+            }
+        }
+
+        fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
+            let before = self.webhook.stats().queued;
+            assert!(self.events.handle_timer(ctx, timer));
+            self.emitted.send(self.webhook.stats().queued - before).expect("the receiver is open");
+        }
+    }
+
+    #[test]
+    fn a_timer_emits_a_bounded_number_of_events() {
+        let (emitted, counts) = channel();
+        let (stop, remote) = channel();
+        let server = thread::spawn(move || {
+            let contact = BackendConfig {
+                // No back end listens on this port, so all events wait.
+                url: Endpoint::parse("http://127.0.0.1:1/").expect("the URL is valid"),
+                node: "node".to_owned(),
+                secret: None,
+                authorities: None,
+            };
+            let config = Config { kinds: [Kind::Offline].into_iter().collect(), ..Config::new(contact) };
+            let webhook = Arc::new(Webhook::start(config).expect("the thread can start"));
+            let events = EventEmitter::new(Some(Arc::clone(&webhook)), Duration::ZERO);
+            let server = Server::bind("127.0.0.1:0").expect("the port can be bound").catch_signals(false);
+            stop.send(server.remote()).expect("the receiver is open");
+            server.handler(Departures { events, webhook, emitted }).run().expect("the run starts");
+        });
+        let next = || counts.recv_timeout(TEST_TIMEOUT).expect("the timer fires");
+        let (mut total, mut most) = (0, 0);
+        while total < UIDS {
+            let count = next();
+            (total, most) = (total + count, most.max(count));
+        }
+        assert_eq!((total, most), (UIDS, OFFLINE_MAX));
+        remote.recv().expect("the server runs").shutdown().expect("the server is running");
+        server.join().expect("the thread ends without a panic");
     }
 }

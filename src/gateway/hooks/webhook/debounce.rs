@@ -10,6 +10,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The maximum number of departures in the queue. It bounds the memory of a long delay with many uids. In tests, the
+/// maximum is low, so that a test reaches it.
+const DEPARTURES_MAX: usize = if cfg!(test) { 256 } else { 1 << 20 };
+
 /// The uids that are online in the view of the back end. The server counts the connections of a uid.
 #[derive(Debug)]
 pub struct Debounce {
@@ -53,8 +57,11 @@ impl Debounce {
     }
 
     /// Records that a uid has no connection. The delay starts with the first of several such calls.
-    pub fn depart(&mut self, uid: &str, now: Instant) {
-        let Some((name, None)) = self.uids.get_key_value(uid) else { return };
+    ///
+    /// If the queue of departures is full, the oldest departure ends before its delay. Returns the uid of this departure,
+    /// which is then offline.
+    pub fn depart(&mut self, uid: &str, now: Instant) -> Option<Arc<str>> {
+        let Some((name, None)) = self.uids.get_key_value(uid) else { return None };
         let name = Arc::clone(name);
         self.sequence += 1;
         self.uids.insert(Arc::clone(&name), Some(self.sequence));
@@ -62,7 +69,10 @@ impl Debounce {
         let earliest = self.departures.back().map_or(now, |last| last.deadline);
         let deadline = (now + self.delay).max(earliest);
         self.departures.push_back(Departure { deadline, uid: name, sequence: self.sequence });
+        let oldest = if self.departures.len() > DEPARTURES_MAX { self.departures.pop_front() } else { None };
+        let offline = oldest.and_then(|departure| self.end(departure));
         self.check_invariants();
+        offline
     }
 
     /// Removes and returns a uid whose delay has passed at `now`. The caller must repeat the call until it returns
@@ -70,14 +80,17 @@ impl Debounce {
     pub fn poll(&mut self, now: Instant) -> Option<Arc<str>> {
         loop {
             let departure = self.departures.pop_front_if(|departure| departure.deadline <= now)?;
-            if let Entry::Occupied(online) = self.uids.entry(departure.uid)
-                && *online.get() == Some(departure.sequence)
-            {
-                let (uid, _) = online.remove_entry();
+            if let Some(uid) = self.end(departure) {
                 self.check_invariants();
                 return Some(uid);
             }
         }
+    }
+
+    /// Removes the uid of a departure, and returns the uid. Returns `None` if the departure is stale.
+    fn end(&mut self, departure: Departure) -> Option<Arc<str>> {
+        let Entry::Occupied(online) = self.uids.entry(departure.uid) else { return None };
+        (*online.get() == Some(departure.sequence)).then(|| online.remove_entry().0)
     }
 
     /// Returns the time at which [`poll`](Debounce::poll) must be called next. The departure at this time may be stale.
@@ -135,6 +148,27 @@ mod tests {
         }
         assert_eq!(debounce.poll(start + Duration::from_secs(9)), None);
         assert_eq!(debounce.poll(start + Duration::from_secs(12)).as_deref(), Some("ann"));
+    }
+
+    #[test]
+    fn the_number_of_departures_is_bounded() {
+        let mut debounce = Debounce::new(DELAY);
+        let now = clock::now();
+        debounce.arrive("first");
+        assert_eq!(debounce.depart("first", now), None);
+        // The departures of a uid that comes back stay in the queue until their deadlines.
+        for _ in 1..DEPARTURES_MAX {
+            debounce.arrive("ann");
+            assert_eq!(debounce.depart("ann", now), None);
+        }
+        debounce.arrive("last");
+        assert_eq!(debounce.depart("last", now).as_deref(), Some("first"), "the oldest departure ends early");
+        debounce.arrive("next");
+        assert_eq!(debounce.depart("next", now), None, "the oldest departure is stale");
+        assert_eq!(debounce.departures.len(), DEPARTURES_MAX);
+        let mut offline: Vec<Arc<str>> = std::iter::from_fn(|| debounce.poll(now + DELAY)).collect();
+        offline.sort();
+        assert_eq!(offline, ["ann", "last", "next"].map(Arc::from));
     }
 
     #[test]
