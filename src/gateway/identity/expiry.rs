@@ -19,6 +19,9 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// The maximum number of connections that expire in one check. The next turn closes the remaining expired connections.
 const DUE_MAX: usize = 1024;
 
+/// The number of expired connections and their memberships after which a check ends. The next turn checks again.
+const WORK_MAX: usize = 30_000;
+
 /// The connections whose identity expires.
 pub struct Expiries {
     /// The connections by the `exp` of their identity, in seconds since 1970.
@@ -53,18 +56,22 @@ impl Expiries {
     /// Returns the expired connections, the earliest first, or `None` if the timer does not belong to this set.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> Option<Vec<Fd>> {
         self.timer.take_if(|own| *own == timer)?;
-        let due = self.take_due((self.wall_ms)());
+        let due = self.take_due((self.wall_ms)(), |fd| 1 + ctx.groups_of(fd).len());
         self.arm(ctx);
         Some(due)
     }
 
-    fn take_due(&mut self, now_ms: u64) -> Vec<Fd> {
+    /// Removes and returns expired connections, until a limit is reached. `work_of` returns the number of memberships of a
+    /// connection, plus 1.
+    fn take_due(&mut self, now_ms: u64, work_of: impl Fn(Fd) -> usize) -> Vec<Fd> {
         let is_due = |&(exp, _): &(u64, Fd)| left(exp, now_ms).is_zero();
-        let mut due = Vec::new();
+        let (mut due, mut work) = (Vec::new(), 0);
         while due.len() < DUE_MAX
+            && work < WORK_MAX
             && let Some(first) = self.by_time.first().copied().filter(is_due)
         {
             self.by_time.remove(&first);
+            work += work_of(first.1);
             due.push(first.1);
         }
         due
@@ -127,10 +134,11 @@ mod tests {
     fn expiry_follows_the_wall_clock() {
         let ms = |seconds: u64| seconds * 1000;
         let mut expiries = expiries(&[(200, 2), (100, 3), (100, 1)]);
-        assert_eq!(expiries.take_due(ms(100 + LEEWAY) - 1), []);
-        assert_eq!(expiries.take_due(ms(100 + LEEWAY)), [fd(1), fd(3)]);
-        assert_eq!(expiries.take_due(ms(100)), [], "after the clock was set back, no identity must expire");
-        assert_eq!(expiries.take_due(ms(HOUR)), [fd(2)], "after the clock was set forward, the identity must expire");
+        let mut due = |now_ms: u64| expiries.take_due(now_ms, |_| 1);
+        assert_eq!(due(ms(100 + LEEWAY) - 1), []);
+        assert_eq!(due(ms(100 + LEEWAY)), [fd(1), fd(3)]);
+        assert_eq!(due(ms(100)), [], "after the clock was set back, no identity must expire");
+        assert_eq!(due(ms(HOUR)), [fd(2)], "after the clock was set forward, the identity must expire");
         assert_eq!(expiries.time_to_check(ms(HOUR)), None);
     }
 
@@ -145,11 +153,13 @@ mod tests {
 
     #[test]
     fn a_check_ends_a_bounded_number_of_connections() {
-        let all: Vec<(u64, u64)> = (1..=DUE_MAX as u64 + 1).map(|number| (100, number)).collect();
+        let all: Vec<(u64, u64)> = (1..=DUE_MAX as u64 + 11).map(|number| (100, number)).collect();
         let mut expiries = expiries(&all);
-        assert_eq!(expiries.take_due(HOUR * 1000).len(), DUE_MAX);
+        // The connections are in many groups, so few of them end in one check.
+        assert_eq!(expiries.take_due(HOUR * 1000, |_| WORK_MAX / 10).len(), 10);
         assert_eq!(expiries.time_to_check(HOUR * 1000), Some(Duration::ZERO));
-        assert_eq!(expiries.take_due(HOUR * 1000).len(), 1);
+        assert_eq!(expiries.take_due(HOUR * 1000, |_| 1).len(), DUE_MAX);
+        assert_eq!(expiries.take_due(HOUR * 1000, |_| 1).len(), 1);
     }
 
     /// A server that closes each connection at its `?exp`.
