@@ -8,6 +8,7 @@ mod batch;
 mod close;
 mod command;
 mod error;
+mod long_commands;
 mod lookup;
 mod parts;
 mod push;
@@ -24,9 +25,10 @@ use percent_encoding::percent_decode_str;
 
 use self::backpressure::PausedBatches;
 use self::batch::Batch;
-use self::close::Closes;
+use self::close::Close;
 use self::command::{Command, PushCommand};
 use self::error::ApiError;
+use self::long_commands::LongCommands;
 pub use self::parts::ApiParts;
 use self::response::{json_response, uncached};
 use crate::gateway::identity::api_keys::ApiKeys;
@@ -42,7 +44,7 @@ pub struct Api {
     keys: Arc<Mutex<ApiKeys>>,
     answers: String,
     paused: PausedBatches,
-    closes: Closes,
+    long: LongCommands,
 }
 
 /// A call, identified by its path.
@@ -166,7 +168,7 @@ impl<'a> Call<'a> {
 impl Api {
     /// Creates an API that requires one of these keys. With an empty set, the API requires no key.
     pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
-        Api { keys, answers: String::new(), paused: PausedBatches::default(), closes: Closes::default() }
+        Api { keys, answers: String::new(), paused: PausedBatches::default(), long: LongCommands::default() }
     }
 
     /// Replaces the keys for all later requests.
@@ -252,14 +254,16 @@ impl Api {
             }
             Call::Healthy => Response::text(200, "alive\n"),
             Call::Ready => ready(ctx),
-            Call::Close => match self.closes.execute(ctx, fd, request.body()) {
-                Ok(response) => {
-                    // The status of a deferred response is not known yet, so the metrics count 200.
-                    parts.metrics.count_api_request(call.label(), 200);
-                    return uncached(response);
+            Call::Close | Call::Unbind | Call::Ungroup => {
+                match self.execute_long(ctx, fd, call, request.body(), parts.roster) {
+                    Ok(response) => {
+                        // The status of a deferred response is not known yet, so the metrics count 200.
+                        parts.metrics.count_api_request(call.label(), 200);
+                        return uncached(response);
+                    }
+                    Err(error) => error.response(None),
                 }
-                Err(error) => error.response(None),
-            },
+            }
             call => match answer(ctx, call, request, parts.roster) {
                 Ok(json) => json_response(json),
                 Err(error) => error.response(None),
@@ -269,14 +273,30 @@ impl Api {
         uncached(response)
     }
 
-    /// Continues close commands that take several turns.
-    pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {
-        self.closes.handle_turn_end(ctx);
+    /// Carries out a command that may take several turns.
+    fn execute_long(
+        &mut self,
+        ctx: &mut Context<'_>,
+        fd: Fd,
+        call: Call<'_>,
+        body: &[u8],
+        roster: &mut Roster,
+    ) -> Result<Response, ApiError> {
+        match call {
+            Call::Unbind => self.long.execute(ctx, fd, roster, verbs::Unbind::read(ctx, body)?),
+            Call::Ungroup => self.long.execute(ctx, fd, roster, verbs::Ungroup::read(body)?),
+            _ => self.long.execute(ctx, fd, roster, Close::read(ctx, body)?),
+        }
     }
 
-    /// Returns whether a close command is in progress.
-    pub fn is_closing(&self) -> bool {
-        self.closes.is_active()
+    /// Continues commands that take several turns.
+    pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
+        self.long.handle_turn_end(ctx, roster);
+    }
+
+    /// Returns whether a command that takes several turns is in progress.
+    pub fn has_long_command(&self) -> bool {
+        self.long.is_active()
     }
 
     /// Executes the push of a datagram, which [`check_datagram`] has authenticated.
@@ -456,10 +476,8 @@ fn answer(
     let body = request.body();
     match call {
         Call::Bind => verbs::bind(ctx, roster, body),
-        Call::Unbind => verbs::unbind(ctx, roster, body),
         Call::Join => verbs::join(ctx, roster, body),
         Call::Leave => verbs::leave(ctx, roster, body),
-        Call::Ungroup => verbs::ungroup(ctx, roster, body),
         Call::Online => verbs::online(ctx, body),
         Call::Users => lookup::users(ctx, request),
         Call::User(uid) => lookup::user(ctx, request, &decoded(uid)?),
@@ -473,9 +491,14 @@ fn answer(
             _ => lookup::attributes(ctx, fd),
         },
         Call::Stats => lookup::stats(ctx),
-        Call::Push | Call::Batch | Call::Close | Call::Metrics | Call::Healthy | Call::Ready => {
-            Err(ApiError::not_found("not here"))
-        }
+        Call::Push
+        | Call::Batch
+        | Call::Unbind
+        | Call::Ungroup
+        | Call::Close
+        | Call::Metrics
+        | Call::Healthy
+        | Call::Ready => Err(ApiError::not_found("not here")),
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::vec;
 
 use fdpush::shared::SlotSet;
-use fdpush::{Change, Context, Fd};
+use fdpush::{Change, Context, Fd, Response};
 use serde::Serialize;
 
 use super::command::{self, Command, Shape};
 use super::error::ApiError;
+use super::long_commands::{LongCommand, WORK_MAX, work_of};
+use super::response::json_response;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::wire::target::Target;
 
@@ -17,7 +20,7 @@ use crate::gateway::wire::target::Target;
 const MEMBERSHIPS_MAX: usize = 10_000;
 
 /// The number of connections that a command matched, and the number that it changed.
-#[derive(Copy, Clone, Default, Serialize)]
+#[derive(Copy, Clone, Default, Debug, Serialize)]
 struct Changed {
     matched: usize,
     changed: usize,
@@ -48,14 +51,49 @@ pub fn bind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<S
     json(&changed)
 }
 
-pub fn unbind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let mut command = Command::read(body, &command::UNBIND)?;
-    let target = command.take_target(false)?;
-    let mut changed = Changed::default();
-    for fd in connections(ctx, &target) {
-        changed.count(roster.unbind(ctx, fd))?;
+/// A command that removes the uids of connections.
+#[derive(Debug)]
+pub struct Unbind {
+    left: vec::IntoIter<Fd>,
+    changed: Changed,
+}
+
+impl Unbind {
+    /// Parses a command, and finds its connections.
+    ///
+    /// # Errors
+    /// The command is invalid.
+    pub fn read(ctx: &Context<'_>, body: &[u8]) -> Result<Unbind, ApiError> {
+        let target = Command::read(body, &command::UNBIND)?.take_target(false)?;
+        Ok(Unbind { left: connections(ctx, &target).into_iter(), changed: Changed::default() })
     }
-    json(&changed)
+}
+
+impl LongCommand for Unbind {
+    fn work(&self, ctx: &Context<'_>) -> usize {
+        self.left.as_slice().iter().map(|fd| work_of(ctx, *fd)).sum()
+    }
+
+    fn carry_out_portion(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
+        let mut work = 0;
+        while work < WORK_MAX
+            && let Some(fd) = self.left.next()
+        {
+            work += work_of(ctx, fd);
+            let change = roster.unbind(ctx, fd);
+            // A connection that has ended in the meantime does not count.
+            self.changed.matched += usize::from(change.is_ok());
+            self.changed.changed += usize::from(change.is_done());
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.len() == 0
+    }
+
+    fn response(&self) -> Result<Response, ApiError> {
+        Ok(json_response(json(&self.changed)?))
+    }
 }
 
 pub fn join(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
@@ -119,15 +157,48 @@ impl<'a> Memberships<'a> {
     }
 }
 
-pub fn ungroup(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let mut command = Command::read(body, &command::UNGROUP)?;
-    let groups = command.take_groups()?;
-    let mut changed = Changed::default();
-    for group in &groups {
-        changed.matched += roster.ungroup(ctx, group);
+/// A command that removes all members of groups. All members of a group are removed in one turn.
+#[derive(Debug)]
+pub struct Ungroup {
+    left: vec::IntoIter<String>,
+    matched: usize,
+}
+
+impl Ungroup {
+    /// Parses a command.
+    ///
+    /// # Errors
+    /// The command is invalid.
+    pub fn read(body: &[u8]) -> Result<Ungroup, ApiError> {
+        let groups = Command::read(body, &command::UNGROUP)?.take_groups()?;
+        let groups: Vec<String> = groups.into_iter().map(Cow::into_owned).collect();
+        Ok(Ungroup { left: groups.into_iter(), matched: 0 })
     }
-    changed.changed = changed.matched;
-    json(&changed)
+}
+
+impl LongCommand for Ungroup {
+    fn work(&self, ctx: &Context<'_>) -> usize {
+        self.left.as_slice().iter().map(|group| 1 + ctx.member_count(group)).sum()
+    }
+
+    fn carry_out_portion(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
+        let mut work = 0;
+        while work < WORK_MAX
+            && let Some(group) = self.left.next()
+        {
+            let members = roster.ungroup(ctx, &group);
+            work += 1 + members;
+            self.matched += members;
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.len() == 0
+    }
+
+    fn response(&self) -> Result<Response, ApiError> {
+        Ok(json_response(json(&Changed { matched: self.matched, changed: self.matched })?))
+    }
 }
 
 pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {

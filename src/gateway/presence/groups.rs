@@ -110,6 +110,11 @@ impl GroupPresence {
         self.changed.pop_front()
     }
 
+    /// Returns whether any group has changes.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Returns the notices for `group` in order, and marks its changes as notified.
     pub fn take_notices(&mut self, group: &str) -> [Option<PresenceNotice>; 2] {
         let GroupPresence { groups, hasher, .. } = self;

@@ -13,6 +13,10 @@ use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::serving::session::Session;
 use crate::gateway::wire::frame;
 
+/// The number of members after which a turn notifies no further group. Without this limit, a client that leaves a
+/// thousand large groups would occupy the loop with its notices.
+const NOTIFIED_MAX: usize = 30_000;
+
 /// The users in groups, and the emitter of events about connections.
 #[derive(Debug)]
 pub struct Roster {
@@ -139,10 +143,18 @@ impl Roster {
         self.events.handle_departure(ctx, &uid);
     }
 
-    /// Sends the notices of all groups with changes.
+    /// Sends the notices of groups with changes to about [`NOTIFIED_MAX`] members. The next turn notifies the other
+    /// groups.
     pub fn notify_groups(&mut self, ctx: &mut Context<'_>) {
-        while let Some(group) = self.presence.next_changed() {
+        let mut notified = 0;
+        while notified < NOTIFIED_MAX
+            && let Some(group) = self.presence.next_changed()
+        {
+            notified += 1 + ctx.member_count(&group);
             self.notify_group(ctx, &group);
+        }
+        if self.presence.has_changed() {
+            ctx.request_turn_end();
         }
     }
 

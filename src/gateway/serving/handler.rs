@@ -456,12 +456,12 @@ impl Handler for Gateway {
     }
 
     fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
-        self.api.handle_turn_end(ctx);
+        self.api.handle_turn_end(ctx, &mut self.roster);
         if ctx.is_draining() {
             // All members are being closed, so no client needs the notices.
             self.roster.discard_notices();
-        } else if !self.api.is_closing() {
-            // A command that closes the members of a group in many turns causes only one notice.
+        } else if !self.api.has_long_command() {
+            // A command that removes the members of a group in many turns causes only one notice.
             self.roster.notify_groups(ctx);
         }
     }

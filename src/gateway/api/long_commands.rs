@@ -1,0 +1,101 @@
+//! Commands that may take several turns of the loop.
+//!
+//! A command with at most [`WORK_MAX`] connections and memberships is carried out in one turn, so a push or a list
+//! includes its whole effect or nothing of it. A longer command is carried out in portions, one a turn, and is answered
+//! after the last one.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use fdpush::{Context, Fd, Response, Ticket};
+
+use super::error::ApiError;
+use super::response::uncached;
+use crate::gateway::presence::roster::Roster;
+
+/// The maximum number of connections and their memberships that one turn of the loop removes.
+///
+/// Ten thousand connections in two groups each reach this maximum. Their removal takes about 10 ms.
+pub const WORK_MAX: usize = 30_000;
+
+/// The maximum number of commands in progress. Each command keeps a list of its connections or groups.
+const WAITING_MAX: usize = 16;
+
+/// A command that can be carried out in portions.
+pub trait LongCommand: fmt::Debug {
+    /// Returns the number of connections and memberships that are left.
+    fn work(&self, ctx: &Context<'_>) -> usize;
+
+    /// Carries out the next portion: about [`WORK_MAX`] connections and memberships.
+    fn carry_out_portion(&mut self, ctx: &mut Context<'_>, roster: &mut Roster);
+
+    /// Returns whether nothing is left.
+    fn is_done(&self) -> bool;
+
+    /// Returns the answer to a command that is done.
+    ///
+    /// # Errors
+    /// The answer cannot be serialized.
+    fn response(&self) -> Result<Response, ApiError>;
+}
+
+/// The commands in progress, the oldest first.
+#[derive(Debug, Default)]
+pub struct LongCommands {
+    waiting: VecDeque<(Ticket<Response>, Box<dyn LongCommand>)>,
+}
+
+impl LongCommands {
+    /// Carries out a command, or its first portion.
+    ///
+    /// # Errors
+    /// The command takes several turns, and too many such commands are in progress. Then it has no effect.
+    pub fn execute(
+        &mut self,
+        ctx: &mut Context<'_>,
+        fd: Fd,
+        roster: &mut Roster,
+        mut command: impl LongCommand + 'static,
+    ) -> Result<Response, ApiError> {
+        if self.waiting.len() >= WAITING_MAX && command.work(ctx) > WORK_MAX {
+            return Err(ApiError::busy(format!("limit of long commands in progress reached ({WAITING_MAX})")));
+        }
+        command.carry_out_portion(ctx, roster);
+        if command.is_done() {
+            return command.response();
+        }
+        let (response, ticket) = ctx.defer_response(fd);
+        self.waiting.push_back((ticket, Box::new(command)));
+        ctx.request_turn_end();
+        Ok(response)
+    }
+
+    /// Returns whether any command is still in progress.
+    pub fn is_active(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Carries out the next portion, or answers a command that is done.
+    ///
+    /// The answer comes a turn after the last portion, when `on_close` was called for all closed connections.
+    pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
+        match self.waiting.front_mut() {
+            Some((_, command)) if !command.is_done() => command.carry_out_portion(ctx, roster),
+            _ => self.answer_first(ctx),
+        }
+        if self.is_active() {
+            ctx.request_turn_end();
+        }
+    }
+
+    fn answer_first(&mut self, ctx: &mut Context<'_>) {
+        let Some((ticket, command)) = self.waiting.pop_front() else { return };
+        let response = command.response().unwrap_or_else(|error| error.response(None));
+        ctx.answer(ticket, uncached(response));
+    }
+}
+
+/// Returns the work for a connection: 1, and its memberships.
+pub fn work_of(ctx: &Context<'_>, fd: Fd) -> usize {
+    1 + ctx.groups_of(fd).len()
+}
