@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks packaging/ and docs/ against the server: every file can be parsed; settings, metrics, links and anchors exist; the
-# dashboard and docs/operations.md name every metric.
+# dashboard and docs/operations.md name every metric; docs/operations.md has a row for every alert.
 #   packaging/check.sh             checks that need no server
 #   packaging/check.sh METRICS     also checks each metric in the files against METRICS, a URL or a file of /metrics
 #   packaging/check.sh --live BIN  starts BIN on unused ports, and runs the checks of METRICS and FDPUSH_BIN against it
@@ -97,6 +97,12 @@ if metrics_at:
     for (name, label, value), path in sorted(labels.items()):
         if not re.search(rf'(?m)^{name}\{{.*\b{label}="{value}"', page):
             faults.append(f'{path}: {name} has no {label} "{value}"')
+
+# The handbook has a row for each alert.
+rows = "".join(re.findall(r"(?m)^\| (`Fdpush.*?) \|", handbook.read_text()))
+for alert in re.findall(r"(?m)^ *- alert: (\w+)$", alerts.read_text()):
+    if f"`{alert}`" not in rows:
+        faults.append(f"{handbook}: the alert {alert} has no row")
 
 if binary:
     config = subprocess.run([binary, "config"], check=True, capture_output=True, text=True).stdout
