@@ -8,13 +8,20 @@ use super::parts::ApiParts;
 use super::push::{self, BatchLine};
 use crate::gateway::wire::json::strip_bom;
 
+/// Why a line is skipped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Skipped {
+    Overlong,
+    OutOfMemory,
+}
+
 /// The state of a batch between two pieces of its body.
 #[derive(Debug)]
 pub struct Batch {
     /// The first bytes of an incomplete line.
     partial: Vec<u8>,
-    /// Whether the incomplete line is too long. The bytes of a line that is too long are skipped.
-    is_overlong: bool,
+    /// Why the bytes of the incomplete line are skipped.
+    skipped: Option<Skipped>,
     line_bytes_max: usize,
     /// The ticket with which the request is answered. `None` after the head of the response was written.
     ticket: Option<Ticket<Response>>,
@@ -28,7 +35,7 @@ impl Batch {
     /// Creates a batch whose lines have at most `line_bytes_max` bytes. `ticket` belongs to the request of the batch.
     pub fn new(ticket: Ticket<Response>, line_bytes_max: usize) -> Batch {
         let (ticket, response) = (Some(ticket), None);
-        Batch { partial: Vec::new(), is_overlong: false, line_bytes_max, ticket, response, lines: 0 }
+        Batch { partial: Vec::new(), skipped: None, line_bytes_max, ticket, response, lines: 0 }
     }
 
     /// Begins the response. Returns `false` if the response has begun before.
@@ -50,7 +57,7 @@ impl Batch {
         while let Some(end) = memchr::memchr(b'\n', piece) {
             let (line, rest) = (&piece[..end], &piece[end + 1..]);
             piece = rest;
-            if self.partial.is_empty() && !self.is_overlong && line.len() <= self.line_bytes_max {
+            if self.partial.is_empty() && self.skipped.is_none() && line.len() <= self.line_bytes_max {
                 self.handle_line(ctx, parts, paused, line, out);
             } else {
                 self.keep(line);
@@ -68,14 +75,16 @@ impl Batch {
         paused: &mut PausedBatches,
         out: &mut String,
     ) {
-        if !self.partial.is_empty() || self.is_overlong {
+        if !self.partial.is_empty() || self.skipped.is_some() {
             self.handle_partial(ctx, parts, paused, out);
         }
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        self.is_overlong |= self.partial.len() + bytes.len() > self.line_bytes_max;
-        if self.is_overlong {
+        if self.skipped.is_none() {
+            self.skipped = reserve(&mut self.partial, bytes.len(), self.line_bytes_max).err();
+        }
+        if self.skipped.is_some() {
             self.partial = Vec::new();
         } else {
             self.partial.extend_from_slice(bytes);
@@ -89,10 +98,15 @@ impl Batch {
         paused: &mut PausedBatches,
         out: &mut String,
     ) {
-        if std::mem::take(&mut self.is_overlong) {
+        if let Some(skipped) = self.skipped.take() {
             self.lines += 1;
-            let what = format!("line limit exceeded ({} bytes)", self.line_bytes_max);
-            ApiError::too_large(what).write(None, Some(self.lines), out);
+            let error = match skipped {
+                Skipped::Overlong => {
+                    ApiError::too_large(format!("line limit exceeded ({} bytes)", self.line_bytes_max))
+                }
+                Skipped::OutOfMemory => ApiError::busy("out of memory"),
+            };
+            error.write(None, Some(self.lines), out);
             out.push('\n');
             return;
         }
@@ -118,5 +132,40 @@ impl Batch {
         let place = BatchLine { line: self.lines, paused };
         push::handle_command(ctx, parts, line, Some(place), out);
         out.push('\n');
+    }
+}
+
+/// Reserves memory for `more` bytes of an incomplete line.
+///
+/// The memory grows at least by a factor of two, so that a line in many pieces is not copied many times, but not above
+/// `bytes_max`, the maximum length of a line.
+fn reserve(line: &mut Vec<u8>, more: usize, bytes_max: usize) -> Result<(), Skipped> {
+    let length = line.len() + more;
+    if length > bytes_max {
+        return Err(Skipped::Overlong);
+    }
+    if length > line.capacity() {
+        let capacity = length.max(line.capacity().saturating_mul(2)).min(bytes_max);
+        line.try_reserve_exact(capacity - line.len()).map_err(|_| Skipped::OutOfMemory)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_line_is_bounded_and_can_be_refused() {
+        let mut line = Vec::new();
+        for _ in 0..100 {
+            assert_eq!(reserve(&mut line, 10, 1000), Ok(()));
+            line.extend_from_slice(&[b'x'; 10]);
+            assert!(line.capacity() <= 1000);
+        }
+        assert_eq!(reserve(&mut line, 1, 1000), Err(Skipped::Overlong));
+        // No allocation has more than `isize::MAX` bytes.
+        assert_eq!(reserve(&mut line, isize::MAX as usize, usize::MAX), Err(Skipped::OutOfMemory));
+        assert_eq!(line.len(), 1000);
     }
 }
