@@ -9,8 +9,8 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::cipher::{
-    AeadKey, Iv, MessageDecrypter, MessageEncrypter, OutboundOpaqueMessage, OutboundPlainMessage, Tls13AeadAlgorithm,
-    UnsupportedOperationError,
+    AeadKey, Iv, KeyBlockShape, MessageDecrypter, MessageEncrypter, OutboundOpaqueMessage, OutboundPlainMessage,
+    Tls12AeadAlgorithm, Tls13AeadAlgorithm, UnsupportedOperationError,
 };
 use rustls::crypto::{
     ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup, ring,
@@ -48,7 +48,9 @@ pub const HANDSHAKE: u8 = 22;
 /// The kind of client hello that a [`TestClient`] sends.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Hello {
+    /// TLS 1.2.
     Tls12,
+    /// TLS 1.3.
     Tls13,
     /// TLS 1.3, with a key share of a group that the server does not have.
     Tls13Retried,
@@ -105,7 +107,7 @@ impl TestClient {
         let _ = self.connection.writer().write_all(plaintext);
     }
 
-    /// Encrypts one record with this content type, in an open session of TLS 1.3.
+    /// Encrypts one record with this content type, in an open session.
     pub fn write_as(&mut self, content_type: u8, bytes: &[u8]) {
         CONTENT_TYPE.set(Some(content_type.into()));
         self.write(bytes);
@@ -178,7 +180,8 @@ fn changed_suite(suite: SupportedCipherSuite, tls12_records_max: u64) -> Option<
         SupportedCipherSuite::Tls12(suite)
             if suite.common.suite == rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 =>
         {
-            let suite = Tls12CipherSuite { common: common(&suite.common, tls12_records_max), ..*suite };
+            let aead_alg: &Aead12 = Box::leak(Box::new(Aead12(suite.aead_alg)));
+            let suite = Tls12CipherSuite { common: common(&suite.common, tls12_records_max), aead_alg, ..*suite };
             Some(SupportedCipherSuite::Tls12(Box::leak(Box::new(suite))))
         }
         _ => None,
@@ -256,6 +259,32 @@ impl Tls13AeadAlgorithm for Aead {
 
     fn extract_keys(&self, key: AeadKey, iv: Iv) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
         self.0.extract_keys(key, iv)
+    }
+}
+
+/// Works like [`Aead`], for TLS 1.2.
+struct Aead12(&'static dyn Tls12AeadAlgorithm);
+
+impl Tls12AeadAlgorithm for Aead12 {
+    fn encrypter(&self, key: AeadKey, iv: &[u8], extra: &[u8]) -> Box<dyn MessageEncrypter> {
+        Box::new(Encrypter(self.0.encrypter(key, iv, extra)))
+    }
+
+    fn decrypter(&self, key: AeadKey, iv: &[u8]) -> Box<dyn MessageDecrypter> {
+        self.0.decrypter(key, iv)
+    }
+
+    fn key_block_shape(&self) -> KeyBlockShape {
+        self.0.key_block_shape()
+    }
+
+    fn extract_keys(
+        &self,
+        key: AeadKey,
+        iv: &[u8],
+        explicit: &[u8],
+    ) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
+        self.0.extract_keys(key, iv, explicit)
     }
 }
 
