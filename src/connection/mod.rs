@@ -331,6 +331,12 @@ impl Connection {
         self.traffic.bytes_out += written.bytes as u64;
         env.counts.traffic.bytes_out += written.bytes as u64;
         self.output.handle_written(written, env);
+        self.start_close_wait(env);
+    }
+
+    /// Starts the deadline for the client's close frame, if the server's close frame is written.
+    #[inline]
+    fn start_close_wait(&mut self, env: &Env) {
         if matches!(self.stage, Stage::Closing { .. }) && self.output.is_empty() {
             self.deadline = self.deadline.min(env.now.after(env.limits.close_wait_max));
         }

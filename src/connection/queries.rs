@@ -83,6 +83,7 @@ impl Connection {
             self.heartbeat_state.handle_written();
         }
         self.output.handle_held(held, has_sent, self.is_http(), env);
+        self.start_close_wait(env);
     }
 
     /// Returns the time of this turn if the socket should be read now, or else `None`.

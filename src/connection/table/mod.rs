@@ -348,14 +348,14 @@ impl<T: Transport> Table<T> {
         if read.has_answered {
             connection.handle_hello_answered(env);
         }
-        if let Some(held) = read.held {
-            connection.handle_held(held, read.has_sent, env);
-            // The connection is not listed for a flush now, because the next writable event lists it.
-            self.queued.insert(slot);
-        }
         if transport.inbound_bytes(shared) > 0 {
             self.unfinished.insert(slot);
             transport.set_reading(shared, connection.reads_at(env));
+        }
+        if let Some(held) = read.held {
+            connection.handle_held(held, read.has_sent, env);
+            // The flush ends an ending connection if no record is left, and otherwise adds its queue to `queued`.
+            self.mark_dirty(slot);
         }
     }
 

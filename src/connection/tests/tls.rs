@@ -333,6 +333,39 @@ fn a_cut_response_ends_without_close_notify() {
     }
 }
 
+/// In TLS 1.2, the server answers a request for a renegotiation with an alert. The read that sends the alert also sends
+/// the records that the session holds.
+#[test]
+fn a_read_that_sends_the_last_records_goes_on_with_the_end_of_the_connection() {
+    for is_client_first in [false, true] {
+        let limits = Limits { close_wait_max: millis(700), ..limits(60_000, 1000) };
+        let mut rig = TlsRig::new(limits, Heartbeat::Off);
+        rig.client = TestClient::new(Hello::Tls12);
+        rig.client.write(UPGRADE.as_bytes());
+        (0..4).for_each(|_| rig.turn());
+        assert!(rig.connection().is_open());
+        rig.pipe().room = 0;
+        if is_client_first {
+            rig.client.write(&frame(true, Opcode::Close, &[3, 232]));
+            rig.turn();
+        } else {
+            let slot = rig.slot();
+            rig.table.step(slot, |connection, env| connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, env));
+            rig.flush();
+        }
+        assert!(rig.connection().queued_bytes() > 0, "the session holds the close frame");
+        rig.pipe().room = usize::MAX;
+        let hello = TestClient::new(Hello::Tls12).take_records();
+        rig.client.write_as(HANDSHAKE, &hello[5..]);
+        rig.turn();
+        assert_eq!(rig.connection().queued_bytes(), 0);
+        match is_client_first {
+            true => assert!(rig.is_over, "both close frames are sent"),
+            false => assert_eq!(rig.timeout(), Tick(700), "the client has a deadline for its close frame"),
+        }
+    }
+}
+
 /// A session without a connection, and its shared state.
 struct Bare {
     pipe: Pipe,
