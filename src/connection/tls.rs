@@ -284,6 +284,7 @@ impl TlsStream {
             }
         }
         if sent.is_none() {
+            self.count_abandoned(&mut shared.counts);
             return self.fail_stream(filled);
         }
         if self.stage == Stage::Handshake && !self.engine.is_handshaking() {
@@ -295,8 +296,7 @@ impl TlsStream {
     /// Completes the handshake.
     fn open(&mut self, shared: &mut TlsShared) {
         self.stage = Stage::Open;
-        let count = if self.engine.is_resumed() { &mut shared.counts.resumed } else { &mut shared.counts.full };
-        *count += 1;
+        *if self.engine.is_resumed() { &mut shared.counts.resumed } else { &mut shared.counts.full } += 1;
         shared.last.secured = self.engine.info();
     }
 
