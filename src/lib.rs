@@ -155,14 +155,19 @@ pub mod bench {
 #[doc(hidden)]
 pub mod sim {
     pub use crate::connection::{
-        Connection, Deferred, Env, Event, FlushResult, Io, JournalResult, Observed, Outbound, Queued, Sent, Table,
-        Transport, Written,
+        Connection, Deferred, Env, Event, FlushResult, Io, JournalResult, Observed, Outbound, Queued, Sent,
+        SessionRead, Table, Transport, Written,
     };
     pub use crate::connection::{KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES};
+    #[cfg(feature = "tls")]
+    pub use crate::connection::{Stream, TlsShared, TlsStream};
+    pub use crate::event_loop::Handshakes;
     pub use crate::protocol::frame::Opcode;
     pub use crate::protocol::shared::FRAME_BYTES;
     pub use crate::registry::{FormerNames, Registry};
     pub use crate::tick::Tick;
+    #[cfg(feature = "tls")]
+    pub use crate::tls::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, test_config};
     pub use crate::wheel::{Owner, Wheel};
 
     /// Adds the options of a push to an outbound message, as the loop does.

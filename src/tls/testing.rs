@@ -140,7 +140,6 @@ impl TestClient {
     }
 
     /// Returns whether the server sent `close_notify`.
-    #[cfg(test)]
     pub fn is_closed(&mut self) -> bool {
         self.connection.process_new_packets().is_ok_and(|state| state.peer_has_closed())
     }

@@ -163,6 +163,7 @@ impl Server {
         self.table.set_paused(slot, is_paused);
         let now = self.table.env().now;
         self.oracle.model(fd).set_paused(is_paused, now);
+        self.observe_reading(slot);
         self.replay();
         self.record_slow_consumers();
         if !is_paused {
@@ -205,6 +206,7 @@ impl Server {
             let Some((event, state)) = self.step(slot, Connection::drain) else { continue };
             assert!(!matches!(event, Some(Event::Closed(_))), "only an open WebSocket may report its end");
             let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
+            model.is_refused = true;
             model.output.observe_raw(state.queued, ledger);
             self.replay();
             self.record_slow_consumers();

@@ -9,6 +9,7 @@ use std::mem;
 use std::rc::Rc;
 
 use fdpush::Fd;
+use fdpush::sim::Hello;
 
 use crate::connection_model::ConnectionModel;
 use crate::coverage::hit;
@@ -17,6 +18,7 @@ use crate::frames::{Frame, take_frame};
 use crate::oracle::Oracle;
 use crate::rng::Rng;
 use crate::segment_model::Due;
+use crate::session_client::SessionClient;
 use crate::setting::Setting;
 use crate::wire::Wire;
 
@@ -51,8 +53,10 @@ pub struct Client {
     pub is_done: bool,
     kind: Kind,
     wire: Rc<RefCell<Wire>>,
+    /// The TLS session. `None`: a plain client.
+    tls: Option<Box<SessionClient>>,
     rng: Rng,
-    /// Bytes that the client will send.
+    /// Bytes that the client will send, without TLS.
     stream: VecDeque<u8>,
     /// Received bytes. The client has already parsed the bytes before `at`.
     inbox: Vec<u8>,
@@ -97,6 +101,7 @@ impl Client {
             is_done: false,
             kind,
             wire,
+            tls: None,
             rng,
             stream: VecDeque::new(),
             inbox: Vec::new(),
@@ -115,6 +120,11 @@ impl Client {
         client
     }
 
+    /// Begins a TLS session. The requests of the client follow the handshake.
+    pub fn secure(&mut self, hello: Hello, model: &mut ConnectionModel) {
+        self.tls = Some(Box::new(SessionClient::new(hello, model.session.as_mut())));
+    }
+
     /// Runs one step of the client.
     pub fn act(&mut self, oracle: &mut Oracle) {
         let is_server_gone = self.wire.borrow().is_server_gone();
@@ -128,9 +138,9 @@ impl Client {
         }
         self.send_messages(oracle.model(self.fd));
         let most = if self.rng.one_in(3) { self.rng.within(1..=30) } else { usize::MAX };
-        self.wire.borrow_mut().send(&mut self.stream, most);
+        self.send(oracle.model(self.fd), most);
         if self.has_sent_close && self.has_received_close && self.stream.is_empty() {
-            self.wire.borrow_mut().end();
+            self.end(oracle.model(self.fd));
         }
         if self.rng.one_in(self.disconnect_interval) {
             self.disconnect_at_random(oracle.model(self.fd));
@@ -226,16 +236,51 @@ impl Client {
         }
     }
 
+    /// Sends at most `most` bytes of the stream, or of the records of the TLS session.
+    fn send(&mut self, model: &mut ConnectionModel, most: usize) {
+        let Client { tls, wire, stream, rng, kind, .. } = self;
+        let Some(tls) = tls else { return wire.borrow_mut().send(stream, most) };
+        tls.encrypt(stream, rng, model.session.as_mut());
+        // The answer of the server is rarely needed while it holds other records, so such a time is chosen often.
+        let interval = match model.output.held() {
+            0 => 60,
+            _ if model.is_closing() => 2,
+            _ => 16,
+        };
+        if rng.one_in(interval) {
+            tls.disturb(model.session.as_mut());
+        }
+        if *kind == Kind::Malicious && rng.one_in(25) {
+            tls.break_rule(rng, model.session.as_mut());
+        }
+        wire.borrow_mut().send(&mut tls.outbox, most);
+        if tls.has_ended() {
+            wire.borrow_mut().end();
+        }
+    }
+
+    /// Ends the stream of the client. A TLS client may first send `close_notify`, and its unsent records.
+    fn end(&mut self, model: &mut ConnectionModel) {
+        let is_closing = match &mut self.tls {
+            Some(tls) if self.rng.one_in(2) => tls.close(model.session.as_mut()),
+            _ => false,
+        };
+        if !is_closing {
+            self.wire.borrow_mut().end();
+        }
+    }
+
     fn disconnect_at_random(&mut self, model: &mut ConnectionModel) {
         match self.rng.below(6) {
             0 => {
                 hit("client: reset");
-                self.wire.borrow_mut().reset();
+                let keeps_input = self.tls.is_some() && self.rng.one_in(2);
+                self.wire.borrow_mut().reset(keeps_input);
                 self.is_done = true;
             }
             1 => {
                 hit("client: half-close");
-                self.wire.borrow_mut().end();
+                self.end(model);
                 self.is_silent = true;
             }
             2 => {
@@ -273,7 +318,7 @@ impl Client {
             _ if self.rng.one_in(4) => self.rng.within(1..=200),
             _ => usize::MAX,
         };
-        self.wire.borrow_mut().receive(&mut self.inbox, most);
+        self.receive(most);
         while !self.is_websocket && self.read_response() {}
         while self.is_websocket
             && let Some(frame) = take_frame(&self.inbox, &mut self.at)
@@ -285,6 +330,13 @@ impl Client {
             self.handle_end(oracle.model(self.fd));
             self.is_done = is_server_gone;
         }
+    }
+
+    fn receive(&mut self, most: usize) {
+        let Some(tls) = &mut self.tls else { return self.wire.borrow_mut().receive(&mut self.inbox, most) };
+        let mut records = Vec::new();
+        self.wire.borrow_mut().receive(&mut records, most);
+        tls.receive(&records, &mut self.inbox);
     }
 
     /// Takes a response from the received bytes, if the response is complete.
@@ -360,14 +412,21 @@ impl Client {
 
     /// Checks, at the end of the server's stream, that no expected bytes are missing.
     fn handle_end(&mut self, model: &ConnectionModel) {
-        let due = &model.output.in_flight;
-        assert!(
-            due.is_empty(),
-            "all frames for {} must arrive, but {} are missing, first {:?}",
-            self.fd,
-            due.len(),
-            due[0]
-        );
+        let wire = self.wire.borrow();
+        let is_notified = self.tls.as_mut().map(|tls| tls.is_notified());
+        // A session that fails on either side may lose records, and need not end with `close_notify`.
+        if is_notified == Some(None) || wire.has_failed {
+            drop(wire);
+            return self.wire.borrow_mut().end();
+        }
+        if let Some(Some(is_notified)) = is_notified {
+            assert_eq!(is_notified, wire.has_notified, "{} must receive close_notify if the wire took it", self.fd);
+            hit(if is_notified { "tls: client receives close_notify" } else { "tls: end without close_notify" });
+        }
+        drop(wire);
+        let (due, missing_max) = (&model.output.in_flight, model.output.missing_max());
+        let has_all = due.len() <= missing_max;
+        assert!(has_all, "all frames for {} must arrive, but {} are missing, first {:?}", self.fd, due.len(), due[0]);
         let is_cut = self.is_websocket && !self.inbox.is_empty();
         assert!(!is_cut || model.output.is_abandoned, "the last frame for {} must be complete", self.fd);
         self.wire.borrow_mut().end();

@@ -9,6 +9,7 @@ use crate::coverage::hit;
 use crate::inbound::{Inbound, SentItem};
 use crate::output_model::OutputModel;
 use crate::segment_model::{Due, Ledger};
+use crate::session_model::SessionModel;
 
 /// The stage of a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -32,6 +33,8 @@ pub struct ConnectionModel {
     pub inbound: Inbound,
     pub output: OutputModel,
     pub heartbeat: HeartbeatModel,
+    /// The TLS session. `None`: a plain connection.
+    pub session: Option<SessionModel>,
     /// The longest message that the client can inflate, or `None` without permessage-deflate. This limit applies from
     /// the upgrade on.
     pub deflated_bytes_max: Option<usize>,
@@ -41,6 +44,8 @@ pub struct ConnectionModel {
     pub on_close_calls: u32,
     /// Whether the server has noticed that the client ended or reset the connection, or that the socket failed.
     pub is_lost: bool,
+    /// Whether the server has refused a request, or ends an HTTP connection.
+    pub is_refused: bool,
     /// Whether the client's deadline to answer a close frame has passed in an earlier tick.
     pub is_expired: bool,
     /// The deadline until which the client must end the connection, after the server shut down its write side.
@@ -88,6 +93,12 @@ impl Turn {
     pub fn assert_due(self, at: Tick, what: &str) {
         assert!(at <= self.now, "{what}, due at {at:?}, must not happen before that: {:?}", self.now);
         assert!(at > self.before, "{what}, due at {at:?}, must happen in the first turn after that: {:?}", self.before);
+    }
+
+    /// Checks an action whose deadline was set at `at`, and had passed then. It is due in this turn or in the next one.
+    pub fn assert_due_since(self, at: Tick, what: &str) {
+        assert!(at <= self.now, "{what}, due since {at:?}, does not happen before that: {:?}", self.now);
+        assert!(at >= self.before, "{what}, due since {at:?}, happens in the next turn: {:?}", self.before);
     }
 }
 
@@ -169,17 +180,19 @@ impl HeartbeatModel {
 
 impl ConnectionModel {
     /// Creates the model of an accepted connection.
-    pub fn new(fd: Fd, mode: Heartbeat, now: Tick) -> ConnectionModel {
+    pub fn new(fd: Fd, mode: Heartbeat, session: Option<SessionModel>, now: Tick) -> ConnectionModel {
         ConnectionModel {
             fd,
             stage: Stage::Http,
             inbound: Inbound::default(),
             output: OutputModel::default(),
             heartbeat: HeartbeatModel::new(mode, now, now),
+            session,
             deflated_bytes_max: None,
             closed_at: None,
             on_close_calls: 0,
             is_lost: false,
+            is_refused: false,
             is_expired: false,
             shut_until: None,
             is_paused: false,
@@ -190,6 +203,11 @@ impl ConnectionModel {
     /// Returns whether the connection is an open WebSocket.
     pub fn is_open(&self) -> bool {
         self.stage == Stage::Open
+    }
+
+    /// Returns whether the connection is in its close handshake.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Closing { .. })
     }
 
     /// Records that the WebSocket opened.
@@ -271,7 +289,15 @@ impl ConnectionModel {
                 }
             }
             Cause::MessageTimedOut => {
-                turn.assert_due(self.message_due(limits), "the end of a message");
+                if self.record_due(limits) <= turn.now {
+                    hit("tls: record timed out");
+                }
+                let at = self.message_due(limits).min(self.record_due(limits));
+                if self.has_late_record(limits) {
+                    turn.assert_due_since(at, "the end of a record");
+                } else {
+                    turn.assert_due(at, "the end of a message");
+                }
                 let reason = "message took too long";
                 self.close(closed, CloseCode::POLICY, reason, closed.cause);
                 return self.start_closing(CloseCode::POLICY, reason, turn.now, ledger);
@@ -288,6 +314,11 @@ impl ConnectionModel {
             Stage::Open => {
                 assert!(self.write_due(limits) > turn.now, "{} must not have passed its write timeout", self.fd);
                 assert!(self.message_due(limits) > turn.now, "{} must not have passed its message timeout", self.fd);
+                assert!(
+                    self.record_due(limits) > turn.now,
+                    "{} must not have passed the timeout of its record",
+                    self.fd
+                );
             }
             // After this deadline, the server may free the connection.
             Stage::Closing { until } => self.is_expired |= until.min(self.write_due(limits)) <= turn.now,
@@ -313,6 +344,22 @@ impl ConnectionModel {
         );
     }
 
+    /// Checks a tick that did not refuse an HTTP connection. The end of a write ends the connection without an event.
+    pub fn check_http_tick(&mut self, limits: &Limits, turn: Turn) {
+        self.is_refused |= self.write_due(limits) <= turn.now;
+        assert!(self.handshake_due() > turn.now, "{} must not have passed its handshake timeout", self.fd);
+    }
+
+    /// Checks a tick that refused an HTTP connection. A TLS client is refused when the time of its handshake, and of the
+    /// first bytes behind it, has passed.
+    pub fn refuse_by_tick(&mut self, turn: Turn) {
+        if self.handshake_due() < Tick::NEVER {
+            hit("tls: handshake timed out");
+            turn.assert_due(self.handshake_due(), "the end of a handshake");
+        }
+        self.is_refused = true;
+    }
+
     /// Queues a close frame and waits for the close frame of the client.
     pub fn start_closing(&mut self, code: CloseCode, reason: &str, now: Tick, ledger: &mut Ledger) {
         assert!(self.is_open(), "{} must be open before it is closed", self.fd);
@@ -325,7 +372,7 @@ impl ConnectionModel {
         self.closed_at = Some(now);
     }
 
-    /// Records a write. If the write included the close frame, the client's deadline to answer starts.
+    /// Records that output was sent. If it included the close frame, the client's deadline to answer starts.
     pub fn written(&mut self, limits: &Limits, now: Tick) {
         if let Stage::Closing { until } = &mut self.stage
             && self.output.bytes() == 0
@@ -351,9 +398,13 @@ impl ConnectionModel {
     /// Returns the next deadline of the connection.
     pub fn due(&self, limits: &Limits) -> Tick {
         match self.stage {
-            Stage::Open => self.heartbeat.due().min(self.next_write_due(limits)).min(self.message_due(limits)),
+            Stage::Open => {
+                let message = self.message_due(limits).min(self.record_due(limits));
+                self.heartbeat.due().min(self.next_write_due(limits)).min(message)
+            }
             Stage::Closing { until } => until.max(self.shut_until.unwrap_or(Tick(0))).min(self.next_write_due(limits)),
-            Stage::Http | Stage::Aborted => Tick::NEVER,
+            Stage::Http => self.handshake_due(),
+            Stage::Aborted => Tick::NEVER,
         }
     }
 
@@ -382,6 +433,23 @@ impl ConnectionModel {
 
     fn write_due(&self, limits: &Limits) -> Tick {
         after(self.output.stalled_since(), limits.write_time_max)
+    }
+
+    /// Returns the deadline of a TLS handshake and of the first bytes behind it.
+    fn handshake_due(&self) -> Tick {
+        let is_waiting = self.stage == Stage::Http && self.inbound.read == 0 && !self.is_refused && !self.is_lost;
+        self.session.as_ref().filter(|_| is_waiting).map_or(Tick::NEVER, SessionModel::head_until)
+    }
+
+    /// Returns the deadline of an unfinished TLS record.
+    fn record_due(&self, limits: &Limits) -> Tick {
+        let due = |session: &SessionModel| session.record_due(self.inbound.opened, limits.message_time_max);
+        self.session.as_ref().map_or(Tick::NEVER, due)
+    }
+
+    /// Returns whether the client was late with a record when the WebSocket opened. The deadline is then the opening.
+    pub fn has_late_record(&self, limits: &Limits) -> bool {
+        self.is_open() && self.record_due(limits) == self.inbound.opened
     }
 
     fn message_due(&self, limits: &Limits) -> Tick {

@@ -1,8 +1,8 @@
 //! Counts the situations that a run covers, by name.
 //!
-//! A test fails if the seeds no longer cover a situation.
+//! A test fails if the seeds no longer cover a situation. The digest of a run also depends on the order of its situations.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 /// The number of times that each situation occurred.
@@ -10,6 +10,7 @@ pub type Tally = BTreeMap<&'static str, u64>;
 
 thread_local! {
     static TALLY: RefCell<Tally> = const { RefCell::new(Tally::new()) };
+    static DIGEST: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Counts a situation once.
@@ -20,9 +21,12 @@ pub fn hit(what: &'static str) {
 /// Adds `times` to the count of a situation.
 pub fn count(what: &'static str, times: u64) {
     TALLY.with_borrow_mut(|tally| *tally.entry(what).or_default() += times);
+    // FNV-1a, a word at a time.
+    let fold = |digest: u64, word: u64| (digest ^ word).wrapping_mul(0x0100_0000_01b3);
+    DIGEST.set(what.bytes().map(u64::from).fold(fold(DIGEST.get(), times), fold));
 }
 
-/// Returns the counts since the last call, and sets them to zero.
-pub fn take() -> Tally {
-    TALLY.take()
+/// Returns the counts since the last call, and their digest, and sets them to zero.
+pub fn take() -> (Tally, u64) {
+    (TALLY.take(), DIGEST.take())
 }

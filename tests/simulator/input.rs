@@ -10,13 +10,29 @@ use crate::server::Server;
 
 impl Server {
     /// Reads once from each connection that may have bytes.
+    ///
+    /// Connections that wait for the budget of handshakes come first.
     pub fn read_ready(&mut self) {
         let mut slots = mem::take(&mut self.ready);
         let mut buffer = mem::take(&mut self.buffer);
+        self.handshakes.begin_turn(self.table.env().now);
+        while let Some(fd) = self.handshakes.take() {
+            if let Some(slot) = self.table.slot_of(fd) {
+                self.read(slot, &mut buffer);
+                self.arm(slot);
+            }
+        }
         for slot in slots.drain(..) {
+            let awaits_hello = self.table.transport(slot).is_some_and(|socket| socket.awaits_hello());
+            if awaits_hello && !self.handshakes.may_read() {
+                // The connection is in a list, so no event adds it to another.
+                self.handshakes.wait(self.table.fd_of(slot));
+                continue;
+            }
             self.read(slot, &mut buffer);
             self.arm(slot);
         }
+        self.handshakes.end_turn();
         self.buffer = buffer;
     }
 
@@ -34,21 +50,20 @@ impl Server {
             return;
         }
         let read = self.table.read(slot, buffer);
-        let Some(socket) = self.table.transport_mut(slot) else { return };
-        socket.is_readable = false;
+        self.handle_session_read(slot, read);
+        let has_more = self.table.transport(slot).is_some_and(|socket| socket.is_readable);
         match read {
+            Io::WouldBlock if has_more => self.make_ready(slot),
             Io::WouldBlock => {}
             Io::Closed => self.handle_end(slot, true),
             Io::Done(0) => self.handle_end(slot, false),
             Io::Done(count) => {
-                let goes_on = count == buffer.len() || socket.is_hung_up;
-                socket.is_readable = goes_on;
                 let now = self.table.env().now;
                 let model = self.model_at(slot);
                 model.heartbeat.handle_bytes(now);
                 model.inbound.read += count as u64;
                 self.feed(slot, &mut buffer[..count]);
-                if goes_on {
+                if has_more {
                     self.make_ready(slot);
                 }
             }
@@ -90,6 +105,7 @@ impl Server {
         }
         self.compare(slot);
         self.table.end_input(slot);
+        self.observe_reading(slot);
         self.replay();
         self.record_slow_consumers();
     }
@@ -98,10 +114,9 @@ impl Server {
     pub fn handle_end(&mut self, slot: Slot, is_reset: bool) {
         let fd = self.table.fd_of(slot);
         let is_gone = self.table.transport(slot).is_some_and(|socket| socket.wire.borrow().is_client_gone());
-        assert!(
-            is_reset || is_gone,
-            "the server may report the end of {fd} only after its client has ended the stream"
-        );
+        let has_notified = self.oracle.model(fd).session.as_ref().is_some_and(|session| session.is_closed);
+        let has_ended = is_reset || is_gone || has_notified;
+        assert!(has_ended, "the server may report the end of {fd} only after its client has ended the stream");
         let Some((event, _)) = self.step(slot, |connection, _| connection.handle_end(is_reset)) else { return };
         let now = self.table.env().now;
         let model = self.oracle.model(fd);

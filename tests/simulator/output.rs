@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::mem;
 
 use fdpush::bench::Deflater;
-use fdpush::sim::{Event, FlushResult, JournalResult, Opcode, Outbound, Sent, outbound};
+use fdpush::sim::{Event, FlushResult, JournalResult, Opcode, Outbound, Sent, Written, outbound};
 use fdpush::{Cause, CloseCode, Closed, Fd, Frame, Outcome, Slot, SlowReader};
 
 use crate::connection_model::{ConnectionModel, Stage};
@@ -13,7 +13,7 @@ use crate::coverage::hit;
 use crate::oracle::payload_of;
 use crate::segment_model::{Due, Encoding, Posted};
 use crate::server::Server;
-use crate::socket::{Change, Entry, OutputState};
+use crate::socket::{Change, Entry, OutputState, Socket};
 
 /// The options of a push.
 #[derive(Clone, Debug)]
@@ -151,7 +151,7 @@ impl Server {
     fn check_entry(&mut self, entry: Entry) {
         let Entry { fd, change, state } = entry;
         match change {
-            Change::Wrote(written) => self.check_write(fd, written.bytes, written.is_full),
+            Change::Wrote(written) => self.check_write(fd, written),
             Change::Sent(sent) => self.check_send(fd, sent, state),
             Change::Pinged(sent) => self.check_ping(fd, sent, state),
             Change::Conflated { is_done } => self.check_conflation(fd, is_done),
@@ -179,15 +179,15 @@ impl Server {
         self.compare_state(fd, state);
     }
 
-    fn check_write(&mut self, fd: Fd, written: usize, is_full: bool) {
+    fn check_write(&mut self, fd: Fd, written: Written) {
         self.writes += 1;
         let slot = fd.slot();
-        if is_full && !self.full.contains(&slot) {
+        if written.is_full && !self.full.contains(&slot) {
             self.full.push(slot);
         }
         let env = self.table.env();
         let (model, ledger) = self.oracle.account(fd);
-        model.output.written(written, is_full, env.now, ledger);
+        model.output.written(written, env.now, ledger);
         model.written(&env.limits, env.now);
         self.note_offer(fd);
     }
@@ -405,7 +405,7 @@ impl Server {
         self.is_offering = false;
         for fd in offers {
             let socket = self.table.slot_of(fd).and_then(|slot| self.table.transport(slot));
-            let is_broken = socket.is_some_and(|socket| socket.wire.borrow().is_client_reset());
+            let is_broken = socket.is_some_and(Socket::is_broken);
             let has_written_all_it_may = !self.oracle.models[&fd].output.can_write();
             assert!(
                 is_broken || has_written_all_it_may,

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 use fdpush::Limits;
-use fdpush::sim::{QUEUE_BYTES, Tick};
+use fdpush::sim::{QUEUE_BYTES, SessionRead, Tick, Written};
 
 use crate::segment_model::{COPIED_BYTES_MAX, Due, Ledger, Posted, Segment};
 
@@ -31,8 +31,12 @@ pub struct OutputModel {
     is_http: bool,
     /// The number of written bytes of the first segment.
     sent: usize,
-    /// The number of unwritten bytes.
+    /// The number of unwritten bytes, without the records that a TLS session holds.
     bytes: usize,
+    /// The bytes of records that a TLS session holds because the wire did not take them.
+    held: usize,
+    /// The part of `held` that a read added. No write has compared it with a bound.
+    unasked_held: usize,
     is_full: bool,
     /// The time since which the wire has taken no byte: the time of the write that filled the wire, or of the first
     /// write that wrote no byte.
@@ -45,20 +49,22 @@ pub struct OutputModel {
     pub is_taking: bool,
     /// Frames that the wire has taken completely and the client has not read.
     pub in_flight: VecDeque<Due>,
+    /// The number of frames at the end of `in_flight` that held records may contain.
+    uncertain: usize,
     /// Whether the end of the connection dropped queued bytes.
     pub is_abandoned: bool,
 }
 
 impl OutputModel {
-    /// Returns the number of unwritten bytes.
+    /// Returns the number of unwritten bytes, with the records that a TLS session holds.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.held
     }
 
     /// Returns the number of unwritten bytes plus the overhead of the queue.
     pub fn counted_bytes(&self) -> usize {
         let overhead = if self.is_queued { self.segments.iter().map(Segment::overhead).sum() } else { 0 };
-        self.bytes + overhead
+        self.bytes() + overhead
     }
 
     /// Returns the memory that is charged to this queue.
@@ -66,7 +72,7 @@ impl OutputModel {
         if !self.is_queued {
             return 0;
         }
-        let own = if self.is_http { 0 } else { QUEUE_BYTES };
+        let own = if self.is_http { 0 } else { QUEUE_BYTES + self.held };
         own + self.segments.iter().map(|segment| segment.charge(ledger)).sum::<usize>()
     }
 
@@ -83,7 +89,7 @@ impl OutputModel {
 
     /// Returns whether the connection can write: output is queued, and the wire is not known to be full.
     pub fn can_write(&self) -> bool {
-        self.is_queued && self.bytes > 0 && !self.is_full
+        self.is_queued && self.bytes() > 0 && !self.is_full
     }
 
     /// Returns the number of unwritten bytes in the journal.
@@ -96,10 +102,22 @@ impl OutputModel {
         !self.is_backlogged && self.segments.back().is_some_and(|last| !last.is_raw)
     }
 
-    /// Returns the memory of the queued control frames. The server queues them without a check of the bounds.
+    /// Returns the memory of the queued control frames, and of the records that reads added. The server queues both without
+    /// a check of the bounds.
     pub fn unasked_bytes(&self) -> usize {
         let control: usize = self.segments.iter().map(|segment| segment.control).sum();
-        if self.is_queued && control > 0 { control + QUEUE_BYTES } else { 0 }
+        let unasked = control + self.unasked_held;
+        if self.is_queued && unasked > 0 { unasked + QUEUE_BYTES } else { 0 }
+    }
+
+    /// Returns the number of bytes of records that a TLS session holds.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Returns the number of frames that may be missing at the end of the server's stream.
+    pub fn missing_max(&self) -> usize {
+        if self.is_abandoned { self.uncertain.min(self.in_flight.len()) } else { 0 }
     }
 
     /// Compares the number of unwritten bytes with the model. `fresh` of these bytes are in the journal.
@@ -134,14 +152,14 @@ impl OutputModel {
 
     /// Records that HTTP output has made the queue grow to `bytes` bytes.
     pub fn observe_raw(&mut self, bytes: usize, ledger: &mut Ledger) {
-        assert!(bytes >= self.bytes, "the queue must not become shorter");
-        if bytes > self.bytes {
-            let grown = bytes - self.bytes;
+        assert!(bytes >= self.bytes(), "the queue must not become shorter");
+        if bytes > self.bytes() {
+            let grown = bytes - self.bytes();
             self.enter_queue(true, ledger);
             let run = self.run(0, true);
             run.bytes += grown;
             run.frames.push_back((Due::Raw, grown));
-            self.bytes = bytes;
+            self.bytes += grown;
             ledger.http += grown;
         }
     }
@@ -259,13 +277,18 @@ impl OutputModel {
         }
     }
 
-    /// Records that the wire took `count` bytes.
-    pub fn written(&mut self, count: usize, is_full: bool, now: Tick, ledger: &mut Ledger) {
-        if count < self.bytes {
+    /// Records a write. A TLS session holds the records that the wire did not take.
+    pub fn written(&mut self, written: Written, now: Tick, ledger: &mut Ledger) {
+        let count = written.bytes;
+        if count < self.bytes || written.held > 0 {
             self.enter_queue(false, ledger);
         }
+        self.set_held(written.held, ledger);
+        // After a write, the server enforces the bound of all queues.
+        self.unasked_held = 0;
         self.sent += count;
         self.bytes -= count;
+        let flown = self.in_flight.len();
         while let Some(first) = self.segments.front_mut() {
             while let Some(&(_, bytes)) = first.frames.front()
                 && first.flown + bytes <= self.sent
@@ -285,17 +308,42 @@ impl OutputModel {
             }
             self.segments.pop_front();
         }
+        // A session encrypts output only if it holds no other records.
+        if count > 0 {
+            self.uncertain = self.in_flight.len() - flown;
+        }
+        self.note_attempt(written.held, written.is_full, written.has_sent, now, ledger);
+    }
+
+    /// Records a read of a TLS session that sent records or held records.
+    pub fn handle_read(&mut self, read: SessionRead, is_http: bool, now: Tick, ledger: &mut Ledger) {
+        let Some(held) = read.held else { return };
+        if held == 0 && !self.is_queued {
+            self.is_taking |= read.has_sent;
+            return;
+        }
+        self.enter_queue(is_http, ledger);
+        self.unasked_held = (self.unasked_held + held.saturating_sub(self.held)).min(held);
+        self.set_held(held, ledger);
+        self.note_attempt(held, held > 0, read.has_sent, now, ledger);
+    }
+
+    /// Records the state of the wire after a write.
+    fn note_attempt(&mut self, held: usize, is_full: bool, has_sent: bool, now: Tick, ledger: &mut Ledger) {
+        if held == 0 {
+            self.uncertain = 0;
+        }
         self.leave_queue(ledger);
         self.is_full = is_full;
         self.is_backlogged |= is_full;
-        self.is_taking |= count > 0;
-        self.tried = (is_full && count == 0).then_some(now);
-        self.stalled_since = match (is_full, count) {
+        self.is_taking |= has_sent;
+        self.tried = (is_full && !has_sent).then_some(now);
+        self.stalled_since = match (is_full, has_sent) {
             (false, _) => None,
-            (true, 0) => self.stalled_since.or(Some(now)),
-            (true, _) => Some(now),
+            (true, false) => self.stalled_since.or(Some(now)),
+            (true, true) => Some(now),
         };
-        self.is_backlogged &= !self.segments.is_empty();
+        self.is_backlogged &= self.is_queued;
     }
 
     /// Records that the wire is writable again.
@@ -327,8 +375,9 @@ impl OutputModel {
 
     /// Drops all output.
     pub fn abandon(&mut self, ledger: &mut Ledger) {
+        self.is_abandoned |= self.bytes() > 0 || self.sent > 0;
+        self.set_held(0, ledger);
         self.drain(0, ledger);
-        self.is_abandoned |= self.bytes > 0 || self.sent > 0;
         (self.bytes, self.sent) = (0, 0);
     }
 
@@ -345,17 +394,24 @@ impl OutputModel {
     /// Counts a queue of HTTP output as a queue of frames from now on.
     fn count_as_frames(&mut self, ledger: &mut Ledger) {
         if self.is_queued && mem::replace(&mut self.is_http, false) {
-            ledger.http -= QUEUE_BYTES;
-            ledger.total += QUEUE_BYTES;
+            ledger.http -= QUEUE_BYTES + self.held;
+            ledger.total += QUEUE_BYTES + self.held;
         }
     }
 
     /// Drops an empty queue.
     fn leave_queue(&mut self, ledger: &mut Ledger) {
-        if self.is_queued && self.segments.is_empty() {
+        if self.is_queued && self.segments.is_empty() && self.held == 0 {
             self.is_queued = false;
             *self.counted_in(ledger) -= QUEUE_BYTES;
         }
+    }
+
+    /// Sets the bytes of records that a TLS session holds.
+    fn set_held(&mut self, held: usize, ledger: &mut Ledger) {
+        let counted = self.counted_in(ledger);
+        *counted = *counted + held - self.held;
+        self.held = held;
     }
 
     fn counted_in<'l>(&self, ledger: &'l mut Ledger) -> &'l mut usize {

@@ -9,16 +9,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::rc::Rc;
 
-use fdpush::sim::{Connection, Env, Event, FormerNames, Owner, Queued, Registry, Table, Tick};
+use fdpush::sim::{Connection, Env, Event, FormerNames, Owner, Queued, Registry, Table, Tick, TlsShared};
 use fdpush::{Fd, SecondLogin, Slot, State};
 
 use crate::clock::Clock;
 use crate::connection_model::{ConnectionModel, Turn};
 use crate::coverage::hit;
 use crate::handler::Deferred;
+use crate::handshake_budget::HandshakeBudget;
 use crate::oracle::Oracle;
 use crate::rng::Rng;
 use crate::segment_model::Posted;
+use crate::session::Session;
+use crate::session_model::SessionModel;
 use crate::setting::Setting;
 use crate::socket::{self, Log, Socket};
 use crate::wire::Wire;
@@ -53,6 +56,11 @@ pub struct Server {
     /// The times of this turn and of earlier turns.
     pub time: Turn,
     pub ready: Vec<Slot>,
+    pub handshakes: HandshakeBudget,
+    /// The number of TLS sessions that received a byte.
+    pub handshakes_begun: u64,
+    /// Connections whose close frame was sent by a read in this turn.
+    pub closing_reads: Vec<Fd>,
     pub over: Vec<Slot>,
     /// The slots of connections whose sockets are full.
     pub full: Vec<Slot>,
@@ -83,6 +91,17 @@ pub struct PendingClose {
     pub names: FormerNames,
 }
 
+/// A client that connects.
+#[derive(Debug)]
+pub struct Arrival {
+    pub wire: Rc<RefCell<Wire>>,
+    /// Whether the client connects to a TLS listener.
+    pub is_tls: bool,
+}
+
+/// The maximum of records that a TLS session holds: 64 KiB of output, the overhead of its records, and a handshake.
+const HELD_BYTES_MAX: usize = (64 << 10) + (4 << 10);
+
 /// The last generation of a slot. An fd has 53 bits, and 24 of them are the slot.
 const GENERATION_MAX: u32 = (1 << 29) - 1;
 
@@ -90,7 +109,8 @@ impl Server {
     /// Creates a server at tick 0.
     pub fn new(setting: &Setting, rng: Rng) -> Server {
         let env = Env::new(setting.limits.clone(), setting.heartbeat, fdpush::Origins::Any);
-        let mut table = Table::new(setting.slots_max, env, ());
+        let shared = TlsShared::new(setting.read_bytes_max, env.inbound.clone());
+        let mut table = Table::new(setting.slots_max, env, shared);
         if setting.is_old {
             table.set_first_generation(GENERATION_MAX - 40);
         }
@@ -113,6 +133,9 @@ impl Server {
             rng,
             time: Turn::default(),
             ready: Vec::new(),
+            handshakes: HandshakeBudget::new(setting.limits.handshakes_per_second_max),
+            handshakes_begun: 0,
+            closing_reads: Vec::new(),
             over: Vec::new(),
             full: Vec::new(),
             pending_closes: VecDeque::new(),
@@ -133,13 +156,13 @@ impl Server {
     /// Runs one turn at `now`. The sockets of the slots `signalled` may have events.
     ///
     /// Returns the fd of each of the `arrivals`, or `None` if the server refused it.
-    pub fn turn(&mut self, now: Tick, signalled: &[Slot], arrivals: &[Rc<RefCell<Wire>>]) -> Vec<Option<Fd>> {
+    pub fn turn(&mut self, now: Tick, signalled: &[Slot], arrivals: &[Arrival]) -> Vec<Option<Fd>> {
         let was_flushing = mem::replace(&mut self.was_flushing, self.table.is_flushing());
         self.time = self.time.next(now, was_flushing);
         self.table.env_mut().now = now;
         self.run_commands();
         self.handle_signals(signalled);
-        let accepted = arrivals.iter().map(|wire| self.accept(wire)).collect();
+        let accepted = arrivals.iter().map(|arrival| self.accept(arrival)).collect();
         self.read_ready();
         self.fire_timers();
         self.call_on_close();
@@ -153,6 +176,7 @@ impl Server {
             "the table and the model must count the same bytes in all queues"
         );
         self.check_bound();
+        self.check_closing_reads();
         accepted
     }
 
@@ -168,7 +192,7 @@ impl Server {
 
     /// Returns whether the next turn already has work, so that the loop may not wait for events.
     pub fn is_behind(&self) -> bool {
-        !self.ready.is_empty() || self.table.has_dirty()
+        !self.ready.is_empty() || self.table.has_dirty() || self.handshakes.is_behind()
     }
 
     // Steps of a turn.
@@ -223,18 +247,20 @@ impl Server {
         self.make_ready(slot);
     }
 
-    fn accept(&mut self, wire: &Rc<RefCell<Wire>>) -> Option<Fd> {
+    fn accept(&mut self, arrival: &Arrival) -> Option<Fd> {
         if self.is_draining || self.table.count() >= self.slots_max {
             return None;
         }
         let (heartbeat, now) = (self.table.env().heartbeat, self.table.env().now);
-        let socket = Socket::new(Rc::clone(wire), self.rng.fork(), Rc::clone(&self.log));
+        let session = arrival.is_tls.then(|| Box::new(Session::new(self.table.shared())));
+        let session_model = arrival.is_tls.then(|| SessionModel::new(now, &self.table.env().limits));
+        let socket = Socket::new(Rc::clone(&arrival.wire), session, self.rng.fork(), Rc::clone(&self.log));
         let connection = Connection::new(fdpush::Peer::Unix, self.table.env());
         let fd = self.table.insert(socket, connection)?;
         if let Some(socket) = self.table.transport_mut(fd.slot()) {
             socket.fd = Some(fd);
         }
-        let model = ConnectionModel::new(fd, heartbeat, now);
+        let model = ConnectionModel::new(fd, heartbeat, session_model, now);
         assert!(self.oracle.models.insert(fd, model).is_none(), "the fd {fd} must not have been used before");
         self.arm(fd.slot());
         hit("connection accepted");
@@ -260,7 +286,9 @@ impl Server {
             .unwrap_or_else(|| panic!("the deadline of {fd} must be removed when {fd} is freed"));
         let was_http = connection.state() == State::Http;
         let before = connection.queued_bytes();
-        let Some((event, after)) = self.step(slot, Connection::handle_tick) else { return };
+        let is_late = self.table.has_late_record(slot);
+        let handle_tick = if is_late { Connection::handle_late_record } else { Connection::handle_tick };
+        let Some((event, after)) = self.step(slot, handle_tick) else { return };
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
         if !was_http {
@@ -268,9 +296,15 @@ impl Server {
         }
         match &event {
             Some(Event::Closed(closed)) => model.close_by_tick(closed, limits, self.time, ledger),
-            Some(Event::Refused(_)) => model.output.observe_raw(after.queued, ledger),
+            Some(Event::Refused(_)) => {
+                model.refuse_by_tick(self.time);
+                model.output.observe_raw(after.queued, ledger);
+            }
             Some(event) => panic!("a tick of {fd} must not cause {event:?}"),
-            None if was_http => model.output.observe_raw(after.queued, ledger),
+            None if was_http => {
+                model.check_http_tick(limits, self.time);
+                model.output.observe_raw(after.queued, ledger);
+            }
             None => model.check_tick(after.queued > before, limits, self.time, ledger),
         }
         self.compare_state(fd, after);
@@ -365,9 +399,7 @@ impl Server {
 
     /// Arms the wheel with a connection's next deadline.
     pub fn arm(&mut self, slot: Slot) {
-        if let Some(connection) = self.table.connection(slot) {
-            self.arm_at(slot, connection.poll_timeout(self.table.env()));
-        }
+        self.arm_at(slot, self.table.poll_timeout(slot));
     }
 
     /// Arms the wheel for a connection with this deadline.
@@ -445,7 +477,7 @@ impl Server {
                 model.output.charge(&self.oracle.ledger),
                 "{fd} and its model must have the same charge"
             );
-            let at = connection.poll_timeout(env);
+            let at = self.table.poll_timeout(slot);
             let (due, now) = (model.due(&env.limits), env.now);
             // The deadline of a connection that this flush ended is not compared, because the next flush frees the
             // connection.
@@ -457,7 +489,8 @@ impl Server {
             let armed = self.clock.deadline(Owner::Connection(slot)).unwrap_or(Tick::NEVER);
             // A flush of several turns sets the deadline of a connection when it reaches the connection. If the
             // deadline has passed by then, the next turn handles the deadline.
-            let is_next = self.was_flushing && armed <= now;
+            // The deadline of a record can also have passed when the WebSocket opens.
+            let is_next = (self.was_flushing || model.has_late_record(&env.limits)) && armed <= now;
             assert!(due > now || is_next || self.table.has_dirty(), "{fd} must have no deadline in the past: {due:?}");
             // If a deadline passed during a write that wrote no byte, the next turn handles the deadline.
             assert!(
@@ -468,6 +501,7 @@ impl Server {
                 model.output.message_bytes() <= env.limits.queue_bytes_max,
                 "the queue of {fd} must be within its bound"
             );
+            assert!(model.output.held() <= HELD_BYTES_MAX, "the session of {fd} holds the records of one write");
             open += u64::from(connection.is_open());
         }
         assert_eq!(self.opened, self.closed + open, "each opened connection must be either open or closed");

@@ -32,18 +32,26 @@ pub struct Setting {
     pub is_old: bool,
     /// Whether clients disconnect after a short time, so that slots are often reused.
     pub is_hasty: bool,
+    /// One connection in this many is to a TLS listener. 0: none.
+    pub tls_share: usize,
 }
 
 impl Setting {
     /// Draws the settings of a seed.
     pub fn draw(rng: &mut Rng) -> Setting {
         let mut setting = Setting::draw_plain(rng);
-        // A separate generator draws these settings, so that runs without compression do not depend on them.
+        // A separate generator draws these settings, so that runs without compression and TLS do not depend on them.
         let mut rng = rng.clone().fork();
         if rng.one_in(3) {
             setting.limits.compression = true;
             setting.limits.compress_bytes_min = *rng.pick(&[1, 100, 512]);
             setting.limits.inflated_bytes_per_second_max = *rng.pick(&[50_000, 1 << 20, 1 << 40]);
+        }
+        setting.tls_share = *rng.pick(&[0, 0, 1, 1, 2, 8]);
+        if setting.tls_share > 0 {
+            setting.limits.handshakes_per_second_max = *rng.pick(&[None, None, Some(1), Some(20), Some(300)]);
+            // A handshake takes several turns, and its time is that of the first head.
+            setting.limits.head_time_max *= *rng.pick(&[1, 10]);
         }
         setting
     }
@@ -66,6 +74,7 @@ impl Setting {
             random_calls: rng.within(1..=10),
             is_old: rng.one_in(8),
             is_hasty: rng.one_in(4),
+            tls_share: 0,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::io::IoSlice;
 
 use fdpush::sim::Io;
 
-use crate::coverage::hit;
+use crate::coverage::{self, hit};
 use crate::rng::Rng;
 
 /// One direction of a wire.
@@ -35,6 +35,10 @@ pub struct Wire {
     /// Whether the wire must report that it is writable again.
     owes_room: bool,
     signals: Signals,
+    /// Whether `close_notify` of the server's TLS session ends the bytes to the client.
+    pub has_notified: bool,
+    /// Whether the server's TLS session ended with an error.
+    pub has_failed: bool,
 }
 
 /// The events of a socket.
@@ -64,6 +68,8 @@ impl Wire {
             is_server_gone: false,
             owes_room: false,
             signals: Signals { is_writable: true, ..Signals::default() },
+            has_notified: false,
+            has_failed: false,
         }
     }
 
@@ -85,7 +91,7 @@ impl Wire {
 
     /// Reads all bytes that fit into `buf`.
     pub fn read(&mut self, buf: &mut [u8]) -> Io {
-        if self.is_reset {
+        if self.is_reset && self.up.bytes.is_empty() {
             return Io::Closed;
         }
         let count = buf.len().min(self.up.bytes.len());
@@ -97,6 +103,7 @@ impl Wire {
         buf[..first].copy_from_slice(&front[..first]);
         buf[first..count].copy_from_slice(&back[..count - first]);
         self.up.bytes.drain(..count);
+        coverage::count("network: bytes to the server", count as u64);
         Io::Done(count)
     }
 
@@ -118,6 +125,7 @@ impl Wire {
             self.down.bytes.extend(&slice[..part]);
             left -= part;
         }
+        coverage::count("network: bytes to clients", taken as u64);
         if taken < offered {
             hit("network: socket full");
             self.owes_room = true;
@@ -171,10 +179,13 @@ impl Wire {
         }
     }
 
-    /// Resets the connection from the client's side. The bytes in both pipes are lost.
-    pub fn reset(&mut self) {
+    /// Resets the connection from the client's side. The bytes in both pipes are lost. With `keeps_input`, the server can
+    /// still read the bytes of the client, as from a kernel that got them before the reset.
+    pub fn reset(&mut self, keeps_input: bool) {
         self.is_reset = true;
-        self.up.bytes.clear();
+        if !keeps_input {
+            self.up.bytes.clear();
+        }
         self.down.bytes.clear();
         self.signals.is_error = true;
     }

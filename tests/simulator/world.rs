@@ -4,35 +4,42 @@ use fdpush::Slot;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use fdpush::sim::{Queued, Tick};
+use fdpush::sim::{Hello, Queued, Tick};
 
 use crate::client::Client;
 use crate::coverage::{Tally, count, hit, take};
 use crate::rng::Rng;
-use crate::server::Server;
+use crate::server::{Arrival, Server};
 use crate::setting::Setting;
 use crate::wire::Wire;
 
 /// The maximum number of turns at the end of a run until all connections have ended.
 const LAST_TURNS_MAX: usize = 20_000;
 
+/// The capacity of a pipe that takes all records of a handshake.
+const HANDSHAKE_BYTES: usize = 2000;
+
 /// A run.
 struct World {
     setting: Setting,
     rng: Rng,
+    /// Draws the choices of TLS, so that runs without TLS do not depend on them.
+    tls_rng: Rng,
     server: Server,
     clients: Vec<Client>,
     now: Tick,
     arrived: usize,
 }
 
-/// Runs a seed. Returns the number of times that each situation occurred. Panics if the server differs from the oracle.
-pub fn run(seed: u64) -> Tally {
+/// Runs a seed. Returns the number of times that each situation occurred, and the digest of the run. Panics if the server
+/// differs from the oracle.
+pub fn run(seed: u64) -> (Tally, u64) {
     take();
     let mut rng = Rng::new(seed);
     let setting = Setting::draw(&mut rng);
     let server = Server::new(&setting, rng.fork());
-    let mut world = World { setting, rng, server, clients: Vec::new(), now: Tick(0), arrived: 0 };
+    let tls_rng = Rng::new(!seed);
+    let mut world = World { setting, rng, tls_rng, server, clients: Vec::new(), now: Tick(0), arrived: 0 };
     for _ in 0..world.setting.turns {
         world.pass_time();
         world.turn();
@@ -46,11 +53,17 @@ impl World {
         let signalled = self.step_clients();
         let arrivals = self.arrivals();
         let accepted = self.server.turn(self.now, &signalled, &arrivals);
-        for (wire, fd) in arrivals.into_iter().zip(accepted) {
+        for (arrival, fd) in arrivals.into_iter().zip(accepted) {
             let Some(fd) = fd else { continue };
             self.arrived += 1;
             let model = self.server.oracle.model(fd);
-            self.clients.push(Client::new(wire, model, self.rng.fork(), &self.setting));
+            let mut client = Client::new(arrival.wire, model, self.rng.fork(), &self.setting);
+            // Some clients speak TLS to a plain listener, or plain HTTP to a TLS listener.
+            if self.setting.tls_share > 0 && arrival.is_tls != self.tls_rng.one_in(24) {
+                let hellos = [Hello::Tls13, Hello::Tls13, Hello::Tls13Retried, Hello::Tls12];
+                client.secure(*self.tls_rng.pick(&hellos), model);
+            }
+            self.clients.push(client);
         }
         hit("turn");
         if self.rng.one_in(16) {
@@ -103,15 +116,22 @@ impl World {
         self.server.table.slot_of(fd)
     }
 
-    fn arrivals(&mut self) -> Vec<Rc<RefCell<Wire>>> {
+    fn arrivals(&mut self) -> Vec<Arrival> {
         let room = self.setting.slots_max.saturating_sub(self.server.table.count());
         let left = self.setting.clients_max.saturating_sub(self.arrived);
         let most = (self.setting.slots_max / 8 + 2).min(left).min(room + 1);
         let count = if self.rng.one_in(2) { self.rng.below(most + 1) } else { 0 };
         let max = self.setting.pipe_bytes_max;
-        (0..count)
-            .map(|_| Rc::new(RefCell::new(Wire::new(self.rng.within(1..=max), self.rng.within(1..=max)))))
-            .collect()
+        let arrival = |_| {
+            let (mut up, mut down) = (self.rng.within(1..=max), self.rng.within(1..=max));
+            let is_tls = self.tls_rng.one_in(self.setting.tls_share);
+            if is_tls && !self.tls_rng.one_in(4) {
+                // A handshake through narrow pipes takes too many turns.
+                (up, down) = (up.max(HANDSHAKE_BYTES), down.max(HANDSHAKE_BYTES));
+            }
+            Arrival { wire: Rc::new(RefCell::new(Wire::new(up, down))), is_tls }
+        };
+        (0..count).map(arrival).collect()
     }
 
     /// Removes the model of each connection that both the server and the client have freed.
@@ -165,6 +185,12 @@ impl World {
         let left = (registry.user_count(), registry.group_count(), registry.membership_count());
         assert_eq!(left, (0, 0, 0), "no users, groups and memberships may be left at the end");
         assert!(server.oracle.models.is_empty(), "no models may be left");
+        let counts = server.table.shared().counts;
+        let begun = counts.full + counts.resumed + counts.failed + counts.abandoned + counts.plain_http;
+        assert_eq!(begun, server.handshakes_begun, "each handshake that began must be counted once: {counts:?}");
+        if counts.plain_http > 0 {
+            count("tls: plain HTTP refused", counts.plain_http);
+        }
         count("virtual hours", self.now.0 / 3_600_000);
     }
 }

@@ -1,0 +1,101 @@
+//! The budget of TLS handshakes, compared with a naive model: a queue, and a bucket of tokens.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use fdpush::Fd;
+use fdpush::sim::{Handshakes, Tick};
+
+use crate::coverage::hit;
+
+/// The maximum of hellos that a turn answers.
+const ANSWERS_PER_TURN_MAX: u32 = 4;
+
+/// The maximum of waiting connections that a turn reads.
+const READS_PER_TURN_MAX: u32 = 64;
+
+/// A token in the unit of the bucket.
+const TOKEN: u64 = 1000;
+
+/// The budget and its model.
+#[derive(Debug)]
+pub struct HandshakeBudget {
+    handshakes: Handshakes,
+    per_second: Option<u32>,
+    /// The connections that wait, in the order of their arrival.
+    waiting: VecDeque<Fd>,
+    /// The hellos that this turn answered, and the waiting connections that it read.
+    answered: u32,
+    read: u32,
+    /// The level of the bucket, at a time. The bucket holds the tokens of one second, and one token for the next hello.
+    level: u64,
+    at: Tick,
+}
+
+impl HandshakeBudget {
+    /// Creates a budget of this number of hellos a second.
+    pub fn new(per_second: Option<u32>) -> HandshakeBudget {
+        let (handshakes, waiting, answered, read, at) = Default::default();
+        HandshakeBudget { handshakes, per_second, waiting, answered, read, level: full(per_second), at }
+    }
+
+    /// Starts the reads of a turn.
+    pub fn begin_turn(&mut self, now: Tick) {
+        let gained = (now.0 - self.at.0).saturating_mul(u64::from(self.per_second.unwrap_or(0)));
+        self.level = self.level.saturating_add(gained).min(full(self.per_second));
+        (self.answered, self.read, self.at) = (0, 0, now);
+        self.handshakes.begin_turn(self.per_second);
+    }
+
+    /// Removes the connection that has waited longest, if it may be read now.
+    pub fn take(&mut self) -> Option<Fd> {
+        let fd = self.handshakes.take(self.at)?;
+        assert_eq!(Some(fd), self.waiting.pop_front(), "hellos wait in order");
+        self.read += 1;
+        assert!(self.read <= READS_PER_TURN_MAX, "{} waiting connections are read", self.read);
+        Some(fd)
+    }
+
+    /// Returns whether a connection that awaits a hello may be read now. Otherwise it must [`wait`](Self::wait).
+    pub fn may_read(&mut self) -> bool {
+        self.handshakes.may_answer_new(false, self.at)
+    }
+
+    /// Adds a connection to the waiting ones.
+    pub fn wait(&mut self, fd: Fd) {
+        hit("tls: hello waits for the budget");
+        self.waiting.push_back(fd);
+        self.handshakes.wait(fd, false);
+    }
+
+    /// Records that a hello was answered.
+    pub fn handle_answered(&mut self) {
+        hit("tls: hello answered");
+        self.handshakes.handle_answered();
+        self.answered += 1;
+        assert!(self.answered <= ANSWERS_PER_TURN_MAX, "a turn answers {} hellos", self.answered);
+        if self.per_second.is_some() {
+            assert!(self.level >= TOKEN, "hellos are answered at the rate");
+            self.level -= TOKEN;
+        }
+    }
+
+    /// Ends the reads of a turn. Connections wait only if the budget is used up.
+    pub fn end_turn(&self) {
+        let is_used_up = self.answered == ANSWERS_PER_TURN_MAX || self.read == READS_PER_TURN_MAX;
+        // The model counts a token when the hello is answered, and the server when the connection is read.
+        let has_no_token = self.per_second.is_some() && self.level < 2 * TOKEN;
+        assert!(self.waiting.is_empty() || is_used_up || has_no_token, "{:?} wait without a reason", self.waiting);
+        assert_eq!(self.handshakes.delay().is_some(), !self.waiting.is_empty(), "the loop wakes for waiting hellos");
+    }
+
+    /// Returns whether the next turn has work, so that the loop must not wait.
+    pub fn is_behind(&self) -> bool {
+        self.handshakes.delay() == Some(Duration::ZERO)
+    }
+}
+
+/// Returns the level of a full bucket.
+fn full(per_second: Option<u32>) -> u64 {
+    (u64::from(per_second.unwrap_or(0)) + 1) * TOKEN
+}
