@@ -30,11 +30,6 @@ pub enum CloseOutcome {
     Closing,
     /// No open WebSocket has this fd. Nothing was done.
     Gone,
-    /// The fd belongs to another [loop](crate::Server::loops), and the command was sent to that loop.
-    Forwarded,
-    /// The commands to the loop of the connection have reached
-    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max). Nothing was done.
-    Full,
     /// The arguments are invalid. Nothing was done.
     ///
     /// The reason exceeds 123 bytes, or no endpoint may send the code (RFC 6455 section 7.4).
@@ -52,11 +47,6 @@ pub enum AbortOutcome {
         /// If not, the connection spoke HTTP, or `on_close` was called when its close handshake began.
         was_open: bool,
     },
-    /// The fd belongs to another [loop](crate::Server::loops), and the command was sent to that loop.
-    Forwarded,
-    /// The commands to the loop of the connection have reached
-    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max). Nothing was done.
-    Full,
     /// No connection has this fd, or the connection is dropped already.
     ///
     /// Nothing was done.

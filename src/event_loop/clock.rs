@@ -41,11 +41,6 @@ pub struct Clock {
 }
 
 impl Epoch {
-    /// Begins to count ticks now.
-    pub fn begin() -> Epoch {
-        Epoch(now())
-    }
-
     /// Returns the current tick, rounded down.
     pub fn now(self) -> Tick {
         self.tick_of(now())
@@ -62,9 +57,9 @@ impl Epoch {
 }
 
 impl Clock {
-    /// Creates the clock of a loop.
-    pub fn new(epoch: Epoch) -> Clock {
-        Clock { epoch, turn_start: now(), last_turn: Duration::ZERO, dated: u64::MAX }
+    pub fn new() -> Clock {
+        let started = now();
+        Clock { epoch: Epoch(started), turn_start: started, last_turn: Duration::ZERO, dated: u64::MAX }
     }
 
     /// Reads the monotonic clock, and once a second the wall clock.

@@ -22,9 +22,8 @@ fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
         proxies: ProxyFilter::default(),
         catches_signals: false,
     };
-    let parts = open(1).expect("an epoll instance can be created");
-    let prepared = Prepared::new(config, 1 << 20, vec![listener.into()], parts, Fleet::default(), Epoch::begin());
-    let mut turns = EventLoop::new(prepared.expect("the loop can be created"), Nothing);
+    let (poll, inbox) = open(1).expect("an epoll instance can be created");
+    let mut turns = EventLoop::new(config, vec![listener], poll, inbox, Nothing).expect("the loop can be created");
     let mut clients: Vec<TcpStream> = (0..SILENT + EVENTS_MAX)
         .map(|_| TcpStream::connect(address).expect("the listener's queue has space"))
         .collect();

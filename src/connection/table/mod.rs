@@ -22,7 +22,7 @@ use slab::Slab;
 use self::control_quota::ControlQuota;
 use self::unwritten::{FEW_MAX, Unwritten};
 use crate::connection::{Connection, Env, Event};
-use crate::fd::{Fd, Numbering, Slot};
+use crate::fd::{Fd, Slot};
 use crate::protocol::message::Message;
 use crate::tick::Tick;
 
@@ -65,8 +65,6 @@ pub struct Table<T: Transport> {
     ///
     /// The length of this list is the largest number of slots ever in use.
     generations: Vec<u32>,
-    /// The slots of fds that belong to this table.
-    numbering: Numbering,
     /// The generation of a new slot: 0, unless a test sets another value.
     first_generation: u32,
     env: Env,
@@ -124,7 +122,6 @@ impl<T: Transport> Table<T> {
         Table {
             entries: Slab::with_capacity(connections_max.min(SLOTS_RESERVED_MAX)),
             generations: Vec::new(),
-            numbering: Numbering::SINGLE,
             first_generation: 0,
             env,
             shared,
@@ -144,17 +141,6 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Sets the slots of fds that belong to this table. The table must be empty.
-    pub fn set_numbering(&mut self, numbering: Numbering) {
-        self.numbering = numbering;
-    }
-
-    /// Returns the slots of fds that belong to this table.
-    #[inline]
-    pub fn numbering(&self) -> Numbering {
-        self.numbering
-    }
-
     /// Sets the first generation of new slots, to test slots that reach the last generation.
     #[cfg(any(test, feature = "unstable"))]
     pub fn set_first_generation(&mut self, generation: u32) {
@@ -166,7 +152,7 @@ impl<T: Transport> Table<T> {
     /// Adds a connection. Returns `None` if all slots are in use or retired.
     pub fn insert(&mut self, transport: T, connection: Connection) -> Option<Fd> {
         let slot =
-            u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < self.numbering.slots()).map(Slot)?;
+            u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX).map(Slot)?;
         if connection.is_control() {
             self.control += 1;
             self.control_quota.insert(slot);
@@ -226,27 +212,22 @@ impl<T: Transport> Table<T> {
     /// Returns the slot of `fd`, if its connection exists.
     #[inline]
     pub fn slot_of(&self, fd: Fd) -> Option<Slot> {
-        self.current_slot(fd).filter(|slot| self.connection(*slot).is_some())
+        let slot = fd.slot();
+        (self.is_current(fd) && self.connection(slot).is_some()).then_some(slot)
     }
 
-    /// Returns the slot of `fd`, if `fd` has the current generation of the slot. The slot may have no connection.
+    /// Returns whether `fd` has the current generation of its slot.
+    ///
+    /// If the result is `true`, `fd` identifies the connection at the slot.
     #[inline]
-    pub fn current_slot(&self, fd: Fd) -> Option<Slot> {
-        let slot = self.numbering.local(fd)?;
-        (self.generations.get(slot.index()) == Some(&fd.generation())).then_some(slot)
-    }
-
-    /// Returns the slot of an fd of this table, without a check of its generation.
-    #[inline]
-    pub fn own_slot(&self, fd: Fd) -> Slot {
-        debug_assert!(self.numbering.local(fd).is_some(), "{fd} belongs to this table");
-        self.numbering.local(fd).unwrap_or(fd.slot())
+    pub fn is_current(&self, fd: Fd) -> bool {
+        self.generations.get(fd.slot().index()) == Some(&fd.generation())
     }
 
     /// Returns the fd of the connection at a slot.
     #[inline]
     pub fn fd_of(&self, slot: Slot) -> Fd {
-        Fd::new(self.numbering.global(slot), self.generations.get(slot.index()).copied().unwrap_or(0))
+        Fd::new(slot, self.generations.get(slot.index()).copied().unwrap_or(0))
     }
 
     /// Returns the connection at a slot.

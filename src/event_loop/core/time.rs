@@ -6,11 +6,9 @@ use crate::connection::{Connection, State};
 use crate::event_loop::clock::Reading;
 use crate::event_loop::core::Core;
 use crate::event_loop::drain::Drain;
-use crate::event_loop::siblings::post::ConnectionChange;
 use crate::event_loop::timers::{Fired, TimerId};
 use crate::fd::{Fd, Slot};
 use crate::limits::Heartbeat;
-use crate::registry::Change;
 use crate::tick::Tick;
 use crate::wheel::Owner;
 
@@ -40,10 +38,8 @@ impl Core {
     }
 
     /// Sets the heartbeat of a connection. With `None`, the connection uses the server's heartbeat.
-    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> Change {
-        let Some(slot) = self.table.slot_of(fd) else {
-            return self.change_elsewhere(fd, || ConnectionChange::SetHeartbeat(heartbeat));
-        };
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> bool {
+        let Some(slot) = self.table.slot_of(fd) else { return false };
         let is_set = self.change(slot, |connection, env| {
             let is_set = connection.state() != State::Closing;
             if is_set {
@@ -51,23 +47,21 @@ impl Core {
             }
             is_set
         });
-        Change::done_or_gone(is_set.unwrap_or(false))
+        is_set.unwrap_or(false)
     }
 
     /// Pauses or resumes reading of a WebSocket or of a streamed body.
-    pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> Change {
-        let Some(slot) = self.table.slot_of(fd) else {
-            return self.change_elsewhere(fd, || ConnectionChange::SetPaused(is_paused));
-        };
+    pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> bool {
+        let Some(slot) = self.table.slot_of(fd) else { return false };
         if self.table.set_paused(slot, is_paused) != Some(true) {
-            return Change::Gone;
+            return false;
         }
         self.record_slow_consumers();
         if !is_paused {
             self.make_ready(slot);
         }
         self.arm(slot);
-        Change::Done
+        true
     }
 
     /// Arms the wheel with the next deadline of a connection.
@@ -88,9 +82,7 @@ impl Core {
 
     /// Returns the earliest deadline of the wheel and of the drain.
     pub fn next_deadline(&self) -> Option<Tick> {
-        // A loop that has drained waits for the other loops, without a deadline.
-        let waits = self.siblings.as_ref().is_some_and(|siblings| siblings.has_drained);
-        let drain = self.drain.as_ref().filter(|_| !waits).map(Drain::next);
+        let drain = self.drain.as_ref().map(Drain::next);
         [self.wheel.next(), drain].into_iter().flatten().min()
     }
 

@@ -567,12 +567,9 @@ impl Serve {
             write_time_max: bounds.write_time_max.0,
             slow_reader: bounds.slow_reader.into(),
             read_budget_bytes: bounds.read_budget_bytes.0,
-            // `Roster` checks `--uid-connections-max`, because a client over this limit gets its own answer.
-            uid_connections_max: None,
             connection_groups_max: bounds.connection_groups_max as usize,
             memberships_max: bounds.memberships_max as usize,
             inbox_max: bounds.inbox_max as usize,
-            forward_bytes_max: Limits::default().forward_bytes_max,
             drain_for: bounds.drain_for.0,
             drain_time_max: bounds.drain_time_max.0,
             compression: self.compression.compression == Switch::On,
