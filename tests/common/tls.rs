@@ -12,7 +12,7 @@ use fdpush::{Address, TlsConfig};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::DEADLINE;
 
@@ -164,20 +164,43 @@ impl Socket {
         Socket::over(TcpStream::connect(address).expect("the server listens"), address)
     }
 
+    /// Works like [`connect`](Socket::connect), but does not wait for the server. The first read or write completes the
+    /// handshake, but a [`queue`](Socket::queue) does not.
+    pub fn begin(address: SocketAddr) -> Socket {
+        Socket::start(TcpStream::connect(address).expect("the server listens"), address)
+    }
+
     /// Creates a stream over a connection. Starts TLS if the server at this address speaks TLS.
     pub fn over(stream: TcpStream, address: SocketAddr) -> Socket {
+        let mut socket = Socket::start(stream, address);
+        if let Socket::Tls(stream) = &mut socket {
+            // If the server refused the connection, the first read returns the error.
+            while stream.conn.is_handshaking() && stream.conn.complete_io(&mut stream.sock).is_ok() {}
+        }
+        socket
+    }
+
+    fn start(stream: TcpStream, address: SocketAddr) -> Socket {
         stream.set_read_timeout(Some(DEADLINE)).expect("the read timeout can be set");
         stream.set_write_timeout(Some(DEADLINE)).expect("the write timeout can be set");
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         match ADDRESSES.lock().expect("no test panics while it holds the lock").contains(&address) {
             false => Socket::Plain(stream),
-            true => {
-                let mut socket = Socket::secure(stream, AUTHORITY.client_config(), "localhost");
-                if let Socket::Tls(stream) = &mut socket {
-                    // If the server refused the connection, the first read returns the error.
-                    while stream.conn.is_handshaking() && stream.conn.complete_io(&mut stream.sock).is_ok() {}
+            true => Socket::secure(stream, AUTHORITY.client_config(), "localhost"),
+        }
+    }
+
+    /// Sends bytes without waiting for the server. A TLS session sends its hello, and the bytes after the handshake.
+    pub fn queue(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Socket::Plain(stream) => stream.write_all(bytes),
+            Socket::Tls(stream) => {
+                let StreamOwned { conn, sock } = &mut **stream;
+                conn.writer().write_all(bytes)?;
+                while conn.wants_write() {
+                    conn.write_tls(sock)?;
                 }
-                socket
+                Ok(())
             }
         }
     }
@@ -270,12 +293,23 @@ impl Write for Socket {
     }
 }
 
+/// Returns whether a server over a limit refused a connection: the error is the alert `internal_error`.
+pub fn is_refusal(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    error == Some(&rustls::Error::AlertReceived(AlertDescription::InternalError))
+}
+
 /// Reads from a TLS session. If the server has closed the connection, a write can fail. The bytes that the server sent
 /// before are still read.
 fn read_session(stream: &mut StreamOwned<ClientConnection, TcpStream>, buffer: &mut [u8]) -> io::Result<usize> {
     let StreamOwned { conn, sock } = stream;
     loop {
-        match conn.reader().read(buffer) {
+        let read = conn.reader().read(buffer);
+        if read.is_err() {
+            // An alert during the handshake is reported even if the end of the stream or a reset followed it.
+            conn.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        }
+        match read {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             read => return read,
         }

@@ -103,6 +103,11 @@ impl Child {
         Wire::connect(self.address)
     }
 
+    /// Connects, but does not wait for the server.
+    pub fn begin(&self) -> Wire {
+        Wire::begin(self.address)
+    }
+
     /// Returns the resident memory in bytes.
     pub fn memory(&self) -> usize {
         const PAGE: usize = 4096;

@@ -13,6 +13,7 @@ mod frames;
 mod fuzz_corpus;
 mod http;
 mod inbound;
+mod plain;
 mod system;
 
 /// Runs the server whose name is in an environment variable. Does nothing if the variable is not set.

@@ -7,13 +7,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 use crate::common::deflated::inflated_frame;
-use crate::common::tls::Socket;
+use crate::common::tls::{Socket, is_refusal};
 
 /// A connection and all its received bytes.
 pub struct Wire {
     stream: Socket,
     came: Vec<u8>,
     has_ended: bool,
+    /// Whether the server refused a TLS session because of a limit.
+    is_refused: bool,
     /// The local port, by which the test and the server identify the connection.
     pub port: u16,
 }
@@ -39,14 +41,32 @@ pub struct HttpResponse {
 
 impl Wire {
     pub fn connect(address: SocketAddr) -> Wire {
-        let stream = Socket::connect(address);
+        Wire::over(Socket::connect(address))
+    }
+
+    /// Works like [`connect`](Wire::connect), but does not wait for the server.
+    pub fn begin(address: SocketAddr) -> Wire {
+        Wire::over(Socket::begin(address))
+    }
+
+    fn over(stream: Socket) -> Wire {
         let port = stream.tcp().local_addr().expect("the socket has an address").port();
-        Wire { stream, came: Vec::new(), has_ended: false, port }
+        Wire { stream, came: Vec::new(), has_ended: false, is_refused: false, port }
+    }
+
+    /// Returns whether the server refused the connection with a TLS alert.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     /// Sends bytes to a server that may have stopped reading.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
+    }
+
+    /// Works like [`send`](Wire::send), but does not wait for the server.
+    pub fn queue(&mut self, bytes: &[u8]) {
+        let _ = self.stream.queue(bytes);
     }
 
     /// Sends as many bytes as the kernel accepts without a reader. Returns their number.
@@ -100,6 +120,7 @@ impl Wire {
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
                 self.has_ended = true;
             }
+            Err(error) if is_refusal(&error) => (self.has_ended, self.is_refused) = (true, true),
             Err(error) => panic!("expected input before the deadline, after {:?}: {error}", self.received()),
         }
     }

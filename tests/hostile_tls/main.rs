@@ -1,6 +1,7 @@
 //! Tests the tables of hostile input through TLS.
 
-// This test binary uses only a part of these modules. The test binary `hostile` uses all of these modules.
+// This test binary uses only a part of these modules. The test binary `hostile` uses all of these modules, and modules
+// that do not run through TLS: see docs/testing.md.
 #![allow(dead_code)]
 
 #[path = "../hostile/cases/mod.rs"]
@@ -18,9 +19,13 @@ mod wire;
 mod frames;
 #[path = "../hostile/http.rs"]
 mod http;
+#[path = "../hostile/inbound.rs"]
+mod inbound;
+#[path = "../hostile/system.rs"]
+mod system;
 
 /// Runs the server whose name is in an environment variable. Does nothing if the variable is not set.
 #[test]
 fn child_server() {
-    child::run(frames::ROLES);
+    child::run(&[frames::ROLES, inbound::ROLES, system::ROLES].concat());
 }
