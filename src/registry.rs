@@ -12,7 +12,7 @@
 
 mod arena;
 mod change;
-mod directory;
+mod keyed_arena;
 #[cfg(any(test, feature = "unstable"))]
 mod model;
 mod names;
@@ -24,7 +24,7 @@ use std::{iter, mem};
 use compact_str::CompactString;
 use siphasher::sip::SipHasher13;
 
-use directory::{Directory, Key, Keyed};
+use keyed_arena::{Key, Keyed, KeyedArena};
 
 use crate::fd::Slot;
 
@@ -84,9 +84,9 @@ pub struct Registry {
     ///
     /// The vector grows to the largest slot that was ever bound or joined.
     slots: Vec<SlotEntry>,
-    users: Directory<User>,
-    groups: Directory<Group>,
-    memberships: Directory<Membership>,
+    users: KeyedArena<User>,
+    groups: KeyedArena<Group>,
+    memberships: KeyedArena<Membership>,
 }
 
 /// The user and the newest membership of one slot.
@@ -149,7 +149,12 @@ struct MembershipKey {
 impl Registry {
     /// Creates an empty registry.
     pub fn new() -> Registry {
-        Registry { slots: Vec::new(), users: Directory::new(), groups: Directory::new(), memberships: Directory::new() }
+        Registry {
+            slots: Vec::new(),
+            users: KeyedArena::new(),
+            groups: KeyedArena::new(),
+            memberships: KeyedArena::new(),
+        }
     }
 
     /// Binds the slot to a uid.
@@ -392,8 +397,8 @@ impl Registry {
     /// Inserts a new membership into its slot and its group.
     fn insert_membership(&mut self, key: MembershipKey) {
         let next = self.slot(key.slot).memberships;
-        let position = directory::id(self.groups[key.group].members.len());
-        let count = directory::id(self.group_count_of(key.slot) + 1);
+        let position = keyed_arena::id(self.groups[key.group].members.len());
+        let count = keyed_arena::id(self.group_count_of(key.slot) + 1);
         let membership = self.memberships.insert(Membership { key, position, prev: count, next });
         if next != NONE {
             self.memberships[next].prev = membership;
@@ -489,7 +494,7 @@ impl Registry {
 
         let mut listed = 0;
         for (slot, entry) in self.slots.iter().enumerate() {
-            let mut newer = directory::id(self.groups_of(Slot(slot as u32)).count());
+            let mut newer = keyed_arena::id(self.groups_of(Slot(slot as u32)).count());
             let mut next = entry.memberships;
             while let Some(id) = link(next) {
                 let membership = self.memberships[id];

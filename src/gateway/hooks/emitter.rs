@@ -154,7 +154,7 @@ mod tests {
     use fdpush::{Handler, Server};
 
     use super::*;
-    use crate::gateway::hooks::backend::{BackendConfig, Endpoint};
+    use crate::gateway::hooks::backend::{BackendConfig, BackendUrl};
     use crate::gateway::hooks::webhook::Config;
 
     const UIDS: usize = 2 * OFFLINE_MAX + 1;
@@ -189,7 +189,7 @@ mod tests {
         let server = thread::spawn(move || {
             let contact = BackendConfig {
                 // No back end listens on this port, so all events wait.
-                url: Endpoint::parse("http://127.0.0.1:1/").expect("the URL is valid"),
+                url: BackendUrl::parse("http://127.0.0.1:1/").expect("the URL is valid"),
                 node: "node".to_owned(),
                 secret: None,
                 authorities: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cli::{Auth, Serve};
 use crate::gateway::hooks::backend::authorities::Authorities;
 use crate::gateway::hooks::backend::signature::SigningKey;
-use crate::gateway::hooks::backend::{self, BackendConfig, Endpoint};
+use crate::gateway::hooks::backend::{self, BackendConfig, BackendUrl};
 use crate::gateway::hooks::webhook::{self, Webhook};
 use crate::gateway::identity::connect_hook::{self, Hook};
 
@@ -64,7 +64,7 @@ pub fn node(serve: &Serve) -> String {
 
 fn backend_config(serve: &Serve, url: &str, node: &str) -> io::Result<BackendConfig> {
     Ok(BackendConfig {
-        url: Endpoint::parse(url)?,
+        url: BackendUrl::parse(url)?,
         node: node.to_owned(),
         secret: secret(serve)?,
         authorities: authorities(serve).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?,

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use super::{BackendConfig, Endpoint};
+use super::{BackendConfig, BackendUrl};
 
 /// The maximum wait for an expected event.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -84,7 +84,7 @@ impl MockBackend {
 
     /// Returns the configuration of a client for this back end, without a signature, with the node name `node-1`.
     pub fn contact(&self) -> BackendConfig {
-        let url = Endpoint::parse(&format!("http://{}/hook?v=1", self.address)).expect("the URL is valid");
+        let url = BackendUrl::parse(&format!("http://{}/hook?v=1", self.address)).expect("the URL is valid");
         BackendConfig { url, node: "node-1".to_owned(), secret: None, authorities: None }
     }
 

@@ -48,7 +48,7 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug)]
 pub struct BackendConfig {
     /// The URL to which requests are posted.
-    pub url: Endpoint,
+    pub url: BackendUrl,
     /// The name of this server in `X-Fdpush-Node` and in bodies. The name has only visible ASCII characters.
     pub node: String,
     /// The secret that signs requests. Without a secret, requests have no signature.
@@ -59,7 +59,7 @@ pub struct BackendConfig {
 
 /// An `http` or `https` URL with a host.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct BackendUrl {
     /// The URL without user and password.
     uri: Uri,
     /// User and password, sent as Basic authentication (RFC 7617). Both are percent-decoded, because a URL can contain
@@ -71,7 +71,7 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct Backend {
     agent: Agent,
-    url: Endpoint,
+    url: BackendUrl,
     node: HeaderValue,
     secret: Mutex<Option<SigningKey>>,
 }
@@ -167,9 +167,9 @@ impl Backend {
     }
 }
 
-impl Endpoint {
+impl BackendUrl {
     /// Parses a URL. The error does not repeat the URL, because it may contain a password.
-    pub fn parse(text: &str) -> io::Result<Endpoint> {
+    pub fn parse(text: &str) -> io::Result<BackendUrl> {
         let uri: Uri = text.parse().map_err(|error| invalid(format!("invalid URL: {error}")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(invalid("expected a URL with http:// or https://".to_owned()));
@@ -180,12 +180,12 @@ impl Endpoint {
         if !has_valid_port(&uri) {
             return Err(invalid("port of the URL must be from 1 to 65535".to_owned()));
         }
-        Endpoint::of(uri).ok_or_else(|| invalid("invalid user or host in the URL".to_owned()))
+        BackendUrl::of(uri).ok_or_else(|| invalid("invalid user or host in the URL".to_owned()))
     }
 
-    fn of(uri: Uri) -> Option<Endpoint> {
+    fn of(uri: Uri) -> Option<BackendUrl> {
         let Some((userinfo, host)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) else {
-            return Some(Endpoint { uri, authorization: None });
+            return Some(BackendUrl { uri, authorization: None });
         };
         let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
         let mut credentials: Vec<u8> = percent_decode_str(user).collect();
@@ -197,7 +197,7 @@ impl Endpoint {
         let authority = host.parse().ok()?;
         let mut parts = uri.into_parts();
         parts.authority = Some(authority);
-        Some(Endpoint { uri: Uri::from_parts(parts).ok()?, authorization: Some(authorization) })
+        Some(BackendUrl { uri: Uri::from_parts(parts).ok()?, authorization: Some(authorization) })
     }
 }
 
@@ -253,7 +253,7 @@ fn invalid(message: String) -> io::Error {
 }
 
 /// Writes the scheme, host, port and path, but no user, password or query.
-impl fmt::Display for Endpoint {
+impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.uri.scheme_str().unwrap_or_default();
         let host = self.uri.host().unwrap_or_default();
@@ -265,7 +265,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::mock::{MockBackend, MockReply, TEST_TIMEOUT};
 use super::signature::SigningKey;
-use super::{ANSWER_BYTES_MAX, Backend, BackendConfig, Endpoint, Failure};
+use super::{ANSWER_BYTES_MAX, Backend, BackendConfig, BackendUrl, Failure};
 use crate::gateway::runtime::clock;
 
 const SHORT: Duration = Duration::from_millis(150);
@@ -25,18 +25,18 @@ fn fails(reply: impl Fn() -> MockReply + Send + Sync + 'static, timeout: Duratio
 #[test]
 fn urls_are_http_and_name_a_host() {
     for good in ["http://localhost/", "https://u:p@example.com:8443/a/b?key=1", "http://[::1]:9/x"] {
-        Endpoint::parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
+        BackendUrl::parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
     }
     for bad in ["", "localhost:80/x", "/hook", "ftp://example.com/", "http://", "http:///x", "ws://a/", "http://a b/"] {
-        assert!(Endpoint::parse(bad).is_err(), "{bad}");
+        assert!(BackendUrl::parse(bad).is_err(), "{bad}");
     }
-    let url = Endpoint::parse("https://u:secret@example.com:8443/a?token=secret").expect("the URL is valid");
+    let url = BackendUrl::parse("https://u:secret@example.com:8443/a?token=secret").expect("the URL is valid");
     assert_eq!(format!("{url} {url:?}"), "https://example.com:8443/a https://example.com:8443/a");
 }
 
 #[test]
 fn a_node_can_be_named_in_a_header() {
-    let url = Endpoint::parse("http://localhost/").expect("the URL is valid");
+    let url = BackendUrl::parse("http://localhost/").expect("the URL is valid");
     for bad in ["", "a\nb", "Zürich"] {
         let contact = BackendConfig { url: url.clone(), node: bad.to_owned(), secret: None, authorities: None };
         assert!(Backend::new(contact, 1).is_err(), "{bad:?}");
@@ -80,7 +80,7 @@ fn user_and_password_are_sent_decoded() {
         ("", None),
     ] {
         let at = if userinfo.is_empty() { "" } else { "@" };
-        let url = Endpoint::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("the URL is valid");
+        let url = BackendUrl::parse(&format!("http://{userinfo}{at}{authority}/x?y=%40")).expect("the URL is valid");
         let contact = BackendConfig { url, ..double.contact() };
         Backend::new(contact, 1)
             .expect("the client of the back end can be created")

@@ -11,7 +11,7 @@ use super::queue::{BatchBounds, Bounds, EventQueue};
 use super::{Config, EmitResult, GivenUp, Webhook, WebhookStats};
 use crate::gateway::hooks::backend::mock::{MockBackend, MockReply, Received, TEST_TIMEOUT};
 use crate::gateway::hooks::backend::signature::SigningKey;
-use crate::gateway::hooks::backend::{BackendConfig, Endpoint};
+use crate::gateway::hooks::backend::{BackendConfig, BackendUrl};
 use crate::gateway::runtime::clock;
 
 /// Returns a configuration with short pauses between attempts and a long retry time.
@@ -295,7 +295,7 @@ fn finish_of_an_idle_webhook_is_immediate() {
 #[test]
 fn events_wait_for_a_back_end_that_is_down() {
     let double = MockBackend::always(200, "");
-    let closed_port = Endpoint::parse("http://127.0.0.1:1/").expect("the URL is valid");
+    let closed_port = BackendUrl::parse("http://127.0.0.1:1/").expect("the URL is valid");
     let webhook = start(Config { contact: BackendConfig { url: closed_port, ..double.contact() }, ..config(&double) });
     emit_text(&webhook, "anyone?");
     await_stats(&webhook, |stats| stats.failures >= 3);

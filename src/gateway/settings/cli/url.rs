@@ -56,7 +56,7 @@ impl FromStr for Url {
                 "{MASK} is the mask that `fdpush config` prints for user, password and query: give the URL itself"
             ));
         }
-        if backend::Endpoint::parse(text).is_err() {
+        if backend::BackendUrl::parse(text).is_err() {
             return Err("expected http://HOST… or https://HOST…; a port is a number from 1 to 65535".to_owned());
         }
         if text.contains('#') {

@@ -1,6 +1,6 @@
-//! A directory: entries by id and by key.
+//! An arena whose entries are found by id and by key.
 //!
-//! A directory owns entries and a hash index. It does not know the meaning of the entries. The index stores ids, not
+//! A keyed arena owns entries and a hash index. It does not know the meaning of the entries. The index stores ids, not
 //! keys: a key is stored only in its entry, and takes five bytes in the index.
 
 use std::cell::Cell;
@@ -18,7 +18,7 @@ pub(super) trait Keyed {
 
     /// Returns the key.
     ///
-    /// The key must not change while the entry is in a directory.
+    /// The key must not change while the entry is in an arena.
     fn key(&self) -> &Self::Key;
 }
 
@@ -32,7 +32,7 @@ pub(super) trait Key: Eq {
 ///
 /// Keys are unique. The id of a removed entry is reused.
 #[derive(Debug)]
-pub(super) struct Directory<T> {
+pub(super) struct KeyedArena<T> {
     entries: Arena<T>,
     index: SplitTable<u32>,
     /// The hash function, with a random seed: clients choose the keys, and could otherwise make them collide.
@@ -43,11 +43,11 @@ pub(super) struct Directory<T> {
     last: Cell<u32>,
 }
 
-impl<T: Keyed> Directory<T> {
-    pub(super) fn new() -> Directory<T> {
+impl<T: Keyed> KeyedArena<T> {
+    pub(super) fn new() -> KeyedArena<T> {
         let random = RandomState::new();
         let hasher = SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1));
-        Directory { entries: Arena::new(), index: SplitTable::new(), hasher, last: Cell::new(0) }
+        KeyedArena { entries: Arena::new(), index: SplitTable::new(), hasher, last: Cell::new(0) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -94,7 +94,7 @@ impl<T: Keyed> Directory<T> {
     pub(super) fn insert(&mut self, entry: T) -> u32 {
         let hash = entry.key().hash(&self.hasher);
         let id = id(self.entries.insert(entry));
-        let Directory { entries, index, hasher, .. } = self;
+        let KeyedArena { entries, index, hasher, .. } = self;
         index.insert(hash, id, |&id| hash_of(entries, hasher, id));
         id
     }
@@ -102,7 +102,7 @@ impl<T: Keyed> Directory<T> {
     pub(super) fn remove(&mut self, id: u32) -> T {
         let entry = self.entries.remove(id as usize);
         let hash = entry.key().hash(&self.hasher);
-        let Directory { entries, index, hasher, .. } = self;
+        let KeyedArena { entries, index, hasher, .. } = self;
         let removed = index.remove(hash, |&other| other == id, |&id| hash_of(entries, hasher, id));
         assert_eq!(removed, Some(id), "each entry must be in the index");
         entry
@@ -116,17 +116,17 @@ impl<T: Keyed> Directory<T> {
     }
 }
 
-impl<T> Index<u32> for Directory<T> {
+impl<T> Index<u32> for KeyedArena<T> {
     type Output = T;
 
     fn index(&self, id: u32) -> &T {
-        self.entries.get(id as usize).expect("the directory has an entry with this id")
+        self.entries.get(id as usize).expect("the arena has an entry with this id")
     }
 }
 
-impl<T> IndexMut<u32> for Directory<T> {
+impl<T> IndexMut<u32> for KeyedArena<T> {
     fn index_mut(&mut self, id: u32) -> &mut T {
-        self.entries.get_mut(id as usize).expect("the directory has an entry with this id")
+        self.entries.get_mut(id as usize).expect("the arena has an entry with this id")
     }
 }
 
