@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures the cost of a back end's push in `fdpush serve`, Nchan and the bare handler of bench_server, in one run.
-#   benches/load/api.sh              prints the medians of all rounds; each round runs every server once
+# It prints the medians of all rounds. Each round runs every server once.
+#   benches/load/api.sh [PATTERN]    measures with matching names, all by default
 #   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
 # post         32 keep-alive connections, each with its own receiver and one post in flight: server's CPU µs a post
 # post-5000    5,000 posts a second: time from the scheduled post to its delivery, p50 and p99 in µs; CPU
@@ -10,6 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}
 seconds=${SECONDS_EACH:-1}
+pattern=${1:-.}
 
 source ./built.sh
 load=$(built Cargo.toml load)
@@ -22,6 +24,7 @@ source ./measure.sh
 # one SHAPE SERVER OPTIONS…: starts a server and runs the load client against it once.
 one() {
     local shape=$1 name=$2 address api
+    [[ $shape =~ $pattern ]] || return 0
     shift 2
     port=$((port + 2))
     address=127.0.0.1:$port
@@ -45,6 +48,7 @@ one() {
 # table SHAPE FIELD…: prints the medians of the fields for each server, and the ratios of the other servers to fdpush.
 table() {
     local shape=$1 line name file field
+    [[ $shape =~ $pattern ]] || return 0
     local own=$scratch/$1-fdpush
     shift
     line=$(printf '%-12s' "$shape")
