@@ -58,7 +58,7 @@ pub struct Posted {
     pub id: PushId,
     /// The length of the frame.
     pub bytes: usize,
-    /// The length of the frame that is not deflated.
+    /// The length that the frame has without compression.
     pub plain_bytes: usize,
     pub encoding: Encoding,
     pub to_many: bool,

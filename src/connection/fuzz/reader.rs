@@ -139,7 +139,7 @@ impl Reader {
         }
     }
 
-    /// Replaces the newest expected message with the same key.
+    /// Puts `newer` in the place of the newest expected message that has the same key.
     pub fn conflate(&mut self, newer: &Due) {
         let Due::Frame { key: newer_key @ Some(_), .. } = newer else {
             panic!("a message without a key must not be conflated")

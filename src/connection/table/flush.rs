@@ -23,7 +23,7 @@ const MOVED_BYTES_MAX: usize = 4 << 20;
 pub enum FlushResult {
     /// The connection is still in use.
     Stays {
-        /// Whether reading resumes. Unwritten output had paused reading, and the flush has written enough of it.
+        /// Whether reading resumes, because the flush has written enough of the output that had paused reading.
         may_resume: bool,
         /// The timeout of the connection. [`Tick::NEVER`] means that the flush did not change the timeout.
         timeout: Tick,

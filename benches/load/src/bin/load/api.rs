@@ -160,7 +160,9 @@ pub fn batch(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects the back ends, then one receiver for each back end.
+/// Connects the back ends, and one receiver for each.
+///
+/// The back ends are first in the list, and the receivers follow in the same order.
 fn pairs(options: &Options) -> io::Result<Vec<Peer>> {
     let payload = "x".repeat(options.payload);
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
