@@ -1,41 +1,25 @@
 """Runs `fdpush serve` as a child process, with requests for its API and websocket-client for clients. Every wait has a deadline."""
 
 import json
-import os
-import subprocess
-import threading
 
 import requests
 import websocket
 
-# Timeout of every wait, in seconds.
-TIMEOUT = 60
+from server_process import TIMEOUT, ServerProcess
+
 KEY = "the-key-in-use"
 NEXT_KEY = "the-next-key"
 
 
-class Gateway:
+class Gateway(ServerProcess):
     """A running server with two API keys, or with none."""
 
     def __init__(self, *flags, has_keys=True):
-        line = [os.environ["FDPUSH_BIN"], "serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--page", "never"]
-        keys = {**os.environ, **({"FDPUSH_API_KEY": f"{KEY},{NEXT_KEY}"} if has_keys else {})}
-        self.child = subprocess.Popen(
-            [*line, "--log", "info", *flags], env=keys, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        # This timer ends a server that prints no address.
-        deadline = threading.Timer(TIMEOUT, self.child.kill)
-        deadline.start()
-        try:
-            self.address = self.child.stdout.readline().split()[-1]
-            line = next(line for line in self.child.stderr if "the API is on" in line)
-        finally:
-            deadline.cancel()
-        self.api = line.split()[-1]
-        # The log is complete when the server has stopped.
-        self.log = []
-        self.reader = threading.Thread(target=lambda: self.log.extend(self.child.stderr), daemon=True)
-        self.reader.start()
+        addresses = ["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]
+        keys = f"{KEY},{NEXT_KEY}" if has_keys else ""
+        super().__init__(*addresses, "--page", "never", "--log", "info", *flags, keys=keys)
+        self.address = self.welcome.split()[-1]
+        self.api = self.api_line.split()[-1]
         self.session = requests.Session()
         if has_keys:
             self.session.headers["Authorization"] = f"Bearer {KEY}"
@@ -43,12 +27,7 @@ class Gateway:
     def stop(self):
         """Sends SIGTERM and returns the exit code."""
         self.session.close()
-        self.child.terminate()
-        code = self.child.wait(TIMEOUT)
-        self.reader.join(TIMEOUT)
-        self.child.stdout.close()
-        self.child.stderr.close()
-        return code
+        return super().stop()
 
     def call(self, method, path, **options):
         """Sends one request on the keep-alive connection."""

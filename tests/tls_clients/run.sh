@@ -76,7 +76,8 @@ PORT=$(sed -n 's/^listening on 127\.0\.0\.1://p' "$FILES/listening")
 [[ -n $PORT ]] || { echo "tls_clients: $TLS_BIN does not listen" >&2; exit 1; }
 export PORT
 
-PYTHONDONTWRITEBYTECODE=1 timeout 300 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
+# The module server_process is in tests/python.
+PYTHONPATH=$here/../python PYTHONDONTWRITEBYTECODE=1 timeout 300 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
 (
     cd "$here"
     # There is no lockfile, because it would contain the registry's host. package.json pins all dependencies.

@@ -5,15 +5,13 @@ run.sh makes the certificates, and sets FILES, PORT and FDPUSH_BIN.
 
 import http.client
 import json
-import os
 import re
 import ssl
-import subprocess
-import threading
 import unittest
 
 import websocket
 
+from server_process import ServerProcess
 from test_openssl import FILES, TIMEOUT, curl, s_client
 
 KEY = "the-key-of-the-back-end"
@@ -24,40 +22,19 @@ GET_STATS = f"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n{AUTHORIZATION}\r\nC
 WEAK_SUITES = ["AES128-GCM-SHA256", "AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384"]
 
 
-class Gateway:
+class Gateway(ServerProcess):
     """A running server. Its clients and back ends use TLS."""
 
     def __init__(self, *flags):
+        addresses = ["--listen", "tls:127.0.0.1:0", "--api", "tls:127.0.0.1:0"]
         pair = ["--tls-cert", FILES / "localhost.pem", "--tls-key", FILES / "localhost-key.pem"]
-        line = [os.environ["FDPUSH_BIN"], "serve", "--listen", "tls:127.0.0.1:0", "--api", "tls:127.0.0.1:0", *pair, *flags]
-        self.child = subprocess.Popen(
-            line, env={**os.environ, "FDPUSH_API_KEY": KEY}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        # Ends the server if it prints nothing.
-        deadline = threading.Timer(TIMEOUT, self.child.kill)
-        deadline.start()
-        try:
-            self.port = self.port_in(self.child.stdout.readline())
-            self.api_port = self.port_in(next(line for line in self.child.stderr if "the API is on tls:" in line))
-        finally:
-            deadline.cancel()
-        # Without this thread, the pipe of the log would become full, and the server would drop log lines.
-        self.log = []
-        self.reader = threading.Thread(target=lambda: self.log.extend(self.child.stderr), daemon=True)
-        self.reader.start()
+        super().__init__(*addresses, *pair, *flags, keys=KEY)
+        self.port = self.port_in(self.welcome)
+        self.api_port = self.port_in(self.api_line)
 
     @staticmethod
     def port_in(line):
         return int(re.search(r"127\.0\.0\.1:(\d+)", line)[1])
-
-    def stop(self):
-        """Sends SIGTERM and returns the exit code."""
-        self.child.terminate()
-        code = self.child.wait(TIMEOUT)
-        self.reader.join(TIMEOUT)
-        self.child.stdout.close()
-        self.child.stderr.close()
-        return code
 
     def url(self, path, scheme="https"):
         return f"{scheme}://localhost:{self.api_port}{path}"
