@@ -4,7 +4,7 @@
 use std::net::UdpSocket;
 
 use crate::common::backend::{Answer, Backend};
-use crate::common::gateway::{Gateway, SECRET, json_of, next, next_of, request, until};
+use crate::common::gateway::{Gateway, JSON, SECRET, json_of, next, next_of, request, until};
 use crate::common::raw::{HttpResponse, UPGRADE};
 use crate::common::{Client, Raw, refusal};
 use base64::Engine as _;
@@ -338,5 +338,33 @@ fn a_second_api_key_or_origin_header_is_refused() {
         let mut raw = Raw::connect(gateway.api);
         raw.send([b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\n", origins, b"\r\n"].concat());
         assert_eq!(raw.reply().status, 403, "{origins:?}");
+    }
+}
+
+#[test]
+fn escapes_in_api_paths_are_equivalent_to_their_characters() {
+    let gateway = Gateway::start(&[]);
+    let mut ann = Client::connect(gateway.address, "/?uid=ann", &[]).expect("the client can connect");
+    let fd = next(&mut ann)["fd"].as_u64().expect("the frame has an fd");
+    let escaped: String = fd.to_string().bytes().map(|digit| format!("%{digit:02x}")).collect();
+    let path = format!("/api/connections/{escaped}");
+    assert_eq!(gateway.get(&path)["uid"], "ann");
+    let attributes = format!("{path}/%61ttributes");
+    assert_eq!(gateway.call("PUT", &attributes, &[JSON], r#"{"plan":"pro"}"#).status, 200);
+    assert_eq!(gateway.get(&format!("/api/connections/{fd}/attributes")), json!({"plan": "pro"}));
+    assert_eq!(gateway.get("/api/connections?after=%30%31"), gateway.get("/api/connections?after=1"));
+    assert_eq!(gateway.get("/%61pi/users/%61nn")["count"], 1);
+    let push = gateway.call("POST", "/api/p%75sh", &[JSON], r#"{"uid":"ann","data":1}"#);
+    assert_eq!((push.status, next(&mut ann)["data"].clone()), (200, json!(1)));
+    for (target, status) in [
+        ("/api%2Fusers", 404),
+        ("/api/connections/+1", 400),
+        ("/api/connections/%2B1", 400),
+        ("/api/connections/1%20", 400),
+        ("/api/connections/1%2Fattributes", 400),
+        ("/api/users?limit=%2B5", 400),
+        ("/api/connections?after=%2B1", 400),
+    ] {
+        assert_eq!(gateway.call("GET", target, &[], "").status, status, "{target}");
     }
 }

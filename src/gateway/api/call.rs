@@ -1,5 +1,12 @@
 //! The calls of the HTTP API: paths, labels and methods.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::command;
+use super::error::ApiError;
+
 /// A call, identified by its path.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Call<'a> {
@@ -26,7 +33,16 @@ pub enum Call<'a> {
 }
 
 impl<'a> Call<'a> {
+    /// Returns the call of an encoded path.
+    ///
+    /// In each segment, an escape is equivalent to its character (RFC 3986 section 6.2.2.2). An escaped slash does not
+    /// separate segments.
     pub fn of(path: &'a str) -> Option<Call<'a>> {
+        Call::without_name(path).or_else(|| Call::of_segments(path))
+    }
+
+    /// Returns a call whose decoded path contains no name and no fd.
+    fn without_name(path: &str) -> Option<Call<'static>> {
         Some(match path {
             "/api/push" => Call::Push,
             "/api/batch" => Call::Batch,
@@ -44,19 +60,23 @@ impl<'a> Call<'a> {
             "/metrics" => Call::Metrics,
             "/healthz" => Call::Healthy,
             "/readyz" => Call::Ready,
-            _ => return Call::with_name(path),
+            _ => return None,
         })
     }
 
-    /// Returns a call whose path contains an encoded name or an fd.
-    fn with_name(path: &'a str) -> Option<Call<'a>> {
-        let is_segment = |name: &&str| !name.contains('/');
-        match path.strip_prefix("/api/")?.split_once('/')? {
-            ("users", uid) if is_segment(&uid) => Some(Call::User(uid)),
-            ("groups", group) if is_segment(&group) => Some(Call::Group(group)),
-            ("connections", fd) if is_segment(&fd) => Some(Call::Connection(fd)),
-            ("connections", rest) => rest.strip_suffix("/attributes").filter(is_segment).map(Call::Attributes),
-            _ => None,
+    /// Returns a call whose path contains an escape, an encoded name or an encoded fd.
+    fn of_segments(path: &'a str) -> Option<Call<'a>> {
+        // A path has at most four segments. A fifth segment contains all others.
+        let encoded: Vec<&str> = path.strip_prefix('/')?.splitn(5, '/').collect();
+        let decoded: Vec<Cow<'_, str>> = encoded.iter().map(|segment| decode(segment).ok()).collect::<Option<_>>()?;
+        let decoded: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
+        match (&decoded[..], &encoded[..]) {
+            (["api", "users", _], [.., uid]) => Some(Call::User(uid)),
+            (["api", "groups", _], [.., group]) => Some(Call::Group(group)),
+            (["api", "connections", _], [.., fd]) => Some(Call::Connection(fd)),
+            (["api", "connections", _, "attributes"], [.., fd, _]) => Some(Call::Attributes(fd)),
+            _ if decoded.iter().any(|segment| segment.contains('/')) => None,
+            _ => Call::without_name(&format!("/{}", decoded.join("/"))),
         }
     }
 
@@ -106,5 +126,58 @@ impl<'a> Call<'a> {
     /// Returns whether the call needs no API key. Only probes need none.
     pub fn is_open(self) -> bool {
         matches!(self, Call::Healthy | Call::Ready)
+    }
+}
+
+/// Decodes a name in a path.
+pub fn decode_name(segment: &str) -> Result<Cow<'_, str>, ApiError> {
+    let name = decode(segment)?;
+    command::check_name(&name, "name in the path")?;
+    Ok(name)
+}
+
+/// Decodes a segment of a path.
+pub fn decode(segment: &str) -> Result<Cow<'_, str>, ApiError> {
+    // The parser of heads has already refused a path that is not percent-encoded UTF-8.
+    percent_decode_str(segment).decode_utf8().map_err(|_| ApiError::bad_request("path must be percent-encoded UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_in_a_path_are_equivalent_to_their_characters() {
+        for (path, call) in [
+            ("/api/users", Some(Call::Users)),
+            ("/%61pi/%75sers", Some(Call::Users)),
+            ("/api/p%75sh", Some(Call::Push)),
+            ("/%68ealthz", Some(Call::Healthy)),
+            ("/api/users/ann", Some(Call::User("ann"))),
+            ("/a%70i/user%73/%61nn", Some(Call::User("%61nn"))),
+            ("/api/users/", Some(Call::User(""))),
+            ("/api/users/a%2Fb", Some(Call::User("a%2Fb"))),
+            ("/api/groups/a%2Fattributes", Some(Call::Group("a%2Fattributes"))),
+            ("/api/connections/%33", Some(Call::Connection("%33"))),
+            ("/api/%63onnections/3/%61ttributes", Some(Call::Attributes("3"))),
+            ("/api/connections/%33/attributes", Some(Call::Attributes("%33"))),
+            ("/api/connections/3%2Fattributes", Some(Call::Connection("3%2Fattributes"))),
+            ("/api%2Fusers", None),
+            ("/api/users%2Fann", None),
+            ("/%2Fapi/users", None),
+            ("/api//users", None),
+            ("//api/users", None),
+            ("/api/users/a/b", None),
+            ("/api/connections/3/attributes/", None),
+            ("/api/connections/3/attributes/a/b/c", None),
+            ("/api/connections/3/other", None),
+            ("/API/users", None),
+            ("/api/users%20", None),
+            ("/api", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(Call::of(path), call, "{path}");
+        }
     }
 }

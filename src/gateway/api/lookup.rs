@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use fdpush::{Context, Fd, QueryError, Request, Stats, Traffic};
@@ -41,9 +42,9 @@ impl Page {
             let value = request.try_query(name).map_err(malformed)?;
             Ok(value.filter(|value| !value.is_empty()).map(Cow::into_owned))
         };
-        let limit = match given("limit")?.map(|limit| limit.parse()) {
+        let limit = match given("limit")?.as_deref().map(parse_number) {
             None => LIMIT,
-            Some(Ok(limit @ 1..=LIMIT_MAX)) => limit,
+            Some(Some(limit @ 1..=LIMIT_MAX)) => limit,
             Some(_) => return Err(ApiError::bad_request(format!("limit must be from 1 to {LIMIT_MAX}"))),
         };
         Ok(Page { after: given("after")?, limit })
@@ -387,8 +388,13 @@ fn open_fd(ctx: &Context<'_>, fd: &str) -> Result<Fd, ApiError> {
 }
 
 fn parse_fd(text: &str, member: &str) -> Result<Fd, ApiError> {
-    let fd = text.parse().ok().and_then(Fd::from_u64);
+    let fd = parse_number(text).and_then(Fd::from_u64);
     fd.ok_or_else(|| ApiError::bad_request(format!("{member}: {:?} is not an fd", cut(text))))
+}
+
+/// Parses a number that consists of digits. `FromStr` also accepts a plus sign.
+fn parse_number<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn not_found() -> ApiError {

@@ -22,11 +22,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fdpush::{BodyEvent, BodyMode, Context, Fd, Peer, Request, Response, TimerId};
-use percent_encoding::percent_decode_str;
 
 use self::backpressure::PausedBatches;
 use self::batch::Batch;
-use self::call::Call;
+use self::call::{Call, decode, decode_name};
 use self::close::Close;
 use self::command::{Command, PushCommand};
 use self::error::ApiError;
@@ -373,16 +372,19 @@ fn answer(
         Call::Leave => verbs::leave(ctx, roster, body),
         Call::Online => verbs::online(ctx, body),
         Call::Users => lookup::users(ctx, request),
-        Call::User(uid) => lookup::user(ctx, request, &decoded(uid)?),
+        Call::User(uid) => lookup::user(ctx, request, &decode_name(uid)?),
         Call::Groups => lookup::groups(ctx, request),
-        Call::Group(group) => lookup::group(ctx, request, &decoded(group)?),
+        Call::Group(group) => lookup::group(ctx, request, &decode_name(group)?),
         Call::Connections => lookup::connections(ctx, request),
-        Call::Connection(fd) => lookup::connection(ctx, fd),
-        Call::Attributes(fd) => match request.method() {
-            "PUT" => lookup::set_attributes(ctx, fd, body, false),
-            "PATCH" => lookup::set_attributes(ctx, fd, body, true),
-            _ => lookup::attributes(ctx, fd),
-        },
+        Call::Connection(fd) => lookup::connection(ctx, &decode(fd)?),
+        Call::Attributes(fd) => {
+            let fd = decode(fd)?;
+            match request.method() {
+                "PUT" => lookup::set_attributes(ctx, &fd, body, false),
+                "PATCH" => lookup::set_attributes(ctx, &fd, body, true),
+                _ => lookup::attributes(ctx, &fd),
+            }
+        }
         Call::Stats => lookup::stats(ctx),
         Call::Push
         | Call::Batch
@@ -416,13 +418,6 @@ fn unreadiness(is_draining: bool, is_full: bool, thread_down: Option<&str>) -> O
         _ if is_full => Some("full".into()),
         thread => thread.map(|name| format!("thread {name} is down").into()),
     }
-}
-
-fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
-    let name = percent_decode_str(segment).decode_utf8();
-    let name = name.map_err(|_| ApiError::bad_request("name in the path is not UTF-8"))?;
-    command::check_name(&name, "name in the path")?;
-    Ok(name)
 }
 
 #[cfg(test)]
