@@ -14,7 +14,7 @@ use super::origin::authority::Authority;
 use super::query::decode_path;
 use super::request::{Layout, Request};
 use super::target::{self, RequestTarget};
-use super::token::{is_token_byte, list_elements, split_once};
+use super::token::{is_token, is_token_byte, list_elements, split_once};
 use super::upgrade::accept_key;
 use crate::peer::Peer;
 
@@ -87,6 +87,7 @@ struct Fields<'a> {
     key: Single<'a>,
     /// Whether all lines of `Sec-WebSocket-Version` are 13; `None` without such a line.
     version_13: Option<bool>,
+    subprotocols: Offers,
     expect: Expect,
 }
 
@@ -107,6 +108,17 @@ enum Coding {
     Chunked,
     Malformed,
     Unknown,
+}
+
+/// The combined value of all `Sec-WebSocket-Protocol` lines.
+#[derive(Copy, Clone, PartialEq, Default)]
+enum Offers {
+    #[default]
+    Missing,
+    /// The lines have no element.
+    Empty,
+    Tokens,
+    Malformed,
 }
 
 /// The combined value of all `Expect` lines.
@@ -246,6 +258,8 @@ impl<'a> Fields<'a> {
             self.key.record(value);
         } else if is("sec-websocket-version") {
             self.version_13 = Some(self.version_13 != Some(false) && value == b"13");
+        } else if is("sec-websocket-protocol") {
+            self.subprotocols.record(value);
         } else if is("expect") {
             let known = value.eq_ignore_ascii_case(b"100-continue");
             let unknown_before = self.expect == Expect::Unknown;
@@ -315,6 +329,9 @@ impl<'a> Fields<'a> {
             Single::Repeated => return Err(HttpError::KeyRepeated),
         };
         let accept = accept_key(key).ok_or(HttpError::KeyMalformed)?;
+        if matches!(self.subprotocols, Offers::Empty | Offers::Malformed) {
+            return Err(HttpError::SubprotocolMalformed);
+        }
         if body != BodyLength::None {
             return Err(HttpError::UpgradeBody);
         }
@@ -328,6 +345,21 @@ impl<'a> Single<'a> {
             Single::Missing => Single::Once(value),
             Single::Once(_) | Single::Repeated => Single::Repeated,
         };
+    }
+}
+
+impl Offers {
+    /// Adds the elements of a line. Empty elements are ignored (RFC 9110 section 5.6.1).
+    fn record(&mut self, value: &[u8]) {
+        for element in list_elements(value).filter(|element| !element.is_empty()) {
+            *self = match self {
+                Offers::Missing | Offers::Empty | Offers::Tokens if is_token(element) => Offers::Tokens,
+                _ => Offers::Malformed,
+            };
+        }
+        if *self == Offers::Missing {
+            *self = Offers::Empty;
+        }
     }
 }
 

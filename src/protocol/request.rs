@@ -233,7 +233,8 @@ impl<'a> Request<'a> {
 
     /// Returns the subprotocols that the client offers, in the client's order of preference.
     ///
-    /// See RFC 6455 section 4.1, item 10. Elements that are not tokens are skipped.
+    /// See RFC 6455 section 4.1, item 10. An upgrade with an element that is not a token gets 400 before any handler is
+    /// called. In a plain request, such an element is skipped.
     pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
         self.header_all("sec-websocket-protocol")
             .flat_map(|line| line.split(','))

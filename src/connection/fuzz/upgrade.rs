@@ -233,8 +233,20 @@ fn is_valid_upgrade(request: &Request<'_>) -> bool {
         && key.len() == 24
         && key.ends_with(b"==")
         && key[..22].iter().all(is_base64)
+        && is_list_of_tokens(request, "sec-websocket-protocol")
         && request.values("transfer-encoding").count() == 0
         && request.values("content-length").all(|length| length.iter().all(|digit| *digit == b'0'))
+}
+
+/// Returns whether the header is absent, or is a list of one or more tokens (RFC 6455 section 4.3).
+fn is_list_of_tokens(request: &Request<'_>, name: &str) -> bool {
+    let lines: Vec<_> = request.values(name).collect();
+    let list = lines.join(&b',');
+    let mut elements =
+        list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()).peekable();
+    let is_separator = |byte: &u8| br#"()<>@,;:\"/[]?={}"#.contains(byte);
+    let has_element = elements.peek().is_some();
+    lines.is_empty() || has_element && elements.flatten().all(|byte| byte.is_ascii_graphic() && !is_separator(byte))
 }
 
 /// Returns whether the origin is allowed.

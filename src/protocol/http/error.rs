@@ -77,6 +77,8 @@ pub enum HttpError {
     KeyRepeated,
     /// `Sec-WebSocket-Key` is not the base64 of 16 bytes (RFC 6455 section 4.2.1).
     KeyMalformed,
+    /// `Sec-WebSocket-Protocol` is not a list of one or more tokens (RFC 6455 section 4.3).
+    SubprotocolMalformed,
     /// An upgrade has a body, whose bytes would be read as frames.
     UpgradeBody,
     /// A plain request needs an upgrade (RFC 9110 section 15.5.22).
@@ -156,6 +158,7 @@ impl HttpError {
             Self::KeyMissing => (400, "Sec-WebSocket-Key is missing"),
             Self::KeyRepeated => (400, "duplicate header: Sec-WebSocket-Key"),
             Self::KeyMalformed => (400, "Sec-WebSocket-Key must be the base64 of 16 bytes"),
+            Self::SubprotocolMalformed => (400, "Sec-WebSocket-Protocol must be a list of one or more tokens"),
             Self::UpgradeBody => (400, "WebSocket upgrade must not have a body"),
             Self::UpgradeRequired => (
                 426,

@@ -47,6 +47,19 @@ fn the_server_selects_a_subprotocol_in_its_own_order() {
 }
 
 #[test]
+fn a_malformed_list_of_subprotocols_is_refused() {
+    let gateway = Gateway::start(&["--subprotocols", "chat.v1", "--on-second-login", "kick_old"]);
+    let mut ann = gateway.connect("/?uid=ann");
+    for offers in ["\"chat.v1\"", "chat.v1, \"a,b\"", "chat v1", "chat.v1;q=1", "bearer.a==", ",", " "] {
+        let why = "Sec-WebSocket-Protocol must be a list of one or more tokens\n";
+        assert_eq!(offer(&gateway, "/?uid=ann", offers), Err(why.to_owned()), "{offers:?}");
+    }
+    assert_eq!(offer(&gateway, "/?uid=bob", ", chat.v1 ,"), one("chat.v1"));
+    gateway.done("/api/push", json!({"uid": "ann", "data": "still here"}));
+    assert_eq!(next(&mut ann)["data"], "still here");
+}
+
+#[test]
 fn a_client_without_a_common_subprotocol_kicks_no_connection() {
     let gateway = Gateway::start(&["--on-second-login", "kick_old"]);
     let mut ann = gateway.connect("/?uid=ann");
