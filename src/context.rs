@@ -183,8 +183,8 @@ impl Context<'_> {
 
     /// Closes a WebSocket with a code and a reason (Swoole's `disconnect`).
     ///
-    /// The reason has at most 123 bytes. Queued messages are sent before the close frame. The socket is closed when the
-    /// client has answered the close frame (RFC 6455 section 7.1.2), or after
+    /// The reason has at most [`CloseCode::REASON_BYTES_MAX`] bytes. Queued messages are sent before the close frame. The
+    /// socket is closed when the client has answered the close frame (RFC 6455 section 7.1.2), or after
     /// [`close_wait_max`](Limits::close_wait_max).
     pub fn close(&mut self, fd: Fd, code: impl Into<CloseCode>, reason: &str) -> CloseOutcome {
         self.core.close(fd, code.into(), reason)

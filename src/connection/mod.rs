@@ -61,7 +61,7 @@ use crate::fd::Fd;
 use crate::limits::Heartbeat;
 use crate::peer::Peer;
 use crate::protocol::assembler::{self, Assembler, Item};
-use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
+use crate::protocol::close::CloseCode;
 use crate::protocol::close_payload::{close_payload, parse_close};
 use crate::protocol::decoder::{DeflatedMessages, MessageRules};
 use crate::protocol::error::ProtocolError;
@@ -391,7 +391,7 @@ impl Connection {
     ///
     /// Returns `None` if the WebSocket was not open.
     pub fn close_with(&mut self, frame: &mut Outbound<'_>, closed: &Closed, env: &mut Env) -> Option<Event<'static>> {
-        debug_assert!(closed.code.is_sendable() && closed.reason.len() <= CLOSE_REASON_BYTES_MAX);
+        debug_assert!(closed.code.is_sendable() && closed.reason.len() <= CloseCode::REASON_BYTES_MAX);
         let Stage::Open { unfinished, deflates, .. } = &mut self.stage else { return None };
         let mut held = unfinished.as_mut().and_then(|unfinished| unfinished.take_held()).unwrap_or_default();
         self.stage = Stage::Closing { unfinished: unfinished.take(), deflates: *deflates };

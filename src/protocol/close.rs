@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-/// The longest close reason in bytes.
-///
-/// A control frame has at most 125 bytes of payload, and the code takes two bytes.
-pub const CLOSE_REASON_BYTES_MAX: usize = 123;
-
 /// A WebSocket close code (RFC 6455 section 7.4).
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseCode(u16);
 
 impl CloseCode {
+    /// The maximum length of a close reason in bytes (RFC 6455 section 5.5).
+    ///
+    /// A control frame has at most 125 bytes of payload, and the code takes two bytes.
+    pub const REASON_BYTES_MAX: usize = 123;
+
     /// 1000: the purpose of the connection is fulfilled.
     pub const NORMAL: CloseCode = CloseCode(1000);
     /// 1001: the server shuts down, or the browser left the page.

@@ -3,7 +3,7 @@
 use crate::connection::{Cause, CloseOutcome, Closed, Outbound};
 use crate::event_loop::core::Core;
 use crate::fd::Fd;
-use crate::protocol::close::{CLOSE_REASON_BYTES_MAX, CloseCode};
+use crate::protocol::close::CloseCode;
 use crate::protocol::close_payload::close_payload;
 use crate::protocol::frame::Opcode;
 
@@ -42,5 +42,5 @@ impl Core {
 
 /// Returns whether a close frame may have this code and this reason.
 fn may_send_close(code: CloseCode, reason: &str) -> bool {
-    code.is_sendable() && reason.len() <= CLOSE_REASON_BYTES_MAX
+    code.is_sendable() && reason.len() <= CloseCode::REASON_BYTES_MAX
 }

@@ -13,9 +13,6 @@ use super::response::json_response;
 use super::verbs;
 use crate::gateway::presence::roster::Roster;
 
-/// The maximum length of a close reason (RFC 6455 section 5.5).
-const REASON_BYTES_MAX: usize = 123;
-
 /// A close command. It closes the connections that match when it is parsed.
 #[derive(Debug)]
 pub struct Close {
@@ -43,8 +40,8 @@ impl Close {
             let what = format!("code {} must be 1000 to 1003, 1007 to 1014 or 3000 to 4999", code.as_u16());
             return Err(ApiError::bad_request(what));
         }
-        if reason.len() > REASON_BYTES_MAX {
-            let what = format!("reason limit exceeded ({} of {REASON_BYTES_MAX} bytes)", reason.len());
+        if reason.len() > CloseCode::REASON_BYTES_MAX {
+            let what = format!("reason limit exceeded ({} of {} bytes)", reason.len(), CloseCode::REASON_BYTES_MAX);
             return Err(ApiError::bad_request(what));
         }
         let left = verbs::connections(ctx, &target).into_iter();

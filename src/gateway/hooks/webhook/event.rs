@@ -351,7 +351,8 @@ mod tests {
             "the event must be complete if it fits into the bound"
         );
 
-        let closed = Closed::new(CloseCode::KICKED, &"\u{1}".repeat(123), By::Server, Cause::Kicked);
+        let closed =
+            Closed::new(CloseCode::KICKED, &"\u{1}".repeat(CloseCode::REASON_BYTES_MAX), By::Server, Cause::Kicked);
         for event in [Event::Close { fd, uid: Some(&long), closed: &closed }, Event::Online { uid: &long }] {
             assert!(event.to_json(u64::MAX, EVENT_BYTES_MAX_MIN).is_some());
         }
