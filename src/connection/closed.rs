@@ -32,7 +32,8 @@ pub enum CloseOutcome {
     Gone,
     /// The arguments are invalid. Nothing was done.
     ///
-    /// The reason exceeds [`CloseCode::REASON_BYTES_MAX`](crate::CloseCode::REASON_BYTES_MAX), or no endpoint may send the code (RFC 6455 section 7.4).
+    /// The reason exceeds [`CloseCode::REASON_BYTES_MAX`](crate::CloseCode::REASON_BYTES_MAX), or no endpoint may send
+    /// the code (RFC 6455 section 7.4).
     Invalid,
 }
 
