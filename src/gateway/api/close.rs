@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use super::command::{self, Command};
 use super::error::ApiError;
-use super::long_commands::{LongCommand, WORK_MAX, work_of};
+use super::long_commands::LongCommand;
 use super::response::json_response;
 use super::verbs;
 use crate::gateway::presence::roster::Roster;
+use crate::gateway::runtime::portion::{connection_work, take_portion};
 
 /// A close command. It closes the connections that match when it is parsed.
 #[derive(Debug)]
@@ -51,18 +52,11 @@ impl Close {
 
 impl LongCommand for Close {
     fn work(&self, ctx: &Context<'_>) -> usize {
-        self.left.as_slice().iter().map(|fd| work_of(ctx, *fd)).sum()
+        self.left.as_slice().iter().map(|fd| connection_work(ctx, *fd)).sum()
     }
 
     fn carry_out_portion(&mut self, ctx: &mut Context<'_>, _: &mut Roster) {
-        let mut work = 0;
-        let mut portion = Vec::new();
-        while work < WORK_MAX
-            && let Some(fd) = self.left.next()
-        {
-            work += work_of(ctx, fd);
-            portion.push(fd);
-        }
+        let portion = take_portion(&mut self.left, |fd| connection_work(ctx, *fd));
         self.matched += match self.is_abort {
             true => portion.into_iter().filter(|fd| ctx.abort(*fd) != AbortOutcome::Gone).count(),
             false => ctx.close_fds(portion, self.code, &self.reason),

@@ -12,11 +12,7 @@ use fdpush::{Context, Fd, Response, Ticket};
 use super::error::ApiError;
 use super::response::uncached;
 use crate::gateway::presence::roster::Roster;
-
-/// The maximum number of connections and their memberships that one turn of the loop removes.
-///
-/// Ten thousand connections in two groups each reach this maximum. Their removal takes about 10 ms.
-pub const WORK_MAX: usize = 30_000;
+use crate::gateway::runtime::portion::WORK_MAX;
 
 /// The maximum number of commands in progress. Each command keeps a list of its connections or groups.
 const WAITING_MAX: usize = 16;
@@ -93,9 +89,4 @@ impl LongCommands {
         let response = command.response().unwrap_or_else(|error| error.response(None));
         ctx.answer(ticket, uncached(response));
     }
-}
-
-/// Returns the work for a connection: 1, and its memberships.
-pub fn work_of(ctx: &Context<'_>, fd: Fd) -> usize {
-    1 + ctx.groups_of(fd).len()
 }

@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use super::command::{self, Command, Shape};
 use super::error::ApiError;
-use super::long_commands::{LongCommand, WORK_MAX, work_of};
+use super::long_commands::LongCommand;
 use super::response::json_response;
 use crate::gateway::presence::roster::Roster;
+use crate::gateway::runtime::portion::{connection_work, group_work, take_portion};
 use crate::gateway::wire::target::Target;
 
 /// The maximum number of memberships in one command: connections times groups. This number of changes takes about as
@@ -71,15 +72,11 @@ impl Unbind {
 
 impl LongCommand for Unbind {
     fn work(&self, ctx: &Context<'_>) -> usize {
-        self.left.as_slice().iter().map(|fd| work_of(ctx, *fd)).sum()
+        self.left.as_slice().iter().map(|fd| connection_work(ctx, *fd)).sum()
     }
 
     fn carry_out_portion(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
-        let mut work = 0;
-        while work < WORK_MAX
-            && let Some(fd) = self.left.next()
-        {
-            work += work_of(ctx, fd);
+        for fd in take_portion(&mut self.left, |fd| connection_work(ctx, *fd)) {
             let change = roster.unbind(ctx, fd);
             // A connection that has ended in the meantime does not count.
             self.changed.matched += usize::from(change.is_ok());
@@ -178,17 +175,12 @@ impl Ungroup {
 
 impl LongCommand for Ungroup {
     fn work(&self, ctx: &Context<'_>) -> usize {
-        self.left.as_slice().iter().map(|group| 1 + ctx.member_count(group)).sum()
+        self.left.as_slice().iter().map(|group| group_work(ctx, group)).sum()
     }
 
     fn carry_out_portion(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
-        let mut work = 0;
-        while work < WORK_MAX
-            && let Some(group) = self.left.next()
-        {
-            let members = roster.ungroup(ctx, &group);
-            work += 1 + members;
-            self.matched += members;
+        for group in take_portion(&mut self.left, |group| group_work(ctx, group)) {
+            self.matched += roster.ungroup(ctx, &group);
         }
     }
 

@@ -7,20 +7,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::iter;
 use std::time::Duration;
 
 use fdpush::{Context, Fd, TimerId};
 
 use super::LEEWAY;
+use crate::gateway::runtime::portion::{connection_work, take_portion};
 
 /// The maximum interval between two checks of the wall clock.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The maximum number of connections that expire in one check. The next turn closes the remaining expired connections.
 const DUE_MAX: usize = 1024;
-
-/// The number of expired connections and their memberships after which a check ends. The next turn checks again.
-const WORK_MAX: usize = 30_000;
 
 /// The connections whose identity expires.
 pub struct Expiries {
@@ -56,25 +55,19 @@ impl Expiries {
     /// Returns the expired connections, the earliest first, or `None` if the timer does not belong to this set.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> Option<Vec<Fd>> {
         self.timer.take_if(|own| *own == timer)?;
-        let due = self.take_due((self.wall_ms)(), |fd| 1 + ctx.groups_of(fd).len());
+        let due = self.take_due((self.wall_ms)(), |fd| connection_work(ctx, fd));
         self.arm(ctx);
         Some(due)
     }
 
-    /// Removes and returns expired connections, until a limit is reached. `work_of` returns the number of memberships of a
-    /// connection, plus 1.
+    /// Removes and returns expired connections: at most [`DUE_MAX`], and a portion of work. The next turn returns the
+    /// others. `work_of` returns the work for a connection.
     fn take_due(&mut self, now_ms: u64, work_of: impl Fn(Fd) -> usize) -> Vec<Fd> {
-        let is_due = |&(exp, _): &(u64, Fd)| left(exp, now_ms).is_zero();
-        let (mut due, mut work) = (Vec::new(), 0);
-        while due.len() < DUE_MAX
-            && work < WORK_MAX
-            && let Some(first) = self.by_time.first().copied().filter(is_due)
-        {
-            self.by_time.remove(&first);
-            work += work_of(first.1);
-            due.push(first.1);
-        }
-        due
+        let due = iter::from_fn(|| {
+            self.by_time.first().filter(|(exp, _)| left(*exp, now_ms).is_zero())?;
+            self.by_time.pop_first().map(|(_, fd)| fd)
+        });
+        take_portion(due.take(DUE_MAX), |fd| work_of(*fd))
     }
 
     fn arm(&mut self, ctx: &mut Context<'_>) {
@@ -114,6 +107,7 @@ mod tests {
 
     use super::*;
     use crate::gateway::runtime::clock;
+    use crate::gateway::runtime::portion::WORK_MAX;
 
     /// The start of the wall clock of these tests, in seconds since 1970.
     const START: u64 = 1_700_000_000;

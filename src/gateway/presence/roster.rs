@@ -5,17 +5,15 @@
 //! end gets events of users who go online and offline.
 
 use std::fmt;
+use std::iter;
 
 use fdpush::{Change, Closed, Context, Fd, Request};
 
 use super::groups::GroupPresence;
 use crate::gateway::hooks::emitter::EventEmitter;
+use crate::gateway::runtime::portion::{group_work, take_portion};
 use crate::gateway::serving::session::Session;
 use crate::gateway::wire::frame;
-
-/// The number of members after which a turn notifies no further group. Without this limit, a client that leaves a
-/// thousand large groups would occupy the loop with its notices.
-const NOTIFIED_MAX: usize = 30_000;
 
 /// The users in groups, and the emitter of events about connections.
 #[derive(Debug)]
@@ -143,14 +141,12 @@ impl Roster {
         self.events.handle_departure(ctx, &uid);
     }
 
-    /// Sends the notices of groups with changes to about [`NOTIFIED_MAX`] members. The next turn notifies the other
-    /// groups.
+    /// Sends the notices of a portion of the groups with changes. The next turn notifies the other groups.
+    ///
+    /// Without a portion, a client that leaves a thousand large groups would occupy the loop with its notices.
     pub fn notify_groups(&mut self, ctx: &mut Context<'_>) {
-        let mut notified = 0;
-        while notified < NOTIFIED_MAX
-            && let Some(group) = self.presence.next_changed()
-        {
-            notified += 1 + ctx.member_count(&group);
+        let changed = iter::from_fn(|| self.presence.next_changed());
+        for group in take_portion(changed, |group| group_work(ctx, group)) {
             self.notify_group(ctx, &group);
         }
         if self.presence.has_changed() {
