@@ -47,6 +47,10 @@
 //!
 //! Text from clients is quoted and escaped, as by `{:?}`, in every log line.
 //!
+//! With TLS, rustls also logs faults of clients: a line at the level WARN for each fault, with the target `rustls`. A
+//! client can repeat such a fault, so a logger should limit the rate of this target, as `fdpush serve` does, or its level
+//! to ERROR.
+//!
 //! [`Context::stats`] returns the counters.
 //!
 //! # Architecture

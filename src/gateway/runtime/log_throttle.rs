@@ -19,6 +19,11 @@ pub struct LogThrottle {
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Suppressed(u64);
 
+impl Suppressed {
+    /// No suppressed lines.
+    pub const NONE: Suppressed = Suppressed(0);
+}
+
 impl fmt::Display for Suppressed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {

@@ -1,9 +1,10 @@
 //! Tests `tls:` addresses of `--listen` and `--api`, with certificates of the tests' authority.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
@@ -135,6 +136,28 @@ fn the_api_asks_for_a_certificate_of_an_authority() {
     assert_eq!(status(foreign, "alpha"), None, "the server must refuse a certificate of another authority");
     // Clients need no certificate.
     connect(tls_address(&gateway), "/");
+}
+
+#[test]
+fn faults_of_clients_are_logged_once_a_second() {
+    // A handshake record with a HelloRequest, which a client must not send.
+    const HELLO_REQUEST: &[u8] = &[22, 3, 3, 0, 4, 0, 0, 0, 0];
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let gateway = Gateway::start(&[&["--listen", "tls:127.0.0.1:0"], &pair.flags()[..]].concat());
+    let start = Instant::now();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(tls_address(&gateway)).expect("the server listens");
+        stream.write_all(HELLO_REQUEST).expect("the bytes can be sent");
+        let mut alert = [0; 7];
+        stream.read_exact(&mut alert).expect("the server answers");
+        assert_eq!((alert[0], alert[5]), (21, 2), "the server must answer with a fatal alert");
+    }
+    gateway.signal("-HUP");
+    let lines = gateway.logged_up_to("nothing changed");
+    let count = lines.iter().filter(|line| line.contains("WARN  [rustls::")).count();
+    let seconds = start.elapsed().as_secs() as usize;
+    assert!((1..=seconds + 1).contains(&count), "{count} lines in {seconds} seconds: {lines:?}");
 }
 
 #[test]

@@ -19,20 +19,27 @@ use std::panic::{self, PanicHookInfo};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use signal_hook::consts::SIGXFSZ;
 use simple_logger::SimpleLogger;
 
 use self::queue::LogQueue;
-use crate::gateway::runtime::threads;
+use crate::gateway::runtime::log_throttle::{LogThrottle, Suppressed};
+use crate::gateway::runtime::{clock, threads};
 
 /// The maximum wait for the last lines at the end of the process.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Below the level `warn`, these crates log requests of clients, with cookies.
-const WARN_ONLY: [&str; 3] = ["ureq", "ureq_proto", "rustls"];
+const WARN_ONLY: [&str; 3] = ["ureq", "ureq_proto", RUSTLS];
+
+/// The TLS library. It warns of faults of clients, such as a refused renegotiation. A client can repeat such a fault.
+const RUSTLS: &str = "rustls";
+
+/// The minimum interval between two warnings of [`RUSTLS`].
+const RUSTLS_PERIOD: Duration = Duration::from_secs(1);
 
 /// The log target of panic messages.
 const PANIC: &str = "fdpush::panic";
@@ -44,6 +51,7 @@ static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
 struct Logger {
     filter: SimpleLogger,
+    rustls: LogThrottle,
 }
 
 /// A guard that flushes the log when it is dropped, even by a panic.
@@ -64,7 +72,7 @@ pub fn install() -> io::Result<()> {
     let filter = SimpleLogger::new().with_level(LevelFilter::Trace);
     let filter =
         WARN_ONLY.into_iter().fold(filter, |filter, target| filter.with_module_level(target, LevelFilter::Warn));
-    log::set_boxed_logger(Box::new(Logger { filter })).map_err(io::Error::other)
+    log::set_boxed_logger(Box::new(Logger::new(filter))).map_err(io::Error::other)
 }
 
 /// Returns the number of dropped log lines.
@@ -100,14 +108,33 @@ impl Drop for Flush {
     }
 }
 
+impl Logger {
+    fn new(filter: SimpleLogger) -> Logger {
+        Logger { filter, rustls: LogThrottle::new(RUSTLS_PERIOD) }
+    }
+
+    /// Returns the number of earlier records that were suppressed, or `None` if this record is suppressed.
+    fn admit(&self, metadata: &Metadata<'_>, now: impl FnOnce() -> Instant) -> Option<Suppressed> {
+        let rest = metadata.target().strip_prefix(RUSTLS).filter(|rest| rest.is_empty() || rest.starts_with("::"));
+        match rest {
+            Some(_) if metadata.level() == Level::Warn => self.rustls.admit(now()),
+            _ => Some(Suppressed::NONE),
+        }
+    }
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            QUEUE.push(line::format(SystemTime::now(), record.level(), record.target(), *record.args()));
+        let metadata = record.metadata();
+        if self.enabled(metadata)
+            && let Some(suppressed) = self.admit(metadata, clock::now)
+        {
+            let text = format_args!("{}{suppressed}", record.args());
+            QUEUE.push(line::format(SystemTime::now(), record.level(), record.target(), text));
         }
     }
 
@@ -207,6 +234,28 @@ mod tests {
         assert_eq!(without_time(&lines[0]), r"INFO  [fdpush::gateway::operations::logging::tests] one\ntwo");
         assert_eq!(without_time(&lines[1]), "WARN  [rustls::client] an alert");
         assert_eq!(lines[2..], ["fdpush: four", r"five\u{1b}"]);
+    }
+
+    #[test]
+    fn warnings_of_rustls_are_written_once_a_second() {
+        let logger = Logger::new(SimpleLogger::new());
+        let start = clock::now();
+        let suppressed = |target: &str, level: Level, ms: u64| {
+            let metadata = Metadata::builder().target(target).level(level).build();
+            logger.admit(&metadata, || start + Duration::from_millis(ms)).map(|suppressed| suppressed.to_string())
+        };
+        let none = Some(String::new());
+        assert_eq!(suppressed("rustls::common_state", Level::Warn, 0), none);
+        assert_eq!(suppressed("rustls", Level::Warn, 1), None);
+        assert_eq!(suppressed("rustls::msgs", Level::Warn, 999), None);
+        // Errors, and the warnings of other crates, are not suppressed.
+        for (target, level) in
+            [("rustls::conn", Level::Error), ("rustlsx", Level::Warn), ("fdpush::server", Level::Warn)]
+        {
+            assert_eq!([1, 2].map(|ms| suppressed(target, level, ms)), [none.clone(), none.clone()], "{target}");
+        }
+        let next = suppressed("rustls::check", Level::Warn, 1000);
+        assert_eq!(next.as_deref(), Some(" (2 more since the last line)"));
     }
 
     #[test]
