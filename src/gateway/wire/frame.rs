@@ -244,11 +244,14 @@ impl<'de> Visitor<'de> for MembersVisitor {
                 "data" => &mut members.data,
                 "uids" => &mut members.uids,
                 _ => {
-                    members.unknown = Some(cut(&name).into_owned());
+                    // A frame may have a hundred thousand unknown members, so only the first is copied.
+                    members.unknown.get_or_insert_with(|| cut(&name).into_owned());
                     continue;
                 }
             };
-            if place.replace(value).is_some() {
+            // A duplicate `id` has priority, because the answer to such a frame has no `id`.
+            let is_first = |known: &str| known != "id" && name == "id";
+            if place.replace(value).is_some() && members.duplicate.as_deref().is_none_or(is_first) {
                 members.duplicate = Some(name.into_owned());
             }
         }

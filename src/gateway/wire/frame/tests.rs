@@ -118,7 +118,18 @@ fn a_refused_frame_keeps_its_id() {
         assert_eq!(id, Some("9"), "{text}");
         assert!(refused.is_err());
     }
-    assert_eq!(parse(r#"{"id":9,"type":"heartbeat","id":8}"#).0, None, "a duplicate id must not be returned");
+    for duplicate_id in [
+        r#"{"id":9,"type":"heartbeat","id":8}"#,
+        r#"{"id":9,"id":8,"type":"heartbeat","type":"heartbeat"}"#,
+        r#"{"type":"heartbeat","type":"heartbeat","id":9,"id":8}"#,
+    ] {
+        let (id, frame) = parse(duplicate_id);
+        assert_eq!(id, None, "a duplicate id must not be returned: {duplicate_id}");
+        assert_eq!(frame.expect_err("the frame is invalid").message, "duplicate member: id");
+    }
+    let (id, frame) = parse(r#"{"id":9,"type":"send","first":1,"second":2,"data":3}"#);
+    let error = frame.expect_err("the frame is invalid").message;
+    assert!(id == Some("9") && error.starts_with("send has no member \"first\""), "{error}");
 }
 
 #[test]
