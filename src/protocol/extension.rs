@@ -2,8 +2,12 @@
 //!
 //! The server keeps no compression context between messages. A message that fits into the window of a client is sent
 //! deflated, and refers to no bytes outside the window. A longer message is sent without deflation. So the server can
-//! accept every legal offer, and the same deflated frame is valid for all clients. An illegal offer is declined. If the
-//! header is malformed, all offers of the client are declined. Without an accepted offer, no message is deflated.
+//! accept every legal offer, and the same deflated frame is valid for all clients. An illegal offer is declined. Without
+//! an accepted offer, no message is deflated.
+//!
+//! If a header does not follow the grammar of RFC 6455 section 9.1, all offers of the client are declined. That section
+//! requires to fail such a connection. This server declines the offers, so that a setting does not decide whether a
+//! client can connect: without compression, no server reads the header.
 
 use crate::protocol::token::is_token_byte;
 

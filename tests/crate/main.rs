@@ -5,6 +5,7 @@ mod common;
 
 mod compression {
     mod messages;
+    mod offers;
     mod pushes;
 }
 

@@ -20,31 +20,6 @@ fn echo(limits: Limits) -> TestServer {
 }
 
 #[test]
-fn the_offer_decides_and_a_declined_one_is_no_error() {
-    let server = echo(limits());
-    let accepted = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
-    let with_window =
-        "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15";
-    for (offer, expected) in [
-        ("permessage-deflate; client_max_window_bits", Some(accepted)),
-        ("permessage-deflate; server_max_window_bits=\"15\"", Some(with_window)),
-        ("permessage-deflate; server_max_window_bits=7, permessage-deflate", Some(accepted)),
-        ("permessage-deflate\r\nSec-WebSocket-Extensions: x-unknown", Some(accepted)),
-        ("x-unknown\r\nsec-websocket-extensions: permessage-deflate", Some(accepted)),
-        ("permessage-deflate; server_max_window_bits=16", None),
-        ("permessage-deflate; unknown", None),
-        ("x-webkit-deflate-frame", None),
-        ("permessage-deflate; =", None),
-    ] {
-        let (mut raw, found) = connect_offering(server.address(), "/", offer);
-        assert_eq!(found.as_deref(), expected, "{offer}");
-        let text = "either way, the connection works ".repeat(30);
-        raw.send_frame(TEXT, text.as_bytes());
-        assert_eq!(message(&mut raw), (expected.is_some(), text.into_bytes()));
-    }
-}
-
-#[test]
 fn without_the_setting_nothing_is_negotiated() {
     let (on, off) = (
         echo(Limits::default()),
