@@ -137,8 +137,9 @@ pub struct Limits {
     /// Without a pause, at most [`read_budget_bytes`](Limits::read_budget_bytes) and one message are inflated.
     ///
     /// Compressed bytes may inflate to nothing and still take time, so each received byte counts as 16 additional bytes.
-    /// A message counts as at least 1 KiB. With the default, the most expensive messages of one client take an eighth of
-    /// the time of the loop. With `compression`, the value is at least `message_bytes_max`. Default 16 MiB.
+    /// A message counts as at least 1 KiB. With the default, the inflation of the most expensive messages of one client
+    /// takes an eighth of the time of the loop. The time of `on_message` is not limited. With `compression`, the value is
+    /// at least `message_bytes_max`. Default 16 MiB.
     pub inflated_bytes_per_second_max: usize,
 
     /// The maximum time to receive a message, from its first byte to its last.

@@ -39,8 +39,14 @@ pub struct Pair {
 
 impl Authority {
     pub fn new() -> Authority {
+        Authority::with(|_| {})
+    }
+
+    /// Works like [`new`](Authority::new), with changed parameters of the certificate.
+    pub fn with(change: impl FnOnce(&mut CertificateParams)) -> Authority {
         let mut params = CertificateParams::new([]).expect("the parameters are valid");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
         let key = KeyPair::generate().expect("the key can be generated");
         Authority { issuer: CertifiedIssuer::self_signed(params, key).expect("the certificate is valid") }
     }

@@ -70,7 +70,7 @@ pub struct Snapshot {
     pub bytes_out: u64,
     pub compression: Compression,
     pub tls: TlsCounts,
-    /// The end of the validity of each certificate chain in seconds since 1970, by file and first name.
+    /// The end of the validity of each certificate file in seconds since 1970, by file and name.
     pub certificates: BTreeMap<(String, String), u64>,
     pub queue_bytes: usize,
     /// The memory of unfinished messages, heads and bodies, in bytes.
@@ -229,7 +229,7 @@ impl Snapshot {
         ];
         let help = "TLS handshakes by outcome";
         writer.family(MetricType::Counter, "fdpush_tls_handshakes", help, "outcome", handshakes)?;
-        let help = "End of the validity of a certificate chain, in Unix time";
+        let help = "End of the validity of a certificate file, in Unix time";
         let name = "fdpush_tls_certificate_expiry";
         let mut encoder = writer.start(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
         self.certificates.iter().try_for_each(|((file, name), end)| {

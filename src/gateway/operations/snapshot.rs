@@ -10,7 +10,7 @@ use crate::gateway::hooks::webhook;
 use crate::gateway::identity::connect_hook;
 use crate::gateway::push::datagrams;
 use crate::gateway::runtime::threads;
-use crate::gateway::tls::files::Pair;
+use crate::gateway::tls::files::{ClientAuthorities, Pair, TlsFiles};
 
 /// The statuses with which this server refuses clients. A connect hook can also use other statuses.
 const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
@@ -21,7 +21,7 @@ const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 /// Returns the snapshot of these statistics.
 pub fn of(
     stats: &Stats,
-    pairs: &[Pair],
+    tls: &TlsFiles,
     datagrams: datagrams::DatagramCounts,
     webhook: webhook::WebhookStats,
     hook: connect_hook::HookStats,
@@ -51,7 +51,7 @@ pub fn of(
         bytes_out: stats.traffic.bytes_out,
         compression: stats.compression,
         tls: stats.tls,
-        certificates: certificate_ends(pairs),
+        certificates: certificate_ends(tls),
         queue_bytes: stats.queued_bytes,
         inbound_bytes: stats.inbound_bytes,
         drops: BTreeMap::from([
@@ -90,13 +90,17 @@ pub fn of(
     }
 }
 
-/// Returns the end of each certificate chain, by file and first name.
-fn certificate_ends(pairs: &[Pair]) -> BTreeMap<(String, String), u64> {
-    let end = |pair: &Pair| {
+/// Returns the end of each certificate file, by file and name.
+fn certificate_ends(tls: &TlsFiles) -> BTreeMap<(String, String), u64> {
+    let end_of_chain = |pair: &Pair| {
         let name = pair.chain.server().names.first().cloned().unwrap_or_default();
         ((pair.chain.file().display().to_string(), name), pair.chain.expires_at())
     };
-    pairs.iter().map(end).collect()
+    let end_of_authorities = |authorities: &ClientAuthorities| {
+        let first = authorities.certificates().iter().min_by_key(|authority| authority.not_after)?;
+        Some(((authorities.file().display().to_string(), first.to_string()), first.not_after))
+    };
+    tls.pairs.iter().map(end_of_chain).chain(tls.client_authorities.iter().filter_map(end_of_authorities)).collect()
 }
 
 /// Adds zero counts for missing keys. Otherwise a series would begin with its first event, and a rate would not include

@@ -165,7 +165,7 @@ impl Gateway {
             self.tls.replace(&tls);
             log_certificates(&self.settings);
         }
-        self.certificates.start(ctx, &self.settings.tls().pairs);
+        self.certificates.start(ctx, self.settings.tls());
     }
 
     /// Returns whether the number of connections of an address is limited.
@@ -334,7 +334,7 @@ impl Handler for Gateway {
             stats.control_connections_max
         );
         log_certificates(&self.settings);
-        self.certificates.start(ctx, &self.settings.tls().pairs);
+        self.certificates.start(ctx, self.settings.tls());
         systemd::notify_ready();
     }
 
@@ -437,7 +437,7 @@ impl Handler for Gateway {
             let counts = datagrams.iter().map(DatagramReceiver::counts).sum();
             let webhook = webhook.as_ref().map(|webhook| webhook.stats()).unwrap_or_default();
             let hook = hook.as_ref().map_or(*verified, Hook::stats);
-            metrics.encode(snapshot::of(&ctx.stats(), &settings.tls().pairs, counts, webhook, hook))
+            metrics.encode(snapshot::of(&ctx.stats(), settings.tls(), counts, webhook, hook))
         };
         Some(api.respond(ctx, fd, request, &mut parts, text))
     }
@@ -445,7 +445,7 @@ impl Handler for Gateway {
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
         let is_handled = self.roster.events().handle_timer(ctx, timer)
             || self.api.handle_timer(ctx, timer)
-            || self.certificates.handle_timer(ctx, timer, &self.settings.tls().pairs);
+            || self.certificates.handle_timer(ctx, timer, self.settings.tls());
         if is_handled {
             return;
         }

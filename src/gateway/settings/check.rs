@@ -45,7 +45,7 @@ impl Settings {
             faults.add(&["listen", "auth"], why);
         }
         self.check_bindings(faults);
-        self.check_validity(faults);
+        self.check_validity(None, faults);
         let jwt = &self.serve.clients.jwt;
         // `check_consistency` has already reported missing keys.
         if !(jwt.jwt_secret.is_empty() && jwt.jwt_key_file.is_empty())

@@ -1,14 +1,15 @@
 //! Reads API keys, token keys and certificates from their files.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::cli::{Api, Jwt, Secret, Serve, bare};
 use super::faults::Faults;
 use crate::gateway::identity::api_keys::check;
 use crate::gateway::identity::jwt::{self, KeyFile};
-use crate::gateway::runtime::{clock, files};
+use crate::gateway::runtime::files;
 use crate::gateway::tls::files::{ClientAuthorities, TlsFiles};
 
 /// The maximum length of a file of API keys.
@@ -85,7 +86,6 @@ pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults)
         TlsFiles { pairs: Vec::new(), keyless: Vec::new(), client_authorities: None, version_min: tls.tls_min.into() };
     let mut found = Vec::new();
     read.read_pairs(&tls.tls_cert, &tls.tls_key, &mut found);
-    warnings.extend(tls.tls_key.iter().filter_map(|key| readable_by_all_warning(key)));
     for chain in read.pairs.iter().map(|pair| &pair.chain).filter(|chain| chain.server().names.is_empty()) {
         warnings.push(format!(
             "tls_cert {}: the certificate of {} has no DNS name and no address: clients refuse it",
@@ -95,13 +95,15 @@ pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults)
     }
     match serve.api.api_client_ca.as_deref().map(ClientAuthorities::read) {
         Some(Ok(authorities)) => {
-            warnings.extend(authorities.warnings_at(clock::unix_ms() / 1000));
+            warnings.extend(authorities.warnings());
             read.client_authorities = Some(authorities);
         }
         Some(Err(why)) => found.push(why),
         None => {}
     }
     found.into_iter().for_each(|why| faults.add(&[], why));
+    let secret: BTreeSet<&Path> = tls.tls_key.iter().map(PathBuf::as_path).chain(read.files_with_keys()).collect();
+    warnings.extend(secret.into_iter().filter_map(readable_by_all_warning));
     read
 }
 

@@ -87,7 +87,7 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     };
     let mut faults = Faults::default();
     // An expired certificate that is in use does not prevent the change of other settings.
-    wanted.check_validity_of_new(old, &mut faults);
+    wanted.check_validity(Some(old), &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }

@@ -3,7 +3,7 @@
 use super::Settings;
 use super::faults::Faults;
 use crate::gateway::runtime::clock;
-use crate::gateway::tls::files::{Chain, Pair, TlsFiles};
+use crate::gateway::tls::files::{Chain, ClientAuthorities, Pair, TlsFiles};
 
 impl Settings {
     /// Returns the settings of TLS, with the content of their files.
@@ -66,21 +66,21 @@ impl Settings {
         self.warnings.extend(warnings);
     }
 
-    /// Collects the certificates of the server that are not valid now as faults.
-    pub(super) fn check_validity(&self, faults: &mut Faults) {
-        self.check_validity_of(|_| true, faults);
-    }
-
-    /// Works like [`check_validity`](Settings::check_validity), for certificates that the old settings do not have.
-    pub(super) fn check_validity_of_new(&self, old: &Settings, faults: &mut Faults) {
-        self.check_validity_of(|chain| !old.contents.tls.pairs.iter().any(|other| other.chain.has_same(chain)), faults);
-    }
-
-    fn check_validity_of(&self, is_checked: impl Fn(&Chain) -> bool, faults: &mut Faults) {
-        let now = clock::unix_ms() / 1000;
-        let chains = self.contents.tls.pairs.iter().map(|pair| &pair.chain).chain(&self.contents.tls.keyless);
-        let found = chains.filter(|chain| is_checked(chain)).filter_map(|chain| chain.fault_at(now));
-        found.for_each(|why| faults.add(&[], why));
+    /// Collects the certificates of the server and of the authorities that are not valid now as faults.
+    ///
+    /// With `old`, the files that have the same content in the old settings are not checked.
+    pub(super) fn check_validity(&self, old: Option<&Settings>, faults: &mut Faults) {
+        let (now, own, old) = (clock::unix_ms() / 1000, self.tls(), old.map(Settings::tls));
+        let is_new_chain =
+            |chain: &&Chain| !old.is_some_and(|old| old.pairs.iter().any(|pair| pair.chain.has_same(chain)));
+        let is_new_authority = |own: &&ClientAuthorities| {
+            !old.and_then(|old| old.client_authorities.as_ref()).is_some_and(|old| old.has_same(own))
+        };
+        let chains = own.pairs.iter().map(|pair| &pair.chain).chain(&own.keyless);
+        let of_chains = chains.filter(is_new_chain).filter_map(|chain| chain.fault_at(now));
+        let authorities = own.client_authorities.iter().filter(is_new_authority);
+        let of_authorities = authorities.flat_map(|authorities| authorities.faults_at(now));
+        of_chains.chain(of_authorities).for_each(|why| faults.add(&[], why));
     }
 
     /// Returns warnings about the other certificates of each chain that are not valid now.

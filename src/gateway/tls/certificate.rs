@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
+use x509_cert::Version;
 use x509_cert::der::Decode;
-use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 
 /// The maximum number of names of a certificate that one line lists. A certificate may have thousands of names.
 const NAMES_LISTED_MAX: usize = 20;
@@ -21,6 +22,8 @@ pub struct Certificate {
     pub not_before: u64,
     /// The end of the validity, in seconds since 1970.
     pub not_after: u64,
+    /// Whether the certificate is that of an authority (RFC 5280 section 4.2.1.9).
+    pub is_authority: bool,
 }
 
 /// A time of the wall clock in seconds since 1970, written as `2027-01-31T00:00:00Z`.
@@ -37,12 +40,15 @@ impl Certificate {
         let tbs = x509_cert::Certificate::from_der(der).map_err(invalid)?.tbs_certificate;
         let alternative = tbs.get::<SubjectAltName>().map_err(invalid)?;
         let names = alternative.iter().flat_map(|(_, names)| &names.0).filter_map(name).collect();
+        let constraints = tbs.get::<BasicConstraints>().map_err(invalid)?;
         Ok(Certificate {
             names,
             // The text has the form of RFC 4514, which escapes the control characters of ASCII.
             subject: tbs.subject.to_string().replace(char::is_control, "?"),
             not_before: tbs.validity.not_before.to_unix_duration().as_secs(),
             not_after: tbs.validity.not_after.to_unix_duration().as_secs(),
+            // A certificate of version 1 cannot have extensions (RFC 5280 section 6.1.4).
+            is_authority: tbs.version == Version::V1 || constraints.is_some_and(|(_, constraints)| constraints.ca),
         })
     }
 

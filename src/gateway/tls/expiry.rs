@@ -10,7 +10,7 @@ use std::time::Duration;
 use fdpush::{Context, TimerId};
 
 use super::certificate::{Certificate, UnixTime};
-use super::files::{Chain, Pair};
+use super::files::{Chain, ClientAuthorities, TlsFiles};
 
 /// Warnings about a certificate start this long before its end.
 const WARNING_TIME: Duration = Duration::from_secs(14 * DAY.as_secs());
@@ -24,12 +24,15 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The state of the warnings about certificates.
 #[derive(Debug)]
 pub struct ExpiryWatch {
-    /// The time of the last warning of a certificate, by its file and its number in the file, in seconds since 1970.
-    warned_at: BTreeMap<(PathBuf, usize), u64>,
+    /// The time of the last warning of a certificate, in seconds since 1970.
+    warned_at: BTreeMap<CertificatePlace, u64>,
     timer: Option<TimerId>,
     /// The wall clock, in milliseconds since 1970.
     wall_ms: fn() -> u64,
 }
+
+/// The setting and the file of a certificate, and the number of the certificate in the file.
+type CertificatePlace = (&'static str, PathBuf, usize);
 
 /// A warning, as the level and the text of a log line.
 #[derive(PartialEq, Eq, Debug)]
@@ -45,60 +48,87 @@ impl ExpiryWatch {
     }
 
     /// Warns of these new certificates if needed, and starts the periodic checks.
-    pub fn start(&mut self, ctx: &mut Context<'_>, pairs: &[Pair]) {
+    pub fn start(&mut self, ctx: &mut Context<'_>, files: &TlsFiles) {
         self.warned_at.clear();
-        self.check(pairs);
-        if !pairs.is_empty() && self.timer.is_none() {
+        self.check(files);
+        if !files.pairs.is_empty() && self.timer.is_none() {
             self.timer = Some(ctx.set_timer(CHECK_INTERVAL));
         }
     }
 
     /// Checks the certificates, if the timer belongs to this watch.
-    pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, pairs: &[Pair]) -> bool {
+    pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, files: &TlsFiles) -> bool {
         if self.timer.take_if(|own| *own == timer).is_none() {
             return false;
         }
-        self.check(pairs);
+        self.check(files);
         self.timer = Some(ctx.set_timer(CHECK_INTERVAL));
         true
     }
 
-    fn check(&mut self, pairs: &[Pair]) {
-        for Warning { level, text } in self.take_warnings(pairs, (self.wall_ms)() / 1000) {
+    fn check(&mut self, files: &TlsFiles) {
+        for Warning { level, text } in self.take_warnings(files, (self.wall_ms)() / 1000) {
             log::log!(level, "{text}");
         }
     }
 
-    fn take_warnings(&mut self, pairs: &[Pair], now: u64) -> Vec<Warning> {
+    fn take_warnings(&mut self, files: &TlsFiles, now: u64) -> Vec<Warning> {
+        let of_chains = files.pairs.iter().flat_map(|pair| warnings_of_chain(&pair.chain, now));
+        let of_authorities = files.client_authorities.iter().flat_map(|own| warnings_of_authorities(own, now));
         let mut warnings = Vec::new();
-        for chain in pairs.iter().map(|pair| &pair.chain) {
-            for (number, warning) in warnings_of(chain, now) {
-                let key = (chain.file().to_owned(), number);
-                // The clock may have been set back.
-                let last = self.warned_at.get(&key).filter(|last| **last <= now);
-                if last.is_none_or(|last| now - last >= DAY.as_secs()) {
-                    self.warned_at.insert(key, now);
-                    warnings.push(warning);
-                }
+        for (place, warning) in of_chains.chain(of_authorities) {
+            // The clock may have been set back.
+            let last = self.warned_at.get(&place).filter(|last| **last <= now);
+            if last.is_none_or(|last| now - last >= DAY.as_secs()) {
+                self.warned_at.insert(place, now);
+                warnings.push(warning);
             }
         }
         warnings
     }
 }
 
-/// Returns the warnings of a chain at this time, each with the number of its certificate in the file.
-fn warnings_of(chain: &Chain, now: u64) -> impl Iterator<Item = (usize, Warning)> {
+impl Warning {
+    fn warn(text: String) -> Warning {
+        Warning { level: log::Level::Warn, text }
+    }
+
+    fn error(text: String) -> Warning {
+        Warning { level: log::Level::Error, text }
+    }
+}
+
+/// Returns the warnings of a chain at this time.
+fn warnings_of_chain(chain: &Chain, now: u64) -> impl Iterator<Item = (CertificatePlace, Warning)> {
     let (file, server) = (chain.file().display(), chain.server());
-    let warn = |text: String| Warning { level: log::Level::Warn, text };
-    let of_server = match chain.fault_at(now) {
-        Some(text) => Some(Warning { level: log::Level::Error, text }),
-        None => near_end(server, now).map(|end| warn(format!("tls_cert {file}: the certificate of {server} {end}"))),
-    };
+    let of_server = chain.fault_at(now).map(Warning::error).or_else(|| {
+        let end = near_end(server, now)?;
+        Some(Warning::warn(format!("tls_cert {file}: the certificate of {server} {end}")))
+    });
     let of_others = chain.others().filter_map(move |other| {
         let near = || Some(format!("tls_cert {file}: {other} {}", near_end(other.certificate, now)?));
-        Some((other.number, warn(other.warning_at(now).or_else(near)?)))
+        Some((other.number, Warning::warn(other.warning_at(now).or_else(near)?)))
     });
-    of_server.map(|warning| (1, warning)).into_iter().chain(of_others)
+    let numbered = of_server.map(|warning| (1, warning)).into_iter().chain(of_others);
+    numbered.map(|(number, warning)| (("tls_cert", chain.file().to_owned(), number), warning))
+}
+
+/// Returns the warnings of the authorities of API clients at this time.
+fn warnings_of_authorities(
+    authorities: &ClientAuthorities,
+    now: u64,
+) -> impl Iterator<Item = (CertificatePlace, Warning)> {
+    let file = authorities.file();
+    authorities.certificates().iter().zip(1..).filter_map(move |(authority, number)| {
+        let warning = match authority.fault_at(now) {
+            Some(why) => Warning::error(format!("api_client_ca {}: {why}", file.display())),
+            None => {
+                let end = near_end(authority, now)?;
+                Warning::warn(format!("api_client_ca {}: the certificate of {authority} {end}", file.display()))
+            }
+        };
+        Some((("api_client_ca", file.to_owned(), number), warning))
+    })
 }
 
 /// Returns the end of a certificate, if it is near: `expires in 3 days, at …`.
@@ -118,14 +148,22 @@ fn near_end(certificate: &Certificate, now: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
+    use fdpush::TlsVersion;
     use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 
+    use super::super::files::Pair;
     use super::*;
 
     /// 2026-01-31, from which the certificates of these tests are valid.
     const START: u64 = 1_769_817_600;
     const HOUR: u64 = 3600;
+
+    fn files<const COUNT: usize>(pairs: [Pair; COUNT]) -> TlsFiles {
+        let version_min = TlsVersion::Tls12;
+        TlsFiles { pairs: pairs.into(), keyless: Vec::new(), client_authorities: None, version_min }
+    }
 
     /// Returns a certificate that is valid for `days`, with its key.
     fn pair(name: &str, days: u64) -> Pair {
@@ -134,6 +172,18 @@ mod tests {
 
     /// Works like [`pair`]. The file has one more certificate, which is valid for `other_days`.
     fn pair_with(name: &str, days: u64, other_days: Option<u64>) -> Pair {
+        read_file(name, days, other_days, |path| Pair::read(&Chain::read(path)?, path))
+    }
+
+    /// Reads a file with a certificate that is valid for `days`, with its key.
+    ///
+    /// The file may have one more certificate, which is valid for `other_days`.
+    fn read_file<T>(
+        name: &str,
+        days: u64,
+        other_days: Option<u64>,
+        read: impl FnOnce(&Path) -> Result<T, String>,
+    ) -> T {
         let key = KeyPair::generate().expect("the key can be created");
         let certificate = |days: u64| {
             let mut params = CertificateParams::new(vec![name.to_owned()]).expect("the name is valid");
@@ -146,21 +196,20 @@ mod tests {
         let path = std::env::temp_dir().join(format!("fdpush-expiry-{}-{name}", std::process::id()));
         let certificates: String = [days].into_iter().chain(other_days).map(certificate).collect();
         fs::write(&path, certificates + &key.serialize_pem()).expect("the file can be written");
-        let chain = Chain::read(&path).unwrap_or_else(|why| panic!("{why}"));
-        let pair = Pair::read(&chain, &path).unwrap_or_else(|why| panic!("{why}"));
+        let content = read(&path).unwrap_or_else(|why| panic!("{why}"));
         fs::remove_file(&path).expect("the file can be removed");
-        pair
+        content
     }
 
     #[test]
     fn a_certificate_is_warned_of_once_a_day_from_14_days_before_its_end() {
-        let pairs = [pair("soon.example", 30), pair("later.example", 300)];
+        let files = files([pair("soon.example", 30), pair("later.example", 300)]);
         let end = START + 30 * DAY.as_secs();
         let mut watch = ExpiryWatch::new(|| 0);
         let mut lines = Vec::new();
         for hour in 0..32 * 24 {
             let now = START + hour * HOUR;
-            lines.extend(watch.take_warnings(&pairs, now).into_iter().map(|warning| (now, warning)));
+            lines.extend(watch.take_warnings(&files, now).into_iter().map(|warning| (now, warning)));
         }
         assert!(lines.iter().all(|(_, warning)| warning.text.contains("certificate of soon.example")), "{lines:?}");
         let times: Vec<u64> = lines.iter().map(|(now, _)| *now).collect();
@@ -175,18 +224,19 @@ mod tests {
 
     #[test]
     fn the_other_certificates_of_a_chain_are_warned_of_and_are_no_error() {
-        let pairs = [pair_with("chain.example", 300, Some(20))];
+        let files = files([pair_with("chain.example", 300, Some(20))]);
         let mut watch = ExpiryWatch::new(|| 0);
-        let mut at = |day: u64| watch.take_warnings(&pairs, START + day * DAY.as_secs());
+        let mut at = |day: u64| watch.take_warnings(&files, START + day * DAY.as_secs());
         assert_eq!(at(5), []);
         let soon = at(8);
-        let start = format!("tls_cert {}: certificate 2 of 2 (CN=20 days) ", pairs[0].chain.file().display());
+        let chain = &files.pairs[0].chain;
+        let start = format!("tls_cert {}: certificate 2 of 2 (CN=20 days) ", chain.file().display());
         assert_eq!(soon.len(), 1, "{soon:?}");
         assert_eq!(soon[0].text, format!("{start}expires in 12 days, at 2026-02-20T00:00:00Z"));
         let over = at(21);
         assert_eq!((over.len(), over[0].level), (1, log::Level::Warn));
         assert!(over[0].text.starts_with(&format!("{start}expired at 2026-02-20T00:00:00Z: renew")), "{over:?}");
-        assert_eq!(pairs[0].chain.fault_at(START + 21 * DAY.as_secs()), None);
+        assert_eq!(chain.fault_at(START + 21 * DAY.as_secs()), None);
         // In the last days of the server's certificate, both certificates cause a warning.
         let both: Vec<_> = at(299).into_iter().map(|warning| warning.text).collect();
         assert!(both.len() == 2 && both[0].contains("chain.example expires in 1 day, "), "{both:?}");
@@ -195,10 +245,23 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_causes_a_warning() {
-        let pairs = [pair("back.example", 10)];
+        let files = files([pair("back.example", 10)]);
         let mut watch = ExpiryWatch::new(|| 0);
-        let mut count = |now: u64| watch.take_warnings(&pairs, now).len();
+        let mut count = |now: u64| watch.take_warnings(&files, now).len();
         let now = START + 2 * DAY.as_secs();
         assert_eq!((count(now), count(now), count(now - HOUR), count(now)), (1, 0, 1, 0));
+    }
+    #[test]
+    fn the_authorities_of_api_clients_are_warned_of() {
+        let mut files = files([pair("server.example", 300)]);
+        let authorities = read_file("authority.example", 20, Some(300), ClientAuthorities::read);
+        let start = format!("api_client_ca {}: the certificate of authority.example ", authorities.file().display());
+        files.client_authorities = Some(authorities);
+        let mut watch = ExpiryWatch::new(|| 0);
+        let mut at = |day: u64| watch.take_warnings(&files, START + day * DAY.as_secs());
+        assert_eq!(at(5), []);
+        assert_eq!(at(6), [Warning::warn(format!("{start}expires in 14 days, at 2026-02-20T00:00:00Z"))]);
+        assert_eq!(at(6), []);
+        assert_eq!(at(21), [Warning::error(format!("{start}expired at 2026-02-20T00:00:00Z"))]);
     }
 }

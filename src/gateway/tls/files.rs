@@ -101,6 +101,11 @@ impl Chain {
         self.pem == other.pem
     }
 
+    /// Returns whether the file has a private key, too.
+    pub fn has_private_key(&self) -> bool {
+        pem::has_private_key(&self.pem)
+    }
+
     /// Returns the earliest end of the certificates, in seconds since 1970.
     pub fn expires_at(&self) -> u64 {
         self.others.iter().map(|certificate| certificate.not_after).fold(self.server.not_after, u64::min)
@@ -195,10 +200,41 @@ impl ClientAuthorities {
         Ok(ClientAuthorities { file: file.to_owned(), pem, authorities })
     }
 
-    /// Returns warnings of authorities that are not valid at this time.
-    pub fn warnings_at(&self, now: u64) -> impl Iterator<Item = String> {
+    /// Returns the file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Returns the certificates in the order of the file.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.authorities
+    }
+
+    /// Returns whether another file has the same certificates.
+    pub fn has_same(&self, other: &ClientAuthorities) -> bool {
+        self.pem == other.pem
+    }
+
+    /// Returns whether the file has a private key, too.
+    pub fn has_private_key(&self) -> bool {
+        pem::has_private_key(&self.pem)
+    }
+
+    /// Returns the faults of authorities that are not valid at this time.
+    ///
+    /// The TLS library does not check the validity of an authority, only that of the certificates that it issued.
+    pub fn faults_at(&self, now: u64) -> impl Iterator<Item = String> {
         let faults = self.authorities.iter().filter_map(move |authority| authority.fault_at(now));
         faults.map(|why| format!("api_client_ca {}: {why}", self.file.display()))
+    }
+
+    /// Returns warnings of certificates that are not certificates of authorities.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let others = self.authorities.iter().filter(|certificate| !certificate.is_authority);
+        others.map(|other| {
+            let file = self.file.display();
+            format!("api_client_ca {file}: the certificate of {other} is not that of an authority: CA:TRUE is missing")
+        })
     }
 }
 
@@ -235,6 +271,14 @@ impl TlsFiles {
                 (None, None) => {}
             }
         }
+    }
+
+    /// Returns the files of certificates that have a private key, too.
+    pub fn files_with_keys(&self) -> impl Iterator<Item = &Path> {
+        let chains = self.pairs.iter().map(|pair| &pair.chain).chain(&self.keyless);
+        let chains = chains.filter(|chain| chain.has_private_key()).map(Chain::file);
+        let authorities = self.client_authorities.iter().filter(|authorities| authorities.has_private_key());
+        chains.chain(authorities.map(ClientAuthorities::file))
     }
 
     /// Returns the settings of the listeners.

@@ -42,6 +42,11 @@ pub fn check_key(bytes: &[u8]) -> Result<(), String> {
     PrivateKeyDer::from_pem_slice(bytes).map(drop).map_err(invalid)
 }
 
+/// Returns whether a file has a private key, encrypted or not.
+pub fn has_private_key(bytes: &[u8]) -> bool {
+    section_labels(bytes).iter().any(|label| label.ends_with("PRIVATE KEY"))
+}
+
 /// Returns the error text for a fault that the PEM parser found. The library's own text shows lines of the file as
 /// arrays of byte values.
 fn invalid(error: pem::Error) -> String {
@@ -64,9 +69,7 @@ fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
     if bytes.trim_ascii().is_empty() {
         return Err("the file is empty".to_owned());
     }
-    let text = String::from_utf8_lossy(bytes);
-    let lines = text.lines().filter_map(|line| line.trim_end().strip_prefix(BEGIN)?.strip_suffix("-----"));
-    let labels: Vec<String> = lines.map(|label| label.escape_debug().to_string()).collect();
+    let labels = section_labels(bytes);
     match bytes {
         _ if !labels.is_empty() => Ok(labels),
         // A SEQUENCE. The SEQUENCE of PKCS#12 (RFC 7292) starts with the version 3.
@@ -79,6 +82,12 @@ fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
         }
         _ => Err(format!("the file is not PEM: it has no line {BEGIN}…-----")),
     }
+}
+
+fn section_labels(bytes: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.lines().filter_map(|line| line.trim_end().strip_prefix(BEGIN)?.strip_suffix("-----"));
+    lines.map(|label| label.escape_debug().to_string()).collect()
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
@@ -115,7 +124,11 @@ mod tests {
             assert!(found.0.contains(certificates_hint), "{certificates_hint}: {found:?}");
             assert!(found.1.contains(key_hint), "{key_hint}: {found:?}");
         }
+        for (bytes, has_key) in [(&openssh, true), (&encrypted, true), (&section("PUBLIC KEY"), false)] {
+            assert_eq!(has_private_key(bytes.as_bytes()), has_key, "{bytes}");
+        }
         let both = section("CERTIFICATE") + &section("PRIVATE KEY");
+        assert!(has_private_key(both.as_bytes()) && !has_private_key(section("CERTIFICATE").as_bytes()));
         assert_eq!(certificates(both.as_bytes()).map(|found| found.len()), Ok(1));
         assert_eq!(check_key(both.as_bytes()), Ok(()));
         assert!(certificates(b"-----BEGIN CERTIFICATE-----\nAA").is_err_and(|why| why.starts_with("invalid PEM")));

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use rcgen::{DnType, PKCS_ED25519};
 
-use super::files::{DAY, Files, tls_address, valid, validity};
-use crate::common::command::{CommandOutput, call};
+use super::files::{DAY, Files, authority, tls_address, valid, validity};
+use crate::common::command::{CommandOutput, call, make_private};
 use crate::common::gateway::Gateway;
 use crate::common::tls::{AUTHORITY, Authority, Pair};
 
@@ -205,6 +205,27 @@ fn other_certificates_of_a_chain_may_have_expired() {
 }
 
 #[test]
+fn an_authority_that_is_not_valid_now_is_refused() {
+    let files = Files::new();
+    let pair = files.sign("server", &["localhost"]);
+    let (old, early) = (authority("old", -20, -10).certificate(), authority("early", 1000, 2000).certificate());
+    for (certificates, hints) in [
+        (old.clone(), &["CN=old expired at 20"][..]),
+        (early.clone(), &["CN=early is not valid before 20"]),
+        (AUTHORITY.certificate() + &old, &["CN=old expired at 20"]),
+        (old + &AUTHORITY.certificate() + &early, &["CN=old expired at 20", "CN=early is not valid before 20"]),
+    ] {
+        let ca = files.write("ca.pem", certificates);
+        let printed = refused(&[&["--api", "tls:127.0.0.1:0", "--api-client-ca", &ca], &pair.flags()[..]].concat());
+        assert_eq!(printed.lines().count(), hints.len(), "{printed}");
+        for hint in hints {
+            let fault = format!("api_client_ca {ca}: the certificate of {hint}");
+            assert!(printed.contains(&fault), "expected {fault:?} in {printed}");
+        }
+    }
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_refused() {
     let files = Files::new();
     let pair = files.sign("server", &["localhost"]);
@@ -258,8 +279,34 @@ fn questionable_settings_are_warned_of() {
     assert!(printed.code == Some(1) && printed.err.contains("has no effect on 0.0.0.0:0 of --api"), "{printed:?}");
     let nameless = files.put("nameless", &AUTHORITY.sign(&[]));
     warned(&[&LISTEN[..], &nameless.flags()].concat(), "has no DNS name and no address: clients refuse it");
-    fs::set_permissions(&pair.key, fs::Permissions::from_mode(0o644)).expect("the mode can be changed");
-    warned(&[&LISTEN[..], &pair.flags()].concat(), "server-key.pem holds secrets and can be read by everybody");
+    let back_end = AUTHORITY.sign(&["backend"]);
+    let leaf = files.write("leaf.pem", AUTHORITY.certificate() + &back_end.certificate);
+    let hint = format!("api_client_ca {leaf}: the certificate of backend is not that of an authority: CA:TRUE");
+    warned(&[&["--api", "tls:127.0.0.1:0", "--api-client-ca", &leaf], &pair.flags()[..]].concat(), &hint);
+}
+
+#[test]
+fn a_file_with_a_private_key_that_everybody_can_read_is_warned_of() {
+    let files = Files::new();
+    let (pair, other) = (files.sign("server", &["localhost"]), AUTHORITY.sign(&["localhost"]));
+    let both = files.write("both.pem", other.certificate.clone() + &other.key);
+    let (other, ca) = (files.put("other", &other), files.write("ca.pem", AUTHORITY.certificate() + &other.key));
+    let api = ["--api", "tls:127.0.0.1:0", "--api-client-ca", &ca];
+    for (flags, file) in [
+        (pair.flags(), &pair.key),
+        // The file of the certificate has the key, too. One or two settings name the file.
+        (["--tls-cert", &both, "--tls-key", &other.key], &both),
+        (["--tls-cert", &both, "--tls-key", &both], &both),
+        (pair.flags(), &ca),
+    ] {
+        let flags = [&api[..], &flags].concat();
+        assert_eq!(check(&flags).err, "", "{flags:?}");
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("the mode can be changed");
+        let warning = format!("fdpush: warning: {file} holds secrets and can be read by everybody: chmod o-r it\n");
+        let printed = check(&flags);
+        assert_eq!((printed.code, printed.err), (Some(0), warning), "{flags:?}");
+        make_private(file.as_ref());
+    }
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rcgen::{CertificateParams, date_time_ymd};
+use rcgen::{CertificateParams, DnType, date_time_ymd};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::common::command::make_private;
 use crate::common::gateway::Gateway;
-use crate::common::tls::{AUTHORITY, Pair, Socket};
+use crate::common::tls::{AUTHORITY, Authority, Pair, Socket};
 use crate::common::{Client, Raw, Scratch};
 
 pub const DAY: u64 = 24 * 60 * 60;
@@ -67,6 +67,14 @@ impl PairFiles {
 /// Returns a certificate that is valid between these times, in seconds from now.
 pub fn valid(from: i64, to: i64) -> Pair {
     AUTHORITY.sign_with(&["localhost", "127.0.0.1"], validity(from, to))
+}
+
+/// Returns an authority of this name that is valid between these times, in seconds from now.
+pub fn authority(name: &str, from: i64, to: i64) -> Authority {
+    Authority::with(|params| {
+        validity(from, to)(params);
+        params.distinguished_name.push(DnType::CommonName, name);
+    })
 }
 
 /// Sets the times from and until which a certificate is valid, in seconds from now.

@@ -1,6 +1,6 @@
 //! Tests handshakes by outcome and the expiry times of certificates in `/metrics`, `/api/stats` and `/api/connections`.
 
-use super::files::{DAY, Files, begin, connect, raw, tls_address, valid};
+use super::files::{DAY, Files, authority, begin, connect, raw, tls_address, valid};
 use crate::common::gateway::{Gateway, next, request, until};
 use crate::common::raw::GET;
 use crate::common::tls::{AUTHORITY, Socket};
@@ -104,13 +104,18 @@ fn the_end_of_each_certificate_is_a_metric_in_unix_time() {
     let files = Files::new();
     let one = files.put("one", &valid(-10, 100 * DAY as i64));
     let two = files.sign("two", &["*.chat.example"]);
-    let gateway = Gateway::start(&[&LISTEN[..], &one.flags(), &two.flags()].concat());
+    let authorities = authority("later", -10, 80 * DAY as i64).certificate()
+        + &authority("sooner", -10, 20 * DAY as i64).certificate();
+    let ca = files.write("ca.pem", authorities);
+    let api = ["--api", "tls:127.0.0.1:0,127.0.0.1:0", "--api-client-ca", &ca];
+    let gateway = Gateway::start(&[&LISTEN[..], &api, &one.flags(), &two.flags()].concat());
     let end = |file: &str, name: &str| {
         gateway.metric(&format!("fdpush_tls_certificate_expiry_seconds{{file=\"{file}\",name=\"{name}\"}}"))
     };
     let now = std::time::UNIX_EPOCH.elapsed().expect("the clock is after 1970").as_secs_f64();
     let left = |end: f64| ((end - now) / DAY as f64).round();
     assert_eq!(left(end(&one.certificate, "localhost")), 100.0);
+    assert_eq!(left(end(&ca, "CN=sooner")), 20.0);
     // The certificates of the tests' authority expire at the start of 4096-01-01.
     assert_eq!(end(&two.certificate, "*.chat.example"), 67_090_118_400.0);
     files.put("one", &valid(-10, 50 * DAY as i64));
@@ -118,5 +123,5 @@ fn the_end_of_each_certificate_is_a_metric_in_unix_time() {
     gateway.logged("changed: tls_cert, tls_key");
     assert_eq!(left(end(&one.certificate, "localhost")), 50.0);
     let text = gateway.call("GET", "/metrics", &[], "").body;
-    assert_eq!(text.lines().filter(|line| line.starts_with("fdpush_tls_certificate_expiry_seconds{")).count(), 2);
+    assert_eq!(text.lines().filter(|line| line.starts_with("fdpush_tls_certificate_expiry_seconds{")).count(), 3);
 }

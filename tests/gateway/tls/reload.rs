@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::files::{
-    DAY, Files, PairFiles, begin, certificate_of, connect, der, finish, is_trusted, raw, tls_address, valid,
+    DAY, Files, PairFiles, authority, begin, certificate_of, connect, der, finish, is_trusted, raw, tls_address, valid,
 };
 use crate::common::Client;
 use crate::common::gateway::{Gateway, next, request};
@@ -140,9 +140,11 @@ fn the_authorities_of_back_ends_change_together_with_the_certificate() {
     gateway.signal("-HUP");
     gateway.logged("changed: api_client_ca");
     assert_eq!([is_accepted(0), is_accepted(1)], [false, true]);
+    let expired = authorities[1].certificate() + &authority("old", -20, -10).certificate();
     for (content, why) in [
         ("", "the file is empty"),
         ("-----BEGIN X-----\nAAAA\n-----END X-----\n", "no certificate in the file, only: X"),
+        (&expired, "the certificate of CN=old expired at 20"),
     ] {
         fs::write(&ca, content).expect("the file can be written");
         gateway.signal("-HUP");
