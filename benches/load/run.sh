@@ -7,6 +7,7 @@
 #                    without a command are built here. The script compares each server with the first.
 #                    The clients of a server whose name ends with `-deflate` negotiate permessage-deflate. `fdpush-deflate`
 #                    without a command is built here. See deflate.sh.
+#                    `uws/build.sh` and `bun/install.sh` print the commands of other servers.
 #   SERVER_CORE, LOAD_CORE   the cores of the server and of the load client (default 0 and 1)
 # The first ratio is the first server's CPU time an operation, divided by this server's. Other load on the machine disturbs CPU
 # time less than throughput. The second ratio is this server's throughput, divided by the first server's. Both
@@ -27,6 +28,7 @@ shapes=(
     'fanout-1000-16-outstanding|fanout --payload 128 --connections 1000 --depth 16'
     'fanout-1000-json-1KiB|fanout --payload 1024 --connections 1000 --json'
     'fanout-10000-4-outstanding|fanout --payload 128 --connections 9900 --depth 4'
+    'fanout-10000-bursts-of-4|fanout --payload 128 --connections 9900 --depth 4 --bursts'
     'p2p|p2p --payload 128'
     'p2p-8-in-flight|p2p --payload 128 --depth 8'
     'push|push --payload 128 --connections 32'
@@ -93,6 +95,8 @@ for shape in "${shapes[@]}"; do
             if [[ -n $first ]]; then
                 line+=" = $(ratio cpu_us "$first" "$file") (throughput $(ratio rate "$file" "$first"))"
             fi
+            first_us=$(median first_us "$file")
+            [[ -z $first_us ]] || line+=", first delivery after $first_us µs, last after $(median last_us "$file") µs"
             first=${first:-$file}
         elif [[ -s $file ]]; then
             line+="  $name $(<"$file")"

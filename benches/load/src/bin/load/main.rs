@@ -74,6 +74,10 @@ struct Options {
     /// For fanout and idle: whether the receivers negotiate permessage-deflate.
     #[arg(long)]
     deflate: bool,
+    /// For fanout: sends `depth` publishes at once, and waits for all their deliveries before the next ones. The times
+    /// until the first and until the last delivery are printed.
+    #[arg(long)]
+    bursts: bool,
     /// For idle: whether each connection has a uid of 8 bytes.
     #[arg(long)]
     bound: bool,
@@ -148,6 +152,7 @@ fn main() -> io::Result<()> {
         Shape::Storm => storm::measure(&options),
         Shape::Push => api::push(&options),
         Shape::Batch => api::batch(&options),
+        Shape::Fanout if options.bursts => shapes::bursts(&options),
         Shape::Echo | Shape::Fanout | Shape::P2p => shapes::measure(&options).map(|figures| figures.print()),
     }
 }

@@ -1,7 +1,7 @@
 //! Load shapes whose connections stay open: echo, fan-out, and point to point.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fdpush_load::epoll::{Epoll, Readiness};
 
@@ -48,6 +48,33 @@ pub fn measure(options: &Options) -> io::Result<Figures> {
             _ => rig.turn(|peers, index, count| peers[index].send(count)),
         }
     })
+}
+
+/// Measures the times from a burst of publishes until its first and until its last delivery.
+pub fn bursts(options: &Options) -> io::Result<()> {
+    let mut rig = Rig::new(fanout(options)?)?;
+    let (mut first_micros, mut last_micros) = (Vec::new(), Vec::new());
+    let figures = run(options, || {
+        let (sent, mut deliveries) = (Instant::now(), 0);
+        rig.peers[0].send(options.depth)?;
+        while deliveries < options.depth * options.connections {
+            rig.turn(|_, index, count| {
+                if index > 0 && deliveries == 0 {
+                    first_micros.push(sent.elapsed().as_micros());
+                }
+                deliveries += if index > 0 { count } else { 0 };
+                Ok(())
+            })?;
+        }
+        last_micros.push(sent.elapsed().as_micros());
+        Ok(deliveries)
+    })?;
+    first_micros.sort_unstable();
+    last_micros.sort_unstable();
+    let (first, last) = (first_micros[first_micros.len() / 2], last_micros[last_micros.len() / 2]);
+    print!("first_us={first} last_us={last} ");
+    figures.print();
+    Ok(())
 }
 
 impl Rig {

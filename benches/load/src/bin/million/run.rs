@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fdpush_load::process;
@@ -31,6 +32,9 @@ const NAMES_MAX: usize = 10_000;
 /// The maximum duration of a turn in milliseconds. A longer turn counts as a stall. The next bucket of the histogram
 /// ends at 65.5 ms.
 const TURN_MS_MAX: f64 = 32.768;
+
+/// The time after which the server has returned freed memory to the kernel.
+const RETURN_TIME: Duration = Duration::from_secs(4);
 
 /// Memory that all connections share: the journal, spare queues and lists.
 const SHARED_BYTES_MAX: f64 = (4 << 20) as f64;
@@ -69,7 +73,7 @@ impl<'a> Run<'a> {
         let name = kind.name();
         // The first connections load code into memory and fill the shared lists.
         self.clients.open_until(100.min(sizes[0]), kind)?;
-        let empty = Memory::of(self.server.pid())?;
+        let empty = self.settled_memory()?;
         let mut opened = 100.min(sizes[0]);
         let base = opened;
         for &size in sizes {
@@ -84,7 +88,7 @@ impl<'a> Run<'a> {
             }
             let rate = (size - opened) as f64 / started.elapsed().as_secs_f64();
             let micros = self.end(&format!("opening, {name}"), size)?.as_secs_f64() * 1e6 / (size - opened) as f64;
-            let now = Memory::of(self.server.pid())?;
+            let now = self.settled_memory()?;
             let each = |bytes: u64| bytes as f64 / (size - base) as f64;
             let user = each(now.user.saturating_sub(empty.user));
             let (limit, text) = kind.user_bytes_max(size);
@@ -104,6 +108,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Reads the memory after the server has returned freed memory to the kernel.
+    fn settled_memory(&self) -> io::Result<Memory> {
+        thread::sleep(RETURN_TIME);
+        Memory::of(self.server.pid())
+    }
+
     fn tell_kernel(&mut self, empty: &Memory, now: &Memory, size: usize, base: usize, kind: Kind) {
         if kind != Kind::Bare {
             return;
@@ -111,7 +121,7 @@ impl<'a> Run<'a> {
         let slab = now.slab_since(empty);
         let ends = 2.0 * (size - base) as f64;
         let each = |bytes: u64| format!("{:.0}", bytes as f64 / ends);
-        let used = empty.available.saturating_sub(now.available).saturating_sub(now.user - empty.user);
+        let used = empty.available.saturating_sub(now.available).saturating_sub(now.user.saturating_sub(empty.user));
         self.report.tell("kernel, slab of one end, bytes", size, "about 4,000", each(slab.total()));
         self.report.tell("… sockets (TCP, inode)", size, "3,200", each(slab.sockets));
         self.report.tell("… epoll", size, "200", each(slab.epoll));
@@ -329,9 +339,10 @@ impl<'a> Run<'a> {
         self.return_to_slots(&leavers, &stale)
     }
 
-    /// Returns the number of descriptors and the user-space bytes of the server.
+    /// Returns the number of descriptors and the user-space bytes of the server, after it has returned freed memory.
     fn resources(&self) -> io::Result<(usize, u64)> {
         let pid = self.server.pid();
+        thread::sleep(RETURN_TIME);
         Ok((memory::descriptors(pid)?, process::anonymous_bytes(pid)?))
     }
 
