@@ -157,6 +157,11 @@ impl Registry {
         }
     }
 
+    /// Reserves address space for this many slots.
+    pub fn reserve(&mut self, slots: usize) {
+        self.slots.reserve_exact(slots);
+    }
+
     /// Binds the slot to a uid.
     ///
     /// The new uid replaces the slot's earlier uid. With [`SecondLogin::KickOld`], the other slots of the uid are

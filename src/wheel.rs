@@ -106,6 +106,11 @@ impl Wheel {
         }
     }
 
+    /// Reserves address space for the deadlines of this many connections.
+    pub fn reserve(&mut self, connections: usize) {
+        self.nodes.reserve(connections);
+    }
+
     /// Sets the owner's deadline.
     ///
     /// The owner's earlier deadline is removed, also if it has expired and was not popped. A tick in the past counts as

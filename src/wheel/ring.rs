@@ -94,6 +94,12 @@ impl Nodes {
         Nodes([Vec::new(), Vec::new()])
     }
 
+    /// Reserves address space for the nodes of this many connections.
+    pub(super) fn reserve(&mut self, connections: usize) {
+        let [nodes_of_connections, _] = &mut self.0;
+        nodes_of_connections.reserve_exact(connections);
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Node> + '_ {
         self.0.iter().flatten()
     }

@@ -157,9 +157,18 @@ impl Gateway {
 
     /// Returns the largest resident memory that the process ever had.
     pub fn peak_bytes(&self) -> usize {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Returns the resident memory of the process.
+    pub fn resident_bytes(&self) -> usize {
+        self.status_bytes("VmRSS:")
+    }
+
+    fn status_bytes(&self, field: &str) -> usize {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process is running");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the status has a peak");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the status has the field");
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("the value is a number") << 10
     }
 

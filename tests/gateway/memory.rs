@@ -1,5 +1,5 @@
-//! Checks that the process stays within the sum of all memory bounds that `docs/operations.md` states, when all of them
-//! are reached together.
+//! Checks the resident memory of the process: it stays within the sum of all memory bounds that `docs/operations.md`
+//! states, when all of them are reached together, and freed memory returns to the kernel.
 
 use serde_json::json;
 
@@ -84,4 +84,26 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
         SUM / MIB
     );
     drop((senders, readers, askers));
+}
+
+#[test]
+fn memory_of_memberships_returns_to_the_kernel_after_the_clients_leave() {
+    const CLIENTS: usize = 60;
+    const GROUPS: usize = 1000;
+    let gateway = Gateway::start(&[]);
+    let before = gateway.resident_bytes();
+    let _clients: Vec<_> = (0..CLIENTS).map(|number| gateway.connect(&format!("/?uid=member{number}"))).collect();
+    let change = |path: &str| {
+        for client in 0..CLIENTS {
+            // Each group has one member.
+            let names: Vec<String> = (0..GROUPS).map(|group| format!("{client}-{group:0>100}")).collect();
+            gateway.done(path, json!({"uid": format!("member{client}"), "groups": names}));
+        }
+    };
+    change("/api/join");
+    let grown = gateway.resident_bytes() - before;
+    assert!(grown > CLIENTS * GROUPS * 300, "the names and memberships must take memory, not {grown} bytes");
+    change("/api/leave");
+    let kept = || gateway.resident_bytes().saturating_sub(before);
+    until("most of the memory is returned", || kept() < grown / 2);
 }

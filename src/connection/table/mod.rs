@@ -28,8 +28,8 @@ use crate::tick::Tick;
 
 /// The maximum number of slots with address space reserved at the start.
 ///
-/// The kernel provides memory only when a connection is inserted.
-const SLOTS_RESERVED_MAX: usize = 1 << 20;
+/// The kernel provides the memory of a slot when the slot is first used.
+const SLOTS_RESERVED_MAX: usize = 1 << 21;
 
 /// The connections of a loop.
 ///
@@ -117,7 +117,7 @@ impl<T: Transport> Table<T> {
     /// The memory of a connection and its transport, in bytes.
     pub const ENTRY_BYTES: usize = size_of::<Entry<T>>();
 
-    /// Returns an empty table, with memory for up to `connections_max` connections reserved.
+    /// Returns an empty table, with address space for up to `connections_max` connections reserved.
     pub fn new(connections_max: usize, env: Env, shared: T::Shared) -> Table<T> {
         Table {
             entries: Slab::with_capacity(connections_max.min(SLOTS_RESERVED_MAX)),
@@ -139,6 +139,12 @@ impl<T: Transport> Table<T> {
             control: 0,
             control_quota: ControlQuota::default(),
         }
+    }
+
+    /// Returns the number of slots that fit into the reserved address space. Up to this number, the slots are never
+    /// copied.
+    pub fn capacity(&self) -> usize {
+        self.entries.capacity()
     }
 
     /// Sets the first generation of new slots, to test slots that reach the last generation.

@@ -136,10 +136,15 @@ impl Core {
         second_login: SecondLogin,
         epoch: Epoch,
     ) -> Core {
+        let mut wheel = Wheel::new(env.now);
+        let mut registry = Registry::new();
+        let table = Table::new(connections_max, env, TlsSessions::default());
+        wheel.reserve(table.capacity());
+        registry.reserve(table.capacity());
         Core {
-            wheel: Wheel::new(env.now),
-            table: Table::new(connections_max, env, TlsSessions::default()),
-            registry: Registry::new(),
+            wheel,
+            table,
+            registry,
             timers: Timers::default(),
             second_login,
             pending_closes: VecDeque::new(),

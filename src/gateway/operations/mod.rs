@@ -1,6 +1,7 @@
-//! Operations: the log, the metrics, and the protocol of the service manager.
+//! Operations: the log, the metrics, the memory of the process, and the protocol of the service manager.
 
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod snapshot;
 pub mod systemd;

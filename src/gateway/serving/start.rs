@@ -22,8 +22,8 @@ use crate::gateway::hooks::webhook::Webhook;
 use crate::gateway::identity::api_keys::ApiKeys;
 use crate::gateway::identity::exposure::Exposure;
 use crate::gateway::identity::proxies::Proxies;
-use crate::gateway::operations::logging;
 use crate::gateway::operations::systemd::{ApiSocket, Inherited};
+use crate::gateway::operations::{logging, memory};
 use crate::gateway::push::datagrams::pending::PendingBytes;
 use crate::gateway::push::datagrams::{DatagramReceiver, DatagramSocket, DatagramStatus};
 use crate::gateway::runtime::threads;
@@ -70,6 +70,7 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let settings = Arc::new(settings);
     let serve = &settings.serve;
     let plan = Plan::of(Arc::clone(&settings), &exposure, tls)?;
+    memory::return_free_pages()?;
     // The thread starts before the addresses are announced. Without this thread, SIGHUP would end the process.
     let reloads = sighup::spawn(Arc::clone(&settings), exposure, server.remote())?;
     let keys = Arc::new(Mutex::new(api_keys(&settings)));
