@@ -91,6 +91,7 @@ ip link set lo up
 echo $((3 * count + 1000000)) >/proc/sys/fs/nr_open
 echo $((6 * count + 1000000)) >/proc/sys/fs/file-max
 echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range
+echo 9501,9502 >/proc/sys/net/ipv4/ip_local_reserved_ports
 echo 65535 >/proc/sys/net/core/somaxconn
 # The values are pages for the data of all TCP sockets. A broadcast is in the buffers of both ends of each connection.
 echo "$((2 * count + 50000)) $((3 * count + 100000)) $((4 * count + 200000))" >/proc/sys/net/ipv4/tcp_mem

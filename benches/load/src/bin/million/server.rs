@@ -16,6 +16,9 @@ pub const API_PORT: u16 = 9502;
 /// The maximum time until a server accepts connections.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// The time between two attempts to connect.
+const TRY_INTERVAL: Duration = Duration::from_millis(20);
+
 /// A running server, which is killed when the value is dropped.
 pub struct Server {
     child: Child,
@@ -36,7 +39,7 @@ impl Server {
             if started.elapsed() > START_TIME_MAX {
                 return Err(failure(format!("{program} accepts no client")));
             }
-            thread::yield_now();
+            thread::sleep(TRY_INTERVAL);
         }
         Ok(server)
     }
