@@ -8,8 +8,12 @@ use std::time::Duration;
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let mut nanos = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        nanos += first_number(&text)?;
+        match fs::read_to_string(task?.path().join("schedstat")) {
+            Ok(text) => nanos += first_number(&text)?,
+            // A thread of the start has ended after the list of threads was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(Duration::from_nanos(nanos))
 }
