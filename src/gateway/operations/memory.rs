@@ -31,7 +31,7 @@ const BLOCK_BYTES: usize = 8 << 20;
 pub fn return_free_pages() -> io::Result<()> {
     threads::spawn("fdpush-memory", || {
         loop {
-            thread::sleep(PERIOD);
+            thread::park_timeout(PERIOD);
             let mut block: Vec<u8> = Vec::new();
             // The thread writes nothing to the block, so the kernel assigns almost no memory to it.
             let _ = block.try_reserve_exact(BLOCK_BYTES);

@@ -33,7 +33,7 @@ const NAMES_MAX: usize = 10_000;
 /// ends at 65.5 ms.
 const TURN_MS_MAX: f64 = 32.768;
 
-/// The time after which the server has returned freed memory to the kernel.
+/// The server returns memory to the kernel in shorter intervals than this.
 const RETURN_TIME: Duration = Duration::from_secs(4);
 
 /// Memory that all connections share: the journal, spare queues and lists.
@@ -110,8 +110,15 @@ impl<'a> Run<'a> {
 
     /// Reads the memory after the server has returned freed memory to the kernel.
     fn settled_memory(&self) -> io::Result<Memory> {
-        thread::sleep(RETURN_TIME);
-        Memory::of(self.server.pid())
+        let mut bytes = process::anonymous_bytes(self.server.pid())?;
+        loop {
+            thread::park_timeout(RETURN_TIME);
+            let now = Memory::of(self.server.pid())?;
+            if now.user >= bytes {
+                return Ok(now);
+            }
+            bytes = now.user;
+        }
     }
 
     fn tell_kernel(&mut self, empty: &Memory, now: &Memory, size: usize, base: usize, kind: Kind) {
@@ -341,9 +348,7 @@ impl<'a> Run<'a> {
 
     /// Returns the number of descriptors and the user-space bytes of the server, after it has returned freed memory.
     fn resources(&self) -> io::Result<(usize, u64)> {
-        let pid = self.server.pid();
-        thread::sleep(RETURN_TIME);
-        Ok((memory::descriptors(pid)?, process::anonymous_bytes(pid)?))
+        Ok((memory::descriptors(self.server.pid())?, self.settled_memory()?.user))
     }
 
     fn return_to_slots(&mut self, leavers: &[usize], stale: &[u64]) -> io::Result<()> {

@@ -39,7 +39,7 @@ impl Server {
             if started.elapsed() > START_TIME_MAX {
                 return Err(failure(format!("{program} accepts no client")));
             }
-            thread::sleep(TRY_INTERVAL);
+            thread::park_timeout(TRY_INTERVAL);
         }
         Ok(server)
     }
