@@ -340,7 +340,9 @@ fn exit_codes_distinguish_usage_errors_from_settings_errors() {
 #[test]
 fn serve_applies_its_settings_file() {
     let scratch = Scratch::new("serve");
-    let file = write(&scratch, "listen = [\"127.0.0.1:0\"]\nlog = \"off\"\nping_every = \"7s\"\npage = \"never\"\n");
+    let text =
+        "listen = [\"127.0.0.1:0\"]\napi = [\"127.0.0.1:0\"]\nlog = \"off\"\nping_every = \"7s\"\npage = \"never\"\n";
+    let file = write(&scratch, text);
     let mut served = ChildProcess::spawn(&mut command(&["serve", "--config", &file], &[]));
     let mut line = String::new();
     BufReader::new(served.stdout.take().expect("the output is a pipe"))
@@ -368,7 +370,8 @@ fn sockets_of_a_service_manager_are_served_and_readiness_is_reported() {
         ("LISTEN_FDNAMES", "clients"),
         ("NOTIFY_SOCKET", notify.to_str().expect("the text is UTF-8")),
     ];
-    let mut served = ChildProcess::spawn(&mut command(&["serve", "--log", "warn"], &environment));
+    let line = ["serve", "--api", "127.0.0.1:0", "--log", "warn"];
+    let mut served = ChildProcess::spawn(&mut command(&line, &environment));
     drop(listener);
     assert_eq!(notification(&manager), "READY=1\n");
     let mut client = Client::connect(address, "/", &[]).expect("the server accepts the WebSocket");
@@ -404,7 +407,7 @@ fn a_service_manager_that_does_not_read_blocks_neither_start_nor_shutdown() {
     filler.set_nonblocking(true).expect("the socket can be non-blocking");
     while filler.send_to(b"x", &notify).is_ok() {}
     let environment = [("NOTIFY_SOCKET", notify.to_str().expect("the text is UTF-8"))];
-    let line = ["serve", "--listen", "127.0.0.1:0", "--log", "warn"];
+    let line = ["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--log", "warn"];
     let mut served = ChildProcess::spawn(&mut command(&line, &environment));
     let mut printed = String::new();
     BufReader::new(served.stdout.take().expect("the output is a pipe"))
