@@ -3,13 +3,17 @@
 //! The gateway adds settings, identity, JSON frames, presence, an HTTP API, webhook events, metrics and a test page.
 //!
 //! ```text
-//! serving/ the handler of the loop, client frames, sessions, the page, reloads by SIGHUP api/ the HTTP API for back
-//! ends and operators push/ messages to clients, and datagrams with push commands presence/ uids and groups of
-//! connections, and the notices about them identity/ authentication: API keys, tokens, the connect hook; expiry,
-//! permissions, subprotocols, proxies hooks/ requests to back ends: the HTTP client, the webhook, its events wire/
-//! JSON, client frames, targets, names operations/ logging, metrics, the service manager tls/ certificates and keys of
-//! TLS listeners settings/ command line, environment, file; checks and reloads runtime/ the clock, threads, file reads,
-//! the throttle of log lines
+//! serving/      the handler of the loop, client frames, sessions, the page, reloads by SIGHUP
+//! api/          the HTTP API for back ends and operators
+//! push/         messages to clients, and datagrams with push commands
+//! presence/     uids and groups of connections, and the notices about them
+//! identity/     authentication: API keys, tokens, the connect hook; expiry, permissions, subprotocols, proxies
+//! hooks/        requests to back ends: the HTTP client, the webhook, its events
+//! wire/         JSON, client frames, targets, names
+//! operations/   logging, metrics, the service manager
+//! tls/          certificates and keys of TLS listeners
+//! settings/     command line, environment, file; checks and reloads
+//! runtime/      the clock, threads, file reads, the throttle of log lines, the work of a turn
 //! ```
 
 mod api;
