@@ -18,10 +18,9 @@ mod verbs;
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fdpush::{BodyEvent, BodyMode, Context, Fd, Peer, Request, Response, TimerId};
+use fdpush::{BodyEvent, BodyMode, Context, Fd, Origins, Peer, Request, Response, TimerId};
 
 use self::backpressure::PausedBatches;
 use self::batch::Batch;
@@ -255,16 +254,14 @@ impl Api {
                 _ => Err(ApiError::unauthorized("missing API key: send Authorization: Bearer KEY")),
             };
         }
-        let (peer, host) = (request.peer(), request.header("host").unwrap_or_default());
+        let peer = request.peer();
         if !is_this_machine(peer) {
             return Err(ApiError::forbidden("API without keys: requests are allowed from this machine only"));
         }
-        if peer.ip().is_some() && !is_local(host) {
+        if peer.ip().is_some() && !Origins::host_is_loopback(request) {
             return Err(ApiError::forbidden("API without keys: Host must be localhost, 127.0.0.1 or [::1]"));
         }
-        // Every `Origin` line is checked, even a line that is not UTF-8.
-        let mut origins = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("origin"));
-        if origins.any(|(_, origin)| !is_origin_of(origin, host)) {
+        if Origins::Same.allows(request).is_err() {
             return Err(ApiError::forbidden("API without keys: requests from web pages of other origins are refused"));
         }
         Ok(())
@@ -298,24 +295,6 @@ fn lock(keys: &Mutex<ApiKeys>) -> MutexGuard<'_, ApiKeys> {
 /// of the kernel can make it reachable from other machines.
 fn is_this_machine(peer: Peer) -> bool {
     peer.is_loopback() || peer == Peer::Unix
-}
-
-/// Returns whether `host`, with or without a port, is a loopback name or address.
-fn is_local(host: &str) -> bool {
-    if host == "localhost" {
-        return true;
-    }
-    let name = match host.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
-}
-
-/// Returns whether an `Origin` has this authority, with any scheme.
-fn is_origin_of(origin: &[u8], host: &str) -> bool {
-    let origin = str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
-    origin.is_some_and(|(_, authority)| authority == host)
 }
 
 /// Checks the media type. An HTML form cannot send these content types.

@@ -424,6 +424,7 @@ fn protocol_errors_are_answered_in_json() {
 fn without_api_keys_requests_of_web_pages_are_refused() {
     let gateway = Gateway::start(&[]);
     let own = format!("http://{}", gateway.api);
+    let own_by_app = format!("app://{}", gateway.api);
     let host = gateway.api.to_string();
     let push = r#"{"all":true,"data":1}"#;
     for (headers, status, code) in [
@@ -432,6 +433,8 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
         (&[JSON, ("Origin", "http://evil.example")], 403, "forbidden"),
         (&[JSON, ("Origin", "null")], 403, "forbidden"),
         (&[JSON, ("Origin", &own)], 403, "forbidden"),
+        (&[JSON, ("Host", &host), ("Origin", &own_by_app)], 403, "forbidden"),
+        (&[JSON, ("Host", "127.evil.example")], 403, "forbidden"),
         (&[], 415, "unsupported_media_type"),
         (&[("Content-Type", "text/plain")], 415, "unsupported_media_type"),
         (&[("Content-Type", "application/x-www-form-urlencoded")], 415, "unsupported_media_type"),
@@ -439,6 +442,7 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
         (&[("Content-Type", "Application/JSON; charset=utf-8"), ("Host", "[::1]:9502")], 200, ""),
         (&[JSON, ("Host", &host), ("Origin", &own)], 200, ""),
         (&[JSON, ("Host", "LOCALHOST:1")], 200, ""),
+        (&[JSON, ("Host", "api.localhost"), ("Origin", "http://API.localhost:80")], 200, ""),
     ] {
         let reply = gateway.call("POST", "/api/push", headers, push);
         assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
