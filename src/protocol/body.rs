@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::mem;
 
 use super::http::{BodyLength, HttpError};
+use super::token::is_field_byte;
 
 /// The maximum number of bytes in the chunk extensions and trailers of a body.
 ///
@@ -137,7 +138,7 @@ impl BodyDecoder {
             }
             (Size { .. }, _) => Err(HttpError::ChunkSize),
             (Extension { size }, b'\r') => Ok(SizeLf { size }),
-            (Extension { size }, _) if is_line_byte(byte) => {
+            (Extension { size }, _) if is_field_byte(byte) => {
                 self.count_extra(HttpError::ChunkExtensionsTooLarge)?;
                 Ok(Extension { size })
             }
@@ -152,7 +153,7 @@ impl BodyDecoder {
             (EndLf, b'\n') => Ok(Done),
             (Trailer, b'\r') => Ok(TrailerLf),
             (TrailerLf, b'\n') => Ok(TrailerStart),
-            (TrailerStart | Trailer, _) if is_line_byte(byte) => {
+            (TrailerStart | Trailer, _) if is_field_byte(byte) => {
                 self.count_extra(HttpError::TrailersTooLarge)?;
                 Ok(Trailer)
             }
@@ -210,13 +211,6 @@ fn hex(digit: u8) -> u64 {
         b'0'..=b'9' => digit - b'0',
         _ => (digit | 0x20) - b'a' + 10,
     })
-}
-
-/// Returns whether a chunk extension or a trailer may contain `byte`.
-///
-/// Control characters are refused because parsers disagree about them, above all about a bare CR or LF.
-fn is_line_byte(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// Runs the fuzz target `body`.

@@ -7,9 +7,9 @@ use std::fmt;
 pub struct CloseCode(u16);
 
 impl CloseCode {
-    /// The maximum length of a close reason in bytes (RFC 6455 section 5.5).
+    /// The maximum length of a close reason, in bytes.
     ///
-    /// A control frame has at most 125 bytes of payload, and the code takes two bytes.
+    /// See RFC 6455 section 5.5. A control frame has at most 125 bytes of payload, and the code takes two bytes.
     pub const REASON_BYTES_MAX: usize = 123;
 
     /// 1000: the purpose of the connection is fulfilled.

@@ -20,8 +20,10 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// A buffer with this capacity need not grow again.
 const HEAD_BYTES: usize = 256;
 
-/// Headers that only the server writes.
-const OWN_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
+/// Returns whether only the server writes this header.
+pub(super) fn is_own_header(name: &str) -> bool {
+    ["connection", "content-length", "date", "transfer-encoding"].iter().any(|own| name.eq_ignore_ascii_case(own))
+}
 
 /// A response to a plain HTTP request, or to a refused upgrade.
 ///
@@ -135,7 +137,7 @@ impl Response {
     /// upgrade` (RFC 9110 section 7.8).
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Response {
-        if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+        if is_own_header(name) {
             self.lines.set_fault(|| format!("header {name} is written by the server"));
             return self;
         }

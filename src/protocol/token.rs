@@ -36,7 +36,14 @@ pub fn is_token(text: &[u8]) -> bool {
 /// RFC 9110 section 5.5 allows visible ASCII, space, tab and the bytes from 0x80 up. With CR, LF or NUL, a value could
 /// inject header lines.
 pub fn is_field_value(value: &[u8]) -> bool {
-    value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
+    value.iter().copied().all(is_field_byte)
+}
+
+/// Returns whether a line of HTTP may contain `byte`.
+///
+/// This applies to field values, chunk extensions and trailers. Control characters are refused because parsers disagree about them, above all about a bare CR or LF.
+pub const fn is_field_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// Splits a comma-separated list and trims white space around elements.

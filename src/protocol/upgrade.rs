@@ -11,7 +11,7 @@ use sha1::{Digest as _, Sha1};
 use super::deferral::Deferral;
 use super::extension::{PermessageDeflate, negotiate};
 use super::request::Request;
-use super::response::{HeaderLines, Response, push};
+use super::response::{HeaderLines, Response, is_own_header, push};
 use super::token;
 
 /// The string that is appended to a client's key before hashing.
@@ -24,11 +24,6 @@ const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The example key of RFC 6455 (section 4.1, item 7: `AQIDBAUGBwgJCgsMDQ4PEC==`) has some of these bits set.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
-
-/// Headers of a 101 response that only the server writes.
-///
-/// The server also writes all headers whose name starts with `Sec-WebSocket-`.
-const OWN_HEADERS: [&str; 5] = ["connection", "content-length", "date", "transfer-encoding", "upgrade"];
 
 /// The decision of `on_upgrade` about an upgrade request.
 #[derive(Clone, Debug)]
@@ -109,7 +104,7 @@ impl Accept {
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Accept {
         let lower = name.to_ascii_lowercase();
-        if OWN_HEADERS.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
+        if is_own_header(&lower) || lower == "upgrade" || lower.starts_with("sec-websocket-") {
             self.lines.set_fault(|| format!("header {name} is written by the server"));
         } else {
             self.lines.add(name, value.as_ref());
