@@ -323,7 +323,7 @@ impl Shared {
             answer => answer?,
         };
         match (answer.status, answer.body) {
-            (200, Ok(body)) => decision::accept(&body, clock::unix_ms() / 1000).map_err(HookError::InvalidAnswer),
+            (200, Ok(body)) => decision::accept(&body, clock::unix_seconds()).map_err(HookError::InvalidAnswer),
             (200, Err(failure)) => Err(HookError::Failure(failure)),
             // A refusal is valid even if its body is incomplete.
             (status @ 400..=499, body) => Ok(decision::refuse(status, &body.unwrap_or_default())),

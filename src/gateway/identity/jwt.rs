@@ -14,7 +14,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -26,6 +26,7 @@ use serde_json::value::RawValue;
 pub use self::keys::{KeyFile, Keys, check_secret};
 
 use super::{Identity, LEEWAY, NameError, has_expired};
+use crate::gateway::runtime::clock;
 use crate::gateway::wire::json::{List, Seconds, read_object};
 use crate::gateway::wire::names::Name;
 
@@ -164,7 +165,7 @@ pub fn refuse(why: impl fmt::Display) -> Response {
 impl Keys {
     /// Verifies a token, and returns the identity in it.
     pub fn verify(&self, token: &str) -> Result<Identity, TokenError> {
-        self.verify_at(token, now())
+        self.verify_at(token, clock::unix_seconds())
     }
 
     /// Works like [`Keys::verify`], at a time in seconds since 1970.
@@ -256,7 +257,7 @@ impl Audience {
 /// # Errors
 /// [`Keys::verify`] would not accept the secret or a part of `grant`.
 pub fn issue(secret: &[u8], grant: &Grant<'_>) -> Result<String, String> {
-    issue_at(secret, grant, now())
+    issue_at(secret, grant, clock::unix_seconds())
 }
 
 fn issue_at(secret: &[u8], grant: &Grant<'_>, now: u64) -> Result<String, String> {
@@ -284,10 +285,6 @@ fn read<'a, T: Deserialize<'a>>(
 
 fn seconds(name: &'static str, value: Option<&RawValue>) -> Result<Option<Seconds>, TokenError> {
     read(name, "a number of seconds since 1970", value)
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl fmt::Display for TokenError {

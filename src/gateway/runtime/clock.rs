@@ -12,3 +12,8 @@ pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// Returns the wall clock in seconds since 1970, or 0 if the clock is set before 1970.
+pub fn unix_seconds() -> u64 {
+    unix_ms() / 1000
+}

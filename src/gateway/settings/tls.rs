@@ -70,7 +70,7 @@ impl Settings {
     ///
     /// With `old`, the files that have the same content in the old settings are not checked.
     pub(super) fn check_validity(&self, old: Option<&Settings>, faults: &mut Faults) {
-        let (now, own, old) = (clock::unix_ms() / 1000, self.tls(), old.map(Settings::tls));
+        let (now, own, old) = (clock::unix_seconds(), self.tls(), old.map(Settings::tls));
         let is_new_chain =
             |chain: &&Chain| !old.is_some_and(|old| old.pairs.iter().any(|pair| pair.chain.has_same(chain)));
         let is_new_authority = |own: &&ClientAuthorities| {
@@ -85,7 +85,7 @@ impl Settings {
 
     /// Returns warnings about the other certificates of each chain that are not valid now.
     pub fn certificate_warnings(&self) -> Vec<String> {
-        let now = clock::unix_ms() / 1000;
+        let now = clock::unix_seconds();
         self.contents
             .tls
             .pairs

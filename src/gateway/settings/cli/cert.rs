@@ -59,7 +59,7 @@ impl Cert {
                 *file = directory.join(name);
             }
         }
-        let pair = SelfSigned::new(&names, self.days, clock::unix_ms() / 1000)?;
+        let pair = SelfSigned::new(&names, self.days, clock::unix_seconds())?;
         files.write(&pair, self.force)?;
         let list: Vec<String> = names.iter().map(ServerName::to_string).collect();
         let (certificate, key) = (files.certificate.display(), files.key.display());
