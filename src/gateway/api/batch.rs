@@ -104,7 +104,7 @@ impl Batch {
                 Skipped::Overlong => {
                     ApiError::too_large(format!("line limit exceeded ({} bytes)", self.line_bytes_max))
                 }
-                Skipped::OutOfMemory => ApiError::busy("out of memory"),
+                Skipped::OutOfMemory => ApiError::out_of_memory(),
             };
             error.write(None, Some(self.lines), out);
             out.push('\n');

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 
 use base64::Engine as _;
+use base64::decoded_len_estimate;
 use base64::engine::general_purpose::STANDARD;
 use fdpush::Fd;
 use serde::Deserialize;
@@ -317,10 +318,7 @@ impl<'a> Command<'a> {
         match (self.data.take(), self.text.take(), self.binary.take()) {
             (Some(data), None, None) => Ok(Envelope::Data { from: None, data: data.get() }),
             (None, Some(text), None) => Ok(Envelope::Text(text.0)),
-            (None, None, Some(binary)) => match STANDARD.decode(binary.0.as_bytes()) {
-                Ok(bytes) => Ok(Envelope::Binary(bytes)),
-                Err(error) => Err(ApiError::bad_request(format!("binary: not base64: {error}"))),
-            },
+            (None, None, Some(binary)) => decode_base64(binary.0.as_bytes()).map(Envelope::Binary),
             (None, None, None) => Err(ApiError::bad_request("expected one of data, text, binary")),
             _ => Err(ApiError::bad_request("expected only one of data, text, binary")),
         }
@@ -453,6 +451,16 @@ pub fn check_name(name: &str, member: &str) -> Result<(), ApiError> {
 
 fn check_id(id: Option<&RawValue>) -> Result<Option<&str>, ApiError> {
     id.map(id::check).transpose().map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// Decodes the bytes of a binary message.
+fn decode_base64(text: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    // The decoder allocates nothing if this memory is there.
+    bytes.try_reserve_exact(decoded_len_estimate(text.len())).map_err(|_| ApiError::out_of_memory())?;
+    let decoded = STANDARD.decode_vec(text, &mut bytes);
+    decoded.map_err(|error| ApiError::bad_request(format!("binary: not base64: {error}")))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

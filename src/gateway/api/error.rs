@@ -57,6 +57,10 @@ impl ApiError {
         ApiError::new(503, "unavailable", message)
     }
 
+    pub fn out_of_memory() -> ApiError {
+        ApiError::busy("out of memory")
+    }
+
     pub fn unsupported_media_type(wanted: &'static str) -> ApiError {
         ApiError::new(415, "unsupported_media_type", format!("Content-Type must be {wanted}"))
     }

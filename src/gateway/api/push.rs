@@ -7,7 +7,7 @@ use super::backpressure::PausedBatches;
 use super::command::{self, Except, PushCommand};
 use super::error::ApiError;
 use super::parts::ApiParts;
-use crate::gateway::push::publish::Options;
+use crate::gateway::push::publish::{Options, PublishError};
 use crate::gateway::wire::frame::append_names;
 use crate::gateway::wire::target::Target;
 
@@ -60,7 +60,10 @@ pub fn execute(
     };
     let options = Options { except: &except, key: key.as_deref(), is_plain: !may_compress };
     let delivery = parts.publisher.publish(ctx, parts.roster, target, envelope, options);
-    let delivery = delivery.map_err(ApiError::too_large)?;
+    let delivery = delivery.map_err(|error| match error {
+        PublishError::TooLarge(why) => ApiError::too_large(why),
+        PublishError::OutOfMemory => ApiError::out_of_memory(),
+    })?;
     if let (Target::Uids(uids), 0) = (target, delivery.matched)
         && let [uid] = uids.as_slice()
         && !ctx.is_online(uid)

@@ -84,7 +84,7 @@ pub struct Snapshot {
     pub webhook_queue: usize,
     pub webhook_sent: u64,
     pub webhook_failures: u64,
-    /// Dropped events by reason: `refused`, `timed_out`, `queue_full`, `shutdown`, `too_large`.
+    /// Dropped events by reason: `refused`, `timed_out`, `queue_full`, `out_of_memory`, `shutdown`, `too_large`.
     pub webhook_given_up: BTreeMap<&'static str, u64>,
     /// Authentications by result: `accepted`, `refused`, `failed`, `timed_out`, `overflowed`, `gone`.
     pub auth: BTreeMap<&'static str, u64>,

@@ -26,7 +26,6 @@ pub fn of(
     webhook: webhook::WebhookStats,
     hook: connect_hook::HookStats,
 ) -> Snapshot {
-    let webhook::GivenUp { refused, timed_out, queue_full, shutdown, too_large } = webhook.given_up;
     Snapshot {
         connections: BTreeMap::from([
             ("open", stats.open),
@@ -67,13 +66,7 @@ pub fn of(
         webhook_queue: webhook.queued,
         webhook_sent: webhook.sent,
         webhook_failures: webhook.failures,
-        webhook_given_up: BTreeMap::from([
-            ("refused", refused),
-            ("timed_out", timed_out),
-            ("queue_full", queue_full),
-            ("shutdown", shutdown),
-            ("too_large", too_large),
-        ]),
+        webhook_given_up: given_up(webhook.given_up),
         auth_waiting: hook.waiting,
         auth: BTreeMap::from([
             ("accepted", hook.accepted),
@@ -88,6 +81,19 @@ pub fn of(
         log_lines_dropped: logging::dropped(),
         descriptors: Descriptors::now(stats.connections),
     }
+}
+
+/// Returns the dropped webhook events by reason.
+fn given_up(given_up: webhook::GivenUp) -> BTreeMap<&'static str, u64> {
+    let webhook::GivenUp { refused, timed_out, queue_full, out_of_memory, shutdown, too_large } = given_up;
+    BTreeMap::from([
+        ("refused", refused),
+        ("timed_out", timed_out),
+        ("queue_full", queue_full),
+        ("out_of_memory", out_of_memory),
+        ("shutdown", shutdown),
+        ("too_large", too_large),
+    ])
 }
 
 /// Returns the end of each certificate file, by file and name.

@@ -3,6 +3,7 @@
 //! All receivers get the same bytes, so each message is encoded once, and the queues share the encoded message.
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 
 use fdpush::{Context, Delivery, Fd, Message, Push};
 
@@ -21,6 +22,18 @@ pub enum Envelope<'a> {
     /// Bytes that are sent unchanged.
     Binary(Vec<u8>),
 }
+
+/// The reason why a message was not sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PublishError {
+    /// The frame of the message is larger than a queue may be. The text has both lengths.
+    TooLarge(String),
+    /// Memory for the message could not be allocated.
+    OutOfMemory,
+}
+
+/// The length of a message with JSON content, without its data and its groups. Escapes in a name can need more.
+const ENVELOPE_BYTES: usize = 256;
 
 /// Options of a message.
 #[derive(Copy, Clone, Default, Debug)]
@@ -50,7 +63,7 @@ impl Publisher {
     /// Publishes a message. If the target groups have pending presence notices, sends these notices first.
     ///
     /// # Errors
-    /// The message is larger than a queue may be. Then nothing was sent.
+    /// The message is larger than a queue may be, or there is not enough memory for it. Then nothing was sent.
     pub fn publish(
         &mut self,
         ctx: &mut Context<'_>,
@@ -58,11 +71,11 @@ impl Publisher {
         target: &Target<'_>,
         envelope: &Envelope<'_>,
         options: Options<'_>,
-    ) -> Result<Delivery, String> {
+    ) -> Result<Delivery, PublishError> {
         let message = match envelope {
             Envelope::Data { from, data } => {
                 let from = from.map(|fd| SendingClient { fd, uid: ctx.uid_of(fd) });
-                write_envelope(&mut self.text, from, target, data);
+                write_envelope(&mut self.text, from, target, data).map_err(|_| PublishError::OutOfMemory)?;
                 Message::Text(&self.text)
             }
             Envelope::Text(text) => Message::Text(text),
@@ -91,8 +104,21 @@ impl Publisher {
 /// Writes a message with JSON content.
 ///
 /// The message names its target groups, or has the member `all`. A message to uids or fds does not name its target.
-fn write_envelope(out: &mut String, from: Option<SendingClient<'_>>, target: &Target<'_>, data: &str) {
+///
+/// # Errors
+/// Memory for the message could not be allocated.
+fn write_envelope(
+    out: &mut String,
+    from: Option<SendingClient<'_>>,
+    target: &Target<'_>,
+    data: &str,
+) -> Result<(), TryReserveError> {
     out.clear();
+    let names: usize = match target {
+        Target::Groups(groups) => groups.iter().map(|group| group.len() + 3).sum(),
+        Target::Uids(_) | Target::Fds(_) | Target::All => 0,
+    };
+    out.try_reserve(ENVELOPE_BYTES + names + data.len())?;
     out.push_str("{\"type\":\"message\",");
     if let Some(SendingClient { fd, uid }) = from {
         out.push_str("\"from\":");
@@ -123,14 +149,17 @@ fn write_envelope(out: &mut String, from: Option<SendingClient<'_>>, target: &Ta
     out.push_str("\"data\":");
     out.push_str(data);
     out.push('}');
+    Ok(())
 }
 
 /// Checks that the frame of a message fits into an empty queue. If it does not fit, the sender gets an error, and no
 /// reader counts as slow.
-fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), String> {
+fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), PublishError> {
     match message_bytes + HEADER_BYTES_MAX {
         bytes if bytes <= queue_bytes_max => Ok(()),
-        bytes => Err(format!("message exceeds queue_bytes_max (frame of {bytes} bytes, limit {queue_bytes_max})")),
+        bytes => Err(PublishError::TooLarge(format!(
+            "message exceeds queue_bytes_max (frame of {bytes} bytes, limit {queue_bytes_max})"
+        ))),
     }
 }
 
@@ -156,7 +185,7 @@ mod tests {
         ];
         let mut out = String::from("left over");
         for (from, target, envelope) in table {
-            write_envelope(&mut out, from, &target, "[1, 2]");
+            assert_eq!(write_envelope(&mut out, from, &target, "[1, 2]"), Ok(()));
             assert_eq!(out, envelope);
         }
     }
@@ -165,6 +194,6 @@ mod tests {
     fn a_frame_over_the_queue_limit_is_refused() {
         assert_eq!(check_size(90, 100), Ok(()));
         let why = "message exceeds queue_bytes_max (frame of 101 bytes, limit 100)".to_owned();
-        assert_eq!(check_size(91, 100), Err(why));
+        assert_eq!(check_size(91, 100), Err(PublishError::TooLarge(why)));
     }
 }

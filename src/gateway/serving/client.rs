@@ -7,7 +7,7 @@ use fdpush::{Change, Context, Fd};
 use crate::gateway::hooks::webhook::EmitResult;
 use crate::gateway::identity::permissions::Permissions;
 use crate::gateway::presence::roster::Roster;
-use crate::gateway::push::publish::{Envelope, Options, Publisher};
+use crate::gateway::push::publish::{Envelope, Options, PublishError, Publisher};
 use crate::gateway::wire::frame::{self, FrameError, Id};
 use crate::gateway::wire::json;
 
@@ -55,7 +55,10 @@ fn execute(
             let options = Options { key: key.as_deref(), ..Options::default() };
             // The connections of the sender are not excluded.
             let delivery = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
-            let delivery = delivery.map_err(FrameError::too_large)?;
+            let delivery = delivery.map_err(|error| match error {
+                PublishError::TooLarge(why) => FrameError::too_large(why),
+                PublishError::OutOfMemory => FrameError::unavailable("out of memory"),
+            })?;
             Ok(id.map(|id| frame::push_ack(id, delivery)))
         }
         // The group gets its notice at the end of the turn, after the answer.
@@ -87,6 +90,7 @@ fn acknowledge_emitted(id: Id<'_>, emitted: EmitResult) -> Result<Option<String>
     match emitted {
         EmitResult::Queued => Ok(id.map(frame::ack)),
         EmitResult::Full => Err(FrameError::unavailable("webhook queue full: frame not forwarded")),
+        EmitResult::OutOfMemory => Err(FrameError::unavailable("out of memory: frame not forwarded")),
         EmitResult::TooLarge(bytes_max) => Err(event_too_large(bytes_max)),
         EmitResult::Unwanted => Err(FrameError::not_allowed("no webhook for send or message events")),
     }

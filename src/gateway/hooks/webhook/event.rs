@@ -63,6 +63,15 @@ pub const EVENT_BYTES_MAX_MIN: usize = 4 << 10;
 /// The maximum length of the path in a truncated `open` event. In JSON, the path can be six times as long.
 const TRUNCATED_PATH_BYTES_MAX: usize = 256;
 
+/// The reason why an event has no JSON.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum EventError {
+    /// The JSON exceeds its bound.
+    TooLarge,
+    /// Memory for the JSON could not be allocated.
+    OutOfMemory,
+}
+
 /// A set of event types.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Kinds(u8);
@@ -81,16 +90,24 @@ impl Event<'_> {
 
     /// Returns the event and its time, in milliseconds since 1970, as a JSON object of at most `bytes_max` bytes.
     ///
-    /// A longer `open` event is truncated. Returns `None` if the event is too large.
-    pub fn to_json(self, time_ms: u64, bytes_max: usize) -> Option<Vec<u8>> {
-        self.encode(time_ms, bytes_max).or_else(|| self.truncated()?.encode(time_ms, bytes_max))
+    /// A longer `open` event is truncated.
+    ///
+    /// # Errors
+    /// The event is too large, or there is not enough memory for it.
+    pub fn to_json(self, time_ms: u64, bytes_max: usize) -> Result<Vec<u8>, EventError> {
+        match (self.encode(time_ms, bytes_max), self.truncated()) {
+            (Err(EventError::TooLarge), Some(truncated)) => truncated.encode(time_ms, bytes_max),
+            (encoded, _) => encoded,
+        }
     }
 
-    fn encode(self, time_ms: u64, bytes_max: usize) -> Option<Vec<u8>> {
-        let mut json = Bounded { bytes: Vec::with_capacity(self.bytes_about().min(bytes_max)), bytes_max };
-        // The serialization of an event fails only if it exceeds the bound.
-        serde_json::to_writer(&mut json, &Timed { event: self, time_ms }).ok()?;
-        Some(json.bytes)
+    fn encode(self, time_ms: u64, bytes_max: usize) -> Result<Vec<u8>, EventError> {
+        let mut json = Bounded { bytes: Vec::new(), bytes_max };
+        json.reserve(self.bytes_about().min(bytes_max)).map_err(|error| EventError::of(error.kind()))?;
+        // The serialization of an event fails only if the buffer refuses a write.
+        serde_json::to_writer(&mut json, &Timed { event: self, time_ms })
+            .map_err(|error| EventError::of(error.io_error_kind().unwrap_or(io::ErrorKind::Other)))?;
+        Ok(json.bytes)
     }
 
     /// Returns a shorter form of the event, if this type of event has a shorter form.
@@ -135,6 +152,16 @@ impl Kind {
 
     fn bit(self) -> u8 {
         1 << self as u8
+    }
+}
+
+impl EventError {
+    /// Returns the reason for which a [`Bounded`] buffer refused a write.
+    fn of(kind: io::ErrorKind) -> EventError {
+        match kind {
+            io::ErrorKind::OutOfMemory => EventError::OutOfMemory,
+            _ => EventError::TooLarge,
+        }
     }
 }
 
@@ -222,11 +249,19 @@ struct Bounded {
     bytes_max: usize,
 }
 
+impl Bounded {
+    /// Reserves memory for `more` bytes.
+    fn reserve(&mut self, more: usize) -> io::Result<()> {
+        self.bytes.try_reserve(more).map_err(|_| io::ErrorKind::OutOfMemory.into())
+    }
+}
+
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.len() > self.bytes_max - self.bytes.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.reserve(bytes.len())?;
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -317,9 +352,19 @@ mod tests {
         let event = Event::Message { fd: fd(), uid: None, text: &control };
         let length = event.to_json(1, usize::MAX).expect("the value can be written as JSON").len();
         assert!(length > 6000, "{length}");
-        assert_eq!(event.to_json(1, length).map(|json| json.len()), Some(length));
-        assert_eq!(event.to_json(1, length - 1), None);
-        assert_eq!(event.to_json(1, 0), None);
+        assert_eq!(event.to_json(1, length).map(|json| json.len()), Ok(length));
+        assert_eq!(event.to_json(1, length - 1), Err(EventError::TooLarge));
+        assert_eq!(event.to_json(1, 0), Err(EventError::TooLarge));
+    }
+
+    #[test]
+    fn a_failed_allocation_is_an_error() {
+        let mut json = Bounded { bytes: Vec::new(), bytes_max: usize::MAX };
+        // No allocation has more than `isize::MAX` bytes.
+        let error = json.reserve(usize::MAX).expect_err("the allocation fails");
+        assert_eq!(EventError::of(error.kind()), EventError::OutOfMemory);
+        let full = serde_json::to_writer(Bounded { bytes: Vec::new(), bytes_max: 3 }, "text").expect_err("no space");
+        assert_eq!(full.io_error_kind().map(EventError::of), Some(EventError::TooLarge));
     }
 
     #[test]
@@ -347,14 +392,14 @@ mod tests {
         );
         assert!(path.starts_with(event["path"].as_str().expect("the value is a path")));
         assert!(
-            open.to_json(1, 10 << 20).is_some_and(|json| !json.ends_with(b"true}")),
+            open.to_json(1, 10 << 20).is_ok_and(|json| !json.ends_with(b"true}")),
             "the event must be complete if it fits into the bound"
         );
 
         let closed =
             Closed::new(CloseCode::KICKED, &"\u{1}".repeat(CloseCode::REASON_BYTES_MAX), By::Server, Cause::Kicked);
         for event in [Event::Close { fd, uid: Some(&long), closed: &closed }, Event::Online { uid: &long }] {
-            assert!(event.to_json(u64::MAX, EVENT_BYTES_MAX_MIN).is_some());
+            assert!(event.to_json(u64::MAX, EVENT_BYTES_MAX_MIN).is_ok());
         }
     }
 

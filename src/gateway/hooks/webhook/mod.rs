@@ -17,7 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::event::{Event, Kind, Kinds};
+use self::event::{Event, EventError, Kind, Kinds};
 use self::queue::{BatchBounds, Bounds, EventQueue};
 pub use self::queue::{GivenUp, WebhookStats};
 use self::retry::Retry;
@@ -89,6 +89,8 @@ pub enum EmitResult {
     Full,
     /// The event exceeds this bound.
     TooLarge(usize),
+    /// Memory for the event could not be allocated. The event was dropped.
+    OutOfMemory,
     /// Events of this type are not enabled.
     Unwanted,
 }
@@ -167,13 +169,23 @@ impl Webhook {
             return EmitResult::Unwanted;
         }
         let now = clock::now();
-        let Some(json) = event.to_json(clock::unix_ms(), self.event_bytes_max) else {
-            self.queue.count_too_large();
-            if let Some(more) = self.oversizes.admit(now) {
-                let (kind, max) = (kind.as_str(), self.event_bytes_max);
-                log::warn!("{kind} event dropped: over webhook_event_bytes_max ({max} bytes){more}");
+        let json = match event.to_json(clock::unix_ms(), self.event_bytes_max) {
+            Ok(json) => json,
+            Err(EventError::TooLarge) => {
+                self.queue.count_too_large();
+                if let Some(more) = self.oversizes.admit(now) {
+                    let (kind, max) = (kind.as_str(), self.event_bytes_max);
+                    log::warn!("{kind} event dropped: over webhook_event_bytes_max ({max} bytes){more}");
+                }
+                return EmitResult::TooLarge(self.event_bytes_max);
             }
-            return EmitResult::TooLarge(self.event_bytes_max);
+            Err(EventError::OutOfMemory) => {
+                self.queue.drop_unallocated();
+                if let Some(more) = self.overflows.admit(now) {
+                    log::error!("out of memory: {} event dropped{more}", kind.as_str());
+                }
+                return EmitResult::OutOfMemory;
+            }
         };
         if self.queue.push(json.into_boxed_slice(), kind.is_frame(), now) {
             return EmitResult::Queued;

@@ -62,6 +62,8 @@ pub struct GivenUp {
     pub timed_out: u64,
     /// The queue was full.
     pub queue_full: u64,
+    /// Memory for the event could not be allocated.
+    pub out_of_memory: u64,
     /// The event was in the queue when the server ended.
     pub shutdown: u64,
     /// The event of a frame exceeded the bound. The client got an error, and no sequence number was used.
@@ -71,7 +73,7 @@ pub struct GivenUp {
 impl GivenUp {
     /// Returns the number of gaps in the sequence.
     pub fn gaps(&self) -> u64 {
-        self.refused + self.timed_out + self.queue_full + self.shutdown
+        self.refused + self.timed_out + self.queue_full + self.out_of_memory + self.shutdown
     }
 }
 
@@ -128,7 +130,8 @@ impl EventQueue {
         EventQueue { bounds, state: Mutex::new(state), for_worker: Condvar::new(), for_finisher: Condvar::new() }
     }
 
-    /// Gives an event its sequence number, and appends the event. Returns `false` if the queue is full or has ended.
+    /// Gives an event its sequence number, and appends the event. Returns `false` if the queue is full or has ended, or
+    /// has no memory for the event.
     pub fn push(&self, json: Box<[u8]>, is_frame: bool, at: Instant) -> bool {
         let factor = if is_frame { 1 } else { 2 };
         let mut state = self.lock();
@@ -141,6 +144,10 @@ impl EventQueue {
         }
         if !has_room {
             state.stats.given_up.queue_full += 1;
+            return false;
+        }
+        if state.waiting.try_reserve(1).is_err() {
+            state.stats.given_up.out_of_memory += 1;
             return false;
         }
         state.bytes += json.len();
@@ -201,6 +208,13 @@ impl EventQueue {
         }
         drop(state);
         batch.pop_front();
+    }
+
+    /// Gives a sequence number to an event without memory, and drops the event. So the receiver sees a gap.
+    pub fn drop_unallocated(&self) {
+        let mut state = self.lock();
+        state.last_seq += 1;
+        state.stats.given_up.out_of_memory += 1;
     }
 
     /// Counts an event that exceeds the bound.

@@ -4,7 +4,7 @@
 //! This event is dropped at once, so it does not block later events. A request that may succeed later is repeated after
 //! a pause.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
@@ -76,6 +76,8 @@ enum DeliveryError {
     /// The status of the answer, and the pause that it requests.
     Status(u16, Option<Duration>),
     Failure(Failure),
+    /// Memory for the body of the request could not be allocated.
+    OutOfMemory,
 }
 
 /// The refused events of a batch, for one log line.
@@ -219,7 +221,8 @@ impl Worker {
     }
 
     fn post(&self, count: usize, timeout: Duration) -> Result<(), DeliveryError> {
-        let answer = self.backend.post(&self.body(count), timeout).map_err(DeliveryError::Failure)?;
+        let body = self.body(count).map_err(|_| DeliveryError::OutOfMemory)?;
+        let answer = self.backend.post(&body, timeout).map_err(DeliveryError::Failure)?;
         // An incomplete body does not change the status.
         match ResponseClass::of(answer.status, answer.retry_after) {
             ResponseClass::Accepted => Ok(()),
@@ -231,10 +234,11 @@ impl Worker {
 
     /// Returns the body of a request with the first `count` events. The body is built for each attempt, because it
     /// contains the time of sending.
-    fn body(&self, count: usize) -> Vec<u8> {
+    fn body(&self, count: usize) -> Result<Vec<u8>, TryReserveError> {
         let events: usize = self.in_flight.iter().take(count).map(Entry::bytes).sum();
         let bytes_max = self.opening.len() + ENVELOPE_BYTES + events;
-        let mut body = Vec::with_capacity(bytes_max);
+        let mut body = Vec::new();
+        body.try_reserve_exact(bytes_max)?;
         body.extend_from_slice(&self.opening);
         let (sent_ms, given_up) = (clock::unix_ms(), self.queue.stats().given_up.gaps());
         // Writing to a vector does not fail.
@@ -247,24 +251,25 @@ impl Worker {
         }
         body.extend_from_slice(b"]}");
         debug_assert!(body.len() <= bytes_max);
-        body
+        Ok(body)
     }
 }
 
 impl DeliveryError {
-    /// Returns whether a request with fewer events could succeed. The back end must have been reached, and must not
-    /// have answered that it is busy.
+    /// Returns whether a request with fewer events could succeed. If there was memory for the request, the back end must
+    /// have been reached, and must not have answered that it is busy.
     fn may_be_the_events(&self) -> bool {
         match self {
             DeliveryError::Status(status, _) => matches!(status, 500..=599) && *status != 503,
             DeliveryError::Failure(failure) => failure.is_timeout() || failure.is_disconnect(),
+            DeliveryError::OutOfMemory => true,
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
             DeliveryError::Status(_, retry_after) => *retry_after,
-            DeliveryError::Failure(_) => None,
+            DeliveryError::Failure(_) | DeliveryError::OutOfMemory => None,
         }
     }
 }
@@ -306,6 +311,7 @@ impl fmt::Display for DeliveryError {
         match self {
             DeliveryError::Status(status, _) => write!(f, "answered {status}"),
             DeliveryError::Failure(failure) => write!(f, "failed: {failure}"),
+            DeliveryError::OutOfMemory => f.write_str("failed: out of memory for the request"),
         }
     }
 }
