@@ -33,13 +33,11 @@ impl EventEmitter {
         EventEmitter { webhook, debounce: Debounce::new(presence_delay), timer: None }
     }
 
-    /// Emits `open`.
-    pub fn emit_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
+    /// Emits `open`. `groups` are the groups that the connection joined.
+    pub fn emit_open(&mut self, ctx: &Context<'_>, fd: Fd, request: &Request<'_>, groups: &[String]) {
         let Some(webhook) = self.webhook.as_ref().filter(|webhook| webhook.wants(Kind::Open)) else { return };
-        let session = ctx.session::<Session>(fd);
-        let groups: Vec<&str> =
-            session.map_or_else(Vec::new, |session| session.groups.iter().map(String::as_str).collect());
-        let attributes = session.filter(|session| !session.attributes.is_empty());
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+        let attributes = ctx.session::<Session>(fd).filter(|session| !session.attributes.is_empty());
         let attributes = attributes.and_then(|session| serde_json::value::to_raw_value(&session.attributes).ok());
         let path = request.path();
         let attributes: Option<&RawValue> = attributes.as_deref();

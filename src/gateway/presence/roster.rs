@@ -6,14 +6,20 @@
 
 use std::fmt;
 use std::iter;
+use std::time::Duration;
 
 use fdpush::{Change, Closed, Context, Fd, Request};
 
 use super::groups::GroupPresence;
 use crate::gateway::hooks::emitter::EventEmitter;
+use crate::gateway::runtime::clock;
+use crate::gateway::runtime::log_throttle::LogThrottle;
 use crate::gateway::runtime::portion::{group_work, take_portion};
 use crate::gateway::serving::session::Session;
 use crate::gateway::wire::frame;
+
+/// The minimum interval between two log lines about identities with too many groups.
+const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// The users in groups, and the emitter of events about connections.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub struct Roster {
     events: EventEmitter,
     /// The maximum number of connections of a uid.
     uid_connections_max: Option<u32>,
+    /// The throttle of log lines about identities with too many groups.
+    refusals: LogThrottle,
 }
 
 /// The error of a uid that has reached its connection limit. The field is the limit.
@@ -31,7 +39,12 @@ pub struct UidLimit(pub u32);
 impl Roster {
     /// Creates an empty roster.
     pub fn new(events: EventEmitter) -> Roster {
-        Roster { presence: GroupPresence::default(), events, uid_connections_max: None }
+        Roster {
+            presence: GroupPresence::default(),
+            events,
+            uid_connections_max: None,
+            refusals: LogThrottle::new(LOG_EVERY),
+        }
     }
 
     /// Sets the connection limit of a uid. The limit does not apply to open connections.
@@ -52,21 +65,34 @@ impl Roster {
         &mut self.events
     }
 
-    /// Handles a new connection. The caller must call this method before the first push to the connection. A push can
-    /// close the connection, and the back end must get `online` before `offline`.
+    /// Handles a new connection. The connection joins the groups of its identity.
+    ///
+    /// The caller must call this method before the first push to the connection. A push can close the connection, and the
+    /// back end must get `online` before `offline`.
     pub fn handle_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
-        self.events.emit_open(ctx, fd, request);
+        let groups = self.join_first_groups(ctx, fd);
+        self.events.emit_open(ctx, fd, request, &groups);
         if let Some(uid) = ctx.uid_of(fd) {
             self.events.handle_arrival(uid);
         }
     }
 
-    /// Joins a new connection to the groups that its session lists.
-    pub fn join_first_groups(&mut self, ctx: &mut Context<'_>, fd: Fd) {
-        let groups = ctx.session_mut::<Session>(fd).map(|session| std::mem::take(&mut session.groups));
-        for group in groups.unwrap_or_default() {
-            self.join(ctx, fd, &group);
+    /// Joins a new connection to the groups that its session lists. Returns the groups that it joined, each once.
+    fn join_first_groups(&mut self, ctx: &mut Context<'_>, fd: Fd) -> Vec<String> {
+        let listed = ctx.session_mut::<Session>(fd).map(|session| std::mem::take(&mut session.groups));
+        let mut joined = listed.unwrap_or_default();
+        let (count, mut refused) = (joined.len(), 0);
+        joined.retain(|group| {
+            let change = self.join(ctx, fd, group);
+            refused += usize::from(!change.is_ok());
+            change.is_done()
+        });
+        if refused > 0
+            && let Some(more) = self.refusals.admit(clock::now())
+        {
+            log::warn!("fd {fd}: {refused} of the {count} groups of its identity are over a limit of groups{more}");
         }
+        joined
     }
 
     /// Binds a connection to a uid, unless the limit of the uid is reached. In the groups of the connection, the old

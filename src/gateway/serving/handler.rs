@@ -374,7 +374,6 @@ impl Handler for Gateway {
             self.expiries.insert(ctx, fd, exp);
         }
         ctx.push(fd, &welcome);
-        self.roster.join_first_groups(ctx, fd);
     }
 
     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {

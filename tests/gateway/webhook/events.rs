@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::common::backend::{Answer, Backend};
 use crate::common::events::{Events, start_accepting_back_end, start_with_webhook};
-use crate::common::gateway::{Gateway, closed, hang_up, json_of, next, until};
+use crate::common::gateway::{Gateway, SECRET, closed, hang_up, json_of, next, until};
 use crate::common::{Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
@@ -46,6 +46,22 @@ fn a_back_end_gets_all_events_in_order() {
     assert_eq!(events.next(), close(fd, Value::Null, 4000, "out", "server", "server_closed"));
     until("the back end has accepted all events", || gateway.metric("fdpush_webhook_sent_total") == 10.0);
     assert_eq!(gateway.metric("fdpush_webhook_queue"), 0.0);
+}
+
+#[test]
+fn an_open_event_has_the_groups_that_were_joined() {
+    let backend = start_accepting_back_end();
+    let flags = ["--auth", "jwt", "--jwt-secret", SECRET, "--connection-groups-max", "2", "--webhook-events", "open"];
+    let gateway = start_with_webhook(&backend, &flags);
+    let line = ["token", "--uid", "ann", "--groups", "b,a,b,d,c", "--jwt-secret", SECRET];
+    let output = Command::new(env!("CARGO_BIN_EXE_fdpush")).args(line).output().expect("the binary can run");
+    let token = String::from_utf8(output.stdout).expect("the text is UTF-8");
+    let (_ann, fd) = gateway.open(&format!("/?token={}", token.trim()), &[]);
+    let groups = json!(["b", "a"]);
+    let event = Events::of(&backend).next();
+    assert_eq!(event, json!({"type": "open", "fd": fd, "uid": "ann", "path": "/", "groups": groups}));
+    assert_eq!(gateway.get("/api/groups")["groups"].as_array().map(Vec::len), Some(2));
+    gateway.logged(&format!("fd {fd}: 2 of the 5 groups of its identity are over a limit of groups"));
 }
 
 #[test]
