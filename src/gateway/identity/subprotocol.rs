@@ -43,6 +43,12 @@ impl FromStr for Subprotocol {
     }
 }
 
+impl AsRef<str> for Subprotocol {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Selects the first of `spoken` that the client offers, or else a `bearer.…` that the client offers. The token may be
 /// elsewhere in the request, even if a `bearer.…` is selected.
 pub fn choose(request: &Request<'_>, spoken: &[Subprotocol]) -> Choice {

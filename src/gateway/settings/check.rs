@@ -13,6 +13,7 @@ use super::Settings;
 use super::back_ends;
 use super::cli::{self, ApiAddress, Auth, Endpoint, Secret};
 use super::faults::Faults;
+use crate::gateway::hooks::backend::BackendUrl;
 use crate::gateway::identity::jwt;
 
 /// An address that only one socket can be bound to.
@@ -98,6 +99,27 @@ impl Settings {
                 let (text, whose, taken) = (&binding.text, self.layers.name(other.key), &other.text);
                 let keys = [binding.key, other.key];
                 faults.add(&keys, format!("{name}: {text} is already used by {taken} of {whose}"));
+            }
+        }
+        self.check_back_end_addresses(&bindings, faults);
+    }
+
+    /// Checks that no URL of a back end is an address of this server. The text of a fault has no URL, which may contain a
+    /// password.
+    fn check_back_end_addresses(&self, bindings: &[Binding], faults: &mut Faults) {
+        let hook = self.serve.clients.auth_url.as_ref().filter(|_| self.serve.auth() == Auth::Webhook);
+        for (key, url) in [("webhook", self.serve.hooks.webhook.as_ref()), ("auth_url", hook)] {
+            let url = url.and_then(|url| BackendUrl::parse(url.as_ref()).ok());
+            let addresses = url.map(|url| url.local_addresses()).unwrap_or_default();
+            let is_bound = |own: &SocketAddress| match own {
+                SocketAddress::Tcp(own) => addresses.iter().any(|address| conflict(own, address)),
+                SocketAddress::Udp(_) | SocketAddress::File(_) => false,
+            };
+            if let Some(own) = bindings.iter().find(|binding| binding.addresses.iter().any(is_bound)) {
+                let (name, text, whose) = (self.layers.name(key), &own.text, self.layers.name(own.key));
+                let why =
+                    format!("{name}: the URL is an address of this server ({text} of {whose}), not of a back end");
+                faults.add(&[key, own.key], why);
             }
         }
     }

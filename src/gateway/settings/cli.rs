@@ -518,6 +518,12 @@ impl Serve {
         self.api_addresses().any(ApiAddress::is_tls)
     }
 
+    /// Returns whether clients can have addresses. The peer of a unix socket has none, but a proxy can report one.
+    pub fn clients_have_addresses(&self) -> bool {
+        self.listen.iter().any(|address| !address.endpoint().is_unix())
+            || self.clients.trusted_proxy.contains(&TrustedProxy::Unix)
+    }
+
     /// Returns whether the API has an address for HTTP.
     pub fn has_http_api(&self) -> bool {
         self.api_addresses().any(|address| matches!(address, ApiAddress::Http(_)))

@@ -6,13 +6,9 @@
 use fdpush::Limits;
 use rustix::process::{Resource, getrlimit};
 
-use super::cli::{
-    ApiAddress, Auth, ClientAddress, HeartbeatMode, OnSecondLogin, Permission, Serve, Size, Switch, TrustedProxy, bare,
-    quoted,
-};
-use super::declarations::{declaration, declarations, is_secret};
+use super::cli::{ApiAddress, Auth, HeartbeatMode, OnSecondLogin, Permission, Serve, Size, Switch};
+use super::declarations::declaration;
 use super::faults::Faults;
-use super::keys;
 use super::{Settings, Source};
 use crate::gateway::hooks::webhook::EVENT_BYTES_MAX_MAX;
 use crate::gateway::hooks::webhook::event::{EVENT_BYTES_MAX_MIN, Kind};
@@ -23,6 +19,15 @@ const HEADERS_MIN: usize = 5;
 
 /// The length of the shortest head of a WebSocket upgrade.
 const HEAD_BYTES_MIN: usize = 142;
+
+/// The length of the shortest request of a back end, without its API key.
+const KEY_HEAD_BYTES: usize = "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \r\n\r\n".len();
+
+/// The length of the shortest upgrade with a subprotocol, without the subprotocol.
+const SUBPROTOCOL_HEAD_BYTES: usize = HEAD_BYTES_MIN + "Sec-WebSocket-Protocol: \r\n".len();
+
+/// The length of the shortest upgrade with an origin, without the origin.
+const ORIGIN_HEAD_BYTES: usize = HEAD_BYTES_MIN + "Origin: \r\n".len();
 
 /// The maximum length of `welcome`, the first frame, for a client without a uid.
 const QUEUE_BYTES_MIN: usize = 256;
@@ -58,6 +63,8 @@ impl Settings {
         self.check_lists(faults);
         self.check_api(faults);
         self.check_tls(faults);
+        self.check_proxies(faults);
+        self.check_head_size(faults);
         let mut warnings = Vec::new();
         for dependency in dependencies(&self.serve).into_iter().filter(|dependency| !dependency.is_met) {
             for key in dependency.keys.iter().filter(|key| self.is_changed(key)) {
@@ -71,7 +78,12 @@ impl Settings {
         }
         self.warnings.extend(warnings);
         self.warn_of_bounds();
+        self.warn_of_counts();
+        self.warn_of_origins();
         self.warn_of_values();
+        self.warn_of_page();
+        self.warn_of_duplicates();
+        self.warn_of_short_keys();
         self.warn_of_secrets(faults);
         self.warn_of_exposure();
     }
@@ -121,6 +133,28 @@ impl Settings {
         }
     }
 
+    /// Checks that `head_bytes_max` allows a request with the longest value of a setting that clients or back ends send.
+    fn check_head_size(&self, faults: &mut Faults) {
+        let (clients, max) = (&self.serve.clients, self.serve.limits().head_bytes_max);
+        let key = self.api_keys().iter().map(|key| key.expose().len()).max().filter(|_| self.serve.has_http_api());
+        let subprotocol = clients.subprotocols.iter().map(|name| name.as_ref().len()).max();
+        let origins = clients.origin.iter().map(AsRef::as_ref).filter(|origin| *origin != "*");
+        for (keys, head, value, why) in [
+            (["api_key", "api_key_file"], KEY_HEAD_BYTES, key, "a request with the longest API key"),
+            (["subprotocols"; 2], SUBPROTOCOL_HEAD_BYTES, subprotocol, "an upgrade with the longest subprotocol"),
+            (["origin"; 2], ORIGIN_HEAD_BYTES, origins.map(str::len).max(), "an upgrade with the longest origin"),
+        ] {
+            // A value below the minimum of all upgrades has a fault of its own.
+            if let Some(min) = value.map(|bytes| head + bytes)
+                && (HEAD_BYTES_MIN..min).contains(&max)
+            {
+                let name = self.layers.name("head_bytes_max");
+                let why = format!("{name} is {max}: it must be at least {min}, for {why}");
+                faults.add(&["head_bytes_max", keys[0], keys[1]], why);
+            }
+        }
+    }
+
     fn check_identity(&self, faults: &mut Faults) {
         let clients = &self.serve.clients;
         let name = self.layers.name("auth");
@@ -145,14 +179,6 @@ impl Settings {
         let api = &self.serve.api.addresses;
         if api.len() > 1 && api.contains(&ApiAddress::Off) {
             faults.add(&["api"], format!("{}: off must be the only value", self.layers.name("api")));
-        }
-        // If no proxy were trusted, no client could connect to an address with a PROXY header.
-        let has_proxy_header = |address: &&ClientAddress| address.has_proxy_header();
-        if self.serve.clients.trusted_proxy.is_empty()
-            && let Some(address) = self.serve.listen.iter().find(has_proxy_header)
-        {
-            let name = self.layers.name("listen");
-            faults.add(&["listen", "trusted_proxy"], format!("{name}: {address} needs --trusted-proxy"));
         }
         let hooks = &self.serve.hooks;
         if hooks.webhook_batch_max > hooks.webhook_queue_max {
@@ -231,18 +257,6 @@ impl Settings {
         {
             self.warnings.push(self.few_connections(descriptors));
         }
-        let others = [
-            ("uid_connections_max", self.serve.clients.uid_connections_max),
-            ("address_connections_max", self.serve.clients.address_connections_max),
-        ];
-        for (key, max) in others {
-            if let (Some(max), Some(all)) = (max, limits.connections_max)
-                && max > all
-            {
-                let (name, all) = (self.layers.name(key), self.layers.name("connections_max"));
-                self.warnings.push(format!("{name} exceeds {all}, which applies first"));
-            }
-        }
         let hooks = &self.serve.hooks;
         let has_frame_events = hooks.webhook.is_some() && hooks.webhook_events.iter().any(|kind| kind.is_frame());
         if has_frame_events && hooks.webhook_event_bytes_max.0 <= limits.message_bytes_max {
@@ -256,6 +270,28 @@ impl Settings {
         if hooks.webhook.is_some() && hooks.webhook_timeout.0 > hooks.webhook_retry_time_max.0 {
             let (one, all) = (self.layers.name("webhook_timeout"), self.layers.name("webhook_retry_time_max"));
             self.warnings.push(format!("{one} exceeds {all}, which applies first"));
+        }
+    }
+
+    fn warn_of_counts(&mut self) {
+        let limits = self.serve.limits();
+        if (self.is_changed("connection_groups_max") || self.is_changed("memberships_max"))
+            && limits.connection_groups_max > limits.memberships_max
+        {
+            let (one, all) = (self.layers.name("connection_groups_max"), self.layers.name("memberships_max"));
+            self.warnings.push(format!("{one} exceeds {all}, which applies first"));
+        }
+        let others = [
+            ("uid_connections_max", self.serve.clients.uid_connections_max),
+            ("address_connections_max", self.serve.clients.address_connections_max),
+        ];
+        for (key, max) in others {
+            if let (Some(max), Some(all)) = (max, limits.connections_max)
+                && max > all
+            {
+                let (name, all) = (self.layers.name(key), self.layers.name("connections_max"));
+                self.warnings.push(format!("{name} exceeds {all}, which applies first"));
+            }
         }
     }
 
@@ -275,97 +311,8 @@ impl Settings {
         )
     }
 
-    /// Warns of values that match no client, no token and no back end, and of values that protect nothing.
-    fn warn_of_values(&mut self) {
-        let clients = &self.serve.clients;
-        let mut warnings = Vec::new();
-        let origins: Vec<&str> = clients.origin.iter().map(AsRef::as_ref).collect();
-        let name = self.layers.name("origin");
-        if origins.len() > 1 && origins.contains(&"*") {
-            warnings.push(format!("{name}: * allows every origin: the other values have no effect"));
-        }
-        for origin in origins.iter().filter(|origin| origin.starts_with("ws://") || origin.starts_with("wss://")) {
-            let http = origin.replacen("ws", "http", 1);
-            warnings.push(format!("{name}: no browser sends {origin}: a page's origin is {http}"));
-        }
-        for (key, text) in [
-            ("jwt_issuer", clients.jwt.jwt_issuer.as_deref()),
-            ("jwt_audience", clients.jwt.jwt_audience.as_deref()),
-            ("node", self.serve.hooks.node.as_ref().map(AsRef::as_ref)),
-        ] {
-            if text.and_then(quoted).is_some() {
-                warnings.push(format!(
-                    "the value of {} is in quotes, and the quotes are part of it",
-                    self.layers.name(key)
-                ));
-            }
-        }
-        let name = self.layers.name("trusted_proxy");
-        for proxy in &clients.trusted_proxy {
-            match proxy {
-                TrustedProxy::Net(net) if net.prefix_len() == 0 => {
-                    warnings.push(format!("{name}: {net} lets every client choose its address"));
-                }
-                TrustedProxy::Unix if !self.listens_on_unix() => {
-                    warnings.push(format!("{name}: unix has no effect without --listen unix:PATH"));
-                }
-                TrustedProxy::Net(_) | TrustedProxy::Unix => {}
-            }
-        }
-        let hook = clients.auth_url.as_ref().filter(|_| self.serve.auth() == Auth::Webhook);
-        let mut back_ends = self.serve.hooks.webhook.iter().chain(hook).peekable();
-        if self.serve.hooks.webhook_ca_file.is_some()
-            && back_ends.peek().is_some()
-            && !back_ends.any(|url| url.as_ref().starts_with("https:"))
-        {
-            let name = self.layers.name("webhook_ca_file");
-            warnings.push(format!("{name} has no effect: no back end URL begins with https://"));
-        }
-        self.warnings.extend(warnings);
-    }
-
-    fn listens_on_unix(&self) -> bool {
-        // A service manager may pass a socket of any kind.
-        let is_unix = |address: &ClientAddress| address.endpoint().as_ref().starts_with("unix:");
-        self.listens_by_default() || self.serve.listen.iter().any(is_unix)
-    }
-
-    /// Warns of secrets with quotes or white space around them, which are probably mistakes. [`bare`] removes the
-    /// quotes.
-    fn warn_of_secrets(&mut self, faults: &mut Faults) {
-        for arg in declarations().filter(|arg| is_secret(arg)) {
-            let key = arg.get_id().as_str();
-            let (name, values) = (self.layers.name(key), self.layers.values(key));
-            if let [first, .., last] = values.as_slice()
-                && ['"', '\''].iter().any(|quote| first.starts_with(*quote) && last.ends_with(*quote))
-                && quoted(bare(first)).is_none()
-                && bare(first) == first
-            {
-                faults.add(&[key], format!("{name}: the whole list is in quotes: remove the quotes"));
-            }
-            for value in &values {
-                let secret = bare(value);
-                if secret != value && quoted(value.trim_start_matches('\u{feff}').trim_end()).is_some() {
-                    self.warnings.push(format!("{name}: the quotes around a secret are not part of it"));
-                }
-                if secret.trim() != secret {
-                    self.warnings.push(format!(
-                        "{name}: a secret begins or ends with white space, and the white space is part of it"
-                    ));
-                }
-            }
-        }
-    }
-
     fn descriptors_reserved(&self) -> u64 {
         self.serve.limits().descriptors_reserved(self.serve.has_http_api()).into()
-    }
-
-    fn warn_of_exposure(&mut self) {
-        let Some(file) = &self.layers.file else { return };
-        if declarations().any(|arg| is_secret(arg) && file.entry(arg.get_id().as_str()).is_some()) {
-            self.warnings.extend(keys::readable_by_all_warning(&file.path));
-        }
     }
 }
 
@@ -388,6 +335,11 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
         without_effect(&["missed_max"], "--heartbeat ping", heartbeat == HeartbeatMode::Ping),
         // If no proxy were trusted, no client could connect.
         refused(&["proxy_protocol"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
+        without_effect(
+            &["address_connections_max"],
+            "--listen HOST:PORT or --trusted-proxy unix",
+            serve.clients_have_addresses(),
+        ),
         without_effect(
             &["address_ipv6_prefix"],
             "--address-connections-max",

@@ -12,11 +12,13 @@ mod declarations;
 mod faults;
 mod file;
 mod keys;
+mod proxies;
 pub mod reload;
 mod show;
 mod tls;
 mod toml_value;
 mod value;
+mod warnings;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -19,8 +19,11 @@ pub const FILE: &str = "file://";
 
 const FILE_ERROR: &str = "pages from files have the origin null or file://, without a host and a path";
 
-/// The longest name in DNS, in bytes.
+/// The longest name in DNS, in bytes, without the dot of the root (RFC 1035 section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
+
+/// The longest label of a name in DNS, in bytes.
+const LABEL_BYTES_MAX: usize = 63;
 
 /// Converts an entry to its normal form: lower case, no default port.
 ///
@@ -46,7 +49,9 @@ pub fn normalise(entry: &str) -> Result<String, String> {
         Host::Name(name) => name,
     };
     let (base, is_wildcard) = host.strip_prefix("*.").map_or((host, false), |base| (base, true));
-    match host_error(base, is_wildcard) {
+    // The host of another scheme, such as the scheme of an app, is not a name in DNS.
+    let is_dns = default_port(origin.scheme).is_some();
+    match host_error(base, is_wildcard).or_else(|| dns_error(base, is_wildcard).filter(|_| is_dns)) {
         Some(why) => refused(why),
         None => Ok(origin.to_string()),
     }
@@ -90,9 +95,6 @@ fn host_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     if host.contains('*') {
         return Some("a * must stand for whole labels at the start of the host, as in https://*.example.com");
     }
-    if host.len() > HOST_BYTES_MAX {
-        return Some("a host has at most 253 characters");
-    }
     // A name may end with the dot of the DNS root, which browsers keep.
     let name = host.strip_suffix('.').unwrap_or(host);
     if !name.split('.').all(is_label) {
@@ -110,6 +112,17 @@ fn host_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
         return Some("an IPv4 address must be four numbers from 0 to 255");
     }
     None
+}
+
+/// Returns the reason why no name in DNS has this form.
+fn dns_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    // The shortest subdomain has two characters more.
+    let length = name.len() + if is_wildcard { 2 } else { 0 };
+    if name.split('.').any(|label| label.len() > LABEL_BYTES_MAX) {
+        return Some("a label of a host has at most 63 characters");
+    }
+    (length > HOST_BYTES_MAX).then_some("a host has at most 253 characters")
 }
 
 /// Returns the reason why a text is not `scheme://host[:port]`.
@@ -182,6 +195,32 @@ mod tests {
     }
 
     #[test]
+    fn a_host_has_the_length_of_a_name_in_dns() {
+        // A label has up to 63 characters, and a name up to 253 without its last dot.
+        let label = "a".repeat(63);
+        let name = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        for good in [
+            format!("https://{label}.example"),
+            format!("http://{name}:8080"),
+            format!("https://{name}."),
+            format!("https://*.{}", &name[2..]),
+            format!("app://a{label}"),
+        ] {
+            assert!(normalise(&good).is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            (format!("https://a{label}.example"), "at most 63"),
+            (format!("http://example.a{label}."), "at most 63"),
+            (format!("https://*.a{label}.example"), "at most 63"),
+            (format!("https://b.{name}"), "at most 253"),
+            (format!("https://{name}a"), "at most 253"),
+            (format!("https://*.{}", &name[1..]), "at most 253"),
+        ] {
+            assert!(normalise(&bad).is_err_and(|error| error.contains(why)), "{bad}");
+        }
+    }
+
+    #[test]
     fn entries_that_no_browser_can_send_are_errors() {
         for (entry, why) in [
             ("https://*", "whole labels"),
@@ -220,8 +259,6 @@ mod tests {
             assert!(error.starts_with(&format!("{entry:?} is not an origin: ")), "{error}");
             assert!(error.contains(why), "the error of {entry} must contain {why:?}: {error}");
         }
-        let long = format!("https://{}.example", "a".repeat(250));
-        assert!(normalise(&long).is_err_and(|why| why.contains("253")));
         for (entry, normal) in [
             ("HTTPS://Example.COM:0443", "https://example.com"),
             ("https://example.com.", "https://example.com."),

@@ -206,12 +206,27 @@ fn values_that_can_never_work_are_errors() {
     for url in ["http://h:65535", "http://h:/x", "http://[::1]", "http://u:1@h/", "http://u:p@[::1]:1/"] {
         assert_eq!(call(&["check", "--webhook", url], &[]).out, "ok\n", "{url}");
     }
-    let warned: [(&str, &str); 13] = [
+}
+
+#[test]
+fn values_that_are_probably_mistakes_are_warned_of() {
+    let warned: [(&str, &str); 21] = [
         ("trusted_proxy = [\"0.0.0.0/0\"]", "lets every client choose its address"),
+        ("trusted_proxy = [\"0.0.0.0/1\", \"128.0.0.0/1\"]", "128.0.0.0/1 is larger than any private network"),
+        ("trusted_proxy = [\"2000::/3\"]", "2000::/3 is larger than any private network"),
+        ("origin = [\"https://*.com:8443\"]", "allows every site under the top-level domain com"),
+        ("address_connections_max = 9\naddress_ipv6_prefix = 128", "a client with a /64 network can exceed"),
+        ("address_connections_max = 9\naddress_ipv6_prefix = 20", "applies to all clients of a provider"),
+        ("api = [\"0.0.0.0:9502\"]\napi_key = [\"fourteen-bytes\"]", "an API key of 14 bytes can be guessed"),
         ("listen = [\"127.0.0.1:1\"]\ntrusted_proxy = [\"unix\"]", "unix has no effect without --listen unix:PATH"),
         ("origin = [\"wss://a.example\"]", "a page's origin is https://a.example"),
         ("origin = [\"*\", \"https://a.example\"]", "* allows every origin"),
         ("connections_max = 10\nuid_connections_max = 11", "which applies first"),
+        ("memberships_max = 999", "--connection-groups-max exceeds FILE:1: memberships_max, which applies first"),
+        (
+            "listen = [\"unix:/run/none.sock\"]\naddress_connections_max = 5",
+            "no effect without --listen HOST:PORT or --trusted-proxy unix",
+        ),
         ("address_ipv6_prefix = 56", "no effect without --address-connections-max"),
         ("webhook = \"http://127.0.0.1:1\"\nwebhook_timeout = \"1h\"", "--webhook-retry-time-max, which applies first"),
         ("queue_total_bytes_max = \"64KiB\"", "are dropped"),
@@ -225,11 +240,145 @@ fn values_that_can_never_work_are_errors() {
         ),
     ];
     let scratch = Scratch::new("warned");
+    for fine in [
+        "trusted_proxy = [\"10.0.0.0/8\", \"fc00::/7\"]",
+        "origin = [\"http://*.localhost:3000\", \"https://*.example.com\"]",
+        "address_connections_max = 9\naddress_ipv6_prefix = 48",
+        "api = [\"0.0.0.0:9502\"]\napi_key = [\"0123456789abcdef\"]",
+        "api_key = [\"short\"]",
+    ] {
+        let file = write(&scratch, fine);
+        assert_eq!(call(&["check", "--config", &file], &[]).err, "", "{fine}");
+    }
     for (text, hint) in warned {
         let file = write(&scratch, text);
         let printed = call(&["check", "--config", &file], &[]);
-        assert!(printed.code == Some(0) && printed.err.contains(hint), "{text}: expected {hint:?} in {printed:?}");
+        let err = printed.err.replace(&file, "FILE");
+        assert!(printed.code == Some(0) && err.contains(hint), "{text}: expected {hint:?} in {printed:?}");
     }
+}
+
+#[test]
+fn an_origin_that_dns_cannot_name_is_an_error() {
+    let label = "a".repeat(64);
+    for (origin, hint) in [
+        (format!("https://{label}.example"), "at most 63 characters"),
+        (format!("https://*.{label}.example"), "at most 63 characters"),
+        (format!("http://{}com", "a.".repeat(126)), "at most 253 characters"),
+    ] {
+        let printed = error_output(&format!("origin = [\"{origin}\"]"));
+        assert!(printed.contains(hint), "{origin}: {printed}");
+    }
+    assert_eq!(call(&["check", "--origin", &format!("app://{label}")], &[]).out, "ok\n");
+}
+
+#[test]
+fn a_head_must_fit_the_values_that_clients_send() {
+    let (key, name) = ("k".repeat(400), "n".repeat(200));
+    let origin = format!("https://{}.example", "o".repeat(60));
+    let check = |flags: &[&str], bytes: usize| {
+        let bytes = bytes.to_string();
+        call(&[&["check", "--head-bytes-max", &bytes], flags].concat(), &[])
+    };
+    for (flags, min, why) in [
+        (["--api-key", &*key], 458, "a request with the longest API key"),
+        (["--subprotocols", &name], 368, "an upgrade with the longest subprotocol"),
+        (["--origin", &origin], 228, "an upgrade with the longest origin"),
+    ] {
+        let printed = check(&flags, min - 1);
+        let wanted = format!("--head-bytes-max is {}: it must be at least {min}, for {why}\n", min - 1);
+        assert!(printed.code == Some(1) && printed.err.ends_with(&wanted), "{wanted}: {printed:?}");
+        assert_eq!(check(&flags, min).out, "ok\n", "{flags:?}");
+    }
+    // A datagram has no head.
+    assert_eq!(check(&["--api", "udp:127.0.0.1:9", "--api-key", &key], 200).out, "ok\n");
+}
+
+#[test]
+fn a_listener_for_proxies_needs_a_proxy_that_can_connect() {
+    for (listen, trusted, wanted) in [
+        ("proxy:127.0.0.1:9600", "127.0.0.1", ""),
+        ("proxy:127.0.0.1:9600", "127.0.0.0/8", ""),
+        ("proxy:127.0.0.1:9600", "0.0.0.0/1", ""),
+        ("proxy:[::1]:9600", "::1", ""),
+        ("proxy:unix:/run/none.sock", "unix", ""),
+        ("proxy:127.0.0.1:9600", "10.0.0.0/8", "no proxy of --trusted-proxy is on this machine"),
+        ("proxy:127.0.0.1:9600", "fd00::/8", "no proxy of --trusted-proxy can connect to"),
+        ("proxy:[::1]:9600", "10.0.0.0/8", "no proxy of --trusted-proxy can connect to"),
+        ("proxy:127.0.0.1:9600", "unix", "no proxy of --trusted-proxy can connect to"),
+        ("proxy:unix:/run/none.sock", "10.0.0.0/8", "no proxy of --trusted-proxy can connect to"),
+        ("proxy:tls:unix:/run/none.sock", "10.0.0.0/8", "no proxy of --trusted-proxy can connect to"),
+    ] {
+        let printed = call(&["check", "--listen", listen, "--trusted-proxy", trusted], &[]);
+        let is_fault = wanted.contains("can connect");
+        assert_eq!(printed.code == Some(1), is_fault || listen.contains("tls:"), "{listen} {trusted}: {printed:?}");
+        assert!(printed.err.contains(wanted), "{listen} {trusted}: expected {wanted:?} in {printed:?}");
+        assert_eq!(printed.err.contains("expects a PROXY header"), !wanted.is_empty(), "{printed:?}");
+    }
+    let one = ["check", "--listen", "unix:/run/none.sock", "--proxy-protocol", "--trusted-proxy", "10.0.0.7"];
+    let printed = call(&one, &[]);
+    assert!(printed.code == Some(1) && printed.err.contains("can connect to unix:"), "{printed:?}");
+    let printed = call(&[&one[..], &["--listen", "10.0.0.1:9600", "--auth", "trust"]].concat(), &[]);
+    let warning = "fdpush: warning: --listen: no proxy of --trusted-proxy can connect to unix:/run/none.sock";
+    assert!(printed.code == Some(0) && printed.err.starts_with(warning), "{printed:?}");
+}
+
+#[test]
+fn a_back_end_is_not_the_server_itself() {
+    for (url, own) in [
+        ("http://127.0.0.1:9502/api/push", "127.0.0.1:9502 of --api"),
+        ("http://u:hush@localhost:9501", "127.0.0.1:9501 of --listen"),
+        ("https://LOCALHOST:9501/?hush", "127.0.0.1:9501 of --listen"),
+    ] {
+        for flags in [["--webhook", url, "--auth", "trust"], ["--auth-url", url, "--auth", "webhook"]] {
+            let printed = call(&[&["check"], &flags[..]].concat(), &[]);
+            let why =
+                format!("fdpush: {}: the URL is an address of this server ({own}), not of a back end\n", flags[0]);
+            assert_eq!((printed.code, printed.err), (Some(1), why), "{url}");
+        }
+    }
+    let all = ["check", "--auth", "trust", "--listen", "0.0.0.0:80", "--webhook"];
+    assert_eq!(call(&[&all[..], &["http://127.0.0.1/"]].concat(), &[]).code, Some(1));
+    for other in ["https://127.0.0.1/", "http://[::1]/", "http://example.com/", "http://127.0.0.1:81/"] {
+        assert_eq!(call(&[&all[..], &[other]].concat(), &[]).out, "ok\n", "{other}");
+    }
+}
+
+#[test]
+fn a_demo_page_that_cannot_connect_is_warned_of() {
+    let jwt = ["--auth", "jwt", "--jwt-secret", "0123456789abcdef0123456789abcdef"];
+    for (flags, hint) in [
+        (&jwt[..], "--page is always, and --auth is jwt: the demo page sends no token"),
+        (&["--origin", "capacitor://localhost,null"], "--page is always, and --origin has no http origin"),
+        (&["--origin", "null,https://a.example"], ""),
+        (&["--origin", "*"], ""),
+        (&[], ""),
+    ] {
+        let printed = call(&[&["check", "--page", "always"], flags].concat(), &[]);
+        assert!(printed.code == Some(0) && printed.err.contains(hint), "{flags:?}: {printed:?}");
+        assert_eq!(printed.err.contains("demo page"), !hint.is_empty(), "{printed:?}");
+        assert!(!call(&[&["check"], flags].concat(), &[]).err.contains("demo page"), "{flags:?}");
+    }
+}
+
+#[test]
+fn a_value_that_a_list_has_twice_is_warned_of() {
+    for (flag, value) in [
+        ("--subprotocols", "chat.v1,chat.v2,chat.v1"),
+        ("--origin", "https://a.example,https://a.example"),
+        ("--client-may", "join,join"),
+        ("--trusted-proxy", "10.0.0.7,10.0.0.7"),
+        ("--api-key", "hush,hush"),
+    ] {
+        let printed = call(&["check", flag, value], &[]);
+        let twice = value.split(',').next().unwrap_or_default();
+        let what = if twice == "hush" { "a value" } else { twice };
+        let wanted = format!("fdpush: warning: {flag}: {what} is given more than once\n");
+        assert_eq!((printed.code, printed.err), (Some(0), wanted));
+    }
+    // Two listeners with port 0 get different ports.
+    let zero = ["check", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+    assert_eq!(call(&zero, &[]).err, "");
 }
 
 #[test]

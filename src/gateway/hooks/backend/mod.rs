@@ -16,6 +16,7 @@ mod tests;
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -181,6 +182,22 @@ impl BackendUrl {
             return Err(invalid("port of the URL must be from 1 to 65535".to_owned()));
         }
         BackendUrl::of(uri).ok_or_else(|| invalid("invalid user or host in the URL".to_owned()))
+    }
+
+    /// Returns the addresses of the URL if its host is an IP address or `localhost`. No name is resolved.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        let host = self.uri.host().unwrap_or_default();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let ips = match bare.parse() {
+            Ok(ip) => vec![ip],
+            Err(_) if bare.eq_ignore_ascii_case("localhost") => {
+                vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
+            }
+            Err(_) => Vec::new(),
+        };
+        let default = if self.uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = self.uri.port_u16().unwrap_or(default);
+        ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
     }
 
     fn of(uri: Uri) -> Option<BackendUrl> {

@@ -70,6 +70,11 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
+    /// Returns whether the address is a unix socket.
+    pub fn is_unix(&self) -> bool {
+        self.0.starts_with("unix:")
+    }
+
     /// Resolves the address. A name may have several addresses.
     pub fn resolve(&self) -> Result<Vec<Address>, String> {
         match self.0.strip_prefix("unix:") {
