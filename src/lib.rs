@@ -187,6 +187,10 @@ pub mod shared {
     pub use crate::connection::SlotSet;
     pub use crate::event_loop::{SocketFile, bind_each};
     pub use crate::log_throttle::LogThrottle;
+    pub use crate::protocol::deflate::DEFLATED_BYTES_MAX;
+    pub use crate::protocol::frame::SERVER_HEADER_BYTES_MAX;
+    pub use crate::protocol::http::HEADERS_CEILING;
+    pub use crate::protocol::origin::authority::{DNS_LABEL_BYTES_MAX, DNS_NAME_BYTES_MAX};
     pub use crate::registry::is_name;
     pub use crate::split_table::SplitTable;
     pub use crate::tick::Tick;

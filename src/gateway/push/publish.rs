@@ -5,10 +5,11 @@
 use std::borrow::Cow;
 use std::collections::TryReserveError;
 
+use fdpush::shared::SERVER_HEADER_BYTES_MAX;
 use fdpush::{Context, Delivery, Fd, Message, Push};
 
 use crate::gateway::presence::roster::Roster;
-use crate::gateway::wire::frame::{HEADER_BYTES_MAX, append_names};
+use crate::gateway::wire::frame::append_names;
 use crate::gateway::wire::json::Quoted;
 use crate::gateway::wire::target::Target;
 
@@ -155,7 +156,7 @@ fn write_envelope(
 /// Checks that the frame of a message fits into an empty queue. If it does not fit, the sender gets an error, and no
 /// reader counts as slow.
 fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), PublishError> {
-    match message_bytes + HEADER_BYTES_MAX {
+    match message_bytes + SERVER_HEADER_BYTES_MAX {
         bytes if bytes <= queue_bytes_max => Ok(()),
         bytes => Err(PublishError::TooLarge(format!(
             "message exceeds queue_bytes_max (frame of {bytes} bytes, limit {queue_bytes_max})"

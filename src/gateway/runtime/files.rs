@@ -14,6 +14,9 @@ use rustix::fs::OFlags;
 
 use super::threads;
 
+/// The maximum size of a file of certificates, in bytes. Mozilla's roots have about 230,000 bytes.
+pub const CERTIFICATE_BYTES_MAX: u64 = 8 << 20;
+
 /// The maximum time to read a file.
 const READ_TIME_MAX: Duration = Duration::from_secs(5);
 

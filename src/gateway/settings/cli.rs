@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use fdpush::shared::RATE_MAX;
+use fdpush::shared::{HEADERS_CEILING, RATE_MAX};
 use fdpush::{Address, Fd, Heartbeat, Limits, Origins};
 
 pub use self::addresses::{ApiAddress, ClientAddress, Endpoint};
@@ -213,7 +213,7 @@ pub struct Clients {
     /// Accepted connections per second, with a burst of the same size; over this limit, clients get 503. Default:
     /// unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ACCEPT_RATE",
-        value_parser = between(1, 1_000_000))]
+        value_parser = between(1, RATE_MAX))]
     pub accept_rate: Option<u32>,
 }
 
@@ -284,7 +284,7 @@ pub struct Bounds {
     /// Maximum number of header fields; a head with more fields gets 431
     #[arg(long, value_name = "COUNT", env = "FDPUSH_HEADERS_MAX",
         default_value_t = count(Limits::default().headers_max),
-        value_parser = between(1, 256))]
+        value_parser = between(1, HEADERS_CEILING as u32))]
     pub headers_max: u32,
 
     /// Timeout of a complete HTTP head; a late head gets 408. A TLS handshake has the same timeout; a late handshake

@@ -4,6 +4,7 @@
 //! warning.
 
 use fdpush::Limits;
+use fdpush::shared::{DEFLATED_BYTES_MAX, SERVER_HEADER_BYTES_MAX};
 use rustix::process::{Resource, getrlimit};
 
 use super::cli::{ApiAddress, Auth, HeartbeatMode, OnSecondLogin, Permission, Serve, Size, Switch};
@@ -37,12 +38,6 @@ const MESSAGE_BYTES_MIN: usize = 20;
 
 /// The length of the shortest push: `{"fd":1,"text":""}`.
 const BODY_BYTES_MIN: usize = 18;
-
-/// The length of the longest message that the server compresses. The doc of `Limits::compression` has this number.
-const COMPRESSED_BYTES_MAX: usize = 256 << 10;
-
-/// The length of the longest header of a frame to a client.
-const FRAME_HEADER_BYTES_MAX: usize = 10;
 
 /// A warning is written if the derived `connections_max` is below this number.
 const CONNECTIONS_FEW: u32 = 1000;
@@ -138,7 +133,7 @@ impl Settings {
         let (clients, max) = (&self.serve.clients, self.serve.limits().head_bytes_max);
         let key = self.api_keys().iter().map(|key| key.expose().len()).max().filter(|_| self.serve.has_http_api());
         let subprotocol = clients.subprotocols.iter().map(|name| name.as_ref().len()).max();
-        let origins = clients.origin.iter().map(AsRef::as_ref).filter(|origin| *origin != "*");
+        let origins = clients.origin.iter().map(|origin| -> &str { origin.as_ref() }).filter(|origin| *origin != "*");
         for (keys, head, value, why) in [
             (["api_key", "api_key_file"], KEY_HEAD_BYTES, key, "a request with the longest API key"),
             (["subprotocols"; 2], SUBPROTOCOL_HEAD_BYTES, subprotocol, "an upgrade with the longest subprotocol"),
@@ -228,11 +223,11 @@ impl Settings {
             let (min, all) = (self.layers.name("queue_bytes_min"), self.layers.name("queue_total_bytes_max"));
             self.warnings.push(format!("{min} exceeds half of {all}, which applies first"));
         }
-        if limits.compression && limits.compress_bytes_min > COMPRESSED_BYTES_MAX {
-            let (name, longest) = (self.layers.name("compress_bytes_min"), Size(COMPRESSED_BYTES_MAX));
+        if limits.compression && limits.compress_bytes_min > DEFLATED_BYTES_MAX {
+            let (name, longest) = (self.layers.name("compress_bytes_min"), Size(DEFLATED_BYTES_MAX));
             self.warnings.push(format!("{name} exceeds {longest}: no message to a client is compressed"));
         }
-        let least = limits.message_bytes_max.saturating_add(FRAME_HEADER_BYTES_MAX);
+        let least = limits.message_bytes_max.saturating_add(SERVER_HEADER_BYTES_MAX);
         if limits.queue_total_bytes_max < least {
             let (all, one) = (self.layers.name("queue_total_bytes_max"), self.layers.name("message_bytes_max"));
             self.warnings.push(format!(

@@ -12,9 +12,6 @@ use super::certificate::{Certificate, UnixTime};
 use super::pem;
 use crate::gateway::runtime::files;
 
-/// The maximum size of a file, in bytes. Mozilla's roots have 230,000.
-const FILE_BYTES_MAX: u64 = 8 << 20;
-
 /// The kinds of private keys that can be used. The TLS library does not name the kind of a key that it refuses.
 const KEYS: &str = "RSA of 2,048 to 4,096 bits, ECDSA P-256 or P-384, or Ed25519";
 
@@ -330,7 +327,7 @@ fn with_source(error: &TlsError) -> String {
 
 /// Reads a file, without a byte order mark.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let bytes = files::read(path, FILE_BYTES_MAX)?;
+    let bytes = files::read(path, files::CERTIFICATE_BYTES_MAX)?;
     Ok(bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes))
 }
 

@@ -4,9 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// The maximum length of a DNS name and of one of its labels (RFC 1035 section 2.3.4).
-const NAME_BYTES_MAX: usize = 253;
-const LABEL_BYTES_MAX: usize = 63;
+use fdpush::shared::{DNS_LABEL_BYTES_MAX, DNS_NAME_BYTES_MAX};
 
 /// A name that a client connects to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -58,14 +56,14 @@ fn dns(text: &str) -> Result<String, String> {
         return Err("clients accept a wildcard only before two labels or more: *.chat.example".to_owned());
     }
     let is_label = |label: &&str| {
-        (1..=LABEL_BYTES_MAX).contains(&label.len())
+        (1..=DNS_LABEL_BYTES_MAX).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     // `127.0.0.300` is no name.
     let is_number = labels.last().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
-    if text.len() > NAME_BYTES_MAX || is_number || !labels.iter().all(is_label) {
+    if text.len() > DNS_NAME_BYTES_MAX || is_number || !labels.iter().all(is_label) {
         return Err(expected.to_owned());
     }
     Ok(text.to_ascii_lowercase())

@@ -6,6 +6,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::protocol::request::Request;
 use crate::protocol::utf8;
 
+/// The longest name in DNS, in bytes.
+///
+/// The dot of the root does not count. See RFC 1035 section 2.3.4.
+pub const DNS_NAME_BYTES_MAX: usize = 253;
+
+/// The longest label of a name in DNS, in bytes.
+pub const DNS_LABEL_BYTES_MAX: usize = 63;
+
 /// A `scheme://host[:port]`.
 pub struct Origin<'a> {
     pub scheme: &'a str,

@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::authority::{Authority, Host, Origin, default_port};
+use super::authority::{Authority, DNS_LABEL_BYTES_MAX, DNS_NAME_BYTES_MAX, Host, Origin, default_port};
 
 /// The value of the `Origin` header for a page without an origin.
 ///
@@ -18,12 +18,6 @@ pub const NULL: &str = "null";
 pub const FILE: &str = "file://";
 
 const FILE_ERROR: &str = "pages from files have the origin null or file://, without a host and a path";
-
-/// The longest name in DNS, in bytes, without the dot of the root (RFC 1035 section 2.3.4).
-const HOST_BYTES_MAX: usize = 253;
-
-/// The longest label of a name in DNS, in bytes.
-const LABEL_BYTES_MAX: usize = 63;
 
 /// Converts an entry to its normal form: lower case, no default port.
 ///
@@ -119,10 +113,10 @@ fn dns_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     let name = host.strip_suffix('.').unwrap_or(host);
     // The shortest subdomain has two characters more.
     let length = name.len() + if is_wildcard { 2 } else { 0 };
-    if name.split('.').any(|label| label.len() > LABEL_BYTES_MAX) {
+    if name.split('.').any(|label| label.len() > DNS_LABEL_BYTES_MAX) {
         return Some("a label of a host has at most 63 characters");
     }
-    (length > HOST_BYTES_MAX).then_some("a host has at most 253 characters")
+    (length > DNS_NAME_BYTES_MAX).then_some("a host has at most 253 characters")
 }
 
 /// Returns the reason why a text is not `scheme://host[:port]`.

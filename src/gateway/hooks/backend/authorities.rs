@@ -8,9 +8,6 @@ use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 
 use crate::gateway::runtime::files;
 
-/// The maximum size of a certificate file, in bytes. Mozilla's roots have about 230,000 bytes.
-const FILE_BYTES_MAX: u64 = 8 << 20;
-
 /// Certificate authorities that replace Mozilla's root certificates.
 #[derive(Clone, Debug)]
 pub struct Authorities(Arc<Vec<Certificate<'static>>>);
@@ -18,7 +15,7 @@ pub struct Authorities(Arc<Vec<Certificate<'static>>>);
 impl Authorities {
     /// Reads a PEM file of certificates.
     pub fn read(path: &Path) -> Result<Authorities, String> {
-        let parsed = files::read(path, FILE_BYTES_MAX).and_then(|pem| Authorities::parse(&pem));
+        let parsed = files::read(path, files::CERTIFICATE_BYTES_MAX).and_then(|pem| Authorities::parse(&pem));
         parsed.map_err(|why| format!("webhook_ca_file {}: {why}", path.display()))
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use fdpush::TlsVersion;
+use fdpush::shared::RATE_MAX;
 
 use super::count::between;
 use super::values::path;
@@ -28,7 +29,7 @@ pub struct Tls {
     /// TLS handshakes per second, with a burst of the same size; over this limit, clients wait, at most
     /// --head-time-max. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_TLS_HANDSHAKE_RATE",
-        value_parser = between(1, 1_000_000))]
+        value_parser = between(1, RATE_MAX))]
     pub tls_handshake_rate: Option<u32>,
 }
 
