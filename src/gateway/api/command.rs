@@ -1,8 +1,6 @@
 //! The commands of back ends: JSON is parsed and checked before anything is executed.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::hash::Hash;
 
 use base64::Engine as _;
 use base64::decoded_len_estimate;
@@ -422,26 +420,15 @@ fn check_count(count: usize) -> Result<(), ApiError> {
 
 fn names<'a>(names: Vec<Name<'a>>, member: &str) -> Result<Vec<Cow<'a, str>>, ApiError> {
     names.iter().try_for_each(|name| check_name(&name.0, member))?;
-    Ok(distinct(names.into_iter().map(|name| name.0).collect()))
+    Ok(names::distinct(names.into_iter().map(|name| name.0).collect()))
 }
 
 fn fds(numbers: Vec<u64>, member: &str) -> Result<Vec<Fd>, ApiError> {
-    numbers.into_iter().map(|number| to_fd(number, member)).collect::<Result<_, _>>().map(distinct)
+    numbers.into_iter().map(|number| to_fd(number, member)).collect::<Result<_, _>>().map(names::distinct)
 }
 
 fn to_fd(number: u64, member: &str) -> Result<Fd, ApiError> {
     Fd::from_u64(number).ok_or_else(|| ApiError::bad_request(format!("{member}: {number} is not an fd")))
-}
-
-/// Removes duplicates and keeps the order.
-fn distinct<T: Eq + Hash>(mut items: Vec<T>) -> Vec<T> {
-    if items.len() > 1 {
-        let mut seen = HashSet::with_capacity(items.len());
-        let are_new: Vec<bool> = items.iter().map(|item| seen.insert(item)).collect();
-        let mut are_new = are_new.into_iter();
-        items.retain(|_| are_new.next() == Some(true));
-    }
-    items
 }
 
 /// Checks the length of a uid or a group.

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 use compact_str::CompactString;
+use fdpush::shared::SERVER_HEADER_BYTES_MAX;
 use fdpush::{Delivery, Fd, Heartbeat};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -21,9 +22,6 @@ const UIDS_MAX: usize = 1000;
 
 /// The maximum number of uids in one notice, as documented in docs/api.md and the README.
 pub const NOTICE_UIDS_MAX: usize = 100;
-
-/// The maximum length of a WebSocket frame header from the server.
-pub const HEADER_BYTES_MAX: usize = 10;
 
 /// The maximum length of the end of a notice, which is a count of up to 20 digits.
 const NOTICE_END_BYTES_MAX: usize = 32;
@@ -156,7 +154,8 @@ impl<'a> Members<'a> {
                 return Err(FrameError::bad_request(format!("push takes either {first} or {second}")));
             }
             (Some(("to", to)), None) if to.get().starts_with('[') => {
-                Target::Uids(uids(to, "to", "a uid or an array of uids")?)
+                // A uid with many connections that is listed a thousand times would be searched a thousand times.
+                Target::Uids(names::distinct(uids(to, "to", "a uid or an array of uids")?))
             }
             (Some(("to", to)), None) => Target::Uids(vec![name(to, "to")?]),
             (Some(("fd", fd)), None) => Target::Fds(vec![self::fd(fd)?]),
@@ -390,7 +389,7 @@ pub fn notice(group: &str, notice: &PresenceNotice, queue_bytes_max: usize) -> S
         }
         _ => {}
     }
-    if text.len() + NOTICE_END_BYTES_MAX + HEADER_BYTES_MAX > queue_bytes_max {
+    if text.len() + NOTICE_END_BYTES_MAX + SERVER_HEADER_BYTES_MAX > queue_bytes_max {
         text.truncate(bare);
     }
     // Writing to a string does not fail.

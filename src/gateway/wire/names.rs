@@ -5,7 +5,9 @@
 //! normalised. The reference is `docs/api.md`.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::Hash;
 
 use fdpush::NAME_BYTES_MAX;
 use fdpush::shared::is_name;
@@ -22,6 +24,17 @@ pub struct BadLength(pub usize);
 /// Checks that a name has 1 to [`NAME_BYTES_MAX`] bytes.
 pub fn check(name: &str) -> Result<(), BadLength> {
     if is_name(name) { Ok(()) } else { Err(BadLength(name.len())) }
+}
+
+/// Removes duplicates and keeps the order.
+pub fn distinct<T: Eq + Hash>(mut items: Vec<T>) -> Vec<T> {
+    if items.len() > 1 {
+        let mut seen = HashSet::with_capacity(items.len());
+        let are_new: Vec<bool> = items.iter().map(|item| seen.insert(item)).collect();
+        let mut are_new = are_new.into_iter();
+        items.retain(|_| are_new.next() == Some(true));
+    }
+    items
 }
 
 impl AsRef<str> for Name<'_> {

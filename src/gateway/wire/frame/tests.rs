@@ -25,6 +25,7 @@ fn valid_frames_are_parsed() {
         (r#"{"type":"push","to":10010,"key":5,"data":1}"#, {
             ClientFrame::Push { to: Target::Uids(uids(&["10010"])), key: Some("5".into()), data: "1" }
         }),
+        (r#"{"type":"push","to":[7,"a","7","a"],"data":1}"#, push(Target::Uids(uids(&["7", "a"])), "1")),
         (r#"{"type":"push","to":["a",-5],"data":1}"#, push(Target::Uids(uids(&["a", "-5"])), "1")),
         ("\u{feff}{\"type\":\"join\",\"group\":7}", ClientFrame::Join { group: "7".into() }),
         (r#"{"type":"online","uids":[1,"1"]}"#, ClientFrame::Online { uids: uids(&["1", "1"]) }),
