@@ -81,7 +81,7 @@ pub fn deflated_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame_with(first, &deflate(payload))
 }
 
-/// Returns a received frame, inflated if the tests run with permessage-deflate.
+/// Takes the first byte and the payload of a received frame. Returns them inflated if the frame is deflated.
 pub fn inflated_frame((first, payload): (u8, Vec<u8>)) -> (u8, Vec<u8>) {
     match IS_DEFLATED && first & RSV1 != 0 {
         true => (first & !RSV1, inflate(&payload)),
@@ -89,7 +89,7 @@ pub fn inflated_frame((first, payload): (u8, Vec<u8>)) -> (u8, Vec<u8>) {
     }
 }
 
-/// Returns the next message: whether it was deflated, and its payload.
+/// Returns whether the next message was deflated, and its inflated payload.
 pub fn message(raw: &mut Raw) -> (bool, Vec<u8>) {
     let (first, payload) = raw.frame();
     assert!(matches!(first & !RSV1, 0x81 | 0x82), "expected the first byte of a message, got {first:#x}");

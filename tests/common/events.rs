@@ -35,7 +35,11 @@ impl<'a> Events<'a> {
             let body = request.json();
             assert_eq!((&body["node"], &body["given_up"]), (&json!("here"), &json!(0)));
             assert!(body["sent_ms"].is_u64());
-            assert_eq!(*self.run.get_or_insert(body["run"].clone()), body["run"], "one run");
+            assert_eq!(
+                *self.run.get_or_insert(body["run"].clone()),
+                body["run"],
+                "all requests must have the same `run`"
+            );
             self.waiting.extend(body["events"].as_array().expect("the value is an array").iter().cloned());
         }
         let mut event = self.waiting.remove(0);

@@ -18,7 +18,7 @@ pub const JSON: (&str, &str) = ("Content-Type", "application/json");
 /// A secret that is long enough to sign tokens.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// A running server. When the value is dropped, the process is killed.
+/// A running `fdpush serve`. When the value is dropped, the process is killed.
 pub struct Gateway {
     child: ChildProcess,
     /// The address for clients.
@@ -27,7 +27,7 @@ pub struct Gateway {
     pub others: Vec<String>,
     /// The address of the API.
     pub api: SocketAddr,
-    /// The addresses for datagrams, as they are in the log.
+    /// The addresses for datagrams, in the form in which the log has them, such as `udp:127.0.0.1:9503`.
     pub datagrams: Vec<String>,
     log: TestReceiver<String>,
 }
@@ -143,8 +143,8 @@ impl Gateway {
         self.child.signal(signal);
     }
 
-    /// Calls `call` while the process is stopped. Bytes that clients send in this time are handled when the process
-    /// runs again.
+    /// Calls `call` while SIGSTOP has stopped the process. The server handles bytes that clients send in this time when
+    /// the process runs again.
     pub fn while_stopped(&self, call: impl FnOnce()) {
         self.signal("-STOP");
         until("the process is stopped", || {
@@ -155,7 +155,7 @@ impl Gateway {
         self.signal("-CONT");
     }
 
-    /// Returns the largest resident memory that the process ever had.
+    /// Returns the largest resident memory that the process ever had, in bytes.
     pub fn peak_bytes(&self) -> usize {
         self.status_bytes("VmHWM:")
     }
@@ -179,7 +179,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // After the kill, the pipes of the child end and all its log lines arrive.
+        // The kill closes the child's ends of the pipes, so all log lines have arrived when the loop below prints them.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

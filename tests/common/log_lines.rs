@@ -12,7 +12,7 @@ use super::{DEADLINE, TestServer};
 /// If a log record contains this text, the logger blocks the calling thread for [`BLOCK_TIME`].
 pub const BLOCKING_TEXT: &str = "slow-log.example";
 
-/// A time after which the server warns about a handler that still runs.
+/// The time for which [`block`] blocks a thread. The server logs a warning about a handler that runs for over 100 ms.
 pub const BLOCK_TIME: Duration = Duration::from_millis(150);
 
 static LINES: Lines = Lines(Mutex::new(Vec::new()));
@@ -45,7 +45,7 @@ pub fn block() {
     assert!(receiver.recv_timeout(BLOCK_TIME).is_err());
 }
 
-/// Starts to collect the log lines of all servers.
+/// Starts to collect the log lines of all servers in this process.
 pub fn keep_log_lines() {
     // Only the first call in a process sets the logger. Each later call returns an error, which is ignored.
     let _ = log::set_logger(&LINES);

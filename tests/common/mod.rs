@@ -191,7 +191,7 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         if thread::panicking() {
-            // A server that ended with an error may be the cause of the failed test.
+            // If the server ended with an error, this error may explain why the test failed.
             for end in self.ended.so_far() {
                 eprintln!("the server had ended: {end:?}");
             }
@@ -250,7 +250,7 @@ impl<T: Clone> Drop for DropSignal<T> {
     }
 }
 
-/// Keeps panics whose message starts with "on purpose" out of the output.
+/// Makes the panic hook print nothing for panics whose message starts with "on purpose".
 pub fn silence_intended_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

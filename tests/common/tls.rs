@@ -128,7 +128,7 @@ impl Pair {
     }
 }
 
-/// The environment variable with the certificate and key of the parent process, in PEM.
+/// The environment variable in which a test passes its certificate and key, in PEM, to a server in a child process.
 pub const PAIR_VARIABLE: &str = "FDPUSH_TEST_PAIR";
 
 /// Returns the pair of a server for `localhost`, `127.0.0.1` and `::1`.
@@ -145,13 +145,13 @@ pub fn server_config() -> TlsConfig {
     server_pair().config()
 }
 
-/// Records that the server at an address speaks TLS.
+/// Adds an address to the addresses of servers that speak TLS.
 pub fn register(address: SocketAddr) {
     ADDRESSES.lock().expect("no test panics while it holds the lock").insert(address);
 }
 
-/// Records that the server at an address does not speak TLS. An earlier server, which spoke TLS, may have used the same
-/// port.
+/// Removes an address from the addresses of servers that speak TLS. An earlier server, which spoke TLS, may have used
+/// the same port.
 pub fn forget(address: &Address) {
     if let Address::Tcp(address) = address {
         ADDRESSES.lock().expect("no test panics while it holds the lock").remove(address);
@@ -170,8 +170,8 @@ impl Socket {
         Socket::over(TcpStream::connect(address).expect("the server listens"), address)
     }
 
-    /// Works like [`connect`](Socket::connect), but does not wait for the server. The first read or write completes the
-    /// handshake, but a [`queue`](Socket::queue) does not.
+    /// Works like [`connect`](Socket::connect), but does not make the TLS handshake. The first read or write completes
+    /// it, but a [`queue`](Socket::queue) does not.
     pub fn begin(address: SocketAddr) -> Socket {
         Socket::start(TcpStream::connect(address).expect("the server listens"), address)
     }
@@ -196,7 +196,8 @@ impl Socket {
         }
     }
 
-    /// Sends bytes without waiting for the server. A TLS session sends its hello, and the bytes after the handshake.
+    /// Sends bytes without waiting for the server. Before the handshake is complete, a TLS session sends only its
+    /// hello, and sends these bytes after the handshake.
     pub fn queue(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Socket::Plain(stream) => stream.write_all(bytes),
@@ -305,8 +306,8 @@ pub fn is_refusal(error: &io::Error) -> bool {
     error == Some(&rustls::Error::AlertReceived(AlertDescription::InternalError))
 }
 
-/// Reads from a TLS session. If the server has closed the connection, a write can fail. The bytes that the server sent
-/// before are still read.
+/// Reads from a TLS session, and sends its pending records first. An error of this write is ignored: if the server has
+/// closed the connection, the bytes that the server sent before can still be read.
 fn read_session(stream: &mut StreamOwned<ClientConnection, TcpStream>, buffer: &mut [u8]) -> io::Result<usize> {
     let StreamOwned { conn, sock } = stream;
     loop {
