@@ -122,7 +122,8 @@ impl Server {
         change
     }
 
-    /// Unbinds the uid, leaves the group, or joins the group, both in the registry and in the oracle.
+    /// Unbinds the uid, leaves the group, or joins the group, as `verb` selects, both in the registry and in the
+    /// oracle.
     pub fn call_membership(&mut self, fd: Fd, group: &str, verb: usize) {
         let Some(slot) = self.open_slot(fd) else { return };
         let names = &mut self.oracle.names;
@@ -180,7 +181,7 @@ impl Server {
         self.record_slow_consumers();
     }
 
-    /// Starts a timer that fires after `delay` ms. A timer repeats every `every` ms, unless `every` is 0.
+    /// Starts a timer that fires after `delay` ms, and then every `every` ms, unless `every` is 0.
     pub fn call_timer(&mut self, delay: u64, every: u64) {
         hit("call: timer");
         let index = (0..).find(|index| !self.timers.contains_key(index)).expect("a timer number is unused");
@@ -204,7 +205,7 @@ impl Server {
                 continue;
             }
             let Some((event, state)) = self.step(slot, Connection::drain) else { continue };
-            assert!(!matches!(event, Some(Event::Closed(_))), "only an open WebSocket may report its end");
+            assert!(!matches!(event, Some(Event::Closed(_))), "a connection that is not open must not report an end");
             let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
             model.is_refused = true;
             model.output.observe_raw(state.queued, ledger);

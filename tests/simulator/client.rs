@@ -56,13 +56,13 @@ pub struct Client {
     /// The TLS session. `None`: a plain client.
     tls: Option<Box<SessionClient>>,
     rng: Rng,
-    /// Bytes that the client will send, without TLS.
+    /// The bytes that the client will send, before a TLS session encrypts them.
     stream: VecDeque<u8>,
     /// Received bytes. The client has already parsed the bytes before `at`.
     inbox: Vec<u8>,
     at: usize,
     is_websocket: bool,
-    /// The lengths of the expected responses.
+    /// The body lengths of the HTTP responses that have not arrived yet, in order.
     responses: VecDeque<usize>,
     has_sent_close: bool,
     has_received_close: bool,
@@ -241,7 +241,8 @@ impl Client {
         let Client { tls, wire, stream, rng, kind, .. } = self;
         let Some(tls) = tls else { return wire.borrow_mut().send(stream, most) };
         tls.encrypt(stream, rng, model.session.as_mut());
-        // The answer of the server is rarely needed while it holds other records, so such a time is chosen often.
+        // The server rarely answers a key update while its session holds unsent records. To cover this case, the
+        // probability is higher at such a time.
         let interval = match model.output.held() {
             0 => 60,
             _ if model.is_closing() => 2,

@@ -35,8 +35,8 @@ pub struct ConnectionModel {
     pub heartbeat: HeartbeatModel,
     /// The TLS session. `None`: a plain connection.
     pub session: Option<SessionModel>,
-    /// The longest message that the client can inflate, or `None` without permessage-deflate. This limit applies from
-    /// the upgrade on.
+    /// The longest message that the client can inflate, in bytes. `None`: the client does not negotiate
+    /// permessage-deflate.
     pub deflated_bytes_max: Option<usize>,
     /// The time at which the connection stopped being open.
     pub closed_at: Option<Tick>,
@@ -95,10 +95,15 @@ impl Turn {
         assert!(at > self.before, "{what}, due at {at:?}, must happen in the first turn after that: {:?}", self.before);
     }
 
-    /// Checks an action whose deadline was set at `at`, and had passed then. It is due in this turn or in the next one.
+    /// Checks an action whose deadline had already passed when it was set, at `at`. The action may happen in the turn
+    /// of `at` or in the next turn.
     pub fn assert_due_since(self, at: Tick, what: &str) {
-        assert!(at <= self.now, "{what}, due since {at:?}, does not happen before that: {:?}", self.now);
-        assert!(at >= self.before, "{what}, due since {at:?}, happens in the next turn: {:?}", self.before);
+        assert!(at <= self.now, "{what}, due since {at:?}, must not happen before that: {:?}", self.now);
+        assert!(
+            at >= self.before,
+            "{what}, due since {at:?}, must happen in the next turn at the latest: {:?}",
+            self.before
+        );
     }
 }
 
@@ -113,12 +118,12 @@ impl HeartbeatModel {
         HeartbeatModel { mode, since: now, last_seen, unanswered: 0, ping }
     }
 
-    /// Records that bytes arrived.
+    /// Handles the arrival of bytes.
     pub fn handle_bytes(&mut self, now: Tick) {
         (self.last_seen, self.unanswered) = (now, 0);
     }
 
-    /// Returns the last tick at which the server must send the next ping or end the connection.
+    /// Returns the tick by which the server must have sent the next ping or ended the connection.
     pub fn due(&self) -> Tick {
         match self.mode {
             Heartbeat::Client { idle_max } => self.since.max(self.last_seen).after(idle_max),
@@ -210,7 +215,7 @@ impl ConnectionModel {
         matches!(self.stage, Stage::Closing { .. })
     }
 
-    /// Records that the WebSocket opened.
+    /// Handles the opening of the WebSocket.
     pub fn open(&mut self, now: Tick) {
         assert_eq!(self.stage, Stage::Http, "{} must open only once", self.fd);
         self.stage = Stage::Open;
@@ -233,7 +238,7 @@ impl ConnectionModel {
 
     // The following functions check the end of a connection. The server reports the end once, with its cause.
 
-    /// Checks an end that the server caused. The code 1006 stands for an end without a close frame.
+    /// Checks an end that the server caused. The code 1006 means that the server sent no close frame.
     pub fn close(&mut self, closed: &Closed, code: CloseCode, reason: &str, cause: Cause) {
         let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
         assert_eq!(seen, (code, reason, By::Server, cause), "{}", self.fd);
@@ -285,7 +290,7 @@ impl ConnectionModel {
                 // The server may end the connection one turn later, if the socket was reported as writable in the turn
                 // before and took no byte.
                 if self.output.tried() <= turn.before_flush {
-                    Turn { before: turn.before_flush, ..turn }.assert_due(at, "the end of a write");
+                    Turn { before: turn.before_flush, ..turn }.assert_due(at, "a write timeout");
                 }
             }
             Cause::MessageTimedOut => {
@@ -294,9 +299,9 @@ impl ConnectionModel {
                 }
                 let at = self.message_due(limits).min(self.record_due(limits));
                 if self.has_late_record(limits) {
-                    turn.assert_due_since(at, "the end of a record");
+                    turn.assert_due_since(at, "the timeout of a record");
                 } else {
-                    turn.assert_due(at, "the end of a message");
+                    turn.assert_due(at, "the timeout of a message");
                 }
                 let reason = "message took too long";
                 self.close(closed, CloseCode::POLICY, reason, closed.cause);
@@ -344,14 +349,14 @@ impl ConnectionModel {
         );
     }
 
-    /// Checks a tick that did not refuse an HTTP connection. The end of a write ends the connection without an event.
+    /// Checks a tick that did not refuse an HTTP connection. A write timeout ends such a connection without an event.
     pub fn check_http_tick(&mut self, limits: &Limits, turn: Turn) {
         self.is_refused |= self.write_due(limits) <= turn.now;
         assert!(self.handshake_due() > turn.now, "{} must not have passed its handshake timeout", self.fd);
     }
 
-    /// Checks a tick that refused an HTTP connection. A TLS client is refused when the time of its handshake, and of the
-    /// first bytes behind it, has passed.
+    /// Checks a tick that refused an HTTP connection. A TLS client is refused when the time limit of its handshake and
+    /// of its first bytes after the handshake has passed.
     pub fn refuse_by_tick(&mut self, turn: Turn) {
         if self.handshake_due() < Tick::NEVER {
             hit("tls: handshake timed out");
@@ -372,7 +377,7 @@ impl ConnectionModel {
         self.closed_at = Some(now);
     }
 
-    /// Records that output was sent. If it included the close frame, the client's deadline to answer starts.
+    /// Handles a write. If the close frame is now written, too, the client's deadline to answer it starts.
     pub fn written(&mut self, limits: &Limits, now: Tick) {
         if let Stage::Closing { until } = &mut self.stage
             && self.output.bytes() == 0
@@ -381,7 +386,7 @@ impl ConnectionModel {
         }
     }
 
-    /// Records that the server shut down its write side. The client must then end the connection before this deadline.
+    /// Handles the shutdown of the server's write side. The client must end the connection before the deadline `until`.
     pub fn shut(&mut self, until: Tick) {
         self.shut_until.get_or_insert(until);
     }
@@ -435,7 +440,7 @@ impl ConnectionModel {
         after(self.output.stalled_since(), limits.write_time_max)
     }
 
-    /// Returns the deadline of a TLS handshake and of the first bytes behind it.
+    /// Returns the deadline of a TLS handshake and of the first bytes after it.
     fn handshake_due(&self) -> Tick {
         let is_waiting = self.stage == Stage::Http && self.inbound.read == 0 && !self.is_refused && !self.is_lost;
         self.session.as_ref().filter(|_| is_waiting).map_or(Tick::NEVER, SessionModel::head_until)
@@ -447,7 +452,8 @@ impl ConnectionModel {
         self.session.as_ref().map_or(Tick::NEVER, due)
     }
 
-    /// Returns whether the client was late with a record when the WebSocket opened. The deadline is then the opening.
+    /// Returns whether the time limit of a TLS record had passed when the WebSocket opened. The deadline of this record
+    /// is then the time of the opening.
     pub fn has_late_record(&self, limits: &Limits) -> bool {
         self.is_open() && self.record_due(limits) == self.inbound.opened
     }

@@ -1,6 +1,7 @@
 //! Counts the situations that a run covers, by name.
 //!
-//! A test fails if the seeds no longer cover a situation. The digest of a run also depends on the order of its situations.
+//! A test fails if the seeds no longer cover a situation. The digest of a run is a hash of all its situations in their
+//! order, by which a test compares two runs of a seed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -9,7 +9,8 @@ use crate::coverage::hit;
 use crate::server::Server;
 use crate::socket::OutputState;
 
-/// With fewer queues than this number, the server reads the charges of all queues again for each eviction.
+/// With fewer queues than this number, the server reads the charges of all queues again for each eviction. The charge
+/// of a queue is its memory, with its share of the frames that several queues contain.
 const CHARGES_PER_EVICTION: usize = 64;
 
 /// The length of the longest close frame.
@@ -33,8 +34,8 @@ impl Server {
         self.evicted.insert(fd);
     }
 
-    /// Returns a connection that must be evicted before the connection `fd` with this charge, and the minimum charge of
-    /// the result.
+    /// Returns a connection that must be evicted before the connection `fd` with this charge, and the charge that this
+    /// other connection has at least.
     ///
     /// With few queues, the server reads the charges for each eviction, so the whole charge of each other connection
     /// counts. With many queues, the server may use older charges. Since the server read the charges, a charge can only
@@ -42,8 +43,8 @@ impl Server {
     /// connections that have not been evicted.
     fn larger(&self, fd: Fd, charge: usize) -> Option<(Fd, usize)> {
         let holders = self.oracle.models.values().filter(|model| model.output.has_queue());
-        // A connection without a queue may have had one when the search began, if it was written to or evicted since
-        // then.
+        // The server may count queues that no longer exist: a connection that was written to or evicted since the
+        // search began may have had a queue then.
         let count = holders.clone().count() + self.writes + self.evicted.len();
         let is_exact = count < CHARGES_PER_EVICTION;
         let is_undroppable = |fd: Fd| self.undroppable.contains(&fd);
@@ -85,7 +86,7 @@ impl Server {
         assert_eq!(state.charge, model.output.charge(ledger), "{fd} must have the charge of its model after a drop");
     }
 
-    /// Records that the next search for the largest queues begins.
+    /// Handles the start of the next search for the largest queues.
     pub fn begin_search(&mut self) {
         self.evicted.clear();
         self.undroppable.clear();

@@ -185,7 +185,7 @@ fn bad_deflated(rng: &mut Rng, mask: [u8; 4], message_bytes_max: usize) -> (Vec<
     rng.pick(&table).clone()
 }
 
-/// Returns the name of a protocol error in the tally.
+/// Returns the name under which the tally counts a protocol error.
 pub fn name_of(error: ProtocolError) -> &'static str {
     error.as_str()
 }

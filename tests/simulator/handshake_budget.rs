@@ -14,7 +14,7 @@ const ANSWERS_PER_TURN_MAX: u32 = 4;
 /// The maximum of waiting connections that a turn reads.
 const READS_PER_TURN_MAX: u32 = 64;
 
-/// A token in the unit of the bucket.
+/// The amount by which one hello lowers the level of the bucket.
 const TOKEN: u64 = 1000;
 
 /// The budget and its model.
@@ -24,10 +24,12 @@ pub struct HandshakeBudget {
     per_second: Option<u32>,
     /// The connections that wait, in the order of their arrival.
     waiting: VecDeque<Fd>,
-    /// The hellos that this turn answered, and the waiting connections that it read.
+    /// The number of hellos that this turn answered. The field `read` is the number of waiting connections that this
+    /// turn read.
     answered: u32,
     read: u32,
-    /// The level of the bucket, at a time. The bucket holds the tokens of one second, and one token for the next hello.
+    /// The level of the bucket at the tick `at`. A full bucket has the tokens of one second, and one token for the next
+    /// hello.
     level: u64,
     at: Tick,
 }
@@ -50,9 +52,17 @@ impl HandshakeBudget {
     /// Removes the connection that has waited longest, if it may be read now.
     pub fn take(&mut self) -> Option<Fd> {
         let fd = self.handshakes.take(self.at)?;
-        assert_eq!(Some(fd), self.waiting.pop_front(), "hellos wait in order");
+        assert_eq!(
+            Some(fd),
+            self.waiting.pop_front(),
+            "waiting connections must be read in the order of their arrival"
+        );
         self.read += 1;
-        assert!(self.read <= READS_PER_TURN_MAX, "{} waiting connections are read", self.read);
+        assert!(
+            self.read <= READS_PER_TURN_MAX,
+            "a turn must read at most {READS_PER_TURN_MAX} waiting connections, not {}",
+            self.read
+        );
         Some(fd)
     }
 
@@ -68,14 +78,18 @@ impl HandshakeBudget {
         self.handshakes.wait(fd, false);
     }
 
-    /// Records that a hello was answered.
+    /// Handles the answer to a hello.
     pub fn handle_answered(&mut self) {
         hit("tls: hello answered");
         self.handshakes.handle_answered();
         self.answered += 1;
-        assert!(self.answered <= ANSWERS_PER_TURN_MAX, "a turn answers {} hellos", self.answered);
+        assert!(
+            self.answered <= ANSWERS_PER_TURN_MAX,
+            "a turn must answer at most {ANSWERS_PER_TURN_MAX} hellos, not {}",
+            self.answered
+        );
         if self.per_second.is_some() {
-            assert!(self.level >= TOKEN, "hellos are answered at the rate");
+            assert!(self.level >= TOKEN, "a hello must not be answered without a token");
             self.level -= TOKEN;
         }
     }
@@ -85,8 +99,16 @@ impl HandshakeBudget {
         let is_used_up = self.answered == ANSWERS_PER_TURN_MAX || self.read == READS_PER_TURN_MAX;
         // The model counts a token when the hello is answered, and the server when the connection is read.
         let has_no_token = self.per_second.is_some() && self.level < 2 * TOKEN;
-        assert!(self.waiting.is_empty() || is_used_up || has_no_token, "{:?} wait without a reason", self.waiting);
-        assert_eq!(self.handshakes.delay().is_some(), !self.waiting.is_empty(), "the loop wakes for waiting hellos");
+        assert!(
+            self.waiting.is_empty() || is_used_up || has_no_token,
+            "no connection may wait while the budget permits a hello, but {:?} wait",
+            self.waiting
+        );
+        assert_eq!(
+            self.handshakes.delay().is_some(),
+            !self.waiting.is_empty(),
+            "the loop must wake up later if and only if connections wait"
+        );
     }
 
     /// Returns whether the next turn has work, so that the loop must not wait.

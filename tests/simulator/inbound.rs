@@ -131,7 +131,7 @@ impl Inbound {
         code
     }
 
-    /// Records that the server stops reading input of the client because of the inflation limit.
+    /// Handles the start of a time in which the server reads no input of the client, because of the inflation limit.
     pub fn hold(&mut self, now: Tick) {
         hit("deflate: input held");
         self.pass_hold(now);

@@ -25,7 +25,7 @@ impl Server {
         for slot in slots.drain(..) {
             let awaits_hello = self.table.transport(slot).is_some_and(|socket| socket.awaits_hello());
             if awaits_hello && !self.handshakes.may_read() {
-                // The connection is in a list, so no event adds it to another.
+                // `is_ready` stays set while the connection waits, so no event adds the connection to `ready`, too.
                 self.handshakes.wait(self.table.fd_of(slot));
                 continue;
             }

@@ -201,8 +201,11 @@ fn a_run_depends_only_on_its_seed() {
     let secure = (0..).find(is_secure).expect("some seed has TLS");
     for seed in number("SIM_SEED").map_or(vec![1, secure], |seed| vec![seed]) {
         let first = run(seed);
-        assert_eq!(run(seed), first, "seed {seed}, again in the same process");
+        assert_eq!(run(seed), first, "a second run of seed {seed} in the same process must have the same digest");
         let output = output_of_process(seed);
-        assert!(output.contains(&digest_line(seed, first.1)), "seed {seed}, in another process: {output}");
+        assert!(
+            output.contains(&digest_line(seed, first.1)),
+            "a run of seed {seed} in another process must have the same digest: {output}"
+        );
     }
 }

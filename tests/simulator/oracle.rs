@@ -53,7 +53,7 @@ impl Oracle {
         self.models.get(&fd).is_some_and(ConnectionModel::is_open)
     }
 
-    /// Records a push to the `intended` connections. Returns the number of the push.
+    /// Adds a push to the `intended` connections. Returns the number of the push.
     pub fn post(&mut self, intended: Vec<Fd>, payload_bytes: usize, is_text: bool) -> PushId {
         self.pushed += 1;
         self.pushes.insert(self.pushed, Pushed { intended, payload_bytes, is_text });

@@ -361,7 +361,7 @@ impl Server {
     // The following functions model the writes on all transports, which the server tries when the queues exceed their
     // total bound.
 
-    /// Records the transports that the server must try after it queued a message.
+    /// Stores the transports on which the server must try to write after it queued a message.
     ///
     /// The server must try to write on all transports if the queues exceed their total bound, and have grown by a
     /// quarter of this bound since the last trial.

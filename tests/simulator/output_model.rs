@@ -35,7 +35,8 @@ pub struct OutputModel {
     bytes: usize,
     /// The bytes of records that a TLS session holds because the wire did not take them.
     held: usize,
-    /// The part of `held` that a read added. No write has compared it with a bound.
+    /// The part of `held` that reads added since the last write. Only a write compares the queued bytes with the
+    /// bounds.
     unasked_held: usize,
     is_full: bool,
     /// The time since which the wire has taken no byte: the time of the write that filled the wire, or of the first
@@ -49,7 +50,7 @@ pub struct OutputModel {
     pub is_taking: bool,
     /// Frames that the wire has taken completely and the client has not read.
     pub in_flight: VecDeque<Due>,
-    /// The number of frames at the end of `in_flight` that held records may contain.
+    /// The number of frames at the end of `in_flight` whose bytes may still be in records that the TLS session holds.
     uncertain: usize,
     /// Whether the end of the connection dropped queued bytes.
     pub is_abandoned: bool,
@@ -150,7 +151,7 @@ impl OutputModel {
         self.tried.map_or(Tick(0), |tried| Tick(tried.0 + 1))
     }
 
-    /// Records that HTTP output has made the queue grow to `bytes` bytes.
+    /// Handles HTTP output that has made the queue grow to `bytes` bytes.
     pub fn observe_raw(&mut self, bytes: usize, ledger: &mut Ledger) {
         assert!(bytes >= self.bytes(), "the queue must not become shorter");
         if bytes > self.bytes() {
@@ -277,7 +278,7 @@ impl OutputModel {
         }
     }
 
-    /// Records a write. A TLS session holds the records that the wire did not take.
+    /// Handles a write. A TLS session holds the records that the wire did not take.
     pub fn written(&mut self, written: Written, now: Tick, ledger: &mut Ledger) {
         let count = written.bytes;
         if count < self.bytes || written.held > 0 {
@@ -308,14 +309,15 @@ impl OutputModel {
             }
             self.segments.pop_front();
         }
-        // A session encrypts output only if it holds no other records.
+        // A session encrypts output only if it holds no earlier records. So the held records contain only frames of
+        // this write.
         if count > 0 {
             self.uncertain = self.in_flight.len() - flown;
         }
         self.note_attempt(written.held, written.is_full, written.has_sent, now, ledger);
     }
 
-    /// Records a read of a TLS session that sent records or held records.
+    /// Handles a read of a TLS session that sent records, or that added records which the wire did not take.
     pub fn handle_read(&mut self, read: SessionRead, is_http: bool, now: Tick, ledger: &mut Ledger) {
         let Some(held) = read.held else { return };
         if held == 0 && !self.is_queued {
@@ -328,7 +330,7 @@ impl OutputModel {
         self.note_attempt(held, held > 0, read.has_sent, now, ledger);
     }
 
-    /// Records the state of the wire after a write.
+    /// Updates the state of the wire after a write.
     fn note_attempt(&mut self, held: usize, is_full: bool, has_sent: bool, now: Tick, ledger: &mut Ledger) {
         if held == 0 {
             self.uncertain = 0;
@@ -346,7 +348,7 @@ impl OutputModel {
         self.is_backlogged &= self.is_queued;
     }
 
-    /// Records that the wire is writable again.
+    /// Handles the event that the wire is writable again.
     pub fn has_room(&mut self) {
         self.is_full = false;
     }

@@ -29,7 +29,8 @@ pub enum Due {
 /// The memory of all queues. Bytes in the journal do not count as memory of queues.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// The memory of the frames in all queues. A frame that several queues share counts once.
+    /// The memory of all queues that contain frames. A frame that several queues share counts once. The field `http` is
+    /// the memory of all queues of HTTP output.
     pub total: usize,
     pub http: usize,
     /// The number of queues that contain a shared frame, by frame.
@@ -58,7 +59,7 @@ pub struct Posted {
     pub id: PushId,
     /// The length of the frame.
     pub bytes: usize,
-    /// The length that the frame has without compression.
+    /// The length that the frame would have without compression.
     pub plain_bytes: usize,
     pub encoding: Encoding,
     pub to_many: bool,

@@ -59,7 +59,8 @@ pub struct Server {
     pub handshakes: HandshakeBudget,
     /// The number of TLS sessions that received a byte.
     pub handshakes_begun: u64,
-    /// Connections whose close frame was sent by a read in this turn.
+    /// Connections whose close frame was sent during a read in this turn. A read of a TLS session also sends records
+    /// that the session holds.
     pub closing_reads: Vec<Fd>,
     pub over: Vec<Slot>,
     /// The slots of connections whose sockets are full.
@@ -99,7 +100,8 @@ pub struct Arrival {
     pub is_tls: bool,
 }
 
-/// The maximum of records that a TLS session holds: 64 KiB of output, the overhead of its records, and a handshake.
+/// The maximum number of bytes of records that a TLS session holds: 64 KiB of output, the overhead of the records, and
+/// a handshake.
 const HELD_BYTES_MAX: usize = (64 << 10) + (4 << 10);
 
 /// The last generation of a slot. An fd has 53 bits, and 24 of them are the slot.
@@ -390,7 +392,7 @@ impl Server {
         true
     }
 
-    /// Records the slow consumers that the table closed.
+    /// Handles the ends of the slow consumers that the table closed.
     pub fn record_slow_consumers(&mut self) {
         while let Some((slot, event)) = self.table.poll_ended() {
             self.record_end(slot, Some(event));
@@ -425,7 +427,7 @@ impl Server {
 
     // Comparison with the oracle.
 
-    /// Records in the model whether the output of a connection is in the journal or in a queue.
+    /// Passes to the model whether the output of a connection is in the journal or in a queue.
     pub fn observe(&mut self, slot: Slot) {
         let Some(connection) = self.table.connection(slot) else { return };
         let state = socket::OutputState::of(connection);
@@ -501,7 +503,10 @@ impl Server {
                 model.output.message_bytes() <= env.limits.queue_bytes_max,
                 "the queue of {fd} must be within its bound"
             );
-            assert!(model.output.held() <= HELD_BYTES_MAX, "the session of {fd} holds the records of one write");
+            assert!(
+                model.output.held() <= HELD_BYTES_MAX,
+                "the session of {fd} must hold at most the records of one write"
+            );
             open += u64::from(connection.is_open());
         }
         assert_eq!(self.opened, self.closed + open, "each opened connection must be either open or closed");

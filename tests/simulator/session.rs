@@ -1,7 +1,7 @@
 //! The server's TLS session over a wire, and the checks of each of its calls.
 //!
-//! The session is the one of the server, with fixed randomness. The checks need no model: a session reports the records
-//! that the wire did not take, and ends with `close_notify` unless records are left.
+//! The session is the code of the server, with fixed randomness. The checks need no model: the session must report the
+//! records that the wire did not take, and must end with `close_notify` unless such records are left.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -68,7 +68,7 @@ impl Session {
         self.is_shut
     }
 
-    /// Returns whether another read may return more without an event.
+    /// Returns whether another read may return more bytes although the wire reports no event.
     pub fn may_have_more(&self) -> bool {
         self.stream.may_have_more()
     }
@@ -88,12 +88,12 @@ impl Session {
         self.stream.inbound_bytes()
     }
 
-    /// Returns the time since which the client owes the remaining bytes of a record.
+    /// Returns the time of the first bytes of a record that has not arrived completely.
     pub fn unfinished_since(&self) -> Option<Tick> {
         self.stream.unfinished_since()
     }
 
-    /// Starts or stops the time of an unfinished record.
+    /// Starts or stops the time limit of an unfinished record. `now` is `None` if the server does not read.
     pub fn set_reading(&mut self, now: Option<Tick>) {
         self.stream.set_reading(now);
     }
@@ -105,10 +105,10 @@ impl Session {
         let Below { received, sent, unsent, offered, .. } = below;
         shared.check_invariants();
         let report = shared.last.read;
-        assert_eq!(report.has_received, received > 0, "a read reports whether bytes arrived");
-        assert_eq!(report.has_sent, sent > 0, "a read reports whether the wire took records");
+        assert_eq!(report.has_received, received > 0, "a read must report whether bytes arrived");
+        assert_eq!(report.has_sent, sent > 0, "a read must report whether the wire took records");
         let held = report.held.unwrap_or(if offered > 0 { 0 } else { self.unsent });
-        assert_eq!(held, unsent, "a read reports the records that the wire did not take");
+        assert_eq!(held, unsent, "a read must report the bytes of records that the wire did not take");
         self.received += received;
         self.unsent = unsent;
         if shared.last.error.is_some() {
@@ -125,8 +125,8 @@ impl Session {
         shared: &mut TlsShared,
         slices: &[IoSlice<'_>],
     ) -> Option<Written> {
-        assert!(!self.is_shut, "nothing is written after the end of the output");
-        assert!(!slices.is_empty() || self.unsent > 0, "an empty write");
+        assert!(!self.is_shut, "nothing may be written after the end of the output");
+        assert!(!slices.is_empty() || self.unsent > 0, "a write must have bytes or records to send");
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let (is_open, version) = (self.is_open(), self.stream.info().map(|info| info.version));
         let mut below = Below::new(wire, rng, self.unsent);
@@ -139,12 +139,23 @@ impl Session {
             self.fail(wire);
             return None;
         };
-        assert_eq!(written.held, unsent, "a write reports the records that the wire did not take");
-        assert!(written.bytes <= offered, "a write takes {} bytes of {offered}", written.bytes);
+        assert_eq!(written.held, unsent, "a write must report the bytes of records that the wire did not take");
+        assert!(
+            written.bytes <= offered,
+            "a write must not take more bytes than it got: {} of {offered}",
+            written.bytes
+        );
         if is_open {
-            assert_eq!(written.is_full, unsent > 0, "a session that holds records waits for the wire");
-            assert_eq!(written.has_sent, sent > 0, "a write reports whether the wire took records");
-            assert!(unsent > 0 || written.bytes > 0 || offered == 0, "a session that holds nothing takes output");
+            assert_eq!(
+                written.is_full,
+                unsent > 0,
+                "a write must report that the wire is full if and only if records are left"
+            );
+            assert_eq!(written.has_sent, sent > 0, "a write must report whether the wire took records");
+            assert!(
+                unsent > 0 || written.bytes > 0 || offered == 0,
+                "a session that holds no records must take output"
+            );
             if written.bytes > 0 {
                 self.records += (written.bytes / RECORD_PLAINTEXT) as u64 + 2;
             }
@@ -165,7 +176,10 @@ impl Session {
             hit("tls: keys used up");
         }
         let is_reset = wire.borrow().is_client_reset();
-        assert!(has_no_keys || is_reset || self.has_failed, "an open session takes output");
+        assert!(
+            has_no_keys || is_reset || self.has_failed,
+            "a write must fail only after a reset or an error, or when the keys are used up"
+        );
     }
 
     fn fail(&mut self, wire: &RefCell<Wire>) {
@@ -175,7 +189,7 @@ impl Session {
 
     /// Ends the output.
     pub fn shutdown(&mut self, wire: &RefCell<Wire>, rng: &mut Rng, shared: &mut TlsShared) {
-        assert!(!self.is_shut, "the output ends once");
+        assert!(!self.is_shut, "the output must end only once");
         self.end(wire, rng, shared, |stream, below, shared| stream.shutdown(below, shared));
     }
 
@@ -198,7 +212,10 @@ impl Session {
         shared.check_invariants();
         let Below { offered, unsent, .. } = below;
         let has_notified = offered > 0;
-        assert!(self.has_failed || has_notified == must_notify, "a session sends close_notify: {has_notified}");
+        assert!(
+            self.has_failed || has_notified == must_notify,
+            "a session must send close_notify if it is open and holds no records, and only then: {has_notified}"
+        );
         if must_notify {
             hit(if unsent == 0 { "tls: close_notify sent" } else { "tls: close_notify cut" });
             wire.borrow_mut().has_notified = unsent == 0;
@@ -216,7 +233,7 @@ impl Session {
     /// in place of `close_notify`.
     pub fn remove(&self, wire: &RefCell<Wire>, shared: &mut TlsShared, is_reset: bool) {
         let is_lost = is_reset || wire.borrow().is_client_reset();
-        assert!(is_lost || !self.must_notify(), "an open session ends with close_notify");
+        assert!(is_lost || !self.must_notify(), "an open session that holds no records must end with close_notify");
         self.stream.count_abandoned(&mut shared.counts);
     }
 }
@@ -241,7 +258,8 @@ impl Stream for Below<'_> {
         let taken = if let Io::Done(count) = sent { count } else { 0 };
         self.offered += bytes.len();
         self.sent += taken;
-        // A session offers all records that the wire did not take.
+        // The session passes all its unsent records to each call, so the bytes that the wire did not take are all that
+        // is unsent.
         self.unsent = bytes.len() - taken;
         sent
     }

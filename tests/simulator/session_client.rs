@@ -25,14 +25,15 @@ const HEADER_BYTES: usize = 5;
 pub struct SessionClient {
     session: TestClient,
     hello: Hello,
-    /// Records that were not sent yet.
+    /// The TLS records that were not sent yet.
     pub outbox: VecDeque<u8>,
-    /// Whether the client sends nothing after `outbox`: it broke a rule, sent `close_notify`, or cannot be understood.
+    /// Whether the client sends nothing after `outbox`: it broke a rule, sent `close_notify`, or could not decrypt the
+    /// bytes of the server.
     is_done: bool,
     has_closed: bool,
     /// Whether the client broke a rule, or the server does not speak TLS.
     is_faulty: bool,
-    /// Whether the client may change its keys. The server refuses many changes without output between them.
+    /// Whether the client may update its keys. The server refuses many key updates without output between them.
     may_update: bool,
     /// Whether the client may ask for a renegotiation. The server refuses the first request with a warning.
     may_renegotiate: bool,
@@ -92,7 +93,7 @@ impl SessionClient {
         }
     }
 
-    /// Sends records that the server must accept: a change of keys, or a request for a renegotiation.
+    /// Sends a record that must not end the session: a key update, or a request for a renegotiation.
     pub fn disturb(&mut self, model: Option<&mut SessionModel>) {
         if !self.is_open() || self.is_done {
             return;
@@ -127,7 +128,7 @@ impl SessionClient {
                 let start = self.outbox.len();
                 self.take_records(model, Content::Invalid, 0);
                 let at = self.outbox.len() - 1 - rng.below(16);
-                assert!(at > start, "the changed byte is in the body of the record");
+                assert!(at > start, "the changed byte must be in the body of the record");
                 self.outbox[at] ^= 1 << rng.below(8);
             }
             _ => {

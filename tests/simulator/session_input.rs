@@ -9,13 +9,13 @@ use crate::coverage::hit;
 use crate::server::Server;
 use crate::socket;
 
-/// A read of a session, besides its plaintext.
+/// The result of a read of a session, without the plaintext.
 struct Observed {
     report: SessionRead,
     result: Io,
     /// The number of received bytes of records.
     received: usize,
-    /// The present time if the server reads on.
+    /// The current tick if the server continues to read from the connection, else `None`.
     reading: Option<Tick>,
     is_http: bool,
     /// Whether the read returned all plaintext of the received records, or the end of the session.
@@ -74,12 +74,15 @@ impl Server {
         let returned = if let Io::Done(count) = read.result { count } else { 0 };
         let plaintext = model.inbound.read + returned as u64;
         let has_reason = read.is_reset || session.is_broken;
-        assert!(read.result != Io::Closed || has_reason, "{fd}: a session fails with a reason");
+        assert!(
+            read.result != Io::Closed || has_reason,
+            "a read of {fd} must fail only after a reset or a record that breaks a rule"
+        );
         if session.is_open && read.is_last && !read.is_ignored && !read.is_reset {
-            assert_eq!(plaintext, session.plaintext, "{fd}: the plaintext of all received records is returned");
+            assert_eq!(plaintext, session.plaintext, "reads of {fd} must return the plaintext of all received records");
             assert!(
                 !session.is_broken || read.result == Io::Closed,
-                "{fd}: a record that breaks a rule ends a session"
+                "a record that breaks a rule must end the session of {fd}"
             );
         }
         if read.report.has_received {
@@ -98,16 +101,20 @@ impl Server {
         }
     }
 
-    /// Compares the deadlines of the connections whose close frame was sent by a read. The flush may have ended them.
+    /// Checks the deadlines of the connections in `closing_reads`, except those that the flush has ended since the
+    /// read.
     pub fn check_closing_reads(&mut self) {
         for fd in mem::take(&mut self.closing_reads) {
             let Some(slot) = self.table.slot_of(fd).filter(|_| !self.table.has_dirty()) else { continue };
             let (at, due) = (self.table.poll_timeout(slot), self.oracle.models[&fd].due(&self.table.env().limits));
-            assert!(at <= due, "{fd}, whose close frame is sent, has its deadline at {at:?}, not after {due:?}");
+            assert!(
+                at <= due,
+                "{fd}, whose close frame is sent, has its deadline at {at:?}, which must not be after {due:?}"
+            );
         }
     }
 
-    /// Records whether the server reads from a TLS session now, after input or a pause.
+    /// Passes to the model whether the server reads from a TLS session now. Input and pauses change this.
     pub fn observe_reading(&mut self, slot: Slot) {
         let env = self.table.env();
         let Some(reading) = self.table.connection(slot).map(|connection| connection.reads_at(env)) else { return };

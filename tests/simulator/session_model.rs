@@ -1,7 +1,7 @@
 //! The naive model of a TLS session: the records of its client, and its deadlines.
 //!
-//! The client states the positions of its records. The model then knows, for each number of received bytes, the
-//! plaintext that the server must return, and the time since which the client owes the remaining bytes of a record.
+//! The client passes the lengths of its records to the model. So the model can compute, for each number of received
+//! bytes, the plaintext that the server must return, and since when a record is incomplete.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -36,9 +36,9 @@ struct Record {
 /// The model of a session.
 #[derive(Debug)]
 pub struct SessionModel {
-    /// Records that the server has not received completely.
+    /// The TLS records that the server has not received completely.
     records: VecDeque<Record>,
-    /// The number of bytes of the client so far, sent or not, and the number of bytes of their plaintext.
+    /// The number of bytes in all records of the client, sent or not, and the number of bytes of their plaintext.
     made: (u64, u64),
     /// The number of bytes that the server has received.
     received: u64,
@@ -50,10 +50,10 @@ pub struct SessionModel {
     pub is_broken: bool,
     /// Whether the server has received `close_notify`.
     pub is_closed: bool,
-    /// The time since which the client owes the remaining bytes of a record. `None`: the server does not read, or no
+    /// The time of the first bytes of a record that has not arrived completely. `None`: the server does not read, or no
     /// record is unfinished.
     unfinished_since: Option<Tick>,
-    /// The deadline of the handshake, and of the head of the first request behind it.
+    /// The deadline of the handshake, and of the head of the first request after it.
     head_until: Tick,
 }
 
@@ -75,7 +75,8 @@ impl SessionModel {
 
     // The client.
 
-    /// Adds records that the client made. The last of them has this content and ends `plaintext` bytes of plaintext.
+    /// Adds records that the client made. Only the last of them has the content `content`, and together they contain
+    /// `plaintext` bytes of plaintext.
     pub fn append(&mut self, records: &[u8], content: Content, plaintext: usize) {
         let mut rest = records;
         while let [_, _, _, high, low, ..] = rest {
@@ -84,10 +85,10 @@ impl SessionModel {
             let is_last = rest.is_empty();
             self.push(bytes, if is_last { content } else { Content::Valid }, if is_last { plaintext } else { 0 });
         }
-        assert!(rest.is_empty(), "the client makes whole records");
+        assert!(rest.is_empty(), "the client must pass whole records");
     }
 
-    /// Adds a header that no record may have.
+    /// Adds a record header with an invalid length.
     pub fn append_invalid_header(&mut self) {
         self.push(HEADER_BYTES, Content::Invalid, 0);
     }
@@ -105,7 +106,8 @@ impl SessionModel {
         self.received > 0
     }
 
-    /// Records that the server received bytes. `reading` is the present time if the server reads on.
+    /// Handles bytes that the server received. `reading` is the current tick if the server continues to read, else
+    /// `None`.
     pub fn receive(&mut self, count: usize, reading: Option<Tick>) {
         self.received += count as u64;
         while !self.is_over()
@@ -119,14 +121,14 @@ impl SessionModel {
         self.set_reading(reading);
     }
 
-    /// Records whether the server reads: the present time, or `None`. While the server does not read, the client is not
-    /// late.
+    /// Sets whether the server reads: `reading` is the current tick, or `None` if it does not read. While the server
+    /// does not read, the time limit of a record does not run.
     pub fn set_reading(&mut self, reading: Option<Tick>) {
         let is_unfinished = !self.is_over() && self.records.front().is_some_and(|record| record.start < self.received);
         self.unfinished_since = reading.filter(|_| is_unfinished).map(|now| self.unfinished_since.unwrap_or(now));
     }
 
-    /// Records that a client hello was answered. The client then has the whole time for its request.
+    /// Handles the answer to a client hello. The time limit of the client's request starts again.
     pub fn answer_hello(&mut self, now: Tick, limits: &Limits) {
         self.head_until = now.after(limits.head_time_max);
     }
@@ -136,7 +138,7 @@ impl SessionModel {
         self.is_broken || self.is_closed
     }
 
-    /// Returns the deadline of the handshake and of the first bytes behind it.
+    /// Returns the deadline of the handshake and of the first bytes after it.
     pub fn head_until(&self) -> Tick {
         self.head_until
     }

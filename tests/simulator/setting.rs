@@ -32,7 +32,7 @@ pub struct Setting {
     pub is_old: bool,
     /// Whether clients disconnect after a short time, so that slots are often reused.
     pub is_hasty: bool,
-    /// One connection in this many is to a TLS listener. 0: none.
+    /// One in this number of connections is to a TLS listener. 0: none.
     pub tls_share: usize,
 }
 
@@ -40,7 +40,8 @@ impl Setting {
     /// Draws the settings of a seed.
     pub fn draw(rng: &mut Rng) -> Setting {
         let mut setting = Setting::draw_plain(rng);
-        // A separate generator draws these settings, so that runs without compression and TLS do not depend on them.
+        // A separate generator draws these settings. So seeds without compression and TLS keep their runs if the number
+        // of these draws changes.
         let mut rng = rng.clone().fork();
         if rng.one_in(3) {
             setting.limits.compression = true;
@@ -50,7 +51,7 @@ impl Setting {
         setting.tls_share = *rng.pick(&[0, 0, 1, 1, 2, 8]);
         if setting.tls_share > 0 {
             setting.limits.handshakes_per_second_max = *rng.pick(&[None, None, Some(1), Some(20), Some(300)]);
-            // A handshake takes several turns, and its time is that of the first head.
+            // `head_time_max` also limits a TLS handshake, which takes several turns, so some runs have a longer limit.
             setting.limits.head_time_max *= *rng.pick(&[1, 10]);
         }
         setting

@@ -96,7 +96,8 @@ impl OutputState {
 impl Transport for Socket {
     type Shared = TlsShared;
 
-    /// Reads once. As in the server, the socket then knows whether another read may return more without an event.
+    /// Reads once. As in the server, `is_readable` then tells whether another read may return more bytes without an
+    /// event.
     fn read(&mut self, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
         let Socket { wire, session, rng, .. } = self;
         let (read, may_have_more) = match session {

@@ -23,7 +23,7 @@ const HANDSHAKE_BYTES: usize = 2000;
 struct World {
     setting: Setting,
     rng: Rng,
-    /// Draws the choices of TLS, so that runs without TLS do not depend on them.
+    /// Draws the choices about TLS, so that these draws do not change runs without TLS.
     tls_rng: Rng,
     server: Server,
     clients: Vec<Client>,
