@@ -103,7 +103,7 @@ impl Child {
         Wire::connect(self.address)
     }
 
-    /// Connects, but does not wait for the server.
+    /// Connects, but does not make the TLS handshake.
     pub fn begin(&self) -> Wire {
         Wire::begin(self.address)
     }

@@ -217,11 +217,11 @@ pub fn on_threads(
     });
 }
 
-/// Checks that the names of the cases are unique.
+/// Checks that there are at least `count_min` cases, and that their names are unique.
 pub fn assert_named(cases: &[Case], count_min: usize) {
     let names: std::collections::HashSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     assert_eq!(names.len(), cases.len(), "no two cases may have the same name");
-    assert!(cases.len() >= count_min, "{} cases", cases.len());
+    assert!(cases.len() >= count_min, "there must be at least {count_min} cases, not {}", cases.len());
 }
 
 /// Returns the positions at which an input of `length` bytes is cut.

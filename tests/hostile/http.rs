@@ -140,7 +140,7 @@ fn a_head_of_20_mb_is_refused_and_not_buffered() {
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
-/// Reads the received bytes, with a short timeout.
+/// Appends the bytes that arrive within a short timeout to `came`. Returns whether the stream has ended.
 fn has_ended(stream: &mut Socket, came: &mut Vec<u8>) -> bool {
     let mut chunk = [0; 1024];
     match stream.read(&mut chunk) {

@@ -345,44 +345,44 @@ struct Brittle;
 
 impl Handler for Brittle {
     fn on_upgrade(&mut self, _: &mut Context<'_>, _: Fd, request: &Request<'_>) -> Upgrade {
-        assert_ne!(request.target(), "/upgrade", "asked to");
+        assert_ne!(request.target(), "/upgrade", "the test requested this panic");
         Upgrade::accept().into()
     }
 
     fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         ctx.bind(fd, request.target());
         ctx.join(fd, "all");
-        assert_ne!(request.target(), "/open", "asked to");
+        assert_ne!(request.target(), "/open", "the test requested this panic");
     }
 
     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, message: Message<'_>) {
         echo(ctx, fd, message);
-        assert_ne!(message.as_text(), Some("message"), "asked to");
+        assert_ne!(message.as_text(), Some("message"), "the test requested this panic");
     }
 
     fn on_ping(&mut self, _: &mut Context<'_>, _: Fd, payload: &[u8]) {
-        assert_ne!(payload, b"ping", "asked to");
+        assert_ne!(payload, b"ping", "the test requested this panic");
     }
 
     fn on_pong(&mut self, _: &mut Context<'_>, _: Fd, payload: &[u8]) {
-        assert_ne!(payload, b"pong", "asked to");
+        assert_ne!(payload, b"pong", "the test requested this panic");
     }
 
     fn on_close(&mut self, ctx: &mut Context<'_>, fd: Fd, _: &Closed) {
-        assert_ne!(ctx.uid_of(fd), Some("/close"), "asked to");
+        assert_ne!(ctx.uid_of(fd), Some("/close"), "the test requested this panic");
     }
 
     fn on_request(&mut self, _: &mut Context<'_>, _: Fd, request: &Request<'_>) -> Option<Response> {
-        assert_ne!(request.target(), "/request", "asked to");
+        assert_ne!(request.target(), "/request", "the test requested this panic");
         None
     }
 
     fn on_notice(&mut self, _: &mut Context<'_>, _: fdpush::Notice) {
-        panic!("asked to");
+        panic!("the test requested this panic");
     }
 
     fn on_timer(&mut self, _: &mut Context<'_>, _: fdpush::TimerId) {
-        panic!("asked to");
+        panic!("the test requested this panic");
     }
 }
 
@@ -439,7 +439,7 @@ fn a_panic_in_a_handler_ends_one_connection_only() {
 fn a_panic_in_a_call_returns_an_error_to_the_caller() {
     let server = serve(|server| server.on_message(echo));
     let mut client = server.connect("/");
-    let reply = server.remote.call(|_| panic!("asked to")).sent().expect("the inbox has room");
+    let reply = server.remote.call(|_| panic!("the test requested this panic")).sent().expect("the inbox has room");
     let reply: Result<(), fdpush::RemoteError> = reply.wait_timeout(DEADLINE);
     assert!(reply.is_err());
     client.send("still there?");
@@ -509,7 +509,7 @@ fn cycle(child: &Child, count: usize) {
 #[test]
 fn connect_close_cycles_release_all_resources() {
     const WARM_UP: usize = 2_000;
-    // A TLS handshake takes many times as long as a connect.
+    // A TLS handshake takes many times as long as a connect, so there are fewer cycles by default.
     let default = if tls::IS_TLS { 4_000 } else { 20_000 };
     let cycles =
         std::env::var("FDPUSH_CYCLES").map_or(default, |count| count.parse().expect("FDPUSH_CYCLES is a number"));

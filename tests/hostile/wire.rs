@@ -44,7 +44,7 @@ impl Wire {
         Wire::over(Socket::connect(address))
     }
 
-    /// Works like [`connect`](Wire::connect), but does not wait for the server.
+    /// Works like [`connect`](Wire::connect), but does not make the TLS handshake.
     pub fn begin(address: SocketAddr) -> Wire {
         Wire::over(Socket::begin(address))
     }
@@ -64,7 +64,7 @@ impl Wire {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Works like [`send`](Wire::send), but does not wait for the server.
+    /// Works like [`send`](Wire::send), but does not wait for the TLS handshake, which may be incomplete.
     pub fn queue(&mut self, bytes: &[u8]) {
         let _ = self.stream.queue(bytes);
     }

@@ -72,7 +72,11 @@ fn a_bomb_is_inflated_up_to_the_limit_only() {
         assert_eq!(raw.close_frame().0, 1009);
         let counts = server.ask(|ctx| ctx.stats().compression);
         assert_eq!((counts.failures, counts.messages_in), (count, 0));
-        assert!(counts.bytes_in <= count * MESSAGE_MAX as u64, "{} bytes", counts.bytes_in);
+        assert!(
+            counts.bytes_in <= count * MESSAGE_MAX as u64,
+            "the server must inflate at most the limit for each bomb, not {} bytes in total",
+            counts.bytes_in
+        );
     }
 }
 
@@ -112,7 +116,7 @@ fn many_tiny_frames_that_inflate_to_the_maximum_are_read_slowly() {
     const RATE: usize = 4 << 20;
     const BOMBS: usize = 500;
     let bomb = deflated_frame(DEFLATED_BINARY, &vec![0; 64 << 10]);
-    assert!(bomb.len() < 100, "{} bytes", bomb.len());
+    assert!(bomb.len() < 100, "the bomb must be shorter than 100 bytes, not {} bytes", bomb.len());
     let (server, attacker) = attack(RATE, &bomb, BOMBS);
     let (counts, uptime) = server.ask(|ctx| (ctx.stats().compression, ctx.stats().uptime));
     assert!(counts.holds > 0);
@@ -160,7 +164,7 @@ fn unfinished_deflated_messages_count_toward_the_inbound_bound() {
     for (number, client) in large.iter_mut().enumerate() {
         client.send(frame_with(RSV1 | BINARY, if number % 2 == 0 { &noise } else { &long }));
         let held = server.ask(|ctx| ctx.stats().inbound_bytes);
-        assert!(held <= TOTAL_MAX + MESSAGE_MAX, "{held} bytes");
+        assert!(held <= TOTAL_MAX + MESSAGE_MAX, "inbound memory must stay within its bound: {held} bytes");
     }
     server.wait_until("the server has closed a connection", |ctx| ctx.stats().closed > 0);
     let overload = |cause| cause == Cause::InboundOverload;

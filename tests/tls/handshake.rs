@@ -389,7 +389,7 @@ fn clients_and_control_connections_do_not_wait_for_each_other() {
         let answered = waiting.iter().filter(|stream| has_received(stream)).count();
         assert!(
             answered < WAITING / 2,
-            "is_control: {is_control}, {answered} of {WAITING} hellos were answered before, and it must be less than half"
+            "less than half of the {WAITING} earlier hellos must be answered before the last one, not {answered} (is_control: {is_control})"
         );
     }
 }

@@ -202,7 +202,7 @@ fn one_record_may_hold_many_frames() {
     let one = frame(BINARY, b"many in one");
     let count = 16_384 / one.len();
     let records = client.encrypt(&one.repeat(count), &[16_384]);
-    assert!(records.len() > 16_000 && records.len() < 16_384 + 100, "one record");
+    assert!(records.len() > 16_000 && records.len() < 16_384 + 100, "all frames must fit into one record");
     client.send(&records);
     assert_eq!(client.exactly(count * 13), echoed(b"many in one").repeat(count));
 }

@@ -28,7 +28,7 @@ pub fn valid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, delivered: &
 
 /// Returns all cases.
 pub fn cases() -> Vec<Case> {
-    [right(), unmasked(), reserved(), fragments(), lengths(), oversized(), not_utf8(), utf8(), valid_then_invalid()]
+    [valid(), unmasked(), reserved(), fragments(), lengths(), oversized(), not_utf8(), utf8(), valid_then_invalid()]
         .concat_all()
 }
 
@@ -47,7 +47,7 @@ pub fn header(first: u8, short: u8, extended: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | short], extended, &[1, 2, 3, 4]].concat()
 }
 
-fn right() -> Vec<Case> {
+fn valid() -> Vec<Case> {
     let fragments = |kind: u8, parts: &[&[u8]]| -> Vec<u8> {
         let last = parts.len() - 1;
         let part = |(at, part): (usize, &&[u8])| {
@@ -152,7 +152,7 @@ fn fragments() -> Vec<Case> {
     .map(case)
     .into();
     let finished = [start(), frame(CONTINUATION, b"b"), frame(CONTINUATION, b"c")].concat();
-    cases.push(invalid_case("a continuation of what is finished", finished, 1002, &["text ab"]));
+    cases.push(invalid_case("a continuation of a complete message", finished, 1002, &["text ab"]));
     let behind = [frame(PING, b"p"), frame(CONTINUATION, b"c")].concat();
     cases.push(invalid_case("a continuation of a ping", behind, 1002, &["ping p"]));
     for (name, opcode) in [("ping", PING), ("pong", PONG), ("close", CLOSE)] {
@@ -173,7 +173,12 @@ fn lengths() -> Vec<Case> {
         }
     }
     // The server finds the error in the first byte of the length, although the other bytes have not arrived.
-    cases.push(invalid_case("a length whose top bit is all that came", b"\x82\xff\x80", 1002, &[]));
+    cases.push(invalid_case(
+        "a length of which only the first byte arrives, with its top bit set",
+        b"\x82\xff\x80",
+        1002,
+        &[],
+    ));
     let second = [frame_with(BINARY, b"abc"), header(FIN, 127, &(u64::MAX - 2).to_be_bytes())].concat();
     cases.push(invalid_case("a continuation that would overflow the sum", second, 1002, &[]));
     for length in [0u16, 1, 125] {

@@ -126,7 +126,7 @@ pub fn cases_without_http_handler() -> Vec<Case> {
             &[426],
             &[],
         ),
-        ("a body for nobody", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi", &[404], &[]),
+        ("a body without a handler", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi", &[404], &[]),
     ];
     rows.iter().copied().map(|row| case(row, true)).collect()
 }
