@@ -82,7 +82,7 @@ fn clients_send_compressed_frames_and_the_metrics_count() {
 }
 
 #[test]
-fn it_is_off_by_default() {
+fn compression_is_off_by_default() {
     let gateway = Gateway::start(&[]);
     let (mut ann, accepted) = connect_offering(gateway.address, "/?uid=ann", "permessage-deflate");
     assert_eq!(accepted, None);

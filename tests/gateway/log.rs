@@ -132,7 +132,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     let flags = fcntl_getfl(&writer).expect("the flags can be read");
     fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("the flags can be set");
     for chunk in [&[b'-'; 4096][..], b"-"] {
-        let end = std::iter::repeat_with(|| writer.write(chunk)).find_map(Result::err).expect("the process ends");
+        let end = std::iter::repeat_with(|| writer.write(chunk)).find_map(Result::err).expect("the pipe becomes full");
         assert_eq!(end.kind(), ErrorKind::WouldBlock);
     }
     fcntl_setfl(&writer, flags).expect("the flags can be set");

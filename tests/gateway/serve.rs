@@ -54,7 +54,7 @@ fn error_output(flags: &[&str]) -> String {
     let mut child = command(flags).spawn().expect("the binary can run");
     let mut printed = String::new();
     child.stderr.take().expect("the output is a pipe").read_to_string(&mut printed).expect("the text is UTF-8");
-    assert!(!child.wait().expect("the process ends").success(), "{flags:?} passed");
+    assert!(!child.wait().expect("the process ends").success(), "{flags:?} must be refused");
     printed
 }
 

@@ -90,7 +90,7 @@ fn end_of(limits: Limits, bytes: &[u8]) -> (u16, Cause) {
 }
 
 #[test]
-fn hostile_messages() {
+fn hostile_messages_close_the_connection_with_their_code() {
     let stream = deflate(&b"not the whole message, ".repeat(50));
     let reserved = Cause::ProtocolError(ProtocolError::ReservedBits);
     let invalid = Cause::ProtocolError(ProtocolError::InvalidDeflate);

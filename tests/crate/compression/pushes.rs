@@ -80,7 +80,7 @@ fn slow_readers_of_both_kinds_keep_the_total_bound() {
         slow_reader: SlowReader::DropNewest,
         ..limits()
     };
-    // The slow readers of this test treat a ping as an error.
+    // The server sends no pings, because the clients of this test treat a ping as an error.
     let server = serve(move |server| server.limits(limits).heartbeat(Heartbeat::Off));
     let mut deflating: Vec<Raw> = (0..4).map(|number| connect(server.address(), &format!("/?uid=d{number}"))).collect();
     let mut plain: Vec<Client> = (0..4).map(|number| server.connect(&format!("/?uid=p{number}"))).collect();

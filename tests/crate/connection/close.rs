@@ -72,7 +72,6 @@ fn pongs_reach_the_handler() {
 #[test]
 fn a_clients_close_code_is_echoed_and_passed_to_on_close() {
     let (server, rx) = echo_server(Limits::default());
-    // The code 4999 shows that the server reads close codes as unsigned numbers.
     for (code, reason) in [(1000, "done"), (1001, ""), (3000, "ünïcode"), (4999, "last")] {
         let mut client = server.connect("/");
         client.close(code, reason);

@@ -90,7 +90,7 @@ fn without_a_client_in_the_header_the_load_balancer_is_the_peer() {
         let mut raw = server.raw();
         raw.send([&header, GET.as_bytes()].concat());
         assert!(raw.reply().body.starts_with("127.0.0.1:"));
-        // A TCP health check connects and disconnects.
+        // A TCP health check of a load balancer sends only this header, and disconnects.
         let mut check = server.raw();
         check.send(&header);
         check.shutdown_write();

@@ -16,8 +16,8 @@ fn limits(slow_reader: SlowReader) -> Limits {
     Limits { queue_total_bytes_max: TOTAL_MAX, slow_reader, ..Limits::default() }
 }
 
-/// Checks that fast readers get their messages while slow readers fill nearly all of the total bound. Each fast reader
-/// gets one message, in one turn.
+/// Checks that fast readers get their messages while slow readers fill nearly all of the total bound. One turn pushes
+/// one message to each fast reader.
 fn check_fast_readers(slow_reader: SlowReader) {
     let (tx, rx) = channel();
     let server = serve(move |server| server.limits(limits(slow_reader)).on_close(report_close(tx)));
@@ -56,11 +56,15 @@ fn check_fast_readers(slow_reader: SlowReader) {
     }
     for (fd, closed) in rx.so_far() {
         assert_eq!(closed.cause, Cause::SlowConsumer);
-        assert!(hog_fds.contains(&fd), "{fd} reads");
+        assert!(hog_fds.contains(&fd), "{fd} reads its messages and must not be closed");
     }
     let stats = server.ask(|ctx| ctx.stats());
     match slow_reader {
-        SlowReader::Close => assert!(stats.closed > 0 && stats.closed < SLOW_READERS as u64, "{} closed", stats.closed),
+        SlowReader::Close => assert!(
+            stats.closed > 0 && stats.closed < SLOW_READERS as u64,
+            "some slow readers must be closed, but not all of them: {} are closed",
+            stats.closed
+        ),
         SlowReader::DropNewest | SlowReader::Conflate => assert!(stats.dropped > 0),
     }
 }

@@ -32,11 +32,12 @@ impl Crowd {
         Crowd { gateway, groups, _members: members }
     }
 
-    /// Sends a command and, on another connection, many requests for `/api/stats`. The server starts to read them in the
-    /// same turn. Returns the answer to the command, and the values of a member of the statistics.
+    /// Sends a command and, on another connection, many requests for `/api/stats`. The server starts to read both in
+    /// the same turn. Returns the answer to the command, and the value of `member` in each answer to the requests.
     fn probe(&self, path: &str, command: &Value, member: &str) -> (Value, Vec<usize>) {
         let (mut api, mut other) = (Raw::connect(self.gateway.api), Raw::connect(self.gateway.api));
-        // Both connections are accepted when the server stops.
+        // After these requests, the server has accepted both connections. SIGSTOP then keeps it from reading the
+        // command before the requests have arrived, too.
         for raw in [&mut api, &mut other] {
             raw.send(request("GET", "/healthz", &[], ""));
             assert_eq!(raw.reply().status, 200);
@@ -56,7 +57,10 @@ fn expect_portions(values: &[usize], first: usize, last: usize) {
     let range = first.min(last)..=first.max(last);
     assert!(values.is_sorted_by(|one, next| if first < last { one <= next } else { one >= next }), "{values:?}");
     assert!(values.iter().all(|value| range.contains(value)), "{values:?}");
-    assert!(values.iter().any(|value| *value != first && *value != last), "no answer between portions: {values:?}");
+    assert!(
+        values.iter().any(|value| *value != first && *value != last),
+        "a request must be answered between two portions: {values:?}"
+    );
 }
 
 #[test]

@@ -77,18 +77,26 @@ impl Reader {
             let room = buffer.len().min(expected.len() - self.read);
             match self.stream.read(&mut buffer[..room]) {
                 Ok(0) => {
-                    panic!("the connection stays open, but it closed after {} of {} bytes", self.read, expected.len())
+                    panic!(
+                        "the connection must stay open, but it closed after {} of {} bytes",
+                        self.read,
+                        expected.len()
+                    )
                 }
                 Ok(count) => {
                     assert!(
                         buffer[..count] == expected[self.read..][..count],
-                        "the client receives the expected frame"
+                        "the client must receive the expected frame"
                     );
                     self.read += count;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) => {
-                    panic!("the client reads all bytes, but after {} of {} bytes: {error}", self.read, expected.len())
+                    panic!(
+                        "the client must be able to read all bytes, but after {} of {} bytes: {error}",
+                        self.read,
+                        expected.len()
+                    )
                 }
             }
         }
@@ -165,7 +173,6 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
     };
     let mut active: Vec<Raw> = (0..ACTIVE).map(connect).collect();
     let mut api = Raw::connect(gateway.api);
-    // The id makes the frame and its answer longer than 100 bytes.
     let heartbeat = frame(1, json!({"type": "heartbeat", "id": "x".repeat(100)}).to_string().as_bytes());
     let is_answered_first = |length: usize, crowd: &mut Crowd, active: &mut [Raw], api: &mut Raw| {
         let uids: Vec<String> = (0..READERS).map(|number| format!("u{number}")).collect();

@@ -334,7 +334,7 @@ fn an_invalid_command_is_refused_and_changes_nothing() {
         ("online", json!({}), "uids"),
     ] {
         let (status, answer) = gateway.post(&format!("/api/{path}"), &body);
-        assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{path} refuses {body}: {answer}");
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{path} with {body}: {answer}");
         let message = answer["error"]["message"].as_str().expect("the error has a message");
         assert!(message.contains(named), "the error of {path} for {body} must contain {named:?}: {message}");
     }

@@ -165,6 +165,7 @@ fn the_queue_of_the_connect_hook_is_bounded_and_serves_new_addresses_first() {
     until("the request of the new address is in the queue", || count(&gateway, "overflowed") == 2.0);
     assert_eq!(gateway.metric("fdpush_auth_waiting"), 1024.0);
     drop(storm);
-    // The back end does not answer, so all worker threads stay busy.
+    // The requests of the disconnected clients leave the queue. The back end does not answer, so no worker thread takes
+    // the request of the new address.
     until("only the request of the new address waits", || gateway.metric("fdpush_auth_waiting") == 1.0);
 }

@@ -17,7 +17,7 @@ fn shown(key: &str, line: &[&str], environment: &[(&str, &str)]) -> String {
     let printed = call(&[&["config"], line].concat(), environment);
     assert_eq!(printed.code, Some(0), "{printed:?}");
     let found = printed.out.lines().find(|line| line.starts_with(&format!("{key} =")));
-    found.unwrap_or_else(|| panic!("no {key} in {}", printed.out)).to_owned()
+    found.unwrap_or_else(|| panic!("expected {key} in {}", printed.out)).to_owned()
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn config_prints_the_effective_value_of_an_unset_setting() {
         "# node is not set: the host's name and a random part, chosen at the start",
         "# webhook is not set",
     ] {
-        assert!(printed.out.lines().any(|found| found == line), "no {line} in {}", printed.out);
+        assert!(printed.out.lines().any(|found| found == line), "expected {line} in {}", printed.out);
     }
 }
 
@@ -111,7 +111,7 @@ fn secrets_are_masked_and_the_mask_is_refused_as_a_secret() {
         "webhook_secret = \"***\"  # from environment",
         "api_key = [\"***\"]  # from flag",
     ] {
-        assert!(printed.out.contains(line), "no {line} in {}", printed.out);
+        assert!(printed.out.contains(line), "expected {line} in {}", printed.out);
     }
     let file = write(&scratch, &printed.out);
     let again = call(&["check", "--config", &file], &[]);
@@ -132,7 +132,7 @@ fn passwords_in_urls_are_masked_everywhere() {
         "auth_url = \"http://***@h:1/x?***\"  # from environment",
         "webhook = \"https://***@example.com/hook?***\"  # from flag",
     ] {
-        assert!(printed.out.contains(line), "no {line} in {}", printed.out);
+        assert!(printed.out.contains(line), "expected {line} in {}", printed.out);
     }
     let scratch = Scratch::new("urls");
     let again = call(&["check", "--config", &write(&scratch, &printed.out)], &[]);
@@ -438,7 +438,7 @@ fn an_unusable_inherited_socket_is_refused() {
     let printed = call(&["serve"], &environment);
     assert_eq!(printed.code, Some(1), "{printed:?}");
     for hint in ["a UDP socket", "\"clients\"", "named \"api\""] {
-        assert!(printed.err.contains(hint), "no {hint} in {}", printed.err);
+        assert!(printed.err.contains(hint), "expected {hint} in {}", printed.err);
     }
 }
 

@@ -428,8 +428,8 @@ fn reloadable() -> BTreeSet<&'static str> {
 fn each_reloadable_setting_has_a_test_of_its_effect() {
     let mut tested: Vec<&str> = EFFECTS.iter().map(|effect| effect.0).collect();
     for (keys, source, test) in ELSEWHERE {
-        let (_, body) = source.split_once(&format!("#[test]\nfn {test}() {{")).unwrap_or_else(|| panic!("no {test}"));
-        let body = body.split("\n}\n").next().unwrap_or_default();
+        let parts = source.split_once(&format!("#[test]\nfn {test}() {{"));
+        let body = parts.unwrap_or_else(|| panic!("{test} must be a test")).1.split("\n}\n").next().unwrap_or_default();
         for key in keys {
             assert!(body.contains(key), "the test {test} must contain the setting {key}");
         }

@@ -59,7 +59,7 @@ fn files_are_overwritten_only_with_force() {
     };
     refused(&certificate);
     assert_eq!(read(), first);
-    // Only the file of the key, or only that of the certificate, exists. The command does not create the other file.
+    // If only the key file or only the certificate file exists, the command does not create the other file.
     fs::remove_file(&certificate).expect("the file can be removed");
     refused(&key);
     assert!(!fs::exists(&certificate).expect("the directory can be read"));
