@@ -59,7 +59,8 @@ fn taken(region: &Region<'_, System>) -> usize {
 
 fn push(connection: &mut Connection, env: &mut Env, message: &mut Outbound<'_>) {
     assert_eq!(connection.send(message, env), Sent::Queued);
-    // Each push comes in a turn of its own. The journal has a fixed size and does not count as a queue.
+    // Each push has its own turn, whose end moves the bytes from the journal into the queue. The journal has a fixed
+    // size and does not count as a queue.
     write(connection, env, 0);
     env.end_turn();
 }
@@ -161,7 +162,8 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
         }
     }
 
-    // The remaining connection can keep a chunk allocated, and the indexes can keep free space.
+    // Some memory may stay allocated at the end: the remaining connection can keep a chunk, and the indexes can keep
+    // free space.
     for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
         let (full, left) = memberships(name_bytes);
         assert!(

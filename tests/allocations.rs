@@ -25,8 +25,8 @@ const ROUNDS: usize = 25;
 
 /// Returns the number of allocations in `ROUNDS` rounds. A round sends messages and waits for the results.
 fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usize {
-    // The loop is blocked until all clients have sent, so one turn gets the messages of all clients. This is the
-    // largest turn that the measurement can have.
+    // The loop is blocked until all clients have sent, so one turn gets the messages of all clients. No later turn is
+    // larger, so the buffers need not grow during the measurement.
     let (_held, go) = server.hold();
     round(&|| go.send(()).expect("the loop is blocked"));
     (0..WARM_UP).for_each(|_| round(&|| {}));

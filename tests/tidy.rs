@@ -281,7 +281,8 @@ fn the_drawing_shows_every_module() {
     let comment = lib.lines.iter().filter_map(|line| line.strip_prefix("//!"));
     let drawing: Vec<&str> =
         comment.skip_while(|line| *line != " # Architecture").take_while(|line| *line != " # Features").collect();
-    let gateway = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gateway")).expect("a directory");
+    let gateway =
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gateway")).expect("src/gateway is a directory");
     let gateway = gateway.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let directories: Vec<String> = gateway.filter(|name| !name.ends_with(".rs")).collect();
     let modules = MODULES.iter().map(|(name, _)| *name).chain(directories.iter().map(String::as_str));

@@ -18,7 +18,7 @@ const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", 
 
 async function clientOf(readme) {
   const source = (await readFile(new URL(readme, import.meta.url), "utf8")).match(/```js\n([^]*?)```/)[1];
-  assert.ok(source.includes("ws://127.0.0.1:9501/"), "the client contains the address that the test replaces");
+  assert.ok(source.includes("ws://127.0.0.1:9501/"), "the client must contain the address that the test replaces");
   return source;
 }
 

@@ -36,7 +36,7 @@ afterEach(async () => {
   await Promise.all(tabs.map((tab) => tab.context().close()));
   const found = faults;
   [tabs, faults] = [[], []];
-  assert.deepEqual(found, [], "console errors, exceptions or requests to other hosts");
+  assert.deepEqual(found, [], "there must be no console errors, exceptions or requests to other hosts");
 });
 
 /* Servers, tabs, waits */
@@ -125,7 +125,7 @@ const message = (tab, direction, text) =>
 async function reads(tab, text, { from, scope }) {
   const item = message(tab, "in", text);
   await item.waitFor({ timeout: DEADLINE_MS });
-  assert.equal(await item.count(), 1, `"${text}" came once`);
+  assert.equal(await item.count(), 1, `"${text}" must arrive once`);
   assert.equal(await item.getAttribute("data-from"), from);
   assert.equal(await item.getAttribute("data-scope"), scope);
 }
@@ -182,7 +182,7 @@ test("two people see each other and exchange messages point to point, to a group
   await reads(carol, "for everyone", { from: "alice", scope: "everyone" });
   // Messages arrive in order, so a message to carol before the broadcast would already be shown.
   assert.equal(await carol.locator("#log .message.in").count(), 1);
-  assert.equal(await message(alice, "in", "for everyone").count(), 0, "the page shows no echo of its own message");
+  assert.equal(await message(alice, "in", "for everyone").count(), 0, "the page must show no echo of its own message");
 
   await write(alice, "to", "nobody", "hello?");
   assert.equal(await receiptOf(alice, "hello?"), "offline");
@@ -335,10 +335,10 @@ test("on a phone, no panel and no long text causes horizontal scrolling", async 
   const phone = { options: { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true } };
   const narrow = async (tab, where) => {
     const width = await tab.evaluate(() => document.documentElement.scrollWidth);
-    assert.ok(width <= 360, `${where}: ${width} px wide`);
+    assert.ok(width <= 360, `${where}: the page must be at most 360 px wide, not ${width} px`);
     for (const id of ["log", "panels", "frames"]) {
       const spare = await tab.locator(`#${id}`).evaluate((box) => box.scrollWidth - box.clientWidth);
-      assert.ok(spare <= 0, `${where}: #${id} scrolls sideways by ${spare} px`);
+      assert.ok(spare <= 0, `${where}: #${id} must not scroll sideways, but does by ${spare} px`);
     }
   };
   const blank = await openTab(server.url, phone);
@@ -441,11 +441,11 @@ test("the title of the raw frames and its note do not overlap", async () => {
     for (const [index, one] of boxes.entries()) {
       for (const other of boxes.slice(index + 1)) {
         const apart = one.x + one.width <= other.x || other.x + other.width <= one.x || one.y + one.height <= other.y || other.y + other.height <= one.y;
-        assert.ok(apart, `at ${width} px: ${JSON.stringify([one, other])}`);
+        assert.ok(apart, `at ${width} px, these boxes must not overlap: ${JSON.stringify([one, other])}`);
       }
     }
     const title = await tab.locator("#frames-title").evaluate((box) => box.scrollWidth - box.clientWidth);
-    assert.ok(title <= 0, `at ${width} px the title is ${title} px too wide`);
+    assert.ok(title <= 0, `at ${width} px, the title must fit, but is ${title} px too wide`);
     await tab.close();
   }
 });

@@ -5,7 +5,7 @@ Each correction replaces text that occurs exactly once. In another version of ko
 1. kosoku passes the payload of an uncompressed message to a case as `str`: text as it is, binary as latin-1. The cases hash
    it as `bytes` and end with a TypeError. A server may send any message uncompressed (RFC 7692 section 6).
 2. When a case receives a ping, it sends its close frame too soon. A server may ping at any time (RFC 6455 section 5.5.2).
-   `examples/echo` sends a ping if a case lasts longer than half of its ping period.
+   `examples/echo` sends a ping if a case lasts longer than half of the ping period of `examples/echo`.
 
 MESSAGES is the number of messages of each case, in place of 1000.
 """

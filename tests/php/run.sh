@@ -22,7 +22,7 @@ def blocks(page):
 
 
 def php(program, *options):
-    """What a program prints."""
+    """Runs a program and returns its output."""
     program = program.replace("http://127.0.0.1:9502/", f"http://{api}/")
     with tempfile.NamedTemporaryFile("w", suffix=".php") as file:
         file.write(program)
@@ -85,7 +85,7 @@ try:
     host, port = re.search(r"([\d.]+):(\d+)", server.stdout.readline()).groups()
     address = (host, int(port))
     while "the API is on " not in (line := server.stderr.readline()):
-        assert line, "the server prints its address"
+        assert line, "the server must print its address"
     api = line.rsplit(" ", 1)[1].strip()
 
     [push] = [block for block in blocks("docs/api.md") if "file_get_contents" in block]

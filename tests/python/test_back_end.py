@@ -112,7 +112,7 @@ class Pushes(ApiTest):
 
 
 class Verbs(ApiTest):
-    def test_bind_join_leave_and_who_is_there(self):
+    def test_bind_join_leave_and_queries(self):
         api = self.gateway
         ann, bob = self.connect(), self.connect("bob")
         one = {"matched": 1, "changed": 1}
