@@ -24,7 +24,7 @@ fn connections() -> u32 {
 
 /// Returns the time of a connection's first ping.
 ///
-/// The times are distributed evenly over a period, in no order.
+/// The times are distributed evenly over a period, independent of the order of the slots.
 fn first_ping(slot: u32) -> Tick {
     Tick(1 + u64::from(slot.wrapping_mul(0x9e37_79b1)) % PERIOD)
 }

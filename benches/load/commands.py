@@ -45,7 +45,7 @@ def read_all(address, count, is_ready):
 
 
 def probe(address, count, longest):
-    """Some clients send heartbeats in a loop, each after the last answer. Records the longest round trip."""
+    """Connects clients, each of which sends the next heartbeat after the answer to the last one. Stores the longest round trip."""
     selector = selectors.DefaultSelector()
     text = b'{"type":"heartbeat","id":1}'
     frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
@@ -99,7 +99,7 @@ def measure(address, api, count, probes):
                  multiprocessing.Process(target=probe, args=(address, probes, longest), daemon=True)]
     for process in processes:
         process.start()
-    assert is_ready.wait(120), "all clients connect within 120 s"
+    assert is_ready.wait(120), "all clients must connect within 120 s"
     # With the groups, these are at most 10,000 names, the limit of a command.
     uids = [f"u{number}" for number in range(min(count, 9_990))]
     groups = [f"g{number}" for number in range(2)]
@@ -121,7 +121,7 @@ def measure(address, api, count, probes):
         response = api.getresponse()
         answer, took = json.loads(response.read()), time.perf_counter() - began
         assert response.status == 200 and expected.items() <= answer.items(), (name, response.status, str(answer)[:300])
-        time.sleep(0.5)   # in this time the clients read the messages; the probes measure it too
+        time.sleep(0.5)   # the clients read the messages in this time, and `longest` includes the probes' round trips in it
         turn = longest_turn(before, turns())
         print(f"{name:40} {took * 1000:9.1f} ms {longest.value * 1000:9.1f} ms {turn * 1000:9.1f} ms", flush=True)
 

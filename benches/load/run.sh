@@ -68,7 +68,8 @@ for shape in "${shapes[@]}"; do
         # One round is enough to measure memory.
         [[ $options == idle* ]] && ((round > 0)) && break
         for turn in "${!names[@]}"; do
-            # Each round begins with another server, because the first run of a round sees another state of the machine.
+            # Each round begins with another server, because the machine may be in another state for the first run of a
+            # round.
             index=$(((turn + round) % ${#names[@]}))
             [[ ${names[index]} == raw && $options == push* ]] && continue
             deflate=()

@@ -39,7 +39,7 @@ pub fn measure(options: &Options) -> io::Result<()> {
         fill_buffers(peer)?;
     }
     drop(first);
-    // When a later connection is open, the server has processed the closed connections.
+    // The server accepts this connection after it has processed the ends of the earlier ones.
     drop(connect(0)?);
 
     let empty = Memory::of(options)?;

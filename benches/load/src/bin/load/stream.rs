@@ -48,7 +48,7 @@ impl Stream {
         self.socket().set_nonblocking(true)
     }
 
-    /// Returns whether the socket is empty after a read that filled only a part of the buffer.
+    /// Returns whether a read that filled only a part of the buffer shows that the socket is empty.
     pub fn is_drained_by_short_read(&self) -> bool {
         matches!(self, Stream::Plain(_))
     }

@@ -62,14 +62,14 @@ struct Options {
     /// The period of pings in the last run, in seconds. The last run keeps the connections for two periods.
     #[arg(long, default_value_t = 300)]
     heartbeat_seconds: u64,
-    /// The time over which the drain spreads its close frames.
+    /// The time over which the drain spreads its close frames, in seconds.
     #[arg(long, default_value_t = 30)]
     drain_seconds: u64,
     /// The directory of the kernel modules for connection tracking. Without a directory, the settings of the host are
     /// not checked, because the check changes the kernel.
     #[arg(long)]
     modules: Option<PathBuf>,
-    /// The smallest amount of available memory that was sampled.
+    /// The smallest amount of available memory that was sampled, in bytes.
     #[arg(skip = Cell::new(u64::MAX))]
     available_min: Cell<u64>,
 }
