@@ -154,7 +154,7 @@ impl HeartbeatModel {
 
     fn end(&self, turn: Turn) {
         match self.mode {
-            Heartbeat::Client { .. } => turn.assert_due(self.due(), "the end of an idle client"),
+            Heartbeat::Client { .. } => turn.assert_due(self.due(), "the timeout of an idle client"),
             Heartbeat::Ping { .. } => {
                 assert!(
                     self.has_missed_too_many(),
@@ -360,7 +360,7 @@ impl ConnectionModel {
     pub fn refuse_by_tick(&mut self, turn: Turn) {
         if self.handshake_due() < Tick::NEVER {
             hit("tls: handshake timed out");
-            turn.assert_due(self.handshake_due(), "the end of a handshake");
+            turn.assert_due(self.handshake_due(), "the timeout of a handshake");
         }
         self.is_refused = true;
     }

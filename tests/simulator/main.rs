@@ -140,7 +140,7 @@ const COVERED: &[&str] = &[
     "write_timed_out",
 ];
 
-/// Prints the command that repeats a failed seed.
+/// A running seed. If the seed fails, the drop of this value prints the command that repeats it.
 struct Replay(u64);
 
 impl Drop for Replay {

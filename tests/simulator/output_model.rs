@@ -266,7 +266,7 @@ impl OutputModel {
             segment.bytes -= bytes;
             ledger.total -= bytes;
             if segment.frames.is_empty() {
-                // The written bytes of the first segment are also removed from the ledger.
+                // Only written bytes can be left in the segment, if it is the first. The ledger counts them, too.
                 ledger.total -= segment.bytes;
                 self.segments.remove(index);
                 self.sent = if index == 0 { 0 } else { self.sent };

@@ -28,7 +28,7 @@ fn serve_with(limits: Limits) -> (TestServer, TestReceiver<String>) {
     (server, rx)
 }
 
-/// A server that ends silent connections after 20 ms, as a clock for tests.
+/// A server that ends silent connections after 20 ms. With it, a test can let time pass without a sleep.
 struct Clock(TestServer);
 
 impl Clock {

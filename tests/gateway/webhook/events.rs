@@ -473,7 +473,7 @@ fn fill(gateway: &Gateway, fd: u64) {
         seen.push(now);
         seen.len() > 100
     });
-    // A frame of the following length has a header of four bytes.
+    // The frame of this push has a header of four bytes, so that it leaves room for 16 bytes.
     push(QUEUE - seen[0] - 20);
     assert_eq!(queued(), QUEUE - 16);
 }
