@@ -79,7 +79,7 @@ pub struct AssemblerPool {
     boxes: Vec<Box<Assembler>>,
     /// The memory of all assemblers in use.
     memory: MemoryTotal,
-    /// The inflater of deflated messages.
+    /// The inflater that all connections share.
     pub inflaters: InflaterPool,
 }
 
@@ -277,7 +277,7 @@ impl Assembler {
     ) -> Result<Option<Item<'static>>, AssemblerError> {
         let (opcode, is_whole) = (part.opcode, part.ends == Ends::Message);
         if rules.deflated == DeflatedMessages::Skipped {
-            // The unfinished message is dropped. It may have begun before the server sent its close frame.
+            // Parts that arrived before the server sent its close frame may be stored here. They are dropped.
             self.deflated = None;
             return Ok(is_whole.then_some(Item::Binary(Cow::Borrowed(&[]))));
         }
@@ -286,9 +286,9 @@ impl Assembler {
         message.map(|bytes| inflated_item(opcode, bytes)).transpose()
     }
 
-    /// Holds `input` back from `now` until the time `until`.
+    /// Stores `input`, which must not be processed before the time `until`.
     ///
-    /// `input` is appended to input that is held already.
+    /// If earlier input is stored already, `input` is appended to it.
     ///
     /// # Errors
     /// Memory is exhausted.
@@ -381,7 +381,7 @@ fn growth(len: usize, capacity: usize, more: usize, rules: MessageRules) -> usiz
     doubled.max(len + more) - len
 }
 
-/// The first byte of an unfragmented text message.
+/// The first byte of a frame that is a whole text message: the FIN bit and the opcode.
 const WHOLE_TEXT: u8 = 0x80 | Opcode::Text as u8;
 const WHOLE_BINARY: u8 = 0x80 | Opcode::Binary as u8;
 

@@ -17,19 +17,19 @@ use super::token::is_field_byte;
 
 /// The maximum number of bytes in the chunk extensions and trailers of a body.
 ///
-/// Chunk extensions and trailers are ignored. The texts of [`HttpError`] contain this number.
+/// Chunk extensions and trailers are ignored. Two texts of [`HttpError`] state this limit as 8 KiB.
 const EXTRAS_BYTES_MAX: u32 = 8 * 1024;
 
 /// The maximum number of hexadecimal digits of a chunk size.
 const SIZE_DIGITS_MAX: u8 = 16;
 
-/// Decodes one request body.
+/// A decoder for one request body.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     position: Position,
     /// The number of bytes that the body may still have.
     bytes_left: u64,
-    /// The remaining bytes for chunk extensions and trailers.
+    /// The number of bytes that chunk extensions and trailers may still have.
     extras_left: u32,
 }
 
@@ -189,7 +189,7 @@ pub fn take_front<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
     input.split_off_mut(..count).unwrap_or_default()
 }
 
-/// Copies borrowed content.
+/// Returns the content as a vector, and copies it only if it is borrowed.
 ///
 /// # Errors
 /// [`HttpError::OutOfMemory`].
@@ -280,7 +280,7 @@ mod tests {
     }
     use Want::{Bad, Body, Cut};
 
-    /// Chunked bodies of at most 20 bytes.
+    /// Chunked bodies. The decoder has a limit of 20 bytes.
     const CHUNKED: &[(&str, Want)] = &[
         ("0\r\n\r\n", Body("", "")),
         ("5\r\nhello\r\n0\r\n\r\n", Body("hello", "")),
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn sized_bodies() {
+    fn a_body_of_known_length_ends_with_its_last_byte() {
         for (length, input, want, rest) in [
             (BodyLength::None, "next", Ok(true), "next"),
             (BodyLength::Length(0), "next", Ok(true), "next"),
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn content_in_one_piece_is_lent() {
+    fn content_in_one_piece_is_borrowed() {
         let sized = BodyDecoder::new(BodyLength::Length(5), 5).expect("the length is within the bound");
         for (mut decoder, input, is_lent) in [
             (sized, "hellonext", true),

@@ -15,9 +15,9 @@ pub enum BodyMode {
     Collect,
     /// Passes the body to [`on_body`](crate::Handler::on_body) as it arrives, with this state.
     ///
-    /// The total length is not limited. The state belongs to the handler. The state is dropped at the end of the body
-    /// or of the connection. `on_request` is not called: the handler answers with a [`Ticket`](crate::Ticket) from
-    /// [`Context::ticket`](crate::Context::ticket).
+    /// The total length is not limited. The server stores the state for the handler, does not read it, and drops it at
+    /// the end of the body or of the connection. `on_request` is not called: the handler answers with a
+    /// [`Ticket`](crate::Ticket) from [`Context::ticket`](crate::Context::ticket).
     Stream(Box<dyn Any>),
     /// Refuses the request: sends this response, and closes the connection.
     ///

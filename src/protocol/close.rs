@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sendable_codes() {
+    fn only_the_codes_of_rfc_6455_and_iana_may_be_sent() {
         let sendable = |code: u16| CloseCode(code).is_sendable();
         for code in [1000, 1001, 1002, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999] {
             assert!(sendable(code), "{code}");

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payloads() {
+    fn valid_close_payloads_are_parsed_and_others_are_errors() {
         assert_eq!(parse_close(b""), Ok((CloseCode::NO_STATUS, "")));
         assert_eq!(parse_close(b"\x03"), Err(ProtocolError::CloseCodeCut));
         assert_eq!(parse_close(b"\x03\xe8"), Ok((CloseCode::NORMAL, "")));

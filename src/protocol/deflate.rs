@@ -26,7 +26,7 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// In all other cases, the inflater does not end exactly there.
 const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
 
-/// The size of the window: 2^15 bytes.
+/// The base-2 logarithm of the size of the window, which is 2^15 bytes.
 const WINDOW_BITS: u8 = 15;
 
 /// The maximum number of bytes that the inflater produces in one step.
@@ -53,13 +53,13 @@ pub fn deflated_bytes_max(bytes_max: u64) -> u64 {
     bytes_max.saturating_add(bytes_max / 16 + 64)
 }
 
-/// Inflates the payloads of messages, one after the other.
+/// An inflater for the payloads of messages, one message after the other.
 ///
 /// The caller calls [`begin`](Inflater::begin), then [`push`](Inflater::push) for each part, then
 /// [`finish`](Inflater::finish).
 pub struct Inflater {
     stream: Inflate,
-    /// The output of one step.
+    /// The buffer for the output of one step.
     step: Box<[u8]>,
     /// Whether no byte of the message was received yet.
     is_empty: bool,
@@ -164,7 +164,7 @@ impl fmt::Debug for Inflater {
     }
 }
 
-/// Deflates messages into frames.
+/// An encoder of messages as deflated frames.
 #[derive(Default)]
 pub struct Deflater {
     /// The DEFLATE stream, created by the first message.
@@ -196,7 +196,7 @@ impl Deflater {
             let window_bits = -i32::from(WINDOW_BITS);
             Deflate::new_with_config(DeflateConfig { level: LEVEL, window_bits, ..DeflateConfig::default() })
         });
-        // If the stream fills the buffer, it is incomplete, or it is not shorter than the payload.
+        // If the output fills the buffer, the output is incomplete, or it is not shorter than the payload.
         let room = payload.len() + TAIL.len();
         if self.scratch.len() < room {
             self.scratch.try_reserve(room - self.scratch.len()).ok()?;

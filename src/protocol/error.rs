@@ -44,7 +44,7 @@ pub enum ProtocolError {
     ///
     /// A close code has two bytes.
     CloseCodeCut,
-    /// The close code must not be sent (section 7.4).
+    /// A close frame has a code that must not be sent (section 7.4).
     CloseCodeInvalid,
     /// The close reason is not UTF-8 (section 5.5.1).
     CloseReasonNotUtf8,

@@ -14,7 +14,7 @@ use crate::protocol::token::is_token_byte;
 /// The name of the extension.
 const PERMESSAGE_DEFLATE: &[u8] = b"permessage-deflate";
 
-/// The largest window (RFC 7692 section 7.1.2): 2^15 bytes.
+/// The base-2 logarithm of the size of the largest window, which is 2^15 bytes (RFC 7692 section 7.1.2).
 pub const WINDOW_BITS_MAX: u8 = 15;
 
 /// An accepted offer of permessage-deflate.

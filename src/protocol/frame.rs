@@ -21,7 +21,7 @@ pub const CONTROL_BYTES_MAX: usize = 125;
 /// The reserved bits RSV1 to RSV3 of the first byte.
 const RESERVED_BITS: u8 = 0x70;
 
-/// The bit of permessage-deflate (RFC 7692 section 6).
+/// The bit that marks a deflated message (RFC 7692 section 6).
 const RSV1: u8 = 0x40;
 
 /// The opcode of a frame (RFC 6455 section 5.2).
@@ -119,7 +119,7 @@ impl Header {
         Header::parse_lengths(fin, opcode, is_deflated, input)
     }
 
-    /// Parses the bytes of a header after the first byte, which is checked already.
+    /// Parses the bytes of a header after the first byte, which the caller has checked.
     ///
     /// # Errors
     /// The errors of [`parse`](Header::parse).
@@ -218,7 +218,7 @@ impl ServerHeader {
                 [*a, *b, *c, *d, *e, *f, *g, *h] = (long as u64).to_be_bytes();
                 rest
             }
-            _ => unreachable!("the frame must be longer than its header"),
+            _ => unreachable!("the frame must have room for its header"),
         };
         rest.copy_from_slice(payload);
     }
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_of_a_server_frame() {
+    fn server_frame_bytes_returns_the_length_of_a_frame() {
         for payload in [0, 1, 125, 126, 65_535, 65_536] {
             let header = encoded(Opcode::Binary, payload);
             assert_eq!(server_frame_bytes(&header), Some(payload + header.len()));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn client_headers_split_at_every_byte() {
+    fn a_client_header_is_incomplete_if_it_is_cut_at_any_byte() {
         let table: [(&[u8], u64, usize); 4] = [
             (b"\x81\x80\x01\x02\x03\x04", 0, 6),
             (b"\x82\xfd\x01\x02\x03\x04", 125, 6),

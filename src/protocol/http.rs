@@ -115,7 +115,7 @@ enum Coding {
 enum Offers {
     #[default]
     Missing,
-    /// The lines have no element.
+    /// The header is present and has no element.
     Empty,
     Tokens,
     Malformed,
@@ -175,7 +175,7 @@ pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Resul
 ///
 /// `bytes` ends where [`find_head_end`] found the end of the head. The head may have at most `headers_max` header
 /// lines, and never more than [`HEADERS_CEILING`]. A target in absolute-form is rewritten to origin-form, and its host
-/// replaces `Host` (RFC 9112 section 3.2.2). A raw target that is not UTF-8 is percent-encoded.
+/// replaces `Host` (RFC 9112 section 3.2.2). If a raw target is not UTF-8, this function percent-encodes it.
 ///
 /// # Errors
 /// The error names the first rule that the head violates. Syntax is checked before semantics. `Host` and the length of
@@ -235,7 +235,7 @@ impl<'a> Fields<'a> {
         fields
     }
 
-    /// Stores the value of a header line, if the header is one of these headers.
+    /// Stores the value of a header line, if the header has a field in [`Fields`].
     ///
     /// The length of the name is compared first, so most lines cost a few comparisons of numbers.
     fn record(&mut self, name: &str, value: &'a [u8]) {
@@ -298,7 +298,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Evaluates `Expect` (RFC 9110 section 10.1.1). The header has no effect in HTTP/1.0.
+    /// Returns whether `Expect` asks for `100 Continue` (RFC 9110 section 10.1.1).
+    ///
+    /// The header has no effect in HTTP/1.0.
     fn expects_continue(&self, version: u8) -> Result<bool, HttpError> {
         match self.expect {
             _ if version == 0 => Ok(false),

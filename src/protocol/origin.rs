@@ -147,7 +147,7 @@ impl Origins {
 }
 
 impl OriginError {
-    /// Returns the 403 response with the reason, which closes the connection.
+    /// Returns the 403 response, which states the reason and closes the connection.
     #[must_use]
     pub fn response(&self) -> Response {
         Response::text(403, format!("{self}\n")).close()

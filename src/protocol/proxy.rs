@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1() {
+    fn valid_headers_of_version_1_are_parsed_and_others_are_errors() {
         let longest = format!("PROXY UNKNOWN {}\r\n", "f".repeat(107 - 16));
         assert_eq!(longest.len(), V1_BYTES_MAX);
         for (line, client) in [
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2() {
+    fn valid_headers_of_version_2_are_parsed_and_others_are_errors() {
         // The extensions are ALPN (h2), SSL with a sub-extension, NOOP, and a checksum. The parser does not verify the
         // checksum.
         let extensions =

@@ -22,7 +22,7 @@ use crate::tls::TlsInfo;
 pub struct Request<'a> {
     /// The head, from the method to the blank line.
     head: Vec<u8>,
-    /// The positions of the parts in `head`.
+    /// The positions of the method, the target and the headers in `head`.
     layout: Layout,
     peer: Peer,
     /// The body. The field is empty until the body is complete.
@@ -183,8 +183,8 @@ impl<'a> Request<'a> {
 
     /// Returns the value of a header. Names are not case-sensitive.
     ///
-    /// Returns `None` if the header is absent or repeated, or if its value is not UTF-8. Proxies and libraries disagree
-    /// about the line of a repeated header that counts. [`header_all`](Request::header_all) returns all values.
+    /// Returns `None` if the header is absent or repeated, or if its value is not UTF-8. If a header is repeated,
+    /// proxies and libraries disagree about which line counts. [`header_all`](Request::header_all) returns all values.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.values(name);
         let value = values.next().filter(|_| values.next().is_none())?;
@@ -300,7 +300,7 @@ impl<'a> Request<'a> {
 
     fn split_target(&self) -> (&str, &str) {
         let target = self.target();
-        // The byte after the path is the `?` of the query.
+        // The byte after the path is the `?`, which belongs neither to the path nor to the query.
         let path_bytes = self.layout.path_bytes as usize;
         (target.get(..path_bytes).unwrap_or(target), target.get(path_bytes + 1..).unwrap_or_default())
     }
@@ -325,7 +325,7 @@ impl fmt::Debug for Request<'_> {
 }
 
 impl Layout {
-    /// Creates the layout of `head`. The other arguments are slices of `head`.
+    /// Creates the layout of `head`. The method, the target and the fields are slices of `head`.
     pub(crate) fn of(
         head: &[u8],
         (method, target, version): (&str, &str, u8),
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_line() {
+    fn a_request_returns_the_parts_of_its_request_line() {
         let request = request("POST /a%20b/%E2%82%AC?uid=1 HTTP/1.1|Host: a");
         assert_eq!(request.method(), "POST");
         assert_eq!(request.target(), "/a%20b/%E2%82%AC?uid=1");
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn paths() {
+    fn paths_are_decoded_and_queries_are_split_off() {
         for (target, path, query) in [
             ("/", "/", ""),
             ("/?", "/", ""),
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn queries() {
+    fn query_parameters_are_decoded_as_form_data() {
         let request = request("GET /?q=a+b%26c&flag&%75=z&=x&&bad=%ff&tag=1&tag=2 HTTP/1.1|Host: a");
         assert_eq!(request.query("q").as_deref(), Some("a b&c"));
         assert_eq!(request.query("flag").as_deref(), Some(""));
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn headers() {
+    fn header_names_are_not_case_sensitive() {
         let request =
             request("GET / HTTP/1.1|Host: a|X-One:  first \t|x-one: second|X-ONE:|Text: \u{e9}|X-Onerous: no");
         assert_eq!(request.header("x-one"), None, "a header with three lines must have no single value");
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies() {
+    fn cookies_are_read_from_all_cookie_lines() {
         let request = request("GET / HTTP/1.1|Host: a|Cookie: sid=abc=; theme=\"dark\";junk; sid=2|cookie: late=1");
         assert_eq!(request.cookie("sid"), Some("abc="));
         assert_eq!(request.cookie("theme"), Some("\"dark\""));
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn subprotocols() {
+    fn offered_subprotocols_that_are_not_tokens_are_skipped() {
         let request = request(
             "GET / HTTP/1.1|Host: a|Sec-WebSocket-Protocol: chat.v2, ,chat|\
              Sec-WebSocket-Protocol: bearer.x,not ok",

@@ -177,7 +177,7 @@ impl Response {
         self.status
     }
 
-    /// Returns the first line of the text, for the log.
+    /// Returns the first line of the body, for the log.
     ///
     /// The line is shortened and has no control characters.
     pub(crate) fn log_text(&self) -> Option<String> {
@@ -341,7 +341,8 @@ pub(super) fn push<const N: usize>(out: &mut Vec<u8>, texts: [&str; N]) {
 
 /// Writes the `Date` line of a response (RFC 9110 section 6.6.1) to `line`, in place of its text.
 ///
-/// `date` is an IMF-fixdate (RFC 9110 section 5.6.7). All dates have the same length, so the memory of `line` is reused.
+/// `date` is an IMF-fixdate (RFC 9110 section 5.6.7). All dates have the same length, so the memory of `line` is
+/// reused.
 pub fn write_date_line(line: &mut String, date: impl fmt::Display) {
     line.clear();
     // A write to a string cannot fail.
@@ -358,7 +359,7 @@ fn push_decimal(out: &mut Vec<u8>, mut number: usize) {
             break;
         }
     }
-    // The digits are in reverse order.
+    // The loop has appended the digits in reverse order.
     if let Some(digits) = out.get_mut(start..) {
         digits.reverse();
     }
@@ -435,11 +436,11 @@ mod tests {
         let mut out = b"before|".to_vec();
         response.clone().or_fault(false).encode(&mut out, "", keep_alive, head_only);
         let text = String::from_utf8(out).expect("the response is UTF-8");
-        text.strip_prefix("before|").expect("the encoder appends").to_owned()
+        text.strip_prefix("before|").expect("the output keeps its earlier bytes").to_owned()
     }
 
     #[test]
-    fn complete_responses() {
+    fn a_response_is_encoded_as_head_and_body() {
         let (mut out, mut date) = (Vec::new(), "an earlier line".to_owned());
         write_date_line(&mut date, DATE);
         Response::text(200, "hello").encode(&mut out, &date, true, false);
@@ -460,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn close() {
+    fn close_overrides_keep_alive() {
         let plain = Response::new(200);
         assert!(encoded(&plain, true, false).contains("Connection: keep-alive\r\n"));
         assert!(encoded(&plain, false, false).contains("Connection: close\r\n"));
@@ -471,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_by_status_and_method() {
+    fn some_statuses_and_head_requests_get_no_body() {
         // Each case has the status, whether the request is a HEAD request, the sent Content-Length, and the sent body.
         for (status, head_only, length, body) in [
             (200, false, Some("4"), "body"),
@@ -548,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals() {
+    fn push_decimal_matches_the_standard_library() {
         for number in [0, 9, 10, 101, 65_536, usize::MAX] {
             let mut out = b"x".to_vec();
             push_decimal(&mut out, number);

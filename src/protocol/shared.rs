@@ -121,17 +121,17 @@ impl SharedFrame {
         Some(SharedFrame::from_bytes(bytes))
     }
 
-    /// Shares a frame that is already encoded.
+    /// Creates a shared frame from a [`Frame`], without a copy of its bytes.
     pub fn from_frame(frame: &Frame) -> SharedFrame {
         SharedFrame::from_shared(Arc::clone(&frame.bytes))
     }
 
-    /// Shares the bytes of an encoded frame.
+    /// Creates a shared frame from the bytes of an encoded frame.
     pub fn from_bytes(bytes: Vec<u8>) -> SharedFrame {
         SharedFrame::new(Bytes::Encoded(bytes))
     }
 
-    /// Shares the bytes of an encoded frame that are shared already.
+    /// Creates a shared frame from the bytes of an encoded frame, which other owners may have, too.
     pub fn from_shared(bytes: Arc<[u8]>) -> SharedFrame {
         SharedFrame::new(Bytes::Shared(bytes))
     }
@@ -144,7 +144,7 @@ impl SharedFrame {
         }
     }
 
-    /// Records that one more queue has the frame.
+    /// Counts one more queue that contains the frame.
     ///
     /// Returns the memory to add to the total: the whole memory for the first queue, else 0.
     pub fn enter_queue(&self) -> usize {
@@ -153,7 +153,7 @@ impl SharedFrame {
         if queues == 0 { self.as_bytes().len() + FRAME_BYTES } else { 0 }
     }
 
-    /// Records that one queue released the frame.
+    /// Counts one queue less that contains the frame.
     ///
     /// Returns the memory to subtract from the total: the whole memory for the last queue, else 0.
     pub fn leave_queue(&self) -> usize {
@@ -162,7 +162,7 @@ impl SharedFrame {
         if queues == 0 { self.as_bytes().len() + FRAME_BYTES } else { 0 }
     }
 
-    /// Returns the memory of the frame divided by the number of its queues.
+    /// Returns the share of each queue in the memory of the frame: the memory divided by the number of queues.
     pub fn charge(&self) -> usize {
         (self.as_bytes().len() + FRAME_BYTES) / self.0.queues.get().max(1) as usize
     }

@@ -1,8 +1,8 @@
 //! Request targets (RFC 9112 section 3.2): the supported forms and their parts.
 //!
-//! A target in absolute-form contains the host and the path. This module splits the target, and `http.rs` rewrites the
-//! head in origin-form. Raw bytes that are not UTF-8 are percent-encoded. So all later code deals with origin-form, one
-//! `Host` and valid UTF-8.
+//! A target in absolute-form contains the host and the path. This module splits the target, and rewrites the head in
+//! origin-form. This module also percent-encodes raw bytes that are not UTF-8. So all later code deals with
+//! origin-form, one `Host` and valid UTF-8.
 
 use percent_encoding::{AsciiSet, percent_encode};
 

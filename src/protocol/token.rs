@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens() {
+    fn a_token_has_at_least_one_byte_and_no_separator() {
         assert!(is_token(b"GET"));
         assert!(is_token(b"!#$%&'*+-.^_`|~09azAZ"));
         for bad in [&b""[..], b"a b", b"a:b", b"a/b", b"\x7f", b"\xc3\xa9", b"a\0", b"(", b"\""] {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn field_values() {
+    fn a_field_value_has_no_control_character_except_tab() {
         for good in [&b""[..], b"a b\tc", b"~!", b"caf\xc3\xa9"] {
             assert!(is_field_value(good), "{good:?}");
         }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn lists() {
+    fn a_list_is_split_at_commas_and_trimmed() {
         let list: Vec<&[u8]> = list_elements(b" a ,b,\t, c d ").collect();
         assert_eq!(list, [&b"a"[..], b"b", b"", b"c d"]);
         assert_eq!(list_elements(b"").count(), 1);

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_keys_of_rfc_6455() {
+    fn the_sample_keys_of_rfc_6455_are_accepted() {
         // Section 1.3.
         let accept = accept_key("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(accept.as_ref(), Some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_keys() {
+    fn invalid_keys_are_refused() {
         for key in [
             "",
             "dGhlIHNhbXBsZSBub25jZQ",
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_101() {
+    fn the_101_response_has_all_chosen_headers() {
         let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat, chat.v2\r\n");
         let accepted = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1").header("X-A", "b").uid("7");
         assert_eq!(accepted.chosen_uid(), Some("7"));
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn conversions_into_upgrade() {
+    fn acceptances_responses_and_results_convert_into_upgrade() {
         assert!(matches!(Upgrade::accept().into(), Upgrade::Accept(_)));
         assert!(matches!(Response::new(403).into(), Upgrade::Refuse(_)));
         assert!(matches!(Upgrade::refuse(Response::new(403)), Upgrade::Refuse(_)));

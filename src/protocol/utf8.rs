@@ -11,7 +11,7 @@ use simdutf8::{basic, compat};
 /// reads byte by byte up to a word boundary.
 const SHORT_BYTES_MAX: usize = 64;
 
-/// The text is not UTF-8.
+/// The error of a text that is not UTF-8.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct NotUtf8;
 
@@ -28,7 +28,7 @@ pub fn validate(bytes: &[u8]) -> Result<&str, NotUtf8> {
     basic::from_utf8(bytes).map_err(|_| NotUtf8)
 }
 
-/// Validates text in pieces.
+/// A validator for a text that arrives in pieces.
 ///
 /// Between two pieces, the stream stores at most the first three bytes of a character.
 #[derive(Copy, Clone, Default, Debug)]

@@ -130,7 +130,7 @@ fn the_longest_message_takes_no_more_than_its_bytes() {
 }
 
 #[test]
-fn a_deflated_message_that_is_read_past_leaves_nothing_for_the_next_client() {
+fn a_skipped_deflated_message_leaves_nothing_for_the_next_client() {
     // The first example of RFC 7692 section 7.2.3.1.
     let mut hello = frame(true, Opcode::Text, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]);
     hello[0] |= 0x40;
@@ -143,7 +143,7 @@ fn a_deflated_message_that_is_read_past_leaves_nothing_for_the_next_client() {
         item.map(|item| item.map(Item::into_owned))
     };
     let (first, second) = hello.split_at(9);
-    // The server closes the first client between the parts of its message.
+    // The server sends a close frame to the first client between the two parts of the client's message.
     let mut unfinished = None;
     assert_eq!(read(&mut unfinished, first, DeflatedMessages::Inflated), Ok(None));
     assert!(read(&mut unfinished, second, DeflatedMessages::Skipped).is_ok());

@@ -44,7 +44,7 @@ fn payload_of(frame: &[u8]) -> &[u8] {
 }
 
 #[test]
-fn the_examples_of_rfc_7692() {
+fn the_examples_of_rfc_7692_are_inflated() {
     // Section 7.2.3.
     let examples: [&[u8]; 5] = [
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
@@ -70,7 +70,7 @@ fn the_examples_of_rfc_7692() {
 }
 
 #[test]
-fn empty_messages() {
+fn each_form_of_an_empty_message_is_inflated() {
     for payload in
         [&[][..], &[0x00], &[0x02, 0x00], &[0x03, 0x00], &[0x03, 0x00, 0x00], &[0x00, 0x00, 0x00, 0xff, 0xff, 0x00]]
     {
@@ -79,7 +79,7 @@ fn empty_messages() {
 }
 
 #[test]
-fn streams_that_are_cut_or_invalid() {
+fn streams_that_are_cut_or_invalid_are_refused() {
     let whole = miniz_deflate(&b"a longer text, a longer text, and even a longer one: 0123456789".repeat(20), 6);
     for cut in 1..whole.len() {
         assert_eq!(inflate(&whole[..cut], cut, 10_000), Err(InflateError::Invalid), "cut at {cut}");

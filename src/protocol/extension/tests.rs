@@ -34,7 +34,7 @@ fn response(values: &[&str]) -> Answer {
 }
 
 #[test]
-fn one_offer() {
+fn a_single_offer_is_accepted_or_declined() {
     let table = [
         // The offers of browsers, Python `websockets` and Node `ws`.
         ("permessage-deflate; client_max_window_bits", Accepted),

@@ -81,9 +81,7 @@ pub enum HttpError {
     SubprotocolMalformed,
     /// An upgrade has a body, whose bytes would be read as frames.
     UpgradeBody,
-    /// A plain request needs an upgrade (RFC 9110 section 15.5.22).
-    ///
-    /// The server has no handler for plain requests.
+    /// A plain request came to a server that answers only upgrades (RFC 9110 section 15.5.22).
     UpgradeRequired,
     /// The body exceeds the limit (RFC 9110 section 15.5.14).
     BodyTooLarge,
@@ -176,7 +174,7 @@ impl HttpError {
     }
 }
 
-/// The description that the client receives.
+/// Writes the description that the client receives.
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.status_and_text().1)

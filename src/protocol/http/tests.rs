@@ -280,7 +280,7 @@ const UPGRADES: &[Case] = &[
         400,
         Some(KeyMalformed),
     ),
-    // Subprotocols. The field is `1#token`: one token or more, and empty elements between them.
+    // Subprotocols. The field is `1#token`: one token or more, and possibly empty elements between them.
     (upgrade!("|Sec-WebSocket-Protocol: chat"), 101, None),
     (upgrade!("|Sec-WebSocket-Protocol: ,chat.v2 ,,\tchat!#$%&'*+-.^_`~,"), 101, None),
     (upgrade!("|Sec-WebSocket-Protocol: a|Sec-WebSocket-Protocol: b"), 101, None),
@@ -323,7 +323,7 @@ fn all_cases() -> impl Iterator<Item = &'static Case> {
 }
 
 #[test]
-fn every_case() {
+fn each_head_has_the_status_and_the_error_of_its_case() {
     for &(lines, status, error) in all_cases() {
         match read(&wire(lines)) {
             Ok(head) => {
@@ -362,7 +362,7 @@ fn a_raw_target_equals_its_encoded_form() {
 }
 
 #[test]
-fn every_case_is_the_same_at_every_split() {
+fn each_head_has_the_same_result_at_every_split() {
     for (lines, ..) in all_cases() {
         let bytes = wire(lines);
         let whole = find_head_end(&bytes, &mut 0, BYTES_MAX);
@@ -404,7 +404,7 @@ fn no_byte_is_searched_twice() {
 }
 
 #[test]
-fn long_heads() {
+fn a_head_is_too_large_as_soon_as_it_reaches_the_limit() {
     let head = wire(&format!("GET / HTTP/1.1|Host: a|X: {}", "x".repeat(8000)));
     let exactly = head.len();
     assert_eq!(find_head_end(&head, &mut 0, exactly), Ok(Some(exactly)));
@@ -424,7 +424,7 @@ fn long_heads() {
 }
 
 #[test]
-fn many_headers() {
+fn a_head_with_too_many_header_lines_is_refused() {
     let with = |count: usize| wire(&format!("GET / HTTP/1.1|Host: a{}", "|X: y".repeat(count - 1)));
     let parse = |count, headers_max| parse_head(with(count), headers_max, PEER).err();
     assert_eq!(parse(64, 64), None);
@@ -437,7 +437,7 @@ fn many_headers() {
 }
 
 #[test]
-fn empty_lines() {
+fn blank_lines_before_a_head_are_skipped() {
     for (bytes, skipped) in [
         (&b""[..], 0),
         (b"\r", 0),
@@ -453,7 +453,7 @@ fn empty_lines() {
 }
 
 #[test]
-fn body_lengths() {
+fn the_length_of_a_body_follows_from_the_headers() {
     for (lines, body) in [
         ("GET / HTTP/1.1|Host: a", BodyLength::None),
         ("POST / HTTP/1.1|Host: a|Content-Length: 0", BodyLength::None),
@@ -467,7 +467,7 @@ fn body_lengths() {
 }
 
 #[test]
-fn keep_alive() {
+fn keep_alive_follows_from_connection_and_version() {
     for (lines, keeps) in [
         ("GET / HTTP/1.1|Host: a", true),
         ("GET / HTTP/1.1|Host: a|Connection: keep-alive", true),
@@ -484,7 +484,7 @@ fn keep_alive() {
 }
 
 #[test]
-fn expectations() {
+fn only_a_request_with_a_body_waits_for_100_continue() {
     for (lines, expects) in [
         ("PUT / HTTP/1.1|Host: a|Content-Length: 1|Expect: 100-continue", true),
         ("PUT / HTTP/1.1|Host: a|Transfer-Encoding: chunked|Expect: 100-CONTINUE", true),
@@ -499,7 +499,7 @@ fn expectations() {
 }
 
 #[test]
-fn headers_of_an_upgrade_that_a_proxy_removed() {
+fn an_upgrade_whose_headers_a_proxy_removed_is_recognised() {
     for (lines, wanted_upgrade) in [
         ("GET / HTTP/1.1|Host: a", false),
         ("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: h2c", false),
@@ -513,13 +513,13 @@ fn headers_of_an_upgrade_that_a_proxy_removed() {
 }
 
 #[test]
-fn the_sample_key_of_rfc_6455() {
+fn the_sample_key_of_rfc_6455_has_its_sample_answer() {
     let kind = read(&wire(upgrade!())).map(|head| head.kind);
     assert_eq!(kind, Ok(RequestKind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" }));
 }
 
 #[test]
-fn error_responses() {
+fn error_responses_have_a_text_and_the_required_headers() {
     let answer = |error: HttpError| {
         let response = error.response(false);
         assert_eq!((response.status(), response.fault()), (error.status(), None));

@@ -51,7 +51,7 @@ impl<'a> Origin<'a> {
         is_scheme.then_some(Origin { scheme, authority })
     }
 
-    /// Returns whether the origin has the requested host and port.
+    /// Returns whether the origin has the host and port of the `Host` header.
     ///
     /// The scheme must be `http` or `https`. If `Host` has no port, the default port of the origin's scheme counts: a
     /// server behind a proxy does not know whether the page used TLS. If the request came through a TLS listener, the

@@ -20,7 +20,7 @@ fn from(peer: Peer, host: &str, origin: &str) -> Request<'static> {
 }
 
 #[test]
-fn same_origin() {
+fn only_the_host_and_port_of_the_request_are_the_same_origin() {
     for (host, origin, passes) in [
         ("example.com", "http://example.com", true),
         ("example.com", "https://example.com", true),
@@ -70,7 +70,7 @@ fn same_origin() {
 }
 
 #[test]
-fn malformed_origins() {
+fn malformed_origins_are_refused() {
     for origin in [
         "",
         "example.com",
@@ -121,7 +121,7 @@ fn malformed_origins() {
 }
 
 #[test]
-fn null_and_repeated() {
+fn null_and_repeated_origins_are_refused() {
     let null = from(REMOTE, "example.com", "null");
     assert_eq!(Origins::Same.allows(&null), Err(OriginError::Null));
     let twice = "Origin: http://example.com\r\norigin: http://example.com\r\n";
@@ -179,7 +179,7 @@ fn a_request_without_host_has_no_own_origin() {
 }
 
 #[test]
-fn rebinding() {
+fn a_loopback_client_must_use_a_loopback_name() {
     for (host, is_loopback) in [
         ("localhost:9501", true),
         ("LOCALHOST:9501", true),
@@ -210,7 +210,7 @@ fn rebinding() {
 }
 
 #[test]
-fn lists() {
+fn a_list_allows_only_its_own_origins() {
     let list = Origins::list([
         "https://Example.COM:443",
         "http://example.com:8080",
@@ -248,7 +248,7 @@ fn lists() {
 }
 
 #[test]
-fn invalid_lists() {
+fn a_list_with_an_invalid_entry_is_an_error() {
     for bad in ["", "*", "NULL", "example.com", "https://example.com/", "https://*.example.com:x"] {
         let error = Origins::list(["https://good.example", bad]).expect_err("the list is invalid");
         assert!(error.starts_with(&format!("{bad:?} is not an origin")), "{error}");
@@ -290,7 +290,7 @@ fn escaped_values_are_bounded() {
 }
 
 #[test]
-fn hosts_and_ports() {
+fn only_a_valid_host_and_port_is_an_authority() {
     for (text, is_authority) in [
         ("a", true),
         ("a:1", true),
