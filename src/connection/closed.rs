@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lists_every_cause() {
+    fn names_contains_every_cause() {
         let causes = [
             Cause::ClientClosed,
             Cause::ConnectionLost,

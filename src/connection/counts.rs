@@ -7,9 +7,9 @@ use crate::histogram::Histogram;
 /// Counters since the loop started.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Bytes and messages, in both directions.
+    /// The numbers of bytes and messages, in both directions.
     pub traffic: Traffic,
-    /// Deflated messages, in both directions.
+    /// The counters of deflated messages, in both directions.
     pub compression: Compression,
     /// Pings that heartbeats sent.
     pub pings: u64,

@@ -70,7 +70,7 @@ impl Connection {
         None
     }
 
-    /// Ends a WebSocket whose client is late with the remaining bytes of a record: see
+    /// Ends a WebSocket whose client is late with the remaining bytes of a TLS record: see
     /// [`Transport::unfinished_since`](crate::connection::Transport::unfinished_since).
     pub fn handle_late_record(&mut self, env: &mut Env) -> Option<Event<'static>> {
         if self.write_deadline(env) <= env.now {

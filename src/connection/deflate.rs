@@ -1,6 +1,7 @@
 //! Deflated messages of a connection (RFC 7692), in both directions.
 //!
-//! A connection stores two settings and an [`InflationPace`](super::inflation_pace::InflationPace). No compression context is kept between messages. The loop
+//! A connection stores whether it negotiated permessage-deflate, the size of its client's window, and an
+//! [`InflationPace`](super::inflation_pace::InflationPace). No compression context is kept between messages. The loop
 //! has one deflater and one inflater for all connections.
 
 use crate::connection::{Connection, Env, Event, Outbound, Sent, Stage};
@@ -83,7 +84,7 @@ impl Connection {
         }
     }
 
-    /// Replaces the unsent message that has the same key.
+    /// Puts `outbound` in the place of the unsent message that has the same key.
     ///
     /// Returns `false` if no unsent message has the key, or if the replacement failed.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {

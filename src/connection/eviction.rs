@@ -1,8 +1,8 @@
 //! Selects the connections that free memory when the queues together exceed their bound.
 //!
 //! A holder is a connection with a queue. Repeatedly, the holder with the largest queue frees memory, until 1/16 of the
-//! bound is free. So searches are rare, because many bytes can be queued before the next search. A minimum of memory is
-//! never taken from a holder. The minimums of all holders are together at most half of the bound.
+//! bound is free. So searches are rare, because many bytes can be queued before the next search. Each holder keeps a
+//! minimum of memory. The minimums of all holders are together at most half of the bound.
 
 use crate::fd::Slot;
 use std::collections::BinaryHeap;
@@ -23,7 +23,7 @@ const UNDROPPABLE_FACTOR: usize = 2;
 /// The average number of queues whose memory is read for each eviction.
 const CHARGES_PER_EVICTION: usize = 64;
 
-/// Selects the holders that free memory while the queues together exceed their bound.
+/// The search for the holders that free memory while the queues together exceed their bound.
 ///
 /// The [`Table`](crate::connection::Table) creates an evictor when [`Env::is_over_total`] is true, and drops it
 /// afterwards:
@@ -46,7 +46,9 @@ pub struct Evictor {
     holders: BinaryHeap<Holder>,
     /// Holders without a message that can be dropped.
     undroppable: BinaryHeap<Holder>,
-    /// Slots with at most `bytes_min` of counted memory, and slots of closed connections.
+    /// Slots that are not evicted before the next snapshot.
+    ///
+    /// These are slots with at most `bytes_min` of counted memory, and slots of closed connections.
     exempt: Vec<Slot>,
     /// Whether undroppable holders are closed, because dropping messages did not free enough memory.
     closes_undroppable: bool,
@@ -96,7 +98,7 @@ impl Evictor {
         }
     }
 
-    /// Returns whether enough memory is free.
+    /// Returns whether 1/16 of the bound is free, so that evictions can stop.
     pub fn is_enough(&self, env: &Env) -> bool {
         let max = env.limits.queue_total_bytes_max;
         env.queued.frames <= max - max / FREED_PART
@@ -154,9 +156,10 @@ impl Evictor {
         if dropped > 0 { &mut self.holders } else { &mut self.undroppable }.push(holder);
     }
 
-    /// Returns the eviction that closes a holder. The next snapshot includes the holder.
+    /// Returns the eviction that closes a holder.
     ///
-    /// The holder may keep a partly written frame, and its share of this frame can grow.
+    /// The next snapshot includes the holder again, because the closed connection may keep a partly written shared
+    /// frame, and its share of this frame can grow.
     fn close(&mut self, holder: Holder) -> Eviction {
         self.exempt.push(holder.slot);
         Eviction::Close(holder)
@@ -239,7 +242,7 @@ impl Connection {
         self.close(CloseCode::TRY_AGAIN_LATER, "reading too slowly", Cause::SlowConsumer, env)
     }
 
-    /// Ends a connection with one of the largest unfinished inputs.
+    /// Ends a connection that has one of the largest unfinished inputs.
     ///
     /// The caller calls this method when unfinished messages, heads and bodies together exceed their bound. The memory
     /// of the input is freed at once.

@@ -351,7 +351,7 @@ impl Connection {
     pub(super) fn handle_http_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         match http.awaits() {
-            // The client is still reading a response, and sends its next request afterwards.
+            // The client is still reading a response, so the time limit for its next request starts again.
             Awaited::Request if !self.output.is_empty() => self.deadline = http.deadline(env),
             Awaited::Request => self.finish(),
             // The handler paused the body, so the client is not late.
@@ -397,7 +397,7 @@ impl Connection {
 
     /// Flushes the output like `linger`, but with a deadline.
     ///
-    /// The time that a client has to read a large response is `write_time_max`.
+    /// The deadline is `write_time_max` plus `close_wait_max` from now, so that a client can read a large response.
     fn linger_after_http(&mut self, env: &Env) {
         self.stage = Stage::Lingering { is_shut: false };
         self.deadline = env.now.after(env.limits.write_time_max).after(env.limits.close_wait_max);

@@ -256,7 +256,7 @@ impl Rig {
                     self.replay();
                 }
             }
-            // The response has begun, and a later operation ends it.
+            // Nothing is sent here: a response in pieces has begun, and a later operation ends it.
             Event::Request { .. } if side.reader.is_streaming_last() && manner & 4 == 0 => {}
             Event::Request { .. } if manner % 8 == 7 => self.defer(at, Deferred::Plain),
             Event::Request { .. } => self.respond(at, manner),
@@ -416,7 +416,7 @@ impl Rig {
 
     /// Applies a transition.
     ///
-    /// The log records changes that the table makes after the transition.
+    /// Changes that the table makes after the transition are logged.
     fn change<R>(&mut self, at: usize, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> R {
         let slot = self.slot(at);
         self.table.step(slot, transition).expect("each side has a connection")

@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(
             heartbeat_state.check(&heartbeat, Tick(0), false, Tick(2000)),
             HeartbeatAction::Ping(Tick(3000)),
-            "one ping may be missed"
+            "one missed ping must not end the connection"
         );
         heartbeat_state.handle_bytes();
         assert_eq!(
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn pushed_pings_need_no_answer() {
+    fn pings_of_a_push_heartbeat_need_no_answer() {
         let heartbeat = Heartbeat::Push { every: EVERY };
         let mut heartbeat_state = HeartbeatState::default();
         for period in 1..100 {

@@ -125,7 +125,7 @@ pub enum Step<'a> {
     ///
     /// The field is the client's address in the header. If it is `None`, the peer of the socket is the client.
     Proxied(Option<Peer>),
-    /// The head of a request that announces a body. [`Http::receive_body`] sets how the body is handled.
+    /// The head of a request that announces a body. The caller must call [`Http::receive_body`].
     Head(Box<Request<'static>>),
     /// A piece of a body, with the state that [`Http::return_state`] returns.
     Piece {
@@ -182,7 +182,7 @@ impl Http {
     ///
     /// [`HttpError::OutOfMemory`].
     pub fn buffer(&mut self, input: &[u8]) -> Result<(), HttpError> {
-        // The buffer is compacted once per read, and not once per request, so that pipelined input is moved once.
+        // Parsed bytes are removed once per read, and not once per request, so that pipelined input is moved once.
         if !input.is_empty() {
             self.compact();
             self.buf.try_reserve(input.len()).map_err(|_| HttpError::OutOfMemory)?;
@@ -191,7 +191,7 @@ impl Http {
         Ok(())
     }
 
-    /// Returns the memory of unfinished and early input, at the last [`recount`](Http::recount).
+    /// Returns the memory of unfinished and early input, as the last [`recount`](Http::recount) counted it.
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         self.memory.bytes()
@@ -335,7 +335,7 @@ impl Http {
         matches!(&self.phase, Phase::Pending(PendingRequest { deferred: Some(Deferred::Plain), .. }))
     }
 
-    /// Returns whether an upgrade is deferred.
+    /// Returns whether the answer to an upgrade is deferred.
     pub fn is_deferred_upgrade(&self) -> bool {
         matches!(&self.phase, Phase::Pending(PendingRequest { deferred: Some(Deferred::Upgrade(_)), .. }))
     }
@@ -383,8 +383,8 @@ impl Http {
 
     /// Ends the pending request, whose response is queued.
     ///
-    /// The next head may be read, unless the body is incomplete. If the body is incomplete, no other request may
-    /// follow.
+    /// The next head may be read, unless the body of the request is incomplete. If that body is incomplete, no other
+    /// request may follow.
     pub fn end_pending(&mut self) -> Option<PendingRequest> {
         let unread = |answer| Some(PendingRequest { keep_alive: false, ..answer });
         match mem::take(&mut self.phase) {

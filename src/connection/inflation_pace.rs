@@ -24,8 +24,8 @@ const CHARGE_FACTOR: u64 = 16;
 /// client plus [`CHARGE_FACTOR`] times the received bytes are limited to
 /// [`inflated_bytes_per_second_max`](Limits::inflated_bytes_per_second_max), with bursts of
 /// [`read_budget_bytes`](Limits::read_budget_bytes). The type is a leaky bucket. It stores only the time at which the
-/// bucket becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that is later
-/// than a full bucket allows is in the past.
+/// bucket becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that is
+/// further ahead than a full bucket allows is a time in the past.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct InflationPace(u32);
 

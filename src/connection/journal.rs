@@ -12,8 +12,8 @@ use crate::protocol::shared::SharedFrame;
 
 /// The length of the journal, in bytes, at which it is flushed before the end of the turn.
 ///
-/// At this length, the bytes are still in the CPU cache. While a flush is unfinished, the length grows in steps of this
-/// size.
+/// At this length, the bytes are still in the CPU cache. While a flush is unfinished, this limit is raised in steps of
+/// the same size.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
 
 /// The maximum size of the journal, in bytes.
@@ -177,7 +177,7 @@ impl Journal {
         }
     }
 
-    /// Removes all frames. The caller must call this method only if no connection has a range of the journal.
+    /// Removes all frames. No connection may have a range of the journal at this time.
     pub fn clear(&mut self) {
         self.flushed_at = FLUSHED_AT_BYTES;
         self.plain.clear();

@@ -173,7 +173,7 @@ enum Stage {
     },
     /// The connection is dropped at the end of the turn.
     Finished {
-        /// Whether the connection ended within a response that only the end of the stream delimits.
+        /// Whether the connection ended inside a response that has neither a length nor chunks.
         is_cut: bool,
     },
 }
@@ -227,7 +227,7 @@ impl Connection {
         !matches!(&self.stage, Stage::Http(http) if http.awaits() == Awaited::Response)
     }
 
-    /// Returns whether an upgrade is deferred.
+    /// Returns whether the answer to an upgrade is deferred.
     ///
     /// If the client of a deferred upgrade ended its stream, the caller ends the connection, because the client cannot
     /// use the WebSocket.
@@ -258,7 +258,7 @@ impl Connection {
     /// Takes a whole message from the front of `input`.
     ///
     /// Nearly all messages are whole. A whole message is borrowed from `input`, and is returned without an [`Event`].
-    /// Returns `None` if nothing was read. In this case, the caller passes `input` to
+    /// Returns `None` if no message was taken. In this case, `input` is unchanged, and the caller passes it to
     /// [`handle_bytes`](Connection::handle_bytes).
     ///
     /// # Errors
@@ -378,7 +378,7 @@ impl Connection {
         }
     }
 
-    /// Starts the close handshake, and returns the end of the WebSocket.
+    /// Starts the close handshake, and returns [`Event::Closed`].
     ///
     /// Returns `None` if the WebSocket was not open.
     pub fn close(&mut self, code: CloseCode, reason: &str, cause: Cause, env: &mut Env) -> Option<Event<'static>> {
@@ -387,7 +387,7 @@ impl Connection {
         self.close_with(&mut frame, &Closed::by_server(code, reason, cause), env)
     }
 
-    /// Starts the close handshake with a close frame that other connections also get, and returns the end of the WebSocket.
+    /// Starts the close handshake with a close frame that other connections also get, and returns [`Event::Closed`].
     ///
     /// Returns `None` if the WebSocket was not open.
     pub fn close_with(&mut self, frame: &mut Outbound<'_>, closed: &Closed, env: &mut Env) -> Option<Event<'static>> {
@@ -552,13 +552,13 @@ impl Connection {
         self.stage = Stage::Finished { is_cut };
     }
 
-    /// Ends an open connection without a close frame.
+    /// Ends an open WebSocket without a close frame.
     fn end_abnormally(&mut self, by: By, cause: Cause) -> Event<'static> {
         self.finish();
         Event::Closed(Closed::abnormal(by, cause))
     }
 
-    /// Begins to flush the output. Afterwards the connection waits for the client.
+    /// Begins to flush the output. Afterwards the connection waits until the client ends its stream.
     ///
     /// The flush has no time limit while the socket accepts output. The deadline of the client starts after the flush.
     fn linger(&mut self) {

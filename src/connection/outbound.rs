@@ -40,7 +40,7 @@ enum Source<'a> {
     Payload(Opcode, &'a [u8]),
     /// An encoded frame.
     Frame(&'a Frame),
-    /// A deflated frame, in `shared`.
+    /// A deflated frame, whose bytes are in the field `shared`.
     Deflated,
 }
 

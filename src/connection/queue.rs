@@ -34,12 +34,12 @@ pub(super) const SHARED_BYTES_MIN: usize = 2 * size_of::<Segment>();
 /// The largest buffer that an empty queue keeps for its next use, in bytes.
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
-/// The largest capacity of the lists of an empty queue that is kept.
+/// The largest capacity of the lists of an empty queue that is kept for its next use, in entries.
 ///
 /// The lists are the segments and the keys.
 const SPARE_SEGMENTS_MAX: usize = 64;
 
-/// The memory of a queue besides its segments.
+/// The memory of a queue besides its segments, in bytes.
 pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
 
 /// The queue length up to which each ping has its own pong, in bytes.
@@ -53,7 +53,8 @@ pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 /// [`Env::take_queue`](crate::connection::Env::take_queue), and returns the queue with
 /// [`Env::give_queue`](crate::connection::Env::give_queue) when the queue is empty again. In between:
 ///
-/// 1. `push_*` appends frames or HTTP output. [`conflate`](Queue::conflate) replaces a message that has the same key.
+/// 1. `push_*` appends frames or HTTP output. [`conflate`](Queue::conflate) puts a new message in the place of the
+///    unsent message that has the same key.
 /// 2. While the socket [`is_full`](Queue::is_full), nothing is written. [`handle_writable`](Queue::handle_writable)
 ///    reports that the socket is writable again.
 /// 3. [`poll_slices`](Queue::poll_slices) returns the output, which is written with one system call. The result of the
@@ -204,7 +205,7 @@ impl Queue {
         total.http += bytes;
     }
 
-    /// Replaces the unsent message that has the same key.
+    /// Puts `outbound` in the place of the unsent message that has the same key.
     ///
     /// Returns `false` if no message has this key, if the queue would exceed its bound, or if there is no memory.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, limits: &Limits, total: &mut Queued) -> bool {
@@ -375,7 +376,7 @@ impl Queue {
         self.segments.len()
     }
 
-    /// Returns whether an empty queue is small enough to be kept.
+    /// Returns whether an empty queue is small enough to be kept for its next use.
     pub fn is_small(&self) -> bool {
         self.segments.capacity() <= SPARE_SEGMENTS_MAX && self.keys.capacity() <= SPARE_SEGMENTS_MAX
     }
@@ -449,9 +450,9 @@ impl Queue {
         }
     }
 
-    /// Subtracts the memory of the queue itself from the totals, because the queue is empty.
+    /// Subtracts the memory of the queue itself from the totals, if the queue is empty.
     ///
-    /// With `has_more`, the queue is not empty, and nothing is subtracted.
+    /// `has_more` means that the queue still has segments, so that nothing is subtracted.
     fn handle_emptied(&mut self, has_more: bool, total: &mut Queued) {
         if self.is_counted && !has_more && self.held == 0 {
             self.is_counted = false;

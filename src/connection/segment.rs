@@ -52,9 +52,9 @@ pub struct Queued {
     pub http: usize,
 }
 
-/// Returns the memory of a shared frame besides its bytes.
+/// Returns the memory that a shared frame takes in a queue besides its bytes.
 ///
-/// `key` is the length of its conflation key.
+/// `key` is the length of the frame's conflation key, in bytes.
 pub fn overhead(key: Option<usize>) -> usize {
     SEGMENT_BYTES + FRAME_BYTES + key.map_or(0, |bytes| KEY_BYTES + bytes)
 }

@@ -14,7 +14,7 @@ use crate::protocol::proxy::parse_proxy_header;
 use crate::tick::Tick;
 use crate::tls::{Ciphertext, Engine, EngineError, RECORD_BYTES_MAX, TlsConfig, TlsCounts, TlsInfo};
 
-/// The maximum length of the plaintext of a record.
+/// The maximum length of the plaintext of a record, in bytes.
 const RECORD_PLAINTEXT: usize = 1 << 14;
 
 /// The maximum of unfinished input, in bytes: a handshake message in many records.
@@ -226,7 +226,7 @@ impl TlsStream {
         if self.stage == Stage::Proxy {
             match parse_proxy_header(input, UNFINISHED_BYTES_MAX) {
                 Ok(Some(header)) => {
-                    // The connection parses the PROXY header, as on a listener without TLS.
+                    // The header is returned as plaintext: the connection parses it, as on a listener without TLS.
                     let (header, rest) = mem::take(&mut input).split_at_mut(header.bytes);
                     self.unread.extend_from_slice(header);
                     filled = self.take_unread(buffer);

@@ -31,7 +31,7 @@ pub(super) struct Reader {
     is_streaming: bool,
     /// Whether a close frame was received.
     is_closed: bool,
-    /// The length of the body of an error response.
+    /// The length of the body of an error response whose head was received.
     ///
     /// The body is missing after a HEAD request. No output follows the error response.
     refusal: Option<usize>,
@@ -175,7 +175,7 @@ impl Reader {
         self.is_upgraded && self.bytes.first().is_some_and(|first| first & 0x0f != 10)
     }
 
-    /// Takes a complete response. Returns `false` if there is none.
+    /// Takes a complete response. Returns `false` if no response is complete.
     fn take_response(&mut self) -> bool {
         if self.is_streaming {
             return self.take_stream();
@@ -252,7 +252,7 @@ impl Reader {
         is_over
     }
 
-    /// Takes a complete frame. Returns `false` if there is none.
+    /// Takes a complete frame. Returns `false` if no frame is complete.
     fn take_frame(&mut self) -> bool {
         let [first, second, rest @ ..] = &self.bytes[..] else { return false };
         let (length, rest) = match (second, rest) {

@@ -12,7 +12,7 @@ const UPGRADE_WINDOW: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgra
     Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// The requests of clients that speak HTTP.
+/// The inputs that a client can send before its connection is a WebSocket: requests, and the body of a request.
 pub const REQUESTS: [&str; 10] = [
     UPGRADE,
     "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",

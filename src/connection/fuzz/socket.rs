@@ -10,7 +10,7 @@ use crate::connection::fuzz::secure::Secure;
 use crate::connection::{Closed, Connection, Event, Io, Observed, Sent, SessionRead, TlsShared, Transport, Written};
 use crate::tick::Tick;
 
-/// The changes that the table made by itself, in order.
+/// The changes that the table made to the two connections, in order, each with the index of its connection.
 pub(super) type Log = Rc<RefCell<Vec<(usize, Change)>>>;
 
 /// A change of a connection that its reader can observe.
@@ -68,7 +68,7 @@ impl Transport for Socket {
     type Shared = TlsShared;
 
     fn read(&mut self, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
-        self.session.as_mut().expect("only a socket with a TLS session is read").read(shared, buffer)
+        self.session.as_mut().expect("the socket has a TLS session").read(shared, buffer)
     }
 
     fn write_vectored(&mut self, shared: &mut TlsShared, slices: &[IoSlice<'_>]) -> Option<Written> {
@@ -141,13 +141,16 @@ impl Transport for Socket {
             Observed::Conflated { is_done } => Change::Conflated(is_done),
             Observed::MovedToQueue => return,
             Observed::Dropped { messages, charge, bytes_min } => {
-                assert!(charge > bytes_min, "a connection within its minimum must keep its messages");
+                assert!(
+                    charge > bytes_min,
+                    "a connection with at most {bytes_min} counted bytes must keep its messages"
+                );
                 Change::Dropped(messages)
             }
             Observed::ClosedSlow { charge, kept_max, event } => {
                 assert!(
                     charge.is_none_or(|charge| charge > kept_max),
-                    "a connection within its minimum must keep its messages"
+                    "a connection with at most {kept_max} counted bytes must not be closed to free memory"
                 );
                 Change::ClosedSlow(event.map(|event| match event {
                     Event::Closed(closed) => closed.clone(),

@@ -33,7 +33,7 @@ impl Rig {
             match flushed {
                 FlushResult::Stays { .. } => {}
                 FlushResult::Over => {
-                    assert_ne!(self.sides[at].phase, Phase::Open, "an open connection must not be dropped");
+                    assert_ne!(self.sides[at].phase, Phase::Open, "an open WebSocket must not be dropped");
                     self.table.remove(slot);
                     self.sides[at] = Side::new(insert(&mut self.table, at, &self.log, self.is_tls));
                 }

@@ -186,7 +186,7 @@ fn check_answer(request: &Request<'_>, manner: u8, is_accepted: bool, written: &
 
 /// Checks that each header line is `name: value`, and that its name is known.
 ///
-/// So a client cannot add header lines.
+/// A header line that a client has injected would have another form or another name.
 fn check_lines(written: &[u8]) {
     const NAMES: [&str; 10] = [
         "Allow",

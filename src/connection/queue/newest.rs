@@ -171,7 +171,11 @@ mod tests {
                     None => Outbound::message(Opcode::Ping, b"p").append_to(&mut expected),
                 }
             }
-            assert_eq!(bytes(&queue), expected[3..], "after {dropped} dropped messages");
+            assert_eq!(
+                bytes(&queue),
+                expected[3..],
+                "the queue must have the expected bytes after {dropped} dropped messages"
+            );
             assert_eq!(queue.bytes(), expected.len() - 3);
             queue.clear(&mut total);
             assert_eq!(total, Queued::default());

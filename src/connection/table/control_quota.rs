@@ -7,7 +7,7 @@
 use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};
 
-/// The number of connections in the quota that are reserved for connections that are not kept.
+/// The part of the quota that is reserved for connections that are not kept, as a number of connections.
 pub const NOT_KEPT_MIN: usize = 16;
 
 /// The control connections that count in the quota, by slot.
@@ -34,7 +34,7 @@ impl ControlQuota {
         }
     }
 
-    /// Marks a connection that must not be closed for a new connection.
+    /// Marks a connection as kept, so that it is not closed for a new connection.
     ///
     /// Returns `false` if the connection is not in the quota, or if `kept_max` other connections are kept.
     pub fn keep(&mut self, slot: Slot, kept_max: usize) -> bool {

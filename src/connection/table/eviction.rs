@@ -16,16 +16,16 @@ const HOLDERS_PER_PUSH: usize = 16;
 impl<T: Transport> Table<T> {
     /// Writes all queues, if their memory grew by a quarter of the bound since the last call.
     ///
-    /// The queues may be long only because the turn is long, and not because readers are slow. Without this condition,
-    /// each push over the bound would make system calls.
+    /// The queues may be long only because the turn is long, and not because readers are slow. Without the condition of
+    /// a quarter, each push over the bound would make system calls.
     pub(super) fn write_all(&mut self) {
         if self.env.queued.frames.saturating_sub(self.refused_bytes) < self.env.limits.queue_total_bytes_max / 4 {
             return;
         }
         let listed: Vec<Slot> = self.unflushed().collect();
         for slot in listed {
-            // The flush writes the output that is in the journal. The flush also writes each response to a push after
-            // the messages of the push.
+            // Output in the journal is left to the flush. HTTP responses are left to the flush, too: it writes the
+            // response to a push after the messages of the push.
             let has_queue = |entry: &Entry<T>| !entry.connection.is_http() && entry.connection.has_queue();
             if self.entries.get(slot.index()).is_some_and(has_queue) {
                 // A broken transport is not handled here, because the next flush handles it.

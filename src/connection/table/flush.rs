@@ -1,4 +1,6 @@
 //! Writes output, at the end of a turn or earlier.
+//!
+//! A connection that may have new output is listed: it is in the list of connections for the next flush.
 
 use std::io::IoSlice;
 
@@ -84,8 +86,8 @@ impl<T: Transport> Table<T> {
     /// Returns `None` if no connection is left. Connections that were listed since the last flush come first. Then come
     /// the connections that earlier flushes did not reach. An HTTP connection that was listed since the last flush is
     /// not written to yet: the call only moves it behind all these connections.
-    // This function is always inlined, with the functions that it calls for a listed connection: without inlining, their
-    // calls would take a quarter of the time of a flush.
+    // This function is always inlined, with the functions that it calls for a listed connection: without inlining,
+    // their calls would take a quarter of the time of a flush.
     #[inline(always)]
     pub fn poll_flush(&mut self) -> Option<(Slot, FlushResult)> {
         let (slot, is_listed) = match self.listed.get(self.flushed) {
@@ -263,7 +265,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Returns the WebSockets that no flush has written to, in order.
+    /// Returns the listed WebSockets that no flush has written to yet, in order.
     ///
     /// HTTP connections are not included.
     pub(super) fn unflushed(&self) -> impl Iterator<Item = Slot> + '_ {

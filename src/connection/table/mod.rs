@@ -33,8 +33,9 @@ const SLOTS_RESERVED_MAX: usize = 1 << 21;
 
 /// The connections of a loop.
 ///
-/// A table owns all [`Connection`]s and their [`Transport`]s. No call returns a `&mut Connection`: every transition goes
-/// through the table, which keeps the queue bounds and lists the connection for the next flush. This is the order of a turn:
+/// A table owns all [`Connection`]s and their [`Transport`]s. No call returns a `&mut Connection`: every transition
+/// goes through the table, which keeps the queue bounds and lists the connection for the next flush. This is the order
+/// of a turn:
 ///
 /// 1. **Transitions.** [`step`](Table::step) applies a transition to a connection: a close, a response, a timeout.
 ///    Input has its own calls: [`read`](Table::read), then [`handle_message`](Table::handle_message) and
@@ -84,7 +85,7 @@ pub struct Table<T: Transport> {
     ///
     /// The caller records their end.
     ended: Vec<(Slot, Event<'static>)>,
-    /// The bytes in all queues after the last write of all queues.
+    /// The bytes in all queues after the last write of all queues: the sockets did not accept these bytes.
     refused_bytes: usize,
     /// Connections that may have an unfinished message, head or body.
     unfinished: SlotSet,
@@ -341,7 +342,8 @@ impl<T: Transport> Table<T> {
         }
         if let Some(held) = read.held {
             connection.handle_held(held, read.has_sent, env);
-            // The flush ends an ending connection if no record is left, and otherwise adds its queue to `queued`.
+            // The next flush must visit the connection: it drops an ending connection without unsent records, and adds
+            // a connection with a queue to `queued`.
             self.mark_dirty(slot);
         }
     }
@@ -389,7 +391,7 @@ impl<T: Transport> Table<T> {
         self.entries.get(slot.index()).map_or(Tick::NEVER, |entry| entry.poll_timeout(&self.env, &self.shared))
     }
 
-    /// Returns whether the client at a slot is late with the remaining bytes of a record.
+    /// Returns whether the client at a slot is late with the remaining bytes of a TLS record.
     ///
     /// If the result is `true`, the caller calls [`Connection::handle_late_record`] in place of
     /// [`Connection::handle_tick`].
@@ -413,8 +415,8 @@ impl<T: Transport> Table<T> {
 
     /// Ends the input of one read. The last message of the read may be unfinished.
     ///
-    /// Returns whether the connection has a deadline besides the deadline of its heartbeat. Only a transition and the
-    /// opening of a WebSocket change the deadline of the heartbeat.
+    /// Returns whether the connection has a deadline besides the deadline of its heartbeat. The caller then arms its
+    /// timer. Only a transition and the opening of a WebSocket change the deadline of the heartbeat.
     #[inline]
     pub fn end_input(&mut self, slot: Slot) -> bool {
         if self.env.is_over_total(0) {
@@ -471,15 +473,13 @@ impl<T: Transport> Table<T> {
 
     // Ends.
 
-    /// Returns whether the table has closed connections by itself.
+    /// Returns whether [`poll_ended`](Table::poll_ended) would return a connection.
     #[inline]
     pub fn has_ended(&self) -> bool {
         !self.ended.is_empty()
     }
 
-    /// Returns a connection that the table closed by itself, and its end.
-    ///
-    /// The connection was a slow consumer.
+    /// Returns a connection that the table closed as a slow consumer, and the event of its end.
     pub fn poll_ended(&mut self) -> Option<(Slot, Event<'static>)> {
         self.ended.pop()
     }
@@ -555,9 +555,10 @@ impl<T: Transport> Entry<T> {
         self.connection.poll_timeout(env).min(self.record_deadline(env, shared))
     }
 
-    /// Returns the deadline of an unfinished record.
+    /// Returns the deadline of an unfinished TLS record of a WebSocket.
     ///
-    /// Before the upgrade, the phases of HTTP have deadlines that no received byte postpones.
+    /// Before the upgrade, a record needs no deadline: the phases of HTTP have deadlines that no received byte
+    /// postpones.
     #[inline]
     fn record_deadline(&self, env: &Env, shared: &T::Shared) -> Tick {
         match self.transport.as_ref().and_then(|transport| transport.unfinished_since(shared)) {

@@ -105,7 +105,7 @@ impl<T: Transport> Table<T> {
         !is_over(self) || self.connection(slot).is_none_or(|connection| connection.queued_bytes() == 0)
     }
 
-    /// Ends an HTTP connection during a response.
+    /// Ends an HTTP connection during a response, and drops the rest of the response.
     pub fn drop_response(&mut self, slot: Slot) {
         if let Some((entry, env)) = self.entry_mut(slot) {
             // The connection is not a WebSocket, so it has no end to report.

@@ -7,7 +7,7 @@ use crate::connection::event::{Event, Sent};
 use crate::connection::written::Written;
 use crate::tick::Tick;
 
-/// The result of a read from a [`Transport`].
+/// The result of one read from a [`Transport`], or of one read or write of the stream below a TLS session.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Io {
     /// The number of bytes that were read or written.
@@ -20,7 +20,7 @@ pub enum Io {
     Closed,
 }
 
-/// The result of a read from a session, besides its bytes.
+/// The result of a read from a TLS session, besides the plaintext.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct SessionRead {
     /// The number of unsent bytes of the session, if the read sent records: see [`Written::held`].
@@ -67,7 +67,7 @@ pub trait Transport {
         0
     }
 
-    /// Returns the time since which the server waits for the remaining bytes of a record.
+    /// Returns the time since which the server waits for the remaining bytes of a TLS record.
     #[inline]
     fn unfinished_since(&self, _shared: &Self::Shared) -> Option<Tick> {
         None
@@ -102,17 +102,17 @@ pub trait Transport {
     fn observe(&mut self, _connection: &Connection, _change: Observed<'_>) {}
 }
 
-/// A change that a table makes to a connection by itself.
+/// A change that a table made to a connection, for [`Transport::observe`].
 #[derive(Copy, Clone, Debug)]
 #[cfg_attr(not(any(test, feature = "unstable")), expect(dead_code, reason = "only models read the fields"))]
 pub enum Observed<'a> {
     /// Output was written to the transport.
     Wrote(Written),
-    /// A message was pushed to the queue.
+    /// A message was pushed, with this result.
     Sent(Sent),
-    /// A ping was pushed to the queue.
+    /// A ping was pushed, with this result.
     Pinged(Sent),
-    /// A message was pushed that may replace the unsent message with the same key.
+    /// A message was pushed that may replace the unsent message that has the same key.
     Conflated {
         /// Whether a message with the key was replaced.
         is_done: bool,
@@ -125,12 +125,12 @@ pub enum Observed<'a> {
         messages: usize,
         /// The counted memory of the connection before the drop.
         charge: usize,
-        /// The bytes that each connection may keep.
+        /// The number of bytes that each connection may keep in its queue.
         bytes_min: usize,
     },
     /// The connection was closed as a slow consumer.
     ClosedSlow {
-        /// The maximum of counted memory with which the connection keeps its partly written frame.
+        /// The connection keeps its partly written frame if its counted memory is at most this number of bytes.
         kept_max: usize,
         /// The counted memory before the close, if the connection was closed to free memory.
         charge: Option<usize>,

@@ -3,8 +3,8 @@
 //! A push to many connections is queued in one call, but each of its writes is a system call. If one turn made all
 //! these calls, other connections would wait for a long time. So a flush ends after some time, and the next turn
 //! continues it. WebSockets are written in the order in which they were added. An HTTP response may confirm messages
-//! that were queued before the response, so it is written after these messages. So a confirmed message was written,
-//! even if the process is killed after the response.
+//! that were queued before the response, so it is written after these messages. So a client that has the response knows
+//! that these messages were written, even if the process is killed afterwards.
 
 use crate::fd::Slot;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ pub const FEW_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct Unwritten {
     web_sockets: VecDeque<Slot>,
-    /// HTTP connections, each with the count of WebSockets that precede it.
+    /// HTTP connections, each with the number of WebSockets that were ever added before it.
     answers: VecDeque<(u64, Slot)>,
     /// The number of WebSockets that were ever added. `taken <= added`.
     added: u64,

@@ -173,7 +173,8 @@ fn a_long_message_is_inflated_while_it_arrives() {
     for part in stream.chunks(50_000) {
         events.extend(rig.feed(part));
         let most = rig.env.counts.compression.bytes_in as usize * 2 + (64 << 10) * 2 + (80 << 10);
-        assert!(rig.env.inbound.bytes() <= most, "{} bytes of unfinished input", rig.env.inbound.bytes());
+        let inbound = rig.env.inbound.bytes();
+        assert!(inbound <= most, "the unfinished input must take at most {most} bytes: {inbound}");
     }
     assert_eq!(events, [format!("text {text}")]);
     // A message that inflates to too much is refused at the part that exceeds the limit.
@@ -304,7 +305,7 @@ fn a_close_while_input_is_held_finds_the_close_frame_in_it() {
 }
 
 #[test]
-fn a_closing_connection_reads_past_deflated_messages() {
+fn a_closing_connection_skips_deflated_messages() {
     let mut rig = Rig::deflating(limits());
     rig.connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, &mut rig.env);
     rig.written();
@@ -317,7 +318,7 @@ fn a_closing_connection_reads_past_deflated_messages() {
 }
 
 #[test]
-fn messages_are_deflated_from_the_limit_up() {
+fn messages_of_at_least_compress_bytes_min_are_deflated() {
     let mut rig = Rig::deflating(limits());
     let texts = ["s".repeat(511), "l".repeat(512)];
     for text in &texts {
@@ -343,7 +344,7 @@ fn messages_are_deflated_from_the_limit_up() {
     assert_eq!(messages(&rig.written()), [(0x81, texts[1].clone())]);
 }
 
-/// Returns open connections and the environment that they share. Every second client negotiated permessage-deflate.
+/// Returns open WebSockets and the environment that they share. Every second client negotiated permessage-deflate.
 fn audience(limits: Limits) -> (Env, Vec<Connection>) {
     let mut rig = Rig::deflating(limits.clone());
     let mut connections = Vec::new();

@@ -82,7 +82,8 @@ fn tiny_messages_to_many_are_copied_into_runs() {
     while rig.connection.send(&mut Outbound::frame(&one), &mut rig.env) == Sent::Queued {}
     let queue = rig.connection.output.as_queue().expect("the output has a queue");
     let runs = rig.env.limits.queue_bytes_max.div_ceil(queue::RUN_BYTES_MAX) + 1;
-    assert!(queue.segment_count() <= runs, "{} segments", queue.segment_count());
+    let segments = queue.segment_count();
+    assert!(segments <= runs, "the queue must have at most {runs} segments: {segments}");
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn a_slow_reader_that_makes_progress_misses_no_heartbeat() {
     let mut rig = Rig::open(Limits::default());
     rig.connection.set_heartbeat(Fd::new(Slot(0), 0), Some(Heartbeat::default()), &rig.env);
     rig.send(&"x".repeat(1_000_000));
-    // A megabyte is written at 10 kB a second, and the pings come after it.
+    // A megabyte is written at 10 kB a second. The pings are queued behind this megabyte.
     for second in 1..100 {
         rig.connection.handle_writable();
         assert_eq!(rig.write(10_000).len(), 10_000);

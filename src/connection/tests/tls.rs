@@ -336,7 +336,7 @@ fn a_cut_response_ends_without_close_notify() {
 /// In TLS 1.2, the server answers a request for a renegotiation with an alert. The read that sends the alert also sends
 /// the records that the session holds.
 #[test]
-fn a_read_that_sends_the_last_records_goes_on_with_the_end_of_the_connection() {
+fn a_read_that_sends_the_last_records_lets_the_connection_end() {
     for is_client_first in [false, true] {
         let limits = Limits { close_wait_max: millis(700), ..limits(60_000, 1000) };
         let mut rig = TlsRig::new(limits, Heartbeat::Off);
@@ -353,15 +353,15 @@ fn a_read_that_sends_the_last_records_goes_on_with_the_end_of_the_connection() {
             rig.table.step(slot, |connection, env| connection.close(CloseCode::NORMAL, "", Cause::ServerClosed, env));
             rig.flush();
         }
-        assert!(rig.connection().queued_bytes() > 0, "the session holds the close frame");
+        assert!(rig.connection().queued_bytes() > 0, "the session must store the close frame");
         rig.pipe().room = usize::MAX;
         let hello = TestClient::new(Hello::Tls12).take_records();
         rig.client.write_as(HANDSHAKE, &hello[5..]);
         rig.turn();
         assert_eq!(rig.connection().queued_bytes(), 0);
         match is_client_first {
-            true => assert!(rig.is_over, "both close frames are sent"),
-            false => assert_eq!(rig.timeout(), Tick(700), "the client has a deadline for its close frame"),
+            true => assert!(rig.is_over, "the connection must end after both close frames"),
+            false => assert_eq!(rig.timeout(), Tick(700), "the client must have a deadline for its close frame"),
         }
     }
 }
@@ -406,7 +406,7 @@ impl Bare {
 }
 
 #[test]
-fn a_hello_retry_is_no_answer_and_the_second_hello_is() {
+fn a_retry_request_does_not_count_as_an_answer_to_the_hello() {
     for (hello, retries) in [(Hello::Tls13, 0), (Hello::Tls12, 0), (Hello::Tls13Retried, 1)] {
         let mut bare = Bare::new(hello);
         for retry in 0..retries {
@@ -467,7 +467,7 @@ fn a_handshake_message_in_tiny_records_ends_an_open_session() {
         if read != Io::WouldBlock {
             break;
         }
-        let written = bare.write(b"still open").expect("the session still sends");
+        let written = bare.write(b"still open").expect("the session accepts output");
         assert_eq!(written.bytes, 20, "no output may be dropped while the session is open");
     }
     assert_eq!(read, Io::Closed);
@@ -475,7 +475,7 @@ fn a_handshake_message_in_tiny_records_ends_an_open_session() {
 }
 
 #[test]
-fn a_record_of_the_longest_kind_fits_beside_the_read_buffer() {
+fn a_record_that_is_longer_than_the_read_buffer_is_read_as_a_whole() {
     let mut bare = Bare::open(Hello::Tls13);
     bare.client.write(&[b'x'; 1 << 14]);
     bare.pipe.up = bare.client.take_records();
@@ -488,8 +488,8 @@ fn a_record_of_the_longest_kind_fits_beside_the_read_buffer() {
     assert_eq!((plaintext, bare.session.inbound_bytes()), (1 << 14, 0));
 }
 
-/// Epoll reports bytes that arrive between two reads of one record. The second read returns stored plaintext and does
-/// not read the socket, so a third read must follow.
+/// Bytes arrive between two reads of one record, and epoll reports them only once. The second read returns stored
+/// plaintext and does not read the socket, so a third read must follow.
 #[test]
 fn bytes_that_arrive_between_two_reads_of_a_record_are_read() {
     let mut bare = Bare::open(Hello::Tls13);
@@ -511,7 +511,7 @@ fn bytes_that_arrive_between_two_reads_of_a_record_are_read() {
 }
 
 #[test]
-fn close_notify_of_the_client_is_the_end_of_its_stream_only() {
+fn close_notify_ends_only_the_stream_of_the_client() {
     for hello in [Hello::Tls12, Hello::Tls13] {
         let mut bare = Bare::open(hello);
         bare.client.write(b"last");
@@ -521,7 +521,7 @@ fn close_notify_of_the_client_is_the_end_of_its_stream_only() {
         assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(4));
         assert!(bare.session.may_have_more(), "the end must be read without an epoll event");
         assert_eq!(bare.session.read(&mut bare.pipe, &mut bare.shared, &mut buffer), Io::Done(0));
-        bare.write(b"still ").expect("the server may still send");
+        bare.write(b"still ").expect("the session accepts output");
         bare.session.shutdown(&mut bare.pipe, &mut bare.shared);
         assert_eq!(bare.client.receive(&bare.pipe.down), Ok(b"still still ".to_vec()), "{hello:?}");
         assert!(bare.client.is_closed() && bare.pipe.is_shut);

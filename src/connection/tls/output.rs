@@ -10,9 +10,10 @@ use crate::tls::Ciphertext;
 /// The maximum of plaintext that one write encrypts, in bytes. This limit bounds the unsent ciphertext of a session.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
-/// The same maximum if the stream did not accept the last write as a whole, in bytes.
+/// The maximum of plaintext that a write encrypts if the stream did not accept the last write as a whole, in bytes.
 ///
-/// This limit is lower, because only unencrypted output can be replaced by a newer message or dropped to free memory.
+/// This limit is lower than [`WRITE_BYTES_MAX`], because only unencrypted output can be replaced by a newer message or
+/// dropped to free memory.
 const FULL_WRITE_BYTES_MAX: usize = RECORD_PLAINTEXT;
 
 impl TlsStream {
@@ -82,7 +83,9 @@ impl TlsStream {
         self.ignore_input();
     }
 
-    /// Encrypts the output of one write, and returns its plaintext length, or `None` at the limit of the keys.
+    /// Encrypts the output of one write, and returns the length of the encrypted plaintext.
+    ///
+    /// Returns `None` if the session's keys must not encrypt any more records.
     fn encrypt(&mut self, shared: &mut TlsShared, slices: &[IoSlice<'_>]) -> Option<usize> {
         let bytes_max = if self.was_full { FULL_WRITE_BYTES_MAX } else { WRITE_BYTES_MAX };
         let mut taken = 0;
