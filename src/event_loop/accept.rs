@@ -38,7 +38,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCont
 const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
     Content-Length: 26\r\nConnection: close\r\n\r\naccept rate limit reached\n";
 
-/// Accepts connections from all listeners of the loop.
+/// The listeners of the loop, and the acceptance of their connections.
 ///
 /// [`handle_event`](Acceptor::handle_event) records that clients wait at a listener.
 /// [`accept_pending`](Acceptor::accept_pending) then accepts these clients once a turn, control connections first. An
@@ -335,7 +335,9 @@ impl ListenerState {
     }
 }
 
-/// Takes a token for one connection, and returns whether there was a token. A new rate starts with a full bucket.
+/// Takes a token for one connection or one TLS handshake, and returns whether there was a token.
+///
+/// A new rate starts with a full bucket. Without a rate, the result is always `true`.
 pub fn take_token(bucket: &mut Option<(Rate, TokenBucket)>, per_second: Option<u32>, now: Tick) -> bool {
     let Some(per_second) = per_second else {
         *bucket = None;

@@ -19,7 +19,7 @@ const BLOCKED_MAX: coarsetime::Duration = coarsetime::Duration::from_millis(100)
 /// The list of throttles has this capacity, so that the first warning about a method allocates no memory.
 const NAMES_MAX: usize = 32;
 
-/// The timer of handler calls.
+/// A stopwatch for handler calls, and the throttles of the warnings about long calls.
 #[derive(Debug)]
 pub struct CallTimer {
     /// The start of the current interval, read from the coarse clock.

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_line_reuses_the_memory_of_the_line_before() {
+    fn a_date_line_reuses_the_memory_of_the_earlier_line() {
         let mut line = String::new();
         let mut write = |secs| {
             let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(secs);

@@ -67,7 +67,7 @@ pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 
 impl ContextParts {
-    /// Creates the parts without timers.
+    /// Creates the parts with the sender of the inbox, and without timers.
     pub fn new(sender: Sender<Command>) -> ContextParts {
         ContextParts { sender, timers: TimerClosures::default() }
     }

@@ -9,7 +9,7 @@ use crate::tick::Tick;
 /// A drain in progress.
 #[derive(Debug)]
 pub struct Drain {
-    /// The time at which the loop ends, with or without open connections.
+    /// The time at which the loop ends, even if connections are left.
     pub until: Tick,
     /// Whether only control connections are left. They are being ended.
     pub is_last: bool,

@@ -50,7 +50,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Writes replies, then a [`Portion`] of a push to many connections.
+    /// Writes replies, and then messages of a push to many connections, for at most one [`Portion`].
     pub(super) fn flush(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(true);

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_answers_few_hellos() {
+    fn the_rate_limits_the_hellos_that_are_answered_in_a_second() {
         let mut handshakes = waiting(100);
         let mut answered = |from: u64, to: u64| -> usize {
             let turn = |now| {

@@ -1,6 +1,6 @@
 //! Commands from other threads: a bounded queue that wakes the loop.
 //!
-//! Only a command to an empty queue wakes the loop. The loop then takes all waiting commands.
+//! Only a command to an empty queue wakes the loop. The loop then takes commands until the queue is empty.
 
 use std::collections::VecDeque;
 use std::io;

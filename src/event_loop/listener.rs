@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_accept_are_classified_as_in_its_manual() {
+    fn errors_of_accept_are_classified_as_in_its_manual_page() {
         let table: [(&str, &[Errno]); 5] = [
             ("Empty", &[Errno::AGAIN, Errno::WOULDBLOCK]),
             (

@@ -107,10 +107,10 @@ pub struct Config {
 /// An epoll loop and its handler.
 ///
 /// [`open`] creates the epoll instance and the inbox, so that other threads can send commands before the loop runs.
-/// [`EventLoop::new`] adds the listeners, and [`EventLoop::run`] runs turns until the loop has drained. A turn has these
-/// steps, in this order:
+/// [`EventLoop::new`] adds the listeners, and [`EventLoop::run`] runs turns until the loop has drained. A turn has
+/// these steps, in this order:
 ///
-/// 1. Wait for events, at most until the next deadline. Then read the clock: the turn has one time.
+/// 1. Wait for events, at most until the next deadline. Then read the clock: this is the time of the whole turn.
 /// 2. Run the commands of other threads, for at most [`COMMANDS_TIME_MAX`].
 /// 3. Handle the events. This step only records which sockets can be read or written.
 /// 4. While the loop drains, close WebSockets that are due. Apply new limits.
@@ -406,13 +406,13 @@ impl<H: Handler> EventLoop<H> {
 
     /// Calls `on_close` for the connections that closed.
     ///
-    /// Deferred answers are not sent. An answer can open a WebSocket, whose input calls this function again: many
-    /// answers would overflow the stack.
+    /// This function sends no deferred answers. An answer can open a WebSocket, whose input calls this function again:
+    /// many answers would overflow the stack.
     fn call_on_close(&mut self) {
         while let Some((fd, closed)) = self.core.begin_on_close() {
             self.call("on_close", Some(fd), |handler, ctx| handler.on_close(ctx, fd, &closed));
             self.core.end_on_close();
-            // The `drop` of a session value is code of the user's program, too.
+            // The `drop` of a session value is code of the user's program, so it is called like a handler.
             self.call("dropping a session", Some(fd), |_, ctx| ctx.core.drop_session(fd));
         }
     }
@@ -427,7 +427,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn reap(&mut self) {
-        // The flush can have closed connections with a broken socket, and slow consumers.
+        // The flush can have closed connections with a broken socket, and slow consumers. Their `on_close` is called now.
         self.handle_pending();
         if self.finished.is_empty() {
             return;

@@ -36,8 +36,9 @@ impl Portion {
 
     /// Creates a portion of reads. Its time is a quarter of the duration of the last turn, and at least [`TIME_MAX`].
     ///
-    /// Writes have no such limit: each turn writes to at least a thousand connections. On a slow machine these writes
-    /// take long, and the bytes of clients would wait longer in each turn.
+    /// The time of reads grows with the turn, because writes have no such limit: each turn writes to at least a
+    /// thousand connections. On a slow machine these writes take long. With a fixed time of reads, the bytes of clients
+    /// would wait longer in each turn.
     pub fn of_reads(last_turn: Duration) -> Portion {
         Portion { time_max: (last_turn / 4).clamp(TIME_MAX, READ_TIME_MAX), ..Portion::new() }
     }

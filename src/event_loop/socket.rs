@@ -24,7 +24,7 @@ pub struct Socket {
     is_tls: bool,
 }
 
-/// A list of connections to read.
+/// The list of connections to read that contains a socket, if there is one.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Listing {
     None,

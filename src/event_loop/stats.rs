@@ -13,8 +13,8 @@ use crate::tls::TlsCounts;
 
 /// The counters of a server: see [`Context::stats`](crate::Context::stats).
 ///
-/// A field of type `u64` counts since the start and never decreases. A field of type `usize` is the present number, or a limit.
-/// All fields are from the same moment.
+/// A field of type `u64` counts since the start and never decreases. A field of type `usize` is the present number, or
+/// a limit. All fields are from the same moment.
 ///
 /// ```
 /// # use fdpush::Context;
@@ -84,9 +84,9 @@ pub struct Stats {
     ///
     /// The maximum is `inbound_total_bytes_max` plus the bytes of one read.
     pub inbound_bytes: usize,
-    /// Bytes and messages since the start in both directions, including closed connections.
+    /// Bytes and messages since the start in both directions, including those of closed connections.
     pub traffic: Traffic,
-    /// Deflated messages since the start, in both directions: [`Limits::compression`](crate::Limits::compression).
+    /// The counters of deflated messages, in both directions: see [`Limits::compression`](crate::Limits::compression).
     pub compression: Compression,
     /// Messages dropped since the start because a queue was full, counted per receiver.
     ///

@@ -10,7 +10,7 @@ struct Nothing;
 impl Handler for Nothing {}
 
 #[test]
-fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
+fn no_event_is_lost_in_a_turn_with_the_maximum_number_of_waits() {
     const SILENT: usize = EVENTS_MAX * WAITS_PER_TURN_MAX;
     let listener = Listener::bind_all("127.0.0.1:0").expect("port 0 can be bound").remove(0);
     let Address::Tcp(address) = *listener.address() else { panic!("the listener must have a TCP address") };
@@ -28,7 +28,7 @@ fn no_event_is_lost_if_a_turn_waits_as_often_as_it_may() {
         .map(|_| TcpStream::connect(address).expect("the listener's queue has space"))
         .collect();
     for client in &mut clients[SILENT..] {
-        client.write_all(b"G").expect("the kernel takes the byte");
+        client.write_all(b"G").expect("the kernel accepts the byte");
     }
     let mut events = Events::with_capacity(EVENTS_MAX);
     turns.acceptor.handle_event(0);

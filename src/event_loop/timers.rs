@@ -7,7 +7,7 @@ use slab::Slab;
 
 use crate::tick::Tick;
 
-/// Identifies a timer. An id is never reused for another timer.
+/// The id of a timer. An id is never reused for another timer.
 ///
 /// The methods of [`Context`](crate::Context) that start a timer return the id, and [`cancel`](crate::Context::cancel)
 /// takes it.

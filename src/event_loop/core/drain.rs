@@ -40,7 +40,7 @@ impl Core {
 
     /// Closes the WebSockets that are due now, at most [`CLOSES_PER_TURN_MAX`].
     ///
-    /// The next turn closes more WebSockets. The next turn begins at once, because
+    /// The next turn closes the other WebSockets that are due. The next turn begins at once, because
     /// [`next_deadline`](Core::next_deadline) has passed.
     pub fn close_due(&mut self) {
         let now = self.now();

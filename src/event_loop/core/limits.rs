@@ -32,8 +32,9 @@ impl Core {
         self.limit_update = Some(LimitUpdate { next: 0, write_time_max });
     }
 
-    /// Applies new limits to the next [`SLOTS_PER_TURN_MAX`] slots. The first call of a change also updates the
-    /// listeners and the read buffer.
+    /// Applies new limits to the next [`SLOTS_PER_TURN_MAX`] slots.
+    ///
+    /// The first call after a change of the limits also updates the listeners and the read buffer.
     pub fn apply_limits(&mut self, acceptor: &Acceptor, buffer: &mut Vec<u8>) {
         let Some(LimitUpdate { next, write_time_max }) = self.limit_update.take() else { return };
         if next == 0 {
@@ -75,7 +76,7 @@ impl Core {
         }
     }
 
-    /// Closes the connections with the most unfinished input.
+    /// Closes the connections with the most unfinished input, if all unfinished input exceeds its limit.
     #[cold]
     pub fn close_largest_inputs(&mut self) {
         for slot in self.table.inbound_holders() {

@@ -56,8 +56,8 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 ///
 /// 1. [`set_time`](Core::set_time) with the time of the turn. All deadlines of the turn are compared with this time.
 /// 2. [`insert`](Core::insert) for each accepted socket.
-/// 3. [`take_ready`](Core::take_ready) for the connections to read. The loop passes their input to the table, which returns
-///    messages that borrow from the read buffer.
+/// 3. [`take_ready`](Core::take_ready) for the connections to read. The loop passes their input to the table, which
+///    returns messages that borrow from the read buffer.
 /// 4. [`advance`](Core::advance), then [`pop_expired`](Core::pop_expired) until no deadline has expired.
 /// 5. [`begin_on_close`](Core::begin_on_close) for each closed connection. The loop makes this call also after each
 ///    read and each timer.
@@ -65,8 +65,8 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 ///    earlier, so that an event of this turn cannot reach a new connection in the same slot.
 /// 7. [`end_turn`](Core::end_turn) with the duration of the turn.
 ///
-/// [`step`](Core::step) makes every transition of a connection that may end it, except input and pushes. Its duties are,
-/// in this order:
+/// [`step`](Core::step) makes every transition of a connection that may end it, except input and pushes. Its duties
+/// are, in this order:
 ///
 /// 1. `step` adds the connection to the list of the flush: [`Table::step`].
 /// 2. `step` records the end of the connection, if the transition ended it. The connection is removed from the registry
@@ -76,9 +76,9 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 /// 4. `step` arms the wheel with the next timeout of the connection: [`arm`](Core::arm).
 ///
 /// [`change`](Core::change) makes every transition that cannot end the connection, with the duties 1, 3 and 4.
-/// [`accept`](Core::accept) and [`respond`](Core::respond) have the same duties, and do more work before duty 3. The same
-/// duties apply to input: the loop records each event of the input, and arms the wheel after the read if a deadline may
-/// have changed.
+/// [`accept`](Core::accept) and [`respond`](Core::respond) have the same duties, and do more work before duty 3. The
+/// same duties apply to input: the loop records each event of the input, and arms the wheel after the read if a
+/// deadline may have changed.
 #[derive(Debug)]
 pub struct Core {
     table: Table,
@@ -464,7 +464,7 @@ impl Core {
         self.ready.put_back(slots);
     }
 
-    /// Records that a slot of the list of connections to read was taken and has no connection.
+    /// Reports that a slot that was taken from the list of connections to read has no connection.
     #[cold]
     pub fn skip_ready(&mut self, slot: Slot) {
         self.ready.skip(slot);
@@ -491,14 +491,14 @@ impl Core {
         self.ready.check_invariants(|slot| Some(self.table.transport(slot)?.listing == Listing::Ready));
         let is_open = |slot: &Slot| self.table.connection(*slot).is_some_and(Connection::is_open);
         let open = self.table.slots().filter(is_open).count();
-        assert_eq!(open, self.counters.open, "the counter must have the number of open connections");
+        assert_eq!(open, self.counters.open, "the counter must have the number of open WebSockets");
         let is_tls = |slot: &Slot| self.table.transport(*slot).is_some_and(Socket::is_tls);
         let sessions = self.table.shared().count();
         assert_eq!(self.table.slots().filter(is_tls).count(), sessions, "each TLS connection must have a session");
         assert_eq!(
             self.open.iter().filter(is_open).count(),
             open,
-            "the set of open slots must contain each open connection"
+            "the set of open slots must contain each open WebSocket"
         );
     }
 }

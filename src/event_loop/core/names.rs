@@ -23,7 +23,7 @@ impl Core {
         self.second_login == SecondLogin::RejectNew && self.registry.count_of(uid) > 0
     }
 
-    /// Returns the slot of an open connection.
+    /// Returns the slot of `fd`, if its connection is an open WebSocket.
     pub fn open_slot(&self, fd: Fd) -> Option<Slot> {
         let slot = self.table.slot_of(fd)?;
         self.table.connection(slot)?.is_open().then_some(slot)

@@ -1,17 +1,17 @@
-//! Iterates over the open connections.
+//! Iterates over the open WebSockets.
 //!
-//! The time of an iteration depends on the number of open connections, not on the number of slots.
+//! The time of an iteration depends on the number of open WebSockets, not on the number of slots.
 
 use crate::event_loop::Core;
 use crate::fd::{Fd, Slot};
 
 impl Core {
-    /// Returns the open connections, the lowest slot first.
+    /// Returns the open WebSockets, the lowest slot first.
     pub fn connections(&self) -> impl Iterator<Item = Fd> + '_ {
         self.open.iter().map(|slot| self.table.fd_of(slot))
     }
 
-    /// Returns at most `limit` open connections whose slots follow the slot of `after`.
+    /// Returns at most `limit` open WebSockets whose slots follow the slot of `after`.
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
         let start = after.map_or(Slot(0), |fd| Slot(fd.slot().0 + 1));
         self.open.iter_from(start).take(limit).map(|slot| self.table.fd_of(slot)).collect()

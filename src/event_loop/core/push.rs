@@ -79,7 +79,7 @@ impl Core {
         self.push_found(found, push)
     }
 
-    /// Pushes to every open connection.
+    /// Pushes to every open WebSocket.
     pub fn broadcast(&mut self, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         found.extend(self.open.iter().filter(|slot| self.visited.visit(*slot)));

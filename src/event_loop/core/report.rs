@@ -92,7 +92,7 @@ impl Core {
             }
         }
         let Refusal::Origin(error) = refusal else { return self.refuse(fd, refusal.status(), refusal) };
-        // The error contains text from the client. Quotes, and all bytes that are not visible ASCII, are escaped.
+        // The error contains text from the client, in which quotes and all bytes that are not visible ASCII are escaped.
         self.refuse(fd, refusal.status(), format_args!("\"{error}\""));
         if let Some(count) = self.counters.origin.count(self.table.env().now) {
             log::warn!("fd {fd}: refused with 403: \"{error}\" ({count} refused by origin since the last warning)");
@@ -114,7 +114,7 @@ impl Core {
         }
     }
 
-    /// Counts a closed connection that did not come from a trusted proxy.
+    /// Counts a connection that was closed because it did not come from a trusted proxy.
     pub fn count_untrusted_proxy(&mut self, peer: Peer) {
         self.counters.untrusted_proxies += 1;
         log::debug!("connection closed: {peer} is not a trusted proxy");
