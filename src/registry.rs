@@ -42,7 +42,7 @@ const _: () = assert!(size_of::<Member>() == 8);
 // the unused capacity of vectors.
 const _: () = assert!(size_of::<SlotEntry>() + size_of::<User>() + 5 * 16 / 7 < 60);
 
-/// The capacity up to which a group's array is not shrunk.
+/// The largest capacity of a group's array that is not shrunk, in members.
 const MEMBERS_KEPT: usize = 16;
 
 /// The null link: no slot, no user, no membership.
@@ -484,7 +484,7 @@ impl Registry {
                 assert_eq!(
                     membership.key,
                     MembershipKey { slot: member.slot, group: id },
-                    "a membership must store its slot and its group, {}",
+                    "a membership must store its slot and its group {}",
                     group.name
                 );
                 assert_eq!(

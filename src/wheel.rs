@@ -49,8 +49,8 @@ const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level must hold two blocks");
 ///    handles each owner before it pops the next. Before the next pop, the caller may arm and cancel any owner. A
 ///    cancelled owner is not popped. A deadline that is armed for the present expires at the next `advance`, so this
 ///    loop ends.
-/// 4. [`arm`](Wheel::arm), [`arm_no_later`](Wheel::arm_no_later) and [`cancel`](Wheel::cancel) are called at any time. A
-///    popped owner has no deadline until it is armed again. An owner that ends must be cancelled before its index is
+/// 4. [`arm`](Wheel::arm), [`arm_no_later`](Wheel::arm_no_later) and [`cancel`](Wheel::cancel) are called at any time.
+///    A popped owner has no deadline until it is armed again. An owner that ends must be cancelled before its index is
 ///    reused, or the next owner of the index gets its deadline.
 ///
 /// A deadline that moves with every message, such as a heartbeat, is not armed at each message. The caller keeps the
@@ -178,7 +178,7 @@ impl Wheel {
     /// Sets the present time to `now` and expires all due deadlines.
     ///
     /// [`pop_expired`](Wheel::pop_expired) returns their owners. A tick before the present is ignored. Empty slots are
-    /// skipped: the cost depends on the deadlines that expire or cascade, not on the distance.
+    /// skipped: the cost depends on the deadlines that expire or cascade, not on the distance to `now`.
     pub fn advance(&mut self, now: Tick) {
         if now < self.now {
             return;

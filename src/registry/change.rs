@@ -37,7 +37,7 @@ pub enum Change {
     BadName,
     /// A limit is reached: `connection_groups_max`, `memberships_max` or `control_connections_max`.
     Full,
-    /// No open connection has this fd, or no request waits for the answer.
+    /// No open WebSocket has this fd, or no request waits for the answer.
     Gone,
 }
 

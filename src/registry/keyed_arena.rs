@@ -35,7 +35,7 @@ pub(super) trait Key: Eq {
 pub(super) struct KeyedArena<T> {
     entries: Arena<T>,
     index: SplitTable<u32>,
-    /// The hash function, with a random seed: clients choose the keys, and could otherwise make them collide.
+    /// The hash function, with a random seed: otherwise clients could choose keys whose hashes collide.
     hasher: SipHasher13,
     /// The id that was found last. If the key of this entry is searched again, no hash is needed.
     ///
@@ -90,7 +90,7 @@ impl<T: Keyed> KeyedArena<T> {
 
     /// Adds an entry and returns its id.
     ///
-    /// The key must be new.
+    /// No other entry of the arena may have the same key.
     pub(super) fn insert(&mut self, entry: T) -> u32 {
         let hash = entry.key().hash(&self.hasher);
         let id = id(self.entries.insert(entry));
@@ -131,7 +131,7 @@ impl<T> IndexMut<u32> for KeyedArena<T> {
 }
 
 fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &SipHasher13, id: u32) -> u64 {
-    entries.get(id as usize).expect("each entry is in the index").key().hash(hasher)
+    entries.get(id as usize).expect("each id in the index has an entry").key().hash(hasher)
 }
 
 /// Converts an index to an id.

@@ -218,7 +218,7 @@ fn remove_pairs(pairs: &mut Vec<(Slot, String)>, matches: impl Fn(&(Slot, String
     if pairs.len() < before { Change::Done } else { Change::Already }
 }
 
-/// Returns the names of all operations.
+/// Returns the uids and group names that the operations use.
 ///
 /// Some names are short enough to be stored inline, and some are stored on the heap. One name is empty, one has the
 /// maximum length, and one is longer.

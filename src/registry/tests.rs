@@ -23,7 +23,7 @@ fn a_name_that_was_found_last_may_be_replaced() {
         assert_eq!([registry.only_slot_of(uid), registry.only_slot_of(uid)], [Some(Slot(slot)); 2]);
         assert_eq!(registry.only_slot_of(former), None);
         registry.bind(Slot(9), uid, SecondLogin::Multi, &mut Vec::new());
-        assert_eq!(registry.only_slot_of(uid), None, "a uid with two slots must have no only slot");
+        assert_eq!(registry.only_slot_of(uid), None, "only_slot_of must return no slot for a uid with two slots");
         // The next uid gets the id of the removed uid.
         for slot in [slot, 9] {
             registry.remove(Slot(slot));

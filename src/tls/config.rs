@@ -37,7 +37,7 @@ use crate::tls::short_chains::ShortChains;
 #[derive(Clone)]
 pub struct TlsConfig(Arc<Mutex<Arc<ServerConfig>>>);
 
-/// Builds a [`TlsConfig`].
+/// A builder of a [`TlsConfig`].
 #[derive(Debug)]
 pub struct TlsBuilder {
     provider: Arc<CryptoProvider>,
@@ -68,7 +68,7 @@ impl TlsConfig {
 
     /// Returns the present settings, for a new connection.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        // The lock is taken once for each accepted connection.
+        // A lock is cheap enough, because it is taken only once for each accepted connection.
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -180,7 +180,8 @@ fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if chain.is_empty() { Err(TlsError::NoCertificate) } else { Ok(chain) }
 }
 
-/// Selects the certificate and the key for a client by the name that the client sends. The first pair is the default.
+/// The pairs of a certificate and its key. The name that a client sends selects the pair. The first pair is the
+/// default.
 #[derive(Debug)]
 struct Pairs(Vec<Arc<CertifiedKey>>);
 

@@ -111,7 +111,7 @@ impl Engine {
     /// [`receive`]: Engine::receive
     ///
     /// # Errors
-    /// The handshake is not complete, or the limit of the keys is reached.
+    /// The handshake is not complete, or the session's keys must not encrypt any more records.
     pub fn encrypt(
         &mut self,
         plaintext: &[u8],
@@ -155,8 +155,8 @@ impl Engine {
 
     /// Returns whether the client hello was answered, which is the costly step of a handshake.
     ///
-    /// A HelloRetryRequest (RFC 8446 section 4.1.4) does not count as the answer: it takes no key exchange, and a second
-    /// hello follows.
+    /// A HelloRetryRequest (RFC 8446 section 4.1.4) does not count as the answer: it takes no key exchange, and a
+    /// second hello follows.
     pub fn has_answered(&self) -> bool {
         match self.connection.handshake_kind() {
             None => false,

@@ -9,11 +9,11 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 
 /// The maximum number of certificates between a client's certificate and the certificate of the authority.
 ///
-/// A chain is verified on the loop, before the client is known. The search for a path through hundreds of certificates would
-/// delay all other connections.
+/// A chain is verified on the loop's thread, before the client is authenticated. The search for a path through hundreds
+/// of certificates would delay all other connections.
 const INTERMEDIATES_MAX: usize = 3;
 
-/// Verifies the certificates of clients. A long chain is refused before its certificates are read.
+/// A verifier of client certificates. A long chain is refused before its certificates are read.
 #[derive(Debug)]
 pub struct ShortChains(pub Arc<dyn ClientCertVerifier>);
 

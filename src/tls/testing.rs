@@ -166,7 +166,7 @@ fn provider(kx_groups: Vec<&'static dyn SupportedKxGroup>, tls12_records_max: u6
     Arc::new(CryptoProvider { cipher_suites, kx_groups, secure_random: &NoRandomness, ..ring })
 }
 
-/// Returns a suite of AES-128-GCM with the changes for tests, or `None` for any other suite.
+/// Returns a suite of AES-128-GCM with a changed algorithm and record limit, or `None` for any other suite.
 ///
 /// The changed suite is never freed. A process creates few suites.
 fn changed_suite(suite: SupportedCipherSuite, tls12_records_max: u64) -> Option<SupportedCipherSuite> {
@@ -191,7 +191,7 @@ fn common(common: &rustls::CipherSuiteCommon, confidentiality_limit: u64) -> rus
     rustls::CipherSuiteCommon { suite: common.suite, hash_provider: common.hash_provider, confidentiality_limit }
 }
 
-/// Returns the same bytes in each call.
+/// A source of random bytes that returns the same bytes in each call.
 #[derive(Debug)]
 struct NoRandomness;
 
@@ -300,7 +300,7 @@ impl MessageEncrypter for Encrypter {
     }
 }
 
-/// Accepts each certificate and each signature.
+/// A verifier that accepts each certificate and each signature.
 #[derive(Debug)]
 struct AnyCertificate;
 

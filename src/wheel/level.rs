@@ -26,7 +26,7 @@ impl Level {
 
     /// Marks a slot as occupied and returns its list.
     ///
-    /// The caller must add a node.
+    /// The caller must then add a node to the list.
     pub(super) fn occupy(&mut self, slot: usize) -> &mut List {
         self.occupied[slot / WORD_BITS] |= 1 << (slot % WORD_BITS);
         &mut self.slots[slot]

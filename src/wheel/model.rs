@@ -73,7 +73,8 @@ fn step(wheel: &mut Wheel, model: &mut NaiveWheel, operation: u8, bytes: &mut im
             model.advance(now);
         }
         6 => {
-            // Advances to the next deadline, as the loop does. If no owner is armed, time goes back.
+            // Advances to the next deadline, as the loop does. If no owner is armed, the time goes back by one tick,
+            // and the wheel and the model must ignore this call.
             let now = wheel.next().unwrap_or(Tick(model.now.0.saturating_sub(1)));
             wheel.advance(now);
             model.advance(now);

@@ -39,7 +39,7 @@ pub(super) struct Node {
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Link(u32);
 
-/// The arenas of nodes: connections and timers.
+/// The two arenas of nodes: the first for connections, the second for timers.
 ///
 /// The length of an arena is the largest used index plus one.
 #[derive(Debug)]
