@@ -192,9 +192,9 @@ impl Context<'_> {
 
     /// Closes several WebSockets, and returns how many of them were open.
     ///
-    /// After the call, no push reaches these WebSockets. Each turn writes close frames for some milliseconds, so thousands
-    /// of close frames do not delay other clients. If [`close`](Context::close) would return [`CloseOutcome::Invalid`] for
-    /// the code or the reason, no WebSocket is closed.
+    /// After the call, no push reaches these WebSockets. Each turn of the loop writes close frames for some
+    /// milliseconds, so thousands of close frames do not delay other clients. If [`close`](Context::close) would return
+    /// [`CloseOutcome::Invalid`] for the code or the reason, no WebSocket is closed.
     pub fn close_fds(&mut self, fds: impl IntoIterator<Item = Fd>, code: impl Into<CloseCode>, reason: &str) -> usize {
         self.core.close_fds(fds.into_iter(), code.into(), reason)
     }
@@ -464,7 +464,8 @@ impl Context<'_> {
 
     /// Ends a timer.
     ///
-    /// Returns whether the timer was running. A one-shot timer ends before its closure is called.
+    /// Returns whether the timer was running. A one-shot timer ends before its closure is called, so a call of `cancel`
+    /// inside this closure returns `false`.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         self.parts.timers.take(timer);
         self.core.cancel_timer(timer)

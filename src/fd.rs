@@ -28,7 +28,7 @@ pub struct Fd(NonZeroU64);
 pub struct Slot(pub u32);
 
 impl Slot {
-    /// Returns the slot as an index of a list.
+    /// Returns the slot as an index into a slice.
     #[inline]
     pub fn index(self) -> usize {
         self.0 as usize

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles() {
+    fn a_quantile_is_the_upper_bound_of_its_bucket() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.quantile(0.5), None);
         histogram.record(Duration::from_micros(10), 99);

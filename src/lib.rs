@@ -1,7 +1,7 @@
 //! A WebSocket push server for Linux: one thread, one epoll loop.
 //!
-//! A connection has an [`Fd`], a small number as in Swoole, which is never reused. A user has a uid, and any number of
-//! connections. The server maps uids to fds, and pushes to one connection, to a uid, to a group, or to all.
+//! Each connection has an [`Fd`]: a number, as in Swoole, that is never reused. A user has a uid, and any number of
+//! connections. The server maps uids to fds, and pushes to one connection, to a uid, to a group, or to all connections.
 //!
 //! ```no_run
 //! use fdpush::Server;
@@ -24,13 +24,13 @@
 //! }
 //! ```
 //!
-//! Start with [`Server`]: it binds addresses, takes closures and runs. Closures get a [`Context`]. Other threads use a
-//! [`Remote`]. A program with state of its own implements [`Handler`] in place of closures.
+//! Start with [`Server`]: it binds addresses, takes closures and runs the event loop. Closures get a [`Context`]. Other
+//! threads use a [`Remote`]. A program with state of its own implements [`Handler`] in place of closures.
 //!
 //! # Logging
 //!
-//! The server logs through the `log` crate: refused origins, a full server, handlers that panicked or blocked. Without a
-//! logger nothing is written. Any logger works, for instance `simple_logger`:
+//! The server logs through the `log` crate: refused origins, a full server, handlers that panicked or blocked. Without
+//! a logger nothing is written. Any logger works, for instance `simple_logger`:
 //!
 //! ```no_run
 //! # use fdpush::Server;
@@ -40,18 +40,18 @@
 //! # }
 //! ```
 //!
-//! The loop calls the logger. A logger that blocks stops the loop and all its clients. A logger that panics outside a
-//! handler ends [`Server::run`]. `simple_logger` can do both: it writes with `eprintln!`, which blocks on a full pipe and
-//! panics if standard error cannot be written. If that can happen, use a logger with a thread and a bounded queue, as
-//! `fdpush serve` does.
+//! The thread of the loop calls the logger. While the logger blocks, the server serves no client. A logger that panics
+//! outside a handler ends [`Server::run`]. `simple_logger` can block and can panic: it writes with `eprintln!`, which
+//! blocks on a full pipe and panics if standard error cannot be written. If that can happen, use a logger with a thread
+//! and a bounded queue, as `fdpush serve` does.
 //!
 //! Text from clients is quoted and escaped, as by `{:?}`, in every log line.
 //!
 //! With TLS, rustls also logs faults of clients: a line at the level WARN for each fault, with the target `rustls`. A
-//! client can repeat such a fault, so a logger should limit the rate of this target, as `fdpush serve` does, or its level
-//! to ERROR.
+//! client can repeat such a fault. So a logger should limit the rate of this target, as `fdpush serve` does, or limit its
+//! level to ERROR.
 //!
-//! [`Context::stats`] returns the counters.
+//! [`Context::stats`] returns the server's counters, for instance of connections, messages and refused requests.
 //!
 //! # Architecture
 //!
@@ -83,13 +83,13 @@
 //!              http → request, query, body_mode, body · response · upgrade    RFC 9112: the parts that an upgrade needs
 //! ```
 //!
-//! Reading order: [`fd`](Fd), `protocol/frame.rs` and its neighbours, `connection/mod.rs`, `event_loop/mod.rs`, and layer 3
-//! last.
+//! Reading order: [`fd`](Fd), `protocol/frame.rs` and its neighbours, `connection/mod.rs`, `event_loop/mod.rs`, and
+//! layer 3 last.
 //!
 //! # Features
 //!
-//! - `gateway`, on by default: the binary `fdpush` and its dependencies. A program that uses only the crate turns it off:
-//!   `fdpush = { version = "0.1", default-features = false }`.
+//! - `gateway`, on by default: the binary `fdpush` and its dependencies. A program that uses only the crate turns it
+//!   off: `fdpush = { version = "0.1", default-features = false }`.
 //! - `tls`, on with `gateway`: TLS listeners, `Server::listen_tls`, with rustls and the cryptography of ring.
 //! - `unstable`: internals for the tests, benches and fuzz targets of this repository. These internals are not
 //!   documented, and any release may change them.
@@ -180,7 +180,7 @@ pub mod sim {
     }
 }
 
-/// Parts that `fdpush serve` shares with the crate. These parts do not belong to the public API.
+/// Internals of the crate that `fdpush serve` also uses. They do not belong to the public API.
 #[cfg(feature = "gateway")]
 #[doc(hidden)]
 pub mod shared {

@@ -34,16 +34,16 @@ pub struct Limits {
     /// The maximum number of simultaneous client connections, plain HTTP included.
     ///
     /// A connection over the limit gets status 503, or the alert `internal_error` on a TLS listener. At most
-    /// [`Fd::CONNECTIONS_MAX`]. Default `None`: derived from the descriptor limit of the process, which the server raises
-    /// to its maximum. See [`derived_connections_max`](Limits::derived_connections_max).
+    /// [`Fd::CONNECTIONS_MAX`]. Default `None`: derived from the descriptor limit of the process, which the server
+    /// raises to its maximum. See [`derived_connections_max`](Limits::derived_connections_max).
     pub connections_max: Option<u32>,
 
     /// The maximum number of control connections that are [kept](crate::Context::keep_control) at the same time.
     ///
     /// Connections of [control listeners](crate::Server::listen_control) are not counted in `connections_max`. In
-    /// total, this number plus 16 control connections may be open, kept or not. At this total, a new connection
-    /// replaces the oldest connection that is not kept. The value is fixed when the server starts, because the server
-    /// reserves a descriptor for each connection. The valid range is 1 to 65,536. Default 256.
+    /// total, this number plus 16 control connections may be open, kept or not. At this total, a new control connection
+    /// replaces the oldest control connection that is not kept. The value is fixed when the server starts, because the
+    /// server reserves a descriptor for each control connection. The valid range is 1 to 65,536. Default 256.
     pub control_connections_max: u32,
 
     /// The maximum number of new connections per second.
@@ -58,7 +58,7 @@ pub struct Limits {
     /// After an idle second, the server makes this many handshakes at once. A client over the limit waits for its
     /// handshake, at most [`head_time_max`](Limits::head_time_max). Connections of [control
     /// listeners](crate::Server::listen_control) wait in a queue of their own. While both queues have entries, every
-    /// second handshake is one of a control connection. Each turn of the loop also bounds its handshakes, so that they
+    /// second handshake is one of a control connection. The loop also limits the handshakes of each turn, so that they
     /// do not delay the messages of other connections. Default `None`: no limit.
     pub handshakes_per_second_max: Option<u32>,
 
@@ -134,12 +134,12 @@ pub struct Limits {
     ///
     /// A few bytes can inflate to the longest message, so a limit on received bytes would not limit the work. The
     /// server stops reading from a client over the limit for a while, and TCP flow control slows the client down.
-    /// Without a pause, at most [`read_budget_bytes`](Limits::read_budget_bytes) and one message are inflated.
+    /// Before a pause, at most [`read_budget_bytes`](Limits::read_budget_bytes) plus one message are inflated.
     ///
-    /// Compressed bytes may inflate to nothing and still take time, so each received byte counts as 16 additional bytes.
-    /// A message counts as at least 1 KiB. With the default, the inflation of the most expensive messages of one client
-    /// takes an eighth of the time of the loop. The time of `on_message` is not limited. With `compression`, the value is
-    /// at least `message_bytes_max`. Default 16 MiB.
+    /// Compressed bytes may inflate to nothing and still take time, so each received byte counts as 16 additional
+    /// inflated bytes. A message counts as at least 1 KiB. With the default, the inflation of the most expensive
+    /// messages of one client takes an eighth of the time of the loop. The time of `on_message` is not limited. With
+    /// `compression`, the value must be at least `message_bytes_max`. Default 16 MiB.
     pub inflated_bytes_per_second_max: usize,
 
     /// The maximum time to receive a message, from its first byte to its last.
@@ -242,7 +242,7 @@ pub struct Limits {
 
     /// The maximum time that a drain waits for its clients.
     ///
-    /// The server then closes the remaining connections and ends. Default 10 s.
+    /// After this time, the server closes the remaining connections and ends. Default 10 s.
     pub drain_time_max: Duration,
 }
 
@@ -260,9 +260,9 @@ pub enum SlowReader {
     ///
     /// Queued messages stay, unless all queues together exceed `queue_total_bytes_max`.
     DropNewest,
-    /// Replaces the unsent message with the same [key](crate::Push::key).
+    /// Puts the new message in the place of the unsent message that has the same [key](crate::Push::key).
     ///
-    /// A new message is dropped, as under `DropNewest`, if it has no key, or if no unsent message has its key.
+    /// The new message is dropped, as under `DropNewest`, if it has no key, or if no unsent message has its key.
     Conflate,
 }
 
@@ -309,7 +309,7 @@ impl Default for Limits {
 const NAT64: u128 = 0x64_ff9b << 64;
 
 impl Limits {
-    /// Returns the number of bytes that each queue keeps if there are `queues` queues.
+    /// Returns the number of bytes that each queue keeps when `queues` queues are shortened.
     pub(crate) fn queue_share_min(&self, queues: usize) -> usize {
         self.queue_bytes_min.min(self.queue_total_bytes_max / 2 / queues.max(1))
     }
@@ -459,13 +459,13 @@ pub enum Heartbeat {
     Ping {
         /// The time between two pings, at least 10 ms.
         ///
-        /// The time to the first ping is between half a period and a whole period. Its exact time depends on the fd, so
+        /// The time to the first ping is between half a period and a whole period. The exact time depends on the fd, so
         /// that the pings of clients that connected at the same moment are spread out.
         every: Duration,
-        /// The number of unanswered pings in a row, at least 1.
+        /// The number of unanswered pings in a row that closes the connection, at least 1.
         ///
-        /// A ping is not counted while the socket still accepts bytes that were queued before the ping: a slow link is
-        /// not dead.
+        /// A ping is not counted while the socket still accepts bytes that were queued before the ping: then the link
+        /// is slow, but not dead.
         missed_max: u32,
     },
     /// Sends pings, and requires only TCP acknowledgements, not pongs.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::tick::Tick;
 
-/// Allows one log line in a period, and counts the events in between.
+/// A throttle that allows one log line in a period, and counts the events in between.
 ///
 /// The throttle reads no clock: the time is an argument.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl LogThrottle {
     }
 }
 
-/// One line a second.
+/// The default throttle allows one log line a second.
 impl Default for LogThrottle {
     fn default() -> LogThrottle {
         LogThrottle::new(Duration::from_secs(1))

@@ -51,8 +51,8 @@ impl<'a> Push<'a> {
     /// Sets the conflation key.
     ///
     /// Under the slow-consumer policy [`SlowReader::Conflate`](crate::SlowReader::Conflate), a message that does not
-    /// fit into the queue replaces the unsent message with the same key. The bytes of the key count towards the limits
-    /// of the queues. With any other policy the key has no effect.
+    /// fit into the queue replaces the unsent message that has the same key. The bytes of the key count towards the
+    /// limits of the queues. With any other policy the key has no effect.
     pub fn key(mut self, key: &'a str) -> Push<'a> {
         self.key = Some(key);
         self

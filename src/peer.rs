@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_displayed_as_a_socket_address() {
+    fn a_peer_is_displayed_as_a_socket_address() {
         for text in ["127.0.0.1:80", "[::1]:9501", "203.0.113.9:65535"] {
             let peer = Peer::from(text.parse::<SocketAddr>().expect("the address is valid"));
             assert_eq!(peer.to_string(), text);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_addresses() {
+    fn ipv4_ipv6_and_mapped_loopback_addresses_are_loopback() {
         let is_loopback =
             |text: &str| Peer::from(text.parse::<SocketAddr>().expect("the address is valid")).is_loopback();
         assert!(is_loopback("127.8.9.1:1"));

@@ -26,10 +26,10 @@ use crate::tls::TlsConfig;
 
 /// A WebSocket server that is bound to its addresses and not running yet.
 ///
-/// [`bind`](Server::bind) listens at once, so that a program knows the port before it starts: see
+/// [`bind`](Server::bind) listens at once, so that a program knows the port before the server runs: see
 /// [`local_addr`](Server::local_addr). The `on_*` methods set closures for events. The other methods change settings.
-/// These methods can be called in any order. [`run`](Server::run) consumes the server and returns when it has shut
-/// down. Clients that connect before `run` wait in the backlog.
+/// The order of these calls matters only where the doc of a method says so. [`run`](Server::run) consumes the server
+/// and returns when the server has shut down. Clients that connect before `run` wait in the backlog.
 ///
 /// A `Server` with closures is [`Send`], because its closures are `Send`: it can be built on one thread and run on
 /// another. [`handler`](Server::handler) takes a value of the program's own type instead. The value need not be `Send`
@@ -95,8 +95,8 @@ impl Server<Closures> {
     /// Uses a socket that listens already.
     ///
     /// `socket` is a [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener), or a
-    /// socket of systemd. The server makes the socket nonblocking. The server does not remove the file of a unix
-    /// socket.
+    /// socket that systemd passed to the process. The server makes the socket nonblocking. The server does not remove
+    /// the file of a unix socket.
     ///
     /// # Errors
     /// [`Error::NotListening`], [`Error::UnsupportedSocket`], [`Error::Socket`].

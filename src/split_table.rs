@@ -20,13 +20,13 @@ const SPLIT_LEN: usize = 8192;
 /// `HashTable` uses the lowest bits and the seven highest bits of a hash.
 const TABLE_SHIFT: u32 = 48;
 
-/// The capacity up to which a table is not shrunk.
+/// The largest capacity of a table that is not shrunk, in entries.
 const TABLE_KEPT: usize = 64;
 
-/// Entries by their hash.
+/// A hash table of entries.
 ///
-/// As with [`HashTable`], the caller hashes and compares entries: an entry of the registry is an id, and its key is
-/// stored elsewhere. `hash_of` returns the hash of an entry of the table.
+/// As with [`HashTable`], the caller hashes and compares entries, because an entry of the registry is an id, and its
+/// key is stored elsewhere. The argument `hash_of` of the methods is a function that returns the hash of an entry.
 #[derive(Debug)]
 pub struct SplitTable<T> {
     /// All entries before the split; empty after it.
@@ -67,7 +67,7 @@ impl<T> SplitTable<T> {
         self.table_mut(hash).find_mut(hash, is_equal)
     }
 
-    /// Adds an entry, which must be new, and returns it.
+    /// Adds an entry, which must not be in the table, and returns it.
     pub fn insert(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> &mut T {
         if self.first.len() == SPLIT_LEN {
             self.split(&hash_of);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn growing_and_shrinking_move_a_small_part() {
+    fn growing_and_shrinking_move_few_entries_in_a_call() {
         const COUNT: u32 = 200_000;
         let hasher = RandomState::new();
         let moved = Cell::new(0);

@@ -12,10 +12,11 @@ use crate::remote::RemoteError;
 
 /// The right to answer one request later: an upgrade with an [`Upgrade`], a plain request with a [`Response`].
 ///
-/// [`Context::defer_upgrade`](crate::Context::defer_upgrade), [`Context::defer_response`](crate::Context::defer_response)
-/// and [`Context::ticket`](crate::Context::ticket) create tickets. A ticket can be sent to any thread. An answer
-/// consumes the ticket, and so does [`Context::begin_response`](crate::Context::begin_response). A ticket never answers
-/// another request, not even the next request on the same connection.
+/// [`Context::defer_upgrade`](crate::Context::defer_upgrade),
+/// [`Context::defer_response`](crate::Context::defer_response) and [`Context::ticket`](crate::Context::ticket) create
+/// tickets. A ticket can be sent to any thread. An answer consumes the ticket, and so does
+/// [`Context::begin_response`](crate::Context::begin_response). A ticket never answers another request, not even the
+/// next request on the same connection.
 ///
 /// If a ticket is dropped without an answer, the client gets status 503. So a client does not wait for a thread that
 /// has panicked. If the inbox of the server is full at that time, the client gets status 503 after
@@ -24,7 +25,7 @@ use crate::remote::RemoteError;
 pub struct Ticket<A> {
     fd: Fd,
     deferral: Deferral,
-    /// `None` after the answer.
+    /// `None` after the ticket was used, so that the drop of the ticket sends no 503.
     sender: Option<Sender<Command>>,
     answer: PhantomData<fn(A)>,
 }

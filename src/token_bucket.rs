@@ -1,12 +1,14 @@
 //! A token bucket: a bound on the rate of an event.
 //!
-//! The arithmetic uses whole numbers. The level is in thousandths of a token: a bucket of one token a second gains exactly
-//! one thousandth in a millisecond. The bucket reads no clock and stores no rate. The time and the rate are arguments,
-//! so the rate can change at any time, and a bucket takes 16 bytes.
+//! The arithmetic uses whole numbers. The level is in thousandths of a token: a bucket of one token a second gains
+//! exactly one thousandth in a millisecond. The bucket reads no clock and stores no rate. The time and the rate are
+//! arguments, so the rate can change at any time, and a bucket takes 16 bytes.
 
 use std::num::NonZeroU32;
 
-/// The maximum of a rate, and of a burst. A thousand times this value fits into 32 bits.
+/// The maximum of a rate in events per second, and of a burst in events.
+///
+/// A thousand times this value fits into 32 bits.
 pub const RATE_MAX: u32 = 1_000_000;
 
 /// The cost of one event in thousandths of a token.
@@ -15,7 +17,9 @@ const COST: u32 = 1000;
 const _: () = assert!(RATE_MAX as u64 * COST as u64 <= u32::MAX as u64);
 const _: () = assert!(size_of::<TokenBucket>() == 16);
 
-/// A rate and a burst, both at most [`RATE_MAX`].
+/// A rate in events per second, and the number of events that may come at once.
+///
+/// Both numbers are at most [`RATE_MAX`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Rate {
     per_second: u32,
@@ -27,7 +31,7 @@ pub struct Rate {
 pub struct TokenBucket {
     /// The time of the last refill, in milliseconds.
     at: u64,
-    /// The remaining thousandths of a token.
+    /// The remaining tokens, in thousandths of a token.
     level: u32,
     /// Whether a token was denied since the bucket was last full.
     was_denied: bool,
@@ -45,9 +49,9 @@ pub enum Take {
 }
 
 impl Rate {
-    /// Returns a rate of `per_second` with bursts of `burst`, by default twice the rate.
+    /// Creates a rate of `per_second` events, with at most `burst` events at once.
     ///
-    /// Values above [`RATE_MAX`] count as [`RATE_MAX`].
+    /// Without `burst`, a burst is twice the events of a second. Values above [`RATE_MAX`] count as [`RATE_MAX`].
     pub fn new(per_second: NonZeroU32, burst: Option<NonZeroU32>) -> Rate {
         let per_second = per_second.get().min(RATE_MAX);
         let burst = burst.map_or(per_second.saturating_mul(2), NonZeroU32::get).min(RATE_MAX);
@@ -101,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_followed_by_the_rate() {
+    fn after_a_burst_the_rate_limits_the_events() {
         let rate = rate(2, 3);
         let mut bucket = TokenBucket::new(rate, 1000);
         let mut at = |now| bucket.take(rate, now);

@@ -11,7 +11,7 @@ use crate::ticket::{ResponseStream, Ticket};
 impl Context<'_> {
     /// Defers the answer to an upgrade, for instance until another thread has queried a database.
     ///
-    /// `on_upgrade` returns the [`Upgrade`] of this call. The [`Ticket`] is used for the answer, within
+    /// `on_upgrade` returns the [`Upgrade`] of this call. The program then answers with the [`Ticket`], within
     /// [`answer_time_max`](crate::Limits::answer_time_max). After this time the client gets a 503.
     ///
     /// If the client disconnects before the answer, or shuts down its side of the stream, the connection ends. The
@@ -41,8 +41,8 @@ impl Context<'_> {
 
     /// Defers the response to a plain HTTP request.
     ///
-    /// `on_request` returns the [`Response`] of this call. The [`Ticket`] is used for the answer, whole or in pieces,
-    /// within [`answer_time_max`](crate::Limits::answer_time_max). After this time the client gets a 503.
+    /// `on_request` returns the [`Response`] of this call. The program then answers with the [`Ticket`], at once or in
+    /// pieces, within [`answer_time_max`](crate::Limits::answer_time_max). After this time the client gets a 503.
     #[must_use = "on_request must return the Response"]
     pub fn defer_response(&mut self, fd: Fd) -> (Response, Ticket<Response>) {
         let ticket = self.ticket(fd);
@@ -56,7 +56,7 @@ impl Context<'_> {
     /// [`defer_response`](Context::defer_response).
     ///
     /// Only the last ticket that was made for a request is valid. If no handler is processing a request of this
-    /// connection, the ticket answers nothing.
+    /// connection, an answer with the ticket has no effect.
     pub fn ticket(&mut self, fd: Fd) -> Ticket<Response> {
         Ticket::new(fd, self.core.make_ticket(fd), self.parts.sender.clone())
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// A limit or a period of a heartbeat is invalid.
+/// An invalid field of [`Limits`](crate::Limits) or of [`Heartbeat`](crate::Heartbeat).
 ///
-/// The text names the field, its value and the valid range.
+/// The text of the error names the field, its value and the valid range.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {

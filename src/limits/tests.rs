@@ -24,7 +24,7 @@ fn connections_max_is_derived_from_the_descriptor_limit() {
 }
 
 #[test]
-fn faults_start_with_the_name_of_the_limit() {
+fn each_fault_names_its_limit() {
     let limits = Limits { queue_bytes_max: 0, ..Limits::default() };
     assert!(limits.check().is_err_and(|why| why.name() == "queue_bytes_max"));
     let limits = Limits { message_bytes_max: 1000, queue_bytes_max: 1009, ..Limits::default() };
