@@ -88,7 +88,7 @@ fn upgrade(c: &mut Criterion) {
 
 /// Inflates ordinary payloads, and the payloads that take the most time for each received byte.
 ///
-/// The throughput is in received bytes, which `connection/deflate.rs` counts for each client.
+/// The throughput is in received bytes, because `connection/inflation_pace.rs` limits them for each client.
 fn inflate(c: &mut Criterion) {
     const RECEIVED: usize = 32 << 10;
     const BYTES_MAX: usize = 1 << 20;

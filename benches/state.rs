@@ -277,7 +277,7 @@ fn group(c: &mut Criterion) {
     });
 }
 
-/// Measures iteration over the open connections, as in a broadcast.
+/// Measures iteration over the slots of open WebSockets, as in a broadcast.
 fn open(c: &mut Criterion) {
     const LEFT: usize = 10;
     let count = connections();

@@ -5,7 +5,7 @@
 //! permessage-deflate is on.
 //!
 //! - `/echo`: returns every message.
-//! - `/sub`, `/pub`: sends the text of a `/pub` to every `/sub`.
+//! - `/sub`, `/pub`: sends each text message of a `/pub` connection to every `/sub` connection.
 //! - `/p2p?uid=N`: sends a text `{"to":M,"data":…}`, unchanged, to uid M.
 //! - `POST /push?uid=N`: sends the body as a text message to uid N.
 

@@ -86,8 +86,8 @@ impl Write for Feed<'_> {
     }
 }
 
-/// Works like the `Read` of this type, but repeats the stream by itself, because the reader of fastwebsockets owns its
-/// socket.
+/// Works like the implementation of `Read`, but repeats the stream by itself, because the reader of fastwebsockets owns
+/// its socket.
 impl AsyncRead for Feed<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.rest.is_empty() {
@@ -180,7 +180,7 @@ fn read_fastwebsockets(socket: &mut FastWebSockets<'_>, messages: usize, mut mes
         }
     });
     let Poll::Ready(()) = read.poll(&mut Context::from_waker(Waker::noop())) else {
-        panic!("the socket is always ready");
+        panic!("a read must not wait for the socket");
     };
 }
 
