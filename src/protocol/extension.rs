@@ -6,8 +6,8 @@
 //! an accepted offer, no message is deflated.
 //!
 //! If a header does not follow the grammar of RFC 6455 section 9.1, all offers of the client are declined. That section
-//! requires to fail such a connection. This server declines the offers, so that a setting does not decide whether a
-//! client can connect: without compression, no server reads the header.
+//! requires that the server fails such a connection. This server only declines the offers, so that the setting
+//! `compression` does not decide whether a client can connect: without compression, the server does not read the header.
 
 use crate::protocol::token::is_token_byte;
 

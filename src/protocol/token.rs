@@ -41,7 +41,8 @@ pub fn is_field_value(value: &[u8]) -> bool {
 
 /// Returns whether a line of HTTP may contain `byte`.
 ///
-/// This applies to field values, chunk extensions and trailers. Control characters are refused because parsers disagree about them, above all about a bare CR or LF.
+/// The rule applies to field values, chunk extensions and trailers. Control characters are refused because parsers
+/// disagree about them, above all about a bare CR or LF.
 pub const fn is_field_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

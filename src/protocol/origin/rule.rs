@@ -111,7 +111,7 @@ fn host_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
 /// Returns the reason why no name in DNS has this form.
 fn dns_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     let name = host.strip_suffix('.').unwrap_or(host);
-    // The shortest subdomain has two characters more.
+    // The shortest subdomain that a wildcard matches has two characters more: a label of one character, and a dot.
     let length = name.len() + if is_wildcard { 2 } else { 0 };
     if name.split('.').any(|label| label.len() > DNS_LABEL_BYTES_MAX) {
         return Some("a label of a host has at most 63 characters");
