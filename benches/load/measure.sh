@@ -6,8 +6,10 @@ run_seconds_max=120
 
 scratch=$(mktemp -d)
 server=
+spinners=()
 finish() {
     stop
+    stop_spinners
     rm -rf "$scratch"
 }
 stop() {
@@ -18,6 +20,22 @@ stop() {
     server=
 }
 trap finish EXIT
+
+# start_spinners: keeps both cores busy with processes of the scheduling class SCHED_IDLE. An idle virtual processor takes
+# milliseconds to wake up. Every other process takes the core from such a process at once.
+start_spinners() {
+    local core
+    for core in "$server_core" "$load_core"; do
+        chrt --idle 0 taskset -c "$core" bash -c 'while :; do :; done' &
+        spinners+=($!)
+    done
+}
+stop_spinners() {
+    ((${#spinners[@]})) || return 0
+    kill "${spinners[@]}" 2>/dev/null || true
+    wait "${spinners[@]}" 2>/dev/null || true
+    spinners=()
+}
 
 # start COMMAND ADDRESS: starts the server, waits until it listens, and sets `server` to its pid.
 start() {

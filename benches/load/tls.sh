@@ -5,7 +5,8 @@
 # echo, fan-out      server's CPU µs a message or delivery; `plain` is fdpush's bench server without TLS
 # handshakes         server's CPU µs of a full and of a resumed handshake, with an ECDSA P-256 certificate and X25519
 # idle-10000         private bytes of the server a connection, idle and after 100 messages
-# storm              p99 of the echo delay of 1,000 connected clients, without and during 2,000 full handshakes a second
+# storm              p99 of the echo delay of 1,000 connected clients, without and during 2,000 full handshakes a second, and the
+#                    ratio of the two. No core becomes idle: see start_spinners.
 # The ratio is fdpush's CPU time an operation, divided by that of the other server. `cargo bench --bench cipher` measures the
 # cost of the cipher alone. Needs gcc, g++, OpenSSL and nginx (Debian: apt install g++ libssl-dev nginx-light).
 set -euo pipefail
@@ -93,6 +94,7 @@ for shape in "${shapes[@]}"; do
     IFS='|' read -r shape_name servers options <<<"$shape"
     [[ $shape_name =~ $pattern ]] || continue
     read -ra names <<<"$servers"
+    [[ $options == storm* ]] && start_spinners
     for ((round = 0; round < rounds; round++)); do
         # One round is enough to measure memory.
         [[ $options == idle* ]] && ((round > 0)) && break
@@ -101,6 +103,7 @@ for shape in "${shapes[@]}"; do
             run "$shape_name" "${names[(turn + round) % ${#names[@]}]}" $options
         done
     done
+    stop_spinners
     line=$(printf '%-28s' "$shape_name")
     own=$scratch/$shape_name-fdpush
     for name in "${names[@]}"; do
