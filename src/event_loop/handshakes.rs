@@ -15,8 +15,8 @@ use crate::fd::Fd;
 use crate::tick::Tick;
 use crate::token_bucket::{Rate, TokenBucket};
 
-/// The maximum of hellos that one turn answers. Each answer takes 0.1 to 0.3 ms.
-const PER_TURN_MAX: u32 = 4;
+/// The maximum of hellos that one turn answers. Each answer takes 0.1 to 0.3 ms, and delays the messages of a turn.
+const PER_TURN_MAX: u32 = 1;
 
 /// The maximum number of waiting connections that one turn reads.
 ///
@@ -142,11 +142,12 @@ mod tests {
 
     #[test]
     fn a_turn_answers_few_hellos_in_order() {
-        let mut handshakes = waiting(9);
-        for expected in [&[0, 1, 2, 3][..], &[4, 5, 6, 7], &[8], &[]] {
+        let mut handshakes = waiting(3);
+        let at_once = Some(Duration::ZERO);
+        for (expected, delay) in [(&[0][..], at_once), (&[1], at_once), (&[2], None), (&[], None)] {
             handshakes.begin_turn(None);
             assert_eq!(take_all(&mut handshakes, 0, true), expected);
-            assert_eq!(handshakes.delay(), (expected.len() == 4).then_some(Duration::ZERO));
+            assert_eq!(handshakes.delay(), delay);
         }
     }
 
@@ -167,11 +168,13 @@ mod tests {
         let mut handshakes = waiting(7);
         wait(&mut handshakes, CONTROL..CONTROL + 3);
         let (one, two, three) = (CONTROL, CONTROL + 1, CONTROL + 2);
-        for expected in [&[one, 0, two, 1][..], &[three, 2, 3, 4], &[5, 6], &[]] {
+        for expected in [one, 0, two, 1, three, 2, 3, 4, 5, 6] {
             handshakes.begin_turn(None);
-            assert_eq!(take_all(&mut handshakes, 0, true), expected);
+            assert_eq!(take_all(&mut handshakes, 0, true), [expected]);
         }
-        // Clients and control connections also alternate if the rate allows only one answer a turn.
+        handshakes.begin_turn(None);
+        assert_eq!(take_all(&mut handshakes, 0, true), []);
+        // Clients and control connections also alternate if the rate allows only one answer a second.
         wait(&mut handshakes, 0..4);
         wait(&mut handshakes, CONTROL..CONTROL + 4);
         let mut order = Vec::new();
@@ -201,10 +204,12 @@ mod tests {
             !handshakes.may_answer_new(true, Tick(0)),
             "a new connection must wait behind a waiting control connection"
         );
-        assert_eq!(take_all(&mut handshakes, 0, true), [CONTROL, 0]);
+        for expected in [CONTROL, 0] {
+            assert_eq!(take_all(&mut handshakes, 0, true), [expected]);
+            assert!(!handshakes.may_answer_new(true, Tick(0)), "no hello may be answered after the budget of the turn");
+            handshakes.begin_turn(None);
+        }
         assert!(handshakes.may_answer_new(false, Tick(0)));
-        (0..2).for_each(|_| handshakes.handle_answered());
-        assert!(!handshakes.may_answer_new(true, Tick(0)), "no hello may be answered after the budget of the turn");
     }
 
     #[test]
@@ -230,6 +235,7 @@ mod tests {
         assert_eq!(take_all(&mut handshakes, 0, false), [0, 1, 2]);
         assert!(handshakes.may_answer(Tick(0)));
         handshakes.handle_answered();
+        handshakes.begin_turn(Some(1));
         assert!(!handshakes.may_answer(Tick(999)));
         assert!(handshakes.may_answer(Tick(1000)));
     }

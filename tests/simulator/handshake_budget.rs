@@ -9,7 +9,7 @@ use fdpush::sim::{Handshakes, Tick};
 use crate::coverage::hit;
 
 /// The maximum of hellos that a turn answers.
-const ANSWERS_PER_TURN_MAX: u32 = 4;
+const ANSWERS_PER_TURN_MAX: u32 = 1;
 
 /// The maximum of waiting connections that a turn reads.
 const READS_PER_TURN_MAX: u32 = 64;

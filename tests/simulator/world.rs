@@ -125,7 +125,7 @@ impl World {
         let arrival = |_| {
             let (mut up, mut down) = (self.rng.within(1..=max), self.rng.within(1..=max));
             let is_tls = self.tls_rng.one_in(self.setting.tls_share);
-            if is_tls && !self.tls_rng.one_in(4) {
+            if is_tls && !self.tls_rng.one_in(3) {
                 // A handshake through narrow pipes takes too many turns.
                 (up, down) = (up.max(HANDSHAKE_BYTES), down.max(HANDSHAKE_BYTES));
             }
