@@ -29,7 +29,7 @@ use self::compression::Compression;
 pub use self::compression::Switch;
 use self::count::{at_least, between, bits};
 pub use self::jwt::Jwt;
-pub use self::secret::{MASK, Secret, bare, quoted};
+pub use self::secret::{MASK, Secret, WITH_NAME, bare, has_variable_name, quoted};
 pub use self::tls::Tls;
 pub use self::token::Token;
 use self::url::UrlParser;

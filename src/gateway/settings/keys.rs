@@ -31,6 +31,9 @@ pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut 
         }
     };
     warnings.extend(readable_by_all_warning(path));
+    if keys_in_file(&text).any(|(_, key)| key.contains(',')) {
+        warnings.push(format!("api_key_file {}: a key has a comma: give one key per line", path.display()));
+    }
     let mut is_empty = true;
     for (line, key) in keys_in_file(&text) {
         is_empty = false;

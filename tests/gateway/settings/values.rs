@@ -175,6 +175,38 @@ fn a_secret_has_the_same_bytes_from_every_source() {
 }
 
 #[test]
+fn a_secret_is_not_a_line_of_an_environment_file() {
+    let scratch = Scratch::new("named");
+    let file = scratch.file("secret");
+    let path = file.display().to_string();
+    let check = |content: &[u8], flags: &[&str]| {
+        fs::write(&file, content).expect("the file can be written");
+        make_private(&file);
+        call(&[&["check"], flags].concat(), &[])
+    };
+    let (api, jwt) = (["--api-key-file", &*path], ["--auth", "jwt", "--jwt-key-file", &*path]);
+    let line = format!("FDPUSH_JWT_SECRET={}\n", "s".repeat(40));
+    for flags in [&api[..], &jwt] {
+        let printed = check(line.as_bytes(), flags);
+        assert!(printed.code == Some(1) && printed.err.contains("give the value alone"), "{flags:?}: {printed:?}");
+        assert!(!printed.err.contains("ssss"), "{printed:?}");
+    }
+    let utf16 = |order: fn(u16) -> [u8; 2], mark: &str| -> Vec<u8> {
+        format!("{mark}{}\r\n", "s".repeat(40)).encode_utf16().flat_map(order).collect()
+    };
+    for text in [utf16(u16::to_le_bytes, "\u{feff}"), utf16(u16::to_be_bytes, "\u{feff}"), utf16(u16::to_le_bytes, "")]
+    {
+        let printed = check(&text, &jwt);
+        assert!(printed.code == Some(1) && printed.err.contains("UTF-16: save it as UTF-8"), "{printed:?}");
+    }
+    // A binary secret can have any bytes.
+    let binary: Vec<u8> = [0xff, 0xfe, 0, 1].repeat(16);
+    assert_eq!(check(&binary, &jwt).out, "ok\n");
+    let printed = check(b"one,two\nthree\n", &api);
+    assert!(printed.code == Some(0) && printed.err.contains("a key has a comma: give one key per line"), "{printed:?}");
+}
+
+#[test]
 fn values_that_can_never_work_are_errors() {
     let refused: [(&str, &str); 10] = [
         ("headers_max = 4", "FILE:1: headers_max is 4: it must be at least 5"),

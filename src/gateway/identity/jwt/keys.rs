@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
 use crate::gateway::runtime::files;
-use crate::gateway::settings::cli::bare;
+use crate::gateway::settings::cli::{WITH_NAME, bare, has_variable_name};
 
 /// The maximum size of a key file, in bytes. A public RSA key of 4096 bits has 800 bytes in PEM.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -72,10 +72,19 @@ impl KeyFile {
             Some(secret) if text_of(secret).is_some_and(|text| text.contains(['\n', '\r'])) => {
                 Err("a secret must be one line".to_owned())
             }
+            Some(secret) if text_of(secret).is_some_and(has_variable_name) => Err(WITH_NAME.to_owned()),
+            Some(_) if is_utf16(&self.bytes) => Err("the file is UTF-16: save it as UTF-8".to_owned()),
             Some(secret) => secret_key(secret),
             None => public_key(self.bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&self.bytes)),
         }
     }
+}
+
+/// Returns whether bytes are UTF-16 of ASCII text, as some editors and shells write it. Random bytes are not.
+fn is_utf16(bytes: &[u8]) -> bool {
+    let units = bytes.strip_prefix(b"\xff\xfe").or_else(|| bytes.strip_prefix(b"\xfe\xff")).unwrap_or(bytes);
+    let is_zero = |start: usize| units.iter().skip(start).step_by(2).all(|byte| *byte == 0);
+    !units.is_empty() && units.len().is_multiple_of(2) && (is_zero(0) || is_zero(1))
 }
 
 /// Hides the content, which may be a secret.

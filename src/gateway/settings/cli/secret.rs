@@ -20,6 +20,7 @@ impl FromStr for Secret {
             secret if secret.contains("-----BEGIN") => {
                 Err("a PEM key is not a secret: give a public key as --jwt-key-file".to_owned())
             }
+            secret if has_variable_name(secret) => Err(WITH_NAME.to_owned()),
             secret if secret.contains(char::is_control) => {
                 Err("a secret is one line of text without control characters".to_owned())
             }
@@ -51,6 +52,16 @@ pub fn bare(text: &str) -> &str {
     quoted(text).unwrap_or(text)
 }
 
+/// The error of a secret that [`has_variable_name`].
+pub const WITH_NAME: &str = "a secret must not begin with the name of its variable, FDPUSH_…=: give the value alone";
+
+/// Returns whether a text is a line of an environment file, `FDPUSH_API_KEY=…`, in place of its value.
+pub fn has_variable_name(text: &str) -> bool {
+    let line = text.strip_prefix("export ").unwrap_or(text);
+    let name = line.strip_prefix("FDPUSH_").and_then(|rest| rest.split_once('=')).map(|(name, _)| name);
+    name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
+}
+
 /// Returns the text inside a pair of quotes.
 pub fn quoted(text: &str) -> Option<&str> {
     ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
@@ -65,6 +76,13 @@ mod tests {
         let secret: Secret = "open sesame".parse().expect("the secret is valid");
         assert_eq!(format!("{secret:?} {:?}", vec![secret.clone()]), "*** [***]");
         assert_eq!(secret.expose(), "open sesame");
+        let named = ["FDPUSH_API_KEY=abc", "\u{feff}export FDPUSH_JWT_SECRET=abc\r\n", "'FDPUSH_X='"];
+        for bad in named {
+            assert_eq!(bad.parse::<Secret>(), Err(WITH_NAME.to_owned()), "{bad:?}");
+        }
+        for good in ["FDPUSH_API_KEY", "fdpush_key=abc", "a=FDPUSH_API_KEY=b", "FDPUSH_key=", "="] {
+            assert!(good.parse::<Secret>().is_ok(), "{good:?}");
+        }
         for bad in ["", "\n", "\u{feff}", "\"\"", MASK, "'***'", "a\nb", "a\r\r\n", "a\n\n", "a\0b", "a\tb"] {
             let why = bad.parse::<Secret>().expect_err(bad);
             assert!(!why.contains("a\u{0}b"), "{why}");
