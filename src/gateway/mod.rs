@@ -50,7 +50,7 @@ pub fn run() -> ExitCode {
                 for text in faults.texts() {
                     logging::print_error(&format!("fdpush: {text}\n"));
                 }
-                // For an invalid command line, clap exits with 2, too.
+                // clap also exits with 2 for an invalid command line.
                 ExitCode::from(if faults.is_usage() { 2 } else { 1 })
             }
             None => {
@@ -76,7 +76,7 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Ok(Cli { command: Command::Check(_) }) => {
             let settings = Settings::load_and_check(line)?;
             warn(settings.warnings());
-            // The server writes these warnings to its log each day.
+            // `fdpush serve` writes the warnings about certificates to its log each day. This command prints them once.
             warn(settings.certificate_warnings());
             Ok(logging::print(&format!("{}ok\n", settings.certificates()))?)
         }
@@ -90,7 +90,8 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Returns the text of an error, with the texts of its sources: `cannot listen on 127.0.0.1:9501: Address already in use`.
+/// Returns the text of an error, with the texts of its sources: `cannot listen on 127.0.0.1:9501: Address already in
+/// use`.
 fn with_sources(error: &dyn Error) -> String {
     let (mut text, mut source) = (error.to_string(), error.source());
     while let Some(error) = source {

@@ -26,7 +26,7 @@ const RECEIVERS_MAX: usize = 1024;
 pub struct PausedBatches {
     paused: Vec<PausedBatch>,
     timer: Option<TimerId>,
-    /// The receivers of the current piece whose queues are long.
+    /// The receivers of the current piece whose queues are over half of `queue_bytes_max`.
     receivers: Vec<Fd>,
 }
 
@@ -38,7 +38,7 @@ struct PausedBatch {
 }
 
 impl PausedBatches {
-    /// Stores the receivers of a batch line that have long queues.
+    /// Stores those receivers of a batch line whose queues are over half of `queue_bytes_max`.
     pub fn record_receivers(&mut self, ctx: &mut Context<'_>, target: &Target<'_>) {
         let long = ctx.limits().queue_bytes_max / 2;
         if ctx.take_longest_queue() <= long || self.receivers.len() >= RECEIVERS_MAX {
@@ -59,7 +59,7 @@ impl PausedBatches {
         }
     }
 
-    /// Pauses `batch` after a piece, if its receivers have long queues.
+    /// Pauses `batch` after a piece, if stored receivers or all queues together have too many bytes.
     pub fn pause(&mut self, ctx: &mut Context<'_>, batch: Fd, now: Instant) {
         let receivers = std::mem::take(&mut self.receivers);
         // `ctx.pause` changes nothing after the last piece, because the request is then complete.
@@ -69,8 +69,9 @@ impl PausedBatches {
         }
     }
 
-    /// Resumes the batches whose receivers no longer have long queues. Returns `false` if `timer` is not the timer of
-    /// the paused batches.
+    /// Resumes the batches whose queues are short enough, or whose pause has lasted [`PAUSE_TIME_MAX`].
+    ///
+    /// Returns `false` if `timer` is not the timer of the paused batches.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, now: Instant) -> bool {
         if self.timer != Some(timer) {
             return false;
@@ -99,7 +100,7 @@ impl PausedBatches {
     }
 }
 
-/// Returns whether all queues together have more than half of `queue_total_bytes_max`.
+/// Returns whether all queues together hold more bytes than half of `queue_total_bytes_max`.
 fn is_crowded(ctx: &Context<'_>) -> bool {
     ctx.queued_bytes_total() > ctx.limits().queue_total_bytes_max / 2
 }

@@ -8,7 +8,7 @@ use super::parts::ApiParts;
 use super::push::{self, BatchLine};
 use crate::gateway::wire::json::strip_bom;
 
-/// Why a line is skipped.
+/// The reason why a line is not executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Skipped {
     Overlong,
@@ -18,9 +18,9 @@ enum Skipped {
 /// The state of a batch between two pieces of its body.
 #[derive(Debug)]
 pub struct Batch {
-    /// The first bytes of an incomplete line.
+    /// The bytes of the last line, until its line end arrives.
     partial: Vec<u8>,
-    /// Why the bytes of the incomplete line are skipped.
+    /// The reason why the bytes of the last line are dropped. `None` if `partial` stores them.
     skipped: Option<Skipped>,
     line_bytes_max: usize,
     /// The ticket with which the request is answered. `None` after the head of the response was written.
@@ -164,7 +164,7 @@ mod tests {
             assert!(line.capacity() <= 1000);
         }
         assert_eq!(reserve(&mut line, 1, 1000), Err(Skipped::Overlong));
-        // No allocation has more than `isize::MAX` bytes.
+        // An allocation has at most `isize::MAX` bytes, so this reservation must fail.
         assert_eq!(reserve(&mut line, isize::MAX as usize, usize::MAX), Err(Skipped::OutOfMemory));
         assert_eq!(line.len(), 1000);
     }

@@ -33,7 +33,7 @@ pub enum Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Returns the call of an encoded path.
+    /// Returns the call with this percent-encoded path.
     ///
     /// In each segment, an escape is equivalent to its character (RFC 3986 section 6.2.2.2). An escaped slash does not
     /// separate segments.
@@ -64,9 +64,10 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Returns a call whose path contains an escape, an encoded name or an encoded fd.
+    /// Returns a call whose path contains a percent-encoded name, fd or character.
     fn of_segments(path: &'a str) -> Option<Call<'a>> {
-        // A path has at most four segments. A fifth segment contains all others.
+        // The path of a call has at most four segments. In a longer path, all further segments are in the fifth
+        // element.
         let encoded: Vec<&str> = path.strip_prefix('/')?.splitn(5, '/').collect();
         let decoded: Vec<Cow<'_, str>> = encoded.iter().map(|segment| decode(segment).ok()).collect::<Option<_>>()?;
         let decoded: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
@@ -80,7 +81,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Returns the label of the call in the metrics. The number of labels is fixed, whatever the path.
+    /// Returns the label of the call in the metrics. Names in the path are not part of the label.
     pub fn label(self) -> &'static str {
         match self {
             Call::Push => "/api/push",
@@ -123,13 +124,13 @@ impl<'a> Call<'a> {
         allowed == method || allowed.split(", ").any(|allowed| allowed == method)
     }
 
-    /// Returns whether the call needs no API key. Only probes need none.
+    /// Returns whether the call needs no API key, as `/healthz` and `/readyz`.
     pub fn is_open(self) -> bool {
         matches!(self, Call::Healthy | Call::Ready)
     }
 }
 
-/// Decodes a name in a path.
+/// Decodes a name in a path, and checks the length of the name.
 pub fn decode_name(segment: &str) -> Result<Cow<'_, str>, ApiError> {
     let name = decode(segment)?;
     command::check_name(&name, "name in the path")?;

@@ -54,14 +54,15 @@ pub const CLOSE: Shape = Shape {
     members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "code", "reason", "abort"],
 };
 
-/// Attributes, which may have any member.
+/// The shape of attributes: a JSON object with any members.
 const ATTRIBUTES: Shape = Shape { call: "attributes", members: &[] };
 
-/// The members of `except`.
+/// The members that `except` may have.
 const EXCEPT: Shape = Shape { call: "except", members: &["uid", "uids", "fd", "fds", "group", "groups"] };
 
-/// The members of a push or of another command, as they were sent. Each present member is in the [`Shape`] of the
-/// command.
+/// The members of a push or of another command, as they were sent.
+///
+/// [`Command::read`] refuses a member that is not in the [`Shape`] of the command.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Command<'a> {
@@ -134,12 +135,12 @@ pub struct Except<'a> {
     pub groups: Vec<Cow<'a, str>>,
 }
 
-/// Parses attributes, which are any JSON object.
+/// Parses the attributes of a connection, which are any JSON object.
 pub fn read_attributes(json: &[u8]) -> Result<Object, ApiError> {
     read(json, &ATTRIBUTES)
 }
 
-/// Parses a JSON object that has this shape.
+/// Parses a JSON object. Errors name the call and the members of `shape`.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiError> {
     let json = json::object_text(json).ok_or(ApiError::bad_request("expected a JSON object, found an array"))?;
     // UTF-8 is checked once here, and not for each string.
@@ -153,7 +154,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
         let (path, is_nested) = (error.path().to_string(), error.path().iter().nth(1).is_some());
         let first = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
         let message = match unknown_member(error.inner()) {
-            // The first name of the path is a member of other calls only.
+            // The path begins with a member that only other calls have.
             _ if shape.lacks(&first) => shape.unexpected_member(&first),
             // The only member with members of its own is `except`.
             Some(name) if is_nested => EXCEPT.unexpected_member(&name),
@@ -166,15 +167,16 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
     })
 }
 
-/// Returns the name of the unknown member in a parser error.
+/// Returns the name of the unknown member, if this is the fault that the parser reports.
 fn unknown_member(error: &serde_json::Error) -> Option<String> {
     let text = error.to_string();
     let (name, _) = text.strip_prefix("unknown field `")?.rsplit_once("`, expected ")?;
     Some(name.to_owned())
 }
 
-/// Returns the parser's error in terms of JSON instead of Rust. The text has no line number of a batch, because the
-/// answer contains this number as `line`.
+/// Returns the parser's error in terms of JSON instead of Rust.
+///
+/// The text does not contain the number of the line in a batch: the answer contains this number as `line`.
 fn plain(error: &serde_json::Error) -> String {
     let place = match (error.line(), error.column()) {
         (0, _) | (_, 0) => String::new(),
@@ -245,11 +247,11 @@ impl<'a> PushCommand<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// Parses a body, a line or a datagram.
+    /// Parses the command in a body, in a line of a batch or in a datagram.
     ///
     /// # Errors
     /// The message names the member. A member that the call does not have is refused, because ignoring such a member
-    /// would hide a mistake.
+    /// would hide a mistake of the caller.
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<Command<'a>, ApiError> {
         let command: Result<Command<'a>, ApiError> = read(json, shape);
         if let Ok(command) = &command
@@ -343,7 +345,7 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// Returns the groups, at least one.
+    /// Returns the groups in `group` or `groups`, without duplicates.
     pub fn take_groups(&mut self) -> Result<Vec<Cow<'a, str>>, ApiError> {
         check_count(self.count_names())?;
         match (self.group.take(), self.groups.take()) {
@@ -431,7 +433,7 @@ fn to_fd(number: u64, member: &str) -> Result<Fd, ApiError> {
     Fd::from_u64(number).ok_or_else(|| ApiError::bad_request(format!("{member}: {number} is not an fd")))
 }
 
-/// Checks the length of a uid or a group.
+/// Checks the length of a uid, a group or a key. The error names `member`.
 pub fn check_name(name: &str, member: &str) -> Result<(), ApiError> {
     names::check(name).map_err(|error| ApiError::bad_request(format!("{member}: {error}")))
 }
@@ -545,7 +547,7 @@ mod tests {
         assert!(Command::read(br#"{"all":true,"data":1,"auth":"x"}"#, &DATAGRAM).is_ok());
         assert!(
             Command::read(br#"{"fd":1,"uid":null,"data":null}"#, &UNBIND).is_err(),
-            "a member `data` with null must count as present"
+            "`data` must count as a given member even if its value is null"
         );
     }
 
@@ -564,7 +566,7 @@ mod tests {
         assert!(matches!(push.target, Target::Groups(groups) if groups == ["7"]));
         assert!(
             matches!(push.envelope, Envelope::Data { from: None, data: "[]" }),
-            "data must be accepted as any JSON"
+            "`data` must accept any JSON value"
         );
     }
 }

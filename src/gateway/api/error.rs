@@ -48,7 +48,7 @@ impl ApiError {
         ApiError::new(413, "too_large", message)
     }
 
-    /// Returns the error of a full API with a limit of `max` connections.
+    /// Returns the error for a connection over the limit of `max` API connections.
     pub fn full(max: u32) -> ApiError {
         ApiError::new(503, "unavailable", format!("API connection limit reached ({max})"))
     }
@@ -65,8 +65,9 @@ impl ApiError {
         ApiError::new(415, "unsupported_media_type", format!("Content-Type must be {wanted}"))
     }
 
-    /// Appends the JSON object. `id` is the `id` of the command, and `line` is the number of its line in a batch,
-    /// counted from 1.
+    /// Appends the error as a JSON object.
+    ///
+    /// `id` is the `id` of the command, and `line` is the number of its line in a batch, counted from 1.
     pub fn write(&self, id: Option<&str>, line: Option<u64>, out: &mut String) {
         out.push('{');
         // Writing to a string does not fail.

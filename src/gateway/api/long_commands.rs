@@ -1,8 +1,8 @@
 //! Commands that may take several turns of the loop.
 //!
-//! A command with at most [`WORK_MAX`] connections and memberships is carried out in one turn, so a push or a list
-//! includes its whole effect or nothing of it. A longer command is carried out in portions, one a turn, and is answered
-//! after the last one.
+//! A command with at most [`WORK_MAX`] connections and memberships is carried out in one turn, so no other request sees
+//! only a part of its effect. A longer command is carried out in portions, one a turn, and is answered after the last
+//! portion.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,18 +14,18 @@ use super::response::uncached;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::portion::WORK_MAX;
 
-/// The maximum number of commands in progress. Each command keeps a list of its connections or groups.
+/// The maximum number of commands in progress. This bounds their memory: each stores its connections or groups.
 const WAITING_MAX: usize = 16;
 
 /// A command that can be carried out in portions.
 pub trait LongCommand: fmt::Debug {
-    /// Returns the number of connections and memberships that are left.
+    /// Returns the number of connections and memberships of all later portions.
     fn work(&self, ctx: &Context<'_>) -> usize;
 
     /// Carries out the next portion: about [`WORK_MAX`] connections and memberships.
     fn carry_out_portion(&mut self, ctx: &mut Context<'_>, roster: &mut Roster);
 
-    /// Returns whether nothing is left.
+    /// Returns whether all portions were carried out.
     fn is_done(&self) -> bool;
 
     /// Returns the answer to a command that is done.
@@ -42,10 +42,10 @@ pub struct LongCommands {
 }
 
 impl LongCommands {
-    /// Carries out a command, or its first portion.
+    /// Carries out a command, or the first portion of a longer command, whose response is deferred.
     ///
     /// # Errors
-    /// The command takes several turns, and too many such commands are in progress. Then it has no effect.
+    /// The command takes several turns, and too many such commands are in progress. Then the command has no effect.
     pub fn execute(
         &mut self,
         ctx: &mut Context<'_>,

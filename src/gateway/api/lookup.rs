@@ -1,4 +1,4 @@
-//! Read-only calls: users, groups, connections, attributes, statistics.
+//! The look-ups of users, groups, connections and statistics, and the calls for attributes.
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
@@ -20,8 +20,9 @@ use crate::gateway::wire::json::{cut, unexpected_member};
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// The number of group names in one answer after which a page of connections ends. Without this limit, a page of 1,000
-/// connections with 1,000 groups each would have a million names.
+/// A page of connections ends after the entry with which it exceeds this number of group names.
+///
+/// Without this limit, a page of 1,000 connections with 1,000 groups each would have a million names.
 const GROUP_NAMES_MAX: usize = 10_000;
 
 /// The parameters of a request for one page of a list.
@@ -55,7 +56,7 @@ impl Page {
         self.after.as_deref().map(|after| parse_fd(after, "after")).transpose()
     }
 
-    /// Returns the first connections after `after`, and whether there are more.
+    /// Returns the connections of the page, and whether more connections follow.
     ///
     /// The connections are in the order of their slots, so a connection that stays open is on exactly one page. Only
     /// the entries of the page are sorted.
@@ -72,7 +73,7 @@ impl Page {
         Ok((fds, has_more))
     }
 
-    /// Returns the first names after `after` in order, and whether there are more.
+    /// Returns the names of the page in order, each with its count, and whether more names follow.
     fn select<'a>(&self, names: impl Iterator<Item = (&'a str, usize)>) -> (Vec<(&'a str, usize)>, bool) {
         let behind = names.filter(|(name, _)| self.after.as_deref().is_none_or(|after| *name > after));
         // The heap keeps the smallest entries, with the largest of them on top. So the whole list is never sorted.
@@ -111,7 +112,7 @@ struct Connection {
     tls: Option<Tls>,
 }
 
-/// The TLS session of a connection.
+/// The TLS version and the cipher suite of a connection.
 #[derive(Serialize)]
 struct Tls {
     version: &'static str,
@@ -189,7 +190,7 @@ pub fn user(ctx: &Context<'_>, request: &Request<'_>, uid: &str) -> Result<Strin
     json(&User { uid, count, connections, next })
 }
 
-/// Returns the entries of a page, up to the limit of group names, and the value of `next`.
+/// Returns the entries of a page, up to the limit of group names, and the member `next` of the answer.
 fn page_entries(ctx: &Context<'_>, fds: Vec<Fd>, mut has_more: bool) -> (Vec<Connection>, Option<u64>) {
     let (mut connections, mut names) = (Vec::new(), 0);
     for connection in fds.into_iter().filter_map(|fd| Connection::find(ctx, fd)) {

@@ -52,7 +52,7 @@ struct RefusedRequest {
     /// The label of the call in the metrics.
     label: &'static str,
     error: ApiError,
-    /// The allowed methods.
+    /// The methods for the header `Allow`. `None` if the method is not the fault.
     allow: Option<&'static str>,
 }
 
@@ -90,8 +90,8 @@ impl Api {
         parts: &mut ApiParts<'_>,
     ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
-        // The response begins with the first piece. A client that waits for `100 Continue` would not get it after the
-        // response has begun.
+        // The response begins with the first piece of the body and not earlier: a client that waits for `100 Continue`
+        // would not get it after the response has begun.
         if batch.begin(ctx, &ndjson()) {
             parts.metrics.count_api_request(Call::Batch.label(), 200);
         }
@@ -276,7 +276,7 @@ pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiE
     let mut command = Command::read(datagram, &command::DATAGRAM)?;
     let shown = command.auth.take();
     command.take_push()?;
-    // The lock is held briefly, because the loop waits for it.
+    // The keys are locked only after the command was parsed, because the loop may wait for the lock.
     let keys = lock(keys);
     match shown {
         _ if keys.is_empty() => Ok(()),
@@ -297,7 +297,7 @@ fn is_this_machine(peer: Peer) -> bool {
     peer.is_loopback() || peer == Peer::Unix
 }
 
-/// Checks the media type. An HTML form cannot send these content types.
+/// Checks the `Content-Type`. An HTML form of a foreign web page cannot send the accepted types.
 fn check_content_type(call: Call<'_>, request: &Request<'_>) -> Result<(), ApiError> {
     if matches!(request.method(), "GET" | "HEAD") {
         return Ok(());

@@ -51,8 +51,9 @@ pub fn execute(
     let PushCommand { id, target, envelope, except, key, may_compress } = command;
     let except = excluded_fds(ctx, except);
     let mut offline: Vec<&str> = match target {
-        // The offline uids are found before the push, because the push may close a slow reader. A single uid is usually
-        // online, so its state is looked up after the push, and only if the push matched no connection.
+        // The offline uids are found before the push: the push may close the connection of a slow reader, whose uid
+        // must not count as offline. A single uid is usually online, so it is looked up after the push, and only if the
+        // push matched no connection.
         Target::Uids(uids) if uids.len() > 1 => {
             uids.iter().map(AsRef::as_ref).filter(|uid| !ctx.is_online(uid)).collect()
         }
@@ -93,7 +94,7 @@ fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     found
 }
 
-/// Appends the answer. No formatter is used, because a batch has up to a million answers a second.
+/// Appends the answer. A formatter would be too slow, because batches can need a million answers a second.
 fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mut String) {
     out.push('{');
     if let Some(id) = id {

@@ -1,4 +1,4 @@
-//! `/readyz` and `/metrics` over a socket, while a supervised thread is down.
+//! `/readyz` and `/healthz` over a socket, while a supervised thread is down.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,11 +14,11 @@ use crate::gateway::push::publish::Publisher;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// This name is the first in alphabetical order. `/readyz` names only the first failed thread, and other tests have
-/// failed threads, too.
+/// `/readyz` names only the first failed thread in alphabetical order, and other tests of this process also have failed
+/// threads. So this name comes before theirs.
 const NAME: &str = "a-test-thread";
 
-/// A server that has only the routes of the API.
+/// A handler that answers requests to the API, and does nothing else.
 struct ProbeHandler {
     api: Api,
     roster: Roster,

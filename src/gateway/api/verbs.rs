@@ -154,7 +154,7 @@ impl<'a> Memberships<'a> {
     }
 }
 
-/// A command that removes all members of groups. All members of a group are removed in one turn.
+/// A command that empties groups. All members of one group are removed in one turn.
 #[derive(Debug)]
 pub struct Ungroup {
     left: vec::IntoIter<String>,

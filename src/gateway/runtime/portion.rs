@@ -1,4 +1,4 @@
-//! The work of one turn of the loop, for commands and checks that concern many connections.
+//! The bound on the work of one turn of the loop, for commands and checks that concern many connections.
 
 use fdpush::{Context, Fd};
 
@@ -7,7 +7,7 @@ use fdpush::{Context, Fd};
 /// Ten thousand connections in two groups each reach this maximum. Their removal takes about 10 ms.
 pub const WORK_MAX: usize = 30_000;
 
-/// Takes items until their work reaches [`WORK_MAX`]. The last item may exceed it.
+/// Takes items until their work reaches [`WORK_MAX`]. With the last item, the work may exceed this maximum.
 pub fn take_portion<T>(mut items: impl Iterator<Item = T>, work_of: impl Fn(&T) -> usize) -> Vec<T> {
     let (mut portion, mut work) = (Vec::new(), 0);
     while work < WORK_MAX
@@ -19,12 +19,12 @@ pub fn take_portion<T>(mut items: impl Iterator<Item = T>, work_of: impl Fn(&T) 
     portion
 }
 
-/// Returns the work for a connection: 1, and its memberships.
+/// Returns the work for a connection: 1, and 1 for each of its groups.
 pub fn connection_work(ctx: &Context<'_>, fd: Fd) -> usize {
     1 + ctx.groups_of(fd).len()
 }
 
-/// Returns the work for a group: 1, and its members.
+/// Returns the work for a group: 1, and 1 for each of its members.
 pub fn group_work(ctx: &Context<'_>, group: &str) -> usize {
     1 + ctx.member_count(group)
 }
