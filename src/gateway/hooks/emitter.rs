@@ -14,11 +14,11 @@ use crate::gateway::identity::proxies::address_of;
 use crate::gateway::runtime::clock;
 use crate::gateway::serving::session::Session;
 
-/// The maximum number of `offline` events that one timer emits. The next turn emits the others. In tests, the maximum is
-/// low, so that a test reaches it.
+/// The maximum number of `offline` events that one timer emits. The next turn emits the others. In tests, the maximum
+/// is low, so that a test reaches it.
 const OFFLINE_MAX: usize = if cfg!(test) { 64 } else { 1024 };
 
-/// Emits webhook events.
+/// The emitter of webhook events. The emitter also decides when a uid is online or offline.
 #[derive(Debug)]
 pub struct EventEmitter {
     webhook: Option<Arc<Webhook>>,
@@ -92,8 +92,7 @@ impl EventEmitter {
     /// Handles the end of a connection of a uid. If it was the last connection of the uid, `offline` follows after the
     /// delay.
     ///
-    /// The caller must first remove the connection from the registry. Inside `on_close`, the server has already removed
-    /// the connection.
+    /// The caller must call this function when `Context::is_online` no longer counts the connection, as in `on_close`.
     pub fn handle_departure(&mut self, ctx: &mut Context<'_>, uid: &str) {
         let Some(webhook) = self.presence().filter(|_| !ctx.is_online(uid)) else { return };
         if let Some(offline) = self.debounce.depart(uid, clock::now()) {
@@ -102,8 +101,8 @@ impl EventEmitter {
         self.arm(ctx);
     }
 
-    /// Emits `offline` events for uids whose delay has passed, at most [`OFFLINE_MAX`]. Returns `false` if the timer does
-    /// not belong to the emitter.
+    /// Emits `offline` events for uids whose delay has passed, at most [`OFFLINE_MAX`]. Returns `false` if the timer
+    /// does not belong to the emitter.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
         if self.timer != Some(timer) {
             return false;
@@ -158,7 +157,7 @@ mod tests {
     const UIDS: usize = 2 * OFFLINE_MAX + 1;
     const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-    /// Handles the departure of many uids at the start, and counts the events that each timer emits.
+    /// A handler that makes many uids depart at its start, and counts the events that each timer emits.
     struct Departures {
         events: EventEmitter,
         webhook: Arc<Webhook>,

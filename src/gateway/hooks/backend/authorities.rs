@@ -1,4 +1,4 @@
-//! The certificate authorities for back ends.
+//! The certificate authorities that this server trusts for back ends (`webhook_ca_file`).
 
 use std::path::Path;
 use std::sync::Arc;

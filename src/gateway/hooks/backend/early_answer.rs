@@ -10,7 +10,7 @@ use std::io;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// Wraps the transport of the previous connector in an [`EarlyAnswer`].
+/// The connector that wraps the transport of the previous connector in an [`EarlyAnswer`].
 #[derive(Debug)]
 pub struct EarlyAnswers;
 
@@ -18,7 +18,7 @@ pub struct EarlyAnswers;
 #[derive(Debug)]
 pub struct EarlyAnswer<T> {
     inner: T,
-    /// Whether a write has failed.
+    /// Whether a write has failed. Bytes of later writes are discarded.
     is_write_closed: bool,
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{BackendConfig, BackendUrl};
 
-/// The maximum wait for an expected event.
+/// The maximum time that a test waits for an expected result.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A back end on its own port, with a thread for each connection.
@@ -23,7 +23,7 @@ pub struct MockBackend {
 /// A received request.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// Method and target.
+    /// The method and the target, for example `POST /hook`.
     pub line: String,
     headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -70,7 +70,7 @@ impl MockBackend {
                     return;
                 }
                 let (sender, serve) = (sender.clone(), Arc::clone(&serve));
-                // A connection that the client has closed is not a failure of the test.
+                // The error is ignored, because the client may close the connection at any time.
                 thread::spawn(move || drop(serve(stream, &sender)));
             }
         });
@@ -102,7 +102,7 @@ impl MockBackend {
 impl Drop for MockBackend {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // This connection wakes the accepting thread.
+        // This connection wakes the accepting thread, which then ends.
         drop(TcpStream::connect(self.address));
     }
 }
@@ -128,8 +128,8 @@ fn serve(
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while let Some(received) = read(&mut reader)? {
-        // The test gets the request before the back end answers, so the test can see unanswered requests. The receiver
-        // is gone if the test has ended.
+        // The test gets the request before the back end answers, so the test can see unanswered requests. The error is
+        // ignored, because the receiver is gone if the test has ended.
         let _ = requests.send(received.clone());
         match reply(&received) {
             MockReply::Answer(status, body) => {

@@ -35,14 +35,14 @@ use self::early_answer::EarlyAnswers;
 use self::signature::SigningKey;
 use crate::gateway::runtime::clock;
 
-/// The maximum length of the body of an answer. A longer body is a failure.
+/// The maximum length of the body of an answer, in bytes. A longer body is a failure.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// The maximum idle time of a connection to a back end. Most back ends close idle connections after five seconds or
 /// more, and a request on a closing connection fails.
 const IDLE_MAX: Duration = Duration::from_secs(3);
 
-/// The minimum timeout of a request. The client takes zero as no timeout.
+/// The minimum timeout of a request. `ureq` would take zero as no timeout.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// The address of a back end, and the credentials of this server.
@@ -88,7 +88,7 @@ pub struct Answer {
     pub body: Result<Vec<u8>, Failure>,
 }
 
-/// The reason why there is no answer.
+/// The reason why there is no answer, or no complete body of the answer.
 #[derive(Debug)]
 pub enum Failure {
     /// The back end answered with a redirect of this status. Redirects are not followed, because the signed body and
@@ -101,14 +101,17 @@ pub enum Failure {
 }
 
 impl Backend {
-    /// Creates a client for up to `connections_max` threads. Fails if the name of the node cannot be a header value.
+    /// Creates a client that keeps up to `connections_max` idle connections.
+    ///
+    /// # Errors
+    /// The name of the node cannot be a header value.
     pub fn new(contact: BackendConfig, connections_max: usize) -> io::Result<Backend> {
         let BackendConfig { url, node, secret, authorities } = contact;
         let node = node_header(&node)?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            // The client uses no proxy of the environment, because only the settings count.
+            // Variables such as `HTTP_PROXY` are ignored, because only the settings may choose the back end.
             .proxy(None)
             .tls_config(TlsConfig::builder().root_certs(authorities.map_or(RootCerts::WebPki, RootCerts::from)).build())
             .user_agent(concat!("fdpush/", env!("CARGO_PKG_VERSION")))
@@ -169,7 +172,7 @@ impl Backend {
 }
 
 impl BackendUrl {
-    /// Parses a URL. The error does not repeat the URL, because it may contain a password.
+    /// Parses a URL. The error does not repeat the URL, because the URL may contain a password.
     pub fn parse(text: &str) -> io::Result<BackendUrl> {
         let uri: Uri = text.parse().map_err(|error| invalid(format!("invalid URL: {error}")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
@@ -229,8 +232,9 @@ pub fn node_header(node: &str) -> io::Result<HeaderValue> {
         .ok_or_else(|| invalid(format!("node name {node:?} must be visible ASCII")))
 }
 
-/// Returns whether a URL has a valid port or no port. `Uri` accepts any number as a port and then ignores it, so the
-/// request would go to the default port.
+/// Returns whether a URL has a valid port or no port.
+///
+/// `Uri` accepts an invalid port and ignores it, so the request would go to the default port.
 fn has_valid_port(uri: &Uri) -> bool {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
@@ -294,7 +298,7 @@ impl fmt::Display for Failure {
             Failure::Redirected(status) => write!(f, "answered {status}; redirects are not followed"),
             Failure::Failed(ureq::Error::Timeout(_)) => f.write_str("no answer in time"),
             Failure::Failed(ureq::Error::BodyExceedsLimit(_)) => {
-                write!(f, "an answer of more than {ANSWER_BYTES_MAX} bytes")
+                write!(f, "answer limit exceeded ({ANSWER_BYTES_MAX} bytes)")
             }
             Failure::Failed(error) => error.fmt(f),
             Failure::Panicked(panic) => {

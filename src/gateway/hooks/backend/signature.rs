@@ -11,7 +11,7 @@ use sha2::Sha256;
 pub struct SigningKey(Hmac<Sha256>);
 
 impl SigningKey {
-    /// Creates a secret of at least one byte.
+    /// Creates the secret from a text of at least one byte.
     pub fn new(text: &str) -> io::Result<SigningKey> {
         let keyed = Hmac::new_from_slice(text.as_bytes()).ok().filter(|_| !text.is_empty());
         keyed.map(SigningKey).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "secret is empty"))

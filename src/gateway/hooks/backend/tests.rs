@@ -132,7 +132,7 @@ fn an_answer_must_be_complete_http_within_its_limit() {
     assert_eq!(answer.body.expect("the answer has a complete body").len() as u64, ANSWER_BYTES_MAX);
 
     let failure = fails(move || MockReply::Raw(body(ANSWER_BYTES_MAX + 1)), TEST_TIMEOUT);
-    assert_eq!(failure.to_string(), "an answer of more than 65536 bytes");
+    assert_eq!(failure.to_string(), "answer limit exceeded (65536 bytes)");
     let failure = fails(|| MockReply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()), TEST_TIMEOUT);
     assert!(failure.is_disconnect(), "{failure:?}");
     let failure = fails(|| MockReply::Raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n".to_vec()), TEST_TIMEOUT);

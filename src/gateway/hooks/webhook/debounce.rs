@@ -1,5 +1,5 @@
-//! Presence of uids with a delay: a uid goes offline only when it has had no connection for a while. A page refresh
-//! causes no event.
+//! Presence of uids with a delay: a uid goes offline only when it has had no connection for the delay. So a page
+//! refresh causes no event.
 //!
 //! The state machine has no clock and no I/O. The state machine does not count connections. The caller of the state
 //! machine asks the server whether a uid has a connection. All uids have the same delay, so the queue of departures is
@@ -10,23 +10,24 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The maximum number of departures in the queue. It bounds the memory of a long delay with many uids. In tests, the
-/// maximum is low, so that a test reaches it.
+/// The maximum number of departures in the queue. It bounds the memory if the delay is long and many uids depart. In
+/// tests, the maximum is low, so that a test reaches it.
 const DEPARTURES_MAX: usize = if cfg!(test) { 256 } else { 1 << 20 };
 
 /// The uids that are online in the view of the back end. The server counts the connections of a uid.
 #[derive(Debug)]
 pub struct Debounce {
     delay: Duration,
-    /// The online uids. The value is the number of the departure if the uid has no connection.
+    /// The online uids. The value is the number of the last departure, or `None` while the uid has a connection.
     uids: HashMap<Arc<str>, Option<u64>>,
     departures: VecDeque<Departure>,
-    /// The number of the last departure.
+    /// The number of the last departure of any uid.
     sequence: u64,
 }
 
-/// The last connection of a uid ended, so the uid goes offline at the deadline. The entry is stale if the uid has come
-/// back or has a later departure.
+/// A uid whose last connection ended, and the time at which the uid goes offline.
+///
+/// The entry is stale if the uid has come back or has a later departure.
 #[derive(Debug)]
 struct Departure {
     deadline: Instant,
@@ -58,8 +59,8 @@ impl Debounce {
 
     /// Records that a uid has no connection. The delay starts with the first of several such calls.
     ///
-    /// If the queue of departures is full, the oldest departure ends before its delay. Returns the uid of this departure,
-    /// which is then offline.
+    /// If the queue of departures is full, the oldest departure ends before its delay. Returns the uid of this
+    /// departure, which is then offline.
     pub fn depart(&mut self, uid: &str, now: Instant) -> Option<Arc<str>> {
         let Some((name, None)) = self.uids.get_key_value(uid) else { return None };
         let name = Arc::clone(name);
@@ -162,9 +163,13 @@ mod tests {
             assert_eq!(debounce.depart("ann", now), None);
         }
         debounce.arrive("last");
-        assert_eq!(debounce.depart("last", now).as_deref(), Some("first"), "the oldest departure ends early");
+        assert_eq!(
+            debounce.depart("last", now).as_deref(),
+            Some("first"),
+            "the oldest departure must end before its delay"
+        );
         debounce.arrive("next");
-        assert_eq!(debounce.depart("next", now), None, "the oldest departure is stale");
+        assert_eq!(debounce.depart("next", now), None, "a stale departure must make no uid offline");
         assert_eq!(debounce.departures.len(), DEPARTURES_MAX);
         let mut offline: Vec<Arc<str>> = std::iter::from_fn(|| debounce.poll(now + DELAY)).collect();
         offline.sort();

@@ -29,8 +29,8 @@ pub enum Event<'a> {
         groups: &'a [&'a str],
         /// The attributes from the connect hook.
         attributes: Option<&'a RawValue>,
-        /// Whether the event exceeded its bound. In a truncated event, `groups` and `attributes` are missing and `path`
-        /// is cut.
+        /// Whether the whole event exceeded `webhook_event_bytes_max`. In a truncated event, `groups` and `attributes`
+        /// are missing and `path` is cut.
         is_truncated: bool,
     },
     /// A client sent a text message, whether or not it is a valid frame.
@@ -41,7 +41,7 @@ pub enum Event<'a> {
     Close { fd: Fd, uid: Option<&'a str>, closed: &'a Closed },
     /// A uid got its first connection.
     Online { uid: &'a str },
-    /// A uid has had no connection for the whole delay.
+    /// A uid has had no connection for the whole presence delay.
     Offline { uid: &'a str },
 }
 
@@ -56,8 +56,9 @@ pub enum Kind {
     Offline,
 }
 
-/// The smallest allowed value of `event_bytes_max`. Every event except an event of a frame fits into this size. An
-/// `open` event is truncated if needed.
+/// The smallest allowed value of `webhook_event_bytes_max`.
+///
+/// Every event except `message` and `send` fits into this size. An `open` event is truncated if needed.
 pub const EVENT_BYTES_MAX_MIN: usize = 4 << 10;
 
 /// The maximum length of the path in a truncated `open` event. In JSON, the path can be six times as long.
@@ -93,7 +94,7 @@ impl Event<'_> {
     /// A longer `open` event is truncated.
     ///
     /// # Errors
-    /// The event is too large, or there is not enough memory for it.
+    /// Another event is longer, or there is not enough memory for the event.
     pub fn to_json(self, time_ms: u64, bytes_max: usize) -> Result<Vec<u8>, EventError> {
         match (self.encode(time_ms, bytes_max), self.truncated()) {
             (Err(EventError::TooLarge), Some(truncated)) => truncated.encode(time_ms, bytes_max),
@@ -243,7 +244,7 @@ fn by(by: By) -> &'static str {
     }
 }
 
-/// A buffer with a maximum length.
+/// A buffer with a maximum length, in bytes. A longer write fails.
 struct Bounded {
     bytes: Vec<u8>,
     bytes_max: usize,

@@ -44,7 +44,7 @@ pub const EVENT_BYTES_MAX: usize = (2 << 20) + event::EVENT_BYTES_MAX_MIN;
 /// The largest allowed value of [`Config::event_bytes_max`].
 pub const EVENT_BYTES_MAX_MAX: usize = 64 << 20;
 
-/// The default of the bound on the bytes of waiting events.
+/// The default of [`Config::queue_bytes_max`].
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event of the maximum length must fit into the queue");
@@ -55,18 +55,18 @@ pub struct Config {
     pub contact: BackendConfig,
     /// The types of events that are sent.
     pub kinds: Kinds,
-    /// The maximum number of waiting events. Above this number, events of frames are dropped. Above twice this number,
-    /// all events are dropped.
+    /// The maximum number of waiting events. Above this number, `message` and `send` events are dropped. Above twice
+    /// this number, all events are dropped.
     pub queue_max: usize,
-    /// The maximum number of bytes in waiting events. Above this number, events of frames are dropped. Above twice this
-    /// number, all events are dropped.
+    /// The maximum number of bytes in waiting events. Above this number, `message` and `send` events are dropped. Above
+    /// twice this number, all events are dropped.
     pub queue_bytes_max: usize,
     /// The maximum number of events in a request.
     pub batch_max: usize,
     /// The maximum length of the body of a request. An event that exceeds this length is sent alone.
     pub batch_bytes_max: usize,
-    /// The maximum length of the JSON of an event. A larger event of a frame is not sent, and a larger `open` event is
-    /// truncated.
+    /// The maximum length of the JSON of an event. A longer `message` or `send` event is not sent, and a longer `open`
+    /// event is truncated.
     pub event_bytes_max: usize,
     /// The maximum time of a request to the back end, from its start to the end of the answer.
     pub timeout: Duration,
@@ -87,7 +87,7 @@ pub enum EmitResult {
     Queued,
     /// The queue is full. The event was dropped.
     Full,
-    /// The event exceeds this bound.
+    /// The event has more than this number of bytes, and was dropped.
     TooLarge(usize),
     /// Memory for the event could not be allocated. The event was dropped.
     OutOfMemory,
@@ -107,7 +107,7 @@ pub struct Webhook {
 }
 
 impl Config {
-    /// Returns the default limits.
+    /// Returns a configuration with the default limits.
     pub fn new(contact: BackendConfig) -> Config {
         Config {
             contact,
@@ -221,7 +221,7 @@ impl Webhook {
         rest
     }
 
-    /// Drops the waiting events. [`finish`](Webhook::finish) returns at once.
+    /// Drops the waiting events, so that [`finish`](Webhook::finish) returns at once.
     pub fn give_up(&self) {
         self.queue.end();
     }

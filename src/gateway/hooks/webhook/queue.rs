@@ -21,8 +21,9 @@ pub struct Entry {
     pub json: Box<[u8]>,
 }
 
-/// The bounds of the queue, which also count the batch in flight. Above these bounds, events of frames are dropped.
-/// Other events are dropped above twice these bounds.
+/// The bounds of the queue, which also count the batch in flight.
+///
+/// Above these bounds, `message` and `send` events are dropped. Other events are dropped above twice these bounds.
 #[derive(Copy, Clone, Debug)]
 pub struct Bounds {
     pub events_max: usize,
@@ -41,7 +42,7 @@ pub struct BatchBounds {
     pub bytes_max: usize,
 }
 
-/// The statistics of the events of this process.
+/// The statistics of the events of this process, since its start.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct WebhookStats {
     /// The number of events that wait or are in flight.
@@ -66,7 +67,8 @@ pub struct GivenUp {
     pub out_of_memory: u64,
     /// The event was in the queue when the server ended.
     pub shutdown: u64,
-    /// The event of a frame exceeded the bound. The client got an error, and no sequence number was used.
+    /// A `message` or `send` event exceeded `webhook_event_bytes_max`. The client got an error, and no sequence number
+    /// was used.
     pub too_large: u64,
 }
 
@@ -210,14 +212,15 @@ impl EventQueue {
         batch.pop_front();
     }
 
-    /// Gives a sequence number to an event without memory, and drops the event. So the receiver sees a gap.
+    /// Counts an event for which no memory could be allocated. The event gets a sequence number, so the receiver sees a
+    /// gap.
     pub fn drop_unallocated(&self) {
         let mut state = self.lock();
         state.last_seq += 1;
         state.stats.given_up.out_of_memory += 1;
     }
 
-    /// Counts an event that exceeds the bound.
+    /// Counts an event that exceeds `webhook_event_bytes_max`.
     pub fn count_too_large(&self) {
         self.lock().stats.given_up.too_large += 1;
     }
@@ -249,8 +252,10 @@ impl EventQueue {
         count
     }
 
-    /// Waits before the next request, at most until the queue ends. The wait also ends when the queue starts to finish,
-    /// unless `is_finishing` is `true`. Returns whether the queue has started to finish.
+    /// Waits before the next request, at most until the queue ends.
+    ///
+    /// The wait also ends when the queue starts to finish, unless the caller already knows this (`is_finishing`).
+    /// Returns whether the queue has started to finish.
     pub fn pause(&self, time: Duration, now: Instant, is_finishing: bool) -> bool {
         let state = self.lock();
         let time = state.time_left(now).map_or(time, |left| left.min(time));
@@ -285,7 +290,7 @@ impl EventQueue {
         let is_busy = |state: &mut QueueState| state.stats.queued > 0 && state.phase != Phase::Over;
         let waited = self.for_finisher.wait_timeout_while(state, left, is_busy);
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        // The worker may already have ended the queue.
+        // If the worker has already ended the queue, this call counts no event a second time.
         let waiting = state.end();
         let dropped = std::mem::take(&mut state.dropped_at_end);
         drop(state);
@@ -294,7 +299,7 @@ impl EventQueue {
         dropped
     }
 
-    /// Ends the queue: drops the waiting events, and `finish` returns.
+    /// Ends the queue: drops the waiting events, and makes `finish` return.
     pub fn end(&self) {
         // The events are freed at the end of this function, after the lock is released.
         let _waiting = self.lock().end();
@@ -306,14 +311,14 @@ impl EventQueue {
         self.lock().stats
     }
 
-    /// Wakes `finish` if the queue is empty.
+    /// Wakes `finish` if no event waits or is in flight.
     fn wake_finisher_if_empty(&self, state: &QueueState) {
         if state.stats.queued == 0 {
             self.for_finisher.notify_all();
         }
     }
 
-    /// Locks the state. A poisoned lock is valid, because no code panics while it holds the lock.
+    /// Locks the state. No code panics while it holds this lock, so the state is always valid.
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// The maximum number of times that the pause doubles.
+/// The maximum number of times that the pause doubles. The factor must fit into 32 bits.
 const DOUBLINGS_MAX: u32 = 31;
 
 /// The pauses after consecutive failures.

@@ -366,7 +366,7 @@ fn bad_status(received: &Received) -> Option<u16> {
 fn a_refused_event_is_dropped_and_blocks_no_other() {
     for status in [400, 401, 403, 404, 410, 413, 422, 431, 499] {
         let double = start_selective_back_end();
-        // One more pause or attempt would exceed the deadline of the test.
+        // After a refusal there must be no pause: one of this length would exceed the deadline of the test.
         let pause = TEST_TIMEOUT * 10;
         let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
         for number in 1..=100 {

@@ -24,14 +24,14 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 /// `,"sent_ms":N,"given_up":N,"events":[]}`, where each N has up to 20 digits.
 const ENVELOPE_BYTES: usize = 80;
 
-/// The number of refused events in a row after which each further refusal causes a pause.
+/// From this number of consecutive refused events on, each refusal causes a pause.
 const REFUSALS_IN_A_ROW_MAX: u32 = 100;
 
 /// The pause after each refusal from [`REFUSALS_IN_A_ROW_MAX`] on. A back end that refuses everything gets at most 50
 /// requests a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// The maximum number of sequence ranges in a log line.
+/// The maximum number of ranges of sequence numbers in a log line.
 const RANGES_LOGGED_MAX: usize = 10;
 
 /// The worker and its state.
@@ -86,7 +86,7 @@ struct RefusedBatches {
     count: u64,
     /// The status of the last refused event.
     status: u16,
-    /// The first and the last sequence number of each range. Only the first ranges are stored.
+    /// The first and the last sequence number of each range, for at most [`RANGES_LOGGED_MAX`] ranges.
     ranges: Vec<(u64, u64)>,
 }
 
@@ -161,7 +161,7 @@ impl Worker {
     /// only one event, drops this event.
     fn handle_refusal(&mut self, count: usize, status: u16) {
         let now = clock::now();
-        // The back end answered, so the next pause is a short one again.
+        // The back end answered, so the pause after the next failure is short again.
         self.rules.retry.reset();
         if count > 1 {
             self.window = count / 2;
@@ -223,7 +223,7 @@ impl Worker {
     fn post(&self, count: usize, timeout: Duration) -> Result<(), DeliveryError> {
         let body = self.body(count).map_err(|_| DeliveryError::OutOfMemory)?;
         let answer = self.backend.post(&body, timeout).map_err(DeliveryError::Failure)?;
-        // An incomplete body does not change the status.
+        // The status counts even if the body of the answer is incomplete.
         match ResponseClass::of(answer.status, answer.retry_after) {
             ResponseClass::Accepted => Ok(()),
             ResponseClass::Rejected | ResponseClass::Retryable(_) => {
@@ -246,7 +246,7 @@ impl Worker {
         for (index, entry) in self.in_flight.iter().take(count).enumerate() {
             let comma = if index == 0 { "" } else { "," };
             let _ = write!(body, r#"{comma}{{"seq":{},"#, entry.seq);
-            // The opening brace of the event was written before.
+            // The opening brace of the event was written before `seq`.
             body.extend_from_slice(entry.json.strip_prefix(b"{").unwrap_or(&entry.json));
         }
         body.extend_from_slice(b"]}");
@@ -256,8 +256,9 @@ impl Worker {
 }
 
 impl DeliveryError {
-    /// Returns whether a request with fewer events could succeed. If there was memory for the request, the back end must
-    /// have been reached, and must not have answered that it is busy.
+    /// Returns whether a request with fewer events could succeed.
+    ///
+    /// Fewer events do not help if the back end was not reached, or answered 503 because it is busy.
     fn may_be_the_events(&self) -> bool {
         match self {
             DeliveryError::Status(status, _) => matches!(status, 500..=599) && *status != 503,
