@@ -47,7 +47,8 @@ pub struct Config {
     pub threads: usize,
     /// The maximum number of requests that wait for a thread.
     pub queue_max: usize,
-    /// The maximum number of requests of one source (a counted client address) that wait for a thread.
+    /// The maximum number of requests of one source that wait for a thread. A source is an IPv4 address, an IPv6
+    /// network, or all clients of unix sockets.
     pub source_queue_max: usize,
 }
 
@@ -57,10 +58,10 @@ pub struct Hook {
     shared: Arc<Shared>,
 }
 
-/// The numbers of requests, by result.
+/// The numbers of requests since the start, by result.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct HookStats {
-    /// The number of requests that wait for a thread.
+    /// The number of requests that wait for a thread now.
     pub waiting: usize,
     pub accepted: u64,
     pub refused: u64,
@@ -125,8 +126,10 @@ struct Open {
 
 type DecisionCallback = Box<dyn FnOnce(Decision) + Send>;
 
-/// A request that a worker has taken from the queue. Dropping this value releases the source of the request in the
-/// queue.
+/// A request that a worker has taken from the queue.
+///
+/// Dropping this value ends the request in the count of its source, so the queue may return another request of this
+/// source.
 struct Served<'a> {
     shared: &'a Shared,
     source: Source,
@@ -154,7 +157,7 @@ enum HookError {
 }
 
 impl Config {
-    /// Returns the default limits.
+    /// Returns a configuration with the default limits.
     pub fn new(contact: BackendConfig) -> Config {
         Config { contact, timeout: Duration::from_secs(2), threads: 16, queue_max: 1024, source_queue_max: 256 }
     }
@@ -167,7 +170,7 @@ impl Hook {
         let bounds = Bounds {
             items_max: config.queue_max,
             source_items_max: config.source_queue_max,
-            // The remaining threads are for other sources.
+            // One source leaves a quarter of the threads to other sources.
             source_served_max: threads - threads / 4,
         };
         let state = HookState {
@@ -196,8 +199,9 @@ impl Hook {
         Ok(hook)
     }
 
-    /// Asks the back end about a client request, and returns at once. `source` is the counted address of the client.
-    /// The queue serves sources in turn.
+    /// Asks the back end about a client request, and returns at once.
+    ///
+    /// `source` is the IPv4 address or IPv6 network of the client. The queue serves sources in turn.
     ///
     /// `answer` is called once with the decision, within the timeout, on another thread. If the queue is full, `answer`
     /// is called on this thread before `ask` returns. `answer` must not block. `answer` is not called after the
@@ -364,7 +368,7 @@ impl Shared {
         }
     }
 
-    /// Calls `answer` of a request with the decision, unless it was called before.
+    /// Calls the callback of a request with the decision, unless the callback was called before.
     fn resolve(&self, open: &Open, fd: impl Into<Option<Fd>>, decision: Result<Decision, HookError>) {
         let Some(answer) = open.take() else { return };
         {
@@ -388,7 +392,7 @@ impl Shared {
         answer(decision.unwrap_or(Decision::Unavailable));
     }
 
-    /// Locks the state. A poisoned lock is valid, because no code panics while it holds the lock.
+    /// Locks the state. No code panics while it holds this lock, so the state is always valid.
     fn lock(&self) -> MutexGuard<'_, HookState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -47,7 +47,8 @@ impl Expiries {
         }
     }
 
-    /// Removes a connection that has ended. The timer is not cancelled.
+    /// Removes a connection that has ended. The timer is not cancelled: a check without an expired connection does
+    /// nothing.
     pub fn remove(&mut self, fd: Fd, exp: u64) {
         self.by_time.remove(&(exp, fd));
     }
@@ -60,8 +61,9 @@ impl Expiries {
         Some(due)
     }
 
-    /// Removes and returns expired connections: at most [`DUE_MAX`], and a portion of work. The next turn returns the
-    /// others. `work_of` returns the work for a connection.
+    /// Removes and returns at most [`DUE_MAX`] expired connections, up to a [portion](take_portion).
+    ///
+    /// The next turn returns the others. `work_of` returns the work for a connection.
     fn take_due(&mut self, now_ms: u64, work_of: impl Fn(Fd) -> usize) -> Vec<Fd> {
         let due = iter::from_fn(|| {
             self.by_time.first().filter(|(exp, _)| left(*exp, now_ms).is_zero())?;
@@ -156,7 +158,7 @@ mod tests {
         assert_eq!(expiries.take_due(HOUR * 1000, |_| 1).len(), 1);
     }
 
-    /// A server that closes each connection at its `?exp`.
+    /// A handler that closes each connection at the time in its query parameter `exp`.
     struct ExpiryHandler {
         expiries: Expiries,
         closed: Sender<u16>,

@@ -56,7 +56,7 @@ pub enum TokenError {
     Claims(String),
     /// The token lacks this claim.
     Missing(&'static str),
-    /// This claim does not have this required type.
+    /// The claim with this name does not have the required type, which the second text names.
     ClaimType(&'static str, &'static str),
     /// `sub` or one of `groups` is empty or too long, or there are too many groups.
     Name(NameError),
@@ -168,7 +168,7 @@ impl Keys {
         self.verify_at(token, clock::unix_seconds())
     }
 
-    /// Works like [`Keys::verify`], at a time in seconds since 1970.
+    /// Works like [`Keys::verify`]. `now` is the current time in seconds since 1970.
     fn verify_at(&self, token: &str, now: u64) -> Result<Identity, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);

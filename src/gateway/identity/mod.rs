@@ -19,8 +19,9 @@ use serde_json::{Map, Value};
 use crate::gateway::wire::json::Seconds;
 use crate::gateway::wire::names::{self, BadLength};
 
-/// The tolerated difference of two clocks, in seconds. An identity expires this much later than its `exp`, for new
-/// clients and for open connections.
+/// The tolerated difference between the clocks of the back end and of this server, in seconds.
+///
+/// An identity expires this much later than its `exp`, for new clients and for open connections.
 pub const LEEWAY: u64 = 5;
 
 /// The maximum number of groups of an identity.

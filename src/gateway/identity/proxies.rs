@@ -68,7 +68,7 @@ impl Proxies {
         self.trusted.iter().any(|proxy| matches!(proxy, TrustedProxy::Net(net) if net.contains(&ip)))
     }
 
-    /// Returns the hops in a header line, in order. An element that is not an address is `None`.
+    /// Returns the addresses in a header line, in order. An element that is not an address is `None`.
     fn hops(&self, line: &[u8]) -> Vec<Option<IpAddr>> {
         let Ok(line) = str::from_utf8(line) else { return vec![None] };
         match self.header {

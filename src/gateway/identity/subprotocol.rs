@@ -18,7 +18,7 @@ pub struct Subprotocol(String);
 /// The result of the selection for a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Choice {
-    /// The client offers none.
+    /// The client offers no subprotocol.
     NotOffered,
     /// The subprotocol that is selected.
     One(String),
@@ -49,8 +49,9 @@ impl AsRef<str> for Subprotocol {
     }
 }
 
-/// Selects the first of `spoken` that the client offers, or else a `bearer.…` that the client offers. The token may be
-/// elsewhere in the request, even if a `bearer.…` is selected.
+/// Selects the first of `spoken` that the client offers, or else a `bearer.…` that the client offers.
+///
+/// The selected `bearer.…` need not contain the verified token, which may be elsewhere in the request.
 pub fn choose(request: &Request<'_>, spoken: &[Subprotocol]) -> Choice {
     choose_of(&request.subprotocols().collect::<Vec<_>>(), spoken)
 }

@@ -62,7 +62,7 @@ pub fn accept(body: &[u8], now: u64) -> Result<Decision, String> {
     Ok(Decision::Accept(Identity { attributes, exp: exp.map(Seconds::whole), subprotocol, ..identity }))
 }
 
-/// Parses the body of an answer with a status from 400 to 499. The body may have a message.
+/// Parses the body of an answer with a status from 400 to 499. The member `message` becomes the text of the refusal.
 pub fn refuse(status: u16, body: &[u8]) -> Decision {
     let message = read_object(body).map_or(Cow::Borrowed(REFUSED), |refused: RefuseAnswer<'_>| refused.message.0);
     let cut = message.floor_char_boundary(REFUSAL_BYTES_MAX);

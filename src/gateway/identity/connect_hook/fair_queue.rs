@@ -1,7 +1,7 @@
-//! A bounded queue that serves its sources in turn. A source with many items delays an item of another source by at
-//! most one item.
+//! A bounded queue that serves its sources in turn, one item of each. So a source with many items delays the next item
+//! of another source by at most one item.
 //!
-//! A source is the counted address of a client: an IPv4 address, an IPv6 network, or `None` for all clients of unix
+//! A source is a client address as limits count it: an IPv4 address, an IPv6 network, or `None` for all clients of unix
 //! sockets. The queue does not read its items. A popped item counts as being served until its source is released. The
 //! number of items of a source that are being served has a bound, so that other sources find a free worker.
 
@@ -18,7 +18,7 @@ pub struct Bounds {
     pub items_max: usize,
     /// The maximum number of waiting items of one source.
     pub source_items_max: usize,
-    /// The maximum number of items of one source that are being served. The minimum is one.
+    /// The maximum number of items of one source that are being served. The value 0 counts as 1.
     pub source_served_max: usize,
 }
 
@@ -31,7 +31,7 @@ pub enum Full {
     All,
 }
 
-/// The queue.
+/// The waiting items of all sources.
 #[derive(Debug)]
 pub struct FairQueue<T> {
     bounds: Bounds,
@@ -75,7 +75,7 @@ impl<T> FairQueue<T> {
         !self.turns.is_empty()
     }
 
-    /// Appends an item to its source.
+    /// Appends an item to the waiting items of its source.
     ///
     /// If the queue is full, the source with the most items loses its last item, which is returned. That source must
     /// have at least two waiting items more than `source`.
@@ -241,7 +241,11 @@ mod tests {
         assert_eq!((queue.push(source(2), 20), queue.push(source(2), 21)), (Ok(None), Ok(None)));
         assert_eq!(queue.push(source(3), 30), Ok(Some(3)), "the source with the most items must lose its last item");
         assert_eq!(queue.push(source(3), 31), Ok(Some(2)));
-        assert_eq!(queue.push(source(3), 32), Err(Full::All), "no source has two items more than source 3");
+        assert_eq!(
+            queue.push(source(3), 32),
+            Err(Full::All),
+            "an item must be refused if no source has two items more than its own"
+        );
         assert_eq!(queue.push(source(4), 40), Ok(Some(31)), "an item of a source without items must be accepted");
         assert_eq!(queue.remove(source(2), |item| *item == 20), Some(20));
         assert_eq!(queue.remove(source(2), |item| *item == 20), None);

@@ -66,7 +66,7 @@ fn config(double: &MockBackend) -> Config {
     Config { timeout: TEST_TIMEOUT, ..Config::new(double.contact()) }
 }
 
-/// An open request, and the channel of its decision.
+/// A request to the hook, and the channel on which its decision arrives.
 struct Asked {
     verdicts: Receiver<Decision>,
     pending: Pending,
@@ -187,7 +187,8 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
         for verdict in verdicts {
             assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT).expect("a decision arrives"), Decision::Unavailable));
         }
-        // All requests were decided at the same time. With two requests at a time, they would take six times as long.
+        // All requests were decided at their deadline, also those in the queue. If the two workers had served the
+        // twelve requests one after the other, the time would be six times as long.
         let taken = clock::now() - start;
         assert!(taken < timeout * 5, "{taken:?}");
         let stats = hook.stats();

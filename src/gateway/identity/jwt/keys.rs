@@ -165,8 +165,8 @@ pub fn check_secret(secret: &[u8]) -> Result<(), String> {
         "an SSH key"
     } else if secret.len() < SECRET_BYTES_MIN {
         return Err(format!(
-            "a secret of {} bytes is too short: HS256 needs at least {SECRET_BYTES_MIN} (RFC 7518 section 3.2), as \
-             `openssl rand -base64 32` makes them",
+            "a secret of {} bytes is too short: HS256 needs at least {SECRET_BYTES_MIN} (RFC 7518 section 3.2); \
+             `openssl rand -base64 32` makes a secret",
             secret.len()
         ));
     } else {
@@ -231,7 +231,7 @@ fn text_of(bytes: &[u8]) -> Option<&str> {
     str::from_utf8(bytes).ok().filter(|text| !text.contains(is_other))
 }
 
-/// Returns whether the bytes are PEM (RFC 7468), valid or not.
+/// Returns whether the bytes contain the start of a PEM block (RFC 7468).
 fn has_pem_mark(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"-----BEGIN").is_some()
 }

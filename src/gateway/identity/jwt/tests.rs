@@ -180,8 +180,8 @@ fn a_cut_token_is_refused() {
     for (token, step) in [(samples::HS256, 1), (samples::ES256, 11), (samples::EDDSA, 11)] {
         for cut in (0..token.len()).rev().step_by(step) {
             assert!(keys.verify_at(&token[..cut], NOW).is_err(), "{cut}");
-            // At this position, the test replaces the character. The unused bits of the last character must be zero, so
-            // a change of the last character counts as well.
+            // The character at this position is replaced. The unused bits of the last character must be zero, so a
+            // change of the last character must be refused, too.
             let other = if token.as_bytes()[cut] == b'A' { 'B' } else { 'A' };
             let forged = format!("{}{other}{}", &token[..cut], &token[cut + 1..]);
             assert!(keys.verify_at(&forged, NOW).is_err(), "{cut}");
