@@ -190,15 +190,15 @@ impl Snapshot {
         let connections = self.connections.iter().map(|(state, count)| (*state, *count as u64));
         writer.family(MetricType::Gauge, "fdpush_connections", "Connections by state", "state", connections)?;
         let (clients, api) = (self.connections_max as u64, self.api_connections_max as u64);
-        writer.gauge("fdpush_connections_max", "Limit of clients' connections", clients)?;
-        writer.gauge("fdpush_api_connections_max", "Limit of API connections", api)?;
-        writer.gauge("fdpush_uids", "Uids with a connection", self.uids as u64)?;
-        writer.gauge("fdpush_groups", "Groups with a member", self.groups as u64)?;
+        writer.gauge("fdpush_connections_max", "Maximum number of clients' connections", clients)?;
+        writer.gauge("fdpush_api_connections_max", "Maximum number of API connections", api)?;
+        writer.gauge("fdpush_uids", "Uids with at least one connection", self.uids as u64)?;
+        writer.gauge("fdpush_groups", "Groups with at least one member", self.groups as u64)?;
         writer.counter("fdpush_accepts", "Connections accepted", self.accepts)?;
         writer.counter("fdpush_accept_errors", "Errors of accept(2)", self.accept_errors)?;
         writer.counter("fdpush_opens", "WebSockets opened", self.opens)?;
         let closes = self.closes.iter().map(|(cause, count)| (*cause, *count));
-        writer.family(MetricType::Counter, "fdpush_closes", "WebSockets closed by cause", "cause", closes)?;
+        writer.family(MetricType::Counter, "fdpush_closes", "Closed WebSockets, by cause", "cause", closes)?;
         let refusals = self.refusals.iter().map(|(status, count)| (*status, *count));
         writer.family(
             MetricType::Counter,
@@ -212,7 +212,7 @@ impl Snapshot {
         writer.family(MetricType::Counter, "fdpush_api_refusals", help, "status", refusals)?;
         let help = "Connections closed because their peer is not a trusted proxy";
         writer.counter("fdpush_untrusted_proxies", help, self.untrusted_proxies)?;
-        let help = "API connections closed to accept new ones";
+        let help = "API connections closed to accept newer connections";
         writer.counter("fdpush_api_evictions", help, self.api_evictions)?;
         writer.counter("fdpush_heartbeats_missed", "Heartbeats without an answer in time", self.heartbeats_missed)
     }
@@ -248,10 +248,16 @@ impl Snapshot {
             messages,
         )?;
         let bytes = [("in", self.bytes_in), ("out", self.bytes_out)];
-        writer.family(MetricType::Counter, "fdpush_bytes", "Bytes by direction", "direction", bytes)?;
+        writer.family(
+            MetricType::Counter,
+            "fdpush_bytes",
+            "Bytes received and sent, by direction",
+            "direction",
+            bytes,
+        )?;
         writer.gauge("fdpush_queue_bytes", "Bytes in the send queues of connections", self.queue_bytes as u64)?;
         let inbound = self.inbound_bytes as u64;
-        writer.gauge("fdpush_inbound_bytes", "Memory of unfinished messages, heads and bodies", inbound)?;
+        writer.gauge("fdpush_inbound_bytes", "Bytes of memory for unfinished messages, heads and bodies", inbound)?;
         let auth = self.auth.iter().map(|(outcome, count)| (*outcome, *count));
         writer.family(
             MetricType::Counter,
@@ -260,7 +266,11 @@ impl Snapshot {
             "outcome",
             auth,
         )?;
-        writer.gauge("fdpush_auth_waiting", "Clients that wait for a request to auth_url", self.auth_waiting as u64)?;
+        writer.gauge(
+            "fdpush_auth_waiting",
+            "Clients in the queue for a request to auth_url",
+            self.auth_waiting as u64,
+        )?;
         let drops = self.drops.iter().map(|(policy, count)| (*policy, *count));
         writer.family(
             MetricType::Counter,
@@ -275,15 +285,15 @@ impl Snapshot {
         let counts = &self.compression;
         writer.counter("fdpush_deflate_opens", "WebSockets with permessage-deflate", counts.connections)?;
         let messages = [("in", counts.messages_in), ("out", counts.messages_out)];
-        let help = "Messages in fdpush_messages_total that are compressed";
+        let help = "Compressed messages, which fdpush_messages_total also counts";
         writer.family(MetricType::Counter, "fdpush_deflate_messages", help, "direction", messages)?;
         let bytes = [("before", counts.bytes_out), ("after", counts.bytes_out_deflated)];
-        let help = "Payload bytes of messages that were compressed, once for all receivers";
+        let help = "Payload bytes of compressed messages to clients, counted once for all receivers";
         writer.family(MetricType::Counter, "fdpush_deflate_bytes", help, "stage", bytes)?;
         let bytes = [("before", counts.bytes_in_deflated), ("after", counts.bytes_in)];
-        let help = "Payload bytes of compressed messages of clients";
+        let help = "Payload bytes of compressed messages from clients";
         writer.family(MetricType::Counter, "fdpush_inflate_bytes", help, "stage", bytes)?;
-        let help = "Messages that are not valid compressed data, or that inflate to too many bytes";
+        let help = "Messages from clients that are not valid compressed data, or that inflate to too many bytes";
         writer.counter("fdpush_inflate_failures", help, counts.failures)?;
         let help = "Number of times that a client waited because its messages inflated to many bytes";
         writer.counter("fdpush_inflate_holds", help, counts.holds)
@@ -307,7 +317,7 @@ impl Snapshot {
         writer.family(
             MetricType::Counter,
             "fdpush_webhook_given_up",
-            "Events dropped by reason",
+            "Webhook events dropped, by reason",
             "reason",
             given_up,
         )?;
@@ -319,29 +329,29 @@ impl Snapshot {
             ("overflowed", overflowed),
             ("lost", lost),
         ];
-        writer.family(MetricType::Counter, "fdpush_datagrams", "Datagrams by outcome", "outcome", datagrams)?;
+        writer.family(MetricType::Counter, "fdpush_datagrams", "API datagrams by outcome", "outcome", datagrams)?;
         let down = self.threads.values().map(|tally| tally.down as u64).sum();
         writer.gauge("fdpush_threads_down", "Threads that failed and wait for a restart", down)?;
         let failures = self.threads.iter().map(|(name, tally)| (*name, tally.failures));
         writer.family(
             MetricType::Counter,
             "fdpush_thread_failures",
-            "Panics and errors of threads by thread",
+            "Panics and errors of the server's threads, by thread",
             "thread",
             failures,
         )?;
-        writer.counter("fdpush_log_lines_dropped", "Log lines not written", self.log_lines_dropped)?;
-        writer.gauge("fdpush_descriptors_used", "File descriptors in use", self.descriptors.used)?;
-        // Without a limit, the metric is missing.
+        writer.counter("fdpush_log_lines_dropped", "Log lines dropped instead of written", self.log_lines_dropped)?;
+        writer.gauge("fdpush_descriptors_used", "Open file descriptors of the process", self.descriptors.used)?;
+        // If there is no limit, the metric is left out.
         if let Some(max) = self.descriptors.max {
-            writer.gauge("fdpush_descriptors_max", "Limit of file descriptors", max)?;
+            writer.gauge("fdpush_descriptors_max", "Maximum number of file descriptors of the process", max)?;
         }
         let mut build = writer.start("fdpush_build", "Build information", None, MetricType::Info)?;
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
 }
 
-/// Writes metric families.
+/// A writer of metric families.
 struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {

@@ -83,7 +83,7 @@ pub fn of(
     }
 }
 
-/// Returns the dropped webhook events by reason.
+/// Returns the numbers of dropped webhook events, by reason.
 fn given_up(given_up: webhook::GivenUp) -> BTreeMap<&'static str, u64> {
     let webhook::GivenUp { refused, timed_out, queue_full, out_of_memory, shutdown, too_large } = given_up;
     BTreeMap::from([
@@ -96,7 +96,7 @@ fn given_up(given_up: webhook::GivenUp) -> BTreeMap<&'static str, u64> {
     ])
 }
 
-/// Returns the end of each certificate file, by file and name.
+/// Returns the end of the validity of each certificate file, in seconds since 1970, by file and name.
 fn certificate_ends(tls: &TlsFiles) -> BTreeMap<(String, String), u64> {
     let end_of_chain = |pair: &Pair| {
         let name = pair.chain.server().names.first().cloned().unwrap_or_default();

@@ -77,7 +77,7 @@ impl Inherited {
     }
 }
 
-/// Refuses a count that is so large that checking the descriptors would take long.
+/// Refuses a number of inherited sockets that is so large that checking each would take long.
 fn check_count() -> io::Result<()> {
     let is_ours = match env::var("LISTEN_PID") {
         Ok(pid) => pid.is_empty() || pid == std::process::id().to_string(),
@@ -135,8 +135,8 @@ pub fn notify_stopping() {
     notify(NotifyState::Stopping);
 }
 
-/// Sends a notification on a separate thread, because the socket of a service manager that does not read is full, and
-/// then the call blocks. The server continues after [`NOTIFY_TIME_MAX`] at the latest.
+/// Sends a notification on a separate thread, because the call blocks if the service manager does not read its socket.
+/// The server continues after [`NOTIFY_TIME_MAX`] at the latest.
 fn notify(state: NotifyState<'static>) {
     if env::var_os("NOTIFY_SOCKET").is_none() {
         return;

@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use log::Level;
 
-/// The maximum length of a line with its line end. A write of up to `PIPE_BUF` bytes to a pipe is atomic. So lines of
-/// several processes are not mixed.
+/// The maximum length of a line with its line end, in bytes.
+///
+/// A write of up to `PIPE_BUF` (4096) bytes to a pipe is atomic. So lines of several processes are not mixed.
 pub const LINE_BYTES_MAX: usize = 4096;
 
 /// The text that marks the end of a line that was cut.
@@ -37,7 +38,7 @@ fn finish(text: fmt::Arguments<'_>) -> String {
     escape.line
 }
 
-/// Escapes characters that are not visible text.
+/// A writer that escapes characters that are not visible text.
 struct Escape {
     line: String,
     is_cut: bool,

@@ -4,10 +4,10 @@
 //! never waits and never writes. So a full disk, a closed pipe or a pipe without a reader does not affect the loop. A
 //! line that does not fit or cannot be written is dropped and counted. The next written line contains the count.
 //!
-//! simple_logger filters the records by level and module. Its own output is not used, because `eprintln!` panics or
-//! blocks with standard error. The module `line` writes the format of simple_logger.
+//! simple_logger filters the records by level and module. Its own output is not used, because its `eprintln!` panics if
+//! standard error fails, and blocks if standard error is full. The module `line` writes the format of simple_logger.
 //!
-//! `print_error` and `print` are for output outside the log. `eprintln!` and `println!` can panic.
+//! `print_error` and `print` are for output outside the log. They replace `eprintln!` and `println!`, which can panic.
 
 mod line;
 mod queue;
@@ -32,10 +32,11 @@ use crate::gateway::runtime::{clock, threads};
 /// The maximum wait for the last lines at the end of the process.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Below the level `warn`, these crates log requests of clients, with cookies.
+/// These crates only log warnings and errors: their other lines would contain requests of clients, with cookies.
 const WARN_ONLY: [&str; 3] = ["ureq", "ureq_proto", RUSTLS];
 
-/// The TLS library. It warns of faults of clients, such as a refused renegotiation. A client can repeat such a fault.
+/// The TLS library, which warns of faults of clients, such as a refused renegotiation. A client can repeat such a
+/// fault.
 const RUSTLS: &str = "rustls";
 
 /// The minimum interval between two warnings of [`RUSTLS`].
@@ -80,7 +81,7 @@ pub fn dropped() -> u64 {
     QUEUE.dropped()
 }
 
-/// Prints lines to standard error, after the lines of the log. Errors are ignored.
+/// Prints lines to standard error, after the log lines that wait in the queue. Errors are ignored.
 pub fn print_error(text: &str) {
     if IS_INSTALLED.load(Ordering::Acquire) {
         text.lines().for_each(|text| QUEUE.push(line::plain(text)));
@@ -160,7 +161,7 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     if backtrace.status() == BacktraceStatus::Captured {
         backtrace.to_string().lines().for_each(|line| error(format_args!("{line}")));
     }
-    // After these messages, the standard library aborts the process.
+    // After these messages, the standard library aborts the process, so the waiting lines are written now.
     if message.starts_with("panic in a destructor during cleanup")
         || message.starts_with("panic in a function that cannot")
     {

@@ -104,7 +104,7 @@ impl LogQueue {
         drop(self.for_flush.wait_timeout_while(state, time_max, is_busy));
     }
 
-    /// Locks the state. A poisoned lock is valid, because no code panics while it holds the lock.
+    /// Locks the state. No code panics while it holds this lock, so the state is always valid.
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,7 +133,7 @@ mod tests {
         let count = fill(&queue, &text);
         (0..3).for_each(|_| queue.push(text.clone()));
         assert_eq!(queue.dropped(), 3);
-        // The first line is being written until the second line is taken. Only then is its space free.
+        // The first line counts as being written until the second line is taken. Until then, its space is not free.
         assert_eq!(queue.take(), Entry { dropped_before: 0, line: text.clone() });
         queue.push(text.clone());
         assert_eq!(queue.dropped(), 4);

@@ -25,7 +25,7 @@ pub struct Writer {
 
 /// The destination of the log lines.
 struct Output {
-    /// Whether the last write ended inside a line.
+    /// Whether the last written byte is inside a line, because a write failed.
     is_mid_line: bool,
 }
 
@@ -59,7 +59,7 @@ impl Writer {
 }
 
 impl Output {
-    /// Writes a complete line. Fails otherwise.
+    /// Writes a complete line. If an earlier write failed inside its line, first ends that line.
     fn write(&mut self, line: &[u8]) -> rustix::io::Result<()> {
         if self.is_mid_line {
             self.write_all(b"\n")?;
