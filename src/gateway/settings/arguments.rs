@@ -83,7 +83,7 @@ pub fn empty_variable(arg: &Arg) -> Option<String> {
 
 /// Returns whether the error is about the value of a setting.
 pub fn is_of_a_value(error: &clap::Error) -> bool {
-    // The error of clap does not name the variable whose value is not UTF-8.
+    // The error of clap does not name the variable whose value is not UTF-8, so all variables are checked.
     let is_of_a_variable = || error.kind() == ErrorKind::InvalidUtf8 && declarations().any(has_invalid_utf8);
     invalid_arg(error).is_some() || is_of_a_variable()
 }

@@ -24,7 +24,7 @@ enum SocketAddress {
     File(PathBuf),
 }
 
-/// The addresses that a setting binds.
+/// One value of `listen` or `api`, and the addresses that it binds.
 struct Binding {
     key: &'static str,
     text: String,

@@ -84,13 +84,13 @@ pub enum Command {
 
 #[derive(PartialEq, Debug, Args)]
 pub struct Serve {
-    /// A TOML file of settings, a_b = … for each --a-b. SIGHUP reads it again
+    /// A TOML file of settings, a_b = … for each --a-b. SIGHUP reads the file again
     #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
     pub config: Option<PathBuf>,
 
-    /// Address to listen on: HOST:PORT, [V6]:PORT or unix:PATH. The prefix tls: enables TLS, with --tls-cert. The prefix
-    /// proxy:, before tls:, enables --proxy-protocol for this address only. May be given several times. Sockets passed
-    /// by systemd replace the default
+    /// Address to listen on: HOST:PORT, [V6]:PORT or unix:PATH. The prefix tls: enables TLS, with --tls-cert. The
+    /// prefix proxy:, before tls:, enables --proxy-protocol for this address only. May be given several times. Sockets
+    /// passed by systemd replace the default
     #[arg(long, value_name = "ADDR", env = "FDPUSH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9501")]
     pub listen: Vec<ClientAddress>,
 
@@ -161,24 +161,25 @@ pub struct Clients {
     #[arg(long, value_name = "WHAT", env = "FDPUSH_CLIENT_MAY", value_delimiter = ',')]
     pub client_may: Vec<Permission>,
 
-    /// Second connection of a uid: `multi` accepts the second, `kick_old` closes the first connection with 4001,
-    /// `reject_new` refuses the second with 409
+    /// Policy for a second connection of a uid: `multi` accepts the second, `kick_old` closes the first connection with
+    /// 4001, `reject_new` refuses the second with 409
     #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
     pub on_second_login: OnSecondLogin,
 
-    /// With --on-second-login multi: connections per uid; over this limit, clients get 429. Default: unlimited
+    /// With --on-second-login multi: maximum number of connections of a uid; over this limit, clients get 429. Default:
+    /// unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_UID_CONNECTIONS_MAX",
         value_parser = at_least(1))]
     pub uid_connections_max: Option<u32>,
 
-    /// WebSockets per IPv4 address or IPv6 network; over this limit, clients get 429. Plain HTTP does not count.
-    /// Default: unlimited
+    /// Maximum number of WebSockets of an IPv4 address or IPv6 network; over this limit, clients get 429. Plain HTTP
+    /// does not count. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_CONNECTIONS_MAX",
         value_parser = at_least(1))]
     pub address_connections_max: Option<u32>,
 
-    /// Leading bits of an IPv6 address that count as one address for --address-connections-max. A customer of a
-    /// provider has a /64 or a larger network
+    /// Number of leading bits of an IPv6 address that identify a client for --address-connections-max. One customer of
+    /// a provider usually has a whole /64 network
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ADDRESS_IPV6_PREFIX",
         default_value_t = Limits::default().address_ipv6_prefix,
         value_parser = bits)]
@@ -190,7 +191,7 @@ pub struct Clients {
     pub trusted_proxy: Vec<TrustedProxy>,
 
     /// With --trusted-proxy: proxies send a PROXY header (version 1 or 2) on each connection to every --listen. Other
-    /// connections are closed. --forwarded-header applies if the address in the PROXY header is a trusted proxy, too
+    /// connections are closed. --forwarded-header applies only if the address in the PROXY header is a trusted proxy
     #[arg(long, value_name = "BOOL", env = "FDPUSH_PROXY_PROTOCOL", action = ArgAction::Set, default_value = "false",
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub proxy_protocol: bool,
@@ -200,18 +201,18 @@ pub struct Clients {
     #[arg(long, value_name = "HEADER", env = "FDPUSH_FORWARDED_HEADER", default_value = "x-forwarded-for")]
     pub forwarded_header: ForwardedHeader,
 
-    /// Messages per second of a connection. Default: unlimited
+    /// Maximum number of messages per second from one connection. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_RATE",
         value_parser = between(1, RATE_MAX))]
     pub message_rate: Option<u32>,
 
-    /// With --message-rate: messages of a connection in a burst. Default: twice the rate
+    /// With --message-rate: maximum number of messages from one connection in a burst. Default: twice the rate
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MESSAGE_BURST",
         value_parser = between(1, RATE_MAX))]
     pub message_burst: Option<u32>,
 
-    /// Accepted connections per second, with a burst of the same size; over this limit, clients get 503. Default:
-    /// unlimited
+    /// Maximum number of accepted connections per second, with a burst of the same size; over this limit, clients get
+    /// 503. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_ACCEPT_RATE",
         value_parser = between(1, RATE_MAX))]
     pub accept_rate: Option<u32>,
@@ -271,8 +272,8 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().queue_bytes_min))]
     pub queue_bytes_min: Size,
 
-    /// Policy for a slow reader over its limit: `close` with 1013, `drop_newest` message, or `conflate` messages with
-    /// the same key
+    /// Policy for a slow reader over its limit: `close` closes the connection with 1013, `drop_newest` drops the newest
+    /// message, `conflate` replaces the queued message with the same key
     #[arg(long, value_name = "POLICY", env = "FDPUSH_SLOW_READER", default_value = "close")]
     pub slow_reader: SlowReaderPolicy,
 
@@ -303,8 +304,8 @@ pub struct Bounds {
         default_value_t = Time(Limits::default().body_time_max))]
     pub body_time_max: Time,
 
-    /// Timeout of an upgrade that is answered later; after the timeout, the client gets 503. With --auth webhook, at
-    /// least --auth-timeout
+    /// Timeout of an upgrade that waits for a decision; after the timeout, the client gets 503. With --auth webhook,
+    /// this time is never less than --auth-timeout
     #[arg(long, value_name = "TIME", env = "FDPUSH_ANSWER_TIME_MAX",
         default_value_t = Time(Limits::default().answer_time_max))]
     pub answer_time_max: Time,
@@ -320,7 +321,8 @@ pub struct Bounds {
     pub message_time_max: Time,
 
     /// Maximum memory of unfinished messages, HTTP heads and bodies of all clients, in bytes; over this limit, the
-    /// clients with the most bytes are closed with 1013 or 503. At least twice --message-bytes-max and --body-bytes-max
+    /// clients with the most bytes are closed with 1013 or 503. It must be at least twice --message-bytes-max and twice
+    /// --body-bytes-max
     #[arg(long, value_name = "SIZE", env = "FDPUSH_INBOUND_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().inbound_total_bytes_max))]
     pub inbound_total_bytes_max: Size,
@@ -330,12 +332,13 @@ pub struct Bounds {
         default_value_t = Time(Limits::default().close_wait_max))]
     pub close_wait_max: Time,
 
-    /// Timeout of a write without progress; after the timeout, the client is dead. Also TCP_USER_TIMEOUT
+    /// Timeout of a write without progress; after the timeout, the client is dead. The sockets also have this timeout
+    /// as TCP_USER_TIMEOUT
     #[arg(long, value_name = "TIME", env = "FDPUSH_WRITE_TIME_MAX",
         default_value_t = Time(Limits::default().write_time_max))]
     pub write_time_max: Time,
 
-    /// Bytes read from one connection in a turn of the loop, from 1KiB to 64MiB
+    /// Maximum number of bytes read from one connection in a turn of the loop, from 1KiB to 64MiB
     #[arg(long, value_name = "SIZE", env = "FDPUSH_READ_BUDGET_BYTES",
         default_value_t = Size(Limits::default().read_budget_bytes))]
     pub read_budget_bytes: Size,
@@ -352,7 +355,8 @@ pub struct Bounds {
         value_parser = between(1, 1 << 30))]
     pub connection_groups_max: u32,
 
-    /// Maximum number of memberships of all connections, each of up to 300 bytes; over this limit, a join is refused
+    /// Maximum number of memberships of all connections; over this limit, a join is refused. A membership takes up to
+    /// 300 bytes of memory
     #[arg(long, value_name = "COUNT", env = "FDPUSH_MEMBERSHIPS_MAX",
         default_value_t = count(Limits::default().memberships_max),
         value_parser = between(1, 1 << 30))]

@@ -280,7 +280,7 @@ impl Layers {
         }
     }
 
-    /// Returns warnings about empty variables whose settings protect something.
+    /// Returns warnings about empty variables of settings that protect the server.
     fn empty_variables(&self) -> Vec<String> {
         let guards = |arg: &&Arg| is_secret(arg) || PROTECTING.contains(&arg.get_id().as_str());
         let empty = declarations().filter(guards).filter_map(arguments::empty_variable);

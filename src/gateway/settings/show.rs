@@ -63,7 +63,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Describes the default of a setting that has no default value.
+/// Describes the effect of a setting that is not set and has no default value.
 fn describe_default(key: &str) -> Option<&'static str> {
     Some(match key {
         "auth" => "trust, allowed only if no other machine can connect",
@@ -71,7 +71,7 @@ fn describe_default(key: &str) -> Option<&'static str> {
         "node" => "the host's name and a random part, chosen at the start",
         "origin" => "only pages of the server's own address",
         "subprotocols" => "none except bearer.TOKEN",
-        "uid_connections_max" | "address_connections_max" | "message_rate" | "accept_rate" => "any number",
+        "uid_connections_max" | "address_connections_max" | "message_rate" | "accept_rate" => "unlimited",
         _ => return None,
     })
 }

@@ -57,7 +57,7 @@ impl Settings {
         let mut warnings = Vec::new();
         for address in self.serve.api_addresses().filter(|address| !address.is_tls()) {
             let why = format!("{ca} has no effect on {address} of {api}: only tls: addresses ask for a certificate");
-            // An address that cannot be resolved has an error of its own.
+            // Another check reports an address that cannot be resolved.
             match address.is_local() {
                 Ok(false) => faults.add(&["api", "api_client_ca"], why),
                 Ok(true) | Err(_) => warnings.push(why),
@@ -95,7 +95,7 @@ impl Settings {
             .collect()
     }
 
-    /// Returns whether the files of a setting have another content here than in `other`.
+    /// Returns whether the files of a setting have another content than when `other` was loaded.
     pub(super) fn has_other_tls_content(&self, other: &Settings, key: &str) -> bool {
         let (own, theirs) = (&self.contents.tls, &other.contents.tls);
         let differs = |is_same: fn(&Pair, &Pair) -> bool| {

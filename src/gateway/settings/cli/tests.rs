@@ -108,7 +108,7 @@ fn a_burst_is_twice_the_rate() {
     assert_eq!(burst(&[]), None);
     assert_eq!(burst(&["--message-rate", "10"]), Some(20));
     assert_eq!(burst(&["--message-rate", "10", "--message-burst", "50"]), Some(50));
-    // The maximum of the rate also limits the burst, so `fdpush config` prints the effective value.
+    // `RATE_MAX` also limits the default burst, so that `fdpush config` prints the burst that is in effect.
     assert_eq!(burst(&["--message-rate", "1000000"]), Some(RATE_MAX));
     assert_eq!(burst(&["--message-rate", "1", "--message-burst", "1000000"]), Some(RATE_MAX));
     assert!(serve(&["--message-rate", "1", "--message-burst", "1000001"]).is_err());

@@ -26,8 +26,8 @@ pub struct Tls {
     #[arg(long, value_name = "VERSION", env = "FDPUSH_TLS_MIN", default_value = "1.2")]
     pub tls_min: TlsMin,
 
-    /// TLS handshakes per second, with a burst of the same size; over this limit, clients wait, at most
-    /// --head-time-max. Default: unlimited
+    /// Maximum number of TLS handshakes per second, with a burst of the same size; over this limit, clients wait, at
+    /// most --head-time-max. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_TLS_HANDSHAKE_RATE",
         value_parser = between(1, RATE_MAX))]
     pub tls_handshake_rate: Option<u32>,

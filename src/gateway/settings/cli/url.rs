@@ -1,4 +1,4 @@
-//! URLs of back ends. A URL can contain a password, so no error and no output repeats it, whether it is valid or not.
+//! URLs of back ends. A URL can contain a password, so no error and no output repeats a URL, even an invalid one.
 
 use std::ffi::OsStr;
 use std::fmt;

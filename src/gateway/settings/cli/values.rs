@@ -17,7 +17,7 @@ use log::LevelFilter;
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Time(pub Duration);
 
-/// A time that may also be zero.
+/// A time with its unit, from zero to one day.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Delay(pub Duration);
 
