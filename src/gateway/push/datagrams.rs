@@ -137,18 +137,18 @@ impl DatagramSocket {
     ///
     /// # Errors
     ///
-    /// The error comes from the system.
+    /// A system call failed.
     pub fn from_udp(socket: UdpSocket) -> io::Result<DatagramSocket> {
         socket.set_nonblocking(false)?;
         let address = DatagramAddress::Udp(socket.local_addr()?);
         Ok(DatagramSocket { socket: socket.into(), address, _file: None })
     }
 
-    /// Works like [`from_udp`](DatagramSocket::from_udp). The file of the socket is not removed.
+    /// Works like [`from_udp`](DatagramSocket::from_udp), for a unix socket. The file of the socket is never removed.
     ///
     /// # Errors
     ///
-    /// The error comes from the system.
+    /// A system call failed.
     pub fn from_unixgram(socket: UnixDatagram) -> io::Result<DatagramSocket> {
         socket.set_nonblocking(false)?;
         let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();

@@ -81,7 +81,7 @@ fn within<T: Send + 'static>(
         }
         Ok(())
     });
-    started.map_err(|error| format!("cannot start a thread to read it: {error}"))?;
+    started.map_err(|error| format!("cannot start a thread to read the file: {error}"))?;
     receiver.recv_timeout(time_max).unwrap_or_else(|error| match error {
         RecvTimeoutError::Timeout => Err(format!("not readable within {time_max:?}")),
         RecvTimeoutError::Disconnected => Err("the reading thread panicked".to_owned()),

@@ -116,7 +116,7 @@ fn supervise(mut registration: Registration, mut work: impl FnMut() -> io::Resul
     }
 }
 
-/// Locks the tallies. A poisoned lock is valid, because no code panics while it holds the lock.
+/// Locks the tallies. No code panics while it holds this lock, so the tallies are always valid.
 fn lock() -> MutexGuard<'static, BTreeMap<&'static str, Tally>> {
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }

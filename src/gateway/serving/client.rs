@@ -53,7 +53,7 @@ fn execute(
             let key = key.map(|key| format!("{fd} {key}"));
             let envelope = Envelope::Data { from: Some(fd), data };
             let options = Options { key: key.as_deref(), ..Options::default() };
-            // The connections of the sender are not excluded.
+            // The sender also gets the message, if it is one of the receivers.
             let delivery = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
             let delivery = delivery.map_err(|error| match error {
                 PublishError::TooLarge(why) => FrameError::too_large(why),
@@ -92,7 +92,7 @@ fn acknowledge_emitted(id: Id<'_>, emitted: EmitResult) -> Result<Option<String>
         EmitResult::Full => Err(FrameError::unavailable("webhook queue full: frame not forwarded")),
         EmitResult::OutOfMemory => Err(FrameError::unavailable("out of memory: frame not forwarded")),
         EmitResult::TooLarge(bytes_max) => Err(event_too_large(bytes_max)),
-        EmitResult::Unwanted => Err(FrameError::not_allowed("no webhook for send or message events")),
+        EmitResult::Unwanted => Err(FrameError::not_allowed("no webhook receives send or message events")),
     }
 }
 

@@ -68,8 +68,8 @@ pub struct Gateway {
     datagrams: Vec<DatagramReceiver>,
     /// The results of reloads that the loop has not applied yet.
     reloads: Arc<ReloadQueue>,
-    /// The number of open connections by counted address, if this number is limited. `Limits::counted_address` returns
-    /// the counted address.
+    /// The number of open connections of each client, if `address_connections_max` is set. The key is the address from
+    /// `Limits::counted_address`.
     addresses: HashMap<IpAddr, u32>,
     expiries: Expiries,
     /// The settings of the TLS listeners. A reload replaces these settings for connections that are accepted later.
@@ -327,7 +327,7 @@ impl Handler for Gateway {
     fn on_start(&mut self, ctx: &mut Context<'_>) {
         let stats = ctx.stats();
         let set = self.settings.serve.limits().connections_max;
-        let origin = if set.is_some() { "as set" } else { "from the descriptor limit" };
+        let origin = if set.is_some() { "from the settings" } else { "from the descriptor limit" };
         log::info!(
             "connections_max is {} ({origin}), api_connections_max is {}",
             stats.connections_max,
@@ -345,7 +345,8 @@ impl Handler for Gateway {
 
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Upgrade {
         let forwarded = self.proxies.forwarded(request);
-        // Another client may have sent an earlier request through a proxy on the same connection.
+        // A proxy may have sent an earlier request of another client on the same connection, so the address of that
+        // request must not stay in the session.
         match forwarded {
             Some(_) => _ = ctx.set_session(fd, Session { forwarded, ..Session::default() }),
             None => _ = ctx.take_session::<Session>(fd),
@@ -460,7 +461,8 @@ impl Handler for Gateway {
             // All members are being closed, so no client needs the notices.
             self.roster.discard_notices();
         } else if !self.api.has_long_command() {
-            // A command that removes the members of a group in many turns causes only one notice.
+            // The notices wait for the end of a long command, so a command that removes the members of a group in many
+            // turns causes only one notice.
             self.roster.notify_groups(ctx);
         }
     }
@@ -478,7 +480,7 @@ impl Handler for Gateway {
                 self.handle_decision(ctx, ticket, address, choice, decision);
             }
             Ok(ThreadMessage::Reload) => {}
-            Err(_) => log::error!("unknown notice"),
+            Err(_) => log::error!("the loop received a notice of an unknown type"),
         }
     }
 }

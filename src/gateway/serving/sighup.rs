@@ -67,7 +67,8 @@ impl ReloadReport {
 impl ReloadQueue {
     /// Removes and returns the oldest result that the loop has not applied yet.
     pub fn take(&self) -> Option<ReloadResult> {
-        // Every notice calls this function, so it takes the lock only if a result waits.
+        // The loop calls this function for each datagram and decision. So the function takes the lock only if a result
+        // waits.
         if !self.is_waiting.load(Ordering::Acquire) {
             return None;
         }

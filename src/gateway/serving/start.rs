@@ -105,7 +105,7 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
 
 /// Sends the last webhook events. SIGTERM or SIGINT ends the wait for these events.
 fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
-    // The loop has ended, and its signal handling with it.
+    // The loop no longer handles signals, because it has ended. So this function handles them.
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let handle = signals.handle();
     let is_cut = Arc::new(AtomicBool::new(false));
@@ -126,7 +126,9 @@ fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
         let _ = waiter.join();
     }
     match is_cut.load(Ordering::Acquire) {
-        true => Err(std::io::Error::new(ErrorKind::Interrupted, "a signal stopped the delivery of the last events")),
+        true => {
+            Err(std::io::Error::new(ErrorKind::Interrupted, "a signal stopped the delivery of the last webhook events"))
+        }
         false => Ok(()),
     }
 }
@@ -245,8 +247,9 @@ fn configured(tls: &Option<TlsConfig>) -> Result<TlsConfig, &'static str> {
     tls.clone().ok_or("an address with tls: needs --tls-cert and --tls-key")
 }
 
-/// Adds the addresses of a server that the list does not have yet. The first `before` addresses of the server do not
-/// belong in the list.
+/// Adds those addresses of a server to the list that are not yet in the list.
+///
+/// The first `before` addresses of the server do not belong in the list.
 fn note(server: &Server, before: usize, listeners: &mut Vec<Bound>, is_tls: bool) {
     let added = server.addresses().skip(before + listeners.len()).cloned();
     listeners.extend(added.map(|address| Bound { address, is_tls }).collect::<Vec<_>>());

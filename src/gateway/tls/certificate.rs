@@ -34,7 +34,7 @@ impl Certificate {
     /// Parses a certificate.
     ///
     /// # Errors
-    /// The reason.
+    /// The error states the reason.
     pub fn parse(der: &[u8]) -> Result<Certificate, String> {
         let invalid = |error: x509_cert::der::Error| format!("invalid certificate: {error}");
         let tbs = x509_cert::Certificate::from_der(der).map_err(invalid)?.tbs_certificate;
@@ -43,7 +43,7 @@ impl Certificate {
         let constraints = tbs.get::<BasicConstraints>().map_err(invalid)?;
         Ok(Certificate {
             names,
-            // The text has the form of RFC 4514, which escapes the control characters of ASCII.
+            // The text has the form of RFC 4514, which escapes only the control characters of ASCII.
             subject: tbs.subject.to_string().replace(char::is_control, "?"),
             not_before: tbs.validity.not_before.to_unix_duration().as_secs(),
             not_after: tbs.validity.not_after.to_unix_duration().as_secs(),

@@ -15,7 +15,7 @@ use super::files::{Chain, ClientAuthorities, TlsFiles};
 /// Warnings about a certificate start this long before its end.
 const WARNING_TIME: Duration = Duration::from_secs(14 * DAY.as_secs());
 
-/// The minimum interval between two warnings of a certificate, unless a reload comes between the two warnings.
+/// The minimum interval between two warnings about one certificate. A reload warns again at once.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The interval between two checks while the server runs.
@@ -77,7 +77,7 @@ impl ExpiryWatch {
         let of_authorities = files.client_authorities.iter().flat_map(|own| warnings_of_authorities(own, now));
         let mut warnings = Vec::new();
         for (place, warning) in of_chains.chain(of_authorities) {
-            // The clock may have been set back.
+            // If the clock was set back, the last warning is in the future and does not count.
             let last = self.warned_at.get(&place).filter(|last| **last <= now);
             if last.is_none_or(|last| now - last >= DAY.as_secs()) {
                 self.warned_at.insert(place, now);
@@ -131,7 +131,7 @@ fn warnings_of_authorities(
     })
 }
 
-/// Returns the end of a certificate, if it is near: `expires in 3 days, at …`.
+/// Returns the text about the end of a certificate, if the end is near: `expires in 3 days, at …`.
 fn near_end(certificate: &Certificate, now: u64) -> Option<String> {
     let left = certificate.not_after.saturating_sub(now);
     if left > WARNING_TIME.as_secs() {
@@ -156,7 +156,7 @@ mod tests {
     use super::super::files::Pair;
     use super::*;
 
-    /// 2026-01-31, from which the certificates of these tests are valid.
+    /// The start of the validity of the certificates in these tests, 2026-01-31, in seconds since 1970.
     const START: u64 = 1_769_817_600;
     const HOUR: u64 = 3600;
 

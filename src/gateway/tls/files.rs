@@ -60,7 +60,7 @@ pub struct TlsFiles {
     pub version_min: TlsVersion,
 }
 
-/// The settings of the TLS listeners. A field is `None` if there is no pair.
+/// The settings of the TLS listeners. Both fields are `None` if there is no certificate.
 #[derive(Clone, Debug, Default)]
 pub struct TlsConfigs {
     pub clients: Option<TlsConfig>,
@@ -71,7 +71,7 @@ impl Chain {
     /// Reads a certificate chain.
     ///
     /// # Errors
-    /// The fault of the file.
+    /// The error states the fault of the file.
     pub fn read(file: &Path) -> Result<Chain, String> {
         let parsed = read(file).and_then(|pem| Ok((parse(&pem)?, pem)));
         let ((server, others), pem) = parsed.map_err(|why| format!("tls_cert {}: {why}", file.display()))?;
@@ -137,7 +137,7 @@ impl Pair {
     /// Reads a key, and checks that it belongs to the first certificate of the chain.
     ///
     /// # Errors
-    /// The fault of one of the files.
+    /// The error states the fault of one of the files.
     pub fn read(chain: &Chain, key_file: &Path) -> Result<Pair, String> {
         let key_pem = read_key(key_file)?;
         let Err(error) = TlsConfig::builder().pair(&chain.pem, &key_pem) else {
@@ -187,7 +187,7 @@ impl ClientAuthorities {
     /// Reads a file of certificate authorities.
     ///
     /// # Errors
-    /// The fault of the file.
+    /// The error states the fault of the file.
     pub fn read(file: &Path) -> Result<ClientAuthorities, String> {
         let fault = |why: String| format!("api_client_ca {}: {why}", file.display());
         let pem = read(file).map_err(fault)?;
@@ -250,7 +250,8 @@ impl fmt::Display for ClientAuthorities {
 impl TlsFiles {
     /// Reads chains and keys. A chain and a key with the same index belong together.
     ///
-    /// The faults of all files are added to `faults`, also those of a chain without a key, and of a key without a chain.
+    /// The faults of all files are added to `faults`, also those of a chain without a key, and of a key without a
+    /// chain.
     pub fn read_pairs(&mut self, certificates: &[PathBuf], keys: &[PathBuf], faults: &mut Vec<String>) {
         for index in 0..certificates.len().max(keys.len()) {
             let chain = certificates.get(index).map(|file| Chain::read(file));

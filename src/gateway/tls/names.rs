@@ -22,7 +22,9 @@ impl FromStr for ServerName {
         let inner = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
         match inner.unwrap_or(text).parse() {
             Ok(IpAddr::V4(_)) if inner.is_some() => Err("only an IPv6 address has brackets".to_owned()),
-            Ok(ip) if ip.is_unspecified() => Err("it is an address to listen on: give one to connect to".to_owned()),
+            Ok(ip) if ip.is_unspecified() => {
+                Err("only a server can listen on this address: give an address to connect to".to_owned())
+            }
             Ok(ip) => Ok(ServerName::Ip(ip)),
             Err(_) => dns(text).map(ServerName::Dns),
         }
@@ -61,7 +63,7 @@ fn dns(text: &str) -> Result<String, String> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // `127.0.0.300` is no name.
+    // A name whose last label is a number, such as `127.0.0.300`, is probably a mistyped address.
     let is_number = labels.last().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     if text.len() > DNS_NAME_BYTES_MAX || is_number || !labels.iter().all(is_label) {
         return Err(expected.to_owned());
@@ -111,8 +113,8 @@ mod tests {
             ("127.1", "expected a DNS name"),
             ("[127.0.0.1]", "only an IPv6 address"),
             ("[localhost]", "expected a DNS name"),
-            ("0.0.0.0", "give one to connect to"),
-            ("::", "give one to connect to"),
+            ("0.0.0.0", "give an address to connect to"),
+            ("::", "give an address to connect to"),
             (&label, "expected a DNS name"),
             (&long, "expected a DNS name"),
         ] {

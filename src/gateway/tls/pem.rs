@@ -15,7 +15,7 @@ enum Kind {
 /// Returns the certificates of a file, at least one.
 ///
 /// # Errors
-/// The reason, without the path.
+/// The error states the reason, without the path.
 pub fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let labels = labels(bytes, Kind::Certificates)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
@@ -29,7 +29,7 @@ pub fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String
 /// Checks that a file has a private key that needs no passphrase.
 ///
 /// # Errors
-/// The reason, without the path.
+/// The error states the reason, without the path.
 pub fn check_key(bytes: &[u8]) -> Result<(), String> {
     let labels = labels(bytes, Kind::Key)?;
     if labels.iter().any(|label| label == "ENCRYPTED PRIVATE KEY") || contains(bytes, "Proc-Type: 4,ENCRYPTED") {
@@ -72,7 +72,7 @@ fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
     let labels = section_labels(bytes);
     match bytes {
         _ if !labels.is_empty() => Ok(labels),
-        // A SEQUENCE. The SEQUENCE of PKCS#12 (RFC 7292) starts with the version 3.
+        // A SEQUENCE of DER. The SEQUENCE of PKCS#12 (RFC 7292) starts with the version 3.
         [0x30, 0x82, _, _, 2, 1, 3, ..] => {
             Err("the file is PKCS#12, expected PEM: convert it with `openssl pkcs12 -nodes -in FILE`".to_owned())
         }

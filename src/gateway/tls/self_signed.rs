@@ -87,11 +87,12 @@ impl OutputFiles {
 }
 
 impl SelfSigned {
-    /// Creates a certificate for these names with a new key (ECDSA P-256), valid for `days` from `now`, in seconds since
+    /// Creates a certificate for these names with a new key (ECDSA P-256), valid for `days` from `now`, in seconds
+    /// since
     /// 1970.
     ///
     /// # Errors
-    /// The reason.
+    /// The error states the reason.
     pub fn new(names: &[ServerName], days: u32, now: u64) -> Result<SelfSigned, String> {
         let failed = |error: rcgen::Error| format!("cannot create a certificate: {error}");
         let mut params = CertificateParams::default();

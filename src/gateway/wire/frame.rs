@@ -218,7 +218,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Collects the values of the members. A member with the value `null` counts as absent, except for `data`.
+/// A visitor that collects the members. A member with the value `null` counts as absent, except for `data`.
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {
@@ -305,7 +305,7 @@ impl fmt::Display for Uid<'_> {
     }
 }
 
-/// Writes `"id":7,`, or nothing if the frame has no id.
+/// The text `"id":7,`, or nothing if the frame has no id.
 struct IdMember<'a>(Id<'a>);
 
 impl fmt::Display for IdMember<'_> {
@@ -318,7 +318,7 @@ impl fmt::Display for IdMember<'_> {
 pub fn welcome(fd: Fd, uid: Option<&str>, heartbeat: &Heartbeat) -> String {
     let (mode, every) = match *heartbeat {
         Heartbeat::Off => ("off", std::time::Duration::ZERO),
-        // Half of the maximum, so one heartbeat may be late.
+        // The interval is half of the maximum, so one heartbeat may be late.
         Heartbeat::Client { idle_max } => ("client", idle_max / 2),
         Heartbeat::Ping { every, .. } => ("ping", every),
         Heartbeat::Push { every } => ("push", every),
@@ -333,7 +333,7 @@ pub fn push_ack(id: &str, delivery: Delivery) -> String {
     format!(r#"{{"type":"ack","id":{id},"matched":{matched},"queued":{queued},"dropped":{dropped}}}"#)
 }
 
-/// Returns the answer to a frame whose answer has no content.
+/// Returns the answer that confirms a frame and has no content besides its id.
 pub fn ack(id: &str) -> String {
     format!(r#"{{"type":"ack","id":{id}}}"#)
 }
@@ -368,7 +368,7 @@ pub enum NoticeKind {
     Left,
 }
 
-/// Writes a notice.
+/// Returns a notice as JSON.
 ///
 /// A notice has one user as `uid`, and several users as `uids`. The notice has no names if there are more than
 /// [`NOTICE_UIDS_MAX`], or if the names do not fit into a queue. `count` is always present.

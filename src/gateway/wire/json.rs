@@ -1,4 +1,5 @@
-//! JSON parsing and writing. Strings are borrowed if possible. JSON that is forwarded is copied byte for byte.
+//! JSON parsing and writing. Strings without escapes are borrowed from the input. JSON that is forwarded is copied byte
+//! for byte.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,7 +27,7 @@ impl AsRef<str> for Text<'_> {
     }
 }
 
-/// An array. `{}` is an empty array, as Lua writes it.
+/// An array. `{}` also counts as an empty array, because Lua writes an empty array so.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct List<T>(pub Vec<T>);
 
@@ -40,7 +41,7 @@ pub struct Object(pub Map<String, Value>);
 #[derive(Copy, Clone, PartialEq, PartialOrd, Debug)]
 pub struct Seconds(pub f64);
 
-/// Serializes a value as the text of its `Display`.
+/// A value that is serialized as the text of its `Display`.
 pub struct AsText<T>(pub T);
 
 impl<T: fmt::Display> Serialize for AsText<T> {
@@ -292,7 +293,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 impl Seconds {
     const MAX: f64 = (1_u64 << 53) as f64;
 
-    /// Returns whole seconds, rounded down, and 0 before 1970.
+    /// Returns whole seconds, rounded down, and 0 for a time before 1970.
     pub fn whole(self) -> u64 {
         self.0.floor().max(0.0) as u64
     }
@@ -308,7 +309,7 @@ impl<'de> Deserialize<'de> for Seconds {
     }
 }
 
-/// Deserializes a member whose `null` is a value.
+/// Deserializes a member for which `null` is a value and does not mean that the member is missing.
 pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
@@ -316,16 +317,16 @@ pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de
 /// Checks JSON that is forwarded unchanged, so that parsers of all languages can read it.
 ///
 /// The JSON may have at most 127 levels of nesting. Its numbers must be in the range of a double, and its surrogates
-/// must be in pairs. A parser that fails on one value would lose the whole batch of events.
+/// must be in pairs. A back end whose parser fails on one value would lose the whole batch of events.
 ///
 /// # Errors
-/// The error is the violated rule.
+/// The error states the violated rule.
 pub fn portable(text: &str) -> Result<&RawValue, serde_json::Error> {
     serde_json::from_str::<Portable>(text)?;
     serde_json::from_str(text)
 }
 
-/// Parses a JSON value and stores nothing. Unlike serde's `IgnoredAny`, this type checks numbers and strings.
+/// A JSON value that was checked and not stored. Unlike serde's `IgnoredAny`, this type checks numbers and strings.
 struct Portable;
 
 impl<'de> Deserialize<'de> for Portable {

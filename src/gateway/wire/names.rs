@@ -13,7 +13,7 @@ use fdpush::NAME_BYTES_MAX;
 use fdpush::shared::is_name;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// A name whose length is not checked.
+/// A name whose length is not yet checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Name<'a>(pub Cow<'a, str>);
 

@@ -189,7 +189,7 @@ fn a_signal_while_the_last_events_are_sent_ends_the_process_at_once() {
         gateway.logged("sending the last 2 webhook events");
         gateway.signal(signal);
         gateway.logged("2 webhook events dropped at shutdown");
-        gateway.logged("a signal stopped the delivery of the last events");
+        gateway.logged("a signal stopped the delivery of the last webhook events");
         assert!(!gateway.wait().success(), "{signal}");
     }
 }
