@@ -65,12 +65,12 @@ pub struct HookStats {
     pub waiting: usize,
     pub accepted: u64,
     pub refused: u64,
-    /// The back end did not answer, or its answer was invalid.
+    /// The number of requests that the back end did not answer, or answered invalidly.
     pub failed: u64,
     pub timed_out: u64,
-    /// The queue was full.
+    /// The number of requests that were refused or displaced because the queue was full.
     pub overflowed: u64,
-    /// The client disconnected before the decision.
+    /// The number of requests whose client disconnected before the decision.
     pub gone: u64,
 }
 
@@ -343,7 +343,7 @@ impl Shared {
             let is_over = state.is_over;
             let first = state.watched.pop_front_if(|first| is_over || first.deadline <= now || first.is_answered());
             if let Some(first) = first {
-                // The request may still be in the queue.
+                // If the request is still in the queue, no worker may take it any more.
                 let removed = state.requests.remove(first.source, |request| Arc::ptr_eq(&request.open, &first));
                 drop(state);
                 drop(removed);

@@ -60,7 +60,7 @@ pub struct Snapshot {
     /// Refused requests of clients, by HTTP status.
     pub refusals: BTreeMap<u16, u64>,
     pub untrusted_proxies: u64,
-    /// API connections that were closed to accept other connections.
+    /// The number of API connections that were closed to accept other connections.
     pub api_evictions: u64,
     /// Refused requests of back ends, by HTTP status.
     pub api_refusals: BTreeMap<u16, u64>,
@@ -88,7 +88,7 @@ pub struct Snapshot {
     pub webhook_given_up: BTreeMap<&'static str, u64>,
     /// Authentications by result: `accepted`, `refused`, `failed`, `timed_out`, `overflowed`, `gone`.
     pub auth: BTreeMap<&'static str, u64>,
-    /// Clients whose request to the connect hook waits.
+    /// The number of clients whose request waits in the queue of the connect hook.
     pub auth_waiting: usize,
     pub datagrams: datagrams::DatagramCounts,
     /// The states of the threads, by name.
@@ -168,7 +168,7 @@ impl Descriptors {
         if connections > COUNTED_MAX {
             return connections as u64;
         }
-        // The descriptor of the directory itself does not count.
+        // The descriptor with which this function reads the directory does not count.
         fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1)) as u64
     }
 }
@@ -540,7 +540,7 @@ mod tests {
         let descriptors = Descriptors::now(0);
         assert!(descriptors.used >= files.len() as u64, "{descriptors:?}");
         assert!(descriptors.max.is_none_or(|max| max >= descriptors.used), "{descriptors:?}");
-        // Before Linux 6.2, `now` uses this function.
+        // Before Linux 6.2, `now` calls `count`.
         assert!((files.len() as u64..COUNTED_MAX as u64).contains(&Descriptors::count(0)));
         assert_eq!(Descriptors::count(COUNTED_MAX + 1), COUNTED_MAX as u64 + 1);
     }

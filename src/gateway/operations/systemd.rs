@@ -144,7 +144,7 @@ fn notify(state: NotifyState<'static>) {
     let text = state.to_string();
     let (sender, receiver) = mpsc::channel();
     let started = threads::spawn("fdpush-notify", move || {
-        // After `NOTIFY_TIME_MAX`, nothing receives the result.
+        // The error is ignored, because nothing receives the result after `NOTIFY_TIME_MAX`.
         let _ = sender.send(sd_notify::notify(std::slice::from_ref(&state)));
         Ok(())
     });

@@ -29,7 +29,7 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     within(READ_TIME_MAX, move || read_now(&path, bytes_max))
 }
 
-/// Reads a file as UTF-8, without a byte order mark.
+/// Reads a file as UTF-8, and removes a byte order mark at its start.
 ///
 /// # Errors
 /// The errors are those of [`read`], or the file is not UTF-8.
@@ -76,7 +76,7 @@ fn within<T: Send + 'static>(
     let started = threads::spawn("fdpush-file", move || {
         // If `read` panics, it is not called again, and the thread ends.
         if let Some(read) = read.take() {
-            // After `time_max`, nothing receives the result.
+            // The error is ignored, because nothing receives the result after `time_max`.
             let _ = sender.send(read());
         }
         Ok(())

@@ -101,7 +101,7 @@ fn supervise(mut registration: Registration, mut work: impl FnMut() -> io::Resul
         let why = match catch_unwind(AssertUnwindSafe(&mut work)) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            // The panic hook has already logged the message.
+            // The panic hook has already logged the message, so this text does not repeat it.
             Err(_) => "panicked".to_owned(),
         };
         registration.update(|tally| tally.failures += 1);

@@ -14,11 +14,10 @@ use super::{Settings, Source};
 use crate::gateway::hooks::webhook::EVENT_BYTES_MAX_MAX;
 use crate::gateway::hooks::webhook::event::{EVENT_BYTES_MAX_MIN, Kind};
 
-/// The number of header fields of a WebSocket upgrade: `Host`, `Upgrade`, `Connection`, and two `Sec-WebSocket-…`
-/// fields.
+/// The minimum of `headers_max`: an upgrade has `Host`, `Upgrade`, `Connection` and two `Sec-WebSocket-…` fields.
 const HEADERS_MIN: usize = 5;
 
-/// The length of the shortest head of a WebSocket upgrade.
+/// The minimum of `head_bytes_max`: the length of the shortest head of a WebSocket upgrade.
 const HEAD_BYTES_MIN: usize = 142;
 
 /// The length of the shortest request of a back end, without its API key.
@@ -30,13 +29,15 @@ const SUBPROTOCOL_HEAD_BYTES: usize = HEAD_BYTES_MIN + "Sec-WebSocket-Protocol: 
 /// The length of the shortest upgrade with an origin, without the origin.
 const ORIGIN_HEAD_BYTES: usize = HEAD_BYTES_MIN + "Origin: \r\n".len();
 
-/// The maximum length of `welcome`, the first frame, for a client without a uid.
+/// The minimum of `queue_bytes_max` and `queue_total_bytes_max`.
+///
+/// This is the maximum length of the first frame, `welcome`, to a client without a uid.
 const QUEUE_BYTES_MIN: usize = 256;
 
-/// The length of the shortest frame of a client: `{"type":"heartbeat"}`.
+/// The minimum of `message_bytes_max`: the length of the shortest frame of a client, `{"type":"heartbeat"}`.
 const MESSAGE_BYTES_MIN: usize = 20;
 
-/// The length of the shortest push: `{"fd":1,"text":""}`.
+/// The minimum of `body_bytes_max`: the length of the shortest push, `{"fd":1,"text":""}`.
 const BODY_BYTES_MIN: usize = 18;
 
 /// A warning is written if the derived `connections_max` is below this number.
@@ -329,7 +330,7 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
             matches!(heartbeat, HeartbeatMode::Ping | HeartbeatMode::Push),
         ),
         without_effect(&["missed_max"], "--heartbeat ping", heartbeat == HeartbeatMode::Ping),
-        // If no proxy were trusted, no client could connect.
+        // With `proxy_protocol` and no trusted proxy, no client could connect.
         refused(&["proxy_protocol"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
         without_effect(
             &["address_connections_max"],

@@ -27,7 +27,7 @@ fn quoted(text: &str) -> String {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
             c if c.is_control() => {
-                // Writing to a string succeeds.
+                // Writing to a string does not fail.
                 let _ = write!(out, "\\u{:04X}", u32::from(c));
             }
             c => out.push(c),

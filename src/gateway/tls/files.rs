@@ -103,7 +103,7 @@ impl Chain {
         pem::has_private_key(&self.pem)
     }
 
-    /// Returns the earliest end of the certificates, in seconds since 1970.
+    /// Returns the earliest end of the validity of a certificate in the chain, in seconds since 1970.
     pub fn expires_at(&self) -> u64 {
         self.others.iter().map(|certificate| certificate.not_after).fold(self.server.not_after, u64::min)
     }
@@ -326,7 +326,7 @@ fn with_source(error: &TlsError) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-/// Reads a file, without a byte order mark.
+/// Reads a file, and removes a byte order mark at its start.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = files::read(path, files::CERTIFICATE_BYTES_MAX)?;
     Ok(bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes))

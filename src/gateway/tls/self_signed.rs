@@ -87,12 +87,12 @@ impl OutputFiles {
 }
 
 impl SelfSigned {
-    /// Creates a certificate for these names with a new key (ECDSA P-256), valid for `days` from `now`, in seconds
-    /// since
-    /// 1970.
+    /// Creates a certificate for these names, with a new key (ECDSA P-256).
+    ///
+    /// The certificate is valid for `days` from `now`, which is in seconds since 1970.
     ///
     /// # Errors
-    /// The error states the reason.
+    /// The key or the certificate cannot be created.
     pub fn new(names: &[ServerName], days: u32, now: u64) -> Result<SelfSigned, String> {
         let failed = |error: rcgen::Error| format!("cannot create a certificate: {error}");
         let mut params = CertificateParams::default();

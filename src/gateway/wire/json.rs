@@ -61,7 +61,7 @@ impl Quoted<'_> {
     }
 
     fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
-        // Most names have no character to escape.
+        // Most names have no character to escape, so they are copied without a serializer.
         if self.0.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
             out.write_char('"')?;
             out.write_str(self.0)?;
@@ -83,7 +83,7 @@ pub fn cut(text: &str) -> Cow<'_, str> {
     if text.len() > ECHO_BYTES_MAX { format!("{}…", &text[..end]).into() } else { text.into() }
 }
 
-/// Returns a parser error with its quotation of the input shortened.
+/// Returns a parser error in which the quoted input is cut.
 pub fn cut_quoted(message: &str) -> Cow<'_, str> {
     let (Some(start), Some(end)) = (message.find(['`', '"']), message.rfind(", expected ")) else {
         return message.into();

@@ -54,21 +54,21 @@ pub struct WebhookStats {
     pub given_up: GivenUp,
 }
 
-/// Dropped events, by reason.
+/// The numbers of dropped events, by reason.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct GivenUp {
-    /// The back end refused a request with this event alone.
+    /// The number of events that the back end refused in a request without other events.
     pub refused: u64,
-    /// The back end did not accept the event in time.
+    /// The number of events that the back end did not accept in time.
     pub timed_out: u64,
-    /// The queue was full.
+    /// The number of events that found the queue full.
     pub queue_full: u64,
-    /// Memory for the event could not be allocated.
+    /// The number of events for which no memory could be allocated.
     pub out_of_memory: u64,
-    /// The event was in the queue when the server ended.
+    /// The number of events that were in the queue when the server ended.
     pub shutdown: u64,
-    /// A `message` or `send` event exceeded `webhook_event_bytes_max`. The client got an error, and no sequence number
-    /// was used.
+    /// The number of `message` and `send` events that exceeded `webhook_event_bytes_max`. The client got an error, and
+    /// no sequence number was used.
     pub too_large: u64,
 }
 

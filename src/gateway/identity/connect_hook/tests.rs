@@ -88,7 +88,7 @@ fn ask_from(hook: &Hook, request: &Request<'_>, address: [u8; 4]) -> Asked {
     let (sender, verdicts) = mpsc::channel();
     let address = Some(IpAddr::from(address));
     let pending = hook.ask(fd(7), address, address, request.clone().into_owned(), move |verdict| {
-        // The receiver is gone if the test no longer waits for the decision.
+        // The error is ignored, because the receiver is gone if the test no longer waits for the decision.
         let _ = sender.send(verdict);
     });
     Asked { verdicts, pending }
@@ -285,7 +285,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
         server.on_upgrade(move |ctx, fd, request| {
             let (later, ticket) = ctx.defer_upgrade(fd);
             let pending = hook.ask(fd, None, None, request.clone().into_owned(), move |verdict| {
-                // The client may have disconnected.
+                // The error is ignored, because the client may have disconnected.
                 let _ = ticket.answer(upgrade(verdict));
             });
             ctx.set_session(fd, pending);

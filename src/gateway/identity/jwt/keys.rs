@@ -144,7 +144,7 @@ pub(super) fn name(algorithm: Algorithm) -> &'static str {
         Algorithm::RS256 => "RS256",
         Algorithm::ES256 => "ES256",
         Algorithm::EdDSA => "EdDSA",
-        // No key has another algorithm.
+        // This module creates no key with another algorithm.
         _ => "",
     }
 }
@@ -219,7 +219,7 @@ fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
             let parts = (rust_crypto::DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(bytes);
             parts.is_ok_and(|(modulus, _)| modulus.len() >= MODULUS_BYTES_MIN)
         }
-        // The verifier panics if the key is shorter.
+        // With a shorter key, the verifier would panic.
         Algorithm::EdDSA if bytes.len() != 32 => false,
         _ => crypto::verify("", b"", key, algorithm).is_ok(),
     }

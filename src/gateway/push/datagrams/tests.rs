@@ -41,7 +41,7 @@ fn bind(address: &str) -> DatagramSocket {
 fn start(socket: DatagramSocket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) {
     let (sender, receiver) = mpsc::channel();
     let handle = move |datagram: &[u8]| {
-        // The receiver is gone if the test has ended.
+        // The error is ignored, because the receiver is gone if the test has ended.
         let _ = sender.send(datagram.to_vec());
         match datagram {
             b"malformed" => DatagramStatus::Malformed,

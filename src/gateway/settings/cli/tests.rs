@@ -133,7 +133,7 @@ fn every_setting_has_its_flag_and_its_variable() {
             }
             let variable = format!("FDPUSH_{}", id.to_uppercase());
             assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()), "{id}");
-            // A URL can contain a password.
+            // A URL can contain a password, so help must hide URLs, too.
             let is_secret =
                 matches!(arg.get_value_names(), Some([name]) if ["SECRET", "KEY", "URL"].contains(&&**name));
             assert_eq!(

@@ -230,7 +230,7 @@ impl FromStr for TrustedProxy {
         if let Ok(IpNet::V6(net)) = net
             && net.addr().to_ipv4_mapped().is_some()
         {
-            // The server compares client addresses in their IPv4 form.
+            // The server compares client addresses in IPv4 form, so a mapped address here would match no client.
             return Err("expected an IPv4-mapped address in IPv4 form, for example 10.0.0.7 or 10.0.0.0/8".to_owned());
         }
         net.map(TrustedProxy::Net)
