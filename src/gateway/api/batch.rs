@@ -27,7 +27,7 @@ pub struct Batch {
     ticket: Option<Ticket<Response>>,
     /// The stream of the response. `None` before the head is written, and after the response has ended.
     pub response: Option<ResponseStream>,
-    /// The number of lines that have been handled.
+    /// The number of lines that were handled so far, also empty and skipped lines.
     lines: u64,
 }
 

@@ -116,7 +116,7 @@ struct ExceptMembers<'a> {
     groups: Option<List<Name<'a>>>,
 }
 
-/// A checked push.
+/// A push command whose members were checked.
 pub struct PushCommand<'a> {
     /// The `id` of the command, as it was sent.
     pub id: Option<&'a str>,

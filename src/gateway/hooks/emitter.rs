@@ -33,7 +33,7 @@ impl EventEmitter {
         EventEmitter { webhook, debounce: Debounce::new(presence_delay), timer: None }
     }
 
-    /// Emits `open`. `groups` are the groups that the connection joined.
+    /// Emits an `open` event. `groups` are the groups that the connection joined.
     pub fn emit_open(&mut self, ctx: &Context<'_>, fd: Fd, request: &Request<'_>, groups: &[String]) {
         let Some(webhook) = self.webhook.as_ref().filter(|webhook| webhook.wants(Kind::Open)) else { return };
         let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
@@ -74,7 +74,7 @@ impl EventEmitter {
         self.webhook.as_ref().is_some_and(|webhook| webhook.wants(Kind::Send))
     }
 
-    /// Emits `close`.
+    /// Emits a `close` event.
     pub fn emit_close(&mut self, ctx: &Context<'_>, fd: Fd, closed: &Closed) {
         if let Some(webhook) = &self.webhook {
             webhook.emit(Event::Close { fd, uid: ctx.uid_of(fd), closed });
@@ -127,7 +127,7 @@ impl EventEmitter {
         }
     }
 
-    /// Returns the webhook if presence events are enabled.
+    /// Returns the webhook if `online` or `offline` events are enabled.
     fn presence(&self) -> Option<Arc<Webhook>> {
         let wants = |webhook: &&Arc<Webhook>| webhook.wants(Kind::Online) || webhook.wants(Kind::Offline);
         self.webhook.as_ref().filter(wants).cloned()

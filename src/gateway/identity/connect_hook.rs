@@ -140,7 +140,7 @@ struct Served<'a> {
 enum HookError {
     Failure(Failure),
     Status(u16),
-    /// The answer is invalid.
+    /// The answer is invalid. The text states the fault.
     InvalidAnswer(String),
     TimedOut,
     /// The queue is full, for this source or for all sources.
@@ -241,7 +241,7 @@ impl Hook {
         pending
     }
 
-    /// Returns the statistics of all requests.
+    /// Returns the statistics of all requests since the start.
     pub fn stats(&self) -> HookStats {
         let state = self.shared.lock();
         HookStats { waiting: state.requests.len(), ..state.stats }

@@ -27,7 +27,7 @@ pub struct Expiries {
     by_time: BTreeSet<(u64, Fd)>,
     timer: Option<TimerId>,
     check_interval: Duration,
-    /// The wall clock, in milliseconds since 1970.
+    /// The function that reads the wall clock, in milliseconds since 1970.
     wall_ms: fn() -> u64,
 }
 

@@ -11,7 +11,7 @@ use fdpush::{Context, Fd, Peer, Request};
 use crate::gateway::serving::session::Session;
 use crate::gateway::settings::cli::{ForwardedHeader, Serve, TrustedProxy};
 
-/// The trusted proxies.
+/// The trusted proxies, and the header that they write.
 #[derive(Debug)]
 pub struct Proxies {
     trusted: Vec<TrustedProxy>,
@@ -19,12 +19,12 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Creates the set of proxies that write this header.
+    /// Creates a set of trusted proxies that write this header.
     pub fn new(trusted: &[TrustedProxy], header: ForwardedHeader) -> Proxies {
         Proxies { trusted: trusted.to_vec(), header }
     }
 
-    /// Returns the proxies of the settings.
+    /// Returns the trusted proxies of the settings.
     pub fn of(serve: &Serve) -> Proxies {
         Proxies::new(&serve.clients.trusted_proxy, serve.clients.forwarded_header)
     }

@@ -100,7 +100,7 @@ fn invalid(why: String) -> io::Error {
 }
 
 impl ApiSocket {
-    /// Takes the socket at an index, if it is usable.
+    /// Takes the inherited socket at an index, if the server can use the socket.
     fn take(sockets: &mut ListenFd, index: usize) -> Option<ApiSocket> {
         if let Ok(Some(socket)) = sockets.take_tcp_listener(index) {
             return Some(ApiSocket::Http(socket.into()));

@@ -119,7 +119,7 @@ impl Gateway {
         gateway
     }
 
-    /// Applies the settings that can change at runtime.
+    /// Applies the settings that a reload can change.
     fn apply(&mut self, plan: Plan) {
         let Plan { settings, api_keys, tokens, secret, .. } = plan;
         if let Some(hook) = &self.hook {

@@ -27,7 +27,7 @@ const RELOADS_MAX: usize = 16;
 /// The result of a reload.
 pub type ReloadResult = Result<(Plan, ReloadReport), String>;
 
-/// The log lines of a reload.
+/// The content of the log lines about a reload.
 pub struct ReloadReport {
     pub changed: Vec<&'static str>,
     pub restart: Vec<&'static str>,
@@ -45,7 +45,7 @@ pub struct ReloadQueue {
 }
 
 impl ReloadReport {
-    /// Writes the log lines of the reload.
+    /// Writes the log lines about the reload.
     pub fn log(&self) {
         for warning in &self.warnings {
             log::warn!("{warning}");

@@ -43,7 +43,7 @@ struct Bound {
     is_tls: bool,
 }
 
-/// Writes `127.0.0.1:9501`, or `tls:127.0.0.1:9443`.
+/// Writes the address, for example `127.0.0.1:9501` or `tls:127.0.0.1:9443`.
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefix = if self.is_tls { "tls:" } else { "" };

@@ -93,7 +93,7 @@ fn has_invalid_utf8(arg: &Arg) -> bool {
     arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.to_str().is_none())
 }
 
-/// Returns the setting with the invalid value.
+/// Returns the setting whose value the error reports as invalid.
 fn invalid_arg(error: &clap::Error) -> Option<&'static Arg> {
     let kinds = [ErrorKind::InvalidValue, ErrorKind::ValueValidation, ErrorKind::ArgumentConflict];
     let Some(ContextValue::String(usage)) =
@@ -127,7 +127,7 @@ fn values_in_environment(arg: &Arg) -> Vec<String> {
     split(arg, &value.to_string_lossy())
 }
 
-/// Returns the values of a setting in the command line.
+/// Returns the values of a setting that flags in the command line give.
 fn values_of(arg: &Arg, line: &[OsString]) -> Vec<String> {
     let flag = format!("--{}", arg.get_long().unwrap_or_default());
     let mut values = Vec::new();

@@ -13,7 +13,7 @@ pub fn declarations() -> impl Iterator<Item = &'static Arg> {
     serve.get_arguments()
 }
 
-/// Returns the declaration of a key.
+/// Returns the declaration of the setting with this key.
 pub fn declaration(key: &str) -> Option<&'static Arg> {
     declarations().find(|arg| arg.get_id() == key)
 }

@@ -18,7 +18,7 @@ use crate::gateway::wire::suggestion::nearest;
 /// The maximum length of the configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// A parsed file. Each value is valid by itself.
+/// A parsed configuration file. Each value was checked on its own, and not together with other settings.
 #[derive(Clone)]
 pub struct File {
     pub path: PathBuf,

@@ -156,7 +156,7 @@ impl Settings {
         config.chain(keys).chain(tls).cloned().collect()
     }
 
-    /// Returns the warnings for the log.
+    /// Returns the warnings about the settings and their files.
     pub fn warnings(&self) -> impl Iterator<Item = &String> {
         self.warnings.iter().chain(&self.contents.warnings)
     }

@@ -110,7 +110,7 @@ impl Settings {
         }
     }
 
-    /// Returns the certificates in use, one in each line.
+    /// Returns lines about the certificates in use, one line for each.
     pub fn certificates(&self) -> String {
         let pairs = self.contents.tls.pairs.iter().map(|pair| format!("{pair}\n"));
         let authorities = self.contents.tls.client_authorities.iter().map(|authorities| format!("{authorities}\n"));

@@ -21,13 +21,13 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The interval between two checks while the server runs.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// The state of the warnings about certificates.
+/// The times of the last warnings about certificates, and the timer of the next check.
 #[derive(Debug)]
 pub struct ExpiryWatch {
     /// The time of the last warning of a certificate, in seconds since 1970.
     warned_at: BTreeMap<CertificatePlace, u64>,
     timer: Option<TimerId>,
-    /// The wall clock, in milliseconds since 1970.
+    /// The function that reads the wall clock, in milliseconds since 1970.
     wall_ms: fn() -> u64,
 }
 
@@ -42,7 +42,7 @@ struct Warning {
 }
 
 impl ExpiryWatch {
-    /// Creates a watch without warnings, with this wall clock.
+    /// Creates a watch that has not warned yet. `wall_ms` reads the wall clock, in milliseconds since 1970.
     pub fn new(wall_ms: fn() -> u64) -> ExpiryWatch {
         ExpiryWatch { warned_at: BTreeMap::new(), timer: None, wall_ms }
     }
@@ -56,7 +56,7 @@ impl ExpiryWatch {
         }
     }
 
-    /// Checks the certificates, if the timer belongs to this watch.
+    /// Checks the certificates and returns `true`, if the timer belongs to this watch.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, files: &TlsFiles) -> bool {
         if self.timer.take_if(|own| *own == timer).is_none() {
             return false;

@@ -78,7 +78,7 @@ impl Chain {
         Ok(Chain { file: file.to_owned(), pem, server, others })
     }
 
-    /// Returns the file.
+    /// Returns the path of the file.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -88,7 +88,7 @@ impl Chain {
         &self.server
     }
 
-    /// Returns the other certificates.
+    /// Returns all certificates except the certificate of the server.
     pub fn others(&self) -> impl Iterator<Item = OtherCertificate<'_>> {
         self.others.iter().zip(2..).map(|(certificate, number)| OtherCertificate { chain: self, number, certificate })
     }

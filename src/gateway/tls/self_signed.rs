@@ -129,7 +129,7 @@ fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.write_all(text.as_bytes()).inspect_err(|_| _ = fs::remove_file(path))
 }
 
-/// A temporary file that replaces another file, or is removed.
+/// A new file with a temporary name, which replaces another file or is removed.
 struct Replacement<'a> {
     path: &'a Path,
     temporary: PathBuf,

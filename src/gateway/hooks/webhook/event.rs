@@ -23,7 +23,7 @@ pub enum Event<'a> {
         peer: Peer,
         /// The address of the client, from a trusted proxy if the client connected through one.
         address: Option<IpAddr>,
-        /// The requested path, decoded.
+        /// The path of the request, percent-decoded.
         path: &'a str,
         /// The groups that the connection joined when it was opened.
         groups: &'a [&'a str],
@@ -134,7 +134,7 @@ impl Event<'_> {
 }
 
 impl Kind {
-    /// Returns the name in JSON and in `--webhook-events`.
+    /// Returns the name of this type in JSON and in `--webhook-events`.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Open => "open",

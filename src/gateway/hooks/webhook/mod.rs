@@ -196,7 +196,7 @@ impl Webhook {
         EmitResult::Full
     }
 
-    /// Returns the statistics of all events.
+    /// Returns the statistics of all events since the start.
     pub fn stats(&self) -> WebhookStats {
         self.queue.stats()
     }

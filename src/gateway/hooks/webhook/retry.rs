@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The maximum number of times that the pause doubles. The factor must fit into 32 bits.
 const DOUBLINGS_MAX: u32 = 31;
 
-/// The pauses after consecutive failures.
+/// A generator of pauses, which become longer with consecutive failures.
 #[derive(Debug)]
 pub struct Retry {
     first: Duration,

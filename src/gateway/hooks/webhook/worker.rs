@@ -44,7 +44,7 @@ pub struct Worker {
     rules: Rules,
     /// The batch in flight. The batch survives a panic of the thread, and the next run sends the batch again.
     in_flight: VecDeque<Entry>,
-    /// The refused events of the batch.
+    /// The refused events of the batch in flight.
     refused: RefusedBatches,
     /// The maximum number of events in the next request. This number is halved when a request may be too large, and
     /// doubled after a success.
@@ -57,7 +57,7 @@ pub struct Worker {
     losses: LogThrottle,
 }
 
-/// The limits of delivery.
+/// The limits of the requests to the back end.
 #[derive(Debug)]
 pub struct Rules {
     pub batch: BatchBounds,

@@ -119,7 +119,7 @@ impl<T> FairQueue<T> {
         self.check_invariants();
     }
 
-    /// Removes a waiting item.
+    /// Removes and returns the first waiting item of the source for which `is_it` returns `true`.
     pub fn remove(&mut self, source: Source, is_it: impl FnMut(&T) -> bool) -> Option<T> {
         if !self.sources.contains_key(&source) {
             return None;

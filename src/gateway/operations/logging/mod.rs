@@ -76,7 +76,7 @@ pub fn install() -> io::Result<()> {
     log::set_boxed_logger(Box::new(Logger::new(filter))).map_err(io::Error::other)
 }
 
-/// Returns the number of dropped log lines.
+/// Returns the number of dropped log lines since the start.
 pub fn dropped() -> u64 {
     QUEUE.dropped()
 }

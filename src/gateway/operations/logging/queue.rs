@@ -11,14 +11,14 @@ const BYTES_MAX: usize = 1 << 20;
 /// The memory of a line besides its text, in bytes.
 const LINE_OVERHEAD: usize = 64;
 
-/// The queue of lines.
+/// The queue of log lines.
 pub struct LogQueue {
     state: Mutex<QueueState>,
     /// The writer waits here for log lines.
     for_writer: Condvar,
     /// [`LogQueue::flush`] waits here for the writer.
     for_flush: Condvar,
-    /// The number of dropped lines.
+    /// The number of dropped lines since the start.
     dropped: AtomicU64,
 }
 
@@ -92,7 +92,7 @@ impl LogQueue {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the number of dropped lines.
+    /// Returns the number of dropped lines since the start.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

@@ -12,7 +12,7 @@ pub fn between(min: u32, max: u32) -> impl Fn(&str) -> Result<u32, String> + Clo
     move |text| read(text, min..=max)
 }
 
-/// Parses the length of an IPv6 prefix.
+/// Parses the length of an IPv6 prefix, in bits.
 pub fn bits(text: &str) -> Result<u8, String> {
     read(text, 1..=128).map(|bits| u8::try_from(bits).unwrap_or(128))
 }

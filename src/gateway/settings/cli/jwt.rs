@@ -7,7 +7,7 @@ use clap::Args;
 use super::secret::Secret;
 use super::values::{path, text};
 
-/// The keys of tokens.
+/// The keys that verify tokens, and the required claims.
 #[derive(PartialEq, Debug, Args)]
 pub struct Jwt {
     /// With --auth jwt: an HS256 secret of at least 32 bytes; it must not contain a comma. May be given several times:
