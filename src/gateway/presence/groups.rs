@@ -15,8 +15,8 @@ use crate::gateway::wire::frame::{NoticeKind, PresenceNotice};
 #[derive(Debug, Default)]
 pub struct GroupPresence {
     groups: SplitTable<(CompactString, Group)>,
-    /// The groups with changes, in the order in which they will be notified. A group stays in this list even if its
-    /// members were notified in the meantime.
+    /// The groups with changes, in the order in which they will be notified. If a push notifies a group earlier, the
+    /// group stays in this list and has no notice left.
     changed: VecDeque<CompactString>,
     /// The hasher has a random seed, because clients choose the names and could make them collide.
     hasher: RandomState,

@@ -77,8 +77,9 @@ fn execute(
     }
 }
 
-/// Emits the `send` event of a frame. The data is copied into the event unchanged, so every back end must be able to
-/// parse it.
+/// Emits the `send` event of a frame.
+///
+/// The data is copied into the event unchanged, so data that the parser of a back end may refuse is an error.
 fn emit_sent(ctx: &Context<'_>, roster: &mut Roster, fd: Fd, data: &str) -> Result<EmitResult, FrameError> {
     let data =
         json::portable(data).map_err(|why| FrameError::bad_request(format!("data is not portable JSON: {why}")))?;

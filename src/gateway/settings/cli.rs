@@ -98,7 +98,8 @@ pub struct Serve {
     #[arg(long, value_name = "WHEN", env = "FDPUSH_PAGE", default_value = "auto")]
     pub page: When,
 
-    /// Level of the log on standard error. A line that cannot be written is dropped and counted
+    /// Level of the log on standard error; less important lines are left out. A line that cannot be written is dropped
+    /// and counted
     #[arg(long, value_name = "LEVEL", env = "FDPUSH_LOG", default_value = "info")]
     pub log: Level,
 

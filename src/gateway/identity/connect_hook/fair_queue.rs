@@ -129,7 +129,7 @@ impl<T> FairQueue<T> {
         removed
     }
 
-    /// Changes the waiting items of a source, and updates the indexes.
+    /// Changes the waiting items of a source, and updates `turns`, `by_length` and `len`.
     fn change<R>(&mut self, source: Source, change: impl FnOnce(&mut VecDeque<T>) -> R) -> R {
         let state =
             self.sources.entry(source).or_insert_with(|| SourceState { items: VecDeque::new(), served: 0, turn: None });
