@@ -115,13 +115,23 @@ impl Settings {
                 SocketAddress::Tcp(own) => addresses.iter().any(|address| conflict(own, address)),
                 SocketAddress::Udp(_) | SocketAddress::File(_) => false,
             };
-            if let Some(own) = bindings.iter().find(|binding| binding.addresses.iter().any(is_bound)) {
+            let is_own = |binding: &&Binding| !self.may_be_replaced(binding) && binding.addresses.iter().any(is_bound);
+            if let Some(own) = bindings.iter().find(is_own) {
                 let (name, text, whose) = (self.layers.name(key), &own.text, self.layers.name(own.key));
                 let why =
                     format!("{name}: the URL is an address of this server ({text} of {whose}), not of a back end");
                 faults.add(&[key, own.key], why);
             }
         }
+    }
+
+    /// Returns whether sockets of a service manager may replace this address.
+    fn may_be_replaced(&self, binding: &Binding) -> bool {
+        let is_default = match binding.key {
+            "listen" => self.listens_by_default(),
+            _ => self.has_default_api(),
+        };
+        is_default && std::env::var_os("LISTEN_FDS").is_some()
     }
 
     fn bindings(&self, faults: &mut Faults) -> Vec<Binding> {
