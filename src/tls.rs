@@ -33,4 +33,5 @@ pub use self::info::{TlsCounts, TlsInfo, TlsVersion};
 #[cfg(feature = "tls")]
 pub type ListenerTls = TlsConfig;
 #[cfg(not(feature = "tls"))]
-pub type ListenerTls = std::convert::Infallible;
+#[derive(Clone, Debug)]
+pub enum ListenerTls {}

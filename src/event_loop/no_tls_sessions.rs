@@ -14,7 +14,7 @@ pub const REFUSED: &[u8] = &[];
 
 /// No sessions.
 #[derive(Debug, Default)]
-pub struct TlsSessions;
+pub struct TlsSessions {}
 
 /// The result of a read of a session.
 #[derive(Debug, Default)]
