@@ -41,14 +41,15 @@ impl Certificate {
         let alternative = tbs.get::<SubjectAltName>().map_err(invalid)?;
         let names = alternative.iter().flat_map(|(_, names)| &names.0).filter_map(name).collect();
         let constraints = tbs.get::<BasicConstraints>().map_err(invalid)?;
+        // A certificate of version 1 cannot have extensions (RFC 5280 section 4.1.2.1).
+        let is_root_without_extensions = tbs.version == Version::V1 && tbs.issuer == tbs.subject;
         Ok(Certificate {
             names,
             // The text has the form of RFC 4514, which escapes only the control characters of ASCII.
             subject: tbs.subject.to_string().replace(char::is_control, "?"),
             not_before: tbs.validity.not_before.to_unix_duration().as_secs(),
             not_after: tbs.validity.not_after.to_unix_duration().as_secs(),
-            // A certificate of version 1 cannot have extensions (RFC 5280 section 6.1.4).
-            is_authority: tbs.version == Version::V1 || constraints.is_some_and(|(_, constraints)| constraints.ca),
+            is_authority: constraints.is_some_and(|(_, constraints)| constraints.ca) || is_root_without_extensions,
         })
     }
 
@@ -110,9 +111,27 @@ fn name(name: &GeneralName) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, date_time_ymd};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
 
-    use super::*;
+    use super::{Certificate, UnixTime};
+
+    /// A self-signed certificate of version 1 with the subject `v1 ca`, made by OpenSSL.
+    const ROOT_V1: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBGTCBwQIUGtfY23prEw+k6iOJckX5UNL63SEwCgYIKoZIzj0EAwIwEDEOMAwGA1UEAwwFdjEgY2EwHhcNMjYxMTI4MDMzNzM1\n\
+        WhcNMjYxMjAzMDMzNzM1WjAQMQ4wDAYDVQQDDAV2MSBjYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABEzA/3plsISyLaXaaDSc\n\
+        PcSw+cfN13dkVDsF7CxX21jXYkpoSxU3dSy3I4N3ovbVeuWVsqeEWnsGJFG+QzBbh0AwCgYIKoZIzj0EAwIDRwAwRAIgIQkP8hSf\n\
+        OpqQMAQeuHw0I7XhRxTF8uFxckZEvEdy4sQCIF8lb9xDjRS4gnCS8aDXl4cC9iNARjMyQz6+CqAxfzy6\n\
+        -----END CERTIFICATE-----";
+
+    /// A certificate of version 1 with the subject `backend` that an authority signed, made by OpenSSL.
+    const LEAF_V1: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBHTCBxQIUR46kVzKZEUk16gvVVPsyjBonvFswCgYIKoZIzj0EAwIwEjEQMA4GA1UEAwwHZ29vZCBjYTAeFw0yNjExMjgwMzM3\n\
+        MzVaFw0yNjExMzAwMzM3MzVaMBIxEDAOBgNVBAMMB2JhY2tlbmQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAREIb2eJRHb8QdD\n\
+        mD3CBHOG+RBWlgq0J/2NNsSqfR9pMUk5cF5nypD+3Eqae7YDBP4fWFYeRUU7nkr8Z2bPB+CjMAoGCCqGSM49BAMCA0cAMEQCIHgo\n\
+        OjwWwzl00+t95XWPD7lC3yD82e71qcez4mVwu22MAiBewz0+pRxHD6bL61bm9c/ZESQLVigUbCvsP3vYrMNZog==\n\
+        -----END CERTIFICATE-----";
 
     fn certificate(names: Vec<String>) -> Certificate {
         let mut params = CertificateParams::new(names).expect("the names are valid");
@@ -138,6 +157,23 @@ mod tests {
         assert!(
             why.starts_with("the certificate of chat.example, ") && why.ends_with("expired at 2126-01-31T00:00:00Z")
         );
+    }
+
+    #[test]
+    fn authorities_are_recognized() {
+        let parse = |der: &[u8]| Certificate::parse(der).expect("the certificate is valid");
+        let made = |is_ca: IsCa| {
+            let mut params = CertificateParams::new(Vec::new()).expect("the parameters are valid");
+            params.is_ca = is_ca;
+            let key = KeyPair::generate().expect("the key can be created");
+            parse(params.self_signed(&key).expect("the certificate can be created").der()).is_authority
+        };
+        assert!(made(IsCa::Ca(BasicConstraints::Unconstrained)) && made(IsCa::Ca(BasicConstraints::Constrained(0))));
+        assert!(!made(IsCa::ExplicitNoCa) && !made(IsCa::NoCa));
+        for (pem, subject, is_authority) in [(ROOT_V1, "CN=v1 ca", true), (LEAF_V1, "CN=backend", false)] {
+            let parsed = parse(&CertificateDer::from_pem_slice(pem.as_bytes()).expect("the text is PEM"));
+            assert_eq!((parsed.to_string().as_str(), parsed.is_authority), (subject, is_authority));
+        }
     }
 
     #[test]
