@@ -30,7 +30,7 @@ fn send_frames_reach_only_the_back_end() {
         ann.send(order);
         let refused = next(&mut ann);
         assert_eq!((&refused["id"], &refused["code"]), (&json!(7), &json!("not_allowed")), "{refused}");
-        assert!(refused["message"].as_str().is_some_and(|message| message.contains("no webhook for")));
+        assert!(refused["message"].as_str().is_some_and(|message| message.contains("no webhook receives")));
     }
 }
 
