@@ -91,11 +91,11 @@ pub struct Queue {
     stalled_since: Option<Tick>,
     /// The time since which output waits for a full socket.
     backlogged_since: Option<Tick>,
-    /// The number of the segment with the pong that the next pong replaces.
+    /// The sequence number of the segment with the pong that the next pong replaces.
     pong: Option<u64>,
-    /// The number of the first segment. This number equals the number of removed segments.
+    /// The sequence number of the first segment. It equals the count of segments that were removed.
     first: u64,
-    /// The numbers of the segments that have a conflation key.
+    /// The sequence numbers of the segments that have a conflation key.
     keys: HashMap<Arc<str>, u64>,
     /// An empty buffer for the next frames that are copied.
     spare: Vec<u8>,

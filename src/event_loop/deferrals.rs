@@ -1,4 +1,4 @@
-//! The numbers of tickets, and the answers of handlers to deferred requests.
+//! Numbers the tickets, and keeps the answers of handlers to deferred requests.
 
 use std::collections::VecDeque;
 

@@ -18,7 +18,8 @@ struct Observed {
     /// The current tick if the server continues to read from the connection, else `None`.
     reading: Option<Tick>,
     is_http: bool,
-    /// Whether the read returned all plaintext of the received records, or the end of the session.
+    /// True if the read returned the last plaintext of the received records, and also if it returned the end of the
+    /// session.
     is_last: bool,
     /// Whether the session ignores its input, because the server has ended its output.
     is_ignored: bool,

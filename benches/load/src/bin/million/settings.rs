@@ -29,7 +29,7 @@ const UNREAD_COUNT: usize = 500;
 const UNREAD_MESSAGES: usize = 3;
 const UNREAD_BYTES: usize = 16 << 10;
 
-/// Checks each setting. This function must run last, because the kernel module conntrack stays loaded.
+/// Checks each setting. No measurement may follow, because the kernel module conntrack stays loaded.
 pub fn check(options: &Options, modules: &Path, report: &mut Report) -> io::Result<()> {
     descriptors(options, report)?;
     nr_open(report)?;

@@ -24,7 +24,7 @@ pub struct Clients {
     pub pushers: Vec<Pusher>,
 }
 
-/// The counts of all pushers and subscribers.
+/// The numbers of messages of all pushers and subscribers together.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Counts {
     pub sent: usize,
