@@ -1,6 +1,7 @@
 //! The methods of [`Context`]: the actions that a handler can take.
 
 mod http;
+mod names;
 
 use std::time::Duration;
 
@@ -125,11 +126,6 @@ impl Context<'_> {
         self.core.registry().count_of(uid) > 0
     }
 
-    /// Returns each uid that has connections, with the number of its connections, in no particular order.
-    pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.core.registry().users()
-    }
-
     // Groups.
 
     /// Adds a connection to a group. The name has 1 to 128 bytes.
@@ -172,11 +168,6 @@ impl Context<'_> {
     /// Inside `on_close`, the result is the groups that the connection had.
     pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
         self.core.groups_of(fd)
-    }
-
-    /// Returns each group that has members, with the number of its members, in no particular order.
-    pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.core.registry().groups()
     }
 
     // Connections.

@@ -16,6 +16,7 @@ mod keyed_arena;
 #[cfg(any(test, feature = "unstable"))]
 mod model;
 mod names;
+mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use change::{Change, FormerNames, SecondLogin};
 #[cfg(any(test, feature = "unstable"))]
 pub use model::fuzz_registry;
 pub use names::{NAME_BYTES_MAX, is_name};
+pub use scan::ScanCursor;
 
 const _: () = assert!(size_of::<SlotEntry>() == 16);
 const _: () = assert!(size_of::<User>() == 32);

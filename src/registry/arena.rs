@@ -45,6 +45,24 @@ impl<T> Arena<T> {
         chunks.flat_map(|(chunk, entries)| entries.iter().map(move |(index, entry)| (chunk * CHUNK_LEN + index, entry)))
     }
 
+    /// Returns the entries of consecutive chunks from the chunk `start` on, and the next chunk.
+    ///
+    /// The entries are at most `max`, or those of one chunk. The chunks are at most `max / 4`, or one: a visit to a
+    /// chunk with few entries takes about as long as a visit to four entries. The next chunk is `None` after the last
+    /// chunk.
+    pub(super) fn scan(&self, start: usize, max: usize) -> (impl Iterator<Item = &T> + '_, Option<usize>) {
+        let chunks = self.chunks.get(start..).unwrap_or_default();
+        let mut entries = 0;
+        let is_within = |chunk: &&Slab<T>| {
+            entries += chunk.len();
+            entries <= max
+        };
+        let count = chunks.iter().take(max / 4).take_while(is_within).count().max(1).min(chunks.len());
+        let next = start + count;
+        let entries = chunks[..count].iter().flat_map(|chunk| chunk.iter().map(|(_, entry)| entry));
+        (entries, (next < self.chunks.len()).then_some(next))
+    }
+
     /// Adds an entry and returns its id.
     ///
     /// Ids of removed entries are reused.
@@ -125,6 +143,37 @@ mod tests {
         arena.remove(0);
         arena.remove(kept);
         assert_eq!((arena.len(), arena.chunks.len()), (0, 0));
+    }
+
+    /// Returns the entries of each portion of a scan.
+    fn portions(arena: &Arena<usize>, max: usize) -> Vec<Vec<usize>> {
+        let (mut portions, mut start) = (Vec::new(), Some(0));
+        while let Some(chunk) = start {
+            let (entries, next) = arena.scan(chunk, max);
+            portions.push(entries.copied().collect());
+            start = next;
+        }
+        portions
+    }
+
+    #[test]
+    fn a_scan_returns_each_entry_once_in_portions_of_limited_size() {
+        const COUNT: usize = 100 * CHUNK_LEN + 7;
+        let mut arena = Arena::new();
+        assert_eq!(portions(&arena, 1000), [[0; 0]]);
+        (0..COUNT).for_each(|value| assert_eq!(arena.insert(value), value));
+        for (max, len) in [(0, CHUNK_LEN), (1000, 3 * CHUNK_LEN), (30_000, COUNT)] {
+            let portions = portions(&arena, max);
+            assert!(portions.iter().all(|portion| portion.len() <= len), "at most {len} entries with a limit of {max}");
+            assert_eq!(portions.len(), COUNT.div_ceil(len));
+            assert!(portions.concat().into_iter().eq(0..COUNT));
+        }
+        // One entry stays in each chunk, so the number of chunks limits the portions.
+        (0..COUNT).filter(|value| value % CHUNK_LEN != 5).for_each(|value| _ = arena.remove(value));
+        let portions = portions(&arena, 80);
+        assert_eq!(portions.iter().map(Vec::len).collect::<Vec<_>>(), [20, 20, 20, 20, 20, 1]);
+        assert!(portions.concat().into_iter().eq((0..=100).map(|chunk| chunk * CHUNK_LEN + 5)));
+        assert_eq!(arena.scan(1000, 80).0.count(), 0, "no chunk follows the end");
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl<T: Keyed> KeyedArena<T> {
         self.entries.iter().map(|(index, entry)| (id(index), entry))
     }
 
+    /// Returns a portion of the entries: see [`Arena::scan`].
+    pub(super) fn scan(&self, start: usize, max: usize) -> (impl Iterator<Item = &T> + '_, Option<usize>) {
+        self.entries.scan(start, max)
+    }
+
     /// Returns the entry with this key.
     #[inline(always)]
     pub(super) fn get(&self, key: &T::Key) -> Option<&T> {

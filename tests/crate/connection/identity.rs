@@ -2,8 +2,8 @@
 
 use crate::common::{accept_with_fd, channel, report_close, serve};
 use fdpush::{
-    AbortOutcome, By, Cause, Change, CloseCode, CloseOutcome, Fd, NAME_BYTES_MAX, Outcome, RemoteError, SecondLogin,
-    State, Upgrade,
+    AbortOutcome, By, Cause, Change, CloseCode, CloseOutcome, Fd, NAME_BYTES_MAX, Outcome, RemoteError, ScanCursor,
+    SecondLogin, State, Upgrade,
 };
 
 fn uid_of(server: &crate::common::TestServer, fd: Fd) -> Option<String> {
@@ -94,6 +94,8 @@ fn bind_replaces_a_uid_and_unbind_removes_it() {
         assert_eq!(ctx.uid_of(fd), Some("bob"));
         assert!(!ctx.is_online("ann") && ctx.is_online("bob"));
         assert_eq!(ctx.users().collect::<Vec<_>>(), [("bob", 1)]);
+        let (users, next) = ctx.scan_users(ScanCursor::default(), 100);
+        assert_eq!((users.collect::<Vec<_>>(), next, ctx.user_count()), (vec![("bob", 1)], None, 1));
         assert_eq!(ctx.unbind(fd), Change::Done);
         assert_eq!(ctx.unbind(fd), Change::Already);
         assert_eq!(ctx.uid_of(fd), None);
@@ -145,11 +147,41 @@ fn groups_can_be_joined_left_and_dissolved() {
         assert_eq!(ctx.ungroup("room"), 0);
         assert_eq!(ctx.push_group("room", "nobody hears").matched, 0);
         assert_eq!(ctx.groups().collect::<Vec<_>>(), [("hall", 1)]);
+        let (groups, next) = ctx.scan_groups(ScanCursor::default(), 100);
+        assert_eq!((groups.collect::<Vec<_>>(), next, ctx.group_count()), (vec![("hall", 1)], None, 1));
         assert_eq!(ctx.broadcast("still here").queued, 3);
     });
     for client in &mut clients {
         assert_eq!(client.text(), "still here");
     }
+}
+
+#[test]
+fn a_scan_returns_the_users_and_groups_that_stay_once() {
+    const COUNT: usize = 1000;
+    let server = serve(|server| server);
+    let client = server.connect("/");
+    let fd = client.fd();
+    server.ask(move |ctx| {
+        for number in 0..COUNT {
+            assert_eq!(ctx.join(fd, format!("g{number}")), Change::Done);
+        }
+        let (mut seen, mut cursor) = (Vec::new(), Some(ScanCursor::default()));
+        while let Some(start) = cursor {
+            let (groups, next) = ctx.scan_groups(start, 300);
+            let names: Vec<String> = groups.map(|(group, _)| group.to_owned()).collect();
+            assert!(names.len() <= 300);
+            // Between two portions, a visited group ends, and another group begins.
+            assert_eq!(ctx.leave(fd, &names[0]), Change::Done);
+            assert_eq!(ctx.join(fd, format!("new{}", seen.len())), Change::Done);
+            seen.extend(names);
+            cursor = next;
+        }
+        let count = |name: String| seen.iter().filter(|other| **other == name).count();
+        assert!((0..COUNT).all(|number| count(format!("g{number}")) == 1), "{seen:?}");
+        let (users, next) = ctx.scan_users(ScanCursor::default(), 300);
+        assert_eq!((users.count(), next), (0, None), "no connection has a uid");
+    });
 }
 
 #[test]

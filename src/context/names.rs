@@ -1,0 +1,80 @@
+//! The methods of [`Context`] for the lists of all users and of all groups.
+
+use crate::event_loop::Context;
+use crate::registry::ScanCursor;
+
+impl Context<'_> {
+    /// Returns each uid that has connections, with the number of its connections, in no particular order.
+    ///
+    /// With a million users, a call that visits all of them blocks the loop for some ten milliseconds.
+    /// [`scan_users`](Context::scan_users) returns them in portions.
+    pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.core.registry().users()
+    }
+
+    /// Returns the number of uids that have connections.
+    ///
+    /// The call takes constant time.
+    pub fn user_count(&self) -> usize {
+        self.core.registry().user_count()
+    }
+
+    /// Returns a portion of [`users`](Context::users), and the cursor of the next portion.
+    ///
+    /// The first portion is at `ScanCursor::default()`. The cursor of the next portion is `None` after the last portion.
+    /// A portion has at most `max` users, or at most 256 users if `max` is lower. It can have none, even if it is not
+    /// the last.
+    ///
+    /// Users can come and go between two portions. A user who stays online during the whole scan is returned once. A
+    /// user who goes online during the scan may be missing. A user who goes offline and online again during the scan may
+    /// be missing or be returned twice.
+    ///
+    /// ```
+    /// use fdpush::{Context, ScanCursor};
+    ///
+    /// /// Counts the users with several devices, ten thousand users in each turn.
+    /// struct Census { cursor: Option<ScanCursor>, with_several: usize }
+    ///
+    /// fn on_turn_end(ctx: &mut Context<'_>, census: &mut Census) {
+    ///     let Some(cursor) = census.cursor else { return };
+    ///     let (users, next) = ctx.scan_users(cursor, 10_000);
+    ///     census.with_several += users.filter(|(_, connections)| *connections > 1).count();
+    ///     census.cursor = next;
+    ///     ctx.request_turn_end();
+    /// }
+    /// ```
+    pub fn scan_users(
+        &self,
+        cursor: ScanCursor,
+        max: usize,
+    ) -> (impl Iterator<Item = (&str, usize)>, Option<ScanCursor>) {
+        self.core.registry().scan_users(cursor, max)
+    }
+
+    /// Returns each group that has members, with the number of its members, in no particular order.
+    ///
+    /// With a million groups, a call that visits all of them blocks the loop for some ten milliseconds.
+    /// [`scan_groups`](Context::scan_groups) returns them in portions.
+    pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.core.registry().groups()
+    }
+
+    /// Returns the number of groups that have members.
+    ///
+    /// The call takes constant time.
+    pub fn group_count(&self) -> usize {
+        self.core.registry().group_count()
+    }
+
+    /// Returns a portion of [`groups`](Context::groups), and the cursor of the next portion.
+    ///
+    /// This method works like [`scan_users`](Context::scan_users). A group that has members during the whole scan is
+    /// returned once.
+    pub fn scan_groups(
+        &self,
+        cursor: ScanCursor,
+        max: usize,
+    ) -> (impl Iterator<Item = (&str, usize)>, Option<ScanCursor>) {
+        self.core.registry().scan_groups(cursor, max)
+    }
+}
