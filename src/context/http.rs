@@ -71,6 +71,14 @@ impl Context<'_> {
         self.core.answer(fd, deferral, answer.into().into())
     }
 
+    /// Returns whether the request of a ticket still waits for its answer.
+    ///
+    /// The result is `false` after the client has disconnected or got a 503. A handler can then give up work for the
+    /// answer.
+    pub fn is_pending<A>(&self, ticket: &Ticket<A>) -> bool {
+        self.core.has_ticket(ticket.fd(), ticket.number())
+    }
+
     // HTTP in pieces.
 
     /// Begins a response in pieces to the request of a ticket.

@@ -65,6 +65,19 @@ fn stale_and_waiting() -> (TestServer, Raw, Ticket<Response>, Ticket<Response>) 
 }
 
 #[test]
+fn a_ticket_is_pending_until_its_request_is_answered_or_its_client_is_gone() {
+    let (server, raw, stale, ticket) = stale_and_waiting();
+    let fd = ticket.fd();
+    let ticket = server.ask(move |ctx| {
+        assert!(!ctx.is_pending(&stale) && ctx.is_pending(&ticket));
+        ticket
+    });
+    raw.reset();
+    server.wait_until("the connection has ended", move |ctx| !ctx.exists(fd));
+    assert!(!server.ask(move |ctx| ctx.is_pending(&ticket)));
+}
+
+#[test]
 fn a_ticket_answers_no_other_request_on_its_connection() {
     let (_server, mut raw, stale, ticket) = stale_and_waiting();
     stale.answer(Response::text(200, "to the first")).expect("the inbox has room");
