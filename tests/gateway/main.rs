@@ -9,6 +9,7 @@ mod samples;
 mod api {
     mod bulk;
     mod kill;
+    mod lists;
     mod long_commands;
     mod overload;
     mod portions;

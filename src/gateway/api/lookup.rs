@@ -1,104 +1,28 @@
-//! The look-ups of users, groups, connections and statistics, and the calls for attributes.
+//! Calls about connections, their attributes, and statistics.
 
-use std::borrow::Cow;
-use std::collections::BinaryHeap;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use fdpush::{Context, Fd, QueryError, Request, Stats, Traffic};
+use fdpush::{Context, Fd, Request, Stats, Traffic};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use super::page::{Page, parse_fd};
 use super::verbs::json;
 use crate::gateway::identity::proxies::address_of;
 use crate::gateway::serving::session::Session;
-use crate::gateway::wire::json::{cut, unexpected_member};
-
-/// The default number of entries in a page. `LIMIT_MAX` is the maximum.
-const LIMIT: usize = 100;
-const LIMIT_MAX: usize = 1000;
 
 /// A page of connections ends after the entry with which it exceeds this number of group names.
 ///
 /// Without this limit, a page of 1,000 connections with 1,000 groups each would have a million names.
 const GROUP_NAMES_MAX: usize = 10_000;
 
-/// The parameters of a request for one page of a list.
-struct Page {
-    after: Option<String>,
-    limit: usize,
-}
-
-impl Page {
-    fn of(request: &Request<'_>) -> Result<Page, ApiError> {
-        let malformed = |error: QueryError| ApiError::bad_request(error.to_string());
-        let mut pairs = request.query_pairs().map_err(malformed)?;
-        const PARAMETERS: [&str; 2] = ["after", "limit"];
-        if let Some((other, _)) = pairs.find(|(name, _)| !PARAMETERS.contains(&&**name)) {
-            return Err(ApiError::bad_request(unexpected_member("the query", &other, &PARAMETERS)));
-        }
-        let given = |name: &str| -> Result<Option<String>, ApiError> {
-            let value = request.try_query(name).map_err(malformed)?;
-            Ok(value.filter(|value| !value.is_empty()).map(Cow::into_owned))
-        };
-        let limit = match given("limit")?.as_deref().map(parse_number) {
-            None => LIMIT,
-            Some(Some(limit @ 1..=LIMIT_MAX)) => limit,
-            Some(_) => return Err(ApiError::bad_request(format!("limit must be from 1 to {LIMIT_MAX}"))),
-        };
-        Ok(Page { after: given("after")?, limit })
-    }
-
-    /// Returns the fd after which the page begins.
-    fn after_fd(&self) -> Result<Option<Fd>, ApiError> {
-        self.after.as_deref().map(|after| parse_fd(after, "after")).transpose()
-    }
-
-    /// Returns the connections of the page, and whether more connections follow.
-    ///
-    /// The connections are in the order of their slots, so a connection that stays open is on exactly one page. Only
-    /// the entries of the page are sorted.
-    fn select_fds(&self, mut fds: Vec<Fd>) -> Result<(Vec<Fd>, bool), ApiError> {
-        if let Some(after) = self.after_fd()? {
-            fds.retain(|fd| fd.slot() > after.slot());
-        }
-        let has_more = fds.len() > self.limit;
-        if has_more {
-            fds.select_nth_unstable_by_key(self.limit, |fd| fd.slot());
-            fds.truncate(self.limit);
-        }
-        fds.sort_unstable_by_key(|fd| fd.slot());
-        Ok((fds, has_more))
-    }
-
-    /// Returns the names of the page in order, each with its count, and whether more names follow.
-    fn select<'a>(&self, names: impl Iterator<Item = (&'a str, usize)>) -> (Vec<(&'a str, usize)>, bool) {
-        let behind = names.filter(|(name, _)| self.after.as_deref().is_none_or(|after| *name > after));
-        // The heap keeps the smallest entries, with the largest of them on top. So the whole list is never sorted.
-        let mut kept: BinaryHeap<(&str, usize)> = BinaryHeap::new();
-        for entry in behind {
-            if kept.len() <= self.limit {
-                kept.push(entry);
-            } else if let Some(mut largest) = kept.peek_mut()
-                && entry < *largest
-            {
-                *largest = entry;
-            }
-        }
-        let mut page = kept.into_sorted_vec();
-        let has_more = page.len() > self.limit;
-        page.truncate(self.limit);
-        (page, has_more)
-    }
-}
-
 /// The JSON of a connection.
 #[derive(Serialize)]
-struct Connection {
+pub struct Connection {
     fd: u64,
-    uid: Option<String>,
+    pub uid: Option<String>,
     groups: Vec<String>,
     peer: String,
     address: Option<IpAddr>,
@@ -153,93 +77,28 @@ impl Connection {
     }
 }
 
-pub fn users(ctx: &Context<'_>, request: &Request<'_>) -> Result<String, ApiError> {
-    #[derive(Serialize)]
-    struct User<'a> {
-        uid: &'a str,
-        connections: usize,
-    }
-    #[derive(Serialize)]
-    struct Users<'a> {
-        users: Vec<User<'a>>,
-        next: Option<&'a str>,
-    }
-    let (page, has_more) = Page::of(request)?.select(ctx.users());
-    let next = page.last().filter(|_| has_more).map(|(uid, _)| *uid);
-    json(&Users {
-        users: page.iter().map(|(uid, connections)| User { uid, connections: *connections }).collect(),
-        next,
-    })
-}
-
-pub fn user(ctx: &Context<'_>, request: &Request<'_>, uid: &str) -> Result<String, ApiError> {
-    #[derive(Serialize)]
-    struct User<'a> {
-        uid: &'a str,
-        count: usize,
-        connections: Vec<Connection>,
-        next: Option<u64>,
-    }
-    let page = Page::of(request)?;
-    if !ctx.is_online(uid) {
-        return Err(ApiError::not_found("uid not online"));
-    }
-    let count = ctx.connection_count(uid);
-    let (fds, has_more) = page.select_fds(ctx.fds_of(uid))?;
-    let (connections, next) = page_entries(ctx, fds, has_more);
-    json(&User { uid, count, connections, next })
-}
-
 /// Returns the entries of a page, up to the limit of group names, and the member `next` of the answer.
-fn page_entries(ctx: &Context<'_>, fds: Vec<Fd>, mut has_more: bool) -> (Vec<Connection>, Option<u64>) {
-    let (mut connections, mut names) = (Vec::new(), 0);
-    for connection in fds.into_iter().filter_map(|fd| Connection::find(ctx, fd)) {
+///
+/// Connections that have ended, and connections that `is_listed` rejects, are not on the page.
+pub fn page_entries(
+    ctx: &Context<'_>,
+    fds: &[Fd],
+    mut has_more: bool,
+    is_listed: impl Fn(&Connection) -> bool,
+) -> (Vec<Connection>, Option<u64>) {
+    let (mut connections, mut names, mut last) = (Vec::new(), 0, None);
+    for fd in fds {
         if names > GROUP_NAMES_MAX {
             has_more = true;
             break;
         }
-        names += connection.groups.len();
-        connections.push(connection);
+        last = Some(fd.as_u64());
+        if let Some(connection) = Connection::find(ctx, *fd).filter(&is_listed) {
+            names += connection.groups.len();
+            connections.push(connection);
+        }
     }
-    let next = connections.last().filter(|_| has_more).map(|last| last.fd);
-    (connections, next)
-}
-
-pub fn groups(ctx: &Context<'_>, request: &Request<'_>) -> Result<String, ApiError> {
-    #[derive(Serialize)]
-    struct Group<'a> {
-        group: &'a str,
-        count: usize,
-    }
-    #[derive(Serialize)]
-    struct Groups<'a> {
-        groups: Vec<Group<'a>>,
-        next: Option<&'a str>,
-    }
-    let (page, has_more) = Page::of(request)?.select(ctx.groups());
-    let next = page.last().filter(|_| has_more).map(|(group, _)| *group);
-    json(&Groups { groups: page.iter().map(|(group, count)| Group { group, count: *count }).collect(), next })
-}
-
-pub fn group(ctx: &Context<'_>, request: &Request<'_>, group: &str) -> Result<String, ApiError> {
-    #[derive(Serialize)]
-    struct Member {
-        fd: u64,
-        uid: Option<String>,
-    }
-    #[derive(Serialize)]
-    struct Group<'a> {
-        group: &'a str,
-        count: usize,
-        members: Vec<Member>,
-        next: Option<u64>,
-    }
-    let page = Page::of(request)?;
-    let count = ctx.member_count(group);
-    let (fds, has_more) = page.select_fds(ctx.members(group))?;
-    let next = fds.last().filter(|_| has_more).map(|fd| fd.as_u64());
-    let member = |fd: Fd| Member { fd: fd.as_u64(), uid: ctx.uid_of(fd).map(str::to_owned) };
-    json(&Group { group, count, members: fds.into_iter().map(member).collect(), next })
+    (connections, last.filter(|_| has_more))
 }
 
 pub fn connections(ctx: &Context<'_>, request: &Request<'_>) -> Result<String, ApiError> {
@@ -252,7 +111,7 @@ pub fn connections(ctx: &Context<'_>, request: &Request<'_>) -> Result<String, A
     let mut fds = ctx.connections_after(page.after_fd()?, page.limit + 1);
     let has_more = fds.len() > page.limit;
     fds.truncate(page.limit);
-    let (connections, next) = page_entries(ctx, fds, has_more);
+    let (connections, next) = page_entries(ctx, &fds, has_more, |_| true);
     json(&Connections { connections, next })
 }
 
@@ -388,16 +247,6 @@ fn open_fd(ctx: &Context<'_>, fd: &str) -> Result<Fd, ApiError> {
     if ctx.is_open(fd) { Ok(fd) } else { Err(not_found()) }
 }
 
-fn parse_fd(text: &str, member: &str) -> Result<Fd, ApiError> {
-    let fd = parse_number(text).and_then(Fd::from_u64);
-    fd.ok_or_else(|| ApiError::bad_request(format!("{member}: {:?} is not an fd", cut(text))))
-}
-
-/// Parses a number that consists of digits. `FromStr` also accepts a plus sign.
-fn parse_number<T: FromStr>(text: &str) -> Option<T> {
-    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
 fn not_found() -> ApiError {
     ApiError::not_found("no open WebSocket with this fd")
 }
@@ -430,24 +279,5 @@ mod tests {
                 "{before} {patch}"
             );
         }
-    }
-
-    #[test]
-    fn pages_are_consecutive() {
-        let names: Vec<String> = (0..250).map(|number| format!("user-{:03}", number * 7 % 250)).collect();
-        let mut after = None;
-        let mut seen = Vec::new();
-        loop {
-            let page = Page { after: after.clone(), limit: 60 };
-            let (found, has_more) = page.select(names.iter().map(|name| (name.as_str(), 1)));
-            seen.extend(found.iter().map(|(name, _)| (*name).to_owned()));
-            if !has_more {
-                break;
-            }
-            after = seen.last().cloned();
-        }
-        let mut sorted = names.clone();
-        sorted.sort();
-        assert_eq!(seen, sorted);
     }
 }

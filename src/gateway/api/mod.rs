@@ -8,9 +8,14 @@ mod batch;
 mod call;
 mod close;
 mod command;
+mod connection_list;
 mod error;
+mod first_names;
+mod lists;
 mod long_commands;
 mod lookup;
+mod name_list;
+mod page;
 mod parts;
 mod push;
 mod response;
@@ -27,8 +32,12 @@ use self::batch::Batch;
 use self::call::{Call, decode, decode_name};
 use self::close::Close;
 use self::command::{Command, PushCommand};
+use self::connection_list::ConnectionList;
 use self::error::ApiError;
+use self::lists::Lists;
 use self::long_commands::LongCommands;
+use self::name_list::NameList;
+use self::page::Page;
 pub use self::parts::ApiParts;
 use self::response::{json_response, uncached};
 use crate::gateway::identity::api_keys::ApiKeys;
@@ -45,6 +54,7 @@ pub struct Api {
     answers: String,
     paused: PausedBatches,
     long: LongCommands,
+    lists: Lists,
 }
 
 /// A refused request.
@@ -59,7 +69,13 @@ struct RefusedRequest {
 impl Api {
     /// Creates an API that requires one of these keys. With an empty set, the API requires no key.
     pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
-        Api { keys, answers: String::new(), paused: PausedBatches::default(), long: LongCommands::default() }
+        Api {
+            keys,
+            answers: String::new(),
+            paused: PausedBatches::default(),
+            long: LongCommands::default(),
+            lists: Lists::default(),
+        }
     }
 
     /// Replaces the keys for all later requests.
@@ -145,8 +161,14 @@ impl Api {
             }
             Call::Healthy => Response::text(200, "alive\n"),
             Call::Ready => ready(ctx),
-            Call::Close | Call::Unbind | Call::Ungroup => {
-                match self.execute_long(ctx, fd, call, request.body(), parts.roster) {
+            Call::Close
+            | Call::Unbind
+            | Call::Ungroup
+            | Call::Users
+            | Call::User(_)
+            | Call::Groups
+            | Call::Group(_) => {
+                match self.execute_long(ctx, fd, call, request, parts.roster) {
                     Ok(response) => {
                         // The status of a deferred response is not known yet, so the metrics count 200.
                         parts.metrics.count_api_request(call.label(), 200);
@@ -164,25 +186,37 @@ impl Api {
         uncached(response)
     }
 
-    /// Carries out a command that may take several turns.
+    /// Carries out a command or a list that may take several turns.
     fn execute_long(
         &mut self,
         ctx: &mut Context<'_>,
         fd: Fd,
         call: Call<'_>,
-        body: &[u8],
+        request: &Request<'_>,
         roster: &mut Roster,
     ) -> Result<Response, ApiError> {
+        let body = request.body();
         match call {
+            Call::Users => self.lists.execute(ctx, fd, NameList::users(Page::of(request)?)),
+            Call::Groups => self.lists.execute(ctx, fd, NameList::groups(Page::of(request)?)),
+            Call::User(uid) => {
+                let uid = decode_name(uid)?.into_owned();
+                self.lists.execute(ctx, fd, ConnectionList::of_user(uid, &Page::of(request)?)?)
+            }
+            Call::Group(group) => {
+                let group = decode_name(group)?.into_owned();
+                self.lists.execute(ctx, fd, ConnectionList::of_group(group, &Page::of(request)?)?)
+            }
             Call::Unbind => self.long.execute(ctx, fd, roster, verbs::Unbind::read(ctx, body)?),
             Call::Ungroup => self.long.execute(ctx, fd, roster, verbs::Ungroup::read(body)?),
             _ => self.long.execute(ctx, fd, roster, Close::read(ctx, body)?),
         }
     }
 
-    /// Continues commands that take several turns.
+    /// Continues commands and lists that take several turns.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
         self.long.handle_turn_end(ctx, roster);
+        self.lists.handle_turn_end(ctx);
     }
 
     /// Returns whether a command that takes several turns is in progress.
@@ -350,10 +384,6 @@ fn answer(
         Call::Join => verbs::join(ctx, roster, body),
         Call::Leave => verbs::leave(ctx, roster, body),
         Call::Online => verbs::online(ctx, body),
-        Call::Users => lookup::users(ctx, request),
-        Call::User(uid) => lookup::user(ctx, request, &decode_name(uid)?),
-        Call::Groups => lookup::groups(ctx, request),
-        Call::Group(group) => lookup::group(ctx, request, &decode_name(group)?),
         Call::Connections => lookup::connections(ctx, request),
         Call::Connection(fd) => lookup::connection(ctx, &decode(fd)?),
         Call::Attributes(fd) => {
@@ -370,6 +400,10 @@ fn answer(
         | Call::Unbind
         | Call::Ungroup
         | Call::Close
+        | Call::Users
+        | Call::User(_)
+        | Call::Groups
+        | Call::Group(_)
         | Call::Metrics
         | Call::Healthy
         | Call::Ready => Err(ApiError::not_found("not here")),

@@ -2,10 +2,34 @@
 
 use fdpush::{Context, Fd};
 
-/// The maximum number of connections and their memberships that one turn of the loop removes or notifies.
+/// The maximum number of connections and their memberships that one turn of the loop removes or notifies. Also the
+/// maximum number of entries that the lists of one turn visit.
 ///
 /// Ten thousand connections in two groups each reach this maximum. Their removal takes about 10 ms.
 pub const WORK_MAX: usize = 30_000;
+
+/// The work that several commands may still do in one turn.
+#[derive(Debug, Default)]
+pub struct TurnBudget {
+    spent: usize,
+}
+
+impl TurnBudget {
+    /// Takes the work of one portion, which is at most [`WORK_MAX`]. Returns `false` if too little work is left.
+    pub fn take(&mut self, work: usize) -> bool {
+        let spent = self.spent + work.clamp(1, WORK_MAX);
+        let is_within = spent <= WORK_MAX;
+        if is_within {
+            self.spent = spent;
+        }
+        is_within
+    }
+
+    /// Ends the turn.
+    pub fn reset(&mut self) {
+        self.spent = 0;
+    }
+}
 
 /// Takes items until their work reaches [`WORK_MAX`]. With the last item, the work may exceed this maximum.
 pub fn take_portion<T>(mut items: impl Iterator<Item = T>, work_of: impl Fn(&T) -> usize) -> Vec<T> {
@@ -41,5 +65,20 @@ mod tests {
         assert_eq!(take(), [7, WORK_MAX]);
         assert_eq!(take(), [3]);
         assert!(take().is_empty());
+    }
+
+    #[test]
+    fn the_portions_of_a_turn_have_at_most_the_maximum_of_work() {
+        let mut budget = TurnBudget::default();
+        for _ in 0..3 {
+            assert!(budget.take(10_000) && budget.take(19_999));
+            assert!(!budget.take(2), "29,999 and 2 exceed the maximum");
+            assert!(budget.take(0), "a portion without entries counts as 1");
+            assert!(!budget.take(0));
+            budget.reset();
+            assert!(budget.take(usize::MAX), "a portion of a longer list has the maximum of work");
+            assert!(!budget.take(1));
+            budget.reset();
+        }
     }
 }

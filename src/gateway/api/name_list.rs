@@ -1,0 +1,105 @@
+//! The lists of all users and of all groups, in alphabetical order.
+
+use fdpush::{Context, ScanCursor};
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::first_names::FirstNames;
+use super::lists::List;
+use super::page::Page;
+use super::verbs::json;
+use crate::gateway::runtime::portion::WORK_MAX;
+
+/// A page of the list of users or groups.
+#[derive(Debug)]
+pub struct NameList {
+    kind: Kind,
+    limit: usize,
+    /// The names of the page, and one more name if there are more.
+    names: FirstNames,
+    /// The start of the next portion.
+    cursor: ScanCursor,
+}
+
+#[derive(Copy, Clone, Debug)]
+enum Kind {
+    Users,
+    Groups,
+}
+
+impl NameList {
+    /// Creates a page of the list of users.
+    pub fn users(page: Page) -> NameList {
+        NameList::new(Kind::Users, page)
+    }
+
+    /// Creates a page of the list of groups.
+    pub fn groups(page: Page) -> NameList {
+        NameList::new(Kind::Groups, page)
+    }
+
+    fn new(kind: Kind, Page { after, limit }: Page) -> NameList {
+        NameList { kind, limit, names: FirstNames::new(after, limit + 1), cursor: ScanCursor::default() }
+    }
+}
+
+impl List for NameList {
+    fn work(&self, ctx: &Context<'_>) -> usize {
+        match self.kind {
+            Kind::Users => ctx.user_count(),
+            Kind::Groups => ctx.group_count(),
+        }
+    }
+
+    fn visit_portion(&mut self, ctx: &Context<'_>) -> bool {
+        let next = match self.kind {
+            Kind::Users => {
+                let (users, next) = ctx.scan_users(self.cursor, WORK_MAX);
+                users.for_each(|(uid, _)| self.names.add(uid));
+                next
+            }
+            Kind::Groups => {
+                let (groups, next) = ctx.scan_groups(self.cursor, WORK_MAX);
+                groups.for_each(|(group, _)| self.names.add(group));
+                next
+            }
+        };
+        self.cursor = next.unwrap_or_default();
+        next.is_none()
+    }
+
+    fn json(&self, ctx: &Context<'_>) -> Result<String, ApiError> {
+        #[derive(Serialize)]
+        struct User<'a> {
+            uid: &'a str,
+            connections: usize,
+        }
+        #[derive(Serialize)]
+        struct Users<'a> {
+            users: Vec<User<'a>>,
+            next: Option<&'a str>,
+        }
+        #[derive(Serialize)]
+        struct Group<'a> {
+            group: &'a str,
+            count: usize,
+        }
+        #[derive(Serialize)]
+        struct Groups<'a> {
+            groups: Vec<Group<'a>>,
+            next: Option<&'a str>,
+        }
+        let names = || self.names.iter().take(self.limit);
+        let next = names().last().filter(|_| self.names.len() > self.limit);
+        match self.kind {
+            Kind::Users => {
+                let users = names().map(|uid| User { uid, connections: ctx.connection_count(uid) });
+                json(&Users { users: users.filter(|user| user.connections > 0).collect(), next })
+            }
+            Kind::Groups => {
+                let groups = names().map(|group| Group { group, count: ctx.member_count(group) });
+                json(&Groups { groups: groups.filter(|group| group.count > 0).collect(), next })
+            }
+        }
+    }
+}
