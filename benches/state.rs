@@ -1,7 +1,8 @@
 //! Benchmarks of the timer wheel and the registry, without sockets.
 //!
 //! The timer wheel and the registry contain a million connections, or ten thousand in test mode (`cargo bench --
-//! --test`). Before criterion starts, one line reports the memory per connection and the cost of a heartbeat period.
+//! --test`). Before criterion starts, a few lines report the memory per connection, the cost of a heartbeat period, and
+//! the longest calls.
 
 use std::fs;
 use std::hint::black_box;
@@ -10,8 +11,15 @@ use std::time::Instant;
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use fdpush::Slot;
 use fdpush::bench::{Owner, Registry, SlotSet, Tick, Wheel};
-use fdpush::{Change, SecondLogin};
+use fdpush::{Change, ScanCursor, SecondLogin};
 use rustix::time::{ClockId, clock_gettime};
+
+#[path = "state/broadcast.rs"]
+mod broadcast;
+#[path = "../src/gateway/api/first_names.rs"]
+mod first_names;
+
+use first_names::FirstNames;
 
 /// A heartbeat period, in ticks.
 const PERIOD: u64 = 25_000;
@@ -118,6 +126,7 @@ fn report_longest(_: &mut Criterion) {
     let joining = longest(count, |slot| _ = registry.join(Slot(slot), "room"));
     let removing = longest(count, |slot| _ = registry.remove(Slot(slot)));
     assert_eq!((registry.user_count(), registry.membership_count()), (0, 0));
+    let [portion, whole] = [PORTION, usize::MAX].map(|max| longest_portion(&uids, max));
 
     // All connections open at the same time. The first ping of each connection is due in the second half of the period.
     let mut wheel = Wheel::new(Tick(0));
@@ -135,22 +144,75 @@ fn report_longest(_: &mut Criterion) {
     assert_eq!(expired, count);
     println!(
         "{count} connections, the longest calls: bind {binding:.2} ms, join {joining:.2} ms, remove {removing:.2} ms, \
-         {} ms of the wheel with a heartbeat of 300 s {advancing:.2} ms",
+         a portion of the list of users {portion:.2} ms, the whole list in one call {whole:.2} ms, {} ms of the wheel \
+         with a heartbeat of 300 s {advancing:.2} ms",
         u64::from(CALLS) * TICKS,
     );
 }
 
+/// The number of entries that a turn visits for a list of the API, and the number of names that a page needs.
+const PORTION: usize = 30_000;
+const PAGE: usize = 1001;
+
+/// Returns the longest CPU time of one portion of a list of all users, in milliseconds.
+///
+/// The uids are in no order, and then in descending order. In descending order, each uid enters the page and removes
+/// another uid from it.
+fn longest_portion(uids: &[String], max: usize) -> f64 {
+    let descending: Vec<String> = (0..uids.len()).map(|slot| format!("{:08}", uids.len() - slot)).collect();
+    [uids, &descending].map(|uids| longest_portion_of(&bound(uids), max)).into_iter().fold(0.0, f64::max)
+}
+
+fn longest_portion_of(registry: &Registry, max: usize) -> f64 {
+    let mut names = FirstNames::new(None, PAGE);
+    let (mut longest, mut cursor) = (0.0_f64, Some(ScanCursor::default()));
+    while let Some(start) = cursor {
+        let before = cpu_ms();
+        let (users, next) = registry.scan_users(start, max);
+        users.for_each(|(uid, _)| names.add(uid));
+        longest = longest.max(cpu_ms() - before);
+        cursor = next;
+    }
+    let mut all: Vec<&str> = registry.users().map(|(uid, _)| uid).collect();
+    all.sort_unstable();
+    assert!(names.len() == PAGE && names.iter().eq(all.into_iter().take(PAGE)));
+    longest
+}
+
+/// Reports the CPU time of a broadcast that is added to all queues in one call.
+fn report_broadcast(_: &mut Criterion) {
+    for count in [connections(), 2 * connections()] {
+        let mut server = broadcast::Server::open(count);
+        // The first broadcast allocates the lists of receivers. The later broadcasts reuse them.
+        server.broadcast();
+        server.flush();
+        let times: [f64; 2] = std::array::from_fn(|_| {
+            let before = cpu_ms();
+            server.broadcast();
+            cpu_ms() - before
+        });
+        server.flush();
+        println!(
+            "a broadcast to {count} connections, until it is in all queues: {:.1} ms, and {:.1} ms for a second one in \
+             the same turn",
+            times[0], times[1],
+        );
+    }
+}
+
+/// Returns the CPU time of this thread, in milliseconds.
+fn cpu_ms() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
+}
+
 /// Returns the longest CPU time of [`CALLS`] consecutive calls, in milliseconds.
 fn longest(count: u32, mut call: impl FnMut(u32)) -> f64 {
-    let cpu = || {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
-    };
-    let (mut longest, mut before) = (0.0_f64, cpu());
+    let (mut longest, mut before) = (0.0_f64, cpu_ms());
     for index in 0..count {
         call(index);
         if index % CALLS == CALLS - 1 {
-            let now = cpu();
+            let now = cpu_ms();
             longest = longest.max(now - before);
             before = now;
         }
@@ -306,5 +368,5 @@ fn open(c: &mut Criterion) {
     assert_eq!(walk(&set), LEFT);
 }
 
-criterion_group!(benches, report, report_longest, wheel, users, group, open);
+criterion_group!(benches, report, report_longest, report_broadcast, wheel, users, group, open);
 criterion_main!(benches);

@@ -103,3 +103,26 @@ impl List for NameList {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_consecutive() {
+        const LIMIT: usize = 60;
+        let names: Vec<String> = (0..250).map(|number| format!("user-{:03}", number * 7 % 250)).collect();
+        let (mut after, mut seen, mut has_more) = (None, Vec::new(), true);
+        while has_more {
+            let mut page = FirstNames::new(after, LIMIT + 1);
+            // Some names are added twice, as by a scan during which a user goes offline and online again.
+            names.iter().chain(names.iter().step_by(3)).for_each(|name| page.add(name));
+            seen.extend(page.iter().take(LIMIT).map(str::to_owned));
+            has_more = page.len() > LIMIT;
+            after = seen.last().cloned();
+        }
+        let mut sorted = names.clone();
+        sorted.sort();
+        assert_eq!(seen, sorted);
+    }
+}
