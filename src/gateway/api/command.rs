@@ -445,7 +445,7 @@ fn check_id(id: Option<&RawValue>) -> Result<Option<&str>, ApiError> {
 /// Decodes the bytes of a binary message.
 fn decode_base64(text: &[u8]) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
-    // The decoder allocates nothing if this memory is there.
+    // With this memory, the decoder allocates nothing. A failed allocation in the decoder would end the process.
     bytes.try_reserve_exact(decoded_len_estimate(text.len())).map_err(|_| ApiError::out_of_memory())?;
     let decoded = STANDARD.decode_vec(text, &mut bytes);
     decoded.map_err(|error| ApiError::bad_request(format!("binary: not base64: {error}")))?;

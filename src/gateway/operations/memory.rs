@@ -17,7 +17,7 @@ use crate::gateway::runtime::threads;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// The time between two returns of memory.
+/// The time between two blocks that the thread allocates and frees.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The size of the block in bytes. A block of this size has a page of its own, so freeing the block frees the page.

@@ -33,7 +33,7 @@ pub enum PublishError {
     OutOfMemory,
 }
 
-/// The length of a message with JSON content, without its data and its groups. Escapes in a name can need more.
+/// The usual length of a message with JSON content, without its data and its groups. Names with escapes can need more.
 const ENVELOPE_BYTES: usize = 256;
 
 /// Options of a message.

@@ -104,8 +104,9 @@ impl Settings {
         self.check_back_end_addresses(&bindings, faults);
     }
 
-    /// Checks that no URL of a back end is an address of this server. The text of a fault has no URL, which may contain a
-    /// password.
+    /// Checks that no URL of a back end is an address of this server.
+    ///
+    /// The text of a fault does not repeat the URL, because the URL may contain a password.
     fn check_back_end_addresses(&self, bindings: &[Binding], faults: &mut Faults) {
         let hook = self.serve.clients.auth_url.as_ref().filter(|_| self.serve.auth() == Auth::Webhook);
         for (key, url) in [("webhook", self.serve.hooks.webhook.as_ref()), ("auth_url", hook)] {

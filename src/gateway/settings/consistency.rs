@@ -141,7 +141,7 @@ impl Settings {
             (["subprotocols"; 2], SUBPROTOCOL_HEAD_BYTES, subprotocol, "an upgrade with the longest subprotocol"),
             (["origin"; 2], ORIGIN_HEAD_BYTES, origins.map(str::len).max(), "an upgrade with the longest origin"),
         ] {
-            // A value below the minimum of all upgrades has a fault of its own.
+            // Another check reports a value below the minimum of all upgrades.
             if let Some(min) = value.map(|bytes| head + bytes)
                 && (HEAD_BYTES_MIN..min).contains(&max)
             {

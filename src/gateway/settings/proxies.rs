@@ -10,8 +10,10 @@ use super::cli::{ClientAddress, TrustedProxy};
 use super::faults::Faults;
 
 impl Settings {
-    /// Collects listeners for proxies that no trusted proxy can connect to as faults, and trusted proxies without effect
-    /// as warnings.
+    /// Collects the faults and warnings of the trusted proxies.
+    ///
+    /// A listener for proxies that no trusted proxy can connect to is a fault. A trusted proxy without effect is a
+    /// warning.
     pub(super) fn check_proxies(&mut self, faults: &mut Faults) {
         let mut warnings = Vec::new();
         self.check_proxy_listeners(faults, &mut warnings);
@@ -35,15 +37,15 @@ impl Settings {
         self.warnings.extend(warnings);
     }
 
-    /// Checks that a trusted proxy can connect to the listeners with a PROXY header. All other connections to such a
-    /// listener are closed.
+    /// Checks that a trusted proxy can connect to each listener that expects a PROXY header.
     ///
-    /// It is an error if the server could accept no connection at all.
+    /// The server closes all other connections to such a listener. The check adds a fault if the server could accept no
+    /// connection at all, and otherwise a warning.
     fn check_proxy_listeners(&self, faults: &mut Faults, warnings: &mut Vec<String>) {
         let clients = &self.serve.clients;
         let (name, trusted) = (self.layers.name("listen"), self.layers.name("trusted_proxy"));
-        // A service manager may pass sockets that replace the default. `proxy_protocol` without proxies has a fault of
-        // its own.
+        // The default of `listen` is not checked, because a service manager may pass sockets that replace it. Another
+        // check reports `proxy_protocol` without trusted proxies.
         let has_proxy_header = |address: &&ClientAddress| {
             address.has_proxy_header()
                 || clients.proxy_protocol && !self.listens_by_default() && !clients.trusted_proxy.is_empty()
@@ -54,7 +56,7 @@ impl Settings {
                 faults.add(&["listen", "trusted_proxy"], format!("{name}: {address} needs --trusted-proxy"));
                 continue;
             }
-            // A name without an address has a fault of its own.
+            // Another check reports a name without an address.
             let bound = address.endpoint().resolve().unwrap_or_default();
             let is_any = |test: fn(&TrustedProxy, &Address) -> bool| {
                 bound.iter().any(|bound| clients.trusted_proxy.iter().any(|proxy| test(proxy, bound)))
@@ -76,7 +78,7 @@ impl Settings {
     }
 
     fn listens_on_unix(&self) -> bool {
-        // A service manager may pass a socket of any kind.
+        // If `listen` has its default, a service manager may have passed unix sockets instead.
         let is_unix = |address: &ClientAddress| address.endpoint().is_unix();
         self.listens_by_default() || self.serve.listen.iter().any(is_unix)
     }
@@ -90,7 +92,7 @@ fn private_prefix_min(net: &IpNet) -> u8 {
     }
 }
 
-/// Returns whether a connection of this proxy to this address can exist. `[::]` accepts no connections over IPv4.
+/// Returns whether this proxy can connect to this address. `[::]` accepts no connections over IPv4.
 fn can_connect(proxy: &TrustedProxy, address: &Address) -> bool {
     match (proxy, address) {
         (TrustedProxy::Unix, Address::Unix(_)) => true,
@@ -101,12 +103,12 @@ fn can_connect(proxy: &TrustedProxy, address: &Address) -> bool {
     }
 }
 
-/// Returns whether this proxy is on the machine of this local address.
+/// Returns whether this proxy may be on this machine, so that it can connect to this local address.
 fn is_on_this_machine(proxy: &TrustedProxy, address: &Address) -> bool {
     let loopback = [IpNet::from(IpAddr::V4(Ipv4Addr::LOCALHOST)), IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST))];
     match proxy {
         TrustedProxy::Unix => can_connect(proxy, address),
-        // All of 127.0.0.0/8 is loopback.
+        // All addresses in 127.0.0.0/8 are loopback addresses, not only 127.0.0.1.
         TrustedProxy::Net(net) => net.addr().is_loopback() || loopback.iter().any(|ip| net.contains(ip)),
     }
 }

@@ -105,7 +105,7 @@ impl Settings {
     /// Warns of an API key that other machines could guess.
     pub(super) fn warn_of_short_keys(&mut self) {
         let shortest = self.api_keys().iter().map(|key| key.expose().len()).min();
-        // An address that cannot be resolved has a fault of its own.
+        // Another check reports an address that cannot be resolved.
         let is_open = || self.serve.api_addresses().any(|address| address.is_local() == Ok(false));
         if let Some(bytes) = shortest.filter(|bytes| *bytes < API_KEY_BYTES_MIN)
             && is_open()

@@ -154,7 +154,8 @@ impl<'a> Members<'a> {
                 return Err(FrameError::bad_request(format!("push takes either {first} or {second}")));
             }
             (Some(("to", to)), None) if to.get().starts_with('[') => {
-                // A uid with many connections that is listed a thousand times would be searched a thousand times.
+                // Duplicates are removed: a frame that lists one uid a thousand times must not cause a thousand searches of
+                // its connections.
                 Target::Uids(names::distinct(uids(to, "to", "a uid or an array of uids")?))
             }
             (Some(("to", to)), None) => Target::Uids(vec![name(to, "to")?]),

@@ -64,7 +64,7 @@ pub const EVENT_BYTES_MAX_MIN: usize = 4 << 10;
 /// The maximum length of the path in a truncated `open` event. In JSON, the path can be six times as long.
 const TRUNCATED_PATH_BYTES_MAX: usize = 256;
 
-/// The reason why an event has no JSON.
+/// The reason why an event could not be encoded.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum EventError {
     /// The JSON exceeds its bound.
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn a_failed_allocation_is_an_error() {
         let mut json = Bounded { bytes: Vec::new(), bytes_max: usize::MAX };
-        // No allocation has more than `isize::MAX` bytes.
+        // An allocation has at most `isize::MAX` bytes, so this one must fail.
         let error = json.reserve(usize::MAX).expect_err("the allocation fails");
         assert_eq!(EventError::of(error.kind()), EventError::OutOfMemory);
         let full = serde_json::to_writer(Bounded { bytes: Vec::new(), bytes_max: 3 }, "text").expect_err("no space");
