@@ -277,9 +277,16 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Plain(stream) => stream.read(buffer),
-            Socket::Tls(stream) => read_session(stream, buffer),
+        loop {
+            let read = match self {
+                Socket::Plain(stream) => stream.read(buffer),
+                Socket::Tls(stream) => read_session(stream, buffer),
+            };
+            // A read with a time limit ends early when the process gets a signal, for instance SIGCHLD after a test has
+            // stopped its server.
+            if !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {
+                return read;
+            }
         }
     }
 }
