@@ -27,6 +27,9 @@ use crate::tls::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, test_config};
 /// The maximum number of operations of one run, which bounds its time.
 const OPERATIONS_MAX: usize = 400;
 
+/// The maximum number of key updates without application data between them. rustls ends a session with more updates.
+const KEY_UPDATES_MAX: u32 = 32;
+
 /// The PROXY header of a proxied session.
 const PROXY: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n";
 
@@ -51,6 +54,8 @@ struct Session {
     /// An upper bound of the number of records that the session encrypted.
     records: u64,
     hello: Hello,
+    /// The number of key updates since the client last sent application data.
+    key_updates: u32,
     /// Whether the loop was notified that the stream may have bytes.
     is_ready: bool,
     /// Whether the client violated the TLS protocol.
@@ -109,6 +114,7 @@ impl Session {
             down: (0, 0),
             records: 0,
             hello,
+            key_updates: 0,
             is_ready: false,
             is_faulty: false,
             is_ended: false,
@@ -126,7 +132,7 @@ impl Session {
             8 => self.pipe.room = if argument == u8::MAX { usize::MAX } else { size(argument) },
             9 | 10 => self.write(&[size(argument), size(next(bytes))]),
             11 => self.deliver(),
-            12 => self.client.update_keys(),
+            12 => self.update_keys(),
             13 if argument < 16 => self.end_client(argument & 1 == 0),
             14 if argument < 32 => self.break_rule(argument, bytes),
             15 if argument < 8 => self.end_server(argument),
@@ -143,7 +149,16 @@ impl Session {
         let plaintext: Vec<u8> = (self.up.0..self.up.0 + count).map(byte_at).collect();
         self.client.write(&plaintext);
         self.up.0 += count;
+        if count > 0 {
+            self.key_updates = 0;
+        }
         self.take_records();
+    }
+
+    fn update_keys(&mut self) {
+        self.client.update_keys();
+        self.key_updates += 1;
+        self.is_faulty |= self.key_updates > KEY_UPDATES_MAX;
     }
 
     fn take_records(&mut self) {
