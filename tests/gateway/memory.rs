@@ -18,7 +18,7 @@ const MEMBERSHIPS: usize = 10_000;
 
 /// The sum of all memory bounds, as `docs/operations.md` states it, with the bounds of this test.
 const SUM: usize = 10 * MIB // the program
-    + CONNECTIONS * 230
+    + CONNECTIONS * 240
     + 2 * QUEUE_TOTAL
     + INBOUND_TOTAL + MESSAGE
     + 2 * QUEUE
