@@ -316,6 +316,19 @@ fn there_is_no_unsafe_unfinished_or_ignored_code() {
 }
 
 #[test]
+fn tests_start_the_binary_through_one_module() {
+    // The text is in two parts, because this test also reads this file.
+    let variable = concat!("CARGO_BIN", "_EXE_fdpush");
+    let mut errors = Errors::default();
+    for source in sources(&["tests"]).filter(|source| source.path != "tests/common/command.rs") {
+        for (line, _) in source.code().filter(|(_, code)| code.contains(variable)) {
+            errors.add(&source, line, "start the binary through tests/common/command.rs, which refuses default ports");
+        }
+    }
+    errors.check();
+}
+
+#[test]
 fn the_checks_find_known_errors() {
     assert_eq!(without_comment("let a = 1; // mio"), "let a = 1; ");
     assert_eq!(without_comment("    /// [`Instant`]"), "    ");

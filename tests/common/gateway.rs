@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::Instant;
 
 use serde_json::Value;
 use tungstenite::Message;
 
+use super::command::{command, command_in_shell};
 use super::raw::{HttpResponse, UPGRADE};
 use super::{ChildProcess, Client, DEADLINE, Raw, TestReceiver, channel};
 
@@ -41,20 +42,18 @@ impl Gateway {
     /// Works like [`start`](Gateway::start), for flags that set the log level. The log level must be `info` or more
     /// verbose.
     pub fn spawn(flags: &[&str]) -> Gateway {
-        Gateway::spawn_as(Command::new(env!("CARGO_BIN_EXE_fdpush")), flags)
+        Gateway::spawn_as(&mut command(&line_of(flags), &[]), flags)
     }
 
     /// Works like [`start`](Gateway::start), with a limit on open descriptors.
     pub fn start_with_descriptors(max: u32, flags: &[&str]) -> Gateway {
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_fdpush")]);
-        Gateway::spawn_as(command, &[&["--log", "info"], flags].concat())
+        let flags = [&["--log", "info"], flags].concat();
+        let script = format!("ulimit -n {max}; exec \"$0\" \"$@\"");
+        Gateway::spawn_as(&mut command_in_shell(&script, &line_of(&flags), &[]), &flags)
     }
 
-    fn spawn_as(mut command: Command, flags: &[&str]) -> Gateway {
-        command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).args(flags);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = ChildProcess::spawn(&mut command);
+    fn spawn_as(command: &mut Command, flags: &[&str]) -> Gateway {
+        let mut child = ChildProcess::spawn(command);
         let stdout = child.stdout.take().expect("the output is a pipe");
         let (tx, log) = channel();
         let lines = BufReader::new(child.stderr.take().expect("the output is a pipe")).lines();
@@ -188,6 +187,11 @@ impl Drop for Gateway {
             }
         }
     }
+}
+
+/// Returns the command line of a server on free ports, with these flags.
+fn line_of<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    [&["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"], flags].concat()
 }
 
 /// Returns a complete request. `Host` is `localhost` unless `headers` contains it.

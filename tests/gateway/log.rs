@@ -9,6 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::backend::{Answer, Backend};
+use crate::common::command::{command, command_in_shell};
 use crate::common::gateway::{Gateway, next, until};
 use crate::common::{ChildProcess, Client, Scratch, refusal};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -30,9 +31,9 @@ impl Served {
         let scratch = Scratch::new("log");
         let (api, config) = (scratch.file("api.sock"), scratch.file("fdpush.toml"));
         fs::write(&config, "").expect("the file can be written");
-        let mut command = command(&["serve", "--log", "debug", "--listen", "127.0.0.1:0"]);
-        command.arg(format!("--api=unix:{}", api.display())).arg(format!("--config={}", config.display()));
-        let mut child = ChildProcess::spawn(command.args(flags).stderr(stderr));
+        let (api_flag, config_flag) = (unix(&api), config.display().to_string());
+        let line = ["serve", "--log", "debug", "--listen", "127.0.0.1:0", "--api", &api_flag, "--config", &config_flag];
+        let mut child = ChildProcess::spawn(command(&[&line, flags].concat(), &[]).stderr(stderr));
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("the output is a pipe"))
             .read_line(&mut line)
@@ -98,10 +99,9 @@ impl Served {
     }
 }
 
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
-    command
+/// Returns the address of a unix socket for `--listen` and `--api`.
+fn unix(path: &Path) -> String {
+    format!("unix:{}", path.display())
 }
 
 fn run(command: &mut Command) -> ExitStatus {
@@ -218,10 +218,10 @@ impl Served {
 fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
     let scratch = Scratch::new("limit");
     let (path, socket, api) = (scratch.file("log"), scratch.file("push.sock"), scratch.file("api.sock"));
-    let script = r#"ulimit -f 8; exec "$0" serve --log debug --listen "unix:$1" --api "unix:$2" 2>>"$3""#;
-    let mut shell = Command::new("sh");
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).args([&socket, &api, &path]).stdout(Stdio::null());
-    let child = ChildProcess::spawn(&mut shell);
+    let log = File::options().append(true).create(true).open(&path).expect("the log can be created");
+    let line = ["serve", "--log", "debug", "--listen", &unix(&socket), "--api", &unix(&api)];
+    let mut shell = command_in_shell(r#"ulimit -f 8; exec "$0" "$@""#, &line, &[]);
+    let child = ChildProcess::spawn(shell.stdout(Stdio::null()).stderr(log));
     until("the server listens", || UnixStream::connect(&api).is_ok());
     let address = SocketAddr::from(([0; 4], 0));
     let served = Served { child, address, api, config: path.clone(), _scratch: scratch };
@@ -251,7 +251,7 @@ fn a_full_log_pipe_at_shutdown_does_not_change_the_exit_code() {
     let (_reader, writer) = full_pipe();
     Served::start(writer.try_clone().expect("the descriptor can be duplicated"), &[]).check_drain();
     let flags = ["serve", "--listen", "unix:/dev/null", "--api", "off"];
-    assert_eq!(run(command(&flags).stderr(writer)).code(), Some(1));
+    assert_eq!(run(command(&flags, &[]).stderr(writer)).code(), Some(1));
 }
 
 /// Opens a WebSocket over the unix socket of `child` and sends SIGTERM. The client gets 1001, and the exit code is 0.
@@ -269,8 +269,7 @@ fn a_full_stdout_pipe_does_not_stop_the_start() {
     let scratch = Scratch::new("stdout");
     let path = scratch.file("push.sock");
     let (_reader, writer) = full_pipe();
-    let listen = format!("unix:{}", path.display());
-    let mut command = command(&["serve", "--listen", &listen, "--api", "off"]);
+    let mut command = command(&["serve", "--listen", &unix(&path), "--api", "off"], &[]);
     let child = ChildProcess::spawn(
         command.stdout(writer.try_clone().expect("the descriptor can be duplicated")).stderr(writer),
     );
@@ -283,9 +282,8 @@ fn closed_standard_descriptors_do_not_become_sockets() {
     // socket.
     let scratch = Scratch::new("closed");
     let path = scratch.file("push.sock");
-    let mut shell = Command::new("sh");
-    let script = r#"exec "$0" serve --log debug --listen "unix:$1" --api off <&- >&- 2>&-"#;
-    let child = ChildProcess::spawn(shell.args(["-c", script, env!("CARGO_BIN_EXE_fdpush")]).arg(&path));
+    let line = ["serve", "--log", "debug", "--listen", &unix(&path), "--api", "off"];
+    let child = ChildProcess::spawn(&mut command_in_shell(r#"exec "$0" "$@" <&- >&- 2>&-"#, &line, &[]));
     check_serving_and_drain(&path, child);
 }
 
@@ -302,13 +300,13 @@ fn commands_with_closed_or_full_output_do_not_panic() {
         (&["serve", "--listen", "unix:/dev/null", "--api", "off"], 1),
     ] {
         let to_closed = if to_full == 1 && !args.contains(&"--config") && args[0] != "serve" { 0 } else { to_full };
-        let status = run(command(args).stdout(closed_pipe()).stderr(closed_pipe()));
+        let status = run(command(args, &[]).stdout(closed_pipe()).stderr(closed_pipe()));
         assert_eq!(
             status.code(),
             Some(to_closed),
             "{args:?} must exit with {to_closed} if its output is a closed pipe: {status}"
         );
-        let status = run(command(args).stdout(dev_full()).stderr(dev_full()));
+        let status = run(command(args, &[]).stdout(dev_full()).stderr(dev_full()));
         assert_eq!(
             status.code(),
             Some(to_full),

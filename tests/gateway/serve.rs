@@ -1,9 +1,10 @@
 //! Tests `fdpush serve` with an independent client: flags, the demo page, and JSON frames.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 
+use crate::common::command::{call, command};
 use crate::common::{ChildProcess, Client, Raw, Scratch, refusal};
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ struct Served {
 
 impl Served {
     fn start(flags: &[&str]) -> Served {
-        let mut child = ChildProcess::spawn(&mut command(&[&["--listen", "127.0.0.1:0"], flags].concat()));
+        let mut child = ChildProcess::spawn(&mut serve(&[&["--listen", "127.0.0.1:0"], flags].concat()));
         let stdout = child.stdout.take().expect("the output is a pipe");
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).expect("the line can be read");
@@ -42,20 +43,15 @@ impl Served {
     }
 }
 
-fn command(flags: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-    command.arg("serve").args(["--log", "warn"]).args(flags).env("FDPUSH_API", "off");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+fn serve(flags: &[&str]) -> Command {
+    command(&[&["serve", "--log", "warn"], flags].concat(), &[("FDPUSH_API", "off")])
 }
 
 /// Returns the error output of `fdpush serve` for invalid flags.
-fn error_output(flags: &[&str]) -> String {
-    let mut child = command(flags).spawn().expect("the binary can run");
-    let mut printed = String::new();
-    child.stderr.take().expect("the output is a pipe").read_to_string(&mut printed).expect("the text is UTF-8");
-    assert!(!child.wait().expect("the process ends").success(), "{flags:?} must be refused");
-    printed
+fn error_output(flags: &[&str], environment: &[(&str, &str)]) -> String {
+    let printed = call(&[&["serve", "--log", "warn", "--api", "off"], flags].concat(), environment);
+    assert!(printed.code.is_some_and(|code| code > 0), "{flags:?} must be refused: {printed:?}");
+    printed.err
 }
 
 fn next(client: &mut Client) -> Value {
@@ -244,7 +240,7 @@ fn the_error_for_an_invalid_flag_names_it() {
         (&["--heartbeat", "drum"], &["drum", "client, ping, push"]),
         (&["--auth", "guess"], &["guess", "trust"]),
     ] {
-        let printed = error_output(flags);
+        let printed = error_output(flags, &[]);
         for hint in hints {
             assert!(printed.contains(hint), "{flags:?}: {printed}");
         }
@@ -253,11 +249,7 @@ fn the_error_for_an_invalid_flag_names_it() {
 
 #[test]
 fn settings_are_read_from_the_environment() {
-    let mut command = command(&[]);
-    let mut child = command.env("FDPUSH_HEARTBEAT", "drum").spawn().expect("the binary can run");
-    let mut printed = String::new();
-    child.stderr.take().expect("the output is a pipe").read_to_string(&mut printed).expect("the text is UTF-8");
-    assert!(!child.wait().expect("the process ends").success());
+    let printed = error_output(&[], &[("FDPUSH_HEARTBEAT", "drum")]);
     assert!(printed.contains("drum"), "{printed}");
 }
 

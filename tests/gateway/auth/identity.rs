@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
 use std::sync::Barrier;
 
 use crate::common::backend::{Answer, Backend};
+use crate::common::command::call;
 use crate::common::gateway::{Gateway, SECRET, closed, hang_up, next, next_of, until};
 use crate::common::raw::UPGRADE;
 use crate::common::{Client, Raw, Scratch, refusal};
@@ -15,10 +15,9 @@ const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
 /// Returns the output of `fdpush token`.
 fn token(flags: &[&str]) -> String {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_fdpush")).arg("token").args(flags).output().expect("the binary can run");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("the text is UTF-8").trim().to_owned()
+    let output = call(&[&["token"], flags].concat(), &[]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output.out.trim().to_owned()
 }
 
 fn token_of(uid: &str, groups: &str) -> String {

@@ -1,8 +1,7 @@
 //! Tests the selection of a subprotocol, and refusals, which come before the checks of limits and second connections.
 
-use std::process::Command;
-
 use crate::common::backend::{Answer, Backend};
+use crate::common::command::call;
 use crate::common::gateway::{Gateway, SECRET, next};
 use crate::common::{Client, refusal};
 use serde_json::{Value, json};
@@ -71,9 +70,7 @@ fn a_client_without_a_common_subprotocol_kicks_no_connection() {
 
 #[test]
 fn the_bearer_subprotocol_is_echoed_for_every_token_source() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-    let output = command.args(["token", "--uid", "ann", "--jwt-secret", SECRET]).output().expect("the binary can run");
-    let token = String::from_utf8(output.stdout).expect("the text is UTF-8").trim().to_owned();
+    let token = call(&["token", "--uid", "ann", "--jwt-secret", SECRET], &[]).out.trim().to_owned();
     let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", SECRET, "--subprotocols", "chat.v1"]);
     let (query, bearer) = (format!("/?token={token}"), format!("bearer.{token}"));
     assert_eq!(offer(&gateway, &query, ""), Ok(None));

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 
-use crate::common::command::{call, command, error_output, make_private, write};
+use crate::common::command::{FREE_PORTS, call, command, error_output, make_private, write};
 use crate::common::{ChildProcess, Client, DEADLINE, Raw, Scratch};
 use crate::samples;
 
@@ -338,6 +338,12 @@ fn exit_codes_distinguish_usage_errors_from_settings_errors() {
 }
 
 #[test]
+#[should_panic(expected = "would bind the default address of --api: give --api")]
+fn a_test_that_would_bind_a_default_address_panics() {
+    command(&["serve", "--listen", "127.0.0.1:0"], &[]);
+}
+
+#[test]
 fn serve_applies_its_settings_file() {
     let scratch = Scratch::new("serve");
     let text =
@@ -394,7 +400,7 @@ fn a_failed_start_names_the_address_and_the_reason() {
         let reason = format!("fdpush: cannot listen on {address}: Address already in use");
         assert!(printed.code == Some(1) && printed.err.contains(&reason), "{printed:?}");
     }
-    let printed = call(&["serve", "--listen", "unix:/nonexistent/socket"], &[]);
+    let printed = call(&["serve", "--api", "off", "--listen", "unix:/nonexistent/socket"], &[]);
     assert!(printed.err.contains("cannot listen on unix:/nonexistent/socket: No such file"), "{printed:?}");
 }
 
@@ -435,7 +441,7 @@ fn an_unusable_inherited_socket_is_refused() {
     let descriptor = socket.as_raw_fd().to_string();
     let environment =
         [("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", descriptor.as_str()), ("LISTEN_FDNAMES", "clients")];
-    let printed = call(&["serve"], &environment);
+    let printed = call(&["serve", "--api", "off"], &environment);
     assert_eq!(printed.code, Some(1), "{printed:?}");
     for hint in ["a UDP socket", "\"clients\"", "named \"api\""] {
         assert!(printed.err.contains(hint), "expected {hint} in {}", printed.err);
@@ -448,7 +454,7 @@ fn a_missing_inherited_socket_is_an_error() {
         ([("LISTEN_FDS", "999999999"), ("LISTEN_PID", "")], "LISTEN_FDS must be at most 1024, not 999999999"),
         ([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "700")], "descriptor 700, which is not a usable socket"),
     ] {
-        let printed = call(&["serve"], &environment);
+        let printed = call(&["serve"], &[&environment[..], &FREE_PORTS].concat());
         assert!(printed.code == Some(1) && printed.err.contains(hint), "{printed:?}");
     }
 }

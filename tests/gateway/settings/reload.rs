@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::common::command::{FREE_PORTS, call};
 use crate::common::gateway::{Gateway, closed, next, request, until};
 use crate::common::raw::TEXT;
 use crate::common::{Client, DEADLINE, Raw, Scratch, deflated, refusal};
@@ -590,10 +591,8 @@ fn a_file_that_is_not_regular_is_an_error_at_the_start() {
             &["--auth", "jwt", "--jwt-key-file", &fifo],
             &["--webhook", "https://127.0.0.1:1", "--webhook-ca-file", &fifo],
         ] {
-            let mut line = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-            let output = line.arg(command).args(flags).env_clear().output().expect("the binary can run");
-            let printed = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.code() == Some(1) && printed.contains("not a regular file"), "{flags:?}: {printed}");
+            let printed = call(&[&[command], flags].concat(), &FREE_PORTS);
+            assert!(printed.code == Some(1) && printed.err.contains("not a regular file"), "{flags:?}: {printed:?}");
         }
     }
     assert!(DEADLINE.as_secs() > 5, "the deadline of a test must exceed the 5 s that reading a file may take");

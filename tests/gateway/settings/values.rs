@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::common::command::{call, error_output, make_private, write};
+use crate::common::command::{FREE_PORTS, call, command, command_in_shell, error_output, make_private, write};
 use crate::common::{ChildProcess, Scratch};
 
 #[test]
@@ -418,8 +418,7 @@ fn a_value_that_a_list_has_twice_is_warned_of() {
 #[test]
 fn a_variable_that_is_not_utf8_is_named() {
     for subcommand in ["check", "serve", "config"] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-        command.args([subcommand, "--missed-max", "0"]).env_clear();
+        let mut command = command(&[subcommand, "--missed-max", "0"], &[]);
         command.env("FDPUSH_WEBHOOK_SECRET", OsStr::from_bytes(b"hush\xff"));
         let output = command.output().expect("the binary can run");
         let text = String::from_utf8(output.stderr).expect("the text is UTF-8");
@@ -432,9 +431,9 @@ fn a_variable_that_is_not_utf8_is_named() {
 #[test]
 fn a_low_descriptor_limit_is_warned_of_with_its_reserve() {
     let limited = |descriptors: u32, flags: &str| {
-        let binary = env!("CARGO_BIN_EXE_fdpush");
-        let script = format!("ulimit -n {descriptors} && exec {binary} check {flags}");
-        let output = Command::new("sh").args(["-c", &script]).env_clear().output().expect("the shell can run");
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+        let line: Vec<&str> = ["check"].into_iter().chain(flags.split_whitespace()).collect();
+        let output = command_in_shell(&script, &line, &[]).output().expect("the shell can run");
         String::from_utf8(output.stderr).expect("the text is UTF-8")
     };
     for (descriptors, flags, hints) in [
@@ -461,10 +460,8 @@ fn a_low_descriptor_limit_is_warned_of_with_its_reserve() {
 
 #[test]
 fn the_start_logs_the_connection_limit() {
-    let line = "ulimit -n 400; exec $0 serve --listen 127.0.0.1:0 --api 127.0.0.1:0";
-    let mut command = Command::new("sh");
-    command.args(["-c", line, env!("CARGO_BIN_EXE_fdpush")]).env_clear().stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut served = ChildProcess::spawn(&mut command);
+    let mut command = command_in_shell("ulimit -n 400; exec \"$0\" \"$@\"", &["serve"], &FREE_PORTS);
+    let mut served = ChildProcess::spawn(command.stdout(Stdio::null()));
     let lines = BufReader::new(served.stderr.take().expect("the output is a pipe")).lines().map_while(Result::ok);
     let printed =
         lines.into_iter().find(|line| line.contains("api_connections_max is")).expect("the output has another line");

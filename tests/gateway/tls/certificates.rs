@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use rcgen::{DnType, PKCS_ED25519};
 
 use super::files::{DAY, Files, authority, tls_address, valid, validity};
-use crate::common::command::{CommandOutput, call, make_private};
+use crate::common::command::{CommandOutput, FREE_PORTS, call, make_private};
 use crate::common::gateway::Gateway;
 use crate::common::tls::{AUTHORITY, Authority, Pair};
 
@@ -21,7 +21,7 @@ fn check(flags: &[&str]) -> CommandOutput {
 fn refused(flags: &[&str]) -> String {
     let printed = check(flags);
     assert_eq!((printed.code, printed.out.as_str()), (Some(1), ""), "{printed:?}");
-    let served = call(&[&["serve", "--log", "off"], flags].concat(), &[]);
+    let served = call(&[&["serve", "--log", "off"], flags].concat(), &FREE_PORTS);
     assert_eq!((served.code, &served.err), (Some(1), &printed.err));
     printed.err
 }
@@ -327,7 +327,7 @@ fn keys_of_every_kind_are_accepted() {
 #[test]
 fn the_log_warns_before_the_end_of_a_certificate() {
     let files = Files::new();
-    let pair = files.put("server", &valid(-10, 10 * DAY as i64 + 60));
+    let pair = files.put("server", &valid(-10, 10 * DAY as i64 + DAY as i64 / 2));
     let gateway = Gateway::start(&[&LISTEN[..], &pair.flags()].concat());
     let line = gateway.logged("WARN");
     let hint =

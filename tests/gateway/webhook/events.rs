@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use crate::common::backend::{Answer, Backend};
+use crate::common::command::call;
 use crate::common::events::{Events, start_accepting_back_end, start_with_webhook};
 use crate::common::gateway::{Gateway, SECRET, closed, hang_up, json_of, next, until};
 use crate::common::{Client, Raw, Scratch, refusal};
@@ -54,8 +54,7 @@ fn an_open_event_has_the_groups_that_were_joined() {
     let flags = ["--auth", "jwt", "--jwt-secret", SECRET, "--connection-groups-max", "2", "--webhook-events", "open"];
     let gateway = start_with_webhook(&backend, &flags);
     let line = ["token", "--uid", "ann", "--groups", "b,a,b,d,c", "--jwt-secret", SECRET];
-    let output = Command::new(env!("CARGO_BIN_EXE_fdpush")).args(line).output().expect("the binary can run");
-    let token = String::from_utf8(output.stdout).expect("the text is UTF-8");
+    let token = call(&line, &[]).out;
     let (_ann, fd) = gateway.open(&format!("/?token={}", token.trim()), &[]);
     let groups = json!(["b", "a"]);
     let event = Events::of(&backend).next();
@@ -301,10 +300,7 @@ fn sighup_reloads_secrets() {
     let configured = Configured::start("secrets", &text(&format!("\"{OLD}\""), "hush"));
     let gateway = &configured.gateway;
     let enters = |secret: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fdpush"));
-        let output =
-            command.args(["token", "--uid", "ann", "--jwt-secret", secret]).output().expect("the binary can run");
-        let token = String::from_utf8(output.stdout).expect("the text is UTF-8");
+        let token = call(&["token", "--uid", "ann", "--jwt-secret", secret], &[]).out;
         Client::connect(gateway.address, &format!("/?token={}", token.trim()), &[])
     };
     let mut ann = enters(OLD).expect("the secret is valid");
