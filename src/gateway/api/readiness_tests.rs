@@ -12,7 +12,7 @@ use super::*;
 use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::push::publish::Publisher;
 
-const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `/readyz` names only the first failed thread in alphabetical order, and other tests of this process also have failed
 /// threads. So this name comes before theirs.

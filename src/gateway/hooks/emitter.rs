@@ -155,7 +155,7 @@ mod tests {
     use crate::gateway::hooks::webhook::Config;
 
     const UIDS: usize = 2 * OFFLINE_MAX + 1;
-    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     /// A handler that makes many uids depart at its start, and counts the events that each timer emits.
     struct Departures {

@@ -114,7 +114,7 @@ mod tests {
     /// The start of the wall clock of these tests, in seconds since 1970.
     const START: u64 = 1_700_000_000;
     const HOUR: u64 = 3600;
-    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     fn fd(number: u64) -> Fd {
         Fd::from_u64(number).expect("the fd is valid")

@@ -88,6 +88,13 @@ fn within<T: Send + 'static>(
     })
 }
 
+/// Returns the path of a temporary file for a test. No other test and no earlier run of the tests uses it.
+#[cfg(test)]
+pub fn unused_path() -> PathBuf {
+    use std::hash::{BuildHasher, RandomState};
+    std::env::temp_dir().join(format!("fdpush-test-{:016x}", RandomState::new().hash_one(())))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -99,8 +106,8 @@ mod tests {
 
     #[test]
     fn regular_files_within_their_size_are_read() {
-        let folder = std::env::temp_dir().join(format!("fdpush-files-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("the directory can be created");
+        let folder = unused_path();
+        fs::create_dir(&folder).expect("the directory can be created");
         let at = |name: &str| folder.join(name);
         fs::write(at("ten"), "0123456789").expect("the file can be written");
         std::os::unix::fs::symlink(at("ten"), at("link")).expect("the link can be created");

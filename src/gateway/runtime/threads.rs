@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     type Order = fn() -> io::Result<()>;
 

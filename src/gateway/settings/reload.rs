@@ -139,6 +139,7 @@ fn mixed(old: &Settings, wanted: Settings) -> Result<(Layers, Contents), String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::runtime::files;
     use crate::gateway::settings::declarations::declaration;
     use crate::gateway::tls::self_signed::{OutputFiles, SelfSigned};
     use std::fs;
@@ -148,8 +149,8 @@ mod tests {
     struct Scratch(PathBuf);
 
     impl Scratch {
-        fn new(name: &str, text: &str) -> Scratch {
-            let path = std::env::temp_dir().join(format!("fdpush-{}-{name}", std::process::id()));
+        fn new(text: &str) -> Scratch {
+            let path = files::unused_path();
             fs::write(&path, text).expect("the file can be written");
             Scratch(path)
         }
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn reloadable_settings_change_and_others_need_a_restart() {
-        let file = Scratch::new("reload", "log = \"warn\"\ninbox_max = 10\nheaders_max = 32\n");
+        let file = Scratch::new("log = \"warn\"\ninbox_max = 10\nheaders_max = 32\n");
         let old = load(&file, &["--headers-max", "16"]);
         let text = "log = \"error\"\ninbox_max = 20\nheaders_max = 64\nnode = \"n\"\norigin = [\"*\"]\n";
         fs::write(&file.0, text).expect("the file can be written");
@@ -220,8 +221,8 @@ mod tests {
 
     #[test]
     fn a_named_file_is_read_again() {
-        let keys = Scratch::new("keys", "# ours\nalpha\n");
-        let file = Scratch::new("named", &format!("api_key_file = \"{}\"\n", keys.0.display()));
+        let keys = Scratch::new("# ours\nalpha\n");
+        let file = Scratch::new(&format!("api_key_file = \"{}\"\n", keys.0.display()));
         let old = load(&file, &["--api-key", "flag"]);
         let exposed = |settings: &Settings| -> Vec<String> {
             settings.api_keys().iter().map(|key| key.expose().to_owned()).collect()
@@ -235,9 +236,9 @@ mod tests {
 
     #[test]
     fn a_changed_api_key_does_not_change_the_key_file() {
-        let keys = Scratch::new("neighbours", "alpha\n");
+        let keys = Scratch::new("alpha\n");
         let text = |key: &str| format!("api_key = [\"{key}\"]\napi_key_file = \"{}\"\n", keys.0.display());
-        let file = Scratch::new("neighbour", &text("one"));
+        let file = Scratch::new(&text("one"));
         let old = load(&file, &[]);
         fs::write(&file.0, text("two")).expect("the file can be written");
         assert_eq!(reload(&old).unwrap_or_else(|why| panic!("{why}")).changed, ["api_key"]);
@@ -245,16 +246,15 @@ mod tests {
 
     #[test]
     fn an_expired_certificate_in_use_does_not_prevent_a_reload() {
-        let at = |name: &str| std::env::temp_dir().join(format!("fdpush-{}-expired-{name}", std::process::id()));
-        let files = OutputFiles { certificate: at("cert.pem"), key: at("key.pem") };
+        let output = OutputFiles { certificate: files::unused_path(), key: files::unused_path() };
         let write = |expired_at: u64| {
             let pair = SelfSigned::new(&["localhost".parse().expect("the name is valid")], 1, expired_at - 86_400);
-            files.write(&pair.expect("the certificate can be created"), true).expect("the files can be written");
+            output.write(&pair.expect("the certificate can be created"), true).expect("the files can be written");
         };
         write(1_500_000_000);
-        let (certificate, key) = (files.certificate.display(), files.key.display());
+        let (certificate, key) = (output.certificate.display(), output.key.display());
         let text = format!("listen = [\"tls:127.0.0.1:0\"]\ntls_cert = [\"{certificate}\"]\ntls_key = [\"{key}\"]\n");
-        let file = Scratch::new("expired", &text);
+        let file = Scratch::new(&text);
         let old = load(&file, &[]);
         let mut faults = Faults::default();
         old.check(&mut faults);
@@ -265,14 +265,14 @@ mod tests {
         write(1_500_000_001);
         let why = reload(&old).err().expect("the reload fails").to_string();
         assert!(why.contains("expired at 2017-07-14T02:40:01Z"), "{why}");
-        for path in [&files.certificate, &files.key] {
+        for path in [&output.certificate, &output.key] {
             fs::remove_file(path).expect("the file can be removed");
         }
     }
 
     #[test]
     fn an_invalid_file_changes_nothing() {
-        let file = Scratch::new("unsound", "headers_max = 32\n");
+        let file = Scratch::new("headers_max = 32\n");
         let old = load(&file, &[]);
         fs::write(&file.0, "headers_max = 0\n").expect("the file can be written");
         let why = reload(&old).err().expect("the reload fails").to_string();

@@ -155,6 +155,7 @@ mod tests {
 
     use super::super::files::Pair;
     use super::*;
+    use crate::gateway::runtime::files;
 
     /// The start of the validity of the certificates in these tests, 2026-01-31, in seconds since 1970.
     const START: u64 = 1_769_817_600;
@@ -193,7 +194,7 @@ mod tests {
                 params.not_before + DAY * u32::try_from(days).expect("the number of days fits into 32 bits");
             params.self_signed(&key).expect("the certificate can be created").pem()
         };
-        let path = std::env::temp_dir().join(format!("fdpush-expiry-{}-{name}", std::process::id()));
+        let path = files::unused_path();
         let certificates: String = [days].into_iter().chain(other_days).map(certificate).collect();
         fs::write(&path, certificates + &key.serialize_pem()).expect("the file can be written");
         let content = read(&path).unwrap_or_else(|why| panic!("{why}"));

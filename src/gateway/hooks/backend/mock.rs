@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{BackendConfig, BackendUrl};
 
 /// The maximum time that a test waits for an expected result.
-pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A back end on its own port, with a thread for each connection.
 pub struct MockBackend {
@@ -35,7 +35,7 @@ pub enum MockReply {
     Answer(u16, &'static str),
     /// Writes these bytes and closes the connection.
     Raw(Vec<u8>),
-    /// Writes this text at one byte per 10 ms.
+    /// Writes this text and then its last byte again and again, at one byte per 10 ms.
     Trickle(&'static str),
     /// Does not answer. The thread ends when the client closes the connection.
     Hang,
@@ -149,7 +149,8 @@ fn serve(
 
 fn trickle(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream, text: &str) -> std::io::Result<()> {
     writer.set_read_timeout(Some(Duration::from_millis(10)))?;
-    for byte in text.bytes() {
+    let last = text.bytes().last();
+    for byte in text.bytes().chain(last.into_iter().cycle()) {
         writer.write_all(&[byte])?;
         // The read timeout is the pause between two bytes. The pause also ends when the client closes the connection.
         match reader.read(&mut [0]) {

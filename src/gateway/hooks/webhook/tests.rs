@@ -1,7 +1,7 @@
 //! Tests of the webhook with a back end that is slow, broken, down, or healthy.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
 use fdpush::Fd;
@@ -232,13 +232,10 @@ fn old_events_are_dropped_and_later_ones_are_sent() {
     });
     let retry_time_max = Duration::from_millis(100);
     let webhook = start(Config { batch_max: 1, retry_time_max, ..config(&double) });
-    emit_text(&webhook, "bad");
     let start = clock::now();
+    emit_text(&webhook, "bad");
     await_stats(&webhook, |stats| stats.given_up.timed_out == 1);
-    assert!(
-        clock::now() - start >= retry_time_max - Duration::from_millis(5),
-        "the event must not be given up before retry_time_max"
-    );
+    assert!(clock::now() - start >= retry_time_max, "the event must not be given up before retry_time_max");
     emit_text(&webhook, "good");
     await_stats(&webhook, |stats| stats.sent == 1);
     let requests = took(&double, |_| false);
@@ -460,11 +457,7 @@ fn a_refusal_counts_even_if_its_body_is_invalid() {
     let replies: [fn(Vec<u8>) -> MockReply; 3] = [
         MockReply::Raw,
         |_| MockReply::Raw(b"HTTP/1.1 400 No\r\nContent-Length: 9\r\n\r\n1".to_vec()),
-        |_| {
-            MockReply::Trickle(
-                "HTTP/1.1 400 No\r\nContent-Length: 99999999\r\n\r\nno no no no no no no no no no no no no no",
-            )
-        },
+        |_| MockReply::Trickle("HTTP/1.1 400 \r\n\r\n"),
     ];
     for reply in replies {
         let endless = endless.clone();
@@ -472,6 +465,7 @@ fn a_refusal_counts_even_if_its_body_is_invalid() {
             Some(_) => reply(endless.clone()),
             None => MockReply::Answer(200, ""),
         });
+        // The head of the slow answer takes 0.2 s. A request whose head is late on a busy machine is repeated.
         let webhook = start(Config { timeout: Duration::from_secs(2), ..config(&double) });
         emit_text(&webhook, "bad 400");
         await_stats(&webhook, |stats| stats.given_up.refused == 1);
@@ -488,18 +482,18 @@ fn retry_after_is_honoured() {
     ];
     for answer in answers {
         let count = AtomicUsize::new(0);
-        let double = MockBackend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
-            0 => MockReply::Raw(answer.into()),
-            _ => MockReply::Answer(200, ""),
+        let (sender, times) = mpsc::channel();
+        let double = MockBackend::start(move |_| {
+            sender.send(clock::now()).expect("the test waits");
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => MockReply::Raw(answer.into()),
+                _ => MockReply::Answer(200, ""),
+            }
         });
         let webhook = start(config(&double));
         emit_text(&webhook, "patience");
-        double.next();
-        let start = clock::now();
-        double.next();
-        // The test may start its clock a little after the back end has sent the answer, so the measured pause can be
-        // shorter than 1 s.
-        assert!(clock::now() - start >= Duration::from_millis(900), "{answer}");
+        let [first, second] = [(); 2].map(|()| times.recv_timeout(TEST_TIMEOUT).expect("a request arrives"));
+        assert!(second - first >= Duration::from_secs(1), "{answer}");
         await_stats(&webhook, |stats| stats == WebhookStats { sent: 1, failures: 1, ..WebhookStats::default() });
     }
 }
@@ -521,9 +515,13 @@ fn retry_after_is_bounded() {
 #[test]
 fn failing_events_are_sent_in_smaller_requests() {
     // A request with more than three events fails. `replies` lists the ways in which a request fails.
-    let replies: [fn() -> MockReply; 3] =
-        [|| MockReply::Answer(500, ""), || MockReply::Raw(Vec::new()), || MockReply::Hang];
-    for reply in replies {
+    // A request whose answer is late on a busy machine is repeated, so only a hanging back end has a short timeout.
+    let replies: [(fn() -> MockReply, Duration); 3] = [
+        (|| MockReply::Answer(500, ""), TEST_TIMEOUT),
+        (|| MockReply::Raw(Vec::new()), TEST_TIMEOUT),
+        (|| MockReply::Hang, Duration::from_millis(300)),
+    ];
+    for (reply, timeout) in replies {
         let gate = Arc::new(Barrier::new(2));
         let (passes, count) = (Arc::clone(&gate), AtomicUsize::new(0));
         let double = MockBackend::start(move |received| {
@@ -532,7 +530,7 @@ fn failing_events_are_sent_in_smaller_requests() {
             }
             if seqs(received).len() > 3 { reply() } else { MockReply::Answer(200, "") }
         });
-        let webhook = start(Config { timeout: Duration::from_millis(300), ..config(&double) });
+        let webhook = start(Config { timeout, retry_time_max: TEST_TIMEOUT * 2, ..config(&double) });
         emit_text(&webhook, "first");
         double.next();
         for number in 0..20 {

@@ -174,26 +174,30 @@ fn a_request_without_an_answer_is_repeated_once() {
 
 #[test]
 fn a_slow_back_end_has_the_timeout_and_no_more() {
-    let timeout = Duration::from_millis(400);
     let wastes: [fn() -> MockReply; 2] =
-        [|| MockReply::Hang, || MockReply::Trickle("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n{            ")];
-    for waste in wastes {
+        [|| MockReply::Hang, || MockReply::Trickle("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n{ ")];
+    let is_in_time = |waste: fn() -> MockReply, timeout: Duration| {
         let request = request();
         let double = MockBackend::start(move |_| waste());
         let hook = Hook::start(Config { timeout, threads: 2, ..config(&double) }).expect("the hook can start");
         let start = clock::now();
         let verdicts: Vec<_> = (0..12).map(|_| ask(&hook, &request)).collect();
-        assert!(clock::now() - start < timeout, "`ask` must not wait for the back end");
+        let asked = clock::now() - start;
         for verdict in verdicts {
             assert!(matches!(verdict.recv_timeout(TEST_TIMEOUT).expect("a decision arrives"), Decision::Unavailable));
         }
-        // All requests were decided at their deadline, also those in the queue. If the two workers had served the
-        // twelve requests one after the other, the time would be six times as long.
         let taken = clock::now() - start;
-        assert!(taken < timeout * 5, "{taken:?}");
         let stats = hook.stats();
         assert_eq!(stats.timed_out + stats.failed, 12, "{stats:?}");
         assert!(stats.timed_out >= 10 && stats.waiting == 0, "{stats:?}");
+        // `ask` does not wait for the back end. All requests were decided at their deadline, also those in the queue. If
+        // the two workers had served the twelve requests one after the other, the time would be six times as long.
+        asked < timeout && taken < timeout * 5
+    };
+    for waste in wastes {
+        // A busy machine delays the test, but not in proportion to the timeout.
+        let mut timeouts = [400, 4000, 20_000].into_iter().map(Duration::from_millis);
+        assert!(timeouts.any(|timeout| is_in_time(waste, timeout)), "the requests must be decided within the timeout");
     }
 }
 

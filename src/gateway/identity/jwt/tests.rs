@@ -1,9 +1,9 @@
 //! Tests of tokens for each kind of key, and of invalid and forged tokens.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::gateway::runtime::files;
 
 /// A time in 2023, at which the samples are valid.
 const NOW: u64 = 1_700_000_000;
@@ -16,9 +16,7 @@ struct File(PathBuf);
 
 impl File {
     fn new(bytes: impl AsRef<[u8]>) -> File {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("fdpush-jwt-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
+        let path = files::unused_path();
         std::fs::write(&path, bytes).expect("the file can be written");
         File(path)
     }
@@ -376,7 +374,7 @@ fn unusable_keys_are_refused_at_the_start() {
     ];
     for (file, hint) in table {
         let error = try_load(&[], &[file]).expect_err(hint);
-        assert!(error.contains(hint) && error.contains("fdpush-jwt-"), "{hint}: {error}");
+        assert!(error.contains(hint) && error.contains("jwt_key_file /"), "{hint}: {error}");
     }
     let short = "a".repeat(31);
     for (secret, hint) in [

@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(queue.take().line, "x");
         queue.flush(Duration::ZERO);
         std::thread::scope(|scope| {
-            let flush = scope.spawn(|| queue.flush(Duration::from_secs(20)));
+            let flush = scope.spawn(|| queue.flush(Duration::from_secs(60)));
             // A line counts as written when the writer takes the next line.
             scope.spawn(|| queue.take());
             flush.join().expect("the thread ends without a panic");

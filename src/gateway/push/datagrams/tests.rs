@@ -2,24 +2,22 @@
 
 use std::net::UdpSocket;
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::*;
+use crate::gateway::runtime::{clock, files};
 
 /// The maximum wait for an event, enough on a busy machine.
-const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A path whose file is removed when the value is dropped.
 struct TemporaryPath(PathBuf);
 
 impl TemporaryPath {
     fn new() -> TemporaryPath {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("fdpush-ingress-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        TemporaryPath(std::env::temp_dir().join(name))
+        TemporaryPath(files::unused_path())
     }
 
     fn address(&self) -> String {
@@ -55,9 +53,9 @@ fn start(socket: DatagramSocket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) 
 }
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = SystemTime::now() + TEST_TIMEOUT;
+    let end = clock::now() + TEST_TIMEOUT;
     while !is_so() {
-        assert!(SystemTime::now() < end, "{what}");
+        assert!(clock::now() < end, "{what}");
         thread::yield_now();
     }
 }
@@ -120,7 +118,8 @@ fn a_unix_socket_refuses_datagrams_over_its_limit() {
 #[test]
 fn the_receiver_ends_at_once_and_removes_its_file() {
     let path = TemporaryPath::new();
-    for address in ["udp:127.0.0.1:0", &path.address()] {
+    // No other test uses this address, so none gets the port while it is free.
+    for address in ["udp:127.0.0.82:0", &path.address()] {
         let socket = bind(address);
         let again = socket.address().to_string();
         let (ingress, received) = start(socket);
