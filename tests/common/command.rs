@@ -59,7 +59,8 @@ fn assert_no_default_address(flags: &[&str], environment: &[(&str, &str)]) {
     let settings = call(&[&["config"], flags].concat(), environment).out;
     let inherited = variable("LISTEN_FDNAMES").unwrap_or_default();
     for (key, flag, _) in keys {
-        let is_default = settings.lines().any(|line| line.starts_with(&format!("{key} = ")) && line.ends_with("# default"));
+        let is_default =
+            settings.lines().any(|line| line.starts_with(&format!("{key} = ")) && line.ends_with("# default"));
         // Inherited sockets replace a default address.
         let is_replaced = inherited.split(':').any(|name| !name.is_empty() && (name == "api") == (key == "api"));
         assert!(!is_default || is_replaced, "serve {flags:?} would bind the default address of {flag}: give {flag}");

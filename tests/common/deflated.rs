@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use fdpush::Limits;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-use super::Raw;
 use super::raw::{UPGRADE, frame_with};
+use super::{Raw, limits_with_long_times};
 
 pub const RSV1: u8 = 0x40;
 pub const DEFLATED_TEXT: u8 = 0xc1;
@@ -19,9 +19,9 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// If so, the clients offer the extension, and [`Raw`] deflates and inflates messages.
 pub const IS_DEFLATED: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"hostile_deflate");
 
-/// Returns the default limits, with compression if the tests run with permessage-deflate.
+/// Returns the limits of [`limits_with_long_times`], with compression if the tests run with permessage-deflate.
 pub fn limits() -> Limits {
-    let limits = Limits::default();
+    let limits = limits_with_long_times();
     match IS_DEFLATED {
         false => limits,
         true => Limits { compression: true, compress_bytes_min: 1, inflated_bytes_per_second_max: 1 << 40, ..limits },

@@ -19,6 +19,17 @@ pub const JSON: (&str, &str) = ("Content-Type", "application/json");
 /// A secret that is long enough to sign tokens.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+/// Long times, so that a busy machine does not make a client or a back end late. A flag overrides them.
+const LONG_TIMES: [(&str, &str); 7] = [
+    ("FDPUSH_PING_EVERY", "1h"),
+    ("FDPUSH_HEAD_TIME_MAX", "1h"),
+    ("FDPUSH_BODY_TIME_MAX", "1h"),
+    ("FDPUSH_ANSWER_TIME_MAX", "1h"),
+    ("FDPUSH_KEEP_ALIVE_MAX", "1h"),
+    ("FDPUSH_MESSAGE_TIME_MAX", "1h"),
+    ("FDPUSH_WRITE_TIME_MAX", "1h"),
+];
+
 /// A running `fdpush serve`. When the value is dropped, the process is killed.
 pub struct Gateway {
     child: ChildProcess,
@@ -42,14 +53,14 @@ impl Gateway {
     /// Works like [`start`](Gateway::start), for flags that set the log level. The log level must be `info` or more
     /// verbose.
     pub fn spawn(flags: &[&str]) -> Gateway {
-        Gateway::spawn_as(&mut command(&line_of(flags), &[]), flags)
+        Gateway::spawn_as(&mut command(&line_of(flags), &long_times(flags)), flags)
     }
 
     /// Works like [`start`](Gateway::start), with a limit on open descriptors.
     pub fn start_with_descriptors(max: u32, flags: &[&str]) -> Gateway {
         let flags = [&["--log", "info"], flags].concat();
         let script = format!("ulimit -n {max}; exec \"$0\" \"$@\"");
-        Gateway::spawn_as(&mut command_in_shell(&script, &line_of(&flags), &[]), &flags)
+        Gateway::spawn_as(&mut command_in_shell(&script, &line_of(&flags), &long_times(&flags)), &flags)
     }
 
     fn spawn_as(command: &mut Command, flags: &[&str]) -> Gateway {
@@ -192,6 +203,23 @@ impl Drop for Gateway {
 /// Returns the command line of a server on free ports, with these flags.
 fn line_of<'a>(flags: &[&'a str]) -> Vec<&'a str> {
     [&["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"], flags].concat()
+}
+
+/// Returns the environment of a server with these flags. With a settings file, it is empty, because a variable overrides
+/// the file.
+fn long_times(flags: &[&str]) -> Vec<(&'static str, &'static str)> {
+    if flags.contains(&"--config") {
+        return Vec::new();
+    }
+    let mut times = LONG_TIMES.to_vec();
+    // These two variables are errors or cause warnings without a back end.
+    if flags.iter().any(|flag| flag.starts_with("--auth-url")) {
+        times.push(("FDPUSH_AUTH_TIMEOUT", "60s"));
+    }
+    if flags.contains(&"--webhook") {
+        times.push(("FDPUSH_WEBHOOK_TIMEOUT", "60s"));
+    }
+    times
 }
 
 /// Returns a complete request. `Host` is `localhost` unless `headers` contains it.

@@ -21,6 +21,7 @@ pub mod process;
 pub mod raw;
 pub mod tls;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::panic;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use fdpush::{Address, Closed, Context, Fd, Handler, Outcome, Remote, Reply, Server, Upgrade};
+use fdpush::{Address, Closed, Context, Fd, Handler, Heartbeat, Limits, Outcome, Remote, Reply, Server, Upgrade};
 
 pub use self::client::{Client, refusal};
 pub use self::process::ChildProcess;
@@ -38,6 +39,30 @@ pub use self::raw::Raw;
 
 /// The deadline for every expected event.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An address with a free port for a test that expects the end of its listener. All other tests listen on other
+/// addresses, so that no other server gets the port.
+pub const UNSHARED: &str = "127.0.0.77:0";
+
+/// A time that is longer than any test.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The heartbeat of a server in tests, which sends no ping during a test.
+pub const HOURLY_HEARTBEAT: Heartbeat = Heartbeat::Ping { every: LONG, missed_max: 2 };
+
+/// Returns the default limits with long times, so that a busy machine does not make a client late.
+pub fn limits_with_long_times() -> Limits {
+    Limits {
+        head_time_max: LONG,
+        body_time_max: LONG,
+        answer_time_max: LONG,
+        keep_alive_max: LONG,
+        message_time_max: LONG,
+        close_wait_max: LONG,
+        write_time_max: LONG,
+        ..Limits::default()
+    }
+}
 
 /// A server that runs on its own thread. When the value is dropped, the server is drained, and the drop waits until the
 /// server has ended.
@@ -54,8 +79,8 @@ pub struct TestServer {
 
 /// Runs a server on a free port of 127.0.0.1.
 ///
-/// The server sends each client its fd in the 101 response, binds the `uid` and joins each `group` of the query.
-/// `build` can replace these handlers.
+/// The server sends each client its fd in the 101 response, binds the `uid` and joins each `group` of the query. It has
+/// the limits of [`limits_with_long_times`] and [`HOURLY_HEARTBEAT`]. `build` can replace all of these.
 pub fn serve<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     serve_on("127.0.0.1:0", build)
 }
@@ -94,6 +119,7 @@ fn serve_with<H: Handler>(
     let (end, ended) = channel();
     let thread = thread::spawn(move || {
         let server = make().expect("the server can listen").catch_signals(false);
+        let server = server.limits(limits_with_long_times()).heartbeat(HOURLY_HEARTBEAT);
         let server = server.on_upgrade(accept_with_fd).on_open(|ctx, fd, request| {
             for (name, value) in request.query_pairs().expect("the text is UTF-8") {
                 match &*name {
@@ -115,6 +141,13 @@ fn serve_with<H: Handler>(
     });
     let (remote, address, addresses) = started.next();
     TestServer { remote, addresses, address, thread: thread.thread().id(), ended, has_ended: false }
+}
+
+/// Returns whether a check succeeds with one of several times, which become longer.
+///
+/// On a busy machine, a client can be too late for a short time.
+pub fn succeeds_with_longer_time(check: impl FnMut(Duration) -> bool) -> bool {
+    [50, 500, 5_000, 20_000].map(Duration::from_millis).into_iter().any(check)
 }
 
 /// Accepts an upgrade and sends the fd for [`Client::fd`].
@@ -263,16 +296,22 @@ pub fn silence_intended_panics() {
     });
 }
 
-/// A directory for the files of a test. When the value is dropped, the directory is removed.
+/// A new directory for the files of a test. When the value is dropped, the directory is removed.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn new(name: &str) -> Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("fdpush-{}-{count}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("the test can create a directory");
-        Scratch(path)
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("fdpush-{}-{count}-{name}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Scratch(path),
+                // A test run that was killed can have left the directory of a process with the same id.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 
     pub fn file(&self, name: &str) -> PathBuf {

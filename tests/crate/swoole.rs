@@ -8,26 +8,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::raw::{self, PING, PONG, TEXT, UPGRADE, frame};
-use crate::common::{Client, DEADLINE, Raw, TestServer, accept_with_fd, channel, echo, report_close, serve};
+use crate::common::{
+    Client, DEADLINE, Raw, TestServer, accept_with_fd, channel, echo, limits_with_long_times, report_close, serve,
+    succeeds_with_longer_time,
+};
 use fdpush::{
-    AbortOutcome, By, Cause, CloseOutcome, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response, State,
-    Upgrade,
+    AbortOutcome, By, Cause, Change, CloseOutcome, Delivery, Fd, Heartbeat, Limits, Outcome, ProtocolError, Response,
+    State, Upgrade,
 };
 use tungstenite::Message as Sent;
 use tungstenite::protocol::frame::coding::Data;
 
 fn echo_server() -> TestServer {
     serve(|server| server.on_message(echo))
-}
-
-/// Returns limits for several messages of 1 MiB.
-fn wide_limits() -> Limits {
-    Limits {
-        message_bytes_max: 16 << 20,
-        queue_bytes_max: 64 << 20,
-        queue_total_bytes_max: 256 << 20,
-        ..Limits::default()
-    }
 }
 
 /// A generator of pseudo-random bytes, the same in every run.
@@ -469,37 +462,44 @@ fn decoding_leaves_its_input_intact() {
     }
 }
 
-#[test]
-fn the_heartbeat_disconnects_silent_clients_and_keeps_active_and_protected_ones() {
+/// Returns whether the heartbeat disconnects a silent client only, and no active or protected client.
+fn only_the_silent_client_is_disconnected(idle_max: Duration) -> bool {
     let (tx, rx) = channel();
-    let idle_max = Duration::from_secs(1);
-    let server = serve(move |server| {
-        server.heartbeat(Heartbeat::Client { idle_max }).on_message(echo).on_close(report_close(tx))
+    let server = serve(move |server| server.heartbeat(Heartbeat::Off).on_close(report_close(tx)));
+    let (mut silent, protected) = (server.connect("/"), server.connect("/"));
+    let mut active = Raw::upgraded(server.address());
+    let (fd, spared) = (silent.fd(), protected.fd());
+    server.ask(move |ctx| {
+        for fd in ctx.connections().collect::<Vec<_>>() {
+            assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max }), Ok(Change::Done));
+        }
+        assert!(ctx.protect(spared).is_done());
     });
-    let mut silent = server.connect("/");
-    let mut active = server.connect("/");
-    let protected = server.connect("/");
-    let (fd, spared) = (silent.fd(), [active.fd(), protected.fd()]);
-    assert!(server.ask(move |ctx| ctx.protect(spared[1]).is_done()));
     let deadline = Instant::now() + DEADLINE;
-    while server.ask(move |ctx| ctx.exists(fd)) {
+    while server.ask(|ctx| ctx.stats().open == 3) {
         assert!(Instant::now() < deadline, "the silent client must be disconnected before the deadline");
-        active.send("here");
-        assert_eq!(active.text(), "here");
+        active.try_send(frame(TEXT, b"here"));
     }
     let (closed_fd, closed) = rx.next();
-    assert_eq!((closed_fd, closed.by, closed.cause), (fd, By::Server, Cause::HeartbeatMissed));
+    assert_eq!((closed.by, closed.cause), (By::Server, Cause::HeartbeatMissed));
+    if closed_fd != fd || server.ask(|ctx| ctx.broadcast("still here").queued) != 2 {
+        return false;
+    }
     silent.lost();
-    active.send("still here");
-    assert_eq!(active.text(), "still here");
-    assert!(server.ask(move |ctx| spared.iter().all(|fd| ctx.is_open(*fd))));
-    assert!(rx.so_far().is_empty());
+    assert_eq!(active.frame(), (0x81, b"still here".to_vec()));
+    server.ask(move |ctx| ctx.is_open(spared))
+}
+
+#[test]
+fn the_heartbeat_disconnects_silent_clients_and_keeps_active_and_protected_ones() {
+    assert!(succeeds_with_longer_time(only_the_silent_client_is_disconnected));
 }
 
 #[test]
 fn close_flushes_and_abort_does_not() {
     const MESSAGES: usize = 100;
-    let server = serve(|server| server.limits(wide_limits()));
+    let limits = Limits { queue_bytes_max: 64 << 20, queue_total_bytes_max: 256 << 20, ..limits_with_long_times() };
+    let server = serve(|server| server.limits(limits));
     let push_much = |ctx: &mut fdpush::Context<'_>, fd| {
         for _ in 0..MESSAGES {
             assert_eq!(ctx.push(fd, &vec![1; 100 << 10]), Outcome::Queued);
@@ -529,7 +529,7 @@ fn close_flushes_and_abort_does_not() {
 #[test]
 fn a_slow_client_reaches_its_queue_bound() {
     let (tx, rx) = channel();
-    let limits = Limits { message_bytes_max: 128 << 10, queue_bytes_max: 256 << 10, ..Limits::default() };
+    let limits = Limits { message_bytes_max: 128 << 10, queue_bytes_max: 256 << 10, ..limits_with_long_times() };
     let server = serve(|server| server.limits(limits).on_close(report_close(tx)));
     let (slow, mut quick) = (server.connect("/"), server.connect("/"));
     let (fd, message) = (slow.fd(), vec![0; 64 << 10]);

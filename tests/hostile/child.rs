@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use fdpush::{Response, Server};
 
-use crate::common::{ChildProcess, DEADLINE, channel, tls};
+use crate::common::{ChildProcess, DEADLINE, HOURLY_HEARTBEAT, channel, limits_with_long_times, tls};
 use crate::wire::Wire;
 
 const ROLE: &str = "FDPUSH_TEST_CHILD";
@@ -38,7 +38,8 @@ pub fn run(roles: &[Role]) {
         true => Server::bind_tls("127.0.0.1:0", tls::server_config()),
         false => Server::bind("127.0.0.1:0"),
     };
-    let server = server.expect("the server can bind a free port").on_request(|ctx, _, request| {
+    let server = server.expect("the server can bind a free port");
+    let server = server.limits(limits_with_long_times()).heartbeat(HOURLY_HEARTBEAT).on_request(|ctx, _, request| {
         let stats = ctx.stats();
         match request.target() {
             "/stats" => Response::text(200, format!("{stats:?}")),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use fdpush::{Context, Fd, Heartbeat, Limits, Message, Peer, Response, Upgrade};
 
 use crate::common::deflated;
-use crate::common::{DEADLINE, TestServer, echo, serve};
+use crate::common::{TestServer, echo, serve};
 use crate::wire::{HttpResponse, Received, Wire};
 
 /// The maximum length of a request body. This limit is small, so that inputs over the limit are short.
@@ -60,15 +60,8 @@ impl LoggingServer {
     pub fn start(is_bare: bool) -> LoggingServer {
         let log = Log::default();
         let [upgrade, open, message, ping, pong, plain] = std::array::from_fn(|_| log.clone());
-        // The time limits are long, because hundreds of connections get one byte in each turn.
-        let limits = Limits {
-            body_bytes_max: BODY_BYTES_MAX,
-            message_bytes_max: MESSAGE_BYTES_MAX,
-            head_time_max: DEADLINE,
-            body_time_max: DEADLINE,
-            message_time_max: DEADLINE,
-            ..deflated::limits()
-        };
+        let limits =
+            Limits { body_bytes_max: BODY_BYTES_MAX, message_bytes_max: MESSAGE_BYTES_MAX, ..deflated::limits() };
         let server = serve(move |server| {
             let server = server
                 .limits(limits)

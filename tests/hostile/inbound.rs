@@ -3,7 +3,7 @@
 
 use crate::child::{Child, Role};
 use crate::common::raw::{TEXT, frame_with};
-use crate::common::{Raw, TestServer, channel, echo, report_close, serve};
+use crate::common::{Raw, TestServer, channel, echo, limits_with_long_times, report_close, serve};
 use fdpush::{By, Cause, Heartbeat, Limits, Response};
 
 const MESSAGE_MAX: usize = 1 << 20;
@@ -13,7 +13,7 @@ const TOTAL_MAX: usize = 4 << 20;
 const FIRST_TEXT: u8 = 0x01;
 
 fn limits() -> Limits {
-    Limits { message_bytes_max: MESSAGE_MAX, inbound_total_bytes_max: TOTAL_MAX, ..Limits::default() }
+    Limits { message_bytes_max: MESSAGE_MAX, inbound_total_bytes_max: TOTAL_MAX, ..limits_with_long_times() }
 }
 
 /// The servers that the tests of this file start as child processes.
@@ -26,7 +26,7 @@ pub const ROLES: &[Role] = &[
             body_bytes_max: size,
             queue_bytes_max: size + 10,
             inbound_total_bytes_max: 1 << 40,
-            ..Limits::default()
+            ..limits_with_long_times()
         };
         server.heartbeat(Heartbeat::Off).limits(limits).on_message(|ctx, fd, message| {
             ctx.push(fd, message);

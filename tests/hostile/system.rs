@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::child::{Child, Role};
 use crate::common::raw::{CLOSE, TEXT, UPGRADE, close_payload, frame};
-use crate::common::{Client, DEADLINE, Raw, TestServer, channel, echo, report_close, serve, tls};
+use crate::common::{
+    Client, DEADLINE, Raw, TestServer, channel, echo, limits_with_long_times, report_close, serve, tls,
+};
 use crate::wire::Wire;
 use fdpush::{
     Cause, Change, Closed, Context, Fd, Handler, Limits, Message, Outcome, Request, Response, SlowReader, Upgrade,
@@ -18,11 +20,9 @@ use fdpush::{
 
 /// The servers that the tests of this file start as child processes.
 pub const ROLES: &[Role] = &[
-    ("greedy", |server| {
-        // Hundreds of clients connect before the first one sends its request.
-        server.limits(Limits { connections_max: Some(10_000), head_time_max: DEADLINE, ..Limits::default() })
-    }),
+    ("greedy", |server| server.limits(Limits { connections_max: Some(10_000), ..limits_with_long_times() })),
     ("ticking", |server| {
+        let server = server.limits(Limits { drain_time_max: Duration::from_secs(3600), ..limits_with_long_times() });
         let mut number = 0u64;
         let every_ms = |ctx: &mut Context<'_>| _ = ctx.set_interval(Duration::from_millis(1));
         server.on_start(every_ms).on_timer(move |ctx, _| {
@@ -197,7 +197,7 @@ pub fn limits_with(slow_reader: SlowReader) -> Limits {
         queue_bytes_max: 256 << 10,
         queue_total_bytes_max: TOTAL_MAX,
         slow_reader,
-        ..Limits::default()
+        ..limits_with_long_times()
     }
 }
 
@@ -274,7 +274,7 @@ fn a_client_that_sends_much_does_not_starve_others() {
     const BUDGET: usize = 4 << 10;
     const QUIET: usize = 50;
     let (tx, rx) = channel();
-    let limits = Limits { read_budget_bytes: BUDGET, ..Limits::default() };
+    let limits = Limits { read_budget_bytes: BUDGET, ..limits_with_long_times() };
     let server = serve(move |server| {
         server.limits(limits).on_message(move |_, _, message| {
             tx.send(message.as_text() == Some("busy")).expect("the test waits");
@@ -316,7 +316,7 @@ fn colliding_names(pair: [&str; 2], count: usize) -> Vec<String> {
 #[test]
 fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     const NAMES: usize = 100_000;
-    let limits = Limits { connection_groups_max: NAMES, ..Limits::default() };
+    let limits = Limits { connection_groups_max: NAMES, ..limits_with_long_times() };
     let server = serve(|server| server.limits(limits));
     let client = server.connect("/");
     let fd = client.fd();

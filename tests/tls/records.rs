@@ -13,7 +13,7 @@ use rustls::{ClientConnection, StreamOwned};
 
 use crate::common::raw::{BINARY, TEXT, frame};
 use crate::common::tls::{AUTHORITY, Socket};
-use crate::common::{DEADLINE, Raw, TestServer, channel, echo, raw, report_close, serve};
+use crate::common::{DEADLINE, Raw, TestServer, channel, echo, limits_with_long_times, raw, report_close, serve};
 
 /// A client that makes and sends its TLS records itself.
 struct Records {
@@ -225,7 +225,7 @@ fn a_message_may_take_many_records() {
 
 #[test]
 fn a_small_read_budget_loses_no_plaintext() {
-    let limits = Limits { read_budget_bytes: 1 << 10, ..Limits::default() };
+    let limits = Limits { read_budget_bytes: 1 << 10, ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits).on_message(echo));
     let mut client = Records::upgraded(&server);
     let one = frame(BINARY, b"more than one read");
@@ -242,7 +242,7 @@ fn a_small_read_budget_loses_no_plaintext() {
 #[test]
 fn the_end_of_the_stream_is_found_behind_a_record_longer_than_a_read() {
     let (tx, closed) = channel();
-    let limits = Limits { read_budget_bytes: 1 << 10, ..Limits::default() };
+    let limits = Limits { read_budget_bytes: 1 << 10, ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits).on_close(report_close(tx)));
     for ends_with_notify in [false, true] {
         let before = server.ask(|ctx| ctx.stats().traffic.messages_in);
@@ -272,7 +272,7 @@ fn the_end_of_the_stream_is_found_behind_a_record_longer_than_a_read() {
 #[test]
 fn a_record_that_does_not_end_closes_the_connection() {
     let (tx, closed) = channel();
-    let limits = Limits { message_time_max: Duration::from_millis(50), ..Limits::default() };
+    let limits = Limits { message_time_max: Duration::from_millis(50), ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits).on_message(echo).on_close(report_close(tx)));
     let mut client = Records::upgraded(&server);
     let records = client.encrypt(&frame(BINARY, b"without its last byte"), &[usize::MAX]);
@@ -388,7 +388,7 @@ fn a_half_closed_socket_still_gets_its_response() {
 
 #[test]
 fn ciphertext_that_the_socket_does_not_take_counts_as_queued() {
-    let server = serve(|server| server.limits(Limits { write_time_max: Duration::from_secs(60), ..Limits::default() }));
+    let server = serve(|server| server);
     let mut client = Records::upgraded(&server);
     let fd = server.ask(|ctx| ctx.connections().next()).expect("the client is connected");
     let message = vec![b'x'; 100_000];
@@ -423,7 +423,7 @@ fn ciphertext_that_the_socket_does_not_take_counts_as_queued() {
 #[test]
 fn a_client_that_takes_nothing_times_out() {
     let (tx, closed) = channel();
-    let limits = Limits { write_time_max: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { write_time_max: Duration::from_millis(100), ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits).on_close(report_close(tx)));
     let _client = Records::upgraded(&server);
     // The kernel takes some MB at first, and may take more later. So the test pushes until the queue is long.
@@ -432,7 +432,9 @@ fn a_client_that_takes_nothing_times_out() {
         ctx.push(fd, &[b'x'; 100_000][..]);
         ctx.info(fd).is_some_and(|info| info.queued_bytes > 3_000_000)
     });
-    assert_eq!(closed.next().1.cause, Cause::WriteTimedOut);
+    // The kernel has the same limit, as TCP_USER_TIMEOUT, and may end the connection before the server does.
+    let cause = closed.next().1.cause;
+    assert!(matches!(cause, Cause::WriteTimedOut | Cause::ConnectionLost), "{cause:?}");
 }
 
 #[test]
@@ -465,7 +467,7 @@ fn unfinished_records_count_as_unfinished_input() {
         body_bytes_max: 4 << 10,
         head_bytes_max: 4 << 10,
         inbound_total_bytes_max: 32 << 10,
-        ..Limits::default()
+        ..limits_with_long_times()
     };
     let server = serve(move |server| server.limits(limits));
     // Each client sends the largest record without its last byte.

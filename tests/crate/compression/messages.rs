@@ -4,11 +4,11 @@ use crate::common::deflated::{
     DEFLATED_BINARY, DEFLATED_TEXT, RSV1, connect, connect_offering, deflate, deflated_frame, message,
 };
 use crate::common::raw::{BINARY, CONTINUATION, PING, TEXT, frame, frame_with};
-use crate::common::{Raw, TestServer, channel, report_close, serve};
+use crate::common::{Raw, TestServer, channel, limits_with_long_times, report_close, serve};
 use fdpush::{Cause, Limits, ProtocolError, Upgrade};
 
 fn limits() -> Limits {
-    Limits { compression: true, ..Limits::default() }
+    Limits { compression: true, ..limits_with_long_times() }
 }
 
 fn echo(limits: Limits) -> TestServer {
@@ -22,7 +22,7 @@ fn echo(limits: Limits) -> TestServer {
 #[test]
 fn without_the_setting_nothing_is_negotiated() {
     let (on, off) = (
-        echo(Limits::default()),
+        echo(limits_with_long_times()),
         serve(|server| server.limits(limits()).on_upgrade(|_, _, _| Upgrade::accept().compress(false))),
     );
     for server in [on, off] {

@@ -1,11 +1,11 @@
 //! Tests pushes to clients with and without permessage-deflate.
 
 use crate::common::deflated::{connect, message};
-use crate::common::{Client, Raw, serve};
+use crate::common::{Client, Raw, limits_with_long_times, serve};
 use fdpush::{Frame, Heartbeat, IntoPush, Limits, Message, Outcome, SlowReader};
 
 fn limits() -> Limits {
-    Limits { compression: true, ..Limits::default() }
+    Limits { compression: true, ..limits_with_long_times() }
 }
 
 #[test]

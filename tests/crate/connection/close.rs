@@ -7,7 +7,8 @@ use std::any::Any;
 
 use crate::common::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame_with};
 use crate::common::{
-    DEADLINE, Raw, TestReceiver, TestServer, channel, echo, report_close, serve, silence_intended_panics,
+    DEADLINE, Raw, TestReceiver, TestServer, channel, echo, limits_with_long_times, report_close, serve,
+    silence_intended_panics,
 };
 use fdpush::{
     AbortOutcome, BodyEvent, BodyMode, By, Cause, Change, CloseCode, CloseOutcome, Closed, Context, Fd, Handler,
@@ -48,7 +49,7 @@ fn fragments_with_pings_between_them_form_one_message() {
 
 #[test]
 fn a_message_is_accepted_byte_by_byte() {
-    let (server, _heard) = echo_server(Limits::default());
+    let (server, _heard) = echo_server(limits_with_long_times());
     let mut raw = Raw::upgraded(server.address());
     for byte in crate::common::raw::frame(TEXT, "naïve".as_bytes()) {
         raw.send([byte]);
@@ -71,7 +72,7 @@ fn pongs_reach_the_handler() {
 
 #[test]
 fn a_clients_close_code_is_echoed_and_passed_to_on_close() {
-    let (server, rx) = echo_server(Limits::default());
+    let (server, rx) = echo_server(limits_with_long_times());
     for (code, reason) in [(1000, "done"), (1001, ""), (3000, "ünïcode"), (4999, "last")] {
         let mut client = server.connect("/");
         client.close(code, reason);
@@ -85,7 +86,7 @@ fn a_clients_close_code_is_echoed_and_passed_to_on_close() {
 
 #[test]
 fn a_close_without_a_code_is_reported_as_1005_and_echoed_without_a_code() {
-    let (server, rx) = echo_server(Limits::default());
+    let (server, rx) = echo_server(limits_with_long_times());
     let mut client = server.connect("/");
     client.close_with(None);
     assert_eq!(client.close_frame(), None);
@@ -97,7 +98,7 @@ fn a_close_without_a_code_is_reported_as_1005_and_echoed_without_a_code() {
 
 #[test]
 fn the_servers_code_and_reason_reach_the_client() {
-    let (server, rx) = echo_server(Limits::default());
+    let (server, rx) = echo_server(limits_with_long_times());
     let longest = "r".repeat(123);
     for (code, reason) in [(4000, "reason"), (4999, ""), (1000, "bye"), (3000, longest.as_str())] {
         let mut client = server.connect("/");
@@ -114,7 +115,7 @@ fn the_servers_code_and_reason_reach_the_client() {
 
 #[test]
 fn an_invalid_close_or_ping_is_refused_and_the_connection_stays_open() {
-    let (server, rx) = echo_server(Limits::default());
+    let (server, rx) = echo_server(limits_with_long_times());
     let mut client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx| {
@@ -133,7 +134,7 @@ fn an_invalid_close_or_ping_is_refused_and_the_connection_stays_open() {
 
 #[test]
 fn queued_messages_are_sent_before_the_close_frame() {
-    let (server, _heard) = echo_server(Limits::default());
+    let (server, _heard) = echo_server(limits_with_long_times());
     let mut client = server.connect("/");
     let fd = client.fd();
     server.ask(move |ctx| {
@@ -188,7 +189,7 @@ fn messages_received_after_the_server_sent_a_close_frame_are_ignored() {
 
 #[test]
 fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
-    let limits = Limits { close_wait_max: std::time::Duration::from_millis(50), ..Limits::default() };
+    let limits = Limits { close_wait_max: std::time::Duration::from_millis(50), ..limits_with_long_times() };
     let (server, rx) = echo_server(limits);
     let mut raw = Raw::upgraded(server.address());
     server.ask(|ctx| ctx.close(Fd::from_u64(1).expect("the fd is valid"), 4000, ""));
@@ -200,7 +201,7 @@ fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
 
 #[test]
 fn a_protocol_violation_is_answered_with_the_violated_rule() {
-    let limits = Limits { message_bytes_max: 1000, ..Limits::default() };
+    let limits = Limits { message_bytes_max: 1000, ..limits_with_long_times() };
     let (server, rx) = echo_server(limits);
     // The server finds each error in the first bytes of the header, before the payload arrives. After an invalid
     // length, the server does not wait for the mask.
@@ -248,7 +249,7 @@ fn a_protocol_violation_is_answered_with_the_violated_rule() {
 #[test]
 fn an_unfinished_message_ends_the_connection() {
     let short = std::time::Duration::from_millis(50);
-    let limits = Limits { message_time_max: short, close_wait_max: short, ..Limits::default() };
+    let limits = Limits { message_time_max: short, close_wait_max: short, ..limits_with_long_times() };
     let (server, rx) = echo_server(limits);
     let mut raw = Raw::upgraded(server.address());
     raw.send(frame_with(TEXT, b"to be continued"));
@@ -259,7 +260,7 @@ fn an_unfinished_message_ends_the_connection() {
 
 #[test]
 fn a_lost_connection_is_reported_as_1006() {
-    let (server, rx) = echo_server(Limits::default());
+    let (server, rx) = echo_server(limits_with_long_times());
     drop(server.connect("/"));
     let (_, closed) = rx.next();
     assert_eq!((closed.code, &*closed.reason), (CloseCode::ABNORMAL, ""));
@@ -286,7 +287,7 @@ fn a_message_directly_before_the_end_of_the_stream_is_delivered() {
 
 #[test]
 fn abort_ends_the_connection_without_a_close_frame() {
-    let (server, rx) = echo_server(Limits::default());
+    let (server, rx) = echo_server(limits_with_long_times());
     let mut client = server.connect("/");
     let fd = client.fd();
     assert_eq!(server.ask(move |ctx| ctx.abort(fd)), AbortOutcome::Aborted { was_open: true });
@@ -298,7 +299,7 @@ fn abort_ends_the_connection_without_a_close_frame() {
 
 #[test]
 fn abort_returns_whether_the_connection_was_open() {
-    let (server, rx) = echo_server(Limits { close_wait_max: DEADLINE, ..Limits::default() });
+    let (server, rx) = echo_server(Limits { close_wait_max: DEADLINE, ..limits_with_long_times() });
     // The connection is first open, then closing. The connection stays in the state closing, because the client does
     // not answer the close frame.
     let mut closing = Raw::upgraded(server.address());
@@ -329,7 +330,7 @@ fn abort_returns_whether_the_connection_was_open() {
 
 #[test]
 fn a_ping_of_125_bytes_is_answered_with_its_payload() {
-    let (server, _heard) = echo_server(Limits::default());
+    let (server, _heard) = echo_server(limits_with_long_times());
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(PING, &[7; 125]);
     assert_eq!(raw.frame(), (0x80 | PONG, vec![7; 125]));
@@ -448,7 +449,7 @@ fn a_panic_during_a_request_body_ends_the_connection() {
 
 #[test]
 fn closing_a_paused_connection_resumes_reading() {
-    let limits = Limits { close_wait_max: 10 * DEADLINE, ..Limits::default() };
+    let limits = Limits { close_wait_max: 10 * DEADLINE, ..limits_with_long_times() };
     let server = serve(|server| server.limits(limits).on_open(|ctx, fd, _| assert!(ctx.pause(fd).is_done())));
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(CLOSE, &close_payload(1000, ""));

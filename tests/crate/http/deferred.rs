@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::raw::GET;
-use crate::common::{DEADLINE, Raw, TestReceiver, TestServer, channel, serve};
+use crate::common::{DEADLINE, Raw, TestReceiver, TestServer, channel, limits_with_long_times, serve};
 use fdpush::{Limits, Response, Ticket};
 
 /// Starts a server that defers every request and sends each ticket to the test.
@@ -21,7 +21,7 @@ fn serve_deferring(limits: Limits) -> (TestServer, TestReceiver<(Ticket<Response
 
 #[test]
 fn a_request_can_be_answered_later_from_another_thread() {
-    let (server, waiting) = serve_deferring(Limits::default());
+    let (server, waiting) = serve_deferring(limits_with_long_times());
     let mut raw = server.raw();
     // After the first response, the loop reads the second request without a new socket event.
     raw.send("GET /1 HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -102,7 +102,7 @@ fn a_ticket_begins_no_response_to_another_request() {
 
 #[test]
 fn an_answer_can_defer_the_request_again() {
-    let (server, waiting) = serve_deferring(Limits::default());
+    let (server, waiting) = serve_deferring(limits_with_long_times());
     let mut raw = server.raw();
     raw.send(GET);
     let (ticket, _) = waiting.next();
@@ -117,20 +117,22 @@ fn an_answer_can_defer_the_request_again() {
 
 #[test]
 fn an_unanswered_request_gets_503_after_answer_time_max() {
-    let (server, waiting) = serve_deferring(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
+    let (server, waiting) =
+        serve_deferring(Limits { answer_time_max: Duration::from_millis(50), ..limits_with_long_times() });
     let mut raw = server.raw();
     raw.send(GET);
     let (ticket, _) = waiting.next();
     let fd = ticket.fd();
     assert_eq!(raw.reply().status, 503);
     raw.end();
+    drop(raw);
     ticket.answer(Response::text(200, "too late")).expect("the inbox has room");
     server.wait_until("the connection has ended", move |ctx| !ctx.exists(fd));
 }
 
 #[test]
 fn a_dropped_ticket_answers_its_own_request_with_503() {
-    let (server, waiting) = serve_deferring(Limits { answer_time_max: 10 * DEADLINE, ..Limits::default() });
+    let (server, waiting) = serve_deferring(Limits { answer_time_max: 10 * DEADLINE, ..limits_with_long_times() });
     let mut raw = server.raw();
     // The thread that has the ticket panics, which drops the ticket.
     raw.send(GET);
@@ -162,7 +164,7 @@ fn a_dropped_ticket_answers_its_own_request_with_503() {
 
 #[test]
 fn a_late_response_reaches_a_half_closed_client_and_is_dropped_for_a_lost_one() {
-    let (server, waiting) = serve_deferring(Limits::default());
+    let (server, waiting) = serve_deferring(limits_with_long_times());
     let mut half = server.raw();
     half.send(GET);
     half.shutdown_write();
@@ -184,7 +186,7 @@ fn a_late_response_reaches_a_half_closed_client_and_is_dropped_for_a_lost_one() 
 
 #[test]
 fn a_drain_answers_waiting_requests_with_503() {
-    let (server, waiting) = serve_deferring(Limits::default());
+    let (server, waiting) = serve_deferring(limits_with_long_times());
     let mut raw = server.raw();
     raw.send(GET);
     let _ = waiting.next();

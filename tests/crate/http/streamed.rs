@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::mpsc::Sender;
 
 use crate::common::raw::GET;
-use crate::common::{DEADLINE, TestReceiver, TestServer, channel, serve};
+use crate::common::{DEADLINE, TestReceiver, TestServer, channel, limits_with_long_times, serve};
 use fdpush::{
     AbortOutcome, BodyEvent, BodyMode, Change, Context, Fd, Handler, Limits, Outcome, Request, Response,
     ResponseStream, Ticket,
@@ -86,6 +86,8 @@ fn the_end_of_an_aborted_http_1_0_response_is_an_error() {
 #[test]
 fn an_http_1_0_response_that_a_half_closed_client_loses_ends_with_an_error() {
     let (server, streams) = serve_streams();
+    // The end of the connection depends on these time limits.
+    server.ask(|ctx| ctx.set_limits(Limits::default())).expect("the limits are valid");
     let mut raw = server.raw();
     raw.send("GET / HTTP/1.0\r\n\r\n");
     let (_, stream) = write(&server, streams.next(), "a part");
@@ -159,7 +161,7 @@ impl Handler for Reporting {
 fn a_ticket_of_on_head_answers_its_own_request_only() {
     const POST: &str = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
     let (tx, tickets) = channel();
-    let limits = Limits { answer_time_max: 10 * DEADLINE, ..Limits::default() };
+    let limits = Limits { answer_time_max: 10 * DEADLINE, ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits).handler(Reporting(tx)));
     let mut raw = server.raw();
     raw.send([POST, POST].concat());

@@ -4,7 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::raw::{TEXT, UPGRADE, frame};
-use crate::common::{DEADLINE, DropSignal, Raw, TestReceiver, TestServer, accept_with_fd, channel, echo, serve, tls};
+use crate::common::{
+    DEADLINE, DropSignal, Raw, TestReceiver, TestServer, accept_with_fd, channel, echo, limits_with_long_times, serve,
+    tls,
+};
 use fdpush::{Limits, Origins, Response, Ticket, Upgrade};
 
 /// Starts a server that defers every upgrade and sends each ticket to the test.
@@ -265,7 +268,7 @@ fn frames_and_requests_after_a_refused_upgrade_are_ignored() {
 
 #[test]
 fn an_upgrade_can_be_accepted_later_from_another_thread() {
-    let (server, waiting) = serve_deferring(Limits::default());
+    let (server, waiting) = serve_deferring(limits_with_long_times());
     let thread_of_answer = thread::spawn(move || {
         let ticket = waiting.next();
         let fd = ticket.fd();
@@ -280,7 +283,7 @@ fn an_upgrade_can_be_accepted_later_from_another_thread() {
 
 #[test]
 fn an_upgrade_can_be_refused_later_from_another_thread() {
-    let (server, waiting) = serve_deferring(Limits::default());
+    let (server, waiting) = serve_deferring(limits_with_long_times());
     let thread_of_answer = thread::spawn(move || {
         let refusal = Upgrade::refuse(Response::text(401, "who are you?\n"));
         waiting.next().answer(refusal).expect("the inbox has room");
@@ -297,7 +300,7 @@ fn one_call_can_answer_any_number_of_upgrades() {
     // Each client sends its request after the handshakes of all clients, and gets its answer after the requests of all
     // clients. So the time limits are long.
     let hour = Duration::from_secs(3600);
-    let limits = Limits { head_time_max: hour, answer_time_max: hour, ..Limits::default() };
+    let limits = Limits { head_time_max: hour, answer_time_max: hour, ..limits_with_long_times() };
     let (server, waiting) = serve_deferring(limits);
     let mut clients: Vec<Raw> = (0..UPGRADES).map(|_| server.raw()).collect();
     for client in &mut clients {
@@ -330,7 +333,7 @@ fn an_upgrade_can_be_answered_later_from_a_handler() {
 
 #[test]
 fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
-    let (server, waiting) = serve_deferring(Limits::default());
+    let (server, waiting) = serve_deferring(limits_with_long_times());
     let mut raw = server.raw();
     raw.send([UPGRADE.as_bytes(), &frame(TEXT, b"with the head")].concat());
     let ticket = waiting.next();
@@ -349,7 +352,7 @@ fn frames_sent_while_an_upgrade_waits_are_delivered_after_it() {
 
 #[test]
 fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
-    let (server, waiting) = serve_deferring(Limits::default());
+    let (server, waiting) = serve_deferring(limits_with_long_times());
     let mut raw = server.raw();
     raw.send(UPGRADE);
     let stale = waiting.next();
@@ -407,7 +410,8 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
 
 #[test]
 fn an_unanswered_upgrade_gets_503() {
-    let (server, waiting) = serve_deferring(Limits { answer_time_max: Duration::from_millis(50), ..Limits::default() });
+    let (server, waiting) =
+        serve_deferring(Limits { answer_time_max: Duration::from_millis(50), ..limits_with_long_times() });
     let mut raw = server.raw();
     raw.send(UPGRADE);
     let ticket = waiting.next();
@@ -422,7 +426,7 @@ fn an_unanswered_upgrade_gets_503() {
 
 #[test]
 fn a_dropped_ticket_refuses_the_upgrade_at_once() {
-    let (server, waiting) = serve_deferring(Limits { answer_time_max: 10 * DEADLINE, ..Limits::default() });
+    let (server, waiting) = serve_deferring(Limits { answer_time_max: 10 * DEADLINE, ..limits_with_long_times() });
     let mut raw = server.raw();
     raw.send(UPGRADE);
     drop(waiting.next());

@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
 
-use crate::common::{Client, Raw, Scratch, channel, echo, serve, serve_made, serve_on};
+use crate::common::{Client, Raw, Scratch, channel, echo, limits_with_long_times, serve, serve_made, serve_on};
 use fdpush::{Address, Error, Limits, Peer, Server};
 
 fn unix(path: &Path) -> String {
@@ -50,10 +50,10 @@ fn the_error_for_an_invalid_or_used_address_names_it() {
 #[test]
 fn the_error_for_an_invalid_limit_names_it() {
     for (limits, name) in [
-        (Limits { queue_bytes_max: 0, ..Limits::default() }, "queue_bytes_max"),
-        (Limits { queue_bytes_max: 1 << 20, ..Limits::default() }, "queue_bytes_max"),
-        (Limits { connections_max: Some(0), ..Limits::default() }, "connections_max"),
-        (Limits { head_time_max: std::time::Duration::ZERO, ..Limits::default() }, "head_time_max"),
+        (Limits { queue_bytes_max: 0, ..limits_with_long_times() }, "queue_bytes_max"),
+        (Limits { queue_bytes_max: 1 << 20, ..limits_with_long_times() }, "queue_bytes_max"),
+        (Limits { connections_max: Some(0), ..limits_with_long_times() }, "connections_max"),
+        (Limits { head_time_max: std::time::Duration::ZERO, ..limits_with_long_times() }, "head_time_max"),
     ] {
         let server = Server::bind("127.0.0.1:0").expect("the server can bind the address").catch_signals(false);
         let error = server.limits(limits).run().expect_err("a server with an invalid limit does not run");
@@ -227,7 +227,7 @@ fn a_socket_that_does_not_listen_is_refused() {
 
 #[test]
 fn a_full_server_answers_503_and_accepts_again_after_a_close() {
-    let limits = Limits { connections_max: Some(2), ..Limits::default() };
+    let limits = Limits { connections_max: Some(2), ..limits_with_long_times() };
     let server = serve(|server| server.limits(limits));
     let one = server.connect("/");
     let mut other = server.connect("/");

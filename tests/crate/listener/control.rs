@@ -3,10 +3,10 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::raw::HttpResponse;
-use crate::common::{DEADLINE, Raw, TestServer, serve};
+use crate::common::{Raw, TestServer, UNSHARED, limits_with_long_times, serve, serve_on};
 use fdpush::{
     Address, BodyEvent, BodyMode, Change, Context, Fd, Handler, Limits, Request, Response, ResponseStream, Server,
     Ticket,
@@ -81,7 +81,12 @@ fn request_path(control: SocketAddr, path: &str) -> (Raw, u16) {
 
 /// Starts a server with a control listener. Returns the address of the listener.
 fn server_with_control_listener(limits: Limits) -> (TestServer, SocketAddr) {
-    let server = serve(move |server: Server| {
+    server_with_control_listener_on("127.0.0.1:0", limits)
+}
+
+/// Works like [`server_with_control_listener`], but clients connect to this address.
+fn server_with_control_listener_on(address: &str, limits: Limits) -> (TestServer, SocketAddr) {
+    let server = serve_on(address, move |server: Server| {
         server
             .listen_control("127.0.0.1:0")
             .expect("the server can bind a free port")
@@ -108,7 +113,7 @@ fn a_socket_that_already_listens_can_be_a_control_listener() {
 
 #[test]
 fn a_request_reports_whether_its_listener_is_a_control_listener() {
-    let (server, control) = server_with_control_listener(Limits::default());
+    let (server, control) = server_with_control_listener(limits_with_long_times());
     let mut client = server.raw();
     client.send(READY);
     assert_eq!(client.reply().status, 404);
@@ -119,7 +124,7 @@ fn a_request_reports_whether_its_listener_is_a_control_listener() {
 
 #[test]
 fn control_connections_have_their_own_limit_and_counters() {
-    let limits = Limits { control_connections_max: 2, connections_max: Some(1), ..Limits::default() };
+    let limits = Limits { control_connections_max: 2, connections_max: Some(1), ..limits_with_long_times() };
     let (server, control) = server_with_control_listener(limits);
     let (mut first, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
@@ -170,7 +175,7 @@ fn control_connections_have_their_own_limit_and_counters() {
 
 #[test]
 fn no_websocket_is_opened_on_a_control_listener() {
-    let (server, control) = server_with_control_listener(Limits::default());
+    let (server, control) = server_with_control_listener(limits_with_long_times());
     let refused = crate::common::refusal(crate::common::Client::connect(control, "/", &[]));
     assert_eq!(refused.0, 404);
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 0);
@@ -212,7 +217,7 @@ fn refusals_on_a_control_listener_are_json() {
 
 #[test]
 fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
-    let limits = Limits { control_connections_max: 4, ..Limits::default() };
+    let limits = Limits { control_connections_max: 4, ..limits_with_long_times() };
     let (server, control) = server_with_control_listener(limits);
     let (mut kept, status) = request_path(control, "/keep");
     assert_eq!(status, 200);
@@ -246,7 +251,8 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
 
 #[test]
 fn a_full_server_answers_control_requests() {
-    let (server, control) = server_with_control_listener(Limits { connections_max: Some(1), ..Limits::default() });
+    let (server, control) =
+        server_with_control_listener(Limits { connections_max: Some(1), ..limits_with_long_times() });
     let client = server.connect("/");
     assert_eq!(server.refusal("/", &[]).0, 503);
     let mut operator = Raw::connect(control);
@@ -260,9 +266,9 @@ fn a_draining_server_answers_control_requests_until_its_last_client_left() {
     let limits = Limits {
         drain_time_max: Duration::from_secs(60),
         close_wait_max: Duration::from_secs(60),
-        ..Limits::default()
+        ..limits_with_long_times()
     };
-    let (mut server, control) = server_with_control_listener(limits);
+    let (mut server, control) = server_with_control_listener_on(UNSHARED, limits);
     let address = server.address();
     let stays = Raw::upgraded(address);
     let mut operator = Raw::connect(control);
@@ -285,7 +291,7 @@ fn a_draining_server_answers_control_requests_until_its_last_client_left() {
 fn a_large_streamed_body_needs_bounded_memory() {
     const CHUNK: usize = 64 << 10;
     const CHUNKS: usize = 320;
-    let (server, control) = server_with_control_listener(Limits { body_bytes_max: 1000, ..Limits::default() });
+    let (server, control) = server_with_control_listener(Limits { body_bytes_max: 1000, ..limits_with_long_times() });
     let mut operator = Raw::connect(control);
     let length = CHUNK * CHUNKS;
     operator.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"));
@@ -303,7 +309,7 @@ fn a_large_streamed_body_needs_bounded_memory() {
 
 #[test]
 fn a_body_can_be_refused_when_its_head_arrives() {
-    let (server, _) = server_with_control_listener(Limits::default());
+    let (server, _) = server_with_control_listener(limits_with_long_times());
     let mut client = server.raw();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n");
     let reply = client.reply();
@@ -313,18 +319,18 @@ fn a_body_can_be_refused_when_its_head_arrives() {
 #[test]
 fn connections_over_the_rate_get_503_first() {
     let (server, control) =
-        server_with_control_listener(Limits { accepts_per_second_max: Some(2), ..Limits::default() });
+        server_with_control_listener(Limits { accepts_per_second_max: Some(2), ..limits_with_long_times() });
     let (first, second) = (server.connect("/"), server.connect("/"));
-    // The limit is two new connections a second, so on any machine the server refuses one of the connections of this
-    // loop.
-    let deadline = Instant::now() + DEADLINE;
-    let (status, text) = loop {
-        assert!(Instant::now() < deadline, "a client must be refused before the deadline");
-        if let Err(refused) = crate::common::Client::connect(server.address(), "/", &[]) {
-            break crate::common::refusal(Err(refused));
-        }
-    };
-    assert_eq!((status, text.as_str()), (503, "accept rate limit reached\n"));
+    // The loop is blocked until all these clients have connected, so it accepts them in one turn.
+    let (_held, release) = server.hold();
+    let mut clients: Vec<Raw> = (0..10).map(|_| Raw::connect(server.address())).collect();
+    release.send(()).expect("the loop waits");
+    server.wait_until("each client is accepted or refused", |ctx| ctx.stats().accepted + ctx.stats().refused == 12);
+    clients.iter_mut().for_each(|client| _ = client.try_send(READY));
+    let replies: Vec<HttpResponse> = clients.iter_mut().map(Raw::reply).collect();
+    let refused: Vec<&HttpResponse> = replies.iter().filter(|reply| reply.status == 503).collect();
+    assert!(!refused.is_empty(), "some clients must be refused: {replies:?}");
+    assert!(refused.iter().all(|reply| reply.body == "accept rate limit reached\n"), "{refused:?}");
     drop((first, second));
     let mut operator = Raw::connect(control);
     operator.send(READY);
@@ -375,7 +381,7 @@ impl Handler for Pausing {
 #[test]
 fn a_paused_body_has_no_time_limit() {
     let (tx, rx) = crate::common::channel();
-    let limits = Limits { body_time_max: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { body_time_max: Duration::from_millis(200), ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits).handler(Pausing { paused: None, tx }));
     let mut raw = server.raw();
     raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");

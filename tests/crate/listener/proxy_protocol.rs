@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::common::raw::{GET, TEXT, UPGRADE, frame};
-use crate::common::{Raw, TestServer, serve};
+use crate::common::{Raw, TestServer, limits_with_long_times, serve};
 use fdpush::{Address, Limits, Response, Server};
 
 const V1: &[u8] = b"PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n";
@@ -40,7 +40,7 @@ fn proxied(limits: Limits) -> TestServer {
 
 #[test]
 fn the_peer_is_the_client_of_the_header() {
-    let server = proxied(Limits::default());
+    let server = proxied(limits_with_long_times());
     for (header, peer) in [
         (V1.to_vec(), "203.0.113.9:4711"),
         (b"PROXY TCP6 2001:db8::7 ::1 4711 80\r\n".to_vec(), "[2001:db8::7]:4711"),
@@ -64,7 +64,7 @@ fn the_peer_is_the_client_of_the_header() {
 
 #[test]
 fn a_header_is_accepted_in_pieces() {
-    let server = proxied(Limits::default());
+    let server = proxied(limits_with_long_times());
     for header in [V1.to_vec(), v2("203.0.113.9:4711")] {
         let bytes = [&header, GET.as_bytes()].concat();
         for at in 1..=header.len() {
@@ -85,7 +85,7 @@ fn a_header_is_accepted_in_pieces() {
 
 #[test]
 fn without_a_client_in_the_header_the_load_balancer_is_the_peer() {
-    let server = proxied(Limits::default());
+    let server = proxied(limits_with_long_times());
     for header in [local(), b"PROXY UNKNOWN\r\n".to_vec(), b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x02ab".to_vec()] {
         let mut raw = server.raw();
         raw.send([&header, GET.as_bytes()].concat());
@@ -100,7 +100,7 @@ fn without_a_client_in_the_header_the_load_balancer_is_the_peer() {
 
 #[test]
 fn an_invalid_header_gets_400_and_a_missing_one_408() {
-    let server = proxied(Limits::default());
+    let server = proxied(limits_with_long_times());
     for bytes in [
         GET.as_bytes().to_vec(),
         UPGRADE.as_bytes().to_vec(),
@@ -120,7 +120,7 @@ fn an_invalid_header_gets_400_and_a_missing_one_408() {
     }
     assert_eq!(server.ask(|ctx| ctx.stats().refused_by_status[&400]), 8);
 
-    let server = proxied(Limits { head_time_max: Duration::from_millis(50), ..Limits::default() });
+    let server = proxied(Limits { head_time_max: Duration::from_millis(50), ..limits_with_long_times() });
     for start in [&b""[..], b"PROXY TCP4", V1, &v2("203.0.113.9:1")[..20]] {
         let mut raw = server.raw();
         raw.send(start);

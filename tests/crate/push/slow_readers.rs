@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::common::{Client, Scratch, TestServer, channel, report_close, serve, serve_on, serve_plain};
+use crate::common::{
+    Client, Scratch, TestServer, channel, limits_with_long_times, report_close, serve, serve_on, serve_plain,
+};
 use fdpush::{By, Cause, Delivery, Fd, Heartbeat, Limits, Message, Outcome, Response, SlowReader};
 
 /// The bound of a queue, which is small. The messages are much smaller.
@@ -18,7 +20,7 @@ fn limits(slow_reader: SlowReader) -> Limits {
         queue_bytes_max: QUEUE_BYTES_MAX,
         slow_reader,
         write_time_max: Duration::from_secs(3600),
-        ..Limits::default()
+        ..limits_with_long_times()
     }
 }
 
@@ -172,8 +174,13 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     const PUBLISHES: usize = 16;
     let (tx, rx) = channel();
     let limits = Limits { queue_total_bytes_max: QUEUE_BYTES_MAX, ..limits(SlowReader::Close) };
-    let server = serve(|server| server.limits(limits).on_close(report_close(tx)));
-    let behind = server.connect("/");
+    // A full unix socket takes no more bytes until its reader reads. A TCP socket could, which would be another write.
+    let scratch = Scratch::new("behind");
+    let path = scratch.file("sock");
+    let unix = format!("unix:{}", path.display());
+    let server =
+        serve(|server| server.limits(limits).on_close(report_close(tx)).listen(unix).expect("the server can listen"));
+    let behind = Client::connect_unix(&path, "/").expect("the server accepts the WebSocket");
     let fd = behind.fd();
     let mut readers: Vec<Client> = (0..READERS).map(|_| server.connect("/")).collect();
     let queued_bytes = || server.ask(move |ctx| ctx.info(fd)).expect("the connection is open").queued_bytes;
@@ -336,7 +343,7 @@ fn many_pushes_of_one_handler_share_system_calls() {
         message_bytes_max: MESSAGE_BYTES,
         queue_bytes_max: QUEUE_BYTES_MAX,
         queue_total_bytes_max: 600 << 10,
-        ..Limits::default()
+        ..limits_with_long_times()
     };
     let server = serve(|server| server.limits(limits));
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect("/?group=room")).collect();

@@ -5,7 +5,7 @@ use std::iter;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::common::{Client, echo, serve};
+use crate::common::{Client, echo, limits_with_long_times, serve};
 use fdpush::{Delivery, Fd, Frame, IntoPush, Limits, Message, Outcome};
 use tungstenite::Message as Received;
 
@@ -285,7 +285,7 @@ fn a_push_to_a_plain_http_connection_returns_gone() {
 
 #[test]
 fn a_message_over_the_queue_bound_is_too_large_and_the_connection_stays_open() {
-    let limits = Limits { message_bytes_max: 500, queue_bytes_max: 1000, ..Limits::default() };
+    let limits = Limits { message_bytes_max: 500, queue_bytes_max: 1000, ..limits_with_long_times() };
     let server = serve(|server| server.limits(limits));
     let mut client = server.connect("/?uid=ann");
     let fd = client.fd();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::common::raw::frame_with;
-use crate::common::{Client, Raw, channel, report_close, serve, serve_plain};
+use crate::common::{Client, Raw, channel, limits_with_long_times, report_close, serve, serve_plain};
 use fdpush::{Cause, Change, Fd, Frame, Limits, Message, Outcome, SlowReader};
 
 const TOTAL_MAX: usize = 16 << 20;
@@ -13,7 +13,7 @@ const READERS: usize = 50;
 const MESSAGE_BYTES: usize = 150_000;
 
 fn limits(slow_reader: SlowReader) -> Limits {
-    Limits { queue_total_bytes_max: TOTAL_MAX, slow_reader, ..Limits::default() }
+    Limits { queue_total_bytes_max: TOTAL_MAX, slow_reader, ..limits_with_long_times() }
 }
 
 /// Checks that fast readers get their messages while slow readers fill nearly all of the total bound. One turn pushes
@@ -116,7 +116,7 @@ fn a_queue_below_the_minimum_is_kept_at_the_total_bound() {
 fn a_large_message_to_many_fast_readers_closes_none() {
     const CLIENTS: usize = 200;
     const BYTES: usize = 1_000_000;
-    let server = serve(|server| server.limits(Limits::default()));
+    let server = serve(|server| server.limits(limits_with_long_times()));
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect("/")).collect();
     let frame = Frame::binary(&vec![7; BYTES]);
     let (delivery, queued) = server.ask(move |ctx| (ctx.broadcast(&frame), ctx.stats().queued_bytes));
@@ -154,7 +154,7 @@ fn unread_pongs_are_bounded() {
 
 #[test]
 fn group_memberships_are_bounded_per_connection_and_in_total() {
-    let limits = Limits { connection_groups_max: 3, memberships_max: 5, ..Limits::default() };
+    let limits = Limits { connection_groups_max: 3, memberships_max: 5, ..limits_with_long_times() };
     let server = serve(|server| server.limits(limits));
     let clients: Vec<Client> = (0..3).map(|_| server.connect("/")).collect();
     let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
@@ -181,7 +181,7 @@ fn a_push_to_many_and_much_other_output_in_one_turn_close_none() {
         message_bytes_max: 64 << 10,
         queue_bytes_max: 128 << 10,
         queue_total_bytes_max: 128 << 10,
-        ..Limits::default()
+        ..limits_with_long_times()
     };
     let (tx, rx) = channel();
     let server = serve_plain(move |server| {

@@ -4,13 +4,13 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::common::raw::{CLOSE, TEXT, close_payload};
-use crate::common::{Raw, channel, report_close, serve};
+use crate::common::{Raw, UNSHARED, channel, limits_with_long_times, report_close, serve, serve_on};
 use fdpush::{By, Cause, CloseCode, CloseOutcome, Limits, RemoteError, Response, Upgrade};
 
 #[test]
 fn a_drain_closes_every_websocket_with_1001_and_run_returns() {
     let (tx, rx) = channel();
-    let server = serve(move |server| server.on_close(report_close(tx)));
+    let server = serve_on(UNSHARED, move |server| server.on_close(report_close(tx)));
     let mut clients = [server.connect("/?uid=ann"), server.connect("/"), server.connect("/")];
     let address = server.address();
     let remote = server.remote.clone();
@@ -63,7 +63,7 @@ fn a_drain_with_spread_closes_connections_over_time() {
         let limits = Limits {
             drain_for: Duration::from_secs(3600),
             drain_time_max: Duration::from_secs(7200),
-            ..Limits::default()
+            ..limits_with_long_times()
         };
         server.limits(limits).on_close(report_close(tx))
     });
@@ -118,7 +118,7 @@ fn a_drain_does_not_wait_for_connections_without_a_request() {
     // An hour is longer than the deadline of the test. So if the drain waited for one of these limits, the test would
     // fail.
     let hour = Duration::from_secs(3600);
-    let limits = Limits { close_wait_max: hour, drain_time_max: hour, ..Limits::default() };
+    let limits = Limits { close_wait_max: hour, drain_time_max: hour, ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits).on_request(|_, _, _| Response::text(200, "fine\n")));
     let silent = server.raw();
     let mut idle = server.raw();
@@ -150,7 +150,7 @@ fn a_drain_answers_a_partial_request_with_503() {
 
 #[test]
 fn after_drain_time_max_remaining_clients_are_disconnected() {
-    let limits = Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() };
+    let limits = Limits { drain_time_max: Duration::from_millis(50), ..limits_with_long_times() };
     let server = serve(|server| server.limits(limits));
     let mut unresponsive = Raw::upgraded(server.address());
     assert!(server.stop().is_ok());
@@ -165,7 +165,7 @@ fn after_drain_time_max_each_open_connection_still_has_its_on_close() {
     const COUNT: usize = 600;
     let drain_time_max = Duration::from_millis(20);
     let (tx, rx) = channel();
-    let limits = Limits { drain_time_max, ..Limits::default() };
+    let limits = Limits { drain_time_max, ..limits_with_long_times() };
     let server = serve(move |server| {
         server.limits(limits).on_close(move |_, fd, closed| {
             let until = Instant::now() + drain_time_max / 100;
@@ -214,7 +214,7 @@ fn a_second_drain_has_no_effect() {
 #[test]
 fn a_drain_does_not_call_on_timer() {
     let (tx, rx) = channel();
-    let limits = Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() };
+    let limits = Limits { drain_time_max: Duration::from_millis(50), ..limits_with_long_times() };
     let server =
         serve(move |server| server.limits(limits).on_timer(move |_, timer| tx.send(timer).expect("the test waits")));
     let _stubborn = Raw::upgraded(server.address());

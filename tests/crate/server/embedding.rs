@@ -10,7 +10,7 @@ use std::task::{self, Poll, Wake};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use crate::common::{Client, channel, serve};
+use crate::common::{Client, channel, limits_with_long_times, serve};
 use fdpush::{
     Closures, Context, Delivery, Fd, Handler, Limits, Message, Remote, RemoteError, Reply, ReplyFuture, Server,
 };
@@ -169,7 +169,7 @@ fn a_task_awaits_the_replies_of_commands() {
 
 #[test]
 fn a_full_inbox_takes_a_shutdown_behind_its_commands() {
-    let mut server = serve(|server| server.limits(Limits { inbox_max: 1, ..Limits::default() }));
+    let mut server = serve(|server| server.limits(Limits { inbox_max: 1, ..limits_with_long_times() }));
     let mut client = server.connect("/");
     let (held, release) = server.hold();
     let push = server.remote.broadcast("before the end").sent().expect("the inbox has room");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::raw::TEXT;
-use crate::common::{Raw, serve};
+use crate::common::{Raw, limits_with_long_times, serve};
 use fdpush::{Limits, Outcome};
 
 /// Returns the number of reads for one message of 64 KiB.
@@ -19,7 +19,7 @@ fn a_changed_read_budget_applies_to_open_connections() {
     let server = serve(|server| server.on_message(crate::common::echo));
     let mut raw = Raw::upgraded(server.address());
     for (budget, at_least, at_most) in [(1 << 10, 64, u64::MAX), (1 << 20, 1, 40), (1 << 10, 64, u64::MAX)] {
-        let limits = Limits { read_budget_bytes: budget, ..Limits::default() };
+        let limits = Limits { read_budget_bytes: budget, ..limits_with_long_times() };
         server.ask(move |ctx| ctx.set_limits(limits)).expect("the limits are valid");
         let reads = reads_of_a_message(&server, &mut raw);
         assert!(
@@ -32,7 +32,7 @@ fn a_changed_read_budget_applies_to_open_connections() {
 
 #[test]
 fn a_shorter_write_time_applies_to_a_blocked_connection() {
-    let long = Limits { write_time_max: Duration::from_secs(3600), ..Limits::default() };
+    let long = Limits { write_time_max: Duration::from_secs(3600), ..limits_with_long_times() };
     let short = Limits { write_time_max: Duration::from_millis(100), ..long.clone() };
     let server = serve(move |server| server.limits(long));
     let raws: Vec<Raw> = (0..3).map(|_| Raw::upgraded(server.address())).collect();
@@ -51,7 +51,7 @@ fn a_shorter_write_time_applies_to_a_blocked_connection() {
 
 #[test]
 fn a_shorter_answer_time_applies_to_the_next_upgrade() {
-    let long = Limits { answer_time_max: Duration::from_secs(3600), ..Limits::default() };
+    let long = Limits { answer_time_max: Duration::from_secs(3600), ..limits_with_long_times() };
     let short = Limits { answer_time_max: Duration::from_millis(50), ..long.clone() };
     let mut tickets = Vec::new();
     let server = serve(move |server| {
@@ -78,7 +78,7 @@ fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
         queue_bytes_max: 256 << 20,
         // Half of the total bound is larger than a frame, so the minimum of a queue stays `queue_bytes_min`.
         queue_total_bytes_max: 5 * LEN / 2,
-        ..Limits::default()
+        ..limits_with_long_times()
     };
     let server = serve(move |server| server.limits(limits(1)));
     // A frame is larger than the socket buffers, so the first frame is partly written when the queues are full.

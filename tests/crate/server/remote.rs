@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::common::raw::UPGRADE;
-use crate::common::{DEADLINE, channel, echo, report_close, serve};
+use crate::common::{DEADLINE, channel, echo, limits_with_long_times, report_close, serve};
 use fdpush::{
     AbortOutcome, Cause, Change, CloseCode, CloseOutcome, Delivery, Fd, Frame, Limits, Message, Notice, Outcome,
     RemoteError, Reply, Server, State,
@@ -144,7 +144,7 @@ fn a_notice_reaches_on_notice() {
 
 #[test]
 fn a_full_inbox_refuses_commands_and_runs_the_accepted_ones() {
-    let server = serve(|server| server.limits(Limits { inbox_max: 3, ..Limits::default() }));
+    let server = serve(|server| server.limits(Limits { inbox_max: 3, ..limits_with_long_times() }));
     let (busy, release) = server.hold();
     let replies: Vec<_> =
         (0..3).map(|number| server.remote.call(move |_| number).sent().expect("the inbox has room")).collect();

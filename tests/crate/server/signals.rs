@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::raw::{CLOSE, TEXT, close_payload};
-use crate::common::{ChildProcess, Client, Raw, TestReceiver, channel};
+use crate::common::{ChildProcess, Client, Raw, TestReceiver, channel, limits_with_long_times};
 use fdpush::{Limits, Message, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -70,7 +70,7 @@ fn server_process() {
     let hour = Duration::from_secs(3600);
     let server = Server::bind("127.0.0.1:0")
         .expect("the server can bind the address")
-        .limits(Limits { drain_time_max: hour, close_wait_max: hour, ..Limits::default() })
+        .limits(Limits { drain_time_max: hour, close_wait_max: hour, ..limits_with_long_times() })
         .on_message(|ctx, fd, message| {
             if message == Message::Text("both") {
                 // The loop runs this closure, so both signals are pending when the closure ends.

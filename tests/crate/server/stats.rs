@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::log_lines::keep_log_lines;
 use crate::common::raw::{TEXT, UPGRADE};
-use crate::common::{Client, DEADLINE, Raw, echo, serve, serve_plain};
+use crate::common::{Client, DEADLINE, Raw, echo, limits_with_long_times, serve, serve_plain};
 use fdpush::{Fd, Heartbeat, Limits, Response, SlowReader, Stats, Upgrade};
 
 fn refuse(address: SocketAddr, bytes: &str, status: u16) {
@@ -19,7 +19,7 @@ fn refuse(address: SocketAddr, bytes: &str, status: u16) {
 fn every_refusal_is_counted_by_status_and_logged() {
     keep_log_lines();
     // On a busy machine, a client may need much time for its TLS handshake, so the time limit is long.
-    let limits = Limits { head_time_max: Duration::from_secs(3600), ..Limits::default() };
+    let limits = Limits { head_time_max: Duration::from_secs(3600), ..limits_with_long_times() };
     let server = serve({
         let limits = limits.clone();
         move |server| {
@@ -76,14 +76,16 @@ fn every_refusal_is_counted_by_status_and_logged() {
 #[test]
 fn a_full_server_counts_refused_clients_and_warns() {
     keep_log_lines();
-    let limits = Limits { connections_max: Some(1), ..Limits::default() };
+    let limits = Limits { connections_max: Some(1), ..limits_with_long_times() };
     // This server has no TLS, because a TLS server would close the connection without a response. `tests/tls` tests
     // this.
     let server = serve_plain(move |server| server.limits(limits));
     let inside = server.connect("/");
-    for _ in 0..2 {
-        assert_eq!(server.raw().reply().status, 503);
-    }
+    // The server refuses both clients in one turn, so the log has one warning about them.
+    let (_held, release) = server.hold();
+    let mut refused = [server.raw(), server.raw()];
+    release.send(()).expect("the loop waits");
+    refused.iter_mut().for_each(|raw| assert_eq!(raw.reply().status, 503));
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.refused, stats.refused_by_status), (2, BTreeMap::from([(503, 2)])));
     let warned = server.log_lines(&["connection limit reached (1): new clients get 503"]);
@@ -141,7 +143,7 @@ fn every_turn_and_every_delivery_is_timed() {
 
 /// Pushes to a client that does not read, until the queue of the client is full. Returns the stats.
 fn overfill(slow_reader: SlowReader) -> Stats {
-    let limits = Limits { queue_bytes_max: 2 << 20, slow_reader, ..Limits::default() };
+    let limits = Limits { queue_bytes_max: 2 << 20, slow_reader, ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits));
     let mut client = server.connect("/?uid=ann");
     let mut pushed = 0;
