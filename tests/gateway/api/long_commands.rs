@@ -42,10 +42,10 @@ impl Crowd {
             raw.send(request("GET", "/healthz", &[], ""));
             assert_eq!(raw.reply().status, 200);
         }
-        self.gateway.signal("-STOP");
-        api.send(request("POST", path, &[JSON], &command.to_string()));
-        other.send(request("GET", "/api/stats", &[], "").repeat(PROBES));
-        self.gateway.signal("-CONT");
+        self.gateway.while_stopped(|| {
+            api.send(request("POST", path, &[JSON], &command.to_string()));
+            other.send(request("GET", "/api/stats", &[], "").repeat(PROBES));
+        });
         let value = |_| json_of(&other.reply())[member].as_u64().expect("the value is a number");
         let values = (0..PROBES).map(value).map(|value| usize::try_from(value).expect("the number fits")).collect();
         (json_of(&api.reply()), values)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::Raw;
 use crate::common::backend::{Answer, Backend};
-use crate::common::gateway::{Gateway, until};
+use crate::common::gateway::{Gateway, request, until};
 use crate::common::raw::{HttpResponse, UPGRADE};
 
 /// Starts a connect hook that accepts every client after 100 ms.
@@ -78,7 +78,14 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
         let backend = slow_connect_hook();
         let gateway = gateway(&backend, &[]);
         let address = gateway.address;
-        let _storm = Storm::start(move |_| client(Raw::connect_from([127, 0, 0, 9], address)));
+        // The answer to a request follows each client. So the server has seen the end of a client before the next
+        // clients connect, also if it gets little CPU time.
+        let mut other = Raw::connect(address);
+        let _storm = Storm::start(move |_| {
+            client(Raw::connect_from([127, 0, 0, 9], address));
+            other.send(request("GET", "/none", &[], ""));
+            assert_eq!(other.reply().status, 404);
+        });
         until("300 other clients have disconnected", || count(&gateway, "gone") >= 300.0);
         let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
         honest.iter_mut().for_each(|raw| raw.send(UPGRADE));

@@ -452,7 +452,7 @@ fn an_unusable_inherited_socket_is_refused() {
 fn a_missing_inherited_socket_is_an_error() {
     for (environment, hint) in [
         ([("LISTEN_FDS", "999999999"), ("LISTEN_PID", "")], "LISTEN_FDS must be at most 1024, not 999999999"),
-        ([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "700")], "descriptor 700, which is not a usable socket"),
+        ([("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", "1000000")], "descriptor 1000000, which is not a usable socket"),
     ] {
         let printed = call(&["serve"], &[&environment[..], &FREE_PORTS].concat());
         assert!(printed.code == Some(1) && printed.err.contains(hint), "{printed:?}");

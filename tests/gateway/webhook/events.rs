@@ -1,13 +1,14 @@
 //! Tests webhook events, SIGHUP, health probes, metrics and SIGTERM.
 
 use std::fs;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use crate::common::backend::{Answer, Backend};
 use crate::common::command::call;
 use crate::common::events::{Events, start_accepting_back_end, start_with_webhook};
 use crate::common::gateway::{Gateway, SECRET, closed, hang_up, json_of, next, until};
-use crate::common::{Client, Raw, Scratch, refusal};
+use crate::common::{Client, Raw, Scratch, UNSHARED, refusal};
 use serde_json::{Value, json};
 
 #[test]
@@ -72,6 +73,10 @@ fn every_open_event_has_its_close_event_at_shutdown() {
     for (number, client) in clients.drain(..CLIENTS / 2).enumerate() {
         if number % 2 == 0 { drop(client) } else { hang_up(client) }
     }
+    let ended = |cause: &str| gateway.metric(&format!("fdpush_closes_total{{cause=\"{cause}\"}}"));
+    until("the server has detected the ends of half of the clients", || {
+        [ended("connection_lost"), ended("client_closed")] == [25.0, 25.0]
+    });
     gateway.signal("-TERM");
     clients.iter_mut().for_each(|client| assert_eq!(closed(client).0, 1001));
     drop(clients);
@@ -98,25 +103,37 @@ fn every_open_event_has_its_close_event_at_shutdown() {
 }
 
 #[test]
-fn a_uid_is_online_until_its_last_connection_is_gone_for_the_grace_time() {
+fn a_uid_whose_client_reconnects_within_the_grace_time_stays_online() {
     let backend = start_accepting_back_end();
-    let gateway = start_with_webhook(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1s"]);
+    let gateway = start_with_webhook(&backend, &["--webhook-events", "online,offline", "--presence-delay", "1h"]);
     let mut events = Events::of(&backend);
     let first = gateway.connect("/?uid=ann");
     assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
     let second = gateway.connect("/?uid=ann");
     hang_up(first);
     hang_up(second);
-    // A uid whose client reconnects at once, as after a page refresh, causes no `offline` and no `online` event. So the
-    // next event is about bob.
-    let third = gateway.connect("/?uid=ann");
+    // A client that reconnects, as after a page refresh, causes no `offline` and no `online` event. So the next event is
+    // about bob.
+    let _third = gateway.connect("/?uid=ann");
+    let (_bob, fd) = gateway.open("/", &[]);
+    gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"}));
+    assert_eq!(events.next(), json!({"type": "online", "uid": "bob"}));
+}
+
+#[test]
+fn a_uid_is_offline_when_its_last_connection_is_gone_for_the_grace_time() {
+    let backend = start_accepting_back_end();
+    let gateway = start_with_webhook(&backend, &["--webhook-events", "online,offline", "--presence-delay", "200ms"]);
+    let mut events = Events::of(&backend);
+    let ann = gateway.connect("/?uid=ann");
+    assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
     let (bob, fd) = gateway.open("/", &[]);
     gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"}));
     assert_eq!(events.next(), json!({"type": "online", "uid": "bob"}));
     gateway.done("/api/unbind", json!({"fd": fd}));
     assert_eq!(events.next(), json!({"type": "offline", "uid": "bob"}));
     hang_up(bob);
-    hang_up(third);
+    hang_up(ann);
     assert_eq!(events.next(), json!({"type": "offline", "uid": "ann"}));
     let _again = gateway.connect("/?uid=ann");
     assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
@@ -131,11 +148,9 @@ fn connections_that_end_in_one_turn_cause_one_offline_event() {
     for _ in 0..3 {
         let clients = [(); 2].map(|()| gateway.connect("/?uid=ann"));
         assert_eq!(events.next(), json!({"type": "online", "uid": "ann"}));
-        // Both connections end while the process of the server is stopped by SIGSTOP. So the server detects the ends of
-        // both connections in one turn.
-        gateway.signal("-STOP");
-        drop(clients);
-        gateway.signal("-CONT");
+        // Both connections end while the process of the server is stopped. So the server detects the ends of both
+        // connections in one turn.
+        gateway.while_stopped(|| drop(clients));
         for _ in 0..2 {
             let close = events.next();
             assert_eq!((&close["type"], &close["uid"]), (&json!("close"), &json!("ann")), "{close}");
@@ -381,6 +396,9 @@ fn metrics_report_activity() {
     gateway.call("GET", &format!("/nowhere/{fd}"), &[], "");
     hang_up(bob);
     assert_eq!(refusal(Client::connect(gateway.address, "/?uid=", &[])).0, 400);
+    until("the connections of bob and of the refused client have ended", || {
+        gateway.metric("fdpush_connections{state=\"other\"}") == 0.0
+    });
     let reply = gateway.call("GET", "/metrics", &[], "");
     assert!(reply.header("Content-Type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
     assert!(reply.body.ends_with("# EOF\n"));
@@ -412,8 +430,9 @@ fn metrics_report_activity() {
 #[test]
 fn sigterm_during_pushes_closes_every_client_with_1001() {
     const CLIENTS: usize = 300;
-    let mut gateway = Gateway::start(&[]);
-    let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(gateway.address)).collect();
+    let mut gateway = Gateway::start(&["--listen", UNSHARED, "--drain-time-max", "1h", "--close-wait-max", "1h"]);
+    let address: SocketAddr = gateway.others[0].parse().expect("the address is valid");
+    let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(address)).collect();
     let mut back_end = Raw::connect(gateway.api);
     // When the signal arrives, most of these pushes are queued or not read by the server.
     let push = json!({"all": true, "data": "x".repeat(500)}).to_string();
@@ -429,7 +448,7 @@ fn sigterm_during_pushes_closes_every_client_with_1001() {
         client.end();
     }
     assert!(gateway.wait().success());
-    assert!(std::net::TcpStream::connect(gateway.address).is_err());
+    assert!(std::net::TcpStream::connect(address).is_err());
 }
 
 #[test]
@@ -448,6 +467,14 @@ fn client_text_cannot_forge_a_log_line() {
 /// The `queue_bytes_max` of the server in the test below.
 const QUEUE: usize = 128 << 10;
 
+/// Connects over a unix socket, and returns the client and its fd. If the client does not read, a full socket takes no
+/// more bytes.
+fn open_unix(path: &Path, target: &str) -> (Client, u64) {
+    let mut client = Client::connect_unix(path, target).expect("the server accepts the WebSocket");
+    let fd = next(&mut client)["fd"].as_u64().expect("the fd is valid");
+    (client, fd)
+}
+
 /// Pushes to a connection that does not read, until its queue has no room for an ack.
 fn fill(gateway: &Gateway, fd: u64) {
     let push = |bytes: usize| gateway.done("/api/push", json!({"fd": fd, "text": "x".repeat(bytes)}));
@@ -456,27 +483,21 @@ fn fill(gateway: &Gateway, fd: u64) {
         usize::try_from(info["queued_bytes"].as_u64().expect("the value is a number"))
             .expect("the size fits into usize")
     };
-    // This loop ends when the length of the queue has not changed for 100 reads, because the socket is then full.
-    let mut seen = vec![0];
     until("the queue of the connection is nearly full", || {
-        let now = queued();
-        if now < QUEUE - (20 << 10) {
-            push(16 << 10);
-        }
-        if seen.first() != Some(&now) {
-            seen.clear();
-        }
-        seen.push(now);
-        seen.len() > 100
+        push(16 << 10);
+        queued() >= QUEUE - (20 << 10)
     });
     // The frame of this push has a header of four bytes, so that it leaves room for 16 bytes.
-    push(QUEUE - seen[0] - 20);
+    push(QUEUE - queued() - 20);
     assert_eq!(queued(), QUEUE - 16);
 }
 
 #[test]
 fn a_connection_closed_by_its_own_ack_keeps_group_counts_right() {
-    let gateway = Gateway::start(&["--queue-bytes-max", &QUEUE.to_string(), "--message-bytes-max", "64KiB"]);
+    let scratch = Scratch::new("acks");
+    let path = scratch.file("sock");
+    let limits = ["--queue-bytes-max", &QUEUE.to_string(), "--message-bytes-max", "64KiB"];
+    let gateway = Gateway::start(&[&limits[..], &["--listen", &format!("unix:{}", path.display())]].concat());
     let connections = |uid: &str| gateway.done("/api/online", json!({"uids": [uid]}))["online"][uid].clone();
     let change = |kind: &str| json!({"type": kind, "group": "g", "id": 1}).to_string();
     let join = r#"{"type":"join","group":"g"}"#;
@@ -485,10 +506,10 @@ fn a_connection_closed_by_its_own_ack_keeps_group_counts_right() {
     let mut bob = gateway.connect("/?uid=bob");
     bob.send(join);
     assert_eq!(next(&mut bob), joined("bob", 1));
-    let (mut first, fd) = gateway.open("/?uid=ann", &[]);
+    let (mut first, fd) = open_unix(&path, "/?uid=ann");
     first.send(join);
     assert_eq!(next(&mut bob), joined("ann", 2));
-    let (mut second, stuffed) = gateway.open("/?uid=ann", &[]);
+    let (mut second, stuffed) = open_unix(&path, "/?uid=ann");
     fill(&gateway, stuffed);
     second.send(&change("join"));
     until("the second connection of ann is closed", || connections("ann") == json!([fd]));
