@@ -26,7 +26,7 @@ if [[ $metrics == --live ]]; then
     touch "$scratch/log"
     "$binary" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 >/dev/null 2>"$scratch/log" &
     server=$!
-    for (( tries = 100; tries > 0; tries-- )); do
+    for (( tries = 600; tries > 0; tries-- )); do
         api=$(sed -n 's/.*the API is on //p' "$scratch/log")
         [[ -z $api ]] || break
         kill -0 "$server" 2>/dev/null || break
@@ -75,7 +75,7 @@ if metrics_at:
             if key := os.environ.get("FDPUSH_KEY"):
                 request.add_header("Authorization", f"Bearer {key}")
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
+                with urllib.request.urlopen(request, timeout=60) as answer:
                     page = answer.read().decode()
             except urllib.error.HTTPError as refused:
                 hint = "; set FDPUSH_KEY" if refused.code == 401 else ""

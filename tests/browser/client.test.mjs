@@ -12,7 +12,9 @@ import { setTimeout as pause } from "node:timers/promises";
 import { chromium } from "playwright-core";
 import WebSocket from "ws";
 
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 60_000;
+// Only the tests of a restart listen on this address, so that no other server gets its port.
+const UNSHARED = "127.0.0.79:0";
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
@@ -67,10 +69,11 @@ async function until(what, condition) {
 }
 
 test("the README's client exchanges messages, reconnects after a restart, and stops after a final code", async () => {
-  let server = await startServer("127.0.0.1:0", "127.0.0.1:0");
+  let server = await startServer(UNSHARED, UNSHARED);
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
   try {
     const tab = await browser.newPage();
+    tab.setDefaultTimeout(DEADLINE_MS);
     const said = [], uncaught = [];
     tab.on("pageerror", (error) => uncaught.push(error.message));
     tab.on("console", (message) => { if (message.type() === "log") said.push(message.text()); });
@@ -108,7 +111,7 @@ test("the README's client exchanges messages, reconnects after a restart, and st
 });
 
 test("the README's client runs in Node with ws, with pushes of text and a restart", async () => {
-  let server = await startServer("127.0.0.1:0", "127.0.0.1:0");
+  let server = await startServer(UNSHARED, UNSHARED);
   const source = (await clientOf("../../README.md")).replace("127.0.0.1:9501", server.listen);
   const args = ["--input-type=module", "--eval", `import WebSocket from "ws";\n${source}`];
   const client = spawn(process.execPath, args, { cwd: import.meta.dirname, stdio: ["ignore", "pipe", "inherit"] });
@@ -127,7 +130,8 @@ test("the README's client runs in Node with ws, with pushes of text and a restar
     await receives("hello");
     await server.stop();
     const deaf = createServer((socket) => socket.destroy());
-    deaf.listen(Number(server.listen.split(":")[1]), "127.0.0.1");
+    const [host, port] = server.listen.split(":");
+    deaf.listen(Number(port), host);
     await once(deaf, "connection");   // an attempt to reconnect fails
     deaf.close();
     await once(deaf, "close");
@@ -154,6 +158,7 @@ test("Chromium negotiates compression, and exchanges messages of every length", 
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
   try {
     const tab = await browser.newPage();
+    tab.setDefaultTimeout(DEADLINE_MS);
     await tab.goto(`http://${server.listen}/nothing-is-served-here`);
     const extensions = await tab.evaluate((url) => new Promise((resolve, reject) => {
       window.received = [];

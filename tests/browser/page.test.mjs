@@ -5,7 +5,6 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -13,7 +12,11 @@ import { after, afterEach, before, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 60_000;
+// The page shows a user as offline only if the user was missing for this time: GRACE_MS of the page.
+const GRACE_MS = 3000;
+// Only the test of a restart listens on this address, so that no other server gets its port.
+const UNSHARED = "127.0.0.78:0";
 const POLL_MS = 20;
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync"];
@@ -62,17 +65,9 @@ async function startServer(listen, flags = []) {
   return { url, stop };
 }
 
-async function freePort() {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address();
-  probe.close();
-  await once(probe, "close");
-  return port;
-}
-
 async function openTab(url, { options = {}, tolerate = /^$/, context, peer } = {}) {
   context ??= await browser.newContext({ viewport: { width: 1200, height: 800 }, ...options });
+  context.setDefaultTimeout(DEADLINE_MS);
   const tab = await context.newPage();
   tabs.push(tab);
   const fault = (text) => { if (!tolerate.test(text)) faults.push(text); };
@@ -144,17 +139,32 @@ async function joins(tab, group) {
   await tab.locator(`#groups li[data-group="${group}"]`).waitFor({ timeout: DEADLINE_MS });
 }
 
-// Records each state of `uid` on the roster, "missing" included, until the tab is closed.
+// Records each state of `uid` on the roster and its time, "missing" included, until the tab is closed.
 function watchRoster(tab, uid) {
   return tab.evaluate((uid) => {
     const list = document.getElementById("roster");
     const look = () => [...list.children].find((item) => item.dataset.uid === uid)?.dataset.state ?? "missing";
-    globalThis.sightings = [look()];
-    new MutationObserver(() => globalThis.sightings.push(look())).observe(list, { subtree: true, childList: true, attributes: true });
+    globalThis.sightings = [];
+    const note = () => {
+      const state = look();
+      if (globalThis.sightings.at(-1)?.state !== state) globalThis.sightings.push({ state, at: performance.now() });
+    };
+    note();
+    new MutationObserver(note).observe(list, { subtree: true, childList: true, attributes: true });
   }, uid);
 }
 
-const absences = (tab) => tab.evaluate(() => globalThis.sightings.filter((seen) => seen === "offline" || seen === "missing"));
+const sightings = (tab) => tab.evaluate(() => globalThis.sightings);
+
+// Returns the absences of the watched user that began before the user was missing for GRACE_MS. On a busy machine, a page
+// can need more time for a reload.
+async function earlyAbsences(tab) {
+  const all = await sightings(tab);
+  const isAbsence = ({ state }) => state === "offline" || state === "missing";
+  // A timer may fire a few milliseconds early.
+  const isEarly = ({ at }, before) => before?.state !== "suspect" || at - before.at < GRACE_MS - 10;
+  return all.filter((one, index) => isAbsence(one) && isEarly(one, all[index - 1]));
+}
 
 /* Messages and presence */
 
@@ -243,12 +253,12 @@ test("a reload keeps uid and groups, and others see no change", async () => {
     await seesOnline(alice, "bob", await fdOf(bob));
     await seesOnline(bob, "alice", await fdOf(alice));
   }
-  assert.deepEqual(await absences(alice), []);
+  assert.deepEqual(await earlyAbsences(alice), []);
 
   // The recorded states also contain the end of bob's last tab, which shows that the recording works.
   await bob.close();
   await roster(alice, "bob", '[data-state="offline"]').waitFor({ timeout: DEADLINE_MS });
-  assert.ok((await absences(alice)).length > 0);
+  assert.equal((await sightings(alice)).at(-1).state, "offline");
 });
 
 test("a message to a uid reaches both of its tabs, and the uid stays online until the last tab closes", async () => {
@@ -276,7 +286,7 @@ test("a message to a uid reaches both of its tabs, and the uid stays online unti
     return (await receiptOf(alice, text)) === "queued for 1 of 1";
   });
   await seesOnline(alice, "bob", two);
-  assert.deepEqual(await absences(alice), []);
+  assert.deepEqual(await earlyAbsences(alice), []);
 });
 
 test("?uid= connects at once, an empty uid is anonymous, a logout survives a reload", async () => {
@@ -293,8 +303,8 @@ test("?uid= connects at once, an empty uid is anonymous, a logout survives a rel
 
 for (const signal of ["SIGKILL", "SIGTERM"]) {
   test(`the page reconnects after ${signal} and a restart of the server`, async () => {
-    const listen = `127.0.0.1:${await freePort()}`;
-    let server = await startServer(listen);
+    let server = await startServer(UNSHARED);
+    const listen = new URL(server.url).host;
     try {
       // Chromium logs each refused connection attempt as an error. The page cannot prevent these log lines.
       const options = { url: server.url, tolerate: /^WebSocket connection to .* failed/ };
@@ -466,9 +476,8 @@ test("the page queries a user that left after a delay, and shows the user as off
 
   peer.online = ["alice", "bob"];   // bob is connected again, but the page gets no notice
   tell("left", 1);
-  await roster(tab, "bob", '[data-state="suspect"]').waitFor({ timeout: DEADLINE_MS });
-  await roster(tab, "bob", '[data-state="online"]').waitFor({ timeout: DEADLINE_MS });
-  assert.deepEqual(await absences(tab), []);
+  await until("bob is online again", async () => (await sightings(tab)).length >= 3);
+  assert.deepEqual((await sightings(tab)).map(({ state }) => state), ["online", "suspect", "online"]);
 
   peer.online = ["alice"];
   tell("left", 1);

@@ -22,7 +22,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 
     -addext subjectAltName=DNS:localhost -out "$files/certificate.pem" -keyout "$files/key.pem" 2>/dev/null
 "$TLS_BIN" 127.0.0.1:0 "$files/certificate.pem" "$files/key.pem" >"$files/listening" &
 children+=($!)
-for ((tenths = 0; tenths < 100; tenths++)); do
+for ((tenths = 0; tenths < 600; tenths++)); do
     [[ ! -s $files/listening ]] || break
     sleep 0.1
 done

@@ -41,16 +41,19 @@ stop_server() {
 }
 trap stop_server EXIT
 
+# Only these servers listen on this address, so that no other server takes a port of `free_port`.
+host=127.0.0.80
+
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    python3 -c 'import socket, sys; s = socket.socket(); s.bind((sys.argv[1], 0)); print(s.getsockname()[1])' "$host"
 }
 
 # Returns whether the started server listens. The server exits at once if another process took the port.
 listens() {
     local tenths
-    for ((tenths = 0; tenths < 100; tenths++)); do
+    for ((tenths = 0; tenths < 600; tenths++)); do
         kill -0 "$server" 2>/dev/null || return 1
-        if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
+        if (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; then
             sleep 0.2
             kill -0 "$server" 2>/dev/null
             return
@@ -71,7 +74,7 @@ run() {
     shift
     for attempt in 1 2 3 4 5; do
         port=$(free_port)
-        "$ECHO_BIN" "127.0.0.1:$port" "$@" &
+        "$ECHO_BIN" "$host:$port" "$@" &
         server=$!
         listens "$port" && break
         stop_server
@@ -80,7 +83,7 @@ run() {
     mkdir "$reports/$name"
     echo "conformance: $name"
     # The client's exit code does not show whether the cases passed: check.py reads the report.
-    timeout 1000 "$KOSOKU" -m fuzzingclient "${options[@]}" -o "$reports/$name" "ws://127.0.0.1:$port/" \
+    timeout 1000 "$KOSOKU" -m fuzzingclient "${options[@]}" -o "$reports/$name" "ws://$host:$port/" \
         >"$reports/$name/log" 2>&1 || {
         status=$?
         tail -n 20 "$reports/$name/log"

@@ -9,7 +9,7 @@ if [[ -z ${FDPUSH_BIN:-} ]]; then
     cargo build --release --bin fdpush
     FDPUSH_BIN=$target/release/fdpush
 fi
-FDPUSH_BIN=$FDPUSH_BIN timeout 120 python3 - <<'PYTHON'
+FDPUSH_BIN=$FDPUSH_BIN timeout 900 python3 - <<'PYTHON'
 import os, pathlib, re, socket, subprocess, tempfile
 
 KEY = "the-key-of-this-test"
@@ -28,13 +28,13 @@ def php(program, *options):
         file.write(program)
         file.flush()
         command = ["php", *options, "-d", "error_reporting=-1", "-d", "display_errors=1", file.name]
-        run = subprocess.run(command, env={**os.environ, "FDPUSH_KEY": KEY}, capture_output=True, text=True, timeout=30)
+        run = subprocess.run(command, env={**os.environ, "FDPUSH_KEY": KEY}, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0 and not run.stderr, (run.stdout, run.stderr)
     return run.stdout
 
 
 def connect(uid):
-    client = socket.create_connection(address, timeout=20)
+    client = socket.create_connection(address, timeout=60)
     client.sendall(f"GET /?uid={uid} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
     stream = client.makefile("rb")

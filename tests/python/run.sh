@@ -22,4 +22,4 @@ if [[ -z ${PYTHON:-} ]]; then
         cp "$here/requirements.txt" "$venv/made-of"
     fi
 fi
-PYTHONDONTWRITEBYTECODE=1 exec timeout 300 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
+PYTHONDONTWRITEBYTECODE=1 exec timeout 900 "$PYTHON" -m unittest discover --start-directory "$here" --verbose

@@ -67,7 +67,7 @@ certificate foreign-back-end other-ca clientAuth "$p256" "DNS:back-end.test"
 
 "$TLS_BIN" 127.0.0.1:0 "$FILES"/{localhost,localhost-key}.pem "$FILES"/{rsa.test,rsa.test-key}.pem >"$FILES/listening" &
 server=$!
-for ((tenths = 0; tenths < 100; tenths++)); do
+for ((tenths = 0; tenths < 600; tenths++)); do
     [[ ! -s $FILES/listening ]] || break
     kill -0 "$server" || { echo "tls_clients: $TLS_BIN has exited" >&2; exit 1; }
     sleep 0.1
@@ -77,11 +77,11 @@ PORT=$(sed -n 's/^listening on 127\.0\.0\.1://p' "$FILES/listening")
 export PORT
 
 # The module server_process is in tests/python.
-PYTHONPATH=$here/../python PYTHONDONTWRITEBYTECODE=1 timeout 300 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
+PYTHONPATH=$here/../python PYTHONDONTWRITEBYTECODE=1 timeout 900 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
 (
     cd "$here"
     # There is no lockfile, because it would contain the registry's host. package.json pins all dependencies.
     npm install --no-package-lock --no-audit --no-fund --loglevel=error
-    timeout 300 node --test --test-reporter=spec clients.test.mjs
+    timeout 900 node --test --test-reporter=spec clients.test.mjs
 )
 kill -0 "$server" || { echo "tls_clients: the server has exited" >&2; exit 1; }
