@@ -57,7 +57,7 @@ impl Server {
         let was_open = self.oracle.is_open(fd);
         let slot = self.table.slot_of(fd);
         let is_closed = slot.is_some_and(|slot| self.close_slot(slot, code, reason, Cause::ServerClosed));
-        assert_eq!(is_closed, was_open, "`close` must report an end of {fd} if and only if {fd} was open");
+        assert_eq!(is_closed, was_open, "`close` must report the end of {fd} if and only if {fd} was open");
     }
 
     /// Starts the close handshake, and returns whether the WebSocket was open.
@@ -74,7 +74,7 @@ impl Server {
                 model.start_closing(code, reason, now, ledger);
             }
             Some(event) => panic!("`close` must report the end of the connection or nothing, not {event:?}"),
-            None => assert!(!model.is_open(), "`close` reported no end of {fd}, so the connection must not be open"),
+            None => assert!(!model.is_open(), "`close` must report the end of the open connection {fd}"),
         }
         self.compare_state(fd, state);
         self.replay();
@@ -94,7 +94,7 @@ impl Server {
         assert_eq!(
             event.is_some(),
             model.is_open(),
-            "`abort` must report an end if and only if the connection is open"
+            "`abort` must report the end of the connection if and only if it was open"
         );
         if let Some(Event::Closed(closed)) = &event {
             model.close(closed, CloseCode::ABNORMAL, "", Cause::ServerClosed);
@@ -107,7 +107,8 @@ impl Server {
         self.record_slow_consumers();
     }
 
-    /// Binds a uid, and closes the connections that the policy kicks.
+    /// Binds a connection to a uid, and closes the other connections of the uid that the policy for second logins
+    /// kicks.
     pub fn call_bind(&mut self, fd: Fd, uid: &str) -> Change {
         hit("call: bind");
         let Some(slot) = self.open_slot(fd) else { return Change::Gone };
@@ -122,8 +123,8 @@ impl Server {
         change
     }
 
-    /// Unbinds the uid, leaves the group, or joins the group, as `verb` selects, both in the registry and in the
-    /// oracle.
+    /// Changes a uid or a group of a connection, both in the registry and in the oracle. `verb` selects the change: 0
+    /// unbinds the uid, 1 leaves the group, and any other number joins the group.
     pub fn call_membership(&mut self, fd: Fd, group: &str, verb: usize) {
         let Some(slot) = self.open_slot(fd) else { return };
         let names = &mut self.oracle.names;
@@ -132,7 +133,7 @@ impl Server {
             1 => (self.registry.leave(slot, group), names.leave(fd, group)),
             _ => (self.registry.join(slot, group), names.join(fd, group)),
         };
-        assert_eq!(change, expected, "a join or leave of {fd} and {group} must have the expected result");
+        assert_eq!(change, expected, "the change of {fd} with the group {group} must have the expected result");
         hit(["call: unbind", "call: leave", "call: join"][verb.min(2)]);
     }
 
@@ -142,7 +143,7 @@ impl Server {
         assert_eq!(
             self.registry.ungroup(group),
             self.oracle.names.ungroup(group),
-            "ungroup must remove the members of {group}"
+            "`ungroup` must return the number of members of {group}"
         );
     }
 
@@ -205,7 +206,7 @@ impl Server {
                 continue;
             }
             let Some((event, state)) = self.step(slot, Connection::drain) else { continue };
-            assert!(!matches!(event, Some(Event::Closed(_))), "a connection that is not open must not report an end");
+            assert!(!matches!(event, Some(Event::Closed(_))), "a connection that is not open must not report its end");
             let (model, ledger) = self.oracle.account(self.table.fd_of(slot));
             model.is_refused = true;
             model.output.observe_raw(state.queued, ledger);

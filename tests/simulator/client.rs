@@ -1,7 +1,7 @@
-//! The clients of a run. There are several kinds of clients.
+//! The clients of a run, of several kinds.
 //!
-//! A client parses the bytes of the server with its own parser. The client compares each frame with the frame that the
-//! oracle expects next.
+//! A client parses the bytes of the server with a parser that shares no code with the server. The client compares each
+//! frame with the frame that the oracle expects next.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -32,9 +32,9 @@ const STREAM_BYTES_MAX: usize = 100_000;
 pub enum Kind {
     /// Reads, answers pings and close frames, and sends messages.
     Honest,
-    /// Answers no ping and sends nothing.
+    /// Sends no messages and answers no pings.
     Unresponsive,
-    /// Sends and reads nothing after the upgrade.
+    /// Neither sends nor reads after the upgrade.
     Silent,
     /// Reads a few bytes at a time.
     Slow,
@@ -71,7 +71,7 @@ pub struct Client {
     message_bytes_max: usize,
     /// Whether the client negotiates permessage-deflate.
     deflates: bool,
-    /// In each step, the client disconnects with a probability of one in `disconnect_interval`.
+    /// In each step, the client disconnects with a probability of one in `disconnect_interval`, or never if it is 0.
     disconnect_interval: usize,
 }
 
@@ -120,7 +120,7 @@ impl Client {
         client
     }
 
-    /// Begins a TLS session. The requests of the client follow the handshake.
+    /// Begins a TLS session. The client sends its requests after the handshake.
     pub fn secure(&mut self, hello: Hello, model: &mut ConnectionModel) {
         self.tls = Some(Box::new(SessionClient::new(hello, model.session.as_mut())));
     }
@@ -236,13 +236,13 @@ impl Client {
         }
     }
 
-    /// Sends at most `most` bytes of the stream, or of the records of the TLS session.
+    /// Sends at most `most` bytes: of the stream, or of TLS records if the client has a TLS session.
     fn send(&mut self, model: &mut ConnectionModel, most: usize) {
         let Client { tls, wire, stream, rng, kind, .. } = self;
         let Some(tls) = tls else { return wire.borrow_mut().send(stream, most) };
         tls.encrypt(stream, rng, model.session.as_mut());
-        // The server rarely answers a key update while its session holds unsent records. To cover this case, the
-        // probability is higher at such a time.
+        // Key updates and renegotiations are more frequent while the server's session holds unsent records. Otherwise
+        // the runs would rarely cover the answer of the server in this state.
         let interval = match model.output.held() {
             0 => 60,
             _ if model.is_closing() => 2,
@@ -260,7 +260,7 @@ impl Client {
         }
     }
 
-    /// Ends the stream of the client. A TLS client may first send `close_notify`, and its unsent records.
+    /// Ends the stream of the client. A TLS client may first send its unsent records and `close_notify`.
     fn end(&mut self, model: &mut ConnectionModel) {
         let is_closing = match &mut self.tls {
             Some(tls) if self.rng.one_in(2) => tls.close(model.session.as_mut()),
@@ -415,13 +415,18 @@ impl Client {
     fn handle_end(&mut self, model: &ConnectionModel) {
         let wire = self.wire.borrow();
         let is_notified = self.tls.as_mut().map(|tls| tls.is_notified());
-        // A session that fails on either side may lose records, and need not end with `close_notify`.
+        // If the session of the client or of the server has failed, records may be lost, and `close_notify` may be
+        // missing.
         if is_notified == Some(None) || wire.has_failed {
             drop(wire);
             return self.wire.borrow_mut().end();
         }
         if let Some(Some(is_notified)) = is_notified {
-            assert_eq!(is_notified, wire.has_notified, "{} must receive close_notify if the wire took it", self.fd);
+            assert_eq!(
+                is_notified, wire.has_notified,
+                "{} must receive close_notify if and only if the server wrote it completely",
+                self.fd
+            );
             hit(if is_notified { "tls: client receives close_notify" } else { "tls: end without close_notify" });
         }
         drop(wire);

@@ -1,4 +1,4 @@
-//! The timer wheel, compared with a naive model, which is a sorted set of deadlines.
+//! The timer wheel, compared with a naive model: a sorted set of deadlines.
 
 use fdpush::Slot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +12,14 @@ pub struct Clock {
     armed: BTreeMap<Key, Tick>,
     by_time: BTreeSet<(Tick, Key)>,
     now: Tick,
-    /// The latest deadline of the owners that have expired at the tick `now`.
+    /// The latest deadline that `pop` has returned since the last call of `advance`.
     popped: Tick,
-    /// Owners whose deadline was in the past or at `now` when it was set. Such an owner may expire at `now` or at the
-    /// next tick.
+    /// Owners whose deadline was at `now` or in the past when it was set. The wheel may return such an owner at `now`
+    /// or after the next call of `advance`.
     overdue: BTreeSet<Key>,
 }
 
-/// An owner as a sortable key: whether it is a timer, and its index.
+/// An owner as a sortable key: whether it is a timer, and the index of the timer or the slot of the connection.
 type Key = (bool, u32);
 
 fn key(owner: Owner) -> Key {
@@ -64,7 +64,7 @@ impl Clock {
         let first = self.by_time.first().map(|(at, _)| *at);
         assert_eq!(next.is_some(), first.is_some(), "the wheel must have a deadline if and only if its model has");
         if let (Some(next), Some(first)) = (next, first) {
-            assert!(next <= first.max(self.now), "the wheel wakes at {next:?}, and must not wake later than {first:?}");
+            assert!(next <= first.max(self.now), "the wheel must wake at {first:?} or before, not at {next:?}");
         }
         next
     }
@@ -88,13 +88,17 @@ impl Clock {
         let Some(owner) = self.wheel.pop_expired() else {
             let mut due = self.by_time.iter().take_while(|(at, _)| *at <= self.now);
             let late = due.find(|(_, key)| !self.overdue.contains(key));
-            assert_eq!(late, None, "no deadline may be overdue at {:?}", self.now);
+            assert_eq!(late, None, "the wheel must return each deadline that has passed at {:?}", self.now);
             return None;
         };
         let at = self.armed.get(&key(owner)).copied();
-        let at = at.unwrap_or_else(|| panic!("{owner:?} expired although it had no deadline"));
-        assert!(at <= self.now, "{owner:?} expired at {:?}, and must not expire before {at:?}", self.now);
-        assert!(self.popped <= at, "deadlines must expire in order, but {owner:?} expired after a later one");
+        let at = at.unwrap_or_else(|| panic!("the wheel returned {owner:?}, which has no deadline"));
+        assert!(at <= self.now, "the wheel must not return {owner:?} before its deadline {at:?}: {:?}", self.now);
+        assert!(
+            self.popped <= at,
+            "the wheel must return deadlines in order, but returned {owner:?} with {at:?} after {:?}",
+            self.popped
+        );
         self.popped = at;
         self.note(owner, None);
         Some(owner)

@@ -44,11 +44,13 @@ pub struct ConnectionModel {
     pub on_close_calls: u32,
     /// Whether the server has noticed that the client ended or reset the connection, or that the socket failed.
     pub is_lost: bool,
-    /// Whether the server has refused a request, or ends an HTTP connection.
+    /// Whether the server has refused a request of the connection, or has begun to end the connection before an
+    /// upgrade.
     pub is_refused: bool,
-    /// Whether the client's deadline to answer a close frame has passed in an earlier tick.
+    /// Whether the server has handled the deadline for the client's close frame. The server may then free the
+    /// connection.
     pub is_expired: bool,
-    /// The deadline until which the client must end the connection, after the server shut down its write side.
+    /// After the server has shut down its write side: the deadline until which the client must end the connection.
     pub shut_until: Option<Tick>,
     /// Whether the handler has paused the reading from the connection.
     pub is_paused: bool,
@@ -65,17 +67,17 @@ pub struct HeartbeatModel {
     last_seen: Tick,
     /// The number of pings since the server last received bytes of the client.
     unanswered: u32,
-    /// The first and the last tick at which the next ping may be sent.
+    /// The first and the last tick at which the next ping may be due.
     ping: (Tick, Tick),
 }
 
-/// The times of a turn and of turns before it.
+/// The time of a turn, and the times of earlier turns.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct Turn {
     pub now: Tick,
-    /// The time of the turn before this turn.
+    /// The time of the previous turn.
     before: Tick,
-    /// The time of the last earlier turn that began after a complete flush, with no connection left to flush.
+    /// The time of the last earlier turn that began when no connection was left to flush.
     ///
     /// A write before the flush can set a write deadline. The server puts this deadline into the wheel when the flush
     /// reaches the connection. A turn that begins during a flush of several turns does not handle such a deadline.
@@ -83,20 +85,20 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Returns the next turn. `was_flushing` tells whether this turn began with connections that an earlier flush had
-    /// not reached.
+    /// Returns the turn after this turn. `was_flushing` tells whether this turn began with connections that an earlier
+    /// flush had not reached.
     pub fn next(self, now: Tick, was_flushing: bool) -> Turn {
         Turn { now, before: self.now, before_flush: if was_flushing { self.before_flush } else { self.now } }
     }
 
-    /// Checks that an action was due in this turn and was not yet due in the turn before.
+    /// Checks that an action, due at `at`, was due in this turn and was not yet due in the previous turn.
     pub fn assert_due(self, at: Tick, what: &str) {
         assert!(at <= self.now, "{what}, due at {at:?}, must not happen before that: {:?}", self.now);
         assert!(at > self.before, "{what}, due at {at:?}, must happen in the first turn after that: {:?}", self.before);
     }
 
-    /// Checks an action whose deadline had already passed when it was set, at `at`. The action may happen in the turn
-    /// of `at` or in the next turn.
+    /// Checks an action that was overdue from the start: at the time `at`, the server set a deadline in the past. The
+    /// action may happen in the turn at this time or in the next turn.
     pub fn assert_due_since(self, at: Tick, what: &str) {
         assert!(at <= self.now, "{what}, due since {at:?}, must not happen before that: {:?}", self.now);
         assert!(
@@ -108,7 +110,7 @@ impl Turn {
 }
 
 impl HeartbeatModel {
-    /// Creates the model of a heartbeat that starts now.
+    /// Creates the model of a heartbeat that starts now. `last_seen` is the time of the last bytes from the client.
     pub fn new(mode: Heartbeat, now: Tick, last_seen: Tick) -> HeartbeatModel {
         let ping = match mode {
             // The server sends the first ping in the second half of the interval.
@@ -123,7 +125,7 @@ impl HeartbeatModel {
         (self.last_seen, self.unanswered) = (now, 0);
     }
 
-    /// Returns the tick by which the server must have sent the next ping or ended the connection.
+    /// Returns the latest tick at which the next ping, or the end of the connection, can be due.
     pub fn due(&self) -> Tick {
         match self.mode {
             Heartbeat::Client { idle_max } => self.since.max(self.last_seen).after(idle_max),
@@ -236,7 +238,8 @@ impl ConnectionModel {
         self.is_paused = is_paused;
     }
 
-    // The following functions check the end of a connection. The server reports the end once, with its cause.
+    // The following functions check the event with which the server reports the end of a connection. The event has the
+    // cause of the end, and the server must report it once.
 
     /// Checks an end that the server caused. The code 1006 means that the server sent no close frame.
     pub fn close(&mut self, closed: &Closed, code: CloseCode, reason: &str, cause: Cause) {
@@ -287,8 +290,8 @@ impl ConnectionModel {
                     "a write timeout, due at {at:?}, must not end a connection before that: {:?}",
                     turn.now
                 );
-                // The server may end the connection one turn later, if the socket was reported as writable in the turn
-                // before and took no byte.
+                // The server may end the connection one turn later if epoll reported the socket as writable in the
+                // previous turn and the next write wrote no byte.
                 if self.output.tried() <= turn.before_flush {
                     Turn { before: turn.before_flush, ..turn }.assert_due(at, "a write timeout");
                 }
@@ -299,7 +302,7 @@ impl ConnectionModel {
                 }
                 let at = self.message_due(limits).min(self.record_due(limits));
                 if self.has_late_record(limits) {
-                    turn.assert_due_since(at, "the timeout of a record");
+                    turn.assert_due_since(at, "the timeout of a TLS record");
                 } else {
                     turn.assert_due(at, "the timeout of a message");
                 }
@@ -313,7 +316,7 @@ impl ConnectionModel {
         self.end(turn.now);
     }
 
-    /// Checks that no timeout was due at a tick that did not end the connection.
+    /// Checks a tick that did not end the connection: no timeout was due.
     pub fn check_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match self.stage {
             Stage::Open => {
@@ -321,7 +324,7 @@ impl ConnectionModel {
                 assert!(self.message_due(limits) > turn.now, "{} must not have passed its message timeout", self.fd);
                 assert!(
                     self.record_due(limits) > turn.now,
-                    "{} must not have passed the timeout of its record",
+                    "{} must not have passed the timeout of its TLS record",
                     self.fd
                 );
             }
@@ -349,14 +352,15 @@ impl ConnectionModel {
         );
     }
 
-    /// Checks a tick that did not refuse an HTTP connection. A write timeout ends such a connection without an event.
+    /// Checks a tick at which the server refused no HTTP request. A write timeout ends an HTTP connection without an
+    /// event.
     pub fn check_http_tick(&mut self, limits: &Limits, turn: Turn) {
         self.is_refused |= self.write_due(limits) <= turn.now;
         assert!(self.handshake_due() > turn.now, "{} must not have passed its handshake timeout", self.fd);
     }
 
-    /// Checks a tick that refused an HTTP connection. A TLS client is refused when the time limit of its handshake and
-    /// of its first bytes after the handshake has passed.
+    /// Checks a tick at which the server refused an HTTP connection. The server refuses a TLS client that exceeds the
+    /// time limit for its handshake and for its first bytes after the handshake.
     pub fn refuse_by_tick(&mut self, turn: Turn) {
         if self.handshake_due() < Tick::NEVER {
             hit("tls: handshake timed out");
@@ -377,7 +381,7 @@ impl ConnectionModel {
         self.closed_at = Some(now);
     }
 
-    /// Handles a write. If the close frame is now written, too, the client's deadline to answer it starts.
+    /// Handles a write. If this write completed the close frame, the client's deadline to answer it starts.
     pub fn written(&mut self, limits: &Limits, now: Tick) {
         if let Stage::Closing { until } = &mut self.stage
             && self.output.bytes() == 0
@@ -431,7 +435,8 @@ impl ConnectionModel {
         );
     }
 
-    /// Returns the write deadline. If a later write takes no byte, the deadline is the tick after that write.
+    /// Returns the write deadline. If a write after this deadline wrote no byte, the deadline moves to the tick after
+    /// that write.
     fn next_write_due(&self, limits: &Limits) -> Tick {
         self.write_due(limits).max(self.output.tried())
     }
@@ -440,7 +445,7 @@ impl ConnectionModel {
         after(self.output.stalled_since(), limits.write_time_max)
     }
 
-    /// Returns the deadline of a TLS handshake and of the first bytes after it.
+    /// Returns the common deadline of the TLS handshake and of the first bytes after it.
     fn handshake_due(&self) -> Tick {
         let is_waiting = self.stage == Stage::Http && self.inbound.read == 0 && !self.is_refused && !self.is_lost;
         self.session.as_ref().filter(|_| is_waiting).map_or(Tick::NEVER, SessionModel::head_until)
@@ -452,8 +457,8 @@ impl ConnectionModel {
         self.session.as_ref().map_or(Tick::NEVER, due)
     }
 
-    /// Returns whether the time limit of a TLS record had passed when the WebSocket opened. The deadline of this record
-    /// is then the time of the opening.
+    /// Returns whether the time limit of an unfinished TLS record had passed when the WebSocket opened. The deadline of
+    /// this record is then the time of the opening.
     pub fn has_late_record(&self, limits: &Limits) -> bool {
         self.is_open() && self.record_due(limits) == self.inbound.opened
     }

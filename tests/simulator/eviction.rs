@@ -1,5 +1,5 @@
-//! Evictions: when all queues together exceed their total bound, the server drops messages or closes connections. The
-//! oracle checks which connections the server selects.
+//! Evictions: when all queues together exceed their total bound, the server drops messages of connections or closes
+//! connections. The oracle checks which connections the server selects.
 
 use fdpush::sim::QUEUE_BYTES;
 use fdpush::{Fd, SlowReader};
@@ -10,22 +10,25 @@ use crate::server::Server;
 use crate::socket::OutputState;
 
 /// With fewer queues than this number, the server reads the charges of all queues again for each eviction. The charge
-/// of a queue is its memory, with its share of the frames that several queues contain.
+/// of a queue is its memory. A frame that several queues contain is divided among their charges.
 const CHARGES_PER_EVICTION: usize = 64;
 
 /// The length of the longest close frame.
 const CLOSE_FRAME_BYTES: usize = 2 + 125;
 
 impl Server {
-    /// Checks the selection of an evicted connection. The charge of this connection must exceed `bytes_min`, and no
-    /// other connection may have a larger charge.
+    /// Checks the selection of an evicted connection. The charge of this connection must exceed `bytes_min`, the size
+    /// up to which a queue is not evicted. No other connection may have a larger charge.
     pub fn check_eviction(&mut self, fd: Fd, charge: usize, bytes_min: usize) {
         let limits = &self.table.env().limits;
         assert!(self.oracle.ledger.total > 0, "{fd} may be evicted only if bytes are queued");
-        assert!(bytes_min <= limits.queue_bytes_min, "{fd} may keep at most queue_bytes_min, not {bytes_min}");
+        assert!(
+            bytes_min <= limits.queue_bytes_min,
+            "the size up to which the queue of {fd} is not evicted may be at most queue_bytes_min, not {bytes_min}"
+        );
         assert!(
             charge > bytes_min,
-            "{fd} may be evicted only if its charge of {charge} exceeds its minimum of {bytes_min}"
+            "{fd} may be evicted only if its charge exceeds {bytes_min} bytes, but it is {charge}"
         );
         self.has_evicted = true;
         if let Some((other, least)) = self.larger(fd, charge) {
@@ -34,17 +37,17 @@ impl Server {
         self.evicted.insert(fd);
     }
 
-    /// Returns a connection that must be evicted before the connection `fd` with this charge, and the charge that this
-    /// other connection has at least.
+    /// Returns a connection that must be evicted before the connection `fd` with this charge, and a lower bound of the
+    /// charge of this other connection.
     ///
     /// With few queues, the server reads the charges for each eviction, so the whole charge of each other connection
-    /// counts. With many queues, the server may use older charges. Since the server read the charges, a charge can only
-    /// have grown by its part of shared frames. So only the charge without shared frames is compared, and only for
-    /// connections that have not been evicted.
+    /// counts. With many queues, the server may use charges that it read earlier. Since then, the charge of a
+    /// connection that was not evicted can have grown, but only by its share of shared frames. So only the charge
+    /// without shared frames is compared, and only for connections that have not been evicted.
     fn larger(&self, fd: Fd, charge: usize) -> Option<(Fd, usize)> {
         let holders = self.oracle.models.values().filter(|model| model.output.has_queue());
-        // The server may count queues that no longer exist: a connection that was written to or evicted since the
-        // search began may have had a queue then.
+        // The server may count queues that no longer exist. A connection that was written to or evicted since the
+        // search began may have had a queue at the start of the search.
         let count = holders.clone().count() + self.writes + self.evicted.len();
         let is_exact = count < CHARGES_PER_EVICTION;
         let is_undroppable = |fd: Fd| self.undroppable.contains(&fd);
@@ -65,12 +68,12 @@ impl Server {
         assert_ne!(self.table.env().limits.slow_reader, SlowReader::Close);
         let is_alone = bytes_min == self.table.env().limits.queue_bytes_min && self.evicted.is_empty();
         if is_alone && self.larger(fd, charge).is_some() {
-            // The server evicts only the receiver of the running push, without a search, if a search would free few
-            // bytes.
+            // If a search would free few bytes, the server makes no search and evicts only the receiver of the running
+            // push.
             hit("eviction: alone");
             assert!(
                 self.posting.as_ref().is_some_and(|(pushed, _)| *pushed == fd),
-                "{fd} may be evicted alone only when a message is pushed to it"
+                "the server may evict {fd} without a search only while it pushes a message to {fd}"
             );
             self.evicted.insert(fd);
             self.has_evicted = true;
@@ -93,7 +96,8 @@ impl Server {
         self.writes = 0;
     }
 
-    /// Checks after evictions that the queues are within their total bound. Only close frames may exceed this bound.
+    /// Checks after evictions that the queues are within their total bound, plus the memory of a close frame for each
+    /// queue.
     pub fn check_total_bound(&mut self) {
         if !std::mem::take(&mut self.has_evicted) {
             return;
@@ -103,7 +107,7 @@ impl Server {
         let (total, max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(
             total <= max + close_frames,
-            "queued bytes must be within the total bound after evictions: {total} of {max}"
+            "after evictions, the queued bytes without close frames must be within the total bound: {total} of {max}"
         );
     }
 }

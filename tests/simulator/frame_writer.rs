@@ -10,7 +10,7 @@ use crate::frames::{RSV1, deflate, head, masked};
 use crate::inbound::{Inbound, SentItem};
 use crate::rng::Rng;
 
-/// Writes the frames of a client into its stream and into the oracle.
+/// Appends the frames of a client to its stream, and adds them to the model of the connection's input.
 pub struct FrameWriter<'a> {
     pub inbound: &'a mut Inbound,
     pub stream: &'a mut VecDeque<u8>,
@@ -21,7 +21,7 @@ pub struct FrameWriter<'a> {
 }
 
 impl FrameWriter<'_> {
-    /// Writes bytes that are not a frame.
+    /// Appends bytes that are not a frame.
     pub fn write_raw(&mut self, bytes: &[u8]) {
         self.inbound.append(None, 0, bytes.len());
         self.stream.extend(bytes);
@@ -62,7 +62,7 @@ impl FrameWriter<'_> {
         self.write_frame(0x88, &payload, Some(SentItem::Close(code, reason.to_owned())), None);
     }
 
-    /// Writes bytes that violate a rule of the protocol. The server ignores all later bytes.
+    /// Appends bytes that violate a rule of the protocol. The server must ignore all bytes after them.
     pub fn write_violation(&mut self) {
         let mask = self.mask();
         let (bytes, error, code) = match self.deflates && self.rng.one_in(2) {
@@ -160,7 +160,8 @@ fn bad(rng: &mut Rng, mask: [u8; 4], message_bytes_max: u64, deflates: bool) -> 
     rng.pick(&table).clone()
 }
 
-/// Works like [`bad`], but the bytes violate rules of RFC 7692.
+/// Works like [`bad`], with bytes of deflated messages. They violate a rule of RFC 7692, or the inflated message
+/// violates a rule for messages.
 fn bad_deflated(rng: &mut Rng, mask: [u8; 4], message_bytes_max: usize) -> (Vec<u8>, ProtocolError, u16) {
     use ProtocolError::*;
     let text = deflate(&b"a text ".repeat(5), 6);

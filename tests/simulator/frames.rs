@@ -82,10 +82,10 @@ pub fn head(first: u8, length: u64, mask: [u8; 4]) -> Vec<u8> {
     head
 }
 
-/// The end of a deflated message, which is not sent (RFC 7692 section 7.2.1).
+/// The last four bytes of a deflated message. A sender removes these bytes (RFC 7692 section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// Inflates the payload of a message, which refers to no earlier message.
+/// Inflates the payload of a message. The payload must not refer to earlier messages.
 fn inflate(payload: &[u8]) -> Vec<u8> {
     let whole = [payload, &TAIL].concat();
     let (mut stream, mut out) = (Decompress::new(false), Vec::new());

@@ -1,4 +1,4 @@
-//! Handlers that make random calls, some of them with fds of closed connections.
+//! Handlers that make random calls. Some of these calls use the fds of closed connections.
 
 use std::mem;
 
@@ -27,9 +27,9 @@ pub enum Deferred {
 impl Server {
     // Events.
 
-    /// Handles an event of the server. This event must be the one that the client's bytes cause next.
+    /// Handles an event of the server. The event must be the next event that the client's bytes cause.
     ///
-    /// `unparsed` is the number of bytes that the same read returned after the event.
+    /// `unparsed` is the number of bytes from the same read that are not parsed yet.
     pub fn handle_event(&mut self, slot: Slot, fd: Fd, event: Event<'_>, unparsed: usize) {
         let said = match event {
             Event::Request { request, .. } => return self.answer_request(slot, fd, &request),
@@ -50,7 +50,10 @@ impl Server {
             Event::Pong(payload) => SentItem::Pong(payload.into_owned()),
         };
         let (model, ledger) = self.oracle.account(fd);
-        assert!(model.is_open(), "only an open connection may deliver messages, not {said:?} of {fd}");
+        assert!(
+            model.is_open(),
+            "the server must deliver messages of open connections only, but delivered {said:?} of {fd}"
+        );
         let env = self.table.env();
         model.inbound.deliver(&said, &env.limits, env.now);
         match &said {
@@ -86,8 +89,7 @@ impl Server {
         }
     }
 
-    /// Handles the end of a connection. After the end, neither the fd nor the uid nor a group may lead to this
-    /// connection.
+    /// Handles the end of a connection. A push to its fd, its former uid or its former groups must not reach it.
     pub fn on_close(&mut self, close: &PendingClose) {
         self.remember(close.fd);
         assert!(self.open_slot(close.fd).is_none(), "{} must no longer be open when on_close is called", close.fd);
@@ -223,7 +225,7 @@ impl Server {
             assert_eq!(
                 (early.len() + unparsed) as u64,
                 ahead,
-                "the server must have all bytes that {fd} sent before the 101"
+                "the server must keep all bytes that it read from {fd} after the upgrade request"
             );
             self.replay();
             if let Some(uid) = &uid {
@@ -283,7 +285,7 @@ impl Server {
     }
 
     fn push_at_random(&mut self, fd: Fd, other: Fd) {
-        // A push to all takes time for each connection, so handlers make it less often if there are many connections.
+        // The time of a push to all grows with the number of connections, so it is less frequent with many connections.
         let many = self.table.count() / 16;
         let target = match self.rng.below(12) {
             0..4 => Target::One(other),
@@ -295,7 +297,7 @@ impl Server {
             _ => Target::One(fd),
         };
         let except: &[Fd] = if self.rng.one_in(3) { &[fd, other] } else { &[] };
-        // Several pushes to the same target one after another fill queues.
+        // A series of pushes to the same target fills queues.
         let bursts = matches!(target, Target::One(_) | Target::Uids(_)) && self.rng.one_in(6);
         for _ in 0..if bursts { self.rng.within(2..=30) } else { 1 } {
             let options = self.options();

@@ -1,4 +1,4 @@
-//! The budget of TLS handshakes, compared with a naive model: a queue, and a bucket of tokens.
+//! The budget of TLS handshakes, compared with a naive model: a queue of connections and a token bucket.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use fdpush::sim::{Handshakes, Tick};
 
 use crate::coverage::hit;
 
-/// The maximum of hellos that a turn answers.
+/// The maximum number of hellos that a turn answers.
 const ANSWERS_PER_TURN_MAX: u32 = 1;
 
-/// The maximum of waiting connections that a turn reads.
+/// The maximum number of waiting connections that a turn reads.
 const READS_PER_TURN_MAX: u32 = 64;
 
 /// The amount by which one hello lowers the level of the bucket.
@@ -28,14 +28,13 @@ pub struct HandshakeBudget {
     /// turn read.
     answered: u32,
     read: u32,
-    /// The level of the bucket at the tick `at`. A full bucket has the tokens of one second, and one token for the next
-    /// hello.
+    /// The level of the bucket at the tick `at`. A full bucket has the tokens of one second and one more token.
     level: u64,
     at: Tick,
 }
 
 impl HandshakeBudget {
-    /// Creates a budget of this number of hellos a second.
+    /// Creates a budget of `per_second` hellos a second. `None`: no limit.
     pub fn new(per_second: Option<u32>) -> HandshakeBudget {
         let (handshakes, waiting, answered, read, at) = Default::default();
         HandshakeBudget { handshakes, per_second, waiting, answered, read, level: full(per_second), at }
@@ -89,7 +88,7 @@ impl HandshakeBudget {
             self.answered
         );
         if self.per_second.is_some() {
-            assert!(self.level >= TOKEN, "a hello must not be answered without a token");
+            assert!(self.level >= TOKEN, "the server must answer a hello only if the bucket has a token");
             self.level -= TOKEN;
         }
     }
@@ -97,17 +96,18 @@ impl HandshakeBudget {
     /// Ends the reads of a turn. Connections wait only if the budget is used up.
     pub fn end_turn(&self) {
         let is_used_up = self.answered == ANSWERS_PER_TURN_MAX || self.read == READS_PER_TURN_MAX;
-        // The model counts a token when the hello is answered, and the server when the connection is read.
+        // The model takes a token when the server answers a hello. The server takes a token when it reads the
+        // connection.
         let has_no_token = self.per_second.is_some() && self.level < 2 * TOKEN;
         assert!(
             self.waiting.is_empty() || is_used_up || has_no_token,
-            "no connection may wait while the budget permits a hello, but {:?} wait",
+            "no connection may wait if the budget permits another hello, but {:?} wait",
             self.waiting
         );
         assert_eq!(
             self.handshakes.delay().is_some(),
             !self.waiting.is_empty(),
-            "the loop must wake up later if and only if connections wait"
+            "the budget must return the time of the next wake-up if and only if connections wait"
         );
     }
 

@@ -1,8 +1,7 @@
 //! The naive model of a connection's input.
 //!
-//! Each item that a client sends has a position in the client's byte stream. The server must deliver each item once and
-//! in order, as soon as it has read the last byte of the item. The server cannot deliver an item of which it has read
-//! no byte.
+//! Each item that a client sends, for example a message or a close frame, has a position in the client's byte stream.
+//! The server must deliver each item once and in order, as soon as it has read the last byte of the item.
 
 use std::collections::VecDeque;
 
@@ -42,8 +41,8 @@ struct Item {
     deflated: Option<usize>,
 }
 
-/// The minimum number of bytes that a deflated message counts for the inflation limit. `CHARGE_FACTOR` is the number of
-/// bytes that each byte of the deflated payload counts.
+/// A deflated message counts as at least this number of bytes for the inflation limit
+/// (`inflated_bytes_per_second_max`). Each byte of the deflated payload counts as `CHARGE_FACTOR` bytes.
 const CHARGE_BYTES_MIN: usize = 1024;
 const CHARGE_FACTOR: usize = 16;
 
@@ -66,9 +65,9 @@ pub struct Inbound {
     pub opened: Tick,
     /// The time at which the server stopped reading input, because the client's messages exceed the inflation limit.
     held_since: Option<Tick>,
-    /// The number of bytes that the delivered messages count for the inflation limit, without the newest message.
+    /// The sum of the bytes that the delivered messages count as for the inflation limit, without the newest message.
     charged: u64,
-    /// The number of bytes that the newest message counts for the inflation limit.
+    /// The number of bytes that the newest message counts as for the inflation limit.
     newest: u64,
 }
 
@@ -76,12 +75,12 @@ impl Inbound {
     /// Adds `bytes` bytes to the stream of the client.
     ///
     /// `said` is the item that these bytes complete, and `start` is the position of its first byte. `said` is `None` if
-    /// a later item continues these bytes.
+    /// these bytes are the first part of an item.
     pub fn append(&mut self, said: Option<SentItem>, start: u64, bytes: usize) {
         self.append_deflated(said, start, bytes, None);
     }
 
-    /// Works like [`append`](Inbound::append), for a message with `deflated` bytes of deflated payload.
+    /// Works like [`append`](Inbound::append). `deflated` is the length of the deflated payload of a message.
     pub fn append_deflated(&mut self, said: Option<SentItem>, start: u64, bytes: usize, deflated: Option<usize>) {
         self.made += bytes as u64;
         if let Some(said) = said {
@@ -93,13 +92,14 @@ impl Inbound {
     }
 
     /// Handles the delivery of an item. The item must be the next undelivered item, and the server must have read all
-    /// of it.
+    /// of its bytes.
     ///
-    /// Deflated messages must not be delivered faster than their limit allows.
+    /// The server must not deliver deflated messages faster than the inflation limit allows.
     pub fn deliver(&mut self, said: &SentItem, limits: &Limits, now: Tick) {
-        let item = self.items.pop_front().unwrap_or_else(|| panic!("{said:?} was delivered but not sent"));
+        let item =
+            self.items.pop_front().unwrap_or_else(|| panic!("{said:?} was delivered, but the client did not send it"));
         assert_eq!(item.said, *said, "the delivered item must be the next one that was sent");
-        assert!(item.end <= self.read, "an item must be delivered after it was read");
+        assert!(item.end <= self.read, "the server must read all bytes of an item before it delivers the item");
         if let (Some(deflated), SentItem::Text(_) | SentItem::Binary(_)) = (item.deflated, said) {
             hit("deflate: message inflated");
             let inflated = match said {
@@ -113,7 +113,7 @@ impl Inbound {
             let allowed = passed + limits.read_budget_bytes as u128;
             assert!(
                 u128::from(self.charged) <= allowed,
-                "{} bytes count for the inflation limit, and at most {allowed} may count",
+                "the delivered messages count as {} bytes for the inflation limit, which allows {allowed}",
                 self.charged
             );
         }
@@ -126,19 +126,20 @@ impl Inbound {
         let SentItem::Bad(rule, code) = item.said else {
             panic!("{error:?} was reported for the valid item {:?}", item.said)
         };
-        assert_eq!(rule, error, "the error must be the rule that the item violates");
-        assert!(item.start < self.read, "an error must be reported after its item was read");
+        assert_eq!(rule, error, "the reported error must be the rule that the item violates");
+        assert!(item.start < self.read, "the server must read a byte of the invalid item before it reports the error");
         code
     }
 
-    /// Handles the start of a time in which the server reads no input of the client, because of the inflation limit.
+    /// Handles the start of a pause: because of the inflation limit, the server reads no input of the client.
     pub fn hold(&mut self, now: Tick) {
         hit("deflate: input held");
         self.pass_hold(now);
         self.held_since = Some(now);
     }
 
-    /// Moves the start time of an unfinished message by the time in which the server read no input.
+    /// Ends such a pause. The time limit of an unfinished message does not run during the pause, so its start time
+    /// moves by the duration of the pause.
     fn pass_hold(&mut self, now: Tick) {
         if let (Some(held), Some((_, since))) = (self.held_since.take(), &mut self.unfinished) {
             *since = Tick(since.0 + (now.0 - held.0));
@@ -166,8 +167,8 @@ impl Inbound {
         self.held_since = self.held_since.map(|_| now);
     }
 
-    /// Returns the time from which the time limit of an unfinished message counts. Returns `None` while the server
-    /// reads no input because of the inflation limit.
+    /// Returns the start of the time limit of an unfinished message. Returns `None` if no message is unfinished, and
+    /// while the server reads no input because of the inflation limit.
     pub fn unfinished_since(&self) -> Option<Tick> {
         self.unfinished.filter(|_| self.held_since.is_none()).map(|(_, since)| since)
     }

@@ -1,5 +1,5 @@
-//! The input of the simulated server: reads bytes from the wires, and passes the events of the connections to the
-//! handler.
+//! The input of the simulated server: reads bytes from the simulated sockets, and passes the events of the connections
+//! to the handler.
 
 use std::mem;
 
@@ -25,7 +25,7 @@ impl Server {
         for slot in slots.drain(..) {
             let awaits_hello = self.table.transport(slot).is_some_and(|socket| socket.awaits_hello());
             if awaits_hello && !self.handshakes.may_read() {
-                // `is_ready` stays set while the connection waits, so no event adds the connection to `ready`, too.
+                // `is_ready` stays set while the connection waits, so an event does not add the connection to `ready`.
                 self.handshakes.wait(self.table.fd_of(slot));
                 continue;
             }

@@ -6,19 +6,19 @@
 //! and the cause and the deadline of each connection's end. After the end of a connection, the oracle checks that the
 //! server has removed all state of the connection.
 //!
-//! In two thirds of the runs, some or all connections have TLS: the session of the server and a client of rustls, both
-//! with fixed randomness. The oracle then also knows the records of the client, and the records that the session holds
-//! because the wire did not take them.
+//! In two thirds of the runs, some or all connections have TLS. Both the server and the client then use rustls, with
+//! fixed randomness. The oracle knows the TLS records that the client made. It also knows how many bytes of records the
+//! server's session still holds because the simulated socket was full.
 //!
 //! ```text
 //! cargo test --test simulator                          the first 24 seeds
 //! SIM_SEEDS=300 cargo test --test simulator            300 seeds, from SIM_FIRST on, if that is set
-//! SIM_SEED=123 cargo test --test simulator -- --nocapture    one seed, with its counts
-//! tests/simulator/many.sh 100000                       a hundred thousand, in release, on all cores
+//! SIM_SEED=123 cargo test --test simulator -- --nocapture    one seed; prints how often each situation occurred
+//! tests/simulator/many.sh 100000                       a hundred thousand seeds, in a release build, on all cores
 //! ```
 //!
-//! To test the simulator, each of the following faults was put into the code, one at a time. The number in the table is
-//! the first seed that finds the fault:
+//! To test the simulator, each of the following faults was put into the code of the server, one at a time. The number
+//! in the table is the first seed that finds the fault:
 //!
 //! | fault | seed |
 //! |---|---|
@@ -37,10 +37,10 @@
 //! | `Table::set_paused` does not stop the time for a record | 10 |
 //! | `Connection::handle_held` does not start the time for the client's close frame | 172 |
 //!
-//! Reading order: `world.rs` (a run), `server.rs` with `input.rs`, `output.rs`, `calls.rs` and `handler.rs` (the work of
-//! the loop), `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`,
-//! `connection_model.rs`, `output_model.rs`, `segment_model.rs`, `inbound.rs`, `name_model.rs`, `eviction.rs`. TLS is in
-//! `session.rs`, `session_input.rs`, `session_client.rs`, `session_model.rs` and `handshake_budget.rs`.
+//! Reading order: `world.rs` (a run), `server.rs` with `input.rs`, `output.rs`, `calls.rs` and `handler.rs` (the work
+//! of the loop), `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`,
+//! `connection_model.rs`, `output_model.rs`, `segment_model.rs`, `inbound.rs`, `name_model.rs`, `eviction.rs`. TLS is
+//! in `session.rs`, `session_input.rs`, `session_client.rs`, `session_model.rs` and `handshake_budget.rs`.
 
 mod calls;
 mod client;
@@ -140,7 +140,7 @@ const COVERED: &[&str] = &[
     "write_timed_out",
 ];
 
-/// A running seed. If the seed fails, the drop of this value prints the command that repeats it.
+/// A running seed. If the run panics, the drop of this value prints the command that runs the seed again.
 struct Replay(u64);
 
 impl Drop for Replay {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs many seeds of the simulator, with optimisation, on all cores.
+# Runs many seeds of the simulator, in an optimised build, on all cores.
 #   tests/simulator/many.sh SEEDS [FIRST]      starts with seed FIRST (default 0)
-#   JOBS                                       processes at a time (default: number of cores)
+#   JOBS                                       maximum number of processes at a time (default: the number of cores)
 # After a failure, the script prints the command that replays the seed.
 set -euo pipefail
 [[ ${1:-} =~ ^[0-9]+$ ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }
@@ -13,7 +13,7 @@ portion=100
 
 # This build has its own target directory, because its settings differ from the release profile.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/simulator
-# The build is optimised, with overflow checks and debug assertions.
+# The optimised build also has overflow checks and debug assertions.
 export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 # Layers 0 and 1 do not need the gateway. A build without the gateway is faster.

@@ -17,7 +17,7 @@ pub struct NameModel {
 }
 
 impl NameModel {
-    /// Binds a connection to a uid. Returns the connections that the policy kicks.
+    /// Binds a connection to a uid. Returns the other connections of the uid that the policy for second logins kicks.
     pub fn bind(&mut self, fd: Fd, uid: &str, policy: SecondLogin) -> (Change, Vec<Fd>) {
         if self.uids.get(&fd).is_some_and(|bound| bound == uid) {
             return (Change::Already, Vec::new());
@@ -80,7 +80,8 @@ impl NameModel {
         members.len()
     }
 
-    /// Removes a connection. Compares the uid and the groups of the connection with those that the registry had.
+    /// Removes a connection. `names` are the uid and the groups that the registry had for the connection: they must be
+    /// those of the model.
     pub fn remove(&mut self, fd: Fd, names: &FormerNames) {
         let groups: Vec<&str> = names.groups.iter().map(AsRef::as_ref).collect();
         assert_eq!(
@@ -121,7 +122,10 @@ impl NameModel {
         );
         for (uid, fds) in &self.users {
             let newest_first: Vec<Fd> = registry.slots_of(uid).map(&fd_of).collect();
-            assert!(newest_first.iter().eq(fds.iter().rev()), "{uid} has {newest_first:?}, expected {fds:?} reversed");
+            assert!(
+                newest_first.iter().eq(fds.iter().rev()),
+                "the connections of {uid} must be {fds:?} in reverse order, not {newest_first:?}"
+            );
         }
         for (group, fds) in &self.groups {
             let members: BTreeSet<Fd> = registry.members(group).map(&fd_of).collect();

@@ -14,7 +14,7 @@ pub const PUSH_ID_BYTES: usize = 16;
 /// The expected state of the server.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    /// The models of connections that the server or the client has not freed yet.
+    /// The models of connections that at least one of the server and the client has not freed yet.
     pub models: BTreeMap<Fd, ConnectionModel>,
     pub names: NameModel,
     pub ledger: Ledger,

@@ -1,5 +1,5 @@
-//! Makes pushes, and checks the changes that the connection table makes by itself. The simulator compares pushes and
-//! changes with the oracle, in order.
+//! Makes pushes, and checks the changes of output that the connection table makes by itself, for example writes and the
+//! closes of slow consumers. The simulator compares both with the oracle, in order.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -20,7 +20,7 @@ use crate::socket::{Change, Entry, OutputState, Socket};
 pub struct PushOptions {
     pub is_text: bool,
     pub payload_bytes: usize,
-    /// Whether the push is an encoded frame.
+    /// Whether the handler pushes an encoded `Frame`.
     pub is_frame: bool,
     pub key: Option<String>,
 }
@@ -57,7 +57,7 @@ impl Server {
         let times = self.table.env().counts.compression.deflated - before;
         assert!(
             times <= u64::from(needs_deflated),
-            "push {id} may be deflated at most once, and only if a receiver needs this, not {times} times"
+            "push {id} must be deflated at most once, and only for a receiver that negotiated it, not {times} times"
         );
         if slots.len() > 1 {
             self.table.defer_listed(listed);
@@ -67,7 +67,8 @@ impl Server {
         assert_eq!(reached, intended, "push {id} must reach the intended receivers");
     }
 
-    /// Returns the length of the deflated frame. Returns `None` if the message is short, or would become longer.
+    /// Returns the length of the deflated frame. Returns `None` if the message is below `compress_bytes_min`, or if
+    /// compression would not make it shorter.
     fn deflate(&self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
         let limits = &self.table.env().limits;
         let may_deflate = limits.compression && payload.len() >= limits.compress_bytes_min;
@@ -100,15 +101,15 @@ impl Server {
             Some(expected) => assert_eq!(outcome, expected, "a push to {fd} must have the expected result: {posted:?}"),
             // The connection was not open, or an earlier part of this push to many closed it.
             None => {
-                assert!(!was_open, "{fd} must not be open, because the table did not try the push");
+                assert!(!was_open, "the table must try the push to {fd}, because {fd} is open");
                 assert!(outcome == Outcome::Gone || (closed_now && outcome == Outcome::Dropped), "{fd}: {outcome:?}");
             }
         }
         outcome
     }
 
-    /// Compares all changes that a push caused with the oracle, and returns the expected outcome. Returns `None` if the
-    /// connection is not open.
+    /// Compares all changes that a push caused with the oracle, and returns the outcome that follows from these
+    /// changes. Returns `None` if the connection is not open.
     fn replay_push(&mut self, fd: Fd) -> Option<Outcome> {
         let mut outcome = None;
         for entry in self.take_log() {
@@ -195,7 +196,7 @@ impl Server {
     /// Compares the result of queueing a message with the result that the oracle expects.
     fn check_send(&mut self, fd: Fd, sent: Sent, state: OutputState) {
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
-        assert_eq!(pushed, fd, "the message must be for this connection");
+        assert_eq!(pushed, fd, "only the receiver of the running push may get its message");
         self.begin_search();
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
@@ -246,7 +247,10 @@ impl Server {
         let (_, posted) = self.posting.clone().expect("a message is being pushed");
         let (model, ledger) = self.oracle.account(fd);
         let expected = model.output.conflate(&posted, &self.table.env().limits, ledger);
-        assert_eq!(is_done, expected, "{fd} must replace an older message by {posted:?} if one is queued");
+        assert_eq!(
+            is_done, expected,
+            "the table must replace an older message for {fd} by {posted:?} if and only if the model does"
+        );
         hit(if is_done { "push: conflated" } else { "push: dropped, not conflated" });
         if is_done {
             self.expect_offers(fd);
@@ -284,8 +288,8 @@ impl Server {
         }
     }
 
-    /// Writes the output of all connections. Sometimes this flush writes the output of only some connections, and
-    /// leaves the other connections to the next turn.
+    /// Writes the output of all connections. Some flushes write the output of only some connections, and leave the
+    /// other connections to the next turn.
     pub fn flush(&mut self) {
         self.table.begin_flush();
         let portion = if self.rng.one_in(self.portions) { self.rng.within(1..=20) } else { usize::MAX };
@@ -358,13 +362,13 @@ impl Server {
         self.record_end(slot, event);
     }
 
-    // The following functions model the writes on all transports, which the server tries when the queues exceed their
-    // total bound.
+    // The following functions model a step of the server before it evicts connections: when the queues exceed their
+    // total bound, the server first tries to write to all connections whose sockets may have room.
 
-    /// Stores the transports on which the server must try to write after it queued a message.
+    /// Stores the connections to which the server must try to write after it queued a message.
     ///
-    /// The server must try to write on all transports if the queues exceed their total bound, and have grown by a
-    /// quarter of this bound since the last trial.
+    /// The server must try to write to all connections with queued output if the queues exceed their total bound and
+    /// have grown by a quarter of this bound since the last such attempt.
     fn expect_offers(&mut self, fd: Fd) {
         let max = self.table.env().limits.queue_total_bytes_max;
         let total = self.oracle.ledger.total;

@@ -1,9 +1,10 @@
 //! The naive model of a connection's output, frame by frame.
 //!
-//! The model stores the lengths of frames and not their bytes. A queued frame is in `segments`. When the wire has taken
-//! all bytes of a frame, the frame moves to `in_flight`. The client compares the received frames with `in_flight`. The
-//! model also has the segments of the queue, with copied and shared frames. The memory of segments counts towards the
-//! total bound of all queues, and the model must have the same count.
+//! The model stores the lengths of frames and not their bytes. A queued frame is in `segments`. When all bytes of a
+//! frame are written to the simulated socket, the frame moves to `in_flight`. The client compares the received frames
+//! with `in_flight`. The model divides a queue into the same segments as the server: a segment has copied frames or one
+//! shared frame. The memory of segments counts towards the total bound of all queues, and the model must count the same
+//! memory as the server.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -24,31 +25,32 @@ const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub struct OutputModel {
     segments: VecDeque<Segment>,
-    /// Whether the segments are in a queue, which counts as memory. Otherwise their bytes are in the journal.
+    /// Whether the segments are in a queue, whose memory is counted. Otherwise their bytes are in the journal, the
+    /// output buffer of the loop.
     is_queued: bool,
 
-    /// Whether the queue counts as a queue of HTTP output, because it has contained no frame yet.
+    /// Whether the queue counts as a queue of HTTP output, because it has only contained HTTP output.
     is_http: bool,
     /// The number of written bytes of the first segment.
     sent: usize,
     /// The number of unwritten bytes, without the records that a TLS session holds.
     bytes: usize,
-    /// The bytes of records that a TLS session holds because the wire did not take them.
+    /// The number of bytes of records that a TLS session holds because the socket was full.
     held: usize,
-    /// The part of `held` that reads added since the last write. Only a write compares the queued bytes with the
-    /// bounds.
+    /// The part of `held` that reads added since the last write. A read can make records, for example an alert. Only a
+    /// write enforces the bounds of the queues.
     unasked_held: usize,
     is_full: bool,
-    /// The time since which the wire has taken no byte: the time of the write that filled the wire, or of the first
-    /// write that wrote no byte.
+    /// The time since which the socket has accepted no byte: the time of the write that filled the socket, or of the
+    /// first write that wrote no byte.
     stalled_since: Option<Tick>,
     /// The time of the last write that wrote no byte.
     tried: Option<Tick>,
-    /// Whether bytes were left after the last write, because the wire was full.
+    /// Whether bytes were left after the last write, because the socket was full.
     pub is_backlogged: bool,
-    /// Whether the wire took bytes since the last heartbeat.
+    /// Whether the socket has accepted bytes since the last heartbeat.
     pub is_taking: bool,
-    /// Frames that the wire has taken completely and the client has not read.
+    /// Frames that are written to the socket completely, and that the client has not read.
     pub in_flight: VecDeque<Due>,
     /// The number of frames at the end of `in_flight` whose bytes may still be in records that the TLS session holds.
     uncertain: usize,
@@ -88,7 +90,7 @@ impl OutputModel {
         self.is_queued
     }
 
-    /// Returns whether the connection can write: output is queued, and the wire is not known to be full.
+    /// Returns whether the connection can write: output is queued, and the socket is not known to be full.
     pub fn can_write(&self) -> bool {
         self.is_queued && self.bytes() > 0 && !self.is_full
     }
@@ -98,13 +100,13 @@ impl OutputModel {
         if self.is_queued { 0 } else { self.bytes }
     }
 
-    /// Returns whether some frames have not been offered to the wire yet.
+    /// Returns whether the server has not tried yet to write some of the frames.
     pub fn is_untried(&self) -> bool {
         !self.is_backlogged && self.segments.back().is_some_and(|last| !last.is_raw)
     }
 
-    /// Returns the memory of the queued control frames, and of the records that reads added. The server queues both without
-    /// a check of the bounds.
+    /// Returns the memory of the queued control frames, and of the TLS records that reads added. The server queues
+    /// control frames and such records without a check of the bounds.
     pub fn unasked_bytes(&self) -> usize {
         let control: usize = self.segments.iter().map(|segment| segment.control).sum();
         let unasked = control + self.unasked_held;
@@ -121,11 +123,12 @@ impl OutputModel {
         if self.is_abandoned { self.uncertain.min(self.in_flight.len()) } else { 0 }
     }
 
-    /// Compares the number of unwritten bytes with the model. `fresh` of these bytes are in the journal.
+    /// Handles a connection with `bytes` unwritten bytes, of which `fresh` bytes are in the journal. Bytes that are not
+    /// in the journal are in a queue.
     pub fn observe(&mut self, bytes: usize, fresh: usize, ledger: &mut Ledger) {
         assert!(
             fresh == 0 || (fresh == bytes && !self.is_queued),
-            "bytes in the journal must be written completely or queued: {fresh} of {bytes}"
+            "all unwritten bytes must be in the journal, or none: {fresh} of {bytes}"
         );
         if bytes > 0 && fresh == 0 {
             self.enter_queue(false, ledger);
@@ -141,7 +144,7 @@ impl OutputModel {
         first + frames.map(bytes).sum::<usize>()
     }
 
-    /// Returns the time since which the wire has taken no byte, or `None` if the wire is not known to be full.
+    /// Returns the time since which the socket has accepted no byte, or `None` if the socket is not known to be full.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }
@@ -266,7 +269,8 @@ impl OutputModel {
             segment.bytes -= bytes;
             ledger.total -= bytes;
             if segment.frames.is_empty() {
-                // Only written bytes can be left in the segment, if it is the first. The ledger counts them, too.
+                // Only the first segment can still have bytes, and these bytes are written. The ledger counts them
+                // until the segment is removed.
                 ledger.total -= segment.bytes;
                 self.segments.remove(index);
                 self.sent = if index == 0 { 0 } else { self.sent };
@@ -278,7 +282,7 @@ impl OutputModel {
         }
     }
 
-    /// Handles a write. A TLS session holds the records that the wire did not take.
+    /// Handles a write. A TLS session holds the records that did not fit into the socket.
     pub fn written(&mut self, written: Written, now: Tick, ledger: &mut Ledger) {
         let count = written.bytes;
         if count < self.bytes || written.held > 0 {
@@ -309,15 +313,15 @@ impl OutputModel {
             }
             self.segments.pop_front();
         }
-        // A session encrypts output only if it holds no earlier records. So the held records contain only frames of
-        // this write.
+        // A session encrypts output only if it holds no earlier records. So the records that it holds now contain only
+        // frames of this write.
         if count > 0 {
             self.uncertain = self.in_flight.len() - flown;
         }
         self.note_attempt(written.held, written.is_full, written.has_sent, now, ledger);
     }
 
-    /// Handles a read of a TLS session that sent records, or that added records which the wire did not take.
+    /// Handles a read of a TLS session that wrote records to the socket, or that added records to the held ones.
     pub fn handle_read(&mut self, read: SessionRead, is_http: bool, now: Tick, ledger: &mut Ledger) {
         let Some(held) = read.held else { return };
         if held == 0 && !self.is_queued {
@@ -330,7 +334,7 @@ impl OutputModel {
         self.note_attempt(held, held > 0, read.has_sent, now, ledger);
     }
 
-    /// Updates the state of the wire after a write.
+    /// Updates the state of the socket after a write.
     fn note_attempt(&mut self, held: usize, is_full: bool, has_sent: bool, now: Tick, ledger: &mut Ledger) {
         if held == 0 {
             self.uncertain = 0;
@@ -348,7 +352,7 @@ impl OutputModel {
         self.is_backlogged &= self.is_queued;
     }
 
-    /// Handles the event that the wire is writable again.
+    /// Handles the event that the socket is writable again.
     pub fn has_room(&mut self) {
         self.is_full = false;
     }
@@ -383,8 +387,8 @@ impl OutputModel {
         (self.bytes, self.sent) = (0, 0);
     }
 
-    /// Moves the output from the journal to a queue, which counts as memory. `begins_raw` means that the output is
-    /// HTTP.
+    /// Moves the output from the journal to a queue, whose memory is counted. `begins_raw` means that the next output
+    /// is HTTP.
     fn enter_queue(&mut self, begins_raw: bool, ledger: &mut Ledger) {
         if !mem::replace(&mut self.is_queued, true) {
             self.is_http = self.segments.front().map_or(begins_raw, |first| first.is_raw);
@@ -409,7 +413,7 @@ impl OutputModel {
         }
     }
 
-    /// Sets the bytes of records that a TLS session holds.
+    /// Sets the number of bytes of records that a TLS session holds.
     fn set_held(&mut self, held: usize, ledger: &mut Ledger) {
         let counted = self.counted_in(ledger);
         *counted = *counted + held - self.held;

@@ -13,7 +13,7 @@ type FrameId = (PushId, bool);
 /// A frame up to this size is copied into each queue.
 pub const COPIED_BYTES_MAX: usize = 512;
 
-/// A frame that a client is to receive.
+/// A frame that a client must receive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Due {
     /// Bytes of HTTP. The client checks these bytes without this model.
@@ -26,7 +26,7 @@ pub enum Due {
     Close(Vec<u8>),
 }
 
-/// The memory of all queues. Bytes in the journal do not count as memory of queues.
+/// The memory of all queues. Bytes in the journal, the output buffer of the loop, do not count as memory of queues.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// The memory of all queues that contain frames. A frame that several queues share counts once. The field `http` is
@@ -46,9 +46,9 @@ pub struct Segment {
     pub is_raw: bool,
     /// Whether the segment is a pong that a newer pong can replace.
     pub is_pong: bool,
-    /// The number of bytes in control frames. The server queues these frames without a check of the bounds.
+    /// The number of bytes in control frames. The server queues control frames without a check of the bounds.
     pub control: usize,
-    /// The number of bytes in frames that moved to `in_flight`.
+    /// The number of bytes in frames that were written completely. These frames are in `OutputModel::in_flight`.
     pub flown: usize,
     pub frames: VecDeque<(Due, usize)>,
 }
@@ -81,12 +81,12 @@ impl Posted {
         (self.id, self.encoding != Encoding::Plain)
     }
 
-    /// Returns the frame that a client is to receive.
+    /// Returns the frame that a client must receive.
     pub fn due(&self) -> Due {
         Due::Message(self.id, self.encoding == Encoding::Deflated)
     }
 
-    /// Returns the memory of the message in an empty queue.
+    /// Returns the memory that the message takes in an empty queue.
     pub fn counted_bytes(&self) -> usize {
         let is_apart = self.key.is_some() || (self.to_many && self.bytes > COPIED_BYTES_MAX);
         self.bytes + if is_apart { overhead(self.key.as_ref()) } else { 0 }
@@ -113,7 +113,7 @@ impl Segment {
 
     /// Adds the memory of this segment to the ledger.
     pub fn enter(&self, ledger: &mut Ledger) {
-        assert!(!self.is_raw, "HTTP must never be in the journal");
+        assert!(!self.is_raw, "bytes of HTTP must never be in the journal");
         let is_first = self.shared.is_none_or(|id| {
             let queues = ledger.shared.entry(id).or_default();
             *queues += 1;
@@ -125,18 +125,18 @@ impl Segment {
         ledger.total += self.overhead() - self.frame_bytes();
     }
 
-    /// Returns the memory of the segment besides its bytes.
+    /// Returns the memory of the segment without the bytes of its frames.
     pub fn overhead(&self) -> usize {
         if self.shared.is_some() { overhead(self.key.as_ref()) } else { 0 }
     }
 
-    /// Returns the memory of the shared frame besides its bytes.
+    /// Returns the memory of the shared frame without its bytes.
     pub fn frame_bytes(&self) -> usize {
         if self.shared.is_some() { FRAME_BYTES } else { 0 }
     }
 
-    /// Returns the part of the segment's memory that is charged to its queue. The queues of a shared frame divide its
-    /// memory.
+    /// Returns the part of the segment's memory that is charged to its queue. The memory of a shared frame is divided
+    /// among the queues that contain the frame.
     pub fn charge(&self, ledger: &Ledger) -> usize {
         match self.shared {
             _ if self.is_raw => 0,
@@ -160,7 +160,8 @@ impl Segment {
         }
     }
 
-    /// Returns the number of bytes up to the end of the partly written frame of this segment.
+    /// Returns the number of bytes up to the end of the partly written frame of this segment. `sent` is the number of
+    /// written bytes of this segment.
     pub fn begun_bytes(&self, sent: usize) -> usize {
         match self.frames.front() {
             Some((_, bytes)) if self.flown < sent => self.flown + bytes,

@@ -1,8 +1,9 @@
 //! The simulated server: the table, the wheel and the registry, driven turn by turn.
 //!
-//! The server does the same work as `event_loop/`, in the same order: commands, events, accepting, reading, timers,
-//! `on_close` calls, writing, freeing. The table writes by itself and closes slow consumers by itself. The transports
-//! log each of these changes. After each call of the table, the server compares the log with the oracle.
+//! The server does the same work as `event_loop/`, in the same order: it runs commands, handles events, accepts, reads,
+//! fires timers, calls `on_close`, writes, and frees slots. The table writes by itself and closes slow consumers by
+//! itself. The transports log each of these changes. After each call of the table, the server compares the log with the
+//! oracle.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,16 +35,16 @@ pub struct Server {
     pub log: Log,
     /// The message of the running push, and its receiver.
     pub posting: Option<(Fd, Posted)>,
-    /// The number of bytes in all queues when the server last tried all transports. `None` if this number is not known.
+    /// The number of bytes in all queues when the server last tried to write to all connections. `None`: not known.
     pub held: Option<usize>,
-    /// The connections whose transport the server must try during the running push.
+    /// The connections to which the server must try to write during the running push.
     pub offers: BTreeSet<Fd>,
     pub is_offering: bool,
-    /// Connections that were evicted in the running search. The field `undroppable` has the evicted connections without
-    /// a message to drop.
+    /// Connections that were evicted since the search for the largest queues began. The field `undroppable` has those
+    /// of them that had no message to drop.
     pub evicted: BTreeSet<Fd>,
     pub undroppable: BTreeSet<Fd>,
-    /// An upper bound of the number of writes since the search for the largest queues began.
+    /// An upper bound of the number of writes since this search began.
     pub writes: usize,
     /// Whether a connection was evicted since the last check.
     pub has_evicted: bool,
@@ -57,10 +58,10 @@ pub struct Server {
     pub time: Turn,
     pub ready: Vec<Slot>,
     pub handshakes: HandshakeBudget,
-    /// The number of TLS sessions that received a byte.
+    /// The number of TLS sessions that have received a byte.
     pub handshakes_begun: u64,
-    /// Connections whose close frame was sent during a read in this turn. A read of a TLS session also sends records
-    /// that the session holds.
+    /// Connections whose close frame was sent during a read in this turn. This is possible because a read of a TLS
+    /// session also sends the records that the session holds.
     pub closing_reads: Vec<Fd>,
     pub over: Vec<Slot>,
     /// The slots of connections whose sockets are full.
@@ -100,8 +101,8 @@ pub struct Arrival {
     pub is_tls: bool,
 }
 
-/// The maximum number of bytes of records that a TLS session holds: 64 KiB of output, the overhead of the records, and
-/// a handshake.
+/// The maximum number of bytes of records that a TLS session holds: 64 KiB of output, and 4 KiB for the overhead of the
+/// records and for a handshake.
 const HELD_BYTES_MAX: usize = (64 << 10) + (4 << 10);
 
 /// The last generation of a slot. An fd has 53 bits, and 24 of them are the slot.
@@ -155,9 +156,9 @@ impl Server {
         }
     }
 
-    /// Runs one turn at `now`. The sockets of the slots `signalled` may have events.
+    /// Runs one turn at `now`. The sockets of the slots in `signalled` may have events.
     ///
-    /// Returns the fd of each of the `arrivals`, or `None` if the server refused it.
+    /// Returns the fd of each new connection in `arrivals`, or `None` for a connection that the server refused.
     pub fn turn(&mut self, now: Tick, signalled: &[Slot], arrivals: &[Arrival]) -> Vec<Option<Fd>> {
         let was_flushing = mem::replace(&mut self.was_flushing, self.table.is_flushing());
         self.time = self.time.next(now, was_flushing);
@@ -182,17 +183,18 @@ impl Server {
         accepted
     }
 
-    /// Checks that all queues together are within their total bound. Only control frames may exceed this bound.
+    /// Checks that all queues together are within their total bound, plus the control frames and the TLS records that
+    /// the server queues without a check of the bound.
     fn check_bound(&self) {
         let unasked: usize = self.oracle.models.values().map(|model| model.output.unasked_bytes()).sum();
         let (total, total_max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(
             total <= total_max + unasked,
-            "{total} queued bytes must be within the total bound plus {unasked} bytes of control frames"
+            "{total} queued bytes must be within the total bound of {total_max} plus {unasked} bytes that need no check"
         );
     }
 
-    /// Returns whether the next turn already has work, so that the loop may not wait for events.
+    /// Returns whether the next turn already has work, so that the loop must not wait for events.
     pub fn is_behind(&self) -> bool {
         !self.ready.is_empty() || self.table.has_dirty() || self.handshakes.is_behind()
     }
@@ -204,7 +206,7 @@ impl Server {
         let mut slots = mem::take(&mut self.full);
         slots.extend(signalled);
         for slot in slots {
-            // The server handles some events twice, because epoll may report an event twice.
+            // Some events are handled twice, because epoll may report an event twice.
             for _ in 0..1 + usize::from(self.rng.one_in(16)) {
                 self.handle_socket(slot);
             }
@@ -339,7 +341,7 @@ impl Server {
     fn reap(&mut self) {
         self.call_on_close();
         for slot in mem::take(&mut self.over) {
-            // The list of closed connections can contain a connection twice in a turn.
+            // In one turn, `over` can contain a slot twice.
             if self.table.connection(slot).is_none() {
                 continue;
             }
@@ -427,7 +429,8 @@ impl Server {
 
     // Comparison with the oracle.
 
-    /// Passes to the model whether the output of a connection is in the journal or in a queue.
+    /// Tells the model whether the output of a connection is in the journal (the output buffer of the loop) or in a
+    /// queue.
     pub fn observe(&mut self, slot: Slot) {
         let Some(connection) = self.table.connection(slot) else { return };
         let state = socket::OutputState::of(connection);
@@ -449,7 +452,7 @@ impl Server {
     /// Compares the state of a connection with its model.
     pub fn compare_state(&self, fd: Fd, state: socket::OutputState) {
         let model = self.oracle.models.get(&fd).expect("the model has the fd");
-        assert_eq!(state.is_open, model.is_open(), "{fd} must be open if and only if the model is ({:?})", model.stage);
+        assert_eq!(state.is_open, model.is_open(), "{fd} must be open if and only if its model is: {:?}", model.stage);
         assert_eq!(state.queued, model.output.bytes(), "{fd} and its model must have the same number of queued bytes");
         assert_eq!(
             state.fresh,
@@ -459,7 +462,7 @@ impl Server {
         assert_eq!(
             state.is_untried,
             model.output.is_untried(),
-            "{fd} and its model must agree whether output was not yet offered to the socket"
+            "{fd} and its model must agree whether the server has output that it has not tried to write"
         );
     }
 
@@ -486,18 +489,18 @@ impl Server {
             let is_over = connection.state() == State::Closing && !connection.wants_read();
             assert!(
                 at <= due || is_over || self.table.has_dirty(),
-                "{fd} has its deadline at {at:?}, which must not be after {due:?}"
+                "the deadline of {fd} must be at {due:?} or before, not at {at:?}"
             );
             let armed = self.clock.deadline(Owner::Connection(slot)).unwrap_or(Tick::NEVER);
-            // A flush of several turns sets the deadline of a connection when it reaches the connection. If the
-            // deadline has passed by then, the next turn handles the deadline.
-            // The deadline of a record can also have passed when the WebSocket opens.
+            // A flush of several turns arms the deadline of a connection when the flush reaches the connection. If the
+            // deadline has passed at that time, the next turn handles it. The deadline of a TLS record can also have
+            // passed, namely when the WebSocket opens.
             let is_next = (self.was_flushing || model.has_late_record(&env.limits)) && armed <= now;
             assert!(due > now || is_next || self.table.has_dirty(), "{fd} must have no deadline in the past: {due:?}");
             // If a deadline passed during a write that wrote no byte, the next turn handles the deadline.
             assert!(
                 armed <= at.max(now) || self.table.has_dirty(),
-                "the wheel has the deadline {armed:?} for {fd}, which must not be after {at:?} at {now:?}"
+                "at {now:?}, the wheel must have a deadline for {fd} at {at:?} or before, not at {armed:?}"
             );
             assert!(
                 model.output.message_bytes() <= env.limits.queue_bytes_max,
@@ -505,7 +508,7 @@ impl Server {
             );
             assert!(
                 model.output.held() <= HELD_BYTES_MAX,
-                "the session of {fd} must hold at most the records of one write"
+                "the TLS session of {fd} must hold at most the records of one write"
             );
             open += u64::from(connection.is_open());
         }

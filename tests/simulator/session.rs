@@ -1,7 +1,7 @@
-//! The server's TLS session over a wire, and the checks of each of its calls.
+//! The server's TLS session over a simulated socket, and the checks of each call of the session.
 //!
-//! The session is the code of the server, with fixed randomness. The checks need no model: the session must report the
-//! records that the wire did not take, and must end with `close_notify` unless such records are left.
+//! The session is the code of the server, with fixed randomness. The checks need no model. The session must report the
+//! bytes of records that it holds because the socket was full. If it holds none, it must end with `close_notify`.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -24,9 +24,9 @@ const RECORDS_PER_WRITE_MAX: u64 = 6;
 #[derive(Debug)]
 pub struct Session {
     stream: TlsStream,
-    /// The number of bytes of the client that the session has received since the last call of `take_received`.
+    /// The number of bytes that the session has received from the client since the last call of `take_received`.
     received: usize,
-    /// The number of bytes of records that the wire did not take.
+    /// The number of bytes of records that the session holds because the socket was full.
     unsent: usize,
     /// An upper bound of the number of encrypted records.
     records: u64,
@@ -36,7 +36,7 @@ pub struct Session {
     is_shut: bool,
 }
 
-/// The wire below a session during one call.
+/// The simulated socket below a session, and the bytes that one call moved through it.
 struct Below<'a> {
     wire: &'a RefCell<Wire>,
     rng: &'a mut Rng,
@@ -68,7 +68,7 @@ impl Session {
         self.is_shut
     }
 
-    /// Returns whether another read may return more bytes although the wire reports no event.
+    /// Returns whether another read may return more bytes without a new event of the socket.
     pub fn may_have_more(&self) -> bool {
         self.stream.may_have_more()
     }
@@ -106,9 +106,9 @@ impl Session {
         shared.check_invariants();
         let report = shared.last.read;
         assert_eq!(report.has_received, received > 0, "a read must report whether bytes arrived");
-        assert_eq!(report.has_sent, sent > 0, "a read must report whether the wire took records");
+        assert_eq!(report.has_sent, sent > 0, "a read must report whether it wrote records to the socket");
         let held = report.held.unwrap_or(if offered > 0 { 0 } else { self.unsent });
-        assert_eq!(held, unsent, "a read must report the bytes of records that the wire did not take");
+        assert_eq!(held, unsent, "a read must report the bytes of records that the session still holds");
         self.received += received;
         self.unsent = unsent;
         if shared.last.error.is_some() {
@@ -139,7 +139,7 @@ impl Session {
             self.fail(wire);
             return None;
         };
-        assert_eq!(written.held, unsent, "a write must report the bytes of records that the wire did not take");
+        assert_eq!(written.held, unsent, "a write must report the bytes of records that the session still holds");
         assert!(
             written.bytes <= offered,
             "a write must not take more bytes than it got: {} of {offered}",
@@ -149,9 +149,9 @@ impl Session {
             assert_eq!(
                 written.is_full,
                 unsent > 0,
-                "a write must report that the wire is full if and only if records are left"
+                "a write must report that the socket is full if and only if the session still holds records"
             );
-            assert_eq!(written.has_sent, sent > 0, "a write must report whether the wire took records");
+            assert_eq!(written.has_sent, sent > 0, "a write must report whether it wrote records to the socket");
             assert!(
                 unsent > 0 || written.bytes > 0 || offered == 0,
                 "a session that holds no records must take output"
@@ -178,7 +178,7 @@ impl Session {
         let is_reset = wire.borrow().is_client_reset();
         assert!(
             has_no_keys || is_reset || self.has_failed,
-            "a write must fail only after a reset or an error, or when the keys are used up"
+            "a write may fail only after a reset or an error, or when the limit of records under one key is reached"
         );
     }
 
@@ -219,7 +219,7 @@ impl Session {
         if must_notify {
             hit(if unsent == 0 { "tls: close_notify sent" } else { "tls: close_notify cut" });
             wire.borrow_mut().has_notified = unsent == 0;
-            // The bytes that the wire did not take are dropped.
+            // The session drops the bytes of `close_notify` that did not fit into the socket.
             self.unsent = 0;
         }
         self.is_shut = true;
@@ -229,8 +229,8 @@ impl Session {
         self.is_open() && !self.has_failed && !self.is_shut && self.unsent == 0
     }
 
-    /// Ends the session, and checks that it sent `close_notify` if it had to. With `is_reset`, the client sees an error
-    /// in place of `close_notify`.
+    /// Handles the removal of the connection. Checks that an open session without held records has sent `close_notify`.
+    /// With `is_reset`, the server resets the connection, and need not send `close_notify`.
     pub fn remove(&self, wire: &RefCell<Wire>, shared: &mut TlsShared, is_reset: bool) {
         let is_lost = is_reset || wire.borrow().is_client_reset();
         assert!(is_lost || !self.must_notify(), "an open session that holds no records must end with close_notify");
@@ -258,8 +258,8 @@ impl Stream for Below<'_> {
         let taken = if let Io::Done(count) = sent { count } else { 0 };
         self.offered += bytes.len();
         self.sent += taken;
-        // The session passes all its unsent records to each call, so the bytes that the wire did not take are all that
-        // is unsent.
+        // The session passes all its unsent records to each call of `send`. So the bytes that this call does not write
+        // are all unsent bytes of the session.
         self.unsent = bytes.len() - taken;
         sent
     }

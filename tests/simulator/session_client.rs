@@ -1,4 +1,4 @@
-//! The TLS side of a client: a session of rustls with fixed randomness, and its unsent records.
+//! The TLS session of a client, by rustls with fixed randomness, and its unsent records.
 
 use std::collections::VecDeque;
 
@@ -8,10 +8,10 @@ use crate::coverage::hit;
 use crate::rng::Rng;
 use crate::session_model::{Content, SessionModel};
 
-/// The maximum of plaintext in a record.
+/// The maximum number of plaintext bytes in a record.
 const RECORD_PLAINTEXT: usize = 1 << 14;
 
-/// If the client has more unsent records, it encrypts no more output.
+/// If the unsent records have more bytes than this number, the client encrypts no more output.
 const OUTBOX_BYTES_MAX: usize = 20_000;
 
 /// A header that announces a record of 65,535 bytes. The maximum is 16,640 (RFC 8446 section 5.2).
@@ -25,7 +25,7 @@ const HEADER_BYTES: usize = 5;
 pub struct SessionClient {
     session: TestClient,
     hello: Hello,
-    /// The TLS records that were not sent yet.
+    /// The bytes of TLS records that the client has not sent yet.
     pub outbox: VecDeque<u8>,
     /// Whether the client sends nothing after `outbox`: it broke a rule, sent `close_notify`, or could not decrypt the
     /// bytes of the server.
@@ -33,9 +33,11 @@ pub struct SessionClient {
     has_closed: bool,
     /// Whether the client broke a rule, or the server does not speak TLS.
     is_faulty: bool,
-    /// Whether the client may update its keys. The server refuses many key updates without output between them.
+    /// Whether the client may update its keys. The client sends a message between two key updates, because the server
+    /// ends a session in which a client sends many key updates in a row.
     may_update: bool,
-    /// Whether the client may ask for a renegotiation. The server refuses the first request with a warning.
+    /// Whether the client may request a renegotiation. It requests one only once, and the server answers this request
+    /// with a warning alert.
     may_renegotiate: bool,
 }
 
@@ -56,12 +58,12 @@ impl SessionClient {
         client
     }
 
-    /// Returns whether all records were sent after `close_notify`.
+    /// Returns whether the client has sent `close_notify` and all records before it.
     pub fn has_ended(&self) -> bool {
         self.has_closed && self.outbox.is_empty()
     }
 
-    /// Returns whether the server sent `close_notify`. Returns `None` if the session of the client has failed.
+    /// Returns whether the server has sent `close_notify`. Returns `None` if the session of the client has failed.
     pub fn is_notified(&mut self) -> Option<bool> {
         if self.is_faulty { None } else { Some(self.session.is_closed()) }
     }
@@ -77,7 +79,7 @@ impl SessionClient {
         }
     }
 
-    /// Encrypts output of the client, in records of one length.
+    /// Encrypts output of the client. All records of a call, except the last, have the same length.
     pub fn encrypt(&mut self, stream: &mut VecDeque<u8>, rng: &mut Rng, mut model: Option<&mut SessionModel>) {
         if self.is_done {
             return;

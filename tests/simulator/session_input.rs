@@ -18,8 +18,8 @@ struct Observed {
     /// The current tick if the server continues to read from the connection, else `None`.
     reading: Option<Tick>,
     is_http: bool,
-    /// True if the read returned the last plaintext of the received records, and also if it returned the end of the
-    /// session.
+    /// Whether no further read is needed: this read returned the last plaintext of the received records, or it reported
+    /// the end of the session.
     is_last: bool,
     /// Whether the session ignores its input, because the server has ended its output.
     is_ignored: bool,
@@ -28,7 +28,7 @@ struct Observed {
 }
 
 impl Server {
-    /// Handles the report of a TLS session about its last read. Without a session, nothing happens.
+    /// Handles the report of a TLS session about its last read. Does nothing for a plain connection.
     pub fn handle_session_read(&mut self, slot: Slot, result: Io) {
         let report = mem::take(&mut self.table.shared_mut().last);
         let Some((connection, socket, env)) = self.table.parts(slot) else { return };
@@ -102,20 +102,21 @@ impl Server {
         }
     }
 
-    /// Checks the deadlines of the connections in `closing_reads`, except those that the flush has ended since the
-    /// read.
+    /// Checks the deadlines of the connections in `closing_reads`, except connections that the flush of this turn has
+    /// ended.
     pub fn check_closing_reads(&mut self) {
         for fd in mem::take(&mut self.closing_reads) {
             let Some(slot) = self.table.slot_of(fd).filter(|_| !self.table.has_dirty()) else { continue };
             let (at, due) = (self.table.poll_timeout(slot), self.oracle.models[&fd].due(&self.table.env().limits));
             assert!(
                 at <= due,
-                "{fd}, whose close frame is sent, has its deadline at {at:?}, which must not be after {due:?}"
+                "the close frame of {fd} is sent, so its deadline must be at {due:?} or before, not at {at:?}"
             );
         }
     }
 
-    /// Passes to the model whether the server reads from a TLS session now. Input and pauses change this.
+    /// Tells the model whether the server now reads from a TLS session. Input can change this state, and so can a
+    /// pause.
     pub fn observe_reading(&mut self, slot: Slot) {
         let env = self.table.env();
         let Some(reading) = self.table.connection(slot).map(|connection| connection.reads_at(env)) else { return };

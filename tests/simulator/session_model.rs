@@ -23,12 +23,12 @@ pub enum Content {
     Invalid,
 }
 
-/// A record, by its position in the bytes of the client.
+/// A TLS record, by its position in the byte stream of the client.
 #[derive(Debug)]
 struct Record {
     start: u64,
     end: u64,
-    /// The length of the plaintext up to the end of the record.
+    /// The number of plaintext bytes in this record and all records before it.
     plaintext: u64,
     content: Content,
 }
@@ -38,11 +38,12 @@ struct Record {
 pub struct SessionModel {
     /// The TLS records that the server has not received completely.
     records: VecDeque<Record>,
-    /// The number of bytes in all records of the client, sent or not, and the number of bytes of their plaintext.
+    /// The number of bytes in all records that the client has made, unsent ones included, and the number of plaintext
+    /// bytes in these records.
     made: (u64, u64),
     /// The number of bytes that the server has received.
     received: u64,
-    /// The plaintext of the records that the server has received completely.
+    /// The number of plaintext bytes in the records that the server has received completely.
     pub plaintext: u64,
     /// Whether the handshake is complete.
     pub is_open: bool,
@@ -53,7 +54,7 @@ pub struct SessionModel {
     /// The time of the first bytes of a record that has not arrived completely. `None`: the server does not read, or no
     /// record is unfinished.
     unfinished_since: Option<Tick>,
-    /// The deadline of the handshake, and of the head of the first request after it.
+    /// The common deadline of the handshake and of the head of the first request after it.
     head_until: Tick,
 }
 
@@ -75,8 +76,8 @@ impl SessionModel {
 
     // The client.
 
-    /// Adds records that the client made. Only the last of them has the content `content`, and together they contain
-    /// `plaintext` bytes of plaintext.
+    /// Adds records that the client made. The last of these records has the content `content`, and all others have the
+    /// content `Valid`. Together they contain `plaintext` bytes of plaintext.
     pub fn append(&mut self, records: &[u8], content: Content, plaintext: usize) {
         let mut rest = records;
         while let [_, _, _, high, low, ..] = rest {
@@ -101,7 +102,7 @@ impl SessionModel {
 
     // The server.
 
-    /// Returns whether the server has received a byte.
+    /// Returns whether the server has received a byte of the client.
     pub fn has_begun(&self) -> bool {
         self.received > 0
     }
@@ -121,8 +122,8 @@ impl SessionModel {
         self.set_reading(reading);
     }
 
-    /// Sets whether the server reads: `reading` is the current tick, or `None` if it does not read. While the server
-    /// does not read, the time limit of a record does not run.
+    /// Sets whether the server reads from the client. `reading` is the current tick, or `None` if the server does not
+    /// read. While the server does not read, the time limit of an unfinished record does not run.
     pub fn set_reading(&mut self, reading: Option<Tick>) {
         let is_unfinished = !self.is_over() && self.records.front().is_some_and(|record| record.start < self.received);
         self.unfinished_since = reading.filter(|_| is_unfinished).map(|now| self.unfinished_since.unwrap_or(now));
@@ -138,12 +139,12 @@ impl SessionModel {
         self.is_broken || self.is_closed
     }
 
-    /// Returns the deadline of the handshake and of the first bytes after it.
+    /// Returns the common deadline of the handshake and of the first bytes after it.
     pub fn head_until(&self) -> Tick {
         self.head_until
     }
 
-    /// Returns the deadline of an unfinished record, for a WebSocket that opened at this time.
+    /// Returns the deadline of an unfinished record. `opened` is the time at which the WebSocket opened.
     pub fn record_due(&self, opened: Tick, message_time_max: Duration) -> Tick {
         self.unfinished_since.map_or(Tick::NEVER, |since| since.after(message_time_max).max(opened))
     }

@@ -21,14 +21,14 @@ pub struct Setting {
     /// A flush writes the output of only some connections with a probability of one in this number, or never if this
     /// number is 0.
     pub portions: usize,
-    /// The capacity of a pipe in bytes.
+    /// The maximum capacity of a pipe, which is one direction of a simulated connection, in bytes.
     pub pipe_bytes_max: usize,
     pub commands_a_turn: usize,
-    /// The milliseconds between two turns, if no deadline comes before.
+    /// The maximum of the usual time between two turns, in milliseconds. The next deadline can shorten this time.
     pub pace: usize,
     /// After an event, a handler makes a random call with a probability of one in this number.
     pub random_calls: usize,
-    /// Whether the generations of slots begin near the last generation.
+    /// Whether the generations of slots begin near the maximum, so that slots run out of generations.
     pub is_old: bool,
     /// Whether clients disconnect after a short time, so that slots are often reused.
     pub is_hasty: bool,
@@ -40,8 +40,8 @@ impl Setting {
     /// Draws the settings of a seed.
     pub fn draw(rng: &mut Rng) -> Setting {
         let mut setting = Setting::draw_plain(rng);
-        // A separate generator draws these settings. So seeds without compression and TLS keep their runs if the number
-        // of these draws changes.
+        // A separate generator draws the settings of compression and TLS. So the runs of seeds without compression and
+        // TLS do not change if the number of these draws changes.
         let mut rng = rng.clone().fork();
         if rng.one_in(3) {
             setting.limits.compression = true;
@@ -51,7 +51,8 @@ impl Setting {
         setting.tls_share = *rng.pick(&[0, 0, 1, 1, 2, 8]);
         if setting.tls_share > 0 {
             setting.limits.handshakes_per_second_max = *rng.pick(&[None, None, Some(1), Some(20), Some(300)]);
-            // `head_time_max` also limits a TLS handshake, which takes several turns, so some runs have a longer limit.
+            // `head_time_max` also limits a TLS handshake. A handshake takes several turns, so some runs have a limit
+            // that is ten times as long.
             setting.limits.head_time_max *= *rng.pick(&[1, 10]);
         }
         setting

@@ -1,4 +1,4 @@
-//! The server's end of a simulated connection as a transport, plain or TLS, and the log of the table's changes.
+//! The server's end of a simulated connection, as a plain or a TLS transport. It logs the changes that the table makes.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -70,7 +70,7 @@ impl Socket {
         Socket { wire, session, is_ready, is_readable, is_hung_up, fd: None, is_reset, rng, log }
     }
 
-    /// Returns whether a write fails.
+    /// Returns whether each further write fails.
     pub fn is_broken(&self) -> bool {
         self.wire.borrow().is_client_reset() || self.session.as_ref().is_some_and(|session| session.has_failed())
     }
@@ -96,7 +96,7 @@ impl OutputState {
 impl Transport for Socket {
     type Shared = TlsShared;
 
-    /// Reads once. As in the server, `is_readable` then tells whether another read may return more bytes without an
+    /// Reads once. As in the server, `is_readable` then tells whether another read may return more bytes without a new
     /// event.
     fn read(&mut self, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
         let Socket { wire, session, rng, .. } = self;

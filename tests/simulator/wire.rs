@@ -1,9 +1,9 @@
 //! A simulated TCP connection: two bounded pipes with edge-triggered readiness.
 //!
-//! The wire gives only the guarantees that the kernel gives. Bytes arrive in order. Bytes are lost only if the
-//! connection is reset. A read returns as many bytes as the buffer can hold. A write may take fewer bytes than the pipe
-//! can hold. After a write that filled the pipe, the wire reports once that it is writable again. After each arrival of
-//! bytes, the wire reports once that it is readable.
+//! The simulated connection gives only the guarantees that the kernel gives. Bytes arrive in order. Bytes are lost only
+//! if the connection is reset. A read returns as many of the arrived bytes as the buffer can hold. A write may accept
+//! fewer bytes than the pipe can hold. After a write that did not accept all bytes, the server's socket reports once
+//! that it is writable again. After each arrival of bytes, it reports once that it is readable.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -13,7 +13,7 @@ use fdpush::sim::Io;
 use crate::coverage::{self, hit};
 use crate::rng::Rng;
 
-/// One direction of a wire.
+/// One direction of a simulated connection.
 #[derive(Debug, Default)]
 struct Pipe {
     bytes: VecDeque<u8>,
@@ -32,16 +32,16 @@ pub struct Wire {
     is_reset: bool,
     /// Whether the server has closed its socket.
     is_server_gone: bool,
-    /// Whether the wire must report that it is writable again.
+    /// Whether the server's socket must report that it is writable again.
     owes_room: bool,
     signals: Signals,
-    /// Whether `close_notify` of the server's TLS session ends the bytes to the client.
+    /// Whether the server's TLS session has written `close_notify` completely.
     pub has_notified: bool,
     /// Whether the server's TLS session ended with an error.
     pub has_failed: bool,
 }
 
-/// The events of a socket.
+/// The events of the server's socket.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Signals {
     pub is_readable: bool,
@@ -84,7 +84,7 @@ impl Wire {
         std::mem::take(&mut self.signals)
     }
 
-    /// Returns whether the wire must report that it is writable again.
+    /// Returns whether the server's socket must report that it is writable again.
     pub fn owes_room(&self) -> bool {
         self.owes_room
     }
@@ -107,7 +107,7 @@ impl Wire {
         Io::Done(count)
     }
 
-    /// Writes as many bytes as the pipe can hold, or fewer.
+    /// Writes as many bytes as the pipe can hold, or, at random, fewer.
     pub fn write(&mut self, slices: &[IoSlice<'_>], rng: &mut Rng) -> Io {
         if self.is_reset {
             return Io::Closed;
@@ -151,7 +151,7 @@ impl Wire {
 
     // The client's side.
 
-    /// Sends at most `max` of these bytes, as many as the pipe can hold.
+    /// Sends as many of these bytes as the pipe can hold, but at most `max`.
     pub fn send(&mut self, bytes: &mut VecDeque<u8>, max: usize) {
         let count = self.up.room().min(bytes.len()).min(max);
         if count > 0 && !self.up.is_ended {
@@ -179,8 +179,8 @@ impl Wire {
         }
     }
 
-    /// Resets the connection from the client's side. The bytes in both pipes are lost. With `keeps_input`, the server can
-    /// still read the bytes of the client, as from a kernel that got them before the reset.
+    /// Resets the connection from the client's side. The bytes in both pipes are lost. With `keeps_input`, only the
+    /// bytes to the client are lost: the server can still read the bytes that its kernel received before the reset.
     pub fn reset(&mut self, keeps_input: bool) {
         self.is_reset = true;
         if !keeps_input {

@@ -13,17 +13,17 @@ use crate::server::{Arrival, Server};
 use crate::setting::Setting;
 use crate::wire::Wire;
 
-/// The maximum number of turns at the end of a run until all connections have ended.
+/// After the start of the shutdown, all connections must end within this number of turns.
 const LAST_TURNS_MAX: usize = 20_000;
 
-/// The capacity of a pipe that takes all records of a handshake.
+/// The capacity, in bytes, of a pipe that can hold all records of a handshake.
 const HANDSHAKE_BYTES: usize = 2000;
 
 /// A run.
 struct World {
     setting: Setting,
     rng: Rng,
-    /// Draws the choices about TLS, so that these draws do not change runs without TLS.
+    /// The generator of the choices about TLS. It is separate, so that these choices do not change runs without TLS.
     tls_rng: Rng,
     server: Server,
     clients: Vec<Client>,
@@ -31,8 +31,8 @@ struct World {
     arrived: usize,
 }
 
-/// Runs a seed. Returns the number of times that each situation occurred, and the digest of the run. Panics if the server
-/// differs from the oracle.
+/// Runs a seed. Returns the number of times that each situation occurred, and the digest of the run. Panics if the
+/// server differs from the oracle.
 pub fn run(seed: u64) -> (Tally, u64) {
     take();
     let mut rng = Rng::new(seed);
@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    /// Advances the time to the next turn. Some turns come very late, as on a machine that was suspended.
+    /// Advances the time to that of the next turn. Some turns are very late, as on a machine that was suspended.
     fn pass_time(&mut self) {
         let next = self.server.clock.next();
         let far = match self.rng.below(1000) {
@@ -126,7 +126,7 @@ impl World {
             let (mut up, mut down) = (self.rng.within(1..=max), self.rng.within(1..=max));
             let is_tls = self.tls_rng.one_in(self.setting.tls_share);
             if is_tls && !self.tls_rng.one_in(3) {
-                // A handshake through narrow pipes takes too many turns.
+                // A handshake through small pipes takes too many turns, so most TLS connections have larger pipes.
                 (up, down) = (up.max(HANDSHAKE_BYTES), down.max(HANDSHAKE_BYTES));
             }
             Arrival { wire: Rc::new(RefCell::new(Wire::new(up, down))), is_tls }
@@ -161,7 +161,7 @@ impl World {
             turns += 1;
             assert!(
                 turns < LAST_TURNS_MAX,
-                "all connections must end within the maximum number of turns, but {} are left",
+                "all connections must end within {LAST_TURNS_MAX} turns of the shutdown, but {} are left",
                 self.server.table.count()
             );
             self.pass_time();
@@ -177,7 +177,7 @@ impl World {
     fn check_end(&self) {
         let server = &self.server;
         server.check();
-        assert_eq!(server.opened, server.closed, "as many connections must be closed as were opened");
+        assert_eq!(server.opened, server.closed, "each opened connection must be closed at the end of the run");
         assert_eq!(server.table.env().queued, Queued::default(), "no bytes may be left in queues");
         assert_eq!(server.table.env().inbound.bytes(), 0, "no memory may be counted for unfinished messages");
         assert_eq!(server.clock.len(), 0, "no deadlines may be left");
