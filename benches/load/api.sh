@@ -1,10 +1,12 @@
-# !/usr/bin/env bash Measures the cost of a back end's push in `fdpush serve`, Nchan and the handler of bench_server,
-# which reads no JSON, in one run. It prints the medians of all rounds. Each round runs every server once.
-# benches/load/api.sh [PATTERN] measures with matching names, all by default ROUNDS, SECONDS_EACH, SERVER_CORE,
-# LOAD_CORE as for run.sh post 32 keep-alive connections, each with its own receiver and one post in flight: server's
-# CPU µs a post post-5000 5,000 posts a second: time from the scheduled post to its delivery, p50 and p99 in µs; CPU
-# batch one endless /api/batch, one message a line, to 32 receivers: messages a second, peak memory Nchan is measured if
-# nginx has this module (Debian: apt install nginx libnginx-mod-nchan).
+#!/usr/bin/env bash
+# Compares the cost of a back end's push in `fdpush serve`, in Nchan, and in the handler of bench_server, which reads no
+# JSON. Prints the medians of all rounds. Each round runs every server once.
+#   benches/load/api.sh [PATTERN]    measurements with matching names, all by default
+#   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
+# post         32 keep-alive connections, each with its own receiver and one post in flight: server's CPU µs a post
+# post-5000    5,000 posts a second: time from the scheduled post to its delivery, p50 and p99 in µs; server's CPU in %
+# batch        one endless /api/batch, one message a line, to 32 receivers: messages a second, peak memory
+# The script measures Nchan if nginx has this module (Debian: apt install nginx libnginx-mod-nchan).
 set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}
