@@ -59,8 +59,8 @@ fn taken(region: &Region<'_, System>) -> usize {
 
 fn push(connection: &mut Connection, env: &mut Env, message: &mut Outbound<'_>) {
     assert_eq!(connection.send(message, env), Sent::Queued);
-    // Each push has its own turn, whose end moves the bytes from the journal into the queue. The journal has a fixed
-    // size and does not count as a queue.
+    // Each push has its own turn. The end of the turn moves the bytes from the journal, the output buffer of the loop,
+    // into the queue. The journal has a fixed size and does not count as a queue.
     write(connection, env, 0);
     env.end_turn();
 }
@@ -103,7 +103,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
     let (counted, taken_full) = (env.queued.frames, taken(&region));
     let held: usize = connections.iter().map(Connection::counted_bytes).sum();
     if kind != Kind::Shared {
-        assert!(held <= counted, "the queues must hold at most the {counted} counted bytes, not {held}");
+        assert!(held <= counted, "the {counted} counted bytes must include all {held} bytes in the queues");
     }
 
     // The counted and the allocated memory must also agree when half of each queue is written.

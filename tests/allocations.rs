@@ -146,7 +146,7 @@ fn websocket(fd: u64, env: &mut Env) -> Connection {
     connection
 }
 
-/// Writes as much output as one system call does.
+/// Writes as much output as the server writes with one system call.
 fn write(connection: &mut Connection, env: &mut Env) {
     let mut slices = [IoSlice::new(&[]); 64];
     let filled = connection.poll_slices(env, &mut slices);
@@ -156,8 +156,8 @@ fn write(connection: &mut Connection, env: &mut Env) {
 
 #[test]
 fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
-    // These messages are small. A large message could fill the socket, and then a queue or a partial message would
-    // allocate memory.
+    // These messages are small. A large message could fill the socket. Then a queue or a partly written message would
+    // need memory.
     for (bytes, in_flight) in [(20, 1), (20, 16), (125, 16), (1024, 1)] {
         assert_eq!(
             echo(bytes, in_flight),

@@ -41,7 +41,7 @@ const MODULES: &[(&str, usize)] = &[
     ("gateway", 4),
 ];
 
-/// Names that only one layer may use, each with its layer. Layer 4 may use all of them.
+/// Names that only one layer may use, each with this layer. Layer 4 may use all of these names.
 const RESTRICTED_NAMES: &[(&str, usize)] =
     &[("mio", 2), ("rustix", 2), ("socket2", 2), ("Instant", 2), ("TcpStream", 2), ("UnixStream", 2)];
 

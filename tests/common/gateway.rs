@@ -19,7 +19,8 @@ pub const JSON: (&str, &str) = ("Content-Type", "application/json");
 /// A secret that is long enough to sign tokens.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Long times, so that a busy machine does not make a client or a back end late. A flag overrides them.
+/// Time limits so long that clients and back ends on a busy machine do not exceed them. A flag overrides such a
+/// variable.
 const LONG_TIMES: [(&str, &str); 7] = [
     ("FDPUSH_PING_EVERY", "1h"),
     ("FDPUSH_HEAD_TIME_MAX", "1h"),
@@ -70,7 +71,8 @@ impl Gateway {
         let lines = BufReader::new(child.stderr.take().expect("the output is a pipe")).lines();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                // If the test has ended, the send fails. This thread must still read the pipe, so that the server can log.
+                // If the test has ended, the send fails. This thread must still read the pipe, so that the server can
+                // log.
                 let _ = tx.send(line);
             }
         });
@@ -153,8 +155,8 @@ impl Gateway {
         self.child.signal(signal);
     }
 
-    /// Calls `call` while SIGSTOP has stopped the process. The server handles bytes that clients send in this time when
-    /// the process runs again.
+    /// Calls `call` while SIGSTOP has stopped the process. If clients send bytes in this time, the server handles them
+    /// when the process runs again.
     pub fn while_stopped(&self, call: impl FnOnce()) {
         self.signal("-STOP");
         until("the process is stopped", || {
@@ -205,8 +207,8 @@ fn line_of<'a>(flags: &[&'a str]) -> Vec<&'a str> {
     [&["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"], flags].concat()
 }
 
-/// Returns the environment of a server with these flags. With a settings file, it is empty, because a variable overrides
-/// the file.
+/// Returns the environment of a server with these flags. With a settings file, it is empty, because a variable
+/// overrides the file.
 fn long_times(flags: &[&str]) -> Vec<(&'static str, &'static str)> {
     if flags.contains(&"--config") {
         return Vec::new();

@@ -3,7 +3,7 @@
 //! A test never sleeps and never measures time. A test waits for an event on a channel or a socket, with a deadline
 //! that is far longer than any healthy machine needs.
 
-// Each test binary uses a part of these modules.
+// Each test binary uses only a part of these modules.
 #![allow(dead_code, unused_imports)]
 
 #[cfg(feature = "gateway")]
@@ -40,8 +40,8 @@ pub use self::raw::Raw;
 /// The deadline for every expected event.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An address with a free port for a test that expects the end of its listener. All other tests listen on other
-/// addresses, so that no other server gets the port.
+/// An address with a free port for a test that connects after the end of its listener, and expects an error. All other
+/// tests listen on other addresses, so that no other server gets this port.
 pub const UNSHARED: &str = "127.0.0.77:0";
 
 /// A time that is longer than any test.
@@ -50,7 +50,7 @@ const LONG: Duration = Duration::from_secs(3600);
 /// The heartbeat of a server in tests, which sends no ping during a test.
 pub const HOURLY_HEARTBEAT: Heartbeat = Heartbeat::Ping { every: LONG, missed_max: 2 };
 
-/// Returns the default limits with long times, so that a busy machine does not make a client late.
+/// Returns the default limits with time limits so long that a client on a busy machine does not exceed them.
 pub fn limits_with_long_times() -> Limits {
     Limits {
         head_time_max: LONG,
@@ -143,9 +143,9 @@ fn serve_with<H: Handler>(
     TestServer { remote, addresses, address, thread: thread.thread().id(), ended, has_ended: false }
 }
 
-/// Returns whether a check succeeds with one of several times, which become longer.
+/// Returns whether a check succeeds with one of several time limits. Each limit is longer than the limit before it.
 ///
-/// On a busy machine, a client can be too late for a short time.
+/// On a busy machine, a client can exceed a short time limit.
 pub fn succeeds_with_longer_time(check: impl FnMut(Duration) -> bool) -> bool {
     [50, 500, 5_000, 20_000].map(Duration::from_millis).into_iter().any(check)
 }

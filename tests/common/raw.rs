@@ -87,7 +87,7 @@ impl Raw {
         self.stream.write_all(bytes.as_ref()).expect("the bytes can be sent");
     }
 
-    /// Sends bytes to a server that may have stopped reading. Returns whether the socket took the bytes.
+    /// Sends bytes to a server that may have stopped reading. Returns whether the socket accepted the bytes.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }

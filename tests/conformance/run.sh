@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the Autobahn cases against `examples/echo`: the 301 without compression, all 517 with it, and the 301
-# against `examples/tls` over TLS. Needs Python 3 with venv, openssl and stunnel.
+# Runs the Autobahn cases against `examples/echo`: the 301 cases without compression, then all 517 cases with compression.
+# Then runs the 301 cases against `examples/tls`, over TLS. Needs Python 3 with venv, openssl and stunnel.
 #   ECHO_BIN  the server to test    (default: target/release/examples/echo, built here)
 #   KOSOKU    the fuzzing client    (default: kosoku in a venv under the target directory, installed once and corrected by
 #             correct.py)

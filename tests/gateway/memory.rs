@@ -1,5 +1,6 @@
-//! Checks the resident memory of the process: it stays within the sum of all memory bounds that `docs/operations.md`
-//! states, when all of them are reached together, and freed memory returns to the kernel.
+//! Checks the resident memory of the process. `docs/operations.md` states the sum of all memory bounds. When all bounds
+//! are reached at the same time, the memory must stay within 1.5 times this sum. Freed memory must return to the
+//! kernel.
 
 use serde_json::json;
 
@@ -16,7 +17,7 @@ const QUEUE: usize = 4 * MIB;
 const CONNECTIONS: usize = 400;
 const MEMBERSHIPS: usize = 10_000;
 
-/// The sum of all memory bounds, as `docs/operations.md` states it, with the bounds of this test.
+/// The sum of all memory bounds that `docs/operations.md` lists, with the settings of this test.
 const SUM: usize = 10 * MIB // the program
     + CONNECTIONS * 240
     + 2 * QUEUE_TOTAL

@@ -15,8 +15,8 @@ use crate::wire::{HttpResponse, Received, Wire};
 
 /// The maximum length of a request body. This limit is small, so that inputs over the limit are short.
 pub const BODY_BYTES_MAX: usize = 1000;
-/// The maximum length of a message. This limit is a little over the longest length that a frame header of 4 bytes can
-/// contain.
+/// The maximum length of a message. This limit is a little over 65,535, the longest length that a frame header with a
+/// 16-bit length can contain.
 pub const MESSAGE_BYTES_MAX: usize = 70_000;
 
 /// The number of connections that share the turns of the loop. The input of each connection is cut at a different
@@ -230,7 +230,7 @@ pub fn cut_positions(length: usize) -> impl Iterator<Item = usize> {
 }
 
 impl Case {
-    /// Compares the result of this case with the expected result. Returns the difference.
+    /// Compares the result of this case with the expected result. Returns an error that describes the difference.
     fn check_results(&self, server: &LoggingServer, portions: &str, mut wire: Wire) -> Result<(), String> {
         let is_answered =
             wire.read_until(|received| received.replies.len() >= self.statuses.len() && self.has_closed_in(received));

@@ -168,10 +168,11 @@ fn connect_and_request(server: &TestServer) -> Socket {
     stream
 }
 
-/// Sends `start` and then more and more bytes slowly on many connections, until the server has ended all of them. In
-/// this time, the server must still serve other clients. Returns the response of each connection.
+/// Sends `start` and then further bytes slowly on many connections, until the server has ended all of them. Meanwhile
+/// the server must still serve other clients. Returns the response of each connection.
 ///
-/// The server gets the limits when each client has completed a request. So the time for a TLS handshake is not limited.
+/// The server gets the limits only after each client has completed a request. So the limits do not apply to the TLS
+/// handshakes.
 fn send_slowly(limits: Limits, start: &str) -> Vec<String> {
     const DRIPPERS: usize = 100;
     let server = serve(|server| server.on_request(|_, _, _| Response::text(200, "good\n")));

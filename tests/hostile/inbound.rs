@@ -64,8 +64,8 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
     });
     assert!(inbound_bytes(&server) <= TOTAL_MAX);
     let closed = rx.so_far();
-    // The bound has room for 16 of these messages. The capacity of a buffer can be twice the length of its message, so
-    // the server may keep fewer messages.
+    // 16 of these messages fit into the bound. The capacity of a buffer can be twice the length of its message, so the
+    // server may store fewer messages.
     assert!(
         (64 - 16..=64 - 6).contains(&closed.len()),
         "the server must close 48 to 58 of the 64 clients, not {}",
@@ -167,7 +167,7 @@ fn hundreds_of_unfinished_messages_take_bounded_memory() {
 #[test]
 fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     const BYTES: usize = 60 << 20;
-    /// The length of the buffer of such a body. The length doubles when the buffer grows.
+    /// The length of the buffer of a body. The length doubles when the buffer grows.
     const BUFFER: usize = 64 << 20;
     /// The length of the plaintext of a full record.
     const PIECE: usize = 16 << 10;
@@ -185,16 +185,16 @@ fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     };
     let upload = |number: usize| {
         let mut client = announce();
-        // The server reads the first pieces one at a time, so that all lengths of the buffer are powers of two, also if a
-        // read through TLS returns fewer bytes than others.
+        // The server reads the first pieces one at a time, so that all lengths of the buffer are powers of two, also if
+        // a read through TLS returns fewer bytes than others.
         let before = (number - 1) * BUFFER;
         for piece in 1..=4 {
             client.try_send(vec![b'x'; PIECE]);
             child.wait_for_stat("inbound_bytes", |bytes| bytes as usize >= before + piece * PIECE);
         }
         client.try_send(vec![b'x'; BYTES - 4 * PIECE - number]);
-        // While a body is received through TLS, an unfinished record often counts, too. When all is received, only the
-        // buffers and the heads count.
+        // While the server receives a body through TLS, the bytes of an unfinished record often count, too. When it has
+        // received the whole body, only the buffers and the heads count.
         for _ in 0..10 {
             let all = number * BUFFER..number * BUFFER + 4096;
             child.wait_for_stat("inbound_bytes", |bytes| all.contains(&(bytes as usize)));

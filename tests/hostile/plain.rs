@@ -1,4 +1,4 @@
-//! Stalled readers without TLS. Through TLS these tests make no sense: see docs/testing.md.
+//! Tests stalled readers without TLS. docs/testing.md explains why these tests do not run through TLS.
 
 use crate::common::{Client, Scratch, channel, report_close, serve, serve_on};
 use crate::system::{TOTAL_MAX, limits_with, number};
@@ -18,8 +18,8 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
     }
 }
 
-/// With `drop_newest`, the server can drop a message of which it has written no byte. The test uses a unix socket,
-/// because a unix socket takes a small message completely or not at all.
+/// With `drop_newest`, the server can drop a message only if it has written no byte of the message. The test uses a
+/// unix socket, because a unix socket accepts a small message completely or not at all.
 #[test]
 fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
     let scratch = Scratch::new("stalled");

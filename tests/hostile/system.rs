@@ -82,14 +82,14 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
         opened.len()
     );
 
-    // New clients get 503. In this time, the server must sleep between the clients. A busy loop would use a whole core.
+    // New clients get 503. The server must sleep between two of these clients. A busy loop would use a whole core.
     let (since, ticks) = (Instant::now(), child.cpu_ticks());
     let (mut tx, mut late) = (0, 0);
     while since.elapsed() < Duration::from_secs(1) {
         match offer(&child) {
             (503, _) => tx += 1,
-            // One more client can be accepted: the connection of the first request for stats used a descriptor when the
-            // clients connected, and may have ended since then.
+            // One more client can be accepted. When the clients connected, the connection of the first request for
+            // stats used a descriptor, and this connection may have ended since then.
             (101, wire) => {
                 opened.push(wire);
                 late += 1;
@@ -222,8 +222,8 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
     let readers = push_to_stalled_readers(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     let mut stayed = 0;
     for (mut client, _) in readers {
-        // The server closes a client only if it has written a part of a message to it, because the server cannot drop
-        // that message.
+        // The server closes a client only if it has written a part of a message to the client. It cannot drop such a
+        // message.
         let fd = client.fd();
         if let Some(info) = server.ask(move |ctx| ctx.info(fd).filter(|_| ctx.is_open(fd))) {
             // The reader does not get the messages that the server dropped from the longest queues.
@@ -291,7 +291,8 @@ fn a_client_that_sends_much_does_not_starve_others() {
     quiet.iter_mut().for_each(|raw| raw.send_frame(TEXT, b"quiet"));
     drop(held);
 
-    // In each turn the loop reads at most `read_budget_bytes` from the busy client, and all bytes of the other clients.
+    // In each turn, the loop reads at most `read_budget_bytes` from the busy client, and all bytes that other clients
+    // sent.
     let a_turn = BUDGET / message_frame.len() + 1;
     assert!(sent > 4 * a_turn, "the kernel must accept the messages of several turns, not only {sent}");
     let (mut busy_messages, mut left) = (0, QUIET);
@@ -304,8 +305,8 @@ fn a_client_that_sends_much_does_not_starve_others() {
     );
 }
 
-/// Returns different names that have the same polynomial hash. The names from the first pair collide with the factor
-/// 31, and those from the second pair with the factor 33.
+/// Returns different names that have the same polynomial hash. Names made from the pair `Aa`, `BB` collide with the
+/// factor 31, and names made from the pair `Ez`, `FY` with the factor 33.
 fn colliding_names(pair: [&str; 2], count: usize) -> Vec<String> {
     let name = |number: usize| (0..17).map(|bit| pair[number >> bit & 1]).collect();
     let names: Vec<String> = (0..count).map(name).collect();

@@ -1,4 +1,4 @@
-//! A raw connection that parses all received bytes.
+//! A raw connection of a client that parses all received bytes.
 //!
 //! The connection skips no bytes. After every read, the connection parses the whole buffer again from the start. So a
 //! test detects unexpected responses as well as missing responses.
@@ -142,8 +142,8 @@ impl Received {
         let mut rest = came;
         while !received.is_upgraded() {
             let Some((reply, behind)) = HttpResponse::parse(rest) else { break };
-            // The status 100 is ignored: it is not the result of a request, and whether it is sent depends on the
-            // timing of the body.
+            // The status 100 is ignored, because it is not the result of a request. The arrival time of the body
+            // decides whether the server sends it.
             if reply.status != 100 {
                 received.replies.push(reply);
             }

@@ -53,8 +53,8 @@ fn a_gibibyte_of_zeros_takes_bounded_memory() {
         raw.try_send(if number % 2 == 0 { &whole } else { &fragments });
         assert_eq!(raw.close_frame().0, 1009);
     }
-    // The server may keep memory for one message, an inflater and the input of a connection. If the server kept memory
-    // for each bomb, memory would grow by more than this limit.
+    // After the bombs, the server may still have memory for one message, an inflater and the input of a connection. If
+    // it kept memory for each bomb, its memory would grow by more than 4 MiB.
     let grown = child.memory().saturating_sub(before);
     assert!(grown < 4 << 20, "memory may grow by less than 4 MiB, not by {grown} bytes");
     child.wait_for_stat("inbound_bytes", |bytes| bytes == 0);
@@ -80,8 +80,8 @@ fn a_bomb_is_inflated_up_to_the_limit_only() {
     }
 }
 
-/// Starts a server with this inflation rate. Sends `message` `times` times from one client, while another client gets
-/// all its echoes.
+/// Starts a server whose inflation limit is `rate` bytes a second. One client, the attacker, sends `message` `times`
+/// times. Meanwhile another client sends 200 texts, and gets all their echoes.
 ///
 /// Returns the server, and the attacker's connection.
 fn attack(rate: usize, message: &[u8], times: usize) -> (TestServer, Raw) {
@@ -105,7 +105,8 @@ fn attack(rate: usize, message: &[u8], times: usize) -> (TestServer, Raw) {
     (server, attacker)
 }
 
-/// Returns the number of bytes that the server may have inflated for one client in the time since its start.
+/// Returns the number of bytes that the inflation limit (`inflated_bytes_per_second_max`) allows for one client in the
+/// time since the start of the server.
 fn allowance(rate: usize, uptime: Duration) -> u64 {
     let burst = Limits::default().read_budget_bytes + 2 * MESSAGE_MAX;
     (uptime.as_secs_f64() * rate as f64) as u64 + burst as u64
@@ -122,7 +123,7 @@ fn many_tiny_frames_that_inflate_to_the_maximum_are_read_slowly() {
     assert!(counts.holds > 0);
     assert!(
         counts.bytes_in <= allowance(RATE, uptime),
-        "the server may inflate no more than its limit, but inflated {} bytes in {uptime:?}",
+        "the server must not inflate more bytes than the limit allows, but inflated {} bytes in {uptime:?}",
         counts.bytes_in
     );
     drop(attacker);
@@ -136,10 +137,12 @@ fn messages_that_inflate_to_nothing_are_read_slowly() {
         let (server, attacker) = attack(RATE, &frame_with(DEFLATED_BINARY, &payload), 20);
         let (counts, uptime) = server.ask(|ctx| (ctx.stats().compression, ctx.stats().uptime));
         assert!(counts.holds > 0);
+        // For the inflation limit, each byte of compressed data counts as 16 bytes.
         let charged = 16 * counts.bytes_in_deflated;
+        let allowed = allowance(RATE, uptime);
         assert!(
-            charged <= allowance(RATE, uptime),
-            "the server may read no more than its limit, but read {charged} counted bytes in {uptime:?}"
+            charged <= allowed,
+            "in {uptime:?}, the server may read compressed data that count as {allowed} bytes, but read {charged}"
         );
         drop(attacker);
     }
@@ -155,7 +158,8 @@ fn unfinished_deflated_messages_count_toward_the_inbound_bound() {
     let text = "a small message ".repeat(20);
     let deflated = deflate(text.as_bytes());
     small.send(frame_with(RSV1 | TEXT, &deflated[..10]));
-    // For each of these connections, the server keeps 60,000 deflated bytes, or a decompressor and half a MiB of zeros.
+    // For each of these connections, the server stores 60,000 deflated bytes, or a decompressor and half a MiB of
+    // zeros.
     let noise = noise(60_000);
     let zeros = deflate(&vec![0; MESSAGE_MAX / 2]);
     let empty = [0, 0, 0, 0xff, 0xff].repeat(20_000);
@@ -198,7 +202,7 @@ fn a_hundred_thousand_deflated_one_byte_fragments_form_one_message() {
     let deflated = deflate(&noise);
     assert!(
         deflated.len() > 100_000,
-        "the message must be longer than the deflated bytes that the server keeps: {} bytes",
+        "the message must be longer than the deflated bytes that the server stores at most: {} bytes",
         deflated.len()
     );
     let (first, rest) = deflated.split_at(1);

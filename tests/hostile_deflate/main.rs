@@ -1,6 +1,6 @@
 //! Tests the tables of hostile input with permessage-deflate negotiated, and attacks by deflated messages.
 
-// The test binary `hostile` uses all of these modules.
+// This test binary uses only a part of these modules. The test binary `hostile` uses all of them.
 #![allow(dead_code)]
 
 #[path = "../hostile/cases/mod.rs"]

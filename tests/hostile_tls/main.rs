@@ -1,6 +1,6 @@
 //! Tests the tables of hostile input through TLS.
 
-// This test binary uses only a part of these modules. The test binary `hostile` uses all of these modules, and modules
+// This test binary uses only a part of these modules. The test binary `hostile` uses all of them, and further modules
 // that do not run through TLS: see docs/testing.md.
 #![allow(dead_code)]
 

@@ -5,7 +5,7 @@
 #   PROOF_BIN       the test program             (default: that of benches/load, built here)
 #   ROUNDS          number of kills              (default 10)
 #   SUBSCRIBERS     clients of the drain tests   (default 10000)
-#   RATE_MIN        minimum pushes a second in the drain tests; the target is 5000 (default 4500)
+#   RATE_MIN        minimum pushes a second in the drain tests, which try to send 5000 (default 4500)
 #   RESTART_MS_MAX  maximum of the median restart time in the kill test, in milliseconds (default 200)
 #   DRAIN_MS_MAX    time limit of a drain, in milliseconds (default 10000)
 set -euo pipefail

@@ -18,7 +18,7 @@ class ServerProcess:
             [os.environ["FDPUSH_BIN"], "serve", *flags],
             env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
-        # This timer ends a server that prints no address.
+        # This timer ends a server that does not print its address in time.
         deadline = threading.Timer(TIMEOUT, self.child.kill)
         deadline.start()
         try:
@@ -26,8 +26,8 @@ class ServerProcess:
             self.api_line = next(line for line in self.child.stderr if "the API is on" in line)
         finally:
             deadline.cancel()
-        # Without this thread, the pipe of the log would become full, and the server would drop log lines. The log is
-        # complete when the server has stopped.
+        # This thread reads the log. Without it, the pipe of the log would become full, and the server would drop log lines.
+        # The log is complete when the server has stopped.
         self.log = []
         self.reader = threading.Thread(target=lambda: self.log.extend(self.child.stderr), daemon=True)
         self.reader.start()

@@ -1,8 +1,9 @@
 //! Finds import cycles: no module may import itself through other modules, parents and children included.
 //!
-//! An imported path stands for the module that defines the item of the path. So a path through a re-export does not
-//! depend on the module of the re-export. A `mod.rs` may re-export its children. If a child imports an item that is
-//! defined in `mod.rs`, and `mod.rs` uses this child, the two modules form a cycle. Imports in test modules are ignored.
+//! An imported path counts as a dependency on the module that defines the item. So an import through a re-export is not
+//! a dependency on the module with the re-export, and a `mod.rs` may re-export its children. If a child imports an item
+//! that is defined in `mod.rs`, and `mod.rs` uses this child, the two modules form a cycle. Imports in test modules are
+//! ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -224,7 +224,7 @@ fn replaced_settings_hold_for_later_connections() {
 #[test]
 fn plain_http_to_a_tls_listener_gets_a_readable_400() {
     let server = serve_tls(server_config());
-    // The server would need several reads for the last request, which has a long body. The client gets the response
+    // The last request has a long body, for which the server would need several reads. The client gets the response
     // although the server reads only a part of the body.
     let body = vec![b'x'; 1 << 20];
     for sent in [raw::GET.as_bytes(), raw::UPGRADE.as_bytes(), b"P", &[b"POST / HTTP/1.1\r\n\r\n", &body[..]].concat()]

@@ -1,6 +1,5 @@
-//! Tests TLS listeners. The tests of `tests/crate` also run in this binary, through TLS.
-//!
-//! The modules for compression, listeners, embedding and signals run only in `tests/crate`.
+//! Tests TLS listeners. The tests of `tests/crate` also run in this binary, through TLS, except the modules for
+//! compression, listeners, embedding and signals.
 
 #[path = "../common/mod.rs"]
 mod common;

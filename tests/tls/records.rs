@@ -426,13 +426,13 @@ fn a_client_that_takes_nothing_times_out() {
     let limits = Limits { write_time_max: Duration::from_millis(100), ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits).on_close(report_close(tx)));
     let _client = Records::upgraded(&server);
-    // The kernel takes some MB at first, and may take more later. So the test pushes until the queue is long.
+    // The kernel accepts some MB at first, and may accept more later. So the test pushes until the queue is long.
     server.wait_until("the socket is full", |ctx| {
         let Some(fd) = ctx.connections().next() else { return true };
         ctx.push(fd, &[b'x'; 100_000][..]);
         ctx.info(fd).is_some_and(|info| info.queued_bytes > 3_000_000)
     });
-    // The kernel has the same limit, as TCP_USER_TIMEOUT, and may end the connection before the server does.
+    // The kernel gets the same limit, as TCP_USER_TIMEOUT, and may end the connection before the server does.
     let cause = closed.next().1.cause;
     assert!(matches!(cause, Cause::WriteTimedOut | Cause::ConnectionLost), "{cause:?}");
 }

@@ -28,7 +28,7 @@ fn check(table: &[(&str, Extension)]) {
             ctx.push(fd, message);
         })
     });
-    // The text fits into the smallest window, so that every accepted offer allows its compression.
+    // The text fits into the smallest window. So the server can compress the text with every accepted offer.
     let text = "a declined offer is no error ".repeat(8);
     for &(offer, expected) in table {
         let lines = offer.replace('\n', "\r\nSec-WebSocket-Extensions: ");

@@ -203,8 +203,8 @@ fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
 fn a_protocol_violation_is_answered_with_the_violated_rule() {
     let limits = Limits { message_bytes_max: 1000, ..limits_with_long_times() };
     let (server, rx) = echo_server(limits);
-    // The server finds each error in the first bytes of the header, before the payload arrives. After an invalid
-    // length, the server does not wait for the mask.
+    // The server finds each error of a header in the first bytes of the header, before the payload arrives. After an
+    // invalid length, the server does not wait for the mask.
     let table: &[(&[u8], u16, ProtocolError)] = &[
         (b"\x81\x02hi", 1002, ProtocolError::Unmasked),
         (&frame_with(0xc1, b"hi"), 1002, ProtocolError::ReservedBits),
@@ -453,7 +453,8 @@ fn closing_a_paused_connection_resumes_reading() {
     let server = serve(|server| server.limits(limits).on_open(|ctx, fd, _| assert!(ctx.pause(fd).is_done())));
     let mut raw = Raw::upgraded(server.address());
     raw.send_frame(CLOSE, &close_payload(1000, ""));
-    // After one more turn, the close frame is in the kernel's buffer, and the loop has not read it.
+    // After one more turn, the client's close frame is in the kernel's buffer. The loop has not read it, because the
+    // connection is paused.
     server.ask(|_| ());
     let fd = Fd::from_u64(1).expect("the fd is valid");
     assert_eq!(server.ask(move |ctx| ctx.close(fd, 1001, "")), CloseOutcome::Closing);
@@ -505,7 +506,7 @@ fn every_on_open_has_exactly_one_on_close() {
 
 #[test]
 fn connections_that_are_closed_together_get_what_was_pushed_before() {
-    // For this number of connections, the server writes the close frames in more than one turn.
+    // The server needs more than one turn to write the close frames of this number of connections.
     const COUNT: usize = 100;
     let server = serve(|server| server);
     let mut clients: Vec<_> = (0..COUNT).map(|_| server.connect("/?group=all")).collect();

@@ -1,7 +1,7 @@
 //! Tests each heartbeat mode, with clients that send messages, answer pings, or do neither.
 //!
-//! The heartbeat intervals are short, and no test measures time. A test checks that an event happens, or that it did
-//! not happen although the client received enough pings.
+//! The heartbeat intervals are short, and no test measures time. A test checks that an event happens, or that the event
+//! has not happened when the client has received a certain number of pings.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use fdpush::{By, Cause, Change, CloseCode, Closed, Context, Fd, Heartbeat};
 
 const SHORT: Duration = Duration::from_millis(50);
 
-/// A client has three seconds to answer before it is disconnected. Three seconds are enough even on a busy machine.
+/// A heartbeat that disconnects a client after three seconds without an answer (150 pings at intervals of 20 ms). Three
+/// seconds are enough for an answer even on a busy machine.
 const LONG_HEARTBEAT: Heartbeat = Heartbeat::Ping { every: Duration::from_millis(20), missed_max: 150 };
 
 /// A number of pings above the `missed_max` of `LONG_HEARTBEAT`.

@@ -171,7 +171,7 @@ fn a_scan_returns_the_users_and_groups_that_stay_once() {
             let (groups, next) = ctx.scan_groups(start, 300);
             let names: Vec<String> = groups.map(|(group, _)| group.to_owned()).collect();
             assert!(names.len() <= 300);
-            // Between two portions, a visited group ends, and another group begins.
+            // Between two calls, a group that was already returned ends, and another group begins.
             assert_eq!(ctx.leave(fd, &names[0]), Change::Done);
             assert_eq!(ctx.join(fd, format!("new{}", seen.len())), Change::Done);
             seen.extend(names);

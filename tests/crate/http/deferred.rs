@@ -43,8 +43,8 @@ fn a_request_can_be_answered_later_from_another_thread() {
     raw.end();
 }
 
-/// Returns a server, a client whose second request waits for its answer, and the tickets of the first and second
-/// requests.
+/// Returns a server, a client whose second request waits for its answer, the ticket of its first request, and the
+/// ticket of its second request.
 fn stale_and_waiting() -> (TestServer, Raw, Ticket<Response>, Ticket<Response>) {
     let (tx, tickets) = channel();
     let server = serve(move |server| {
@@ -146,8 +146,8 @@ fn a_dropped_ticket_answers_its_own_request_with_503() {
     assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
     raw.end();
 
-    // The test defers the response to this request twice, and answers with the first deferral. When the ticket of the
-    // second deferral is dropped, the request is not refused.
+    // The handler defers the response to this request twice, and so gets two tickets. The test answers with the first
+    // ticket. When the second ticket is dropped, the server does not refuse the request.
     let mut raw = server.raw();
     raw.send(GET);
     let (ticket, _) = waiting.next();

@@ -1,4 +1,4 @@
-//! Tests control listeners, and the limit of new connections a second.
+//! Tests control listeners (for back ends and health probes), and the limit of new connections a second.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -235,7 +235,8 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     for oldest in &mut idle[..4] {
         oldest.rest();
     }
-    // The connections that are newer than the closed ones are still open, and so is the connection that `/keep` protects.
+    // The server has closed the oldest connections. All newer ones are still open, and so is the connection that a
+    // request for `/keep` protects.
     for other in idle[4..].iter_mut().chain([&mut kept]) {
         other.send(READY);
         assert_eq!(other.reply().status, 200);

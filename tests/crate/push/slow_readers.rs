@@ -7,7 +7,7 @@ use crate::common::{
 };
 use fdpush::{By, Cause, Delivery, Fd, Heartbeat, Limits, Message, Outcome, Response, SlowReader};
 
-/// The bound of a queue, which is small. The messages are much smaller.
+/// The bound of a queue in bytes. The messages are much smaller than this bound.
 const QUEUE_BYTES_MAX: usize = 64 << 10;
 const MESSAGE_BYTES: usize = 8 << 10;
 
@@ -92,7 +92,7 @@ fn with_drop_newest_new_messages_are_dropped_and_the_connection_stays_open() {
     let mut next = push_until_dropped(&server, fd);
     let info = server.ask(move |ctx| ctx.info(fd)).expect("the connection is open");
     assert!(info.queued_bytes <= QUEUE_BYTES_MAX);
-    // The kernel may still take a few messages. The result of their pushes is `Queued`.
+    // The kernel may still accept a few messages. The result of their pushes is `Queued`.
     let delivery = loop {
         match server.ask(move |ctx| ctx.push_uid("slow", &numbered(next))) {
             Delivery { queued: 1, .. } => next += 1,
@@ -114,8 +114,8 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
     let server = serve(|server| server.limits(limits));
     let mut slow = server.connect("/");
     let fd = slow.fd();
-    // Each push comes in a turn of its own, so the queue contains only bytes that the socket did not take. The loop
-    // ends when the queue has 128 KiB, which is more than the socket can still take.
+    // Each push has its own turn, so the queue contains only bytes that the full socket did not accept. The loop ends
+    // when the queue has 128 KiB, which is more than the socket can accept later.
     let mut sent = 0;
     while server.ask(move |ctx| ctx.info(fd)).expect("the connection is open").queued_bytes < 128 << 10 {
         assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);
@@ -174,7 +174,8 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     const PUBLISHES: usize = 16;
     let (tx, rx) = channel();
     let limits = Limits { queue_total_bytes_max: QUEUE_BYTES_MAX, ..limits(SlowReader::Close) };
-    // A full unix socket takes no more bytes until its reader reads. A TCP socket could, which would be another write.
+    // A full unix socket accepts no bytes until its reader reads. A full TCP socket could accept more bytes later,
+    // which would add a write to the count.
     let scratch = Scratch::new("behind");
     let path = scratch.file("sock");
     let unix = format!("unix:{}", path.display());
@@ -205,11 +206,11 @@ fn messages_pushed_in_a_turn_do_not_count_as_queued() {
     assert!(rx.so_far().is_empty());
 }
 
-/// A turn whose sockets are full can leave more queued bytes than the total bound. Then the server drops whole
-/// messages, even messages that a push reported as queued, and can close connections to which it has written
-/// only a part of a message. The server counts each dropped message.
+/// Checks turns in which the sockets become full. Such a turn can leave more queued bytes than the total bound allows.
+/// Then the server drops whole messages, even messages that a push reported as queued, and can close connections to
+/// which it has written only a part of a message. The server counts each dropped message.
 ///
-/// The kernel decides whether a socket becomes full inside a message or between two messages. So the check asks the
+/// The kernel decides whether a socket becomes full inside a message or between two messages. So this function asks the
 /// server for the number of messages that it has not dropped.
 fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client) {
     const READERS: usize = 20;

@@ -187,8 +187,8 @@ fn a_push_to_many_and_much_other_output_in_one_turn_close_none() {
     let server = serve_plain(move |server| {
         server.limits(limits).on_close(report_close(tx)).on_message(|ctx, fd, _| {
             assert_eq!(ctx.push_group("many", "to many").queued, COUNT);
-            // The following pushes fill the journal, so the event loop flushes the journal before it writes the push to
-            // the group.
+            // The following pushes fill the journal, the output buffer of the loop. So the loop empties the journal
+            // before it writes the push to the group.
             for _ in 0..100 {
                 ctx.push(fd, &"x".repeat(1000));
             }

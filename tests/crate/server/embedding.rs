@@ -137,7 +137,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Polls a future to its end. Parks the thread between polls.
+/// Polls a future until it is ready. Parks the thread between two polls.
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Arc::new(Unpark(thread::current())).into();

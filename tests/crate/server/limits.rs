@@ -43,7 +43,7 @@ fn a_shorter_write_time_applies_to_a_blocked_connection() {
     server.ask(move |ctx| ctx.set_limits(short)).expect("the limits are valid");
     server.wait_until("the WebSockets have ended", |ctx| ctx.stats().open == 0);
     let stats = server.ask(|ctx| ctx.stats());
-    // The kernel has the same limit, as TCP_USER_TIMEOUT, and may end the connection before the server does.
+    // The kernel gets the same limit, as TCP_USER_TIMEOUT, and may end the connection before the server does.
     let count = |cause: &str| stats.closed_by_cause.get(cause).copied().unwrap_or_default();
     assert_eq!(count("write_timed_out") + count("connection_lost"), 3, "{stats:?}");
     drop(raws);
@@ -76,12 +76,13 @@ fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
     let limits = |queue_bytes_min| Limits {
         queue_bytes_min,
         queue_bytes_max: 256 << 20,
-        // Half of the total bound is larger than a frame, so the minimum of a queue stays `queue_bytes_min`.
+        // Half of the total bound is larger than a frame. So the server keeps up to `queue_bytes_min` bytes of this
+        // queue, and not fewer.
         queue_total_bytes_max: 5 * LEN / 2,
         ..limits_with_long_times()
     };
     let server = serve(move |server| server.limits(limits(1)));
-    // A frame is larger than the socket buffers, so the first frame is partly written when the queues are full.
+    // A frame is larger than the socket buffers. So when the queues are full, the first frame is partly written.
     let overflow = || {
         let raw = Raw::upgraded(server.address());
         server.wait_until("the client is closed", |ctx| {

@@ -208,7 +208,7 @@ fn a_timeout_fires_once_and_never_early() {
         serve(move |server| server.on_timer(move |_, timer| tx.send((timer, Instant::now())).expect("the test waits")));
     for _ in 0..5 {
         let (set, timer) = server.ask(|ctx| {
-            // This closure blocks the loop for the delay of the timer before it sets the timer.
+            // Before this closure sets the timer, it blocks the loop for a time as long as the timer's delay.
             let since = Instant::now();
             while since.elapsed() < DELAY {
                 thread::yield_now();
@@ -266,8 +266,8 @@ fn missed_intervals_are_skipped() {
     let every = server.ask(|ctx| ctx.set_interval(PERIOD));
     let free = rx.next();
     for count in 0..5 {
-        // After the long first call, the server at once makes one call for all missed intervals. The times are ticks,
-        // which are milliseconds rounded down.
+        // Directly after the long first call, the server makes one call for all missed intervals. Then the interval
+        // applies again. The times are ticks: milliseconds, rounded down.
         let earliest = (count * PERIOD).saturating_sub(Duration::from_millis(1));
         assert!(rx.next().duration_since(free) >= earliest, "call {count} must not come before its interval");
     }
@@ -482,7 +482,8 @@ fn on_turn_end_is_called_once_for_each_request() {
         })
     });
     let mut client = server.connect("/?group=g");
-    // The two requests of this turn cause one call. The request inside this call causes the second call.
+    // The two calls of `request_turn_end` in this turn cause one call of `on_turn_end`. This handler calls
+    // `request_turn_end` again, which causes the second call of `on_turn_end`.
     server.ask(|ctx| {
         ctx.request_turn_end();
         ctx.request_turn_end();
@@ -490,7 +491,7 @@ fn on_turn_end_is_called_once_for_each_request() {
     });
     assert_eq!([client.text(), client.text(), client.text()], ["in the turn", "end 1", "end 2"]);
     assert_eq!((rx.next(), rx.next()), (1, 2));
-    // A request in a later turn causes one more call.
+    // A call of `request_turn_end` in a later turn causes one more call of `on_turn_end`.
     server.ask(|ctx| ctx.request_turn_end());
     assert_eq!((client.text().as_str(), rx.next()), ("end 3", 3));
     assert!(rx.so_far().is_empty());

@@ -61,7 +61,7 @@ impl Process {
     }
 }
 
-/// Runs the server that the tests below start. When it runs as a test of its own, it does nothing.
+/// Runs the server that the tests below start. Without the environment variable, it does nothing.
 #[test]
 fn server_process() {
     if std::env::var_os(IS_SERVER).is_none() {

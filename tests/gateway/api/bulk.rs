@@ -8,7 +8,8 @@ use crate::common::gateway::{Gateway, next, next_of, request};
 use crate::common::{Client, Raw};
 use serde_json::{Value, json};
 
-/// The number of connections. With this number, quadratic output would be 45,150 (300 × 301 / 2) instead of 300.
+/// The number of connections. With this number, output that grows quadratically would be 45,150 messages
+/// (300 × 301 / 2), and output that grows linearly is 300 messages.
 const MANY: usize = 300;
 
 /// Connects `count` clients with the uids `u0`, `u1`, `u2`, …. Returns the clients and their fds.
@@ -61,8 +62,8 @@ fn a_large_push_to_many_fast_readers_closes_none() {
 
 #[test]
 fn a_batch_of_large_distinct_messages_closes_no_fast_reader() {
-    // The frames differ, and together they exceed the total bound. So the server must pause the batch until the sockets
-    // have taken messages.
+    // The frames differ, and together they exceed the total bound. So the server must pause the batch until it has
+    // written some of them.
     let gateway = Gateway::start(&["--queue-total-bytes-max", "8MiB"]);
     let (clients, _) = connect_many(&gateway, 60);
     let readers = read_all(clients, 3, 300_000);

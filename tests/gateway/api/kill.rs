@@ -167,7 +167,7 @@ fn after_sigkill_every_message_reported_as_queued_is_readable() {
             let answered = all.take_while(|sent| *sent < pusher.answered).count();
             assert!(
                 of_it.len() >= answered,
-                "all {answered} messages that were answered as queued must arrive, not {}",
+                "all {answered} messages that an answer reported as queued must arrive, not only {}",
                 of_it.len()
             );
         }

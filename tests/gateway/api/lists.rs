@@ -1,5 +1,5 @@
-//! Lists that are longer than a portion. The server visits their entries in several turns, and answers other requests in
-//! between.
+//! Tests lists with more entries than the server visits in one turn. The server visits their entries in portions, one
+//! in each turn, and answers other requests between the turns.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use crate::common::gateway::{Gateway, JSON, json_of, request, until};
 use crate::common::raw::HttpResponse;
 use crate::common::{Client, Raw};
 
-/// The number of clients. With fewer than 64 connections, a debug build checks all its state in each turn, which takes
-/// long with many groups.
+/// The number of clients. With fewer than 64 connections, a debug build of the server checks all its state in each
+/// turn, which takes long with many groups.
 const CLIENTS: usize = 100;
 
 /// The number of names in one command. The server reads such a command in a few turns, even with a small read buffer.
@@ -104,7 +104,7 @@ fn pages_of_a_long_list_contain_each_group_that_stays_once() {
     let seen: BTreeSet<String> = seen.into_iter().collect();
     let missing: Vec<String> = names(GROUPS).filter(|name| !seen.contains(name)).collect();
     assert!(missing.is_empty(), "the pages must contain {missing:?}");
-    assert!(pages > GROUPS / 1000, "the groups that begin must be on the pages, too");
+    assert!(pages > GROUPS / 1000, "the pages must also contain groups that began while the list was read");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn other_requests_are_carried_out_between_the_portions_of_a_list() {
     let joins_a_turn = READ_BYTES / joins[0].len() + 1;
     assert!(
         joined > (PORTIONS / 2) * joins_a_turn && joined <= JOINS,
-        "the list must take about {PORTIONS} turns, in which about {joins_a_turn} joins each are read, not {joined}"
+        "the list must take about {PORTIONS} turns with about {joins_a_turn} joins each, but its answer came after {joined} joins"
     );
     for _ in 0..JOINS {
         assert_eq!(json_of(&other.reply()), json!({"matched": 1, "changed": 1}));

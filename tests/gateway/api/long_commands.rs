@@ -1,5 +1,5 @@
-//! Commands and notices for tens of thousands of memberships. The server carries them out in portions, and answers other
-//! requests in between.
+//! Tests commands and notices for tens of thousands of memberships. The server executes them in portions, one in each
+//! turn, and answers other requests between the turns.
 
 use serde_json::{Value, json};
 
@@ -36,8 +36,8 @@ impl Crowd {
     /// the same turn. Returns the answer to the command, and the value of `member` in each answer to the requests.
     fn probe(&self, path: &str, command: &Value, member: &str) -> (Value, Vec<usize>) {
         let (mut api, mut other) = (Raw::connect(self.gateway.api), Raw::connect(self.gateway.api));
-        // After these requests, the server has accepted both connections. SIGSTOP then keeps it from reading the
-        // command before the requests have arrived, too.
+        // After these requests, the server has accepted both connections. SIGSTOP then stops the server until both the
+        // command and the requests have arrived.
         for raw in [&mut api, &mut other] {
             raw.send(request("GET", "/healthz", &[], ""));
             assert_eq!(raw.reply().status, 200);

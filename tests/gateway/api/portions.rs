@@ -1,5 +1,6 @@
 //! Tests pushes to thousands of connections, which the server writes in portions. Each client gets all of its messages
-//! in order, and the answer to the push comes after them. No other client waits for the end of the push.
+//! in order. The server sends the answer to the push after these messages. No other client waits for the end of the
+//! push.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -186,7 +187,7 @@ fn clients_are_answered_while_a_push_to_thousands_is_written() {
         is_first
     };
     for length in [60_000, 150_000] {
-        // A busy machine may delay the active clients but not the push, so one success in several attempts is enough.
+        // A busy machine may delay the active clients and not the push, so one success in several attempts is enough.
         let is_once = (0..ATTEMPTS).any(|_| is_answered_first(length, &mut crowd, &mut active, &mut api));
         assert!(
             is_once,

@@ -78,8 +78,8 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
         let backend = slow_connect_hook();
         let gateway = gateway(&backend, &[]);
         let address = gateway.address;
-        // The answer to a request follows each client. So the server has seen the end of a client before the next
-        // clients connect, also if it gets little CPU time.
+        // After each of these clients, another client makes a request and waits for the response. So the server has
+        // detected the end of a client before the next one connects, even if the server gets little CPU time.
         let mut other = Raw::connect(address);
         let _storm = Storm::start(move |_| {
             client(Raw::connect_from([127, 0, 0, 9], address));

@@ -152,8 +152,8 @@ fn sighup_changes_trusted_proxies_and_open_connections_keep_their_address() {
     gateway.logged("changed: ");
     let (_after, after) = gateway.open("/", &header);
     assert_eq!((address_of(before), address_of(after)), (json!("127.0.0.1"), json!("203.0.113.9")));
-    // 127.0.0.1 and 203.0.113.9 have one connection each, which is the limit of an address. The first connection counts
-    // for 127.0.0.1, because no proxy was trusted when it connected.
+    // 127.0.0.1 and 203.0.113.9 have one connection each, which is the limit for an address. The first connection
+    // counts for 127.0.0.1, because the server trusted no proxy when this client connected.
     assert_eq!(connect_forwarded(&gateway, "203.0.113.9").err(), Some(429));
     assert_eq!(connect_forwarded(&gateway, "unknown").err(), Some(429));
 }

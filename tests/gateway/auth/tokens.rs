@@ -7,8 +7,8 @@ use crate::common::{Client, Scratch, refusal};
 use crate::samples;
 use serde_json::{Value, json};
 
-// The keys after the key change, and tokens that are signed with these keys. PyJWT created the tokens from the claims
-// in `samples`.
+// The keys that replace the keys of `samples`, and tokens that are signed with these new keys. PyJWT created the tokens
+// from the claims in `samples`.
 
 const NEXT_RSA: &str = "\
 -----BEGIN PUBLIC KEY-----

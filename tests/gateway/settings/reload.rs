@@ -68,7 +68,8 @@ fn second(gateway: &Gateway) -> u16 {
     }
 }
 
-/// A setting, its values before and after the reload, a function that shows its effect, and the two results.
+/// A setting, its value before and its value after the reload, a function that returns the effect of the setting, and
+/// the expected results of this function before and after the reload.
 type Effect = (&'static str, &'static str, &'static str, fn(&Gateway) -> String, [&'static str; 2]);
 
 /// Returns the origins that the server accepts.
@@ -287,7 +288,7 @@ fn is_online(gateway: &Gateway, uid: &str) -> bool {
 #[test]
 fn each_reloaded_setting_has_its_effect() {
     for (key, before, after, effect, [was, is]) in EFFECTS {
-        // Other settings without which the tested setting has no effect.
+        // The tested setting has no effect without these other settings.
         let others = match key {
             "queue_bytes_max" => "message_bytes_max = 1024\n",
             "slow_reader" => "message_bytes_max = 1024\nqueue_bytes_max = \"512KiB\"\n",

@@ -54,7 +54,7 @@ fn check_and_serve_report_every_error() {
         assert!(printed.err.contains("/nonexistent/ca: No such file"), "{printed:?}");
         assert!(printed.err.contains("node name \"clé\"") && printed.err.lines().count() == count, "{printed:?}");
     }
-    // If a setting is invalid, the server reports no further errors of settings that depend on it.
+    // If a setting is invalid, the server reports no errors of settings that depend on it.
     let printed = call(&["check", "--auth", "magic", "--auth-url", "http://127.0.0.1:1"], &[]);
     assert_eq!(printed.err.lines().count(), 1, "{printed:?}");
 }

@@ -55,7 +55,8 @@ fn tls_hellos_to_a_plain_address_cause_one_log_line_a_second() {
     // One turn handles both hellos, because they arrive while the process is stopped.
     let mut clients: Vec<Socket> = Vec::new();
     gateway.while_stopped(|| clients.extend([begin(gateway.address), begin(gateway.address)]));
-    // The log has a line about each refused request. A warning, if there is one, comes before this line.
+    // The log has a line about each refused request. If the server has logged a warning, the warning is before this
+    // line.
     let next_warnings = || -> Vec<String> {
         let lines = gateway.logged_up_to("refused with 400");
         lines.into_iter().filter(|line| line.contains("TLS hello on a listener without TLS")).collect()

@@ -112,8 +112,8 @@ fn a_uid_whose_client_reconnects_within_the_grace_time_stays_online() {
     let second = gateway.connect("/?uid=ann");
     hang_up(first);
     hang_up(second);
-    // A client that reconnects, as after a page refresh, causes no `offline` and no `online` event. So the next event is
-    // about bob.
+    // A client that reconnects, as after a page refresh, causes no `offline` and no `online` event. So the next event
+    // is about bob.
     let _third = gateway.connect("/?uid=ann");
     let (_bob, fd) = gateway.open("/", &[]);
     gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"}));
@@ -467,8 +467,8 @@ fn client_text_cannot_forge_a_log_line() {
 /// The `queue_bytes_max` of the server in the test below.
 const QUEUE: usize = 128 << 10;
 
-/// Connects over a unix socket, and returns the client and its fd. If the client does not read, a full socket takes no
-/// more bytes.
+/// Connects over a unix socket, and returns the client and its fd. While the client does not read, a full unix socket
+/// accepts no bytes.
 fn open_unix(path: &Path, target: &str) -> (Client, u64) {
     let mut client = Client::connect_unix(path, target).expect("the server accepts the WebSocket");
     let fd = next(&mut client)["fd"].as_u64().expect("the fd is valid");
@@ -487,7 +487,7 @@ fn fill(gateway: &Gateway, fd: u64) {
         push(16 << 10);
         queued() >= QUEUE - (20 << 10)
     });
-    // The frame of this push has a header of four bytes, so that it leaves room for 16 bytes.
+    // The frame of this push has a header of four bytes. After it, the queue has room for 16 more bytes.
     push(QUEUE - queued() - 20);
     assert_eq!(queued(), QUEUE - 16);
 }

@@ -26,8 +26,8 @@ pub fn with_deflated(mut cases: Vec<Case>) -> Vec<Case> {
     cases
 }
 
-/// Sets the result of a case whose frame has RSV1, because RSV1 marks a deflated message. As a DEFLATE stream, `no` is
-/// invalid, and both `x` and an empty payload are an empty message.
+/// Sets the result of a case of the other tables whose frame has RSV1, because with compression RSV1 marks a deflated
+/// message. As a DEFLATE stream, the payload `no` is invalid, and both `x` and an empty payload are an empty message.
 fn expect_rsv1(case: &mut Case) {
     let delivered = match &*case.name {
         "a good frame, one that is reserved, and good ones" => {
