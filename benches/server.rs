@@ -1,8 +1,8 @@
 //! Benchmarks of the whole server through sockets.
 //!
 //! The benchmarks are echo, fan-out to 100 connections, and point to point by uid. The server runs on one thread, and
-//! all clients run on another. The results show changes in the cost of the server, not its maximum rate.
-//! `benches/load/run.sh` measures the maximum rate with an external load generator.
+//! all clients run on another. The results show changes in the cost of the server, not the maximum rate of the server.
+//! `benches/load/run.sh` measures the maximum rate with a load client in another process.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

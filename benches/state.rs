@@ -83,8 +83,8 @@ fn report(_: &mut Criterion) {
     let with_registry = resident_bytes();
     assert_eq!(registry.user_count(), uids.len());
 
-    // In the first period, deadlines cascade from their initial slots. The second period costs as much as each later
-    // period.
+    // In the first period, the deadlines move down from their initial levels of the wheel. The second period costs as
+    // much as each later period.
     assert_eq!(run_period(&mut wheel, 0), count);
     let began = Instant::now();
     assert_eq!(run_period(&mut wheel, PERIOD), count);
@@ -100,9 +100,10 @@ fn report(_: &mut Criterion) {
     );
 }
 
-/// A heartbeat period for which the timer wheel moves the most deadlines at once from one of its levels to the next.
+/// A heartbeat period, in ticks, for which the timer wheel moves the most deadlines at once from one of its levels to
+/// the next.
 ///
-/// The deadlines of this period are on the third level of the wheel.
+/// Deadlines that are one such period away are on the third level of the wheel.
 const LONG_PERIOD: u64 = 300_000;
 
 /// The number of calls that are timed together, because a clock read costs as much as a call.

@@ -86,7 +86,7 @@ impl Handler for Bench {
     }
 }
 
-/// Returns M of `{"to":M,…}`, which is a number or a string.
+/// Returns M of a message `{"to":M,…}`. M is a number or a string.
 fn addressee(text: &str) -> Option<&str> {
     let rest = text.strip_prefix("{\"to\":")?;
     let uid = rest.get(..rest.bytes().position(|byte| byte == b',')?)?;

@@ -1,4 +1,4 @@
-//! Sends every message to all other connections, and the time to all connections every second: `cargo run --release
+//! Sends every message to all other connections. Every second, sends the time to all connections: `cargo run --release
 //! --example broadcast 127.0.0.1:9501`.
 
 use std::time::{Duration, SystemTime};

@@ -3,7 +3,7 @@
 
 use fdpush::{Closed, Context, Fd, Handler, Message, Request, Response, Server, Upgrade};
 
-/// The handler, which has the state of the program. The handler replaces closures.
+/// A handler with the state of the program. It implements the trait `Handler`, so the server needs no closures.
 struct Chat {
     message_count: u64,
 }

@@ -1,7 +1,8 @@
 //! Returns every message over TLS: `cargo run --release --example tls 127.0.0.1:9443 cert.pem key.pem`.
 //!
-//! More pairs of certificate and key may follow. The name that a client sends selects the pair. A plain HTTP request is
-//! answered with the TLS version and cipher suite of its connection, and the number of handshakes so far.
+//! More pairs of certificate and key may follow. The name that a client sends (SNI) selects the pair. A request that is
+//! not an upgrade is answered with the TLS version and cipher suite of its connection, and the number of handshakes so
+//! far.
 
 use std::error::Error;
 use std::fs;

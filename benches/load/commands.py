@@ -100,7 +100,7 @@ def measure(address, api, count, probes):
     for process in processes:
         process.start()
     assert is_ready.wait(120), "all clients must connect within 120 s"
-    # With the groups, these are at most 10,000 names, the limit of a command.
+    # Together with the groups, these names are at most 10,000, the limit of a command.
     uids = [f"u{number}" for number in range(min(count, 9_990))]
     groups = [f"g{number}" for number in range(2)]
     many = [f"h{number}" for number in range(4_990)]

@@ -58,8 +58,8 @@ median() {
         awk '{ value[NR] = $1 } END { if (NR) print value[int((NR + 1) / 2)] }'
 }
 
-# ratio FIELD FILE OTHER: prints the median ratio of FIELD in FILE to FIELD in OTHER over all rounds. Each line of a file is a
-# round. Slow changes of the machine's speed affect both files alike.
+# ratio FIELD FILE OTHER: prints the median, over all rounds, of the ratio of FIELD in FILE to FIELD in OTHER. Each line of a
+# file is a round. Slow changes of the machine's speed affect the values of a round in both files alike.
 ratio() {
     paste -d'|' "$2" "$3" | sed -n "s/^[^|]*\b$1=\([0-9.]*\)[^|]*|.*\b$1=\([0-9.]*\).*/\1 \2/p" |
         awk '$2 > 0 { print $1 / $2 }' | sort -n | awk '{ value[NR] = $1 } END { if (NR) printf "%.2f", value[int((NR + 1) / 2)] }'

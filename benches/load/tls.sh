@@ -6,7 +6,7 @@
 # handshakes         server's CPU µs of a full and of a resumed handshake, with an ECDSA P-256 certificate and X25519
 # idle-10000         private bytes of the server a connection, idle and after 100 messages
 # storm              p99 of the echo delay of 1,000 connected clients, without and during 2,000 full handshakes a second, and the
-#                    ratio of the two. No core becomes idle: see start_spinners.
+#                    second value divided by the first. No core becomes idle: see start_spinners in measure.sh.
 # The ratio is fdpush's CPU time an operation, divided by that of the other server. `cargo bench --bench cipher` measures the
 # cost of the cipher alone. Needs gcc, g++, OpenSSL and nginx (Debian: apt install g++ libssl-dev nginx-light).
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Holds N WebSockets in one `fdpush serve` in a virtual machine, measures, and prints a table.
+# Keeps N WebSockets open in one `fdpush serve` in a virtual machine, measures the server, and prints a table.
 #   benches/million/run.sh [N] [GiB]   N connections (default 1000000) in a machine with this memory (default: depends on N)
 #   HEARTBEAT    the heartbeat period in seconds; the last run keeps the connections for two periods (default 300)
 #   DRAIN        the value of --drain-for in seconds (default 30)
@@ -93,7 +93,7 @@ echo $((6 * count + 1000000)) >/proc/sys/fs/file-max
 echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range
 echo 9501,9502 >/proc/sys/net/ipv4/ip_local_reserved_ports
 echo 65535 >/proc/sys/net/core/somaxconn
-# The values are pages for the data of all TCP sockets. A broadcast is in the buffers of both ends of each connection.
+# The values are pages for the data of all TCP sockets. A broadcast occupies the buffers of both ends of each connection.
 echo "$((2 * count + 50000)) $((3 * count + 100000)) $((4 * count + 200000))" >/proc/sys/net/ipv4/tcp_mem
 ulimit -n $((3 * count + 100000))
 taskset -c 1 million run --server /bin/fdpush --count $count --heartbeat-seconds ${HEARTBEAT:-300} \
@@ -115,7 +115,7 @@ boot() {
 }
 export -f boot
 export gib kernel target
-# The device file of KVM can exist although KVM does not work. So the script boots an image with KVM.
+# The device file of KVM can exist although KVM does not work. So the script tests KVM by booting an image with it.
 boots_with_kvm() {
     [[ -c /dev/kvm ]] && timeout --kill-after=1 15 bash -c 'boot kvm probe' 2>/dev/null | grep -q booted
 }

@@ -4,13 +4,13 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// Returns the CPU time of all threads of a process, from `schedstat`, which counts nanoseconds.
+/// Returns the CPU time of all threads of a process. The source is `schedstat`, which counts nanoseconds.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let mut nanos = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         match fs::read_to_string(task?.path().join("schedstat")) {
             Ok(text) => nanos += first_number(&text)?,
-            // A thread of the start has ended after the list of threads was read.
+            // A thread has ended after the list of threads was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -18,21 +18,22 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// Returns the private resident bytes, from `smaps_rollup`, which is exact. `statm` may lag by a few hundred pages.
+/// Returns the private resident bytes of a process. The source is `smaps_rollup`, which is exact: `statm` may lag
+/// behind by a few hundred pages.
 pub fn anonymous_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).ok_or(io::ErrorKind::InvalidData)?;
     Ok(first_number(line)? * 1024)
 }
 
-/// Returns the peak of the resident bytes.
+/// Returns the peak of the resident bytes of a process.
 pub fn peak_resident_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or(io::ErrorKind::InvalidData)?;
     Ok(first_number(line)? * 1024)
 }
 
-/// Returns the resident bytes, including the pages of the program and its libraries.
+/// Returns the resident bytes of a process, including the pages of the program and its libraries.
 pub fn resident_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).ok_or(io::ErrorKind::InvalidData)?;

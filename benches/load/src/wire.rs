@@ -71,8 +71,8 @@ pub fn server_frame(payload: &[u8]) -> Vec<u8> {
 
 /// Converts the complete client frames at the start of `bytes` to server frames.
 ///
-/// The conversion is in place, because a server header is never longer than a client header. `frame` is called with
-/// each server frame. Returns the length of the server frames, and the number of bytes read.
+/// The conversion is in place, because a server header is never longer than a client header. This function calls
+/// `frame` with each server frame. Returns the total length of the server frames, and that of the client frames.
 pub fn answer_in_place(bytes: &mut [u8], mut frame: impl FnMut(Answer<'_>)) -> (usize, usize) {
     let (mut written, mut read) = (0, 0);
     while let Some((header, payload)) = client_header(&bytes[read..]) {

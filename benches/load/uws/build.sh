@@ -2,7 +2,8 @@
 # Builds server.cpp with the uWebSockets sources of the crate libuwebsockets-sys, and prints the path of the binary:
 #   SERVERS=$'raw\nfdpush\nuws '"$(benches/load/uws/build.sh)" benches/load/run.sh
 #   benches/load/uws/build.sh tls   builds the binary that speaks TLS, with OpenSSL (Debian: apt install libssl-dev)
-# Needs gcc and g++ 11 or newer, for C++20, and zlib (Debian: zlib1g-dev) without TLS. The build with TLS has no compression.
+# Needs gcc and g++ 11 or newer, for C++20. The build without TLS also needs zlib (Debian: zlib1g-dev). The build with TLS has
+# no compression.
 set -euo pipefail
 cd "$(dirname "$0")"
 version=0.0.10

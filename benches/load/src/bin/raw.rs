@@ -1,6 +1,6 @@
 //! The reference server: `raw ADDRESS` upgrades every client, and then does the minimum of work.
 //!
-//! - `/echo`: for each read, all frames are converted in place, and written with one write.
+//! - `/echo`: all frames of one read are converted in place, and written with one write.
 //! - `/sub`, `/pub`: the frames of one read from a `/pub` are encoded once, and written to each `/sub` with one write.
 //! - `/p2p?uid=N`: a frame `{"to":M,…}` goes to uid M. The frames of one read to the same uid are written with one
 //!   write.
@@ -228,7 +228,7 @@ impl Connection {
     }
 }
 
-/// Returns M of `{"to":M,…}`.
+/// Returns the number M of a message `{"to":M,…}`.
 fn addressee(payload: &[u8]) -> u64 {
     let digits = payload.get(6..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))

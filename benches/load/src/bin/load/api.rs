@@ -63,7 +63,8 @@ fn unpaced(options: &Options, rig: &mut Rig) -> io::Result<()> {
     }
 }
 
-/// Sends posts at a constant rate, so that the delivery times include the delay in a slow server.
+/// Sends posts at a constant rate. A delivery time starts at the scheduled time of a post, so it includes the time that
+/// the post waits for a slow server.
 fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
     let pairs = options.connections;
     let mut due: Vec<VecDeque<Instant>> = vec![VecDeque::new(); pairs];

@@ -14,9 +14,9 @@ const MESSAGES: usize = 100;
 /// The maximum number of messages that a connection has sent and that are not answered yet.
 const DEPTH: usize = 10;
 
-/// Connections that open and close before the empty server is measured.
+/// The number of connections that open and close before the memory of the server without connections is measured.
 ///
-/// These connections load the server's code into memory and fill its shared buffers.
+/// These connections load the server's code into memory and make its shared buffers grow.
 const WARM_UP_CONNECTIONS: usize = 64;
 const WARM_UP_MESSAGES: usize = 60;
 const WARM_UP_MESSAGE_BYTES: usize = 1000;
@@ -68,7 +68,7 @@ pub fn measure(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Echoes bursts of messages, to fill the server's buffers.
+/// Sends bursts of messages and reads their echoes, so that the server's buffers grow.
 fn fill_buffers(peer: &mut Peer) -> io::Result<()> {
     let payload = vec![b'x'; WARM_UP_MESSAGE_BYTES];
     peer.set_request(&client_frame(&payload), WARM_UP_MESSAGES);

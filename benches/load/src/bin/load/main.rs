@@ -1,9 +1,9 @@
 //! The load client: `load SHAPE --pid PID …` loads a server with one shape and prints a line of `name=value`.
 //!
-//! The load client has one thread, which needs its own core; `storm` adds threads of lower priority. The load client
-//! keeps a fixed number of messages in flight on each connection, so the server is always busy and never overloaded. On
-//! a shared machine, the server's CPU time per operation is more stable than throughput. The most stable result is a
-//! comparison with `raw` in the same minute.
+//! The load client has one thread, which needs its own core. The shape `storm` adds threads of lower priority. The load
+//! client keeps a fixed number of messages in flight on each connection, so the server is always busy and never
+//! overloaded. On a shared machine, the server's CPU time per operation is more stable than throughput. The most stable
+//! result is a comparison with the reference server `raw` in the same minute.
 
 mod api;
 mod handshakes;
@@ -61,7 +61,7 @@ struct Options {
     /// For push and batch: the address for back ends, if it differs from the address for clients.
     #[arg(long)]
     api: Option<SocketAddr>,
-    /// For push: the server whose form of subscriptions and push requests is used.
+    /// For push: the kind of server, which decides the form of subscriptions and push requests.
     #[arg(long, value_enum, default_value = "bench")]
     dialect: Dialect,
     /// For push: the number of posts per second, at a constant rate. With this option, `depth` has no effect, and
@@ -74,8 +74,8 @@ struct Options {
     /// For fanout and idle: whether the receivers negotiate permessage-deflate.
     #[arg(long)]
     deflate: bool,
-    /// For fanout: sends `depth` publishes at once, and waits for all their deliveries before the next ones. The times
-    /// until the first and until the last delivery are printed.
+    /// For fanout: sends `depth` publishes at once, and sends the next ones after all deliveries. Prints the times
+    /// until the first and until the last delivery.
     #[arg(long)]
     bursts: bool,
     /// For idle: whether each connection has a uid of 8 bytes.
@@ -102,7 +102,8 @@ enum Shape {
     Upgrades,
     /// Connects, makes a TLS handshake and closes in a loop.
     Handshakes,
-    /// Measures the delay of echoes on many connections, first without and then during handshakes of other clients.
+    /// Measures the delay of echoes on many connections, first without handshakes and then during handshakes of other
+    /// clients.
     Storm,
 }
 

@@ -14,7 +14,7 @@ const HEAD_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Peer {
     pub stream: Stream,
-    /// The request, repeated so that several requests are one slice.
+    /// Several copies of the request, so that a slice of this buffer contains several requests.
     requests: Rc<[u8]>,
     request_bytes: usize,
     /// The number of sent bytes of the current request.
@@ -77,7 +77,7 @@ impl Peer {
         self.stream.write_all(&self.requests[..self.request_bytes])
     }
 
-    /// Reads one frame from the blocking socket, and checks its payload, before the measurement.
+    /// Reads one frame from the blocking socket, and checks its payload. Used before the measurement.
     pub fn expect(&mut self, payload: &[u8]) -> io::Result<()> {
         let frame = wire::server_frame(payload);
         let mut got = vec![0; frame.len()];

@@ -1,4 +1,4 @@
-//! Measures the delay of connected clients, first without and then during handshakes of other clients.
+//! Measures the delay of connected clients, first without handshakes and then during handshakes of other clients.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +14,7 @@ use crate::{Options, WARM_UP};
 /// The number of threads that make handshakes. Each thread makes one handshake at a time.
 const THREADS: u32 = 16;
 
-/// The number of messages a second of all clients together, unless `--pace` sets it.
+/// The default of `--pace`: the number of messages a second of all clients together.
 const PACE: u32 = 5_000;
 
 /// Prints the delay of echoes without and during handshakes, and the number of handshakes a second.
@@ -46,8 +46,8 @@ pub fn measure(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends messages at a constant rate, independent of answers, and returns the sorted times from the scheduled message to
-/// its answer.
+/// Sends messages at a constant rate that does not depend on the answers. Returns the sorted times from the scheduled
+/// time of a message to its answer.
 fn delays(options: &Options, rig: &mut Rig) -> io::Result<Vec<Duration>> {
     let mut due: Vec<VecDeque<Instant>> = vec![VecDeque::new(); rig.peers.len()];
     let gap = Duration::from_secs(1) / options.pace.unwrap_or(PACE);
@@ -67,8 +67,8 @@ fn delays(options: &Options, rig: &mut Rig) -> io::Result<Vec<Duration>> {
             next += gap;
             sender = (sender + 1) % due.len();
         }
-        // This thread waits instead of polling, because the kernel then runs it before the handshake threads when it
-        // wakes up.
+        // This thread waits in epoll and does not poll. When a waiting thread wakes up, the kernel runs it before the
+        // handshake threads.
         let timeout = next.saturating_duration_since(Instant::now()).min(gap);
         rig.poll_for(timeout, |_, index, count| {
             let arrived = Instant::now();

@@ -48,7 +48,7 @@ impl Stream {
         self.socket().set_nonblocking(true)
     }
 
-    /// Returns whether a read that filled only a part of the buffer shows that the socket is empty.
+    /// Returns whether a read that fills only a part of the buffer means that the socket is empty.
     pub fn is_drained_by_short_read(&self) -> bool {
         matches!(self, Stream::Plain(_))
     }
@@ -141,7 +141,7 @@ impl Write for Stream {
                     return Err(ErrorKind::WouldBlock.into());
                 }
                 let count = session.connection.writer().write(&bytes[..bytes.len().min(WRITE_BYTES_MAX)])?;
-                // The next `flush` sends the bytes that the socket did not take.
+                // The next `flush` sends the bytes that the full socket did not accept.
                 session.send()?;
                 Ok(count)
             }
@@ -162,8 +162,8 @@ impl AsFd for Stream {
     }
 }
 
-/// Connects a socket. When the socket is dropped, it closes with a reset. Otherwise tens of thousands of ports would
-/// stay in TIME_WAIT.
+/// Connects a socket. When the socket is dropped, the connection ends with a reset. Without the reset, tens of
+/// thousands of ports would stay in TIME_WAIT.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;

@@ -1,7 +1,8 @@
 //! WebSocket clients in one thread on one epoll instance, with 16 bytes of memory each.
 //!
-//! No connection has a buffer. All connections are read into one buffer, and only an incomplete frame is stored until
-//! its end arrives. Each client checks that it receives each broadcast exactly once, and in order.
+//! No connection has its own buffer. All connections are read into one shared buffer. Only the bytes of an incomplete
+//! frame are stored until its end arrives. Each client checks that it receives each broadcast exactly once, and in
+//! order.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -105,8 +106,8 @@ pub struct Clients {
     /// The bytes of incomplete frames, by client.
     partial: HashMap<usize, Vec<u8>>,
     port: u16,
-    /// The number of connections that were ever opened. This number selects the server's address for the next
-    /// connection.
+    /// The number of connections opened so far, ended ones included. This number selects the server's address for the
+    /// next connection.
     connected: usize,
     in_flight: usize,
     /// The number of the last broadcast that was sent.

@@ -65,8 +65,8 @@ struct Options {
     /// The time over which the drain spreads its close frames, in seconds.
     #[arg(long, default_value_t = 30)]
     drain_seconds: u64,
-    /// The directory of the kernel modules for connection tracking. Without a directory, the settings of the host are
-    /// not checked, because the check changes the kernel.
+    /// The directory of the kernel modules for connection tracking. The settings of the host are checked only if this
+    /// option is given, because the check changes the kernel.
     #[arg(long)]
     modules: Option<PathBuf>,
     /// The smallest amount of available memory that was sampled, in bytes.
@@ -118,7 +118,7 @@ fn measure(options: &Options) -> io::Result<()> {
     }
     match report.failures {
         0 => Ok(()),
-        count => Err(failure(format!("{count} rows differ from what was expected"))),
+        count => Err(failure(format!("{count} rows differ from the expected results"))),
     }
 }
 

@@ -8,7 +8,7 @@ use fdpush_load::process;
 
 const PAGE_BYTES: u64 = 4096;
 
-/// The bytes that are in use at one moment.
+/// The memory of the server and of the kernel at one moment, in bytes.
 #[derive(Clone, Debug)]
 pub struct Memory {
     /// The memory of the server in user space.
@@ -63,8 +63,8 @@ impl Slab {
     }
 }
 
-/// Returns the name and the bytes of a line of `/proc/slabinfo`. A slab that is only partly used counts with its whole
-/// size.
+/// Returns the name and the bytes of the cache in a line of `/proc/slabinfo`. A slab that is only partly used counts
+/// with its whole size.
 fn cache(line: &str) -> Option<(String, u64)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let pages_per_slab: u64 = words.get(5)?.parse().ok()?;

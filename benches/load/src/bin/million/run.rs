@@ -33,10 +33,12 @@ const NAMES_MAX: usize = 10_000;
 /// ends at 65.5 ms.
 const TURN_MS_MAX: f64 = 32.768;
 
-/// The server returns memory to the kernel in shorter intervals than this.
+/// The time to wait until the server has returned freed memory to the kernel. The server returns memory at shorter
+/// intervals.
 const RETURN_TIME: Duration = Duration::from_secs(4);
 
-/// Memory that all connections share: the journal, spare queues and lists.
+/// The maximum memory, in bytes, that all connections share: the journal (the output buffer of the loop), spare queues
+/// and lists.
 const SHARED_BYTES_MAX: f64 = (4 << 20) as f64;
 
 /// The bits of an fd that contain its slot.
@@ -51,7 +53,8 @@ pub struct Run<'a> {
     api: Api,
     /// The number of connections at the start.
     count: usize,
-    /// The values at the start of the current phase: the server's CPU time, its turns, and the stolen time.
+    /// The values at the start of the current phase: the server's CPU time, the turns of its loop, and the time that
+    /// the host has stolen from the virtual machine.
     cpu: Duration,
     turns: Turns,
     stolen: f64,
@@ -285,8 +288,8 @@ impl<'a> Run<'a> {
         self.clients.silence((0..self.count).step_by(SILENT_EVERY));
         let started = Instant::now();
         let mut found = Duration::ZERO;
-        // The server sends the last ping to a silent client within one period, and closes the connection one period
-        // later.
+        // The server sends the last ping to a silent client within one period of the last answer, and closes the
+        // connection one period later.
         let limit = every * 2 + Duration::from_secs(2);
         while started.elapsed() < limit {
             self.clients.turn(Duration::from_millis(50))?;

@@ -14,7 +14,7 @@ use crate::report::{Report, grouped};
 use crate::server::{API_PORT, PORT, Server};
 use crate::{Options, failure};
 
-/// The number of connections of each check.
+/// The number of connections in each check.
 const COUNT: usize = 2000;
 
 /// The value of a setting that is too small for [`COUNT`] connections.
@@ -65,9 +65,9 @@ fn nr_open(report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Checks the limit of client ports.
+/// Checks the limit of client ports (`net.ipv4.ip_local_port_range`).
 ///
-/// From one client address, each connection to the same address and port of the server needs its own client port.
+/// All connections from one client address to one address and port of the server need different client ports.
 fn ports(options: &Options, report: &mut Report) -> io::Result<()> {
     let before = sysctl("net/ipv4/ip_local_port_range", "20000 20999")?;
     let few = opened(options)?;

@@ -17,7 +17,7 @@ const GOING_AWAY: u16 = 1001;
 /// The maximum number of unanswered pushes. On a busy machine, this limit lowers the rate of pushes.
 const IN_FLIGHT_MAX: usize = 1000;
 
-/// The tolerance of times, because the server's clock is rounded down to milliseconds.
+/// The tolerance in comparisons of times. The server's clock is rounded down to milliseconds.
 const TICK: Duration = Duration::from_millis(2);
 
 #[derive(Args, Debug)]
