@@ -3,7 +3,7 @@
 
 use fdpush::{Closed, Context, Fd, Handler, Message, Request, Response, Server, Upgrade};
 
-/// A handler with the state of the program. It implements the trait `Handler`, so the server needs no closures.
+/// A handler with the state of the program. This type implements the trait `Handler`, so the server needs no closures.
 struct Chat {
     message_count: u64,
 }

@@ -41,7 +41,7 @@ const MODULES: &[(&str, usize)] = &[
     ("gateway", 4),
 ];
 
-/// Names that only one layer may use, each with this layer. Layer 4 may use all of these names.
+/// Names that only one layer and layer 4 may use. Each name has its layer.
 const RESTRICTED_NAMES: &[(&str, usize)] =
     &[("mio", 2), ("rustix", 2), ("socket2", 2), ("Instant", 2), ("TcpStream", 2), ("UnixStream", 2)];
 
@@ -62,7 +62,7 @@ const QUESTION_WORDS: &[&str] = &[
     "Anybody",
 ];
 
-/// Words that no name may contain. They are metaphors for which the field has a term.
+/// Words that no name may contain. These words are metaphors for which the field has a term.
 const METAPHORS: &[&str] = &[
     "bystander",
     "door",

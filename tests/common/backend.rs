@@ -12,7 +12,7 @@ use sha2::Sha256;
 
 use super::{TestReceiver, channel};
 
-/// A back end for one test. It listens until the test ends.
+/// A back end for one test, which listens until the test ends.
 pub struct Backend {
     pub address: SocketAddr,
     /// The received requests, in order.

@@ -79,8 +79,9 @@ pub struct TestServer {
 
 /// Runs a server on a free port of 127.0.0.1.
 ///
-/// The server sends each client its fd in the 101 response, binds the `uid` and joins each `group` of the query. It has
-/// the limits of [`limits_with_long_times`] and [`HOURLY_HEARTBEAT`]. `build` can replace all of these.
+/// The server sends each client its fd in the 101 response, binds the `uid` and joins each `group` of the query. The
+/// server has the limits of [`limits_with_long_times`] and the heartbeat [`HOURLY_HEARTBEAT`]. `build` can replace its
+/// handlers, limits and heartbeat.
 pub fn serve<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     serve_on("127.0.0.1:0", build)
 }

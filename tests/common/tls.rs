@@ -171,7 +171,7 @@ impl Socket {
     }
 
     /// Works like [`connect`](Socket::connect), but does not make the TLS handshake. The first read or write completes
-    /// it, but a [`queue`](Socket::queue) does not.
+    /// the handshake, but a [`queue`](Socket::queue) does not.
     pub fn begin(address: SocketAddr) -> Socket {
         Socket::start(TcpStream::connect(address).expect("the server listens"), address)
     }

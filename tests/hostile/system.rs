@@ -222,8 +222,8 @@ fn with_drop_newest_stalled_readers_get_no_new_messages_at_the_total_bound() {
     let readers = push_to_stalled_readers(&server, |ctx, fd, bytes| ctx.push(fd, bytes));
     let mut stayed = 0;
     for (mut client, _) in readers {
-        // The server closes a client only if it has written a part of a message to the client. It cannot drop such a
-        // message.
+        // The server closes a client only if it has written a part of a message to the client. The server cannot drop
+        // such a message.
         let fd = client.fd();
         if let Some(info) = server.ask(move |ctx| ctx.info(fd).filter(|_| ctx.is_open(fd))) {
             // The reader does not get the messages that the server dropped from the longest queues.

@@ -105,7 +105,7 @@ impl Wire {
         }
     }
 
-    /// Parses all bytes received so far.
+    /// Parses all bytes that were received until now.
     pub fn received(&self) -> Received {
         Received::parse(&self.came)
     }

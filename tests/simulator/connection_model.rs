@@ -268,7 +268,7 @@ impl ConnectionModel {
     pub fn close_by_loss(&mut self, closed: &Closed, now: Tick) {
         let seen = (closed.code, &*closed.reason, closed.by, closed.cause);
         assert_eq!(seen, (CloseCode::ABNORMAL, "", By::Client, Cause::ConnectionLost), "{}", self.fd);
-        assert!(self.is_lost, "{} may be reported as lost only if it is lost", self.fd);
+        assert!(self.is_lost, "the server must detect the loss of {} before it reports the loss", self.fd);
         self.end(now);
     }
 

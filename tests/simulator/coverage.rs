@@ -27,7 +27,7 @@ pub fn count(what: &'static str, times: u64) {
     DIGEST.set(what.bytes().map(u64::from).fold(fold(DIGEST.get(), times), fold));
 }
 
-/// Returns the counts since the last call and the digest, and resets both to zero.
+/// Returns the counts since the last call and the digest, and resets the counts and the digest to zero.
 pub fn take() -> (Tally, u64) {
     (TALLY.take(), DIGEST.take())
 }

@@ -160,7 +160,7 @@ fn bad(rng: &mut Rng, mask: [u8; 4], message_bytes_max: u64, deflates: bool) -> 
     rng.pick(&table).clone()
 }
 
-/// Works like [`bad`], with bytes of deflated messages. They violate a rule of RFC 7692, or the inflated message
+/// Works like [`bad`], with bytes of deflated messages. The bytes violate a rule of RFC 7692, or the inflated message
 /// violates a rule for messages.
 fn bad_deflated(rng: &mut Rng, mask: [u8; 4], message_bytes_max: usize) -> (Vec<u8>, ProtocolError, u16) {
     use ProtocolError::*;

@@ -70,7 +70,7 @@ impl HandshakeBudget {
         self.handshakes.may_answer_new(false, self.at)
     }
 
-    /// Adds a connection to the waiting ones.
+    /// Adds a connection to the waiting connections.
     pub fn wait(&mut self, fd: Fd) {
         hit("tls: hello waits for the budget");
         self.waiting.push_back(fd);

@@ -7,8 +7,8 @@
 //! server has removed all state of the connection.
 //!
 //! In two thirds of the runs, some or all connections have TLS. Both the server and the client then use rustls, with
-//! fixed randomness. The oracle knows the TLS records that the client made. It also knows how many bytes of records the
-//! server's session still holds because the simulated socket was full.
+//! fixed randomness. The oracle knows the TLS records that the client made. The oracle also knows how many bytes of
+//! records the server's session still holds because the simulated socket was full.
 //!
 //! ```text
 //! cargo test --test simulator                          the first 24 seeds

@@ -1,5 +1,5 @@
 //! Makes pushes, and checks the changes of output that the connection table makes by itself, for example writes and the
-//! closes of slow consumers. The simulator compares both with the oracle, in order.
+//! closes of slow consumers. The simulator compares pushes and changes with the oracle, in order.
 
 use std::collections::BTreeSet;
 use std::mem;

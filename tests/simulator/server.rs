@@ -40,13 +40,13 @@ pub struct Server {
     /// The connections to which the server must try to write during the running push.
     pub offers: BTreeSet<Fd>,
     pub is_offering: bool,
-    /// Connections that were evicted since the search for the largest queues began. The field `undroppable` has those
-    /// of them that had no message to drop.
+    /// Connections that were evicted since the search for the largest queues began. The field `undroppable` has the
+    /// evicted connections that had no message to drop.
     pub evicted: BTreeSet<Fd>,
     pub undroppable: BTreeSet<Fd>,
     /// An upper bound of the number of writes since this search began.
     pub writes: usize,
-    /// Whether a connection was evicted since the last check.
+    /// Whether a connection was evicted since the last check of the total bound.
     pub has_evicted: bool,
     slots_max: usize,
     pub registry: Registry,
@@ -190,7 +190,7 @@ impl Server {
         let (total, total_max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(
             total <= total_max + unasked,
-            "{total} queued bytes must be within the total bound of {total_max} plus {unasked} bytes that need no check"
+            "{total} queued bytes must be within the total bound of {total_max} plus {unasked} bytes that are queued without a check"
         );
     }
 

@@ -30,7 +30,7 @@ pub struct Session {
     unsent: usize,
     /// An upper bound of the number of encrypted records.
     records: u64,
-    /// Whether the session ended with an error. It then sends no `close_notify`.
+    /// Whether the session ended with an error. Such a session sends no `close_notify`.
     has_failed: bool,
     /// Whether the output has ended.
     is_shut: bool,

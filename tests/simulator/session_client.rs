@@ -36,8 +36,8 @@ pub struct SessionClient {
     /// Whether the client may update its keys. The client sends a message between two key updates, because the server
     /// ends a session in which a client sends many key updates in a row.
     may_update: bool,
-    /// Whether the client may request a renegotiation. It requests one only once, and the server answers this request
-    /// with a warning alert.
+    /// Whether the client may request a renegotiation. The client makes only one such request, and the server answers
+    /// the request with a warning alert.
     may_renegotiate: bool,
 }
 

@@ -21,7 +21,7 @@ pub struct Setting {
     /// A flush writes the output of only some connections with a probability of one in this number, or never if this
     /// number is 0.
     pub portions: usize,
-    /// The maximum capacity of a pipe, which is one direction of a simulated connection, in bytes.
+    /// The maximum capacity of a pipe in bytes. A pipe is one direction of a simulated connection.
     pub pipe_bytes_max: usize,
     pub commands_a_turn: usize,
     /// The maximum of the usual time between two turns, in milliseconds. The next deadline can shorten this time.

@@ -1,4 +1,5 @@
-//! The server's end of a simulated connection, as a plain or a TLS transport. It logs the changes that the table makes.
+//! The server's end of a simulated connection, as a plain or a TLS transport. The transport logs the changes that the
+//! table makes.
 
 use std::cell::RefCell;
 use std::io::IoSlice;

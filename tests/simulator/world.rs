@@ -23,7 +23,8 @@ const HANDSHAKE_BYTES: usize = 2000;
 struct World {
     setting: Setting,
     rng: Rng,
-    /// The generator of the choices about TLS. It is separate, so that these choices do not change runs without TLS.
+    /// The generator of the choices about TLS. This generator is separate, so that the choices about TLS do not change
+    /// runs without TLS.
     tls_rng: Rng,
     server: Server,
     clients: Vec<Client>,

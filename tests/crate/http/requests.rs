@@ -30,8 +30,8 @@ fn serve_with(limits: Limits) -> (TestServer, TestReceiver<String>) {
     (server, rx)
 }
 
-/// A server that ends silent connections after 20 ms. A test that connects to it and waits for the end lets 20 ms pass
-/// without a sleep.
+/// A server that ends silent connections after 20 ms. If a test connects to this server and waits for the end of the
+/// connection, 20 ms pass without a sleep.
 struct Clock(TestServer);
 
 impl Clock {

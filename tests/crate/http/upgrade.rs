@@ -294,8 +294,8 @@ fn an_upgrade_can_be_refused_later_from_another_thread() {
 
 #[test]
 fn one_call_can_answer_any_number_of_upgrades() {
-    // If each answer called the next one recursively, this number of answers would overflow the stack. TLS handshakes
-    // are slow in a debug build, so the test makes fewer upgrades with TLS.
+    // If each answer caused the next answer in a recursive call, this number of answers would overflow the stack. TLS
+    // handshakes are slow in a debug build, so the test makes fewer upgrades with TLS.
     const UPGRADES: usize = if tls::IS_TLS { 200 } else { 3000 };
     // Each client sends its request after the handshakes of all clients, and gets its answer after the requests of all
     // clients. So the time limits are long.

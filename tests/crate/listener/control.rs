@@ -235,8 +235,8 @@ fn a_new_control_connection_replaces_the_oldest_unprotected_one() {
     for oldest in &mut idle[..4] {
         oldest.rest();
     }
-    // The server has closed the oldest connections. All newer ones are still open, and so is the connection that a
-    // request for `/keep` protects.
+    // The server has closed the oldest connections. All newer connections are still open, and so is the connection that
+    // a request for `/keep` protects.
     for other in idle[4..].iter_mut().chain([&mut kept]) {
         other.send(READY);
         assert_eq!(other.reply().status, 200);

@@ -219,7 +219,8 @@ fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client)
     let limits =
         Limits { queue_bytes_max: 1 << 20, queue_total_bytes_max: TOTAL_MAX, ..limits(SlowReader::DropNewest) };
     // A partly written TLS record is larger than a partly written message. Several partly written records would use up
-    // the total bound, so this server has no TLS. It sends no pings, because a ping would use a part of the bound.
+    // the total bound, so this server has no TLS. The server sends no pings, because a ping would use a part of the
+    // bound.
     let server = serve_plain(|server| server.limits(limits).heartbeat(Heartbeat::Off).on_close(report_close(tx)));
     let mut readers: Vec<Client> = (0..READERS).map(|index| connect(&server, index)).collect();
     let fds: Vec<Fd> = readers.iter().map(Client::fd).collect();

@@ -100,7 +100,10 @@ fn pages_of_a_long_list_contain_each_group_that_stays_once() {
             None => break,
         }
     }
-    assert!(seen.is_sorted_by(|one, next| one < next), "the names must be in order, each once");
+    assert!(
+        seen.is_sorted_by(|one, next| one < next),
+        "the names must be in ascending order, and each name must occur once"
+    );
     let seen: BTreeSet<String> = seen.into_iter().collect();
     let missing: Vec<String> = names(GROUPS).filter(|name| !seen.contains(name)).collect();
     assert!(missing.is_empty(), "the pages must contain {missing:?}");

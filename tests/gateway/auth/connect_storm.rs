@@ -79,7 +79,7 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
         let gateway = gateway(&backend, &[]);
         let address = gateway.address;
         // After each of these clients, another client makes a request and waits for the response. So the server has
-        // detected the end of a client before the next one connects, even if the server gets little CPU time.
+        // detected the end of a client before the next client connects, even if the server gets little CPU time.
         let mut other = Raw::connect(address);
         let _storm = Storm::start(move |_| {
             client(Raw::connect_from([127, 0, 0, 9], address));

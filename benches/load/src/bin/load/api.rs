@@ -161,7 +161,7 @@ pub fn batch(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects the back ends, and one receiver for each.
+/// Connects the back ends, and one receiver for each back end.
 ///
 /// The back ends are first in the list, and the receivers follow in the same order.
 fn pairs(options: &Options) -> io::Result<Vec<Peer>> {

@@ -39,7 +39,7 @@ pub fn measure(options: &Options) -> io::Result<()> {
         fill_buffers(peer)?;
     }
     drop(first);
-    // The server accepts this connection after it has processed the ends of the earlier ones.
+    // The server accepts this connection after it has processed the ends of the earlier connections.
     drop(connect(0)?);
 
     let empty = Memory::of(options)?;

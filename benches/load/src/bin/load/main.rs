@@ -68,7 +68,7 @@ struct Options {
     /// delivery times are printed. For storm: the number of messages per second.
     #[arg(long)]
     pace: Option<u32>,
-    /// For fanout: whether the message is JSON instead of one repeated byte.
+    /// For fanout: whether the message is JSON. Without this option, the message is one byte, repeated.
     #[arg(long)]
     json: bool,
     /// For fanout and idle: whether the receivers negotiate permessage-deflate.
