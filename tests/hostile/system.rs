@@ -52,7 +52,7 @@ fn offer(child: &Child) -> (u16, Wire) {
     (status, wire)
 }
 
-/// Returns the status of the response. The alert of a TLS listener over a limit counts as 503.
+/// Returns the status of the response. A TLS listener over a limit refuses a client with an alert, which counts as 503.
 fn status(wire: &mut Wire) -> u16 {
     let has_response = wire.read_until(|received| !received.replies.is_empty());
     assert!(has_response || wire.is_refused(), "the connection must have a response");
@@ -120,7 +120,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     for wire in &mut opened {
         wire.send(&frame(CLOSE, &close_payload(1000, "")));
         wire.read_to_end();
-        assert_eq!(wire.received().close_code(), Some(1000), "open connections must stay open");
+        assert_eq!(wire.received().close_code(), Some(1000), "the connections that were open before must stay open");
     }
     drop(opened);
     child.wait_for_stat("open", |open| open == 0);

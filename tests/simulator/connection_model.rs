@@ -52,7 +52,7 @@ pub struct ConnectionModel {
     pub is_expired: bool,
     /// After the server has shut down its write side: the deadline until which the client must end the connection.
     pub shut_until: Option<Tick>,
-    /// Whether the handler has paused the reading from the connection.
+    /// Whether a handler has paused the connection, so that the server does not read from it.
     pub is_paused: bool,
     /// Whether the slot of the connection was freed.
     pub is_reaped: bool,
@@ -320,11 +320,19 @@ impl ConnectionModel {
     pub fn check_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match self.stage {
             Stage::Open => {
-                assert!(self.write_due(limits) > turn.now, "{} must not have passed its write timeout", self.fd);
-                assert!(self.message_due(limits) > turn.now, "{} must not have passed its message timeout", self.fd);
+                assert!(
+                    self.write_due(limits) > turn.now,
+                    "the server must end {} when its write timeout has passed",
+                    self.fd
+                );
+                assert!(
+                    self.message_due(limits) > turn.now,
+                    "the server must end {} when its message timeout has passed",
+                    self.fd
+                );
                 assert!(
                     self.record_due(limits) > turn.now,
-                    "{} must not have passed the timeout of its TLS record",
+                    "the server must end {} when the timeout of its TLS record has passed",
                     self.fd
                 );
             }
@@ -347,7 +355,7 @@ impl ConnectionModel {
         }
         assert!(
             !self.is_open() || self.heartbeat.due() > turn.now,
-            "{} must not have passed its heartbeat timeout",
+            "the server must ping or end {} when its heartbeat is due",
             self.fd
         );
     }
@@ -356,7 +364,11 @@ impl ConnectionModel {
     /// event.
     pub fn check_http_tick(&mut self, limits: &Limits, turn: Turn) {
         self.is_refused |= self.write_due(limits) <= turn.now;
-        assert!(self.handshake_due() > turn.now, "{} must not have passed its handshake timeout", self.fd);
+        assert!(
+            self.handshake_due() > turn.now,
+            "the server must refuse {} when its handshake timeout has passed",
+            self.fd
+        );
     }
 
     /// Checks a tick at which the server refused an HTTP connection. The server refuses a TLS client that exceeds the

@@ -57,7 +57,7 @@ fn a_connection_has_one_session_of_one_type() {
         // A session need not be `Send`, because it stays on the thread of the loop.
         assert!(ctx.set_session(fd, Rc::new(7)).is_done());
         assert!(ctx.session::<u8>(fd).is_none(), "`session` must not return a session of another type");
-        assert!(ctx.take_session::<u8>(fd).is_none(), "the session must stay set");
+        assert!(ctx.take_session::<u8>(fd).is_none(), "`take_session` must not remove a session of another type");
         assert_eq!(ctx.session::<Rc<i32>>(fd).map(|rc| **rc), Some(7));
         assert!(ctx.set_session(fd, 8u8).is_done(), "the new session must replace the old one");
         assert_eq!(ctx.take_session(fd), Some(8u8));

@@ -135,7 +135,7 @@ impl Options {
         Peer::connect(self.address, self.tls, path)
     }
 
-    /// Connects to the server as a receiver, which negotiates permessage-deflate if the options say so.
+    /// Connects to the server as a receiver. With `--deflate`, the receiver negotiates permessage-deflate.
     fn connect_receiver(&self, path: &str) -> io::Result<Peer> {
         match self.deflate {
             false => self.connect(Some(path)),
