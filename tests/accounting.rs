@@ -162,8 +162,8 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
         }
     }
 
-    // Some memory may stay allocated at the end: the remaining connection can keep a chunk, and the indexes can keep
-    // free space.
+    // Some memory may stay allocated at the end: the remaining connection can keep a chunk of memory, and the indexes
+    // can keep free space.
     for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
         let (full, left) = memberships(name_bytes);
         assert!(

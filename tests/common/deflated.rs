@@ -81,7 +81,7 @@ pub fn deflated_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame_with(first, &deflate(payload))
 }
 
-/// Takes the first byte and the payload of a received frame. Returns them inflated if the frame is deflated.
+/// Takes the first byte and the payload of a received frame. If the frame is deflated, returns the inflated frame.
 pub fn inflated_frame((first, payload): (u8, Vec<u8>)) -> (u8, Vec<u8>) {
     match IS_DEFLATED && first & RSV1 != 0 {
         true => (first & !RSV1, inflate(&payload)),

@@ -207,8 +207,8 @@ fn line_of<'a>(flags: &[&'a str]) -> Vec<&'a str> {
     [&["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"], flags].concat()
 }
 
-/// Returns the environment of a server with these flags. With a settings file, it is empty, because a variable
-/// overrides the file.
+/// Returns the environment of a server with these flags. With a settings file, the environment is empty, because a
+/// variable overrides the file.
 fn long_times(flags: &[&str]) -> Vec<(&'static str, &'static str)> {
     if flags.contains(&"--config") {
         return Vec::new();

@@ -215,6 +215,6 @@ fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     assert_eq!(other.frame(), (0x80 | TEXT, b"after".to_vec()));
     for (client, left) in fitting.iter_mut().zip(1..) {
         client.send("x".repeat(left));
-        assert_eq!(client.reply().status, 404, "the connection must be answered");
+        assert_eq!(client.reply().status, 404, "the server must answer the request");
     }
 }

@@ -382,7 +382,11 @@ impl Client {
         let due = match &frame {
             Frame::Message { is_text, is_deflated, payload } => {
                 hit(if *is_deflated { "client: deflated message received" } else { "client: message received" });
-                assert!(self.deflates || !is_deflated, "{} did not negotiate permessage-deflate", self.fd);
+                assert!(
+                    self.deflates || !is_deflated,
+                    "{} must get a deflated message only if it negotiated permessage-deflate",
+                    self.fd
+                );
                 Due::Message(oracle.check_receipt(self.fd, payload, *is_text), *is_deflated)
             }
             Frame::Ping(payload) => {

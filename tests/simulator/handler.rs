@@ -89,7 +89,8 @@ impl Server {
         }
     }
 
-    /// Handles the end of a connection. A push to its fd, its former uid or its former groups must not reach it.
+    /// Handles the end of a connection. A push to the fd, the former uid or the former groups of the connection must
+    /// not reach the connection.
     pub fn on_close(&mut self, close: &PendingClose) {
         self.remember(close.fd);
         assert!(self.open_slot(close.fd).is_none(), "{} must no longer be open when on_close is called", close.fd);

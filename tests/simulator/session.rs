@@ -1,7 +1,8 @@
 //! The server's TLS session over a simulated socket, and the checks of each call of the session.
 //!
 //! The session is the code of the server, with fixed randomness. The checks need no model. The session must report the
-//! bytes of records that it holds because the socket was full. If it holds none, it must end with `close_notify`.
+//! bytes of records that it holds because the socket was full. If the session holds no such bytes, it must end with
+//! `close_notify`.
 
 use std::cell::RefCell;
 use std::io::IoSlice;

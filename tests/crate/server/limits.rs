@@ -76,8 +76,8 @@ fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
     let limits = |queue_bytes_min| Limits {
         queue_bytes_min,
         queue_bytes_max: 256 << 20,
-        // Half of the total bound is larger than a frame. So the server keeps up to `queue_bytes_min` bytes of this
-        // queue, and not fewer.
+        // Half of the total bound is larger than a frame. So the server does not shorten this queue below
+        // `queue_bytes_min`.
         queue_total_bytes_max: 5 * LEN / 2,
         ..limits_with_long_times()
     };

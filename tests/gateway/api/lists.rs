@@ -10,7 +10,7 @@ use crate::common::raw::HttpResponse;
 use crate::common::{Client, Raw};
 
 /// The number of clients. With fewer than 64 connections, a debug build of the server checks all its state in each
-/// turn, which takes long with many groups.
+/// turn, which takes a long time with many groups.
 const CLIENTS: usize = 100;
 
 /// The number of names in one command. The server reads such a command in a few turns, even with a small read buffer.

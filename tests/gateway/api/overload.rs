@@ -82,7 +82,7 @@ impl Drop for Attack<'_> {
 }
 
 /// Returns the status of an API call. Repeats the call if the server closes the connection before it reads the request.
-/// This can happen on a busy machine, where newer idle connections take the place of this connection.
+/// This can happen on a busy machine, where the server closes this connection to accept newer idle connections.
 fn status_at_last(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> u16 {
     let request = request("GET", path, headers, "");
     let mut status = None;

@@ -74,7 +74,7 @@ struct Options {
     /// For fanout and idle: whether the receivers negotiate permessage-deflate.
     #[arg(long)]
     deflate: bool,
-    /// For fanout: sends `depth` publishes at once, and sends the next ones after all deliveries. Prints the times
+    /// For fanout: sends `depth` publishes at once, and sends the next publishes after all deliveries. Prints the times
     /// until the first and until the last delivery.
     #[arg(long)]
     bursts: bool,

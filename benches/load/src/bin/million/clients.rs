@@ -55,7 +55,7 @@ pub struct Client {
     /// The number of the last broadcast that the client received.
     broadcast: u16,
     state: ClientState,
-    /// Whether the client answers no pings.
+    /// Whether the client leaves pings unanswered.
     is_silent: bool,
     /// The fd in the server's welcome frame.
     pub fd: u64,
