@@ -378,7 +378,7 @@ impl Client {
 
     /// Compares a received frame with the frame that the oracle expects.
     fn check_frame(&mut self, frame: Frame, oracle: &mut Oracle) {
-        assert!(!self.has_received_close, "{} received {frame:?} after the close frame", self.fd);
+        assert!(!self.has_received_close, "{} must receive no frame after the close frame, not {frame:?}", self.fd);
         let due = match &frame {
             Frame::Message { is_text, is_deflated, payload } => {
                 hit(if *is_deflated { "client: deflated message received" } else { "client: message received" });

@@ -32,7 +32,9 @@ impl Server {
         );
         self.has_evicted = true;
         if let Some((other, least)) = self.larger(fd, charge) {
-            panic!("{fd} with a charge of {charge} was evicted before {other}, which has at least {least}");
+            panic!(
+                "{other} has a charge of at least {least}, so it must be evicted before {fd} with a charge of {charge}"
+            );
         }
         self.evicted.insert(fd);
     }

@@ -113,7 +113,7 @@ impl Inbound {
             let allowed = passed + limits.read_budget_bytes as u128;
             assert!(
                 u128::from(self.charged) <= allowed,
-                "the delivered messages count as {} bytes for the inflation limit, which allows {allowed}",
+                "for the inflation limit, the delivered messages may count as {allowed} bytes, not {}",
                 self.charged
             );
         }

@@ -66,7 +66,7 @@ impl Oracle {
         let id = id.and_then(|id| PushId::from_str_radix(id, 16).ok());
         let id = id.unwrap_or_else(|| panic!("{fd} received a message that was not pushed: {payload:?}"));
         let pushed = self.pushes.get(&id).unwrap_or_else(|| panic!("{fd} received push {id}, which does not exist"));
-        assert!(pushed.intended.binary_search(&fd).is_ok(), "{fd} is not a receiver of push {id}");
+        assert!(pushed.intended.binary_search(&fd).is_ok(), "push {id} must not reach {fd}, which is not a receiver");
         assert_eq!(pushed.is_text, is_text, "push {id} must arrive as it was sent, as text or as binary");
         assert!(
             payload == payload_of(id, pushed.payload_bytes),

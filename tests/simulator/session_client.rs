@@ -73,7 +73,7 @@ impl SessionClient {
         match self.session.receive(records) {
             Ok(plaintext) => inbox.extend(plaintext),
             Err(error) => {
-                assert!(self.is_faulty, "the server broke a rule of TLS: {error}");
+                assert!(self.is_faulty, "the server must send valid TLS records: {error}");
                 self.is_done = true;
             }
         }

@@ -180,7 +180,7 @@ fn a_scan_returns_the_users_and_groups_that_stay_once() {
         let count = |name: String| seen.iter().filter(|other| **other == name).count();
         assert!((0..COUNT).all(|number| count(format!("g{number}")) == 1), "{seen:?}");
         let (users, next) = ctx.scan_users(ScanCursor::default(), 300);
-        assert_eq!((users.count(), next), (0, None), "no connection has a uid");
+        assert_eq!((users.count(), next), (0, None), "the scan must return no users, because no connection has a uid");
     });
 }
 

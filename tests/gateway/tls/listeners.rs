@@ -157,7 +157,10 @@ fn faults_of_clients_are_logged_once_a_second() {
     let lines = gateway.logged_up_to("nothing changed");
     let count = lines.iter().filter(|line| line.contains("WARN  [rustls::")).count();
     let seconds = start.elapsed().as_secs() as usize;
-    assert!((1..=seconds + 1).contains(&count), "{count} lines in {seconds} seconds: {lines:?}");
+    assert!(
+        (1..=seconds + 1).contains(&count),
+        "the log may have one line a second, not {count} lines in {seconds} seconds: {lines:?}"
+    );
 }
 
 #[test]
