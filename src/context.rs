@@ -130,8 +130,8 @@ impl Context<'_> {
 
     /// Adds a connection to a group. The name has 1 to 128 bytes.
     ///
-    /// The group need not exist. A connection leaves its groups when it ends. The result is [`Change::Already`] if the
-    /// connection is a member. The result is [`Change::Full`] if the connection is in
+    /// If no group has this name, the group is created. A connection leaves its groups when it ends. The result is
+    /// [`Change::Already`] if the connection is a member. The result is [`Change::Full`] if the connection is in
     /// [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or if all connections together have
     /// [`memberships_max`](crate::Limits::memberships_max) memberships.
     pub fn join(&mut self, fd: Fd, group: impl AsRef<str>) -> Change {

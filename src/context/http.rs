@@ -73,7 +73,7 @@ impl Context<'_> {
 
     /// Returns whether the request of a ticket still waits for its answer.
     ///
-    /// The result is `false` after the client has disconnected or got a 503. A handler can then give up work for the
+    /// The result is `false` after the client has disconnected or got a 503. A handler can then stop its work for the
     /// answer.
     pub fn is_pending<A>(&self, ticket: &Ticket<A>) -> bool {
         self.core.has_ticket(ticket.fd(), ticket.number())
@@ -130,10 +130,10 @@ impl Context<'_> {
 
     /// Sends a piece of the body of a response.
     ///
-    /// The outcome is `Gone` if the connection has ended. The outcome is `Dropped` if the client does not read, and its
-    /// queue would exceed [`queue_bytes_max`](crate::Limits::queue_bytes_max), or if the queued bytes of all responses
-    /// would exceed [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). The connection is then ended, so
-    /// that the client sees that the response is incomplete.
+    /// The outcome is `Gone` if the connection has ended. The outcome is `Dropped` if the queue of a client that does
+    /// not read would exceed [`queue_bytes_max`](crate::Limits::queue_bytes_max), or if the queued bytes of all
+    /// responses would exceed [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). In both cases the
+    /// connection is ended, so that the client sees that the response is incomplete.
     pub fn write_response(&mut self, stream: &ResponseStream, piece: &[u8]) -> Outcome {
         self.core.write_response(stream.fd(), piece)
     }

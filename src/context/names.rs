@@ -21,9 +21,9 @@ impl Context<'_> {
 
     /// Returns a portion of [`users`](Context::users), and the cursor of the next portion.
     ///
-    /// The first portion is at `ScanCursor::default()`. The cursor of the next portion is `None` after the last portion.
-    /// A portion has at most `max` users, or at most 256 users if `max` is lower. It can have none, even if it is not
-    /// the last.
+    /// The first portion is at `ScanCursor::default()`. The cursor of the next portion is `None` after the last
+    /// portion. A portion has at most `max` users, or at most 256 users if `max` is lower. A portion can be empty, even
+    /// if it is not the last.
     ///
     /// Users can come and go between two portions. A user who stays online during the whole scan is returned once. A
     /// user who goes online during the scan may be missing. A user who goes offline and online again during the scan may
