@@ -47,9 +47,9 @@ impl<T> Arena<T> {
 
     /// Returns the entries of consecutive chunks from the chunk `start` on, and the next chunk.
     ///
-    /// The entries are at most `max`, or those of one chunk. The chunks are at most `max / 4`, or one: a visit to a
-    /// chunk with few entries takes about as long as a visit to four entries. The next chunk is `None` after the last
-    /// chunk.
+    /// The entries are at most `max`, or all entries of one chunk if that chunk has more. The chunks are at most `max /
+    /// 4`, but at least one: a visit to a chunk with few entries takes about as long as a visit to four entries. The
+    /// next chunk is `None` after the last chunk.
     pub(super) fn scan(&self, start: usize, max: usize) -> (impl Iterator<Item = &T> + '_, Option<usize>) {
         let chunks = self.chunks.get(start..).unwrap_or_default();
         let mut entries = 0;

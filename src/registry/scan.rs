@@ -59,7 +59,7 @@ mod tests {
             assert_eq!(registry.bind(slot, name, SecondLogin::Multi, &mut Vec::new()), Change::Done);
             assert_eq!(registry.join(slot, name), Change::Done);
         };
-        // Between two names that stay, there is one that goes.
+        // The names with an even number stay during the scan. The names with an odd number are removed during the scan.
         for slot in 0..2 * STAYING {
             let name = if slot % 2 == 0 { format!("stays{slot}") } else { format!("goes{slot}") };
             change(&mut registry, Slot(slot), &name);
@@ -82,7 +82,7 @@ mod tests {
                 names.into_iter().for_each(|name| *groups.entry(name).or_insert(0) += 1);
                 cursors.1 = next;
             }
-            // A hundred names go, and fifty names come in their places.
+            // A hundred names are removed, and fifty new names take the places of half of them.
             for slot in (200 * turn..200 * (turn + 1)).filter(|slot| slot % 2 == 1 && *slot < 2 * STAYING) {
                 registry.remove(Slot(slot));
                 if slot % 4 == 1 {
