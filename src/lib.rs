@@ -42,8 +42,8 @@
 //!
 //! The thread of the loop calls the logger. While the logger blocks, the server serves no client. A logger that panics
 //! outside a handler ends [`Server::run`]. `simple_logger` can block and can panic: it writes with `eprintln!`, which
-//! blocks on a full pipe and panics if standard error cannot be written. If that can happen, use a logger with a thread
-//! and a bounded queue, as `fdpush serve` does.
+//! blocks on a full pipe and panics if standard error cannot be written. If standard error can block or fail, use a
+//! logger with a thread and a bounded queue, as `fdpush serve` does.
 //!
 //! Text from clients is quoted and escaped, as by `{:?}`, in every log line.
 //!
@@ -180,7 +180,7 @@ pub mod sim {
     }
 }
 
-/// Internals of the crate that `fdpush serve` also uses. They do not belong to the public API.
+/// Internals of the crate that `fdpush serve` also uses. These internals do not belong to the public API.
 #[cfg(feature = "gateway")]
 #[doc(hidden)]
 pub mod shared {

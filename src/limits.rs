@@ -33,9 +33,10 @@ const CONTROL_CONNECTIONS_MAX: u32 = 65_536;
 pub struct Limits {
     /// The maximum number of simultaneous client connections, plain HTTP included.
     ///
-    /// A connection over the limit gets status 503, or the alert `internal_error` on a TLS listener. At most
-    /// [`Fd::CONNECTIONS_MAX`]. Default `None`: derived from the descriptor limit of the process, which the server
-    /// raises to its maximum. See [`derived_connections_max`](Limits::derived_connections_max).
+    /// A connection over the limit gets status 503, or the alert `internal_error` on a TLS listener. The value is at
+    /// most [`Fd::CONNECTIONS_MAX`]. Default `None`: the server raises the descriptor limit of the process to the hard
+    /// limit, and derives the maximum from the hard limit. See
+    /// [`derived_connections_max`](Limits::derived_connections_max).
     pub connections_max: Option<u32>,
 
     /// The maximum number of control connections that are [kept](crate::Context::keep_control) at the same time.
@@ -57,9 +58,9 @@ pub struct Limits {
     ///
     /// After an idle second, the server makes this many handshakes at once. A client over the limit waits for its
     /// handshake, at most [`head_time_max`](Limits::head_time_max). Connections of [control
-    /// listeners](crate::Server::listen_control) wait in a queue of their own. While both queues have entries, every
-    /// second handshake is one of a control connection. The loop also limits the handshakes of each turn, so that they
-    /// do not delay the messages of other connections. Default `None`: no limit.
+    /// listeners](crate::Server::listen_control) wait in a queue of their own. While both queues have entries, the
+    /// server takes connections from the two queues alternately. The loop also limits the handshakes of each turn, so
+    /// that they do not delay the messages of other connections. Default `None`: no limit.
     pub handshakes_per_second_max: Option<u32>,
 
     /// The number of leading bits of an IPv6 address that identify one client.
@@ -236,8 +237,8 @@ pub struct Limits {
 
     /// The time over which a drain spreads the close frames.
     ///
-    /// Without the spread, all clients would reconnect at the same moment. At most `drain_time_max`. Default 0: all
-    /// close frames are sent at once.
+    /// Without the spread, all clients would reconnect at the same moment. The value is at most `drain_time_max`.
+    /// Default 0: all close frames are sent at once.
     pub drain_for: Duration,
 
     /// The maximum time that a drain waits for its clients.

@@ -281,7 +281,8 @@ impl<H: Handler> Server<H> {
         self
     }
 
-    /// Sets whether SIGTERM and SIGINT [shut the server down](Context::shutdown). They do by default.
+    /// Sets whether SIGTERM and SIGINT [shut the server down](Context::shutdown). By default, these signals shut the
+    /// server down.
     ///
     /// A second signal ends the run at once with [`Error::Interrupted`].
     pub fn catch_signals(mut self, catches: bool) -> Self {

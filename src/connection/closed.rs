@@ -11,8 +11,8 @@ use crate::protocol::error::ProtocolError;
 pub struct Closed {
     /// The status code of the close frame.
     ///
-    /// If the client ended the connection, this is the client's code, else the server's code. 1005: the close frame had
-    /// no code. 1006: there was no close frame.
+    /// If the client ended the connection, this is the code of the client's close frame, else the code of the server's
+    /// close frame. The code is 1005 if the close frame had no code, and 1006 if there was no close frame.
     pub code: CloseCode,
     /// The reason in the close frame, often empty.
     pub reason: Box<str>,
@@ -45,7 +45,8 @@ pub enum AbortOutcome {
     Aborted {
         /// Whether the connection was an open WebSocket, so that `on_close` will be called.
         ///
-        /// If not, the connection spoke HTTP, or `on_close` was called when its close handshake began.
+        /// If the value is `false`, the connection spoke HTTP, or `on_close` was already called when its close
+        /// handshake began.
         was_open: bool,
     },
     /// No connection has this fd, or the connection is dropped already.
@@ -62,7 +63,7 @@ impl Closed {
 }
 
 impl CloseOutcome {
-    /// Returns whether the close handshake starts.
+    /// Returns whether the outcome is [`Closing`](CloseOutcome::Closing), so that the close handshake starts.
     pub fn is_closing(self) -> bool {
         self == CloseOutcome::Closing
     }
@@ -163,7 +164,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Example: `1000 "bye" (client_closed)`.
+/// Writes the code, the reason and the cause, for example `1000 "bye" (client_closed)`.
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;

@@ -11,7 +11,7 @@ pub struct Compression {
     pub connections: u64,
     /// Deflated messages received. [`Traffic::messages_in`](crate::Traffic::messages_in) includes them.
     pub messages_in: u64,
-    /// Payload bytes of received deflated messages, as received.
+    /// Payload bytes of received deflated messages, before inflation.
     pub bytes_in_deflated: u64,
     /// Payload bytes of received deflated messages, after inflation.
     pub bytes_in: u64,

@@ -45,7 +45,8 @@ impl Connection {
             }
     }
 
-    /// Returns the time at which [`handle_tick`](Connection::handle_tick) is due, if nothing happens before.
+    /// Returns the time at which [`handle_tick`](Connection::handle_tick) is due, unless an earlier call changes this
+    /// time.
     #[inline]
     pub fn poll_timeout(&self, env: &Env) -> Tick {
         if self.has_only_heartbeat() {

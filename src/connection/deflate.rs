@@ -18,7 +18,7 @@ impl Connection {
         matches!(self.stage, Stage::Open { deflates: true, .. } | Stage::Closing { deflates: true, .. })
     }
 
-    /// Returns whether a message may be sent to the client in its deflated form.
+    /// Returns whether the client can inflate the deflated form of a message.
     ///
     /// The client's window may be smaller than the deflater's window. A message refers to no earlier message, so a
     /// message that fits into the client's window can be inflated. A longer message is sent without deflation.

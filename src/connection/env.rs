@@ -34,7 +34,7 @@ pub struct Env {
     pub date: String,
     /// The bytes in all queues.
     ///
-    /// Bytes in the journal are not in a queue.
+    /// Bytes in the journal are not counted.
     pub queued: Queued,
     /// The greatest length that any queue had since the last reset, in bytes.
     ///
@@ -75,13 +75,13 @@ impl Env {
         }
     }
 
-    /// Returns whether the bytes of all queues plus `more` exceed their bound.
+    /// Returns whether the bytes of all queues plus `more` exceed `queue_total_bytes_max`.
     #[inline]
     pub fn is_over_total(&self, more: usize) -> bool {
         self.queued.frames + more > self.limits.queue_total_bytes_max
     }
 
-    /// Returns whether unfinished messages, heads and bodies exceed their bound.
+    /// Returns whether unfinished messages, heads and bodies exceed `inbound_total_bytes_max`.
     #[inline]
     pub fn is_over_inbound(&self) -> bool {
         self.inbound.bytes() > self.limits.inbound_total_bytes_max

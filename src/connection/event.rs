@@ -51,7 +51,7 @@ pub enum Event<'a> {
     ///
     /// The caller returns the state with `return_state`, unless this piece is the last.
     Piece {
-        /// The bytes of the piece: at least one, except in the last piece.
+        /// The bytes of the piece. Only the last piece may be empty.
         bytes: Cow<'a, [u8]>,
         /// Whether the body is complete.
         is_last: bool,

@@ -1,7 +1,7 @@
 //! Selects the connections that free memory when the queues together exceed their bound.
 //!
-//! A holder is a connection with a queue. Repeatedly, the holder with the largest queue frees memory, until 1/16 of the
-//! bound is free. So searches are rare, because many bytes can be queued before the next search. Each holder keeps a
+//! A holder is a connection with a queue. The holder with the largest queue frees memory, repeatedly, until 1/16 of the
+//! bound is free. Then many bytes can be queued before the next search, so searches are rare. Each holder keeps a
 //! minimum of memory. The minimums of all holders are together at most half of the bound.
 
 use crate::fd::Slot;
@@ -29,11 +29,11 @@ const CHARGES_PER_EVICTION: usize = 64;
 /// afterwards:
 ///
 /// 1. [`Evictor::new`] takes all connections that have a queue.
-/// 2. [`poll`](Evictor::poll) returns the next eviction. Returns `None` if enough memory is free, or if no more memory
-///    can be freed.
+/// 2. [`poll`](Evictor::poll) returns the next eviction, or `None` if enough memory is free or no more memory can be
+///    freed.
 /// 3. The caller carries out the eviction before the next poll. After an [`Eviction::Drop`], the caller reports the
-///    result with [`handle_dropped`](Evictor::handle_dropped). If the caller wrote to the socket instead, it calls
-///    [`handle_written`](Evictor::handle_written).
+///    result with [`handle_dropped`](Evictor::handle_dropped). If the caller wrote to the socket instead of dropping
+///    messages, the caller calls [`handle_written`](Evictor::handle_written).
 ///
 /// The evictor does not access connections. It works on a snapshot of the memory of all queues. The snapshot can become
 /// outdated: if one queue drops a shared frame, the counted memory of the other queues grows. With `n` holders, the
@@ -98,7 +98,7 @@ impl Evictor {
         }
     }
 
-    /// Returns whether 1/16 of the bound is free, so that evictions can stop.
+    /// Returns whether 1/16 of `queue_total_bytes_max` is free, so that evictions can stop.
     pub fn is_enough(&self, env: &Env) -> bool {
         let max = env.limits.queue_total_bytes_max;
         env.queued.frames <= max - max / FREED_PART

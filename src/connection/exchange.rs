@@ -82,8 +82,8 @@ impl Connection {
 
     /// Reports that the TLS hello of the client was answered.
     ///
-    /// The hello may have waited for the budget of handshakes. The client can send its request only after the answer,
-    /// so `head_time_max` starts again.
+    /// The hello may have waited, because a turn of the loop answers few hellos. The client can send its request only
+    /// after the answer, so `head_time_max` starts again.
     pub fn handle_hello_answered(&mut self, env: &Env) {
         if let Stage::Http(http) = &self.stage
             && http.awaits() == Awaited::Head
@@ -292,7 +292,7 @@ impl Connection {
         deferred
     }
 
-    /// Returns whether buffered input must be read before the next read of the socket.
+    /// Returns whether buffered input must be processed before the next read of the socket.
     pub fn has_buffered_input(&self, env: &Env) -> bool {
         match &self.stage {
             Stage::Http(http) => http.has_buffered_input(),

@@ -49,7 +49,7 @@ struct Rig {
     /// Whether the transports are TLS sessions.
     is_tls: bool,
     sides: [Side; 2],
-    /// The frame that is being pushed, and the expected result of the first try.
+    /// The frame that is being pushed, and the expected result of the first attempt to queue it.
     pushing: Option<(Due, Option<Sent>)>,
     /// The number of messages pushed so far, which makes consecutive messages differ.
     messages: usize,

@@ -129,7 +129,7 @@ pub enum Step<'a> {
     Head(Box<Request<'static>>),
     /// A piece of a body, with the state that [`Http::return_state`] returns.
     Piece {
-        /// The bytes of the piece: at least one, except in the last piece.
+        /// The bytes of the piece. Only the last piece may be empty.
         bytes: Cow<'a, [u8]>,
         is_last: bool,
         state: Box<dyn Any>,
@@ -180,7 +180,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// [`HttpError::OutOfMemory`].
+    /// Returns [`HttpError::OutOfMemory`] if no memory is free.
     pub fn buffer(&mut self, input: &[u8]) -> Result<(), HttpError> {
         // Parsed bytes are removed once per read, and not once per request, so that pipelined input is moved once.
         if !input.is_empty() {

@@ -281,7 +281,7 @@ impl Connection {
         }
     }
 
-    /// Reads `input` up to the next event, and moves `input` past it.
+    /// Reads `input` up to the next event, and removes the bytes of that event from `input`.
     ///
     /// Returns `None` if all of `input` was processed or buffered. The caller answers an HTTP event before the next
     /// call.
@@ -306,7 +306,7 @@ impl Connection {
 
     /// Reports the end of the client's stream.
     ///
-    /// `is_reset` means that the client cannot receive data, either.
+    /// `is_reset` means that the client also cannot receive data.
     pub fn handle_end(&mut self, is_reset: bool) -> Option<Event<'static>> {
         self.is_peer_done = true;
         match &self.stage {

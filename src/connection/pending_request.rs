@@ -32,7 +32,7 @@ pub enum ResponseMode {
     ///
     /// See RFC 9112 section 7.1.
     Chunked,
-    /// The head is queued, and the connection ends with the body.
+    /// The head is queued, and the end of the connection marks the end of the body.
     ///
     /// This mode is for HTTP/1.0: see RFC 9112 section 6.3, item 8.
     UntilClose,

@@ -22,7 +22,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether the connection is an open WebSocket without output.
+    /// Returns whether the connection is an open WebSocket without unwritten output.
     #[inline]
     pub fn is_flushed(&self) -> bool {
         self.is_open() && self.output.is_empty()

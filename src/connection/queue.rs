@@ -28,7 +28,8 @@ pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
 /// The longest frame that is copied even if the socket is full, in bytes.
 ///
-/// A shared frame of this length would take more memory, because of its segment.
+/// To share a frame of this length would take more memory than a copy, because a shared frame needs a segment of its
+/// own.
 pub(super) const SHARED_BYTES_MIN: usize = 2 * size_of::<Segment>();
 
 /// The largest buffer that an empty queue keeps for its next use, in bytes.
@@ -79,7 +80,8 @@ pub struct Queue {
     ///
     /// These bytes are the ciphertext of output that is no longer in the queue.
     held: usize,
-    /// Whether the memory of the queue itself counts as HTTP output: no frame was queued since the queue was empty.
+    /// Whether the memory of the queue itself counts as HTTP output. The flag is set while no frame was queued since
+    /// the queue was last empty.
     is_http: bool,
     /// Whether the memory of the queue itself is counted. An empty queue is not counted.
     is_counted: bool,

@@ -268,7 +268,7 @@ impl TlsStream {
             Ok(received) => {
                 self.is_closed = received.is_closed;
                 if received.used > 0 {
-                    // The record that is unfinished now began in this read, so its time limit starts again.
+                    // The unfinished record began in this read, so the time limit starts again.
                     self.unfinished_since = None;
                 }
                 // Bytes after `close_notify` are ignored (RFC 8446 section 6.1).
@@ -303,7 +303,8 @@ impl TlsStream {
         self.memory.set(self.unfinished.capacity());
     }
 
-    /// Starts the time limit of the unfinished bytes at `now`, unless the time limit runs already. `None` stops it.
+    /// Starts the time limit of the unfinished bytes at `now`, unless the time limit runs already. `None` stops the
+    /// time limit.
     pub fn set_reading(&mut self, now: Option<Tick>) {
         self.unfinished_since = match now {
             Some(now) if !self.unfinished.is_empty() => self.unfinished_since.or(Some(now)),

@@ -230,7 +230,7 @@ impl Acceptor {
         let kind = self.listeners[index].kind;
         let is_control = kind == ListenerKind::Control;
         if kind == ListenerKind::Proxied && !core.trusts(peer) {
-            // An untrusted peer need not speak HTTP, so it gets no response.
+            // The protocol of an untrusted peer is not known to be HTTP, so the peer gets no response.
             return core.count_untrusted_proxy(peer);
         }
         if let Some(refused) = self.refusal(is_control, core) {
@@ -274,7 +274,7 @@ impl Acceptor {
         Some(RefusalReason::TooFast)
     }
 
-    /// Returns the response to a refused client: on a TLS listener, a TLS alert.
+    /// Returns the response to a refused client: a TLS alert on a TLS listener, and a 503 on any other listener.
     fn response(&self, refused: RefusalReason, index: usize) -> &[u8] {
         match refused {
             _ if self.listeners[index].tls.is_some() => REFUSED,

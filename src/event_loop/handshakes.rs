@@ -20,7 +20,7 @@ const PER_TURN_MAX: u32 = 1;
 
 /// The maximum number of waiting connections that one turn reads.
 ///
-/// A client without a complete hello uses no budget of handshakes, but its read takes time.
+/// A read of an incomplete hello uses no budget of handshakes, but takes time.
 const READS_PER_TURN_MAX: u32 = 64;
 
 /// The budget of handshakes, and the connections that wait for it.

@@ -51,7 +51,7 @@ impl<H: Handler> EventLoop<H> {
         self.buffer = buffer;
     }
 
-    /// Reads from a connection of a TLS listener, unless it awaits a hello and the budget is used up.
+    /// Reads from a connection of a TLS listener, unless it awaits a hello and the budget of handshakes is used up.
     fn read_ready_tls(&mut self, slot: Slot, buffer: &mut [u8]) {
         if self.may_read_hello(slot) {
             self.read_ready_slot(slot, buffer);
@@ -69,8 +69,8 @@ impl<H: Handler> EventLoop<H> {
         self.flush_early();
     }
 
-    /// Adds a connection to the queue of connections whose TLS hello waits for the budget. While the connection is in
-    /// this queue, an epoll event does not add it to the list of ready connections.
+    /// Adds a connection to the queue of connections whose TLS hello waits for the budget of handshakes. While the
+    /// connection is in this queue, an epoll event does not add it to the list of ready connections.
     fn wait_for_handshake(&mut self, slot: Slot) {
         if let Some(socket) = self.core.table_mut().transport_mut(slot) {
             socket.listing = Listing::Handshakes;

@@ -212,7 +212,7 @@ impl<H: Handler> EventLoop<H> {
     /// Runs until the loop has drained.
     ///
     /// # Errors
-    /// [`Error::Interrupted`], [`Error::Poll`], [`Error::Accept`].
+    /// The error is [`Error::Interrupted`], [`Error::Poll`] or [`Error::Accept`].
     pub fn run(mut self) -> Result<(), Error> {
         self.inbox.claim_thread();
         self.core.set_time(self.clock.read());

@@ -12,7 +12,7 @@ use crate::tls::{ListenerTls, TlsCounts, TlsInfo};
 /// The TLS alert for refused clients. This alert is never sent, because there is no TLS listener.
 pub const REFUSED: &[u8] = &[];
 
-/// No sessions.
+/// An empty set of TLS sessions.
 #[derive(Debug, Default)]
 pub struct TlsSessions {}
 

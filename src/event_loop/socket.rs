@@ -30,7 +30,7 @@ pub enum Listing {
     None,
     /// The list of ready connections.
     Ready,
-    /// The list of connections whose TLS hello waits for the budget of handshakes.
+    /// The list of connections whose TLS hello waits, because a turn answers few hellos.
     Handshakes,
 }
 

@@ -113,9 +113,9 @@ pub struct Stats {
     pub turn_time: Histogram,
     /// The time from a push until the socket has accepted the last byte of the output.
     ///
-    /// A duration is recorded each time that a connection has no more output. Output that is written in the turn of its
-    /// push counts with the duration of the whole turn, which is an upper bound. Output that a full socket did not
-    /// accept counts from the failed write on, in milliseconds.
+    /// A duration is recorded each time that all output of a connection is written. Output that is written in the turn
+    /// of its push counts with the duration of the whole turn, which is an upper bound. Output that a full socket did
+    /// not accept counts from the failed write on, in milliseconds.
     pub write_delay: Histogram,
     /// TLS handshakes by outcome.
     pub tls: TlsCounts,

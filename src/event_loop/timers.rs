@@ -10,7 +10,7 @@ use crate::tick::Tick;
 /// The id of a timer. An id is never reused for another timer.
 ///
 /// The methods of [`Context`](crate::Context) that start a timer return the id, and [`cancel`](crate::Context::cancel)
-/// takes it.
+/// takes the id as its argument.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TimerId {
     index: u32,

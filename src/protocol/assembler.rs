@@ -149,7 +149,7 @@ impl AssemblerPool {
 }
 
 impl Assembler {
-    /// Returns the next item and advances `input` past it.
+    /// Returns the next item and removes its bytes from `input`.
     ///
     /// Returns `None` when `input` is used up. `unfinished` is the unfinished message of the connection, if there is
     /// one. `now` becomes the arrival time of a message that starts in `input`.
@@ -277,7 +277,8 @@ impl Assembler {
     ) -> Result<Option<Item<'static>>, AssemblerError> {
         let (opcode, is_whole) = (part.opcode, part.ends == Ends::Message);
         if rules.deflated == DeflatedMessages::Skipped {
-            // Parts that arrived before the server sent its close frame may be stored here. They are dropped.
+            // The assembler may store parts that arrived before the server sent its close frame. These parts are
+            // dropped.
             self.deflated = None;
             return Ok(is_whole.then_some(Item::Binary(Cow::Borrowed(&[]))));
         }

@@ -20,9 +20,9 @@ impl CloseCode {
     pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
     /// 1003: the server does not accept this type of data.
     pub const UNSUPPORTED: CloseCode = CloseCode(1003);
-    /// 1005: the close frame had no code. Never sent.
+    /// 1005: the close frame had no code. The server never sends this code.
     pub const NO_STATUS: CloseCode = CloseCode(1005);
-    /// 1006: the connection ended without a close frame. Never sent.
+    /// 1006: the connection ended without a close frame. The server never sends this code.
     pub const ABNORMAL: CloseCode = CloseCode(1006);
     /// 1007: text that is not UTF-8, or invalid compressed data.
     pub const NOT_UTF8: CloseCode = CloseCode(1007);

@@ -5,10 +5,10 @@ use crate::protocol::error::ProtocolError;
 
 /// Parses the payload of a close frame: code and reason.
 ///
-/// An empty payload is `NO_STATUS` and `""`.
+/// For an empty payload, the result is `NO_STATUS` and `""`.
 ///
 /// # Errors
-/// One byte of payload, a code that must not be sent, or a reason that is not UTF-8.
+/// The payload has only one byte, a code that must not be sent, or a reason that is not UTF-8.
 pub fn parse_close(payload: &[u8]) -> Result<(CloseCode, &str), ProtocolError> {
     let (code, reason) = match payload {
         [] => return Ok((CloseCode::NO_STATUS, "")),

@@ -107,7 +107,7 @@ struct CurrentFrame {
 }
 
 impl Decoder {
-    /// Decodes the next part of a payload and advances `input` past it.
+    /// Decodes the next part of a payload and removes its bytes from `input`.
     ///
     /// Returns `None` when `input` is used up.
     ///

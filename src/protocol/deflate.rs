@@ -196,7 +196,8 @@ impl Deflater {
             let window_bits = -i32::from(WINDOW_BITS);
             Deflate::new_with_config(DeflateConfig { level: LEVEL, window_bits, ..DeflateConfig::default() })
         });
-        // If the output fills the buffer, the output is incomplete, or it is not shorter than the payload.
+        // The buffer has room for the length of the payload plus the tail. An output that fills the buffer does not
+        // make the message shorter, so the message stays plain.
         let room = payload.len() + TAIL.len();
         if self.scratch.len() < room {
             self.scratch.try_reserve(room - self.scratch.len()).ok()?;

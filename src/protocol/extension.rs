@@ -20,7 +20,7 @@ pub const WINDOW_BITS_MAX: u8 = 15;
 /// An accepted offer of permessage-deflate.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct PermessageDeflate {
-    /// The value of `server_max_window_bits` in the offer. The response repeats it.
+    /// The value of `server_max_window_bits` in the offer. The response repeats this value.
     server_window_bits: Option<u8>,
 }
 

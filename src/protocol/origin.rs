@@ -59,7 +59,7 @@ pub enum OriginError {
     ///
     /// With a list, the server's own origin is allowed only if it is in the list.
     Unlisted(String),
-    /// A loopback client used a name that is not a loopback name.
+    /// The `Host` header of a loopback client is not a loopback name.
     ///
     /// This indicates DNS rebinding. The field is the origin.
     Rebound(String),

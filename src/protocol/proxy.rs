@@ -32,8 +32,8 @@ pub struct ProxyHeader {
     pub bytes: usize,
     /// The address of the client.
     ///
-    /// It is `None` for health checks of a load balancer (`LOCAL`), and if the address is unknown or is no TCP address.
-    /// The peer of the socket then counts as the client.
+    /// The field is `None` for health checks of a load balancer (`LOCAL`), and if the address is unknown or is no TCP
+    /// address. The peer of the socket then counts as the client.
     pub client: Option<Peer>,
 }
 
@@ -63,8 +63,8 @@ pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHe
 
 /// Parses a header of version 1 (section 2.1).
 ///
-/// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF. `None` is an error.
-/// Returns `Some(None)` if the header is incomplete.
+/// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF. Returns `None` if the header
+/// is invalid, and `Some(None)` if the header is incomplete.
 fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let window = buf.get(..V1_BYTES_MAX).unwrap_or(buf);
     let Some(end) = memchr::memchr(b'\n', window) else {
@@ -107,8 +107,8 @@ fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
 
 /// Parses a header of version 2 (section 2.2).
 ///
-/// The header has the fixed part, the addresses of the family, and extensions (TLV). `None` is an error. Returns
-/// `Some(None)` if the header is incomplete.
+/// The header has the fixed part, the addresses of the family, and extensions (TLV). Returns `None` if the header is
+/// invalid, and `Some(None)` if the header is incomplete.
 fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     // An error is reported at the invalid byte, not at the end of the header.
     let command = match buf.get(12) {

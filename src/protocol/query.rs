@@ -64,7 +64,7 @@ pub fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Que
 /// Checks that all names and values of a query are percent-encoded UTF-8.
 ///
 /// # Errors
-/// The first parameter that is not percent-encoded UTF-8.
+/// The error names the first parameter that is not percent-encoded UTF-8.
 pub fn check(query: &str) -> Result<(), QueryError> {
     pairs(query).try_for_each(|(name, value)| {
         decode_form(name).and_then(|_| decode_form(value)).map(|_| ()).map_err(|fault| {
@@ -77,7 +77,7 @@ pub fn check(query: &str) -> Result<(), QueryError> {
 /// Decodes a path, in which `+` is a plus sign.
 ///
 /// # Errors
-/// A `%` without two hexadecimal digits, or bytes that are not UTF-8.
+/// The path has a `%` without two hexadecimal digits, or the decoded bytes are not UTF-8.
 pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
     // Most paths and names have no escapes, so they are returned without a copy.
     if memchr::memchr(b'%', encoded.as_bytes()).is_none() {

@@ -168,7 +168,7 @@ impl<'a> Request<'a> {
     /// The pairs are in the order of the query. Repeated names are included.
     ///
     /// # Errors
-    /// The first parameter whose name or value is not percent-encoded UTF-8.
+    /// The error names the first parameter whose name or value is not percent-encoded UTF-8.
     pub fn query_pairs(&self) -> Result<impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>, QueryError> {
         query::check(self.raw_query())?;
         Ok(self.query_pairs_lossy())

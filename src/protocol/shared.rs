@@ -153,7 +153,7 @@ impl SharedFrame {
         if queues == 0 { self.as_bytes().len() + FRAME_BYTES } else { 0 }
     }
 
-    /// Counts one queue less that contains the frame.
+    /// Counts one queue fewer that contains the frame.
     ///
     /// Returns the memory to subtract from the total: the whole memory for the last queue, else 0.
     pub fn leave_queue(&self) -> usize {

@@ -50,8 +50,8 @@ pub const fn is_field_byte(byte: u8) -> bool {
 /// Splits a comma-separated list and trims white space around elements.
 ///
 /// See RFC 9110 section 5.6.1. Empty elements are included. Most callers skip empty elements, as the section requires.
-/// The parser of `Transfer-Encoding` does not. The list must consist of tokens, because a comma in a quoted string
-/// splits the list, too.
+/// The parser of `Transfer-Encoding` does not skip empty elements. The list must consist of tokens, because a comma in
+/// a quoted string splits the list, too.
 pub fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }

@@ -52,7 +52,7 @@ pub(super) fn heartbeat(byte: u8) -> Heartbeat {
 
 /// Returns a frame of a client, usually a valid frame.
 ///
-/// If `may_deflate`, every other message is deflated.
+/// With `may_deflate`, the frame is deflated if `kind % 12` is 0 or 1.
 pub(super) fn client_frame(kind: u8, argument: u8, may_deflate: bool) -> Vec<u8> {
     let opcode = OPCODES[usize::from(kind) % OPCODES.len()];
     let payload = match opcode {

@@ -69,7 +69,7 @@ impl Rig {
         self.replay();
     }
 
-    /// Answers a request that is deferred, if there is one.
+    /// Answers the deferred request, if there is one.
     pub(super) fn answer(&mut self, at: usize, manner: u8) {
         if manner & 128 != 0 {
             return self.stream(at, manner);

@@ -2,7 +2,7 @@
 
 use crate::connection::{Io, Stream};
 
-/// The server's side of a stream, whose other side is the client.
+/// The server's end of a stream between a client and the server.
 #[derive(Debug, Default)]
 pub(in crate::connection) struct Pipe {
     /// The bytes that the client sent and the server has not read.

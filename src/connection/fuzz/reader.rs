@@ -1,7 +1,7 @@
 //! A model of a client, which checks the output of a connection.
 //!
-//! The model expects every response and every frame, in order and complete, and no bytes after the end. It has its own
-//! implementation of RFC 9112 and RFC 6455, and shares no code with the server.
+//! The model expects every response and every frame, in order and complete, and no bytes after the end. The model has
+//! its own implementation of RFC 9112 and RFC 6455, and shares no code with the server.
 
 use std::collections::VecDeque;
 
@@ -33,7 +33,7 @@ pub(super) struct Reader {
     is_closed: bool,
     /// The length of the body of an error response whose head was received.
     ///
-    /// The body is missing after a HEAD request. No output follows the error response.
+    /// An error response to a HEAD request has no body. No output follows the error response.
     refusal: Option<usize>,
     /// Whether the connection dropped its output to this client.
     pub is_lost: bool,
@@ -112,7 +112,7 @@ impl Reader {
         matches!(self.due.back(), Some(Due::Stream { is_ended: false, .. }))
     }
 
-    /// Expects the next piece.
+    /// Expects the next piece of the response in pieces.
     pub fn write_stream(&mut self, piece: &[u8]) {
         match self.due.back_mut() {
             Some(Due::Stream { is_head: true, .. }) => {}

@@ -13,7 +13,7 @@ use crate::tick::Tick;
 /// The changes that the table made to the two connections, in order, each with the index of its connection.
 pub(super) type Log = Rc<RefCell<Vec<(usize, Change)>>>;
 
-/// A change of a connection that its reader can observe.
+/// A change of a connection that the model of its client must know.
 #[derive(Debug)]
 pub(super) enum Change {
     /// These bytes were written.

@@ -1,7 +1,7 @@
 //! Enforces the bounds on the memory of all connections.
 //!
-//! The connections with the largest queues free memory, until 1/16 of the bound is free. So searches are rare, because
-//! many bytes can be queued before the next search.
+//! The connections with the largest queues free memory, until 1/16 of the bound is free. Then many bytes can be queued
+//! before the next search, so searches are rare.
 
 use crate::connection::table::{Entry, Observed, Table, Transport};
 use crate::connection::{Eviction, Evictor, Holder};
@@ -57,8 +57,8 @@ impl<T: Transport> Table<T> {
             let (Eviction::Close(holder) | Eviction::Drop { holder, .. }) = eviction;
             let is_untried = |entry: &Entry<T>| entry.connection.is_untried() && entry.connection.can_write();
             if self.entries.get(holder.slot.index()).is_some_and(is_untried) {
-                // This output was not offered to the socket yet, so the reader may be fast. If a reader has used up the
-                // write limit of the turn, it counts as slow.
+                // This output was not offered to the socket yet, so the reader may be fast. A reader that has used up
+                // the write limit of the turn counts as slow.
                 self.write_output(holder.slot);
                 let charge = self.charge(holder.slot);
                 if charge < holder.charge {

@@ -103,7 +103,7 @@ impl<T: Transport> Table<T> {
         Some((slot, self.flush(slot, is_listed)))
     }
 
-    /// Returns whether the flush has not reached all connections that were listed when it began.
+    /// Returns whether the flush must still reach connections that were listed when the flush began.
     #[inline]
     pub fn has_listed(&self) -> bool {
         self.flushed < self.listed.len()
@@ -273,8 +273,8 @@ impl<T: Transport> Table<T> {
         listed.iter().copied().chain(self.unwritten.web_sockets()).chain(self.dirty.iter().copied())
     }
 
-    /// Writes to a connection. `is_listed` means that the connection was listed since the last flush. If it is an HTTP
-    /// connection, its response is then written later, after the WebSockets.
+    /// Writes to a connection. `is_listed` means that the connection was listed since the last flush. The response of a
+    /// listed HTTP connection is written later, after the output of the WebSockets.
     #[inline(always)]
     fn flush(&mut self, slot: Slot, is_listed: bool) -> FlushResult {
         let Table { entries, env, shared, .. } = self;

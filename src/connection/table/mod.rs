@@ -51,7 +51,7 @@ const SLOTS_RESERVED_MAX: usize = 1 << 21;
 ///    used up: the next turn continues the flush. [`end_flush`](Table::end_flush) ends the flush.
 /// 4. **Timeouts.** After a transition, and after input, the caller arms its timer for [`Connection::poll_timeout`] or
 ///    an earlier time. This is not necessary after input if [`end_input`](Table::end_input) returns `false` and the
-///    connection was a WebSocket before. A flush returns the timeout if the flush may have changed it.
+///    connection was a WebSocket before the input. A flush returns the timeout if the flush may have changed it.
 /// 5. **Removal.** A slot that a flush reports as [`FlushResult::Over`] or [`FlushResult::Broken`] is freed by
 ///    [`remove`](Table::remove) at the end of the turn. So no event of this turn can reach the next connection in the
 ///    slot.
@@ -85,7 +85,8 @@ pub struct Table<T: Transport> {
     ///
     /// The caller records their end.
     ended: Vec<(Slot, Event<'static>)>,
-    /// The bytes in all queues after the last write of all queues: the sockets did not accept these bytes.
+    /// The number of bytes that the last write of all queues left in the queues, because the sockets did not accept
+    /// them.
     refused_bytes: usize,
     /// Connections that may have an unfinished message, head or body.
     unfinished: SlotSet,
@@ -353,7 +354,7 @@ impl<T: Transport> Table<T> {
     /// See [`Connection::handle_message`].
     ///
     /// # Errors
-    /// The end of the connection, because the client broke a rule of the protocol.
+    /// The event of the connection's end, if the client broke a rule of the protocol.
     #[inline]
     pub fn handle_message<'a>(
         &mut self,
@@ -459,8 +460,9 @@ impl<T: Transport> Table<T> {
 
     /// Returns a connection that is about to handle input, and lists it for the next flush.
     ///
-    /// The input may queue a pong, an error or a response. A handler may then push and cause an eviction before
-    /// `end_input`. The eviction must find the queue of this connection, so the connection is listed now.
+    /// The connection may queue a pong, an error or a response when it handles the input. A handler may then push and
+    /// cause an eviction before `end_input`. The eviction must find the queue of this connection, so the connection is
+    /// listed now.
     #[inline]
     fn entry_for_input(&mut self, slot: Slot) -> Option<(&mut Entry<T>, &mut Env)> {
         let entry = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some())?;

@@ -117,7 +117,7 @@ pub enum Observed<'a> {
         /// Whether a message with the key was replaced.
         is_done: bool,
     },
-    /// The output was moved from the journal to a queue.
+    /// The output was copied from the journal, which has the frames of the turn, to the queue of the connection.
     MovedToQueue,
     /// The newest messages were dropped to free memory.
     Dropped {

@@ -149,7 +149,7 @@ fn limits(message_time_max: u64, head_time_max: u64) -> Limits {
 fn the_time_of_a_head_begins_again_when_the_hello_is_answered() {
     let mut rig = TlsRig::new(limits(1000, 1000), Heartbeat::Off);
     assert_eq!(rig.timeout(), Tick(1000));
-    // The hello has waited for the budget of handshakes, for nearly all of its time limit.
+    // The loop has delayed the answer to the hello for nearly the whole time limit of the head.
     rig.table.env_mut().now = Tick(999);
     rig.turn();
     assert_eq!(rig.timeout(), Tick(1999));
@@ -366,7 +366,7 @@ fn a_read_that_sends_the_last_records_lets_the_connection_end() {
     }
 }
 
-/// A session without a connection, and its shared state.
+/// A session without a connection, and the state that all sessions share.
 struct Bare {
     pipe: Pipe,
     session: TlsStream,

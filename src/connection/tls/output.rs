@@ -55,7 +55,7 @@ impl TlsStream {
         Some(Written { bytes, held: self.unsent.len(), is_full: self.was_full, has_sent: sent > 0 })
     }
 
-    /// Ends the output: Sends `close_notify`, and then ends the stream.
+    /// Ends the output: sends `close_notify`, and then ends the stream.
     pub fn shutdown(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) {
         self.close(stream, shared);
         if matches!(self.stage, Stage::Proxy | Stage::Hello | Stage::Handshake) {

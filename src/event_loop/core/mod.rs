@@ -345,7 +345,7 @@ impl Core {
             _ => return false,
         };
         if self.table.transport(slot).is_some_and(|socket| socket.is_readable) {
-            // If reading was paused, the socket has unread bytes. The connection now reads on, to find the client's
+            // If reading was paused, the socket has unread bytes. The loop now reads these bytes, to find the client's
             // close frame.
             self.make_ready(slot);
         }

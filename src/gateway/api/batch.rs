@@ -137,7 +137,7 @@ impl Batch {
 
 /// Reserves memory for `more` bytes of an incomplete line.
 ///
-/// The memory grows at least by a factor of two, so that a line in many pieces is not copied many times, but not above
+/// The memory at least doubles, so that a line in many pieces is not copied many times. The memory never exceeds
 /// `bytes_max`, the maximum length of a line.
 fn reserve(line: &mut Vec<u8>, more: usize, bytes_max: usize) -> Result<(), Skipped> {
     let length = line.len() + more;

@@ -1,8 +1,8 @@
 //! The lists of the connections of one user and of the members of one group, in the order of their slots.
 //!
 //! A list of at most [`WORK_MAX`] connections visits all of them. A longer list instead visits the open connections in
-//! the order of their slots, and finds out which of them belong to the list. So it ends as soon as its page is full. It
-//! can continue in a later turn, because a connection keeps its slot.
+//! the order of their slots, and finds out which of them belong to the list. So a longer list ends as soon as its page
+//! is full. A longer list can continue in a later turn, because a connection keeps its slot.
 
 use fdpush::{Context, Fd};
 use serde::Serialize;
@@ -215,7 +215,8 @@ mod tests {
                 if search.visit(&fds, is_listed) || is_last {
                     break;
                 }
-                // Between two portions, a connection that is not listed ends, and one opens.
+                // Between two portions, a connection outside the list ends, and another connection outside the list
+                // opens.
                 other += 7;
                 open.remove(&fd(other * 9));
                 open.insert(fd(3000 + other * 9));

@@ -14,7 +14,7 @@ use super::error::ApiError;
 use super::response::{json_response, uncached};
 use crate::gateway::runtime::portion::{TurnBudget, WORK_MAX};
 
-/// The maximum number of lists in progress with which a list that takes several turns begins.
+/// A list that takes several turns is refused while this number of lists is in progress.
 ///
 /// Each list keeps the entries of its page. The number of shorter lists is at most the number of API connections.
 const WAITING_MAX: usize = 16;

@@ -14,7 +14,8 @@ use super::response::uncached;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::portion::WORK_MAX;
 
-/// The maximum number of commands in progress. This bounds their memory: each stores its connections or groups.
+/// The maximum number of commands in progress. The limit bounds the memory of these commands, because each of them
+/// stores its connections or groups.
 const WAITING_MAX: usize = 16;
 
 /// A command that can be carried out in portions.

@@ -326,7 +326,7 @@ fn lock(keys: &Mutex<ApiKeys>) -> MutexGuard<'_, ApiKeys> {
 }
 
 /// Returns whether a request came from this machine. A listener without keys has a local address, but a forwarding rule
-/// of the kernel can make it reachable from other machines.
+/// of the kernel can make the listener reachable from other machines.
 fn is_this_machine(peer: Peer) -> bool {
     peer.is_loopback() || peer == Peer::Unix
 }

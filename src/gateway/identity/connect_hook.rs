@@ -68,7 +68,8 @@ pub struct HookStats {
     /// The number of requests that the back end did not answer, or answered invalidly.
     pub failed: u64,
     pub timed_out: u64,
-    /// The number of requests that were refused or displaced because the queue was full.
+    /// The number of requests that were refused, or removed for a request of another source, because the queue was
+    /// full.
     pub overflowed: u64,
     /// The number of requests whose client disconnected before the decision.
     pub gone: u64,
@@ -170,7 +171,7 @@ impl Hook {
         let bounds = Bounds {
             items_max: config.queue_max,
             source_items_max: config.source_queue_max,
-            // One source leaves a quarter of the threads to other sources.
+            // One source may use at most three quarters of the threads.
             source_served_max: threads - threads / 4,
         };
         let state = HookState {

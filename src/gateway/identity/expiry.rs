@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_jump_back_keeps_a_valid_connection() {
         /// The number of clock reads. The first read returns a time shortly before the expiry. All later reads return a
-        /// time about an hour before that.
+        /// time about an hour before the expiry.
         static CLOCK_READS: AtomicU64 = AtomicU64::new(0);
         let wall = || match CLOCK_READS.fetch_add(1, Ordering::Relaxed) {
             0 => (START + LEEWAY) * 1000 - 50,

@@ -125,7 +125,7 @@ struct Issued<'a> {
 /// Returns the token of a request.
 ///
 /// The token is in `?token=`, else in `Authorization: Bearer` (RFC 6750 section 2.1), else in the subprotocol
-/// `bearer.<token>`, because browsers cannot set headers. An empty token counts as missing.
+/// `bearer.<token>`. The subprotocol is for browsers, which cannot set headers. An empty token counts as missing.
 ///
 /// # Errors
 /// The parameter `token` is ambiguous, or there are several `Authorization` headers.
@@ -157,7 +157,7 @@ fn in_subprotocol(name: &str) -> Option<&str> {
     name.strip_prefix(SUBPROTOCOL).filter(|token| !token.is_empty())
 }
 
-/// Returns the response with status 401 to a request without a valid token. `why` is its body.
+/// Returns the response with status 401 to a request without a valid token. `why` is the body of the response.
 pub fn refuse(why: impl fmt::Display) -> Response {
     Response::text(401, format!("{why}\n")).header("WWW-Authenticate", "Bearer")
 }

@@ -40,7 +40,7 @@ pub struct Identity {
     /// The expiry in seconds since 1970. The server applies the expiry [`LEEWAY`] seconds later. The value is at most
     /// 2⁵³, so that no sum overflows.
     pub exp: Option<u64>,
-    /// The subprotocol that the back end chose among the offered ones.
+    /// The subprotocol that the back end chose among those that the client offered.
     pub subprotocol: Option<String>,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! This module knows the trusted proxies and parses their header. Each proxy appends the address of its peer to the
 //! header. So an address in the header can be trusted if the proxy that appended it is trusted. From the right, the
-//! first address that is not a trusted proxy is the client's address. All addresses to the left of it may be forged.
+//! first address that is not a trusted proxy is the client's address. All addresses to the left of the client's address
+//! may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 

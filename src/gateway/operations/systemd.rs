@@ -20,7 +20,7 @@ const API: &str = "api";
 /// The maximum number of inherited sockets.
 const SOCKETS_MAX: u64 = 1024;
 
-/// The first inherited descriptor, unless the environment names another.
+/// The first inherited descriptor, unless the environment names another first descriptor.
 const FIRST_DESCRIPTOR: u64 = 3;
 
 /// The maximum wait for the service manager to receive a notification.

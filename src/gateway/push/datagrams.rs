@@ -1,4 +1,4 @@
-//! Datagrams on `--api`: each is a push command, and none gets an answer.
+//! Datagrams on `--api`. Each datagram is a push command and gets no answer.
 //!
 //! This module owns the `udp:` and `unixgram:` sockets, a thread for each, and the counts of datagrams by status. The
 //! module does not know the content of a datagram: a closure checks the content and returns the status.

@@ -27,7 +27,7 @@ pub enum Envelope<'a> {
 /// The reason why a message was not sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PublishError {
-    /// The frame of the message is larger than a queue may be. The text has both lengths.
+    /// The frame of the message is larger than a queue may be. The text has the length of the frame and the limit.
     TooLarge(String),
     /// Memory for the message could not be allocated.
     OutOfMemory,
@@ -64,7 +64,7 @@ impl Publisher {
     /// Publishes a message. If the target groups have pending presence notices, sends these notices first.
     ///
     /// # Errors
-    /// The message is larger than a queue may be, or there is not enough memory for it. Then nothing was sent.
+    /// The message is larger than a queue may be, or there is not enough memory for the message. Nothing was sent.
     pub fn publish(
         &mut self,
         ctx: &mut Context<'_>,

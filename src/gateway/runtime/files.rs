@@ -128,7 +128,7 @@ mod tests {
         for path in [at("fifo"), at("socket"), folder.clone(), "/dev/zero".into(), "/dev/null".into()] {
             assert_eq!(read(&path, 10), Err("not a regular file".to_owned()), "{}", path.display());
         }
-        // The size of files in `/proc` is 0, although they contain bytes.
+        // The size of a file in `/proc` is 0, although the file contains bytes.
         assert!(read(Path::new("/proc/self/status"), 10).is_err_and(|why| why.contains("exceeds 10")));
         assert!(read(&at("none"), 10).is_err_and(|why| why.contains("No such file")));
         fs::remove_dir_all(&folder).expect("the directory can be removed");

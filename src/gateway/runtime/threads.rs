@@ -37,7 +37,7 @@ pub struct Tally {
 
 static THREADS: Mutex<BTreeMap<&'static str, Tally>> = Mutex::new(BTreeMap::new());
 
-/// Runs `work` on a new thread until it returns `Ok`, and restarts it after a panic or an error.
+/// Runs `work` on a new thread until `work` returns `Ok`, and restarts `work` after a panic or an error.
 ///
 /// To end a thread during its pause, make `work` return `Ok` at its next call, and unpark the thread.
 ///
@@ -173,7 +173,7 @@ mod tests {
         }
         assert!(first_down().is_some());
         assert_eq!(tally("test-down").alive, 1);
-        // The next run ends, because no order can come any more.
+        // The next run ends, because the channel of orders is closed.
         drop(orders);
         thread.thread().unpark();
         thread.join().expect("the thread ends without a panic");

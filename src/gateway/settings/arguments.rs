@@ -2,7 +2,7 @@
 //! faults.
 //!
 //! An empty variable counts as not set, because container tools set empty variables for values that they do not know.
-//! An empty flag or key of the file is an error.
+//! An empty value is an error if a flag or the configuration file gives the value.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -75,7 +75,7 @@ pub fn parse(line: Vec<OsString>, without: &BTreeSet<String>) -> Result<ArgMatch
     subcommand_of(command_without(without), line)
 }
 
-/// Returns the name of a setting's variable, if it is set and empty.
+/// Returns the name of a setting's variable, if the variable is set and empty.
 pub fn empty_variable(arg: &Arg) -> Option<String> {
     let name = arg.get_env()?;
     std::env::var_os(name).filter(|value| value.is_empty()).and_then(|_| name.to_str().map(str::to_owned))

@@ -122,7 +122,7 @@ fn overridden(old: &Layers, wanted: &Layers) -> Vec<String> {
 
 /// Returns the new layers, with the old values of settings that need a restart, and the new content of all files.
 ///
-/// Every setting that names such a file is reloadable, so the settings and the contents match.
+/// Every setting whose file is in [`Contents`] is reloadable, so the settings and the contents match.
 fn mixed(old: &Settings, wanted: Settings) -> Result<(Layers, Contents), String> {
     let Layers { line, above: matches, file, .. } = wanted.layers;
     let given = Arguments { line, without: Default::default(), matches };

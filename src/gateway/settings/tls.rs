@@ -95,7 +95,7 @@ impl Settings {
             .collect()
     }
 
-    /// Returns whether the files of a setting have another content than when `other` was loaded.
+    /// Returns whether the files of a setting have changed since `other` was loaded.
     pub(super) fn has_other_tls_content(&self, other: &Settings, key: &str) -> bool {
         let (own, theirs) = (&self.contents.tls, &other.contents.tls);
         let differs = |is_same: fn(&Pair, &Pair) -> bool| {

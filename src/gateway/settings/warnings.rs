@@ -11,8 +11,9 @@ use super::declarations::{declarations, is_secret};
 use super::faults::Faults;
 use super::keys;
 
-/// The prefix lengths of networks that belong to one customer. Providers get networks of /32 or shorter, and customers
-/// get /64 or shorter.
+/// The values of `address_ipv6_prefix` that cause no warning. A network with a prefix of 33 to 64 bits usually belongs
+/// to one customer. A network with a shorter prefix belongs to a provider, and a network with a longer prefix is only a
+/// part of a customer's network.
 const IPV6_PREFIXES: RangeInclusive<u8> = 33..=64;
 
 /// The minimum length of an API key that other machines cannot guess, in bytes.

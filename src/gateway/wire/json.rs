@@ -27,7 +27,7 @@ impl AsRef<str> for Text<'_> {
     }
 }
 
-/// An array. `{}` also counts as an empty array, because Lua writes an empty array so.
+/// An array. `{}` also counts as an empty array, because Lua writes an empty array as `{}`.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct List<T>(pub Vec<T>);
 
@@ -37,7 +37,8 @@ pub struct Object(pub Map<String, Value>);
 
 /// A time in seconds since 1970: a `NumericDate` (RFC 7519 section 2). The time can have a fraction and be negative.
 ///
-/// The distance to 1970 is at most 2⁵³ seconds, because every JSON parser is exact up to there (RFC 8259 section 6).
+/// The distance to 1970 is at most 2⁵³ seconds, because every JSON parser reads integers up to 2⁵³ exactly (RFC 8259
+/// section 6).
 #[derive(Copy, Clone, PartialEq, PartialOrd, Debug)]
 pub struct Seconds(pub f64);
 

@@ -14,13 +14,13 @@ pub const DNS_NAME_BYTES_MAX: usize = 253;
 /// The longest label of a name in DNS, in bytes.
 pub const DNS_LABEL_BYTES_MAX: usize = 63;
 
-/// A `scheme://host[:port]`.
+/// An origin: `scheme://host[:port]`.
 pub struct Origin<'a> {
     pub scheme: &'a str,
     pub authority: Authority<'a>,
 }
 
-/// A `host[:port]`, as in `Host` and in an origin.
+/// An authority: `host[:port]`, as in `Host` and in an origin.
 ///
 /// See RFC 9110 section 7.2.
 pub struct Authority<'a> {

@@ -10,8 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The maximum number of departures in the queue. It bounds the memory if the delay is long and many uids depart. In
-/// tests, the maximum is low, so that a test reaches it.
+/// The maximum number of departures in the queue. This maximum bounds the memory if the delay is long and many uids
+/// depart. In tests, the maximum is low, so that a test reaches it.
 const DEPARTURES_MAX: usize = if cfg!(test) { 256 } else { 1 << 20 };
 
 /// The uids that are online in the view of the back end. The server counts the connections of a uid.

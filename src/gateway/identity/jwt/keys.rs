@@ -80,7 +80,8 @@ impl KeyFile {
     }
 }
 
-/// Returns whether bytes are UTF-16 of ASCII text, as some editors and shells write it. Random bytes are not.
+/// Returns whether bytes are UTF-16 of ASCII text, as some editors and shells write it. Random bytes do not have this
+/// form.
 fn is_utf16(bytes: &[u8]) -> bool {
     let units = bytes.strip_prefix(b"\xff\xfe").or_else(|| bytes.strip_prefix(b"\xfe\xff")).unwrap_or(bytes);
     let is_zero = |start: usize| units.iter().skip(start).step_by(2).all(|byte| *byte == 0);

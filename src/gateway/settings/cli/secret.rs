@@ -52,7 +52,7 @@ pub fn bare(text: &str) -> &str {
     quoted(text).unwrap_or(text)
 }
 
-/// The error of a secret that [`has_variable_name`].
+/// The error of a secret for which [`has_variable_name`] returns `true`.
 pub const WITH_NAME: &str = "a secret must not begin with the name of its variable, FDPUSH_…=: give the value alone";
 
 /// Returns whether a text is a line of an environment file, `FDPUSH_API_KEY=…`, in place of its value.
