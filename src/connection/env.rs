@@ -18,8 +18,8 @@ const SPARE_QUEUES_MAX: usize = 1024;
 
 /// The state that all connections of a loop share.
 ///
-/// It holds the limits, the time, the totals and reusable memory. The calls on a connection take this state as an
-/// argument.
+/// This state holds the limits, the time, the totals and reusable memory. The calls on a connection take this state as
+/// an argument.
 #[derive(Debug)]
 pub struct Env {
     /// The limits.

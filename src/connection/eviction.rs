@@ -25,8 +25,8 @@ const CHARGES_PER_EVICTION: usize = 64;
 
 /// The search for the holders that free memory while the queues together exceed their bound.
 ///
-/// The [`Table`](crate::connection::Table) creates an evictor when [`Env::is_over_total`] is true, and drops it
-/// afterwards:
+/// The [`Table`](crate::connection::Table) creates an evictor when [`Env::is_over_total`] is true, and drops the
+/// evictor after the last eviction:
 ///
 /// 1. [`Evictor::new`] takes all connections that have a queue.
 /// 2. [`poll`](Evictor::poll) returns the next eviction, or `None` if enough memory is free or no more memory can be
@@ -35,11 +35,11 @@ const CHARGES_PER_EVICTION: usize = 64;
 ///    result with [`handle_dropped`](Evictor::handle_dropped). If the caller wrote to the socket instead of dropping
 ///    messages, the caller calls [`handle_written`](Evictor::handle_written).
 ///
-/// The evictor does not access connections. It works on a snapshot of the memory of all queues. The snapshot can become
-/// outdated: if one queue drops a shared frame, the counted memory of the other queues grows. With `n` holders, the
-/// snapshot is at most `n / 64` polls old. With fewer than 64 holders, each poll makes a snapshot and returns the
-/// largest holder that can free memory. With 64 or more holders, another holder may have more counted memory, but only
-/// because of shared frames.
+/// The evictor does not access connections. The evictor works on a snapshot of the memory of all queues. The snapshot
+/// can become outdated: if one queue drops a shared frame, the counted memory of the other queues grows. With `n`
+/// holders, the snapshot is at most `n / 64` polls old. With fewer than 64 holders, each poll makes a snapshot and
+/// returns the largest holder that can free memory. With 64 or more holders, another holder may have more counted
+/// memory, but only because of shared frames.
 #[derive(Debug)]
 pub struct Evictor {
     /// Holders that may have messages to drop.

@@ -23,8 +23,8 @@ const CHARGE_FACTOR: u64 = 16;
 /// A few bytes can inflate to the longest message, and many bytes can inflate to nothing. So the inflated bytes of each
 /// client plus [`CHARGE_FACTOR`] times the received bytes are limited to
 /// [`inflated_bytes_per_second_max`](Limits::inflated_bytes_per_second_max), with bursts of
-/// [`read_budget_bytes`](Limits::read_budget_bytes). The type is a leaky bucket. It stores only the time at which the
-/// bucket becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that is
+/// [`read_budget_bytes`](Limits::read_budget_bytes). The type is a leaky bucket. The bucket stores only the time at
+/// which it becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that is
 /// further ahead than a full bucket allows is a time in the past.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct InflationPace(u32);
@@ -99,7 +99,7 @@ mod tests {
             assert!(charged <= allowed + 20_000, "about {allowed} bytes may be charged, and not {charged} bytes");
         }
         let allowed = (now.0 - start) * (1 << 20) / 1000;
-        assert!(charged > allowed / 100 * 98, "the pace must reach the limit");
+        assert!(charged > allowed / 100 * 98, "at least 98 % of the allowed bytes must be charged");
         assert!(now.0 - start > 60_000);
     }
 

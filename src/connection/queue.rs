@@ -95,7 +95,7 @@ pub struct Queue {
     backlogged_since: Option<Tick>,
     /// The sequence number of the segment with the pong that the next pong replaces.
     pong: Option<u64>,
-    /// The sequence number of the first segment. It equals the count of segments that were removed.
+    /// The sequence number of the first segment. This number equals the count of segments that were removed.
     first: u64,
     /// The sequence numbers of the segments that have a conflation key.
     keys: HashMap<Arc<str>, u64>,

@@ -34,24 +34,25 @@ const SLOTS_RESERVED_MAX: usize = 1 << 21;
 /// The connections of a loop.
 ///
 /// A table owns all [`Connection`]s and their [`Transport`]s. No call returns a `&mut Connection`: every transition
-/// goes through the table, which keeps the queue bounds and lists the connection for the next flush. This is the order
-/// of a turn:
+/// goes through the table, which keeps the queue bounds and lists the connection for the next flush. A turn has these
+/// steps, in this order:
 ///
 /// 1. **Transitions.** [`step`](Table::step) applies a transition to a connection: a close, a response, a timeout.
 ///    Input has its own calls: [`read`](Table::read), then [`handle_message`](Table::handle_message) and
 ///    [`handle_bytes`](Table::handle_bytes) until neither returns an event, then [`end_input`](Table::end_input).
 ///    Output is queued with [`push`](Table::push). A transport that is writable again is reported with
 ///    [`handle_writable`](Table::handle_writable).
-/// 2. **Ends.** The caller records an [`Event::Closed`] of a transition before the next call for this slot: it removes
-///    the connection from the registry and calls the handler. A call that queues or writes output may also end other
-///    connections, to free memory. After such a call, the caller gets these connections from
+/// 2. **Ends.** The caller records an [`Event::Closed`] of a transition before the next call for this slot: the caller
+///    removes the connection from the registry and calls the handler. A call that queues or writes output may also end
+///    other connections, to free memory. After such a call, the caller gets these connections from
 ///    [`poll_ended`](Table::poll_ended).
 /// 3. **Flush.** [`begin_flush`](Table::begin_flush) takes over the connections that were listed since the last flush.
 ///    [`poll_flush`](Table::poll_flush) writes to the next connection. The caller may stop polling when its time is
 ///    used up: the next turn continues the flush. [`end_flush`](Table::end_flush) ends the flush.
 /// 4. **Timeouts.** After a transition, and after input, the caller arms its timer for [`Connection::poll_timeout`] or
-///    an earlier time. This is not necessary after input if [`end_input`](Table::end_input) returns `false` and the
-///    connection was a WebSocket before the input. A flush returns the timeout if the flush may have changed it.
+///    an earlier time. After input, the caller can skip this step if [`end_input`](Table::end_input) returns `false`
+///    and the connection was a WebSocket before the input. A flush returns the timeout if the flush may have changed
+///    it.
 /// 5. **Removal.** A slot that a flush reports as [`FlushResult::Over`] or [`FlushResult::Broken`] is freed by
 ///    [`remove`](Table::remove) at the end of the turn. So no event of this turn can reach the next connection in the
 ///    slot.
@@ -416,8 +417,9 @@ impl<T: Transport> Table<T> {
 
     /// Ends the input of one read. The last message of the read may be unfinished.
     ///
-    /// Returns whether the connection has a deadline besides the deadline of its heartbeat. The caller then arms its
-    /// timer. Only a transition and the opening of a WebSocket change the deadline of the heartbeat.
+    /// Returns whether the connection has a deadline besides the deadline of its heartbeat. If the result is `true`,
+    /// the caller arms its timer. Only a transition and the opening of a WebSocket change the deadline of the
+    /// heartbeat.
     #[inline]
     pub fn end_input(&mut self, slot: Slot) -> bool {
         if self.env.is_over_total(0) {
