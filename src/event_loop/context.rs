@@ -20,8 +20,8 @@ pub type Notice = Box<dyn Any + Send>;
 /// is called after the handler has returned. The messages that a turn pushes to a connection are written together, at
 /// the end of the turn.
 ///
-/// Most methods take an [`Fd`]. After its connection has ended, the result of these methods is `Gone`, even if another
-/// connection uses the same slot. A push returns an [`Outcome`](crate::Outcome) or, for many connections, a
+/// Most methods take an [`Fd`]. After the connection of an fd has ended, the result of these methods is `Gone`, even if
+/// another connection uses the same slot. A push returns an [`Outcome`](crate::Outcome) or, for many connections, a
 /// [`Delivery`](crate::Delivery). A method that changes a connection returns a [`Change`](crate::Change).
 ///
 /// A push takes anything that is [`Into<Push>`](crate::Push): a received message, a `&str`, a `&[u8]`, or a

@@ -15,7 +15,7 @@ use crate::protocol::upgrade::Upgrade;
 /// Receives the events of a server. Every method has a default.
 ///
 /// Implement this trait for a type that holds the state of a program, and pass the value to
-/// [`Server::handler`](crate::Server::handler). Closures do the same for programs without shared state: see
+/// [`Server::handler`](crate::Server::handler). A program without shared state can set closures instead: see
 /// [`Server::on_open`](crate::Server::on_open). The order of events for a WebSocket is `on_upgrade`, `on_open`, any
 /// number of `on_message`, `on_ping` and `on_pong`, and `on_close`. There is one `on_close` for each `on_open`.
 ///

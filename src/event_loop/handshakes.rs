@@ -206,7 +206,10 @@ mod tests {
         );
         for expected in [CONTROL, 0] {
             assert_eq!(take_all(&mut handshakes, 0, true), [expected]);
-            assert!(!handshakes.may_answer_new(true, Tick(0)), "no hello may be answered after the budget of the turn");
+            assert!(
+                !handshakes.may_answer_new(true, Tick(0)),
+                "no hello may be answered after the budget of the turn is used up"
+            );
             handshakes.begin_turn(None);
         }
         assert!(handshakes.may_answer_new(false, Tick(0)));

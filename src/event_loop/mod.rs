@@ -427,7 +427,8 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn reap(&mut self) {
-        // The flush can have closed connections with a broken socket, and slow consumers. Their `on_close` is called now.
+        // The flush can have closed connections with a broken socket, and slow consumers. The `on_close` of these
+        // connections is called now.
         self.handle_pending();
         if self.finished.is_empty() {
             return;

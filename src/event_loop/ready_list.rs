@@ -63,7 +63,7 @@ impl ReadyList {
 
     /// Panics if a slot is in the list twice, or if the flag of its connection is wrong.
     ///
-    /// `is_listed` returns the flag of a slot. It returns `None` for a slot without a connection.
+    /// `is_listed` returns the flag of a slot, or `None` for a slot without a connection.
     pub fn check_invariants(&self, is_listed: impl Fn(Slot) -> Option<bool>) {
         let mut listed = SlotSet::default();
         for &slot in &self.slots {

@@ -1,7 +1,7 @@
 //! The state of the loop, and the actions of handlers on it.
 //!
-//! This module calls no handler. It queues closed connections and deferred answers. The loop handles these closes and
-//! answers when the current handler has returned.
+//! This module calls no handler. This module queues closed connections and deferred answers. The loop handles these
+//! closes and answers when the current handler has returned.
 
 mod close;
 mod control;
