@@ -76,7 +76,8 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Ok(Cli { command: Command::Check(_) }) => {
             let settings = Settings::load_and_check(line)?;
             warn(settings.warnings());
-            // `fdpush serve` writes the warnings about certificates to its log each day. This command prints them once.
+            // `fdpush serve` writes the warnings about certificates to its log each day. `fdpush check` prints these
+            // warnings once.
             warn(settings.certificate_warnings());
             Ok(logging::print(&format!("{}ok\n", settings.certificates()))?)
         }

@@ -14,7 +14,7 @@ use super::verbs;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::portion::{connection_work, take_portion};
 
-/// A close command. It closes the connections that match the target when the command is parsed.
+/// A close command. The command closes the connections that match the target when the command is parsed.
 #[derive(Debug)]
 pub struct Close {
     code: CloseCode,

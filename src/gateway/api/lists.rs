@@ -1,9 +1,9 @@
 //! Lists that may take several turns of the loop.
 //!
-//! A list that visits at most [`WORK_MAX`] entries is carried out in one turn, so its page shows one state. Its answer
-//! is sent in the turn of its request, as long as the lists of this turn visit at most [`WORK_MAX`] entries. All other
-//! lists wait. At the end of each turn, the waiting lists visit at most [`WORK_MAX`] entries, one list after the other,
-//! so that a short list does not wait for the end of a long list.
+//! A list that visits at most [`WORK_MAX`] entries is carried out in one turn, so its page shows one state. The answer
+//! to such a list is sent in the turn of its request, as long as the lists of this turn visit at most [`WORK_MAX`]
+//! entries. All other lists wait. At the end of each turn, the waiting lists visit at most [`WORK_MAX`] entries, one
+//! list after the other, so that a short list does not wait for the end of a long list.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,7 +16,8 @@ use crate::gateway::runtime::portion::{TurnBudget, WORK_MAX};
 
 /// A list that takes several turns is refused while this number of lists is in progress.
 ///
-/// Each list keeps the entries of its page. The number of shorter lists is at most the number of API connections.
+/// The limit bounds memory, because each list in progress keeps the entries of its page. The lists that take one turn
+/// need no limit: their number is at most the number of API connections.
 const WAITING_MAX: usize = 16;
 
 /// A list of which one page is requested.

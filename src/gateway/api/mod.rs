@@ -234,7 +234,7 @@ impl Api {
         }
     }
 
-    /// Checks a request. If it is valid, its connection counts in `control_connections_max` from now on.
+    /// Checks a request. The connection of a valid request counts in `control_connections_max` from then on.
     ///
     /// A counted connection is never closed to make room for another connection. Probes and requests for metrics do not
     /// count, so they are answered even when the limit is reached.

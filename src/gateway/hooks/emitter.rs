@@ -14,8 +14,8 @@ use crate::gateway::identity::proxies::address_of;
 use crate::gateway::runtime::clock;
 use crate::gateway::serving::session::Session;
 
-/// The maximum number of `offline` events that one timer emits. The next turn emits the others. In tests, the maximum
-/// is low, so that a test reaches it.
+/// The maximum number of `offline` events that one timer emits. The next turn emits the remaining events. In tests, the
+/// maximum is low, so that a test reaches it.
 const OFFLINE_MAX: usize = if cfg!(test) { 64 } else { 1024 };
 
 /// The emitter of webhook events. The emitter also decides when a uid is online or offline.

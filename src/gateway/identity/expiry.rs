@@ -63,7 +63,7 @@ impl Expiries {
 
     /// Removes and returns at most [`DUE_MAX`] expired connections, up to a [portion](take_portion).
     ///
-    /// The next turn returns the others. `work_of` returns the work for a connection.
+    /// The next turn returns the remaining expired connections. `work_of` returns the work for a connection.
     fn take_due(&mut self, now_ms: u64, work_of: impl Fn(Fd) -> usize) -> Vec<Fd> {
         let due = iter::from_fn(|| {
             self.by_time.first().filter(|(exp, _)| left(*exp, now_ms).is_zero())?;

@@ -1,9 +1,9 @@
 //! Selection of a subprotocol among those that a client offers (RFC 6455 section 1.9).
 //!
 //! A browser that offers subprotocols closes a connection if the server selects none of them (WHATWG WebSockets,
-//! "establish a WebSocket connection"). Many other clients do the same. The server would count this connection as open,
-//! and `kick_old` would close a valid connection of the same uid. So a client that offers subprotocols gets one of its
-//! offers, or is refused with 400.
+//! "establish a WebSocket connection"). Many other clients also close such a connection. Until then, the server would
+//! count the connection as open, and `kick_old` would close a valid connection of the same uid. So a client that offers
+//! subprotocols gets one of its offers, or is refused with 400.
 
 use std::str::FromStr;
 

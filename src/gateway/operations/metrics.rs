@@ -163,7 +163,8 @@ impl Descriptors {
         Descriptors { used: if size > 0 { size } else { Descriptors::count(connections) }, max }
     }
 
-    /// Counts the descriptors. Returns the number of connections instead if there are more than [`COUNTED_MAX`].
+    /// Counts the descriptors. If there are more than [`COUNTED_MAX`] connections, returns the number of connections
+    /// instead.
     fn count(connections: usize) -> u64 {
         if connections > COUNTED_MAX {
             return connections as u64;

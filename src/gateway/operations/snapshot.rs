@@ -109,8 +109,8 @@ fn certificate_ends(tls: &TlsFiles) -> BTreeMap<(String, String), u64> {
     tls.pairs.iter().map(end_of_chain).chain(tls.client_authorities.iter().filter_map(end_of_authorities)).collect()
 }
 
-/// Adds zero counts for missing keys. Otherwise a series would begin with its first event, and a rate would not include
-/// this event.
+/// Adds zero counts for missing keys. Without the zero counts, a series would begin with its first event, and a rate
+/// would not include this event.
 fn from_zero<K: Copy + Ord, const N: usize>(all: [K; N], counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
     let zeros = all.map(|key| (key, 0));
     zeros.into_iter().chain(counts.iter().map(|(key, count)| (*key, *count))).collect()

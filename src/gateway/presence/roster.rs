@@ -169,7 +169,7 @@ impl Roster {
 
     /// Sends the notices of a portion of the groups with changes. The next turn notifies the other groups.
     ///
-    /// Otherwise a client that leaves a thousand large groups would occupy the loop with its notices.
+    /// Without this limit, a client that leaves a thousand large groups would occupy the loop with its notices.
     pub fn notify_groups(&mut self, ctx: &mut Context<'_>) {
         let changed = iter::from_fn(|| self.presence.next_changed());
         for group in take_portion(changed, |group| group_work(ctx, group)) {

@@ -74,7 +74,7 @@ fn within<T: Send + 'static>(
     let (sender, receiver) = channel();
     let mut read = Some(read);
     let started = threads::spawn("fdpush-file", move || {
-        // If `read` panics, it is not called again, and the thread ends.
+        // `read` is called only once: if `read` panics, the thread ends.
         if let Some(read) = read.take() {
             // The error is ignored, because nothing receives the result after `time_max`.
             let _ = sender.send(read());

@@ -100,8 +100,8 @@ impl Settings {
         let limits = self.serve.limits();
         for fault in limits.faults() {
             let key = fault.name();
-            // Some faults compare the setting with another setting. If that setting has no valid value, the fault is
-            // not reported.
+            // Some faults compare the setting with another setting. If the other setting has no valid value, the fault
+            // is not reported.
             let other = match key {
                 "queue_bytes_max" | "inflated_bytes_per_second_max" => "message_bytes_max",
                 "drain_for" => "drain_time_max",

@@ -1,7 +1,7 @@
 //! The effective settings. Precedence: flag, environment, file, default.
 //!
 //! `cli.rs` declares all settings. A key of the file becomes a flag if no flag or variable overrides it. Then the
-//! command line is parsed again. So the same parser checks all values.
+//! command line is parsed again, with these flags. So the same parser checks the values of all sources.
 
 mod arguments;
 pub mod back_ends;

@@ -15,7 +15,7 @@ use super::files::{Chain, ClientAuthorities, TlsFiles};
 /// Warnings about a certificate start this long before its end.
 const WARNING_TIME: Duration = Duration::from_secs(14 * DAY.as_secs());
 
-/// The minimum interval between two warnings about one certificate. A reload warns again at once.
+/// The minimum interval between two warnings about one certificate. A reload warns at once, even within this interval.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The interval between two checks while the server runs.

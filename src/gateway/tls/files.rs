@@ -117,7 +117,8 @@ impl Chain {
 impl OtherCertificate<'_> {
     /// Returns a warning, if the certificate is not valid at this time.
     ///
-    /// This is no fault: a client that knows another path to an authority does not need the certificate.
+    /// An invalid certificate is a warning and not a fault, because a client that knows another path to an authority
+    /// does not need this certificate.
     pub fn warning_at(&self, now: u64) -> Option<String> {
         let (file, why) = (self.chain.file.display(), self.certificate.invalidity_at(now)?);
         let remedy = "renew the file, or remove this certificate if no client needs it";

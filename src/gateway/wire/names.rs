@@ -109,7 +109,7 @@ mod tests {
             ("18446744073709551615", "18446744073709551615"),
             ("-9223372036854775808", "-9223372036854775808"),
             (r#""a\u0000 \n""#, "a\0 \n"),
-            // The composed and the decomposed form look the same, but are two names.
+            // The composed and the decomposed form of `é` look equal, but are two names.
             (r#""\u00e9""#, "é"),
             (r#""e\u0301""#, "e\u{301}"),
             (r#""\ud83d\ude00""#, "😀"),

@@ -63,8 +63,8 @@ pub struct BackendConfig {
 pub struct BackendUrl {
     /// The URL without user and password.
     uri: Uri,
-    /// User and password, sent as Basic authentication (RFC 7617). Both are percent-decoded, because a URL can contain
-    /// an `@` of a password only in encoded form.
+    /// User and password, sent as Basic authentication (RFC 7617). User and password are percent-decoded, because a URL
+    /// can contain an `@` of a password only in encoded form.
     authorization: Option<HeaderValue>,
 }
 
@@ -255,7 +255,7 @@ impl Failure {
         }
     }
 
-    /// Returns whether the connection ended without an answer. This is normal if the back end closes an idle
+    /// Returns whether the connection ended without an answer. Such an end is normal if the back end closes an idle
     /// connection.
     pub fn is_disconnect(&self) -> bool {
         let Failure::Failed(ureq::Error::Io(error)) = self else { return false };

@@ -39,7 +39,8 @@ struct RequestBody<'a> {
     headers_base64: Option<Headers<'a>>,
 }
 
-/// The headers whose values have this form. Each name appears once, in lower case, with its values in order.
+/// The headers of a request whose values have the form `form`. Each name appears once, in lower case, with its values
+/// in order.
 ///
 /// A value that is not UTF-8 is encoded in base64. With U+FFFD instead, two different values could become equal, and a
 /// back end could find the session of another user.

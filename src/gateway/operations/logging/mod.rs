@@ -7,7 +7,8 @@
 //! simple_logger filters the records by level and module. Its own output is not used, because its `eprintln!` panics if
 //! standard error fails, and blocks if standard error is full. The module `line` writes the format of simple_logger.
 //!
-//! `print_error` and `print` are for output outside the log. They replace `eprintln!` and `println!`, which can panic.
+//! `print_error` and `print` are for output outside the log. These functions replace `eprintln!` and `println!`, which
+//! can panic.
 
 mod line;
 mod queue;

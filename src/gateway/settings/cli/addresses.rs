@@ -123,8 +123,8 @@ impl FromStr for ClientAddress {
         if let Some(Ok(stream)) = text.strip_prefix("proxy:").map(str::parse) {
             return Ok(ClientAddress { stream, has_proxy_header: true });
         }
-        let why =
-            "expected HOST:PORT, [V6]:PORT or unix:PATH; before it tls: for TLS; before that proxy: for a PROXY header";
+        let why = "expected HOST:PORT, [V6]:PORT or unix:PATH, with the prefix tls: for TLS, \
+                   and with proxy: as the first prefix for a PROXY header";
         let stream = text.parse().map_err(|_| why.to_owned())?;
         Ok(ClientAddress { stream, has_proxy_header: false })
     }
@@ -159,7 +159,7 @@ impl FromStr for ApiAddress {
 
     fn from_str(text: &str) -> Result<ApiAddress, String> {
         let expected = || {
-            "expected HOST:PORT, [V6]:PORT or unix:PATH; before it tls: for TLS; udp:HOST:PORT, unixgram:PATH or off"
+            "expected HOST:PORT, [V6]:PORT or unix:PATH, with the prefix tls: for TLS; or udp:HOST:PORT, unixgram:PATH or off"
                 .to_owned()
         };
         if text == "off" {
