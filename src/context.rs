@@ -307,7 +307,7 @@ impl Context<'_> {
 
     /// Returns a mutable reference to the stored value.
     ///
-    /// To push at the same time, use [`with_session`](Context::with_session).
+    /// To push while the value is borrowed, use [`with_session`](Context::with_session).
     pub fn session_mut<T: 'static>(&mut self, fd: Fd) -> Option<&mut T> {
         self.core.session_mut(fd)?.downcast_mut()
     }
@@ -426,7 +426,7 @@ impl Context<'_> {
     /// Calls `closure` every `period` (Swoole's `Timer::tick`).
     ///
     /// The period is at least a millisecond. A late call does not delay the next call. If a handler blocked the loop
-    /// for several periods, the closure is called once for all of them, and again a whole period later.
+    /// for several periods, the closure is called once for these periods, and the next call follows one period later.
     ///
     /// A closure that panics is called again after the next period. [`cancel`](Context::cancel) ends the timer, also
     /// from within the closure.
@@ -507,9 +507,9 @@ impl Context<'_> {
 
     /// Shuts the server down gracefully (Swoole's `shutdown`).
     ///
-    /// The server accepts no more connections. It closes every WebSocket with code 1001, and spreads the closes over
-    /// [`drain_for`](Limits::drain_for). [`run`](crate::Server::run) returns when the last connection has ended, or
-    /// after [`drain_time_max`](Limits::drain_time_max). A second call does nothing.
+    /// The server accepts no more connections. The server closes every WebSocket with code 1001, and spreads the closes
+    /// over [`drain_for`](Limits::drain_for). [`run`](crate::Server::run) returns when the last connection has ended,
+    /// or after [`drain_time_max`](Limits::drain_time_max). A second call does nothing.
     pub fn shutdown(&mut self) {
         self.core.begin_drain();
     }

@@ -461,7 +461,7 @@ pub enum Heartbeat {
         /// The time between two pings, at least 10 ms.
         ///
         /// The time to the first ping is between half a period and a whole period. The exact time depends on the fd, so
-        /// that the pings of clients that connected at the same moment are spread out.
+        /// that clients that connected at the same moment get their pings at different times.
         every: Duration,
         /// The number of unanswered pings in a row that closes the connection, at least 1.
         ///

@@ -1,6 +1,6 @@
 //! The registry: uids of connections, and members of groups.
 //!
-//! The registry knows a connection by its slot number. It does not know connections, fds, queues or limits.
+//! The registry knows a connection by its slot number. The registry does not know connections, fds, queues or limits.
 //!
 //! Data structure: the slots of a user form a doubly linked list, whose links are fields of [`SlotEntry`]. The
 //! memberships of a slot form a doubly linked list, whose links are fields of [`Membership`]. A membership also stores
@@ -172,7 +172,7 @@ impl Registry {
     /// repeated bind of a kicked connection has no effect.
     ///
     /// If the result is not [`Change::Done`], nothing has changed. The result is [`Change::Already`] if the slot is
-    /// bound to this uid. It is [`Change::Taken`] if another slot is bound to this uid, and the policy is
+    /// bound to this uid. The result is [`Change::Taken`] if another slot is bound to this uid, and the policy is
     /// [`SecondLogin::RejectNew`]. [`Change::BadName`]: see [`is_name`].
     pub fn bind(&mut self, slot: Slot, uid: &str, policy: SecondLogin, kicked: &mut Vec<Slot>) -> Change {
         if !is_name(uid) {

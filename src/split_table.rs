@@ -43,7 +43,7 @@ impl<T> SplitTable<T> {
 
     /// Returns the number of entries.
     ///
-    /// This takes O(1) time, because there are at most [`TABLES`] tables.
+    /// The call takes O(1) time, because there are at most [`TABLES`] tables.
     pub fn len(&self) -> usize {
         self.first.len() + self.rest.iter().map(HashTable::len).sum::<usize>()
     }

@@ -41,7 +41,7 @@ const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level must hold two blocks");
 
 /// A hierarchical timer wheel with a resolution of one tick.
 ///
-/// The wheel has no thread and reads no clock. The caller drives it, once per turn of its loop, in this order:
+/// The wheel has no thread and reads no clock. The caller drives the wheel, once per turn of its loop, in this order:
 ///
 /// 1. [`next`](Wheel::next) returns the latest time to call `advance`. The loop waits for events until then.
 /// 2. [`advance`](Wheel::advance) sets the present time, read once after the wait. All due deadlines expire.

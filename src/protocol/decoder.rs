@@ -1,8 +1,8 @@
 //! The frame decoder: splits a client's byte stream into payloads.
 //!
-//! The decoder checks the rules of RFC 6455 sections 5.2 to 5.5. It unmasks in place and returns borrowed slices. It
-//! stores no payload: between two reads it stores at most the 13 bytes of an incomplete header and a few numbers. The
-//! frames do not depend on how the stream is split into reads.
+//! The decoder checks the rules of RFC 6455 sections 5.2 to 5.5. The decoder unmasks in place and returns borrowed
+//! slices. The decoder stores no payload: between two reads, it stores at most the 13 bytes of an incomplete header and
+//! a few numbers. The frames do not depend on how the stream is split into reads.
 
 use std::mem;
 

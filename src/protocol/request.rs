@@ -16,8 +16,8 @@ use crate::tls::TlsInfo;
 
 /// An HTTP request: a WebSocket upgrade or a plain request.
 ///
-/// `Request` is [`Send`]. It owns its head, and borrows a body that was received in one piece. A handler that keeps the
-/// request, or moves it to another thread, copies the body with [`into_owned`](Request::into_owned).
+/// `Request` is [`Send`]. A request owns its head, and borrows a body that was received in one piece. A handler that
+/// keeps the request, or moves it to another thread, copies the body with [`into_owned`](Request::into_owned).
 #[derive(Clone)]
 pub struct Request<'a> {
     /// The head, from the method to the blank line.

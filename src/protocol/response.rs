@@ -1,8 +1,8 @@
 //! HTTP responses: built by handlers, encoded as bytes.
 //!
-//! The builder never returns an error. It records the first fault (a header name that is not a token, a line break in a
-//! value, an invalid status), and the response becomes a 500. So untrusted text in a header value cannot add a header
-//! line.
+//! The builder never returns an error. The builder records the first fault (a header name that is not a token, a line
+//! break in a value, an invalid status), and the response becomes a 500. So untrusted text in a header value cannot add
+//! a header line.
 //!
 //! This module does not know the request or the time. The caller passes values that depend on the request or the time.
 

@@ -1,7 +1,7 @@
 //! An arena whose entries are found by id and by key.
 //!
-//! A keyed arena owns entries and a hash index. It does not know the meaning of the entries. The index stores ids, not
-//! keys: a key is stored only in its entry, and takes five bytes in the index.
+//! A keyed arena owns entries and a hash index. The arena does not know the meaning of the entries. The index stores
+//! ids, not keys: a key is stored only in its entry, and takes five bytes in the index.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
