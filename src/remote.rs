@@ -279,7 +279,7 @@ impl Remote {
     /// does nothing.
     ///
     /// # Errors
-    /// [`RemoteError::Closed`]: the server has ended already.
+    /// The error is [`RemoteError::Closed`] if the server has ended already.
     pub fn shutdown(&self) -> Result<(), RemoteError> {
         self.sender.send_last(Command::Shutdown).map_err(RemoteError::from)
     }

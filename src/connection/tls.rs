@@ -17,7 +17,7 @@ use crate::tls::{Ciphertext, Engine, EngineError, RECORD_BYTES_MAX, TlsConfig, T
 /// The maximum length of the plaintext of a record, in bytes.
 const RECORD_PLAINTEXT: usize = 1 << 14;
 
-/// The maximum of unfinished input, in bytes: a handshake message in many records.
+/// The maximum length of unfinished input, in bytes: a handshake message in many records.
 ///
 /// A client can split a handshake message into records of one byte, and rustls needs all these records at once.
 const UNFINISHED_BYTES_MAX: usize = 128 << 10;

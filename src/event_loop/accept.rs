@@ -20,7 +20,7 @@ use crate::tick::Tick;
 use crate::tls::ListenerTls;
 use crate::token_bucket::{Rate, Take, TokenBucket};
 
-/// The maximum of connections accepted from one listener in one turn.
+/// The maximum number of connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN_MAX: usize = 512;
 
 /// The number of spare descriptors: see [`Acceptor::spares`].

@@ -14,7 +14,7 @@ use crate::fd::Fd;
 use crate::peer::Peer;
 use crate::protocol::close::CloseCode;
 
-/// The maximum of bytes of a panic message that are logged.
+/// The maximum number of bytes of a panic message that are logged.
 const PANIC_BYTES_MAX: usize = 1024;
 
 impl<H: Handler> EventLoop<H> {

@@ -15,7 +15,8 @@ use crate::fd::Fd;
 use crate::tick::Tick;
 use crate::token_bucket::{Rate, TokenBucket};
 
-/// The maximum of hellos that one turn answers. Each answer takes 0.1 to 0.3 ms, and delays the messages of a turn.
+/// The maximum number of hellos that one turn answers. Each answer takes 0.1 to 0.3 ms, and delays the messages of a
+/// turn.
 const PER_TURN_MAX: u32 = 1;
 
 /// The maximum number of waiting connections that one turn reads.
@@ -26,9 +27,10 @@ const READS_PER_TURN_MAX: u32 = 64;
 /// The budget of handshakes, and the connections that wait for it.
 ///
 /// [`begin_turn`](Handshakes::begin_turn) is called once a turn. Then [`take`](Handshakes::take) returns the waiting
-/// connections that are read first. Another connection whose next read may answer a hello is read if
-/// [`may_answer_new`](Handshakes::may_answer_new) returns `true`, and is otherwise passed to
-/// [`wait`](Handshakes::wait). [`handle_answered`](Handshakes::handle_answered) reports an answer.
+/// connections that are read first. For any other connection whose next read may answer a hello, the caller asks
+/// [`may_answer_new`](Handshakes::may_answer_new). If the result is `true`, the caller reads the connection, else the
+/// caller passes the connection to [`wait`](Handshakes::wait). [`handle_answered`](Handshakes::handle_answered) reports
+/// an answer.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     /// The waiting connections of clients, the oldest first.

@@ -71,10 +71,10 @@ use crate::protocol::origin::Origins;
 use crate::registry::SecondLogin;
 use crate::wheel::Owner;
 
-/// The maximum of events that one wait returns. In unit tests the maximum is low, so that the tests reach it.
+/// The maximum number of events that one wait returns. In unit tests the maximum is low, so that the tests reach it.
 const EVENTS_MAX: usize = if cfg!(test) { 4 } else { 512 };
 
-/// The maximum of waits in a turn.
+/// The maximum number of waits in a turn.
 ///
 /// Only a wait that returned [`EVENTS_MAX`] events is repeated.
 const WAITS_PER_TURN_MAX: usize = if cfg!(test) { 2 } else { 32 };

@@ -68,7 +68,7 @@ impl BodyDecoder {
     /// Creates a decoder for a body of at most `bytes_max` bytes.
     ///
     /// # Errors
-    /// [`HttpError::BodyTooLarge`]: the announced length exceeds `bytes_max`.
+    /// The error is [`HttpError::BodyTooLarge`] if the announced length exceeds `bytes_max`.
     pub fn new(length: BodyLength, bytes_max: usize) -> Result<BodyDecoder, HttpError> {
         let bytes_left = bytes_max as u64;
         let position = match length {

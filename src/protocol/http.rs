@@ -146,8 +146,8 @@ pub fn skip_empty_lines(buf: &[u8]) -> usize {
 /// not depend on how the input is split.
 ///
 /// # Errors
-/// [`HttpError::NotHttp`] or [`HttpError::BareLineFeed`], as soon as the bytes cannot begin a valid head.
-/// [`HttpError::HeadTooLarge`]: the head does not end within `bytes_max`.
+/// The error is [`HttpError::NotHttp`] or [`HttpError::BareLineFeed`] as soon as the bytes cannot begin a valid head,
+/// and [`HttpError::HeadTooLarge`] if the head does not end within `bytes_max`.
 pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Result<Option<usize>, HttpError> {
     match buf {
         // These bytes may be the first half of a blank line.

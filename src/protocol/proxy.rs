@@ -42,7 +42,8 @@ pub struct ProxyHeader {
 /// `buf` may grow between calls. Returns `None` if the header is incomplete.
 ///
 /// # Errors
-/// [`HttpError::ProxyHeader`], as soon as the bytes cannot begin a valid header of at most `bytes_max` bytes.
+/// The error is [`HttpError::ProxyHeader`] as soon as the bytes cannot begin a valid header of at most `bytes_max`
+/// bytes.
 pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHeader>, HttpError> {
     let header = if buf.starts_with(V1) {
         parse_v1(buf)

@@ -71,7 +71,7 @@ impl Utf8Stream {
     /// Checks that the text does not end inside a character.
     ///
     /// # Errors
-    /// [`NotUtf8`]: the text ends inside a character.
+    /// The error is [`NotUtf8`] if the text ends inside a character.
     pub fn finish(&self) -> Result<(), NotUtf8> {
         if self.len == 0 { Ok(()) } else { Err(NotUtf8) }
     }

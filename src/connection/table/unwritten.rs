@@ -9,7 +9,7 @@
 use crate::fd::Slot;
 use std::collections::VecDeque;
 
-/// The maximum of connections that are not added to an [`Unwritten`] list.
+/// The maximum number of connections that are not added to an [`Unwritten`] list.
 ///
 /// If one push or one wait for events lists at most this many connections, they are written before the connections in
 /// an [`Unwritten`] list.

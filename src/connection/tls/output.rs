@@ -7,10 +7,12 @@ use crate::connection::tls::{RECORD_PLAINTEXT, Stage, Stream, TlsShared, TlsStre
 use crate::connection::written::Written;
 use crate::tls::Ciphertext;
 
-/// The maximum of plaintext that one write encrypts, in bytes. This limit bounds the unsent ciphertext of a session.
+/// The maximum length of the plaintext that one write encrypts, in bytes. This limit bounds the unsent ciphertext of a
+/// session.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
-/// The maximum of plaintext that a write encrypts if the stream did not accept the last write as a whole, in bytes.
+/// The maximum length of the plaintext that a write encrypts after a write that the stream did not accept as a whole,
+/// in bytes.
 ///
 /// This limit is lower than [`WRITE_BYTES_MAX`], because only unencrypted output can be replaced by a newer message or
 /// dropped to free memory.

@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::protocol::origin::Origins;
 
-/// The maximum of slots that are updated in one turn.
+/// The maximum number of slots that are updated in one turn.
 const SLOTS_PER_TURN_MAX: u32 = 1024;
 
 impl Core {

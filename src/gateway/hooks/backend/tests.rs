@@ -1,4 +1,4 @@
-//! Tests with a back end that answers, answers invalidly or late, or does not answer.
+//! Tests with a back end that sends valid, invalid and late answers, or no answer.
 
 use std::time::Duration;
 

@@ -200,7 +200,7 @@ impl Worker {
         self.pause(pause, now);
     }
 
-    /// Drops events that are too old after a failed request.
+    /// After a failed request, drops the events that are older than `retry_time_max`.
     fn give_up_old(&mut self, now: Instant) {
         let lost = self.queue.failed(&mut self.in_flight, now.checked_sub(self.rules.retry_time_max));
         if lost > 0
