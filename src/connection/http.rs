@@ -50,7 +50,7 @@ enum Phase {
     Idle,
     /// Before the PROXY header.
     Proxy,
-    /// A part of a head was received, or the connection has not sent a request yet.
+    /// A part of a head was received, or the connection is new and no byte of a request was received yet.
     Head,
     /// A head announced a body. The handler has not chosen the mode of the body yet.
     Announced(Announced),

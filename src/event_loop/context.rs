@@ -1,6 +1,6 @@
 //! The [`Context`] that handlers use, and the commands of other threads.
 //!
-//! The loop makes a [`Context`] for each call. The methods of `Context` are in `src/context.rs`.
+//! The loop makes a [`Context`] for each call of a handler. The methods of `Context` are in `src/context.rs`.
 
 use std::any::Any;
 use std::collections::HashMap;

@@ -114,7 +114,7 @@ pub struct Config {
 /// 2. Run the commands of other threads, for at most [`COMMANDS_TIME_MAX`].
 /// 3. Handle the events. This step only records which sockets can be read or written.
 /// 4. While the loop drains, close WebSockets that are due. Apply new limits.
-/// 5. Accept connections. Epoll reports their first bytes in the next turn.
+/// 5. Accept connections. Epoll reports the first bytes of these connections in the next turn.
 /// 6. Read once from each connection that has bytes, for at most one [`Portion`], and call the handler for the
 ///    messages. A connection is read at most once in a turn, so that a fast client does not delay other clients. A turn
 ///    answers few TLS handshakes.

@@ -29,7 +29,7 @@ pub struct Portion {
 }
 
 impl Portion {
-    /// Creates a portion of [`CLOCK_EVERY`] steps, and of further steps for [`TIME_MAX`].
+    /// Creates a portion of [`CLOCK_EVERY`] steps, followed by further steps for at most [`TIME_MAX`].
     pub fn new() -> Portion {
         Portion { steps: 0, clock_at: CLOCK_EVERY, time_max: TIME_MAX, until: None }
     }

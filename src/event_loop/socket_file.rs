@@ -1,4 +1,5 @@
-//! The files of unix sockets. A stale file is replaced. A file is removed when its socket is closed.
+//! The files of unix sockets. A stale file, on which no process listens, is replaced. A file is removed when its socket
+//! is closed.
 
 use std::fs;
 use std::io;

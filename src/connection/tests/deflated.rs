@@ -177,7 +177,7 @@ fn a_long_message_is_inflated_while_it_arrives() {
         assert!(inbound <= most, "the unfinished input must take at most {most} bytes: {inbound}");
     }
     assert_eq!(events, [format!("text {text}")]);
-    // A message that inflates to too much is refused at the part that exceeds the limit.
+    // A message that inflates to more than `message_bytes_max` is refused at the part that exceeds the limit.
     let bounds = Limits { message_bytes_max: 500_000, inflated_bytes_per_second_max: 1 << 40, ..limits };
     let mut rig = Rig::deflating(bounds);
     let mut received = 0;

@@ -250,8 +250,8 @@ impl<'a> Command<'a> {
     /// Parses the command in a body, in a line of a batch or in a datagram.
     ///
     /// # Errors
-    /// The message names the member. A member that the call does not have is refused, because ignoring such a member
-    /// would hide a mistake of the caller.
+    /// The error message names the faulty member. A member that the call does not have is refused, because ignoring
+    /// such a member would hide a mistake of the caller.
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<Command<'a>, ApiError> {
         let command: Result<Command<'a>, ApiError> = read(json, shape);
         if let Ok(command) = &command

@@ -46,7 +46,7 @@ impl LongCommands {
     /// Carries out a command, or the first portion of a longer command, whose response is deferred.
     ///
     /// # Errors
-    /// The command takes several turns, and too many such commands are in progress. Then the command has no effect.
+    /// The command takes several turns, and too many such commands are in progress. A refused command has no effect.
     pub fn execute(
         &mut self,
         ctx: &mut Context<'_>,

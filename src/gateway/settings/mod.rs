@@ -186,7 +186,7 @@ impl Contents {
 /// Returns the token for a command line of `fdpush token`.
 ///
 /// # Errors
-/// The errors are those of [`Settings::load`], or there is no secret to sign with.
+/// The settings are invalid (see [`Settings::load`]), or have no secret that can sign a token.
 pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
     let mut faults = Faults::default();
     let layers = Layers::read(line, &mut faults);

@@ -111,7 +111,7 @@ impl HttpError {
 
     /// Returns the error response, with a description and the required headers.
     ///
-    /// The response closes the connection. On a control listener, its body is JSON.
+    /// The response closes the connection. On a control listener, the body of the response is JSON.
     pub fn response(self, is_control: bool) -> Response {
         let (status, text) = self.status_and_text();
         let response = Response::refusal(is_control, status, text).close();

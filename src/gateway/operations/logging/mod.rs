@@ -33,8 +33,8 @@ use crate::gateway::runtime::{clock, threads};
 /// The maximum wait for the last lines at the end of the process.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The crates of which only warnings and errors are logged. Their other lines would contain requests of clients, with
-/// cookies.
+/// The crates of which only warnings and errors are logged. The other lines of these crates would contain requests of
+/// clients, with cookies.
 const WARN_ONLY: [&str; 3] = ["ureq", "ureq_proto", RUSTLS];
 
 /// The TLS library, which warns of faults of clients, such as a refused renegotiation. A client can repeat such a

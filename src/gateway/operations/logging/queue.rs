@@ -133,7 +133,8 @@ mod tests {
         let count = fill(&queue, &text);
         (0..3).for_each(|_| queue.push(text.clone()));
         assert_eq!(queue.dropped(), 3);
-        // The first line counts as being written until the second line is taken. Until then, its space is not free.
+        // The first line counts as being written until the second line is taken. Until then, the space of the first
+        // line is not free.
         assert_eq!(queue.take(), Entry { dropped_before: 0, line: text.clone() });
         queue.push(text.clone());
         assert_eq!(queue.dropped(), 4);
