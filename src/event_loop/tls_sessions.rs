@@ -137,7 +137,7 @@ impl TlsSessions {
         self.stream(descriptor)?.info()
     }
 
-    /// Takes the report of the last read from a session.
+    /// Returns the report of the last read from a session, and resets the report.
     pub fn take_report(&mut self) -> ReadReport {
         self.tls.as_mut().map(|tls| std::mem::take(&mut tls.shared.last)).unwrap_or_default()
     }

@@ -94,7 +94,7 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR", env = "FDPUSH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9501")]
     pub listen: Vec<ClientAddress>,
 
-    /// Whether GET / serves the demo page. `auto`: with --auth trust
+    /// Whether GET / serves the demo page. `auto` serves the page only with --auth trust
     #[arg(long, value_name = "WHEN", env = "FDPUSH_PAGE", default_value = "auto")]
     pub page: When,
 
@@ -224,7 +224,7 @@ pub struct Clients {
 pub struct HeartbeatSettings {
     /// Detection of dead clients. `client`: a client that sends nothing for --idle-max is dead. `ping`: the server
     /// pings every --ping-every, and a client that misses --missed-max pings in a row is dead. `push`: the server
-    /// pings, and ignores missing answers. `off`: none
+    /// pings, and ignores missing answers. `off`: no detection
     #[arg(long, value_name = "WAY", env = "FDPUSH_HEARTBEAT", default_value = "ping")]
     pub heartbeat: HeartbeatMode,
 
@@ -322,8 +322,8 @@ pub struct Bounds {
     pub message_time_max: Time,
 
     /// Maximum memory of unfinished messages, HTTP heads and bodies of all clients, in bytes; over this limit, the
-    /// clients with the most bytes are closed with 1013 or 503. It must be at least twice --message-bytes-max and twice
-    /// --body-bytes-max
+    /// clients with the most bytes are closed with 1013 or 503. The value must be at least twice --message-bytes-max
+    /// and twice --body-bytes-max
     #[arg(long, value_name = "SIZE", env = "FDPUSH_INBOUND_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().inbound_total_bytes_max))]
     pub inbound_total_bytes_max: Size,

@@ -42,8 +42,8 @@ struct RequestBody<'a> {
 /// The headers of a request whose values have the form `form`. Each name appears once, in lower case, with its values
 /// in order.
 ///
-/// A value that is not UTF-8 is encoded in base64. With U+FFFD instead, two different values could become equal, and a
-/// back end could find the session of another user.
+/// A value that is not UTF-8 is encoded in base64. With U+FFFD in place of invalid bytes, two different values could
+/// become equal, and a back end could find the session of another user.
 #[derive(Copy, Clone)]
 struct Headers<'a> {
     request: &'a Request<'a>,

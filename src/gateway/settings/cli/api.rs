@@ -40,9 +40,9 @@ pub struct Api {
     pub api_client_ca: Option<PathBuf>,
 
     /// Maximum number of connections to --api that have sent a valid request; over this limit, requests get 503. Other
-    /// connections, for example of probes, use the unused rest of this number and 16 more; if these are in use, a new
-    /// connection replaces the oldest of them. API connections do not count in --connections-max. Their descriptors are
-    /// reserved
+    /// connections, for example of probes, use the unused part of this number and 16 more places; if no place is left,
+    /// a new connection replaces the oldest of these other connections. API connections do not count in
+    /// --connections-max. Their descriptors are reserved
     #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
         default_value_t = Limits::default().control_connections_max,
         value_parser = between(1, 65_536))]

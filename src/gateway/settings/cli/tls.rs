@@ -26,7 +26,7 @@ pub struct Tls {
     #[arg(long, value_name = "VERSION", env = "FDPUSH_TLS_MIN", default_value = "1.2")]
     pub tls_min: TlsMin,
 
-    /// Maximum number of TLS handshakes per second, with a burst of the same size; over this limit, clients wait, at
+    /// Maximum number of TLS handshakes per second, with a burst of the same size; clients over this limit wait for at
     /// most --head-time-max. Default: unlimited
     #[arg(long, value_name = "COUNT", env = "FDPUSH_TLS_HANDSHAKE_RATE",
         value_parser = between(1, RATE_MAX))]
