@@ -150,11 +150,12 @@ pub struct Limits {
 
     /// The maximum memory, in bytes, of all unfinished messages, HTTP heads and bodies together.
     ///
-    /// The capacity of buffers is counted, which may be twice the bytes received. Over the limit, the connections with
-    /// the largest buffers are closed until one eighth of the limit is free. The clients of these connections get close
-    /// code 1013 or status 503, and the cause is [`InboundOverload`](crate::Cause::InboundOverload). The limit must be
-    /// at least twice the largest of `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single
-    /// client can exceed the limit. Default 64 MiB.
+    /// The capacity of buffers is counted. This capacity may be twice the number of received bytes. Over the limit, the
+    /// connections with the largest buffers are closed until one eighth of the limit is free. The clients of these
+    /// connections get close code 1013 or status 503, and the cause is
+    /// [`InboundOverload`](crate::Cause::InboundOverload). The limit must be at least twice the largest of
+    /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single client can exceed the limit.
+    /// Default 64 MiB.
     pub inbound_total_bytes_max: usize,
 
     /// The maximum time that a close handshake waits for the client's close frame.

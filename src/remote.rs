@@ -85,8 +85,8 @@ pub enum RemoteError {
     Panicked,
     /// The result did not come in time. The command may still be carried out.
     TimedOut,
-    /// The loop's own thread called [`Reply::wait`], which would block forever. Inside a handler, use the [`Context`]
-    /// of the handler.
+    /// The loop's own thread called [`Reply::wait`], where the call would block forever. Inside a handler, use the
+    /// [`Context`] of the handler.
     OwnThread,
 }
 

@@ -39,7 +39,7 @@ pub use upgrade::fuzz_upgrade;
 #[cfg(test)]
 pub(super) use pipe::Pipe;
 
-/// The maximum number of operations of one run, which bounds its time.
+/// The maximum number of operations of one run. This limit bounds the time of the run.
 const OPERATIONS_MAX: usize = 1000;
 
 /// Two connections and the state that they share.

@@ -101,7 +101,7 @@ impl Second {
         write_date_line(line, HttpDate::from(self.wall));
     }
 
-    /// Returns the wall-clock time of tick 0, which was `before` at the last reading.
+    /// Returns the wall-clock time of tick 0. `before` is the result of the last reading.
     ///
     /// The result differs from `before` only if the wall clock was set, not if it drifts.
     pub fn started_at(self, before: SystemTime) -> SystemTime {

@@ -22,7 +22,7 @@ pub struct TlsSessions {
 
 #[derive(Debug)]
 struct Tls {
-    /// The sessions, indexed by the kernel's descriptor of the socket, which is a small number.
+    /// The sessions, indexed by the kernel's descriptor of the socket. A descriptor is a small number.
     streams: Vec<Option<Box<TlsStream>>>,
     shared: TlsShared,
 }

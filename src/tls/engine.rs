@@ -153,7 +153,7 @@ impl Engine {
         self.connection.is_handshaking()
     }
 
-    /// Returns whether the client hello was answered, which is the costly step of a handshake.
+    /// Returns whether the client hello was answered. The answer is the costly step of a handshake.
     ///
     /// A HelloRetryRequest (RFC 8446 section 4.1.4) does not count as the answer: it takes no key exchange, and a
     /// second hello follows.

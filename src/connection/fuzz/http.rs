@@ -20,7 +20,7 @@ impl Rig {
         self.handle_end(at, event);
     }
 
-    /// Sends a whole response, which aborts a response that has begun.
+    /// Sends a whole response. If a response in pieces has begun, the connection aborts it.
     pub(super) fn respond(&mut self, at: usize, manner: u8) {
         let (status, body): (u16, &'static [u8]) = match manner % 4 {
             0 => (200, b"fine"),

@@ -7,7 +7,7 @@ use crate::connection::fuzz::pipe::Pipe;
 use crate::connection::{Io, TlsShared, TlsStream, Written};
 use crate::tls::{Hello, TestClient, test_config};
 
-/// The length of the read buffer in bytes, which is less than the length of a record.
+/// The length of the read buffer in bytes. A record can be longer than this buffer.
 pub(super) const READ_BYTES: usize = 5000;
 
 /// The maximum overhead of the records of one write, in bytes. One write has at most 5 records.

@@ -24,7 +24,7 @@ use crate::connection::{Io, TlsShared, TlsStream};
 use crate::protocol::memory::MemoryTotal;
 use crate::tls::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, test_config};
 
-/// The maximum number of operations of one run, which bounds its time.
+/// The maximum number of operations of one run. This limit bounds the time of the run.
 const OPERATIONS_MAX: usize = 400;
 
 /// The maximum number of key updates without application data between them. rustls ends a session with more updates.
@@ -81,7 +81,7 @@ pub fn fuzz_tls(data: &[u8]) {
     session.end();
 }
 
-/// Returns the byte at a position of the plaintext, which is the same in both directions.
+/// Returns the byte at a position of the plaintext. Both directions have the same plaintext.
 fn byte_at(position: usize) -> u8 {
     (position * 31 + position / 251) as u8
 }

@@ -190,7 +190,8 @@ impl DatagramReceiver {
         Ok(DatagramReceiver { socket, shared, thread: Some(thread) })
     }
 
-    /// Returns the counts of datagrams. Each call reads a file in `/proc`, which is fast enough for a scrape.
+    /// Returns the counts of datagrams. Each call reads a file in `/proc`. The read is fast enough for a scrape of the
+    /// metrics.
     pub fn counts(&self) -> DatagramCounts {
         let shared = &self.shared;
         // If the kernel's table cannot be read, the count keeps its last value.

@@ -140,8 +140,8 @@ impl Settings {
         }
     }
 
-    /// Warns of secrets with quotes or white space around them, which are probably mistakes. [`bare`] removes the
-    /// quotes.
+    /// Warns of secrets with quotes or white space around them. Such quotes and white space are probably mistakes.
+    /// [`bare`] removes the quotes.
     pub(super) fn warn_of_secrets(&mut self, faults: &mut Faults) {
         for arg in declarations().filter(|arg| is_secret(arg)) {
             let key = arg.get_id().as_str();

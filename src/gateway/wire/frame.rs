@@ -23,7 +23,7 @@ const UIDS_MAX: usize = 1000;
 /// The maximum number of uids in one notice, as documented in docs/api.md and the README.
 pub const NOTICE_UIDS_MAX: usize = 100;
 
-/// The maximum length of the end of a notice, which is a count of up to 20 digits.
+/// The maximum length of the end of a notice in bytes. The end contains a count of up to 20 digits.
 const NOTICE_END_BYTES_MAX: usize = 32;
 
 /// A frame of a client.
