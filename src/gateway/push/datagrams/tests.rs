@@ -73,7 +73,9 @@ fn udp_datagrams_are_received_and_counted() {
         let socket = match DatagramSocket::bind_all(address) {
             Ok(mut sockets) => sockets.pop().expect("one socket is bound"),
             Err(error) => {
-                assert!(address.contains("::1") && error.kind() == io::ErrorKind::AddrNotAvailable, "{error}");
+                // The machine has no IPv6.
+                assert!(address.contains("::1"), "{error}");
+                assert!(UdpSocket::bind(client).is_err(), "{error}");
                 continue;
             }
         };
