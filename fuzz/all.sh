@@ -17,13 +17,13 @@ jobs=${FUZZ_JOBS:-$(nproc)}
 # The targets use no sanitizer, because the code has no `unsafe`. Without a sanitizer, they run several times faster and need only
 # a stable toolchain.
 toolchain=+nightly
-rustup toolchain list 2>/dev/null | grep -q '^nightly' || toolchain=+stable
+[[ $(rustup toolchain list 2>/dev/null) =~ (^|$'\n')nightly ]] || toolchain=+stable
 cargo "$toolchain" fuzz build --sanitizer none
 # The script starts the built fuzzer directly, as `cargo fuzz run` does, so that the pid is that of the fuzzer.
 built=${CARGO_TARGET_DIR:-fuzz/target}/$(rustc -vV | sed -n 's/^host: //p')/release
 
 run_target() {
-    local target=$1 options=(-max_total_time="$seconds" -max_len=4096 -timeout=10 -print_final_stats=1)
+    local target=$1 options=(-max_total_time="$seconds" -max_len=4096 -timeout=60 -print_final_stats=1)
     mkdir -p "fuzz/found/$target" "fuzz/artifacts/$target"
     options+=(-artifact_prefix="fuzz/artifacts/$target/")
     [[ -f fuzz/$target.dict ]] && options+=(-dict="fuzz/$target.dict")

@@ -14,5 +14,7 @@ FDPUSH_BIN=$(cd "$(dirname "$FDPUSH_BIN")" && pwd)/$(basename "$FDPUSH_BIN")
 export FDPUSH_BIN CHROMIUM
 cd "$here"
 # There is no lockfile, because it would contain the registry's host. package.json pins all dependencies.
-npm install --no-package-lock --no-audit --no-fund --loglevel=error
+install() { npm install --no-package-lock --no-audit --no-fund --loglevel=error; }
+# A download can fail, so the script tries twice.
+install || install
 exec node --test --test-reporter=spec page.test.mjs client.test.mjs

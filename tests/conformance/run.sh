@@ -23,7 +23,9 @@ if [[ -z ${KOSOKU:-} ]]; then
     stamp="$messages $(sha256sum <"$here/correct.py")"
     if ! "$KOSOKU" --help &>/dev/null || [[ $(cat "$venv/corrected" 2>/dev/null) != "$stamp" ]]; then
         python3 -m venv --clear "$venv"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check kosoku==0.1.0
+        install=("$venv/bin/pip" install --quiet --disable-pip-version-check kosoku==0.1.0)
+        # A download can fail, so the script tries twice.
+        "${install[@]}" || "${install[@]}"
         "$venv/bin/python" "$here/correct.py" "$venv"/lib/python3*/site-packages/kosoku/cases "$messages"
         echo "$stamp" >"$venv/corrected"
     fi

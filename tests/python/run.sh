@@ -18,7 +18,9 @@ if [[ -z ${PYTHON:-} ]]; then
     PYTHON=$venv/bin/python
     if ! cmp --silent "$here/requirements.txt" "$venv/made-of"; then
         python3 -m venv --clear "$venv"
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$here/requirements.txt"
+        install=("$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$here/requirements.txt")
+        # A download can fail, so the script tries twice.
+        "${install[@]}" || "${install[@]}"
         cp "$here/requirements.txt" "$venv/made-of"
     fi
 fi

@@ -25,7 +25,9 @@ if [[ -z ${PYTHON:-} ]]; then
     PYTHON=$venv/bin/python
     if ! cmp --silent "$here/requirements.txt" "$venv/made-of"; then
         python3 -m venv --clear "$venv"
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$here/requirements.txt"
+        install=("$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$here/requirements.txt")
+        # A download can fail, so the script tries twice.
+        "${install[@]}" || "${install[@]}"
         cp "$here/requirements.txt" "$venv/made-of"
     fi
 fi
@@ -81,7 +83,9 @@ PYTHONPATH=$here/../python PYTHONDONTWRITEBYTECODE=1 timeout 900 "$PYTHON" -m un
 (
     cd "$here"
     # There is no lockfile, because it would contain the registry's host. package.json pins all dependencies.
-    npm install --no-package-lock --no-audit --no-fund --loglevel=error
+    install=(npm install --no-package-lock --no-audit --no-fund --loglevel=error)
+    # A download can fail, so the script tries twice.
+    "${install[@]}" || "${install[@]}"
     timeout 900 node --test --test-reporter=spec clients.test.mjs
 )
 kill -0 "$server" || { echo "tls_clients: the server has exited" >&2; exit 1; }
