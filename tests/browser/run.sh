@@ -2,6 +2,7 @@
 # Tests the demo page and the README's client in headless Chromium. Needs a built `fdpush`, node 20 or newer, and Debian's chromium.
 #   FDPUSH_BIN  the binary to test   (default: target/release/fdpush of this repository)
 #   CHROMIUM    the browser to drive (default: /usr/bin/chromium)
+#   NODE        the node to run      (default: node)
 # The tests start their servers on free ports, and end only these processes.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,4 +18,4 @@ cd "$here"
 install() { npm install --no-package-lock --no-audit --no-fund --loglevel=error; }
 # A download can fail, so the script tries twice.
 install || install
-exec node --test --test-reporter=spec page.test.mjs client.test.mjs
+exec "${NODE:-node}" --test --test-reporter=spec page.test.mjs client.test.mjs

@@ -6,6 +6,7 @@
 #   FDPUSH_BIN  the server to test               (default: target/release/fdpush, built here)
 #   PYTHON      a Python with requirements.txt   (default: a venv under the target directory, created once)
 #   CHROMIUM    the browser to drive             (default: /usr/bin/chromium)
+#   NODE        the node to run                  (default: node)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
@@ -86,6 +87,6 @@ PYTHONPATH=$here/../python PYTHONDONTWRITEBYTECODE=1 timeout 900 "$PYTHON" -m un
     install=(npm install --no-package-lock --no-audit --no-fund --loglevel=error)
     # A download can fail, so the script tries twice.
     "${install[@]}" || "${install[@]}"
-    timeout 900 node --test --test-reporter=spec clients.test.mjs
+    timeout 900 "${NODE:-node}" --test --test-reporter=spec clients.test.mjs
 )
 kill -0 "$server" || { echo "tls_clients: the server has exited" >&2; exit 1; }
