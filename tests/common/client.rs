@@ -172,6 +172,11 @@ impl Client {
         frame
     }
 
+    /// Reads all messages up to the end of the connection, and answers pings.
+    pub fn read_to_end(&mut self) {
+        while self.socket.read().is_ok() {}
+    }
+
     /// Expects the end of the stream after a close frame.
     pub fn end(&mut self) {
         let ended = self.socket.read();

@@ -176,6 +176,11 @@ impl Raw {
         deflated::inflated_frame((head[0], payload))
     }
 
+    /// Returns the next frame, or `None` if the stream ends first.
+    pub fn try_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        (!self.buf.is_empty() || self.fill()).then(|| self.frame())
+    }
+
     /// Reads exactly these bytes. Allocates no memory if an earlier call has read as many bytes, because the buffer is
     /// then large enough.
     pub fn expect(&mut self, bytes: &[u8]) {
