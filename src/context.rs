@@ -22,26 +22,27 @@ impl Context<'_> {
     /// Pushes to one connection (Swoole's `push`).
     ///
     /// The message is queued behind earlier messages. The loop writes the queue at the end of its current turn at the
-    /// latest.
+    /// latest. If the fd belongs to another loop, the outcome is [`Forwarded`](Outcome::Forwarded), or
+    /// [`Dropped`](Outcome::Dropped) if the message does not fit into [`forward_bytes_max`](Limits::forward_bytes_max).
     pub fn push<'p>(&mut self, fd: Fd, push: impl Into<Push<'p>>) -> Outcome {
         self.core.push(fd, push.into())
     }
 
-    /// Pushes to several connections.
+    /// Pushes to several connections, of all loops.
     ///
     /// A connection that is listed twice gets the message once. A connection that is gone does not count as matched.
     pub fn push_fds<'p>(&mut self, fds: impl IntoIterator<Item = Fd>, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_fds(fds.into_iter(), push.into())
     }
 
-    /// Pushes to all connections of a uid.
+    /// Pushes to all connections of a uid, on all loops.
     ///
-    /// `matched` is 0 if the uid is offline.
+    /// `matched` and `forwarded` are 0 if the uid is offline.
     pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_uid(uid, push.into())
     }
 
-    /// Pushes to all connections of several uids.
+    /// Pushes to all connections of several uids, on all loops.
     ///
     /// A uid that is listed twice gets the message once.
     pub fn push_uids<'p>(
@@ -52,12 +53,12 @@ impl Context<'_> {
         self.core.push_uids(uids.into_iter(), push.into())
     }
 
-    /// Pushes to the members of a group.
+    /// Pushes to the members of a group, on all loops.
     pub fn push_group<'p>(&mut self, group: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_group(group, push.into())
     }
 
-    /// Pushes to the members of several groups.
+    /// Pushes to the members of several groups, on all loops.
     ///
     /// A member of more than one of these groups gets the message once.
     pub fn push_groups<'p>(
@@ -68,7 +69,7 @@ impl Context<'_> {
         self.core.push_groups(groups.into_iter(), push.into())
     }
 
-    /// Pushes to every open WebSocket, with or without a uid.
+    /// Pushes to every open WebSocket of all loops, with or without a uid.
     pub fn broadcast<'p>(&mut self, push: impl Into<Push<'p>>) -> Delivery {
         self.core.broadcast(push.into())
     }
@@ -77,7 +78,7 @@ impl Context<'_> {
     ///
     /// The heartbeat sends its own pings. The outcome is `Dropped` if the queue is full. The connection stays open,
     /// even under [`SlowReader::Close`](crate::SlowReader::Close). The outcome is `TooLarge` if the payload exceeds 125
-    /// bytes.
+    /// bytes, and `Forwarded` if the fd belongs to another loop.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
         self.core.ping(fd, payload)
     }
@@ -88,18 +89,22 @@ impl Context<'_> {
     ///
     /// An earlier uid of the connection is replaced. [`Server::second_login`](crate::Server::second_login) decides
     /// about the other connections of the uid: they stay, they are closed, or they make the result of this call
-    /// [`Change::Taken`]. The uid is removed when the connection ends. The result is [`Change::Already`] if the
-    /// connection has this uid already.
+    /// [`Change::Taken`]. The policy and [`uid_connections_max`](Limits::uid_connections_max) hold for all loops together.
+    /// The uid is removed when the connection ends. The result is [`Change::Already`] if the connection has this uid
+    /// already, [`Change::Full`] if the limit of the uid is reached, and [`Change::Forwarded`] if the fd belongs to another
+    /// loop.
     pub fn bind(&mut self, fd: Fd, uid: impl AsRef<str>) -> Change {
         self.core.bind(fd, uid.as_ref())
     }
 
     /// Removes the uid of a connection. The result is [`Change::Already`] if the connection has no uid.
+    ///
+    /// The result is [`Change::Forwarded`] if the fd belongs to another loop.
     pub fn unbind(&mut self, fd: Fd) -> Change {
         self.core.unbind(fd)
     }
 
-    /// Returns the uid of a connection.
+    /// Returns the uid of a connection of this loop.
     ///
     /// Inside `on_close`, the result is the uid that the connection had. The result borrows the context. A handler that
     /// pushes afterwards copies the uid first: `ctx.uid_of(fd).map(str::to_owned)`. The results of
@@ -109,21 +114,21 @@ impl Context<'_> {
         self.core.uid_of(fd)
     }
 
-    /// Returns the connections of a uid, the last bound first.
+    /// Returns the connections of a uid on this loop, the last bound first.
     pub fn fds_of(&self, uid: &str) -> Vec<Fd> {
-        self.core.registry().slots_of(uid).map(|slot| self.core.table().fd_of(slot)).collect()
+        self.core.fds_of(uid)
     }
 
-    /// Returns the number of connections of a uid.
+    /// Returns the number of connections of a uid, on all loops.
     ///
     /// The call takes constant time.
     pub fn connection_count(&self, uid: &str) -> usize {
-        self.core.registry().count_of(uid)
+        self.core.connection_count(uid)
     }
 
-    /// Returns whether a uid has a connection.
+    /// Returns whether a uid has a connection, on any loop.
     pub fn is_online(&self, uid: &str) -> bool {
-        self.core.registry().count_of(uid) > 0
+        self.core.connection_count(uid) > 0
     }
 
     // Groups.
@@ -132,38 +137,44 @@ impl Context<'_> {
     ///
     /// If no group has this name, the group is created. A connection leaves its groups when it ends. The result is
     /// [`Change::Already`] if the connection is a member. The result is [`Change::Full`] if the connection is in
-    /// [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or if all connections together have
-    /// [`memberships_max`](crate::Limits::memberships_max) memberships.
+    /// [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or if all connections of all loops have
+    /// [`memberships_max`](crate::Limits::memberships_max) memberships. The result is [`Change::Forwarded`] if the fd belongs
+    /// to another loop.
     pub fn join(&mut self, fd: Fd, group: impl AsRef<str>) -> Change {
         self.core.join(fd, group.as_ref())
     }
 
     /// Removes a connection from a group. The result is [`Change::Already`] if the connection is not a member.
+    ///
+    /// The result is [`Change::Forwarded`] if the fd belongs to another loop.
     pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
         self.core.leave(fd, group)
     }
 
-    /// Removes all members from a group and returns their number.
+    /// Removes all members from a group, on all loops, and returns their number.
+    ///
+    /// The other loops remove their members when they get the command. A push from this loop that follows does not reach
+    /// these members.
     pub fn ungroup(&mut self, group: &str) -> usize {
         self.core.ungroup(group)
     }
 
-    /// Returns the members of a group, in no particular order.
+    /// Returns the members of a group on this loop, in no particular order.
     pub fn members(&self, group: &str) -> Vec<Fd> {
         self.core.registry().members(group).map(|slot| self.core.table().fd_of(slot)).collect()
     }
 
-    /// Returns the number of members of a group.
+    /// Returns the number of members of a group, on all loops.
     pub fn member_count(&self, group: &str) -> usize {
-        self.core.registry().members(group).len()
+        self.core.member_count(group)
     }
 
-    /// Returns whether a connection is in a group.
+    /// Returns whether a connection of this loop is in a group.
     pub fn is_member(&self, fd: Fd, group: &str) -> bool {
         self.core.table().slot_of(fd).is_some_and(|slot| self.core.registry().is_member(slot, group))
     }
 
-    /// Returns the groups of a connection, the last joined first.
+    /// Returns the groups of a connection of this loop, the last joined first.
     ///
     /// Inside `on_close`, the result is the groups that the connection had.
     pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
@@ -176,14 +187,14 @@ impl Context<'_> {
     ///
     /// The reason has at most [`CloseCode::REASON_BYTES_MAX`] bytes. Queued messages are sent before the close frame. The
     /// socket is closed when the client has answered the close frame (RFC 6455 section 7.1.2), or after
-    /// [`close_wait_max`](Limits::close_wait_max).
+    /// [`close_wait_max`](Limits::close_wait_max). [`CloseOutcome::Forwarded`]: the fd belongs to another loop.
     pub fn close(&mut self, fd: Fd, code: impl Into<CloseCode>, reason: &str) -> CloseOutcome {
         self.core.close(fd, code.into(), reason)
     }
 
-    /// Closes several WebSockets, and returns how many of them were open.
+    /// Closes several WebSockets, and returns how many of them were open on this loop.
     ///
-    /// After the call, no push reaches these WebSockets. Each turn of the loop writes close frames for some
+    /// After the call, no push of this loop reaches these WebSockets. Each turn of the loop writes close frames for some
     /// milliseconds, so thousands of close frames do not delay other clients. If [`close`](Context::close) would return
     /// [`CloseOutcome::Invalid`] for the code or the reason, no WebSocket is closed.
     pub fn close_fds(&mut self, fds: impl IntoIterator<Item = Fd>, code: impl Into<CloseCode>, reason: &str) -> usize {
@@ -193,35 +204,36 @@ impl Context<'_> {
     /// Ends a connection at once, without a close frame. The queued messages of the connection are dropped.
     ///
     /// The connection may be an open WebSocket, a WebSocket in its close handshake, or an HTTP connection.
+    /// [`AbortOutcome::Forwarded`]: the fd belongs to another loop.
     pub fn abort(&mut self, fd: Fd) -> AbortOutcome {
         self.core.abort(fd)
     }
 
-    /// Returns whether a connection has this fd, in any state (Swoole's `exists`).
+    /// Returns whether a connection of this loop has this fd, in any state (Swoole's `exists`).
     pub fn exists(&self, fd: Fd) -> bool {
         self.core.table().slot_of(fd).is_some()
     }
 
-    /// Returns whether a connection is an open WebSocket (Swoole's `isEstablished`).
+    /// Returns whether a connection of this loop is an open WebSocket (Swoole's `isEstablished`).
     ///
     /// A push to any other connection has the outcome [`Gone`](Outcome::Gone).
     pub fn is_open(&self, fd: Fd) -> bool {
         self.core.open_slot(fd).is_some()
     }
 
-    /// Returns the state of a connection, its names and its counters.
+    /// Returns the state of a connection of this loop, its names and its counters.
     ///
-    /// Returns `None` if no connection has this fd. Inside `on_close`, the ended connection still has its fd.
+    /// Returns `None` if no connection of this loop has this fd. Inside `on_close`, the ended connection still has its fd.
     pub fn info(&self, fd: Fd) -> Option<Info> {
         self.core.info(fd)
     }
 
-    /// Returns the open WebSockets, the lowest slot first.
+    /// Returns the open WebSockets of this loop, the lowest slot first.
     pub fn connections(&self) -> impl Iterator<Item = Fd> {
         self.core.connections()
     }
 
-    /// Returns a page of the open WebSockets: at most `limit`, in the order of slots.
+    /// Returns a page of the open WebSockets of this loop: at most `limit`, in the order of slots.
     ///
     /// `after` is the last fd of the previous page. The connection of this fd may have ended. A connection that stays
     /// open while the pages are read is returned once. The time of a call depends on the length of its page, not on the
@@ -230,7 +242,7 @@ impl Context<'_> {
         self.core.connections_after(after, limit)
     }
 
-    /// Protects a control connection from being closed in favor of a new connection.
+    /// Protects a control connection of this loop from being closed in favor of a new connection.
     ///
     /// A handler calls this method after a request was authenticated and before the request is carried out. The
     /// protection lasts until the connection ends, or until [`release_control`](Context::release_control). A protected
@@ -244,7 +256,7 @@ impl Context<'_> {
         self.core.keep_control(fd)
     }
 
-    /// Undoes [`keep_control`](Context::keep_control), for instance when a key was revoked.
+    /// Undoes [`keep_control`](Context::keep_control) on this loop, for instance when a key was revoked.
     ///
     /// The result is [`Change::Done`], also if the connection was not protected, or [`Change::Gone`] if the fd belongs
     /// to no control connection.
@@ -252,7 +264,7 @@ impl Context<'_> {
         self.core.release_control(fd)
     }
 
-    /// Stores a value of any type with a connection.
+    /// Stores a value of any type with a connection of this loop.
     ///
     /// The value replaces an earlier value of the connection.
     ///
@@ -260,7 +272,8 @@ impl Context<'_> {
     /// a connection that never opened. So the `Drop` of a value also reports that the client of a deferred upgrade has
     /// disconnected. A connection without a value uses no memory for values.
     ///
-    /// The result is [`Change::Done`], or [`Change::Gone`] if no connection has this fd or the connection is closing.
+    /// The result is [`Change::Done`], or [`Change::Gone`] if no connection of this loop has this fd or the connection is
+    /// closing.
     ///
     /// ```
     /// # use fdpush::{Context, Fd};
@@ -321,53 +334,55 @@ impl Context<'_> {
         self.core.take_session(fd)?.downcast().ok().map(|session| *session)
     }
 
-    /// Returns the counters of the server.
+    /// Returns the counters of this loop.
     ///
-    /// The time of the call does not depend on the number of connections.
+    /// With one loop, these are the counters of the server. [`Remote::stats`] returns the sums of all loops. The time of the
+    /// call does not depend on the number of connections.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
 
     /// Gives a connection its own heartbeat in place of the server's.
     ///
-    /// The result is [`Change::Done`], or [`Change::Gone`] if no connection has this fd or the connection is closing.
+    /// The result is [`Change::Done`], [`Change::Forwarded`] if the fd belongs to another loop, or [`Change::Gone`] if no
+    /// connection has this fd or the connection is closing.
     ///
     /// # Errors
     /// A period or count of the heartbeat is invalid. Nothing was changed.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> Result<Change, LimitError> {
         heartbeat.check()?;
-        Ok(Change::done_or_gone(self.core.set_heartbeat(fd, Some(heartbeat))))
+        Ok(self.core.set_heartbeat(fd, Some(heartbeat)))
     }
 
     /// Gives a connection the heartbeat of the server again.
     ///
-    /// This method undoes [`set_heartbeat`](Context::set_heartbeat) and [`protect`](Context::protect). The result is
-    /// [`Change::Done`], or [`Change::Gone`] if no connection has this fd or the connection is closing.
+    /// This method undoes [`set_heartbeat`](Context::set_heartbeat) and [`protect`](Context::protect). It has the same
+    /// results as `set_heartbeat`.
     pub fn reset_heartbeat(&mut self, fd: Fd) -> Change {
-        Change::done_or_gone(self.core.set_heartbeat(fd, None))
+        self.core.set_heartbeat(fd, None)
     }
 
     /// Exempts a connection from heartbeats (Swoole's `protect`).
     ///
-    /// [`reset_heartbeat`](Context::reset_heartbeat) ends the exemption. The result is [`Change::Done`], or
-    /// [`Change::Gone`] if no connection has this fd or the connection is closing.
+    /// [`reset_heartbeat`](Context::reset_heartbeat) ends the exemption. The results are those of
+    /// [`set_heartbeat`](Context::set_heartbeat).
     pub fn protect(&mut self, fd: Fd) -> Change {
-        Change::done_or_gone(self.core.set_heartbeat(fd, Some(Heartbeat::Off)))
+        self.core.set_heartbeat(fd, Some(Heartbeat::Off))
     }
 
-    /// Returns the number of bytes in the queue of a connection; 0 if no connection has this fd.
+    /// Returns the number of bytes in the queue of a connection of this loop; 0 if no connection has this fd.
     pub fn queued_bytes(&self, fd: Fd) -> usize {
         self.core.queued_bytes(fd)
     }
 
-    /// Returns the number of bytes in the queues of all WebSockets.
+    /// Returns the number of bytes in the queues of all WebSockets of this loop.
     ///
     /// [`queue_total_bytes_max`](Limits::queue_total_bytes_max) bounds this number.
     pub fn queued_bytes_total(&self) -> usize {
         self.core.total_queued_bytes()
     }
 
-    /// Returns the greatest length that any output queue had since the last call, in bytes.
+    /// Returns the greatest length that any output queue of this loop had since the last call, in bytes.
     ///
     /// The length of a queue is recorded when a push adds a message to it.
     ///
@@ -384,21 +399,22 @@ impl Context<'_> {
     /// server still notices a broken connection. [`body_time_max`](Limits::body_time_max) does not apply while reading
     /// is paused.
     ///
-    /// The result is [`Change::Done`], or [`Change::Gone`] if the fd belongs to no connection that can be paused.
+    /// The result is [`Change::Done`], [`Change::Forwarded`] if the fd belongs to another loop, or [`Change::Gone`] if the fd
+    /// belongs to no connection that can be paused.
     pub fn pause(&mut self, fd: Fd) -> Change {
-        Change::done_or_gone(self.core.set_paused(fd, true))
+        self.core.set_paused(fd, true)
     }
 
     /// Continues reading after [`pause`](Context::pause).
     ///
-    /// The result is [`Change::Done`], or [`Change::Gone`] if the fd belongs to no connection that can be paused.
+    /// The results are those of `pause`.
     pub fn resume(&mut self, fd: Fd) -> Change {
-        Change::done_or_gone(self.core.set_paused(fd, false))
+        self.core.set_paused(fd, false)
     }
 
     // Timers, settings, other threads.
 
-    /// Calls `closure` once, `delay` from now (Swoole's `Timer::after`).
+    /// Calls `closure` once on this loop, `delay` from now (Swoole's `Timer::after`).
     ///
     /// The closure is never called early. The call is late by at most the current turn of the loop. The delay is
     /// rounded up to whole milliseconds.
@@ -423,7 +439,7 @@ impl Context<'_> {
         timer
     }
 
-    /// Calls `closure` every `period` (Swoole's `Timer::tick`).
+    /// Calls `closure` every `period` on this loop (Swoole's `Timer::tick`).
     ///
     /// The period is at least a millisecond. A late call does not delay the next call. If a handler blocked the loop
     /// for several periods, the closure is called once for these periods, and the next call follows one period later.
@@ -453,7 +469,7 @@ impl Context<'_> {
         self.core.add_timer(period, Some(period))
     }
 
-    /// Ends a timer.
+    /// Ends a timer of this loop.
     ///
     /// Returns whether the timer was running. A one-shot timer ends before its closure is called, so a call of `cancel`
     /// inside this closure returns `false`.
@@ -462,7 +478,7 @@ impl Context<'_> {
         self.core.cancel_timer(timer)
     }
 
-    /// Requests one call of [`on_turn_end`](crate::Handler::on_turn_end) at the end of this turn.
+    /// Requests one call of [`on_turn_end`](crate::Handler::on_turn_end) at the end of this turn of this loop.
     ///
     /// A request from within `on_turn_end` is for the end of the next turn, which follows at once.
     pub fn request_turn_end(&mut self) {
@@ -471,10 +487,10 @@ impl Context<'_> {
 
     /// Returns the limits that the server runs with.
     pub fn limits(&self) -> &Limits {
-        &self.core.table().env().limits
+        self.core.limits()
     }
 
-    /// Sets the limits.
+    /// Sets the limits of the server, on all loops.
     ///
     /// `connections_max`, `control_connections_max` and `inbox_max` keep their values from the start of the server.
     /// Open connections get the new limits within a few turns of the loop. A deadline that is already running does not
@@ -483,29 +499,50 @@ impl Context<'_> {
     /// # Errors
     /// A limit is invalid. Nothing was changed.
     pub fn set_limits(&mut self, limits: Limits) -> Result<(), LimitError> {
-        limits.check()?;
+        self.core.check_limits(&limits)?;
         self.core.set_limits(limits);
         Ok(())
     }
 
-    /// Sets the origins that browsers may connect from. Open connections are not closed.
+    /// Sets the origins that browsers may connect from, on all loops. Open connections are not closed.
     pub fn set_origins(&mut self, origins: Origins) {
         self.core.set_origins(origins);
     }
 
-    /// Sets the proxies whose PROXY headers are trusted, for new connections.
+    /// Sets the proxies whose PROXY headers are trusted, for new connections of all loops.
     ///
     /// See [`Server::proxy_protocol`](crate::Server::proxy_protocol).
-    pub fn set_trusted_proxies(&mut self, trusts: impl Fn(Peer) -> bool + Send + 'static) {
+    pub fn set_trusted_proxies(&mut self, trusts: impl Fn(Peer) -> bool + Send + Sync + 'static) {
         self.core.set_proxies(ProxyFilter::new(trusts));
     }
 
     /// Returns a handle for other threads.
+    ///
+    /// Its methods [`call`](Remote::call) and [`notify`](Remote::notify) run on this loop.
     pub fn remote(&self) -> Remote {
-        Remote::new(self.parts.sender.clone())
+        Remote::new(self.parts.sender.clone(), self.parts.fleet.clone())
     }
 
-    /// Shuts the server down gracefully (Swoole's `shutdown`).
+    /// Returns the number of this loop, from 0.
+    ///
+    /// See [`Server::loops`](crate::Server::loops).
+    pub fn loop_index(&self) -> usize {
+        self.core.siblings().map_or(0, |siblings| siblings.index())
+    }
+
+    /// Returns the number of loops.
+    pub fn loop_count(&self) -> usize {
+        self.core.siblings().map_or(1, |siblings| siblings.loops())
+    }
+
+    /// Returns whether an fd belongs to this loop.
+    ///
+    /// An fd names its loop: the result does not depend on a connection with this fd.
+    pub fn is_own(&self, fd: Fd) -> bool {
+        self.core.owns(fd)
+    }
+
+    /// Shuts the server down gracefully, on all loops (Swoole's `shutdown`).
     ///
     /// The server accepts no more connections. The server closes every WebSocket with code 1001, and spreads the closes
     /// over [`drain_for`](Limits::drain_for). [`run`](crate::Server::run) returns when the last connection has ended,
@@ -514,7 +551,9 @@ impl Context<'_> {
         self.core.begin_drain();
     }
 
-    /// Returns whether the server is [shutting down](Context::shutdown).
+    /// Returns whether this loop is [shutting down](Context::shutdown).
+    ///
+    /// The other loops follow within one of their turns.
     pub fn is_draining(&self) -> bool {
         self.core.is_draining()
     }

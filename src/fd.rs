@@ -5,6 +5,8 @@
 //! Layout: `fd = generation << 24 | (slot + 1)`. The slot is the connection's index in the slab and is reused at once.
 //! The generation counts the reuses of the slot. An fd that outlives its connection carries an old generation, so it
 //! never reaches the connection that has the slot now.
+//!
+//! With several loops, each loop has its own slab, and [`Numbering`] converts between the slots of fds and of slabs.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -26,6 +28,62 @@ pub struct Fd(NonZeroU64);
 /// Slots are reused: a slot identifies a connection only together with its [generation](Fd::generation).
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Slot(pub u32);
+
+/// The slots of fds that belong to one loop.
+///
+/// With `n` loops, the slot of an fd is `local * n + loop`: the local slot is the index in the slab of the loop. So an fd
+/// names its loop. With one loop, both slots are equal.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Numbering {
+    loops: u32,
+    index: u32,
+}
+
+impl Numbering {
+    /// The numbering of a single loop.
+    pub const SINGLE: Numbering = Numbering { loops: 1, index: 0 };
+
+    /// Returns the numbering of the loop `index` of `loops` loops.
+    pub fn new(index: usize, loops: usize) -> Numbering {
+        debug_assert!(index < loops && loops <= LOOPS_MAX);
+        Numbering { loops: loops.max(1) as u32, index: index as u32 }
+    }
+
+    /// Returns the local slot of an fd, or `None` if the fd belongs to another loop.
+    #[inline]
+    pub fn local(self, fd: Fd) -> Option<Slot> {
+        let slot = fd.slot();
+        // One loop needs no division.
+        if self.loops == 1 {
+            return Some(slot);
+        }
+        (slot.0 % self.loops == self.index).then_some(Slot(slot.0 / self.loops))
+    }
+
+    /// Returns the slot of an fd from its local slot.
+    #[inline]
+    pub fn global(self, local: Slot) -> Slot {
+        Slot(local.0 * self.loops + self.index)
+    }
+
+    /// Returns the loop of an fd, from 0.
+    pub fn loop_of(self, fd: Fd) -> usize {
+        (fd.slot().0 % self.loops) as usize
+    }
+
+    /// Returns the first local slot whose global slot is larger than the slot of `fd`.
+    pub fn first_after(self, fd: Fd) -> Slot {
+        Slot((fd.slot().0 + self.loops - self.index) / self.loops)
+    }
+
+    /// Returns the number of local slots.
+    pub fn slots(self) -> u32 {
+        (Fd::CONNECTIONS_MAX - self.index).div_ceil(self.loops)
+    }
+}
+
+/// The maximum number of loops.
+pub const LOOPS_MAX: usize = 256;
 
 impl Slot {
     /// Returns the slot as an index into a slice.
@@ -73,7 +131,10 @@ impl Fd {
 
     /// Returns the connection's index in the slab, from 0.
     ///
-    /// Slots are reused: a slot identifies a connection only together with its generation.
+    /// Slots are reused: a slot identifies a connection only together with its generation. With several
+    /// [loops](crate::Server::loops), the result is the index in the slab of the loop, times the number of loops, plus the
+    /// number of the loop. So `slot % loops` is the loop of the connection.
+    #[inline]
     pub fn slot(self) -> Slot {
         Slot((self.as_u64() & u64::from(Fd::CONNECTIONS_MAX)) as u32 - 1)
     }
@@ -115,6 +176,34 @@ mod tests {
                 assert_eq!((fd.slot(), fd.generation()), (slot, generation));
                 assert_eq!(Fd::from_u64(fd.as_u64()), Some(fd));
                 assert!(fd.as_u64() < 1 << 53, "an fd must be below 2^53, so that JavaScript represents it exactly");
+            }
+        }
+    }
+
+    #[test]
+    fn local_slots_of_all_loops_cover_the_slots_of_fds() {
+        for loops in [1, 2, 3, 5, LOOPS_MAX] {
+            for slot in (0..1000).chain(Fd::CONNECTIONS_MAX - 600..Fd::CONNECTIONS_MAX) {
+                let fd = Fd::new(Slot(slot), 7);
+                let owners = (0..loops).filter_map(|index| Some((index, Numbering::new(index, loops).local(fd)?)));
+                let [(index, local)] = owners.collect::<Vec<_>>()[..] else { panic!("one loop has the slot {slot}") };
+                let numbering = Numbering::new(index, loops);
+                assert_eq!((numbering.global(local), numbering.loop_of(fd)), (fd.slot(), index));
+                assert!(local.0 < numbering.slots());
+            }
+            let slots: u64 = (0..loops).map(|index| u64::from(Numbering::new(index, loops).slots())).sum();
+            assert_eq!(slots, u64::from(Fd::CONNECTIONS_MAX));
+        }
+    }
+
+    #[test]
+    fn a_page_continues_after_the_fd_of_any_loop() {
+        for loops in [1, 2, 3, 5] {
+            for (index, slot) in (0..loops).flat_map(|index| (0..40).map(move |slot| (index, slot))) {
+                let numbering = Numbering::new(index, loops);
+                let first = numbering.first_after(Fd::new(Slot(slot), 0));
+                let expected = (0..100).map(Slot).find(|local| numbering.global(*local).0 > slot);
+                assert_eq!(Some(first), expected, "after slot {slot}, loop {index} of {loops}");
             }
         }
     }

@@ -61,6 +61,13 @@ impl Histogram {
     }
 }
 
+impl std::ops::AddAssign<&Histogram> for Histogram {
+    fn add_assign(&mut self, other: &Histogram) {
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(sum, count)| *sum += count);
+        self.sum_micros = self.sum_micros.saturating_add(other.sum_micros);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! A WebSocket push server for Linux: one thread, one epoll loop.
+//! A WebSocket push server for Linux: one epoll loop on one thread, or [several](Server::loops).
 //!
 //! Each connection has an [`Fd`]: a number, as in Swoole, that is never reused. A user has a uid, and any number of
 //! connections. The server maps uids to fds, and pushes to one connection, to a uid, to a group, or to all connections.
@@ -72,8 +72,9 @@
 //!              inbox   signals   timers        commands of other threads; SIGTERM; deadlines of handlers
 //!              tls_sessions   handshakes       TLS sessions by socket; their budget
 //!              answers   guard   clock         requests and their answers; panics and slow handlers; two clocks
+//!              threads   siblings   posts      several loops: threads, shared state, messages between loops
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
-//! layer 1   connection/        wheel/          registry/      state machines that do not import each other
+//! layer 1   connection/   wheel/   registry/   directory      state machines that do not import each other
 //!              http ── queue ── table          requests; output; connections by slot, with the bounds of all queues
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! layer 0   protocol/          fd   tick   peer   message   limits     values and functions
@@ -102,6 +103,7 @@ compile_error!("fdpush requires 64-bit pointers: limits and byte counts are `usi
 
 mod connection;
 mod context;
+mod directory;
 mod event_loop;
 mod fd;
 mod histogram;

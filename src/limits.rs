@@ -15,6 +15,9 @@ pub use self::error::LimitError;
 use crate::fd::Fd;
 use crate::protocol::frame::SERVER_HEADER_BYTES_MAX;
 
+/// The memory of a forwarded message besides its payload: options, and names of receivers.
+const FORWARD_OVERHEAD: usize = 4 << 10;
+
 /// The largest `control_connections_max`.
 const CONTROL_CONNECTIONS_MAX: u32 = 65_536;
 
@@ -31,7 +34,7 @@ const CONTROL_CONNECTIONS_MAX: u32 = 65_536;
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// The maximum number of simultaneous client connections, plain HTTP included.
+    /// The maximum number of simultaneous client connections of all loops, plain HTTP included.
     ///
     /// A connection over the limit gets status 503, or the alert `internal_error` on a TLS listener. The value is at
     /// most [`Fd::CONNECTIONS_MAX`]. Default `None`: the server raises the descriptor limit of the process to the hard
@@ -154,8 +157,8 @@ pub struct Limits {
     /// connections with the largest buffers are closed until one eighth of the limit is free. The clients of these
     /// connections get close code 1013 or status 503, and the cause is
     /// [`InboundOverload`](crate::Cause::InboundOverload). The limit must be at least twice the largest of
-    /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single client can exceed the limit.
-    /// Default 64 MiB.
+    /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single client can exceed the limit. With
+    /// several [loops](crate::Server::loops), each loop has an equal share, which must be as large. Default 64 MiB.
     pub inbound_total_bytes_max: usize,
 
     /// The maximum time that a close handshake waits for the client's close frame.
@@ -191,7 +194,8 @@ pub struct Limits {
     /// shortened below [`queue_bytes_min`](Limits::queue_bytes_min).
     ///
     /// HTTP responses have a limit of their own with the same size. A connection is closed if its response exceeds that
-    /// limit and cannot be written at once. Default 64 MiB.
+    /// limit and cannot be written at once. With several [loops](crate::Server::loops), each loop has an equal share of
+    /// both limits. Default 64 MiB.
     pub queue_total_bytes_max: usize,
 
     /// The number of bytes that each queue keeps when the queues together exceed `queue_total_bytes_max`.
@@ -210,6 +214,13 @@ pub struct Limits {
     ///
     /// Default [`Close`](SlowReader::Close).
     pub slow_reader: SlowReader,
+
+    /// The maximum number of connections of one uid.
+    ///
+    /// The result of a bind over the limit is [`Full`](crate::Change::Full), and an upgrade gets status 429. The limit has
+    /// no effect with the policies that permit one connection: see [`SecondLogin`](crate::SecondLogin). Default `None`:
+    /// no limit.
+    pub uid_connections_max: Option<u32>,
 
     /// The maximum number of groups of one connection.
     ///
@@ -232,9 +243,17 @@ pub struct Limits {
 
     /// The maximum number of commands of other threads that wait for the loop.
     ///
-    /// A command over the limit is refused with [`Full`](crate::RemoteError::Full). The valid range is 1 to 2^30.
-    /// Default 65,536.
+    /// A command over the limit is refused with [`Full`](crate::RemoteError::Full). With several
+    /// [loops](crate::Server::loops), each loop has this limit. The valid range is 1 to 2^30. Default 65,536.
     pub inbox_max: usize,
+
+    /// The memory of the messages and commands on their way from one loop to another, in bytes.
+    ///
+    /// The limit applies to each pair of a sending and a receiving [loop](crate::Server::loops). A message over the limit
+    /// is dropped, and [`Delivery`](crate::Delivery) counts its receivers as dropped. With several loops, at least
+    /// `message_bytes_max` plus 4 KiB, so that every received message can be forwarded. Without several loops, the limit
+    /// has no effect. The valid range is 1 byte to 1 GiB. Default 4 MiB.
+    pub forward_bytes_max: usize,
 
     /// The time over which a drain spreads the close frames.
     ///
@@ -295,10 +314,12 @@ impl Default for Limits {
             queue_bytes_min: 64 << 10,
             write_time_max: Duration::from_secs(30),
             slow_reader: SlowReader::Close,
+            uid_connections_max: None,
             connection_groups_max: 1000,
             memberships_max: 1_000_000,
             read_budget_bytes: 64 << 10,
             inbox_max: 65_536,
+            forward_bytes_max: 4 << 20,
             drain_for: Duration::ZERO,
             drain_time_max: Duration::from_secs(10),
         }
@@ -350,15 +371,12 @@ impl Limits {
     /// Returns an error for each invalid limit.
     pub fn faults(&self) -> Vec<LimitError> {
         let mut faults = Vec::new();
+        let of = |max: Option<u32>| max.map_or(1, |max| max as usize);
         let counts = [
-            ("connections_max", self.connections_max.map_or(1, |max| max as usize), Fd::CONNECTIONS_MAX as usize),
+            ("connections_max", of(self.connections_max), Fd::CONNECTIONS_MAX as usize),
             ("control_connections_max", self.control_connections_max as usize, CONTROL_CONNECTIONS_MAX as usize),
-            ("accepts_per_second_max", self.accepts_per_second_max.map_or(1, |max| max as usize), u32::MAX as usize),
-            (
-                "handshakes_per_second_max",
-                self.handshakes_per_second_max.map_or(1, |max| max as usize),
-                u32::MAX as usize,
-            ),
+            ("accepts_per_second_max", of(self.accepts_per_second_max), u32::MAX as usize),
+            ("handshakes_per_second_max", of(self.handshakes_per_second_max), u32::MAX as usize),
             ("address_ipv6_prefix", usize::from(self.address_ipv6_prefix), 128),
             ("head_bytes_max", self.head_bytes_max, 1 << 20),
             ("headers_max", self.headers_max, 256),
@@ -372,6 +390,8 @@ impl Limits {
             ("connection_groups_max", self.connection_groups_max, 1 << 30),
             ("memberships_max", self.memberships_max, 1 << 30),
             ("inbox_max", self.inbox_max, 1 << 30),
+            ("forward_bytes_max", self.forward_bytes_max, 1 << 30),
+            ("uid_connections_max", of(self.uid_connections_max), u32::MAX as usize),
         ];
         for (name, value, max) in counts {
             if !(1..=max).contains(&value) {
@@ -420,6 +440,35 @@ impl Limits {
 }
 
 impl Limits {
+    /// Returns the limits of one of `loops` loops.
+    ///
+    /// Each loop has an equal share of the memory of queues and of unfinished input.
+    pub(crate) fn share(&self, loops: usize) -> Limits {
+        Limits {
+            queue_total_bytes_max: self.queue_total_bytes_max.div_ceil(loops),
+            inbound_total_bytes_max: self.inbound_total_bytes_max.div_ceil(loops),
+            ..self.clone()
+        }
+    }
+
+    /// Checks the limits that depend on the number of loops.
+    pub(crate) fn check_shares(&self, loops: usize) -> Result<(), LimitError> {
+        if loops == 1 {
+            return Ok(());
+        }
+        let at_least = |name, value, min, reason| {
+            if value < min { Err(LimitError::TooSmall { name, value, min, reason }) } else { Ok(()) }
+        };
+        let longest = self.message_bytes_max.saturating_add(FORWARD_OVERHEAD);
+        let reason = format!("a forwarded message with a message_bytes_max of {}", self.message_bytes_max);
+        at_least("forward_bytes_max", self.forward_bytes_max, longest, reason)?;
+        let largest = self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max);
+        let reason =
+            format!("{loops} loops, twice the largest of message_bytes_max, body_bytes_max and head_bytes_max");
+        let min = largest.saturating_mul(2).saturating_mul(loops);
+        at_least("inbound_total_bytes_max", self.inbound_total_bytes_max, min, reason)
+    }
+
     /// Returns the address that identifies the client at `ip`.
     ///
     /// A limit per client counts connections by this address. An IPv4 address is returned unchanged. An IPv4-mapped

@@ -1,6 +1,7 @@
 //! Pushes: a message with its options, and the result of sending it.
 
 use crate::fd::Fd;
+use crate::protocol::frame::Opcode;
 use crate::protocol::shared::Frame;
 
 pub use crate::protocol::message::Message;
@@ -37,8 +38,27 @@ pub struct Push<'a> {
 /// The payload of a push: a message, or an encoded frame.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum Content<'a> {
-    Message(Message<'a>),
+    /// A text or binary message. The payload of a text is UTF-8.
+    Payload(Opcode, &'a [u8]),
     Frame(&'a Frame),
+}
+
+impl Content<'_> {
+    /// Returns the length of the payload, or of the encoded frame.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Content::Payload(_, payload) => payload.len(),
+            Content::Frame(frame) => frame.as_bytes().len(),
+        }
+    }
+
+    /// Returns the encoded frame.
+    pub(crate) fn to_frame(self) -> Frame {
+        match self {
+            Content::Payload(opcode, payload) => Frame::encode(opcode, payload),
+            Content::Frame(frame) => frame.clone(),
+        }
+    }
 }
 
 impl<'a> Push<'a> {
@@ -132,7 +152,11 @@ impl<'a, P: Into<Push<'a>>> IntoPush<'a> for P {}
 
 impl<'a, M: Into<Message<'a>>> From<M> for Push<'a> {
     fn from(message: M) -> Push<'a> {
-        Push { content: Content::Message(message.into()), except: &[], key: None, may_compress: true }
+        let content = match message.into() {
+            Message::Text(text) => Content::Payload(Opcode::Text, text.as_bytes()),
+            Message::Binary(bytes) => Content::Payload(Opcode::Binary, bytes),
+        };
+        Push { content, except: &[], key: None, may_compress: true }
     }
 }
 
@@ -166,6 +190,10 @@ pub enum Outcome {
     ///
     /// The connection stays open.
     TooLarge,
+    /// The fd belongs to another [loop](crate::Server::loops), and the message was sent to that loop.
+    ///
+    /// The outcome there is not known yet. [`Remote::push`](crate::Remote::push) returns it.
+    Forwarded,
 }
 
 impl Outcome {
@@ -177,7 +205,9 @@ impl Outcome {
 
 /// The result of a push to many connections.
 ///
-/// `matched == queued + dropped`.
+/// `matched == queued + dropped`. With several [loops](crate::Server::loops), a push of a handler returns before the other
+/// loops have taken the message. Then these counts are the counts of the handler's own loop, and `forwarded` is not 0. The
+/// results of [`Remote`](crate::Remote) count all loops.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub struct Delivery {
@@ -187,12 +217,18 @@ pub struct Delivery {
     pub queued: usize,
     /// The number of connections whose queue did not take the message.
     pub dropped: usize,
+    /// The number of other loops that got the message, and whose counts are not included.
+    ///
+    /// A loop gets the message only if it has connections that the push addresses. If the message does not fit into
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max), the addressed connections of that loop count as matched
+    /// and dropped. With one loop, the number is 0.
+    pub forwarded: usize,
 }
 
 impl Delivery {
     /// Creates a result from two counts. `matched` is their sum.
     pub fn new(queued: usize, dropped: usize) -> Delivery {
-        Delivery { matched: queued + dropped, queued, dropped }
+        Delivery { matched: queued + dropped, queued, dropped, forwarded: 0 }
     }
 
     #[inline]
@@ -201,6 +237,10 @@ impl Delivery {
             Outcome::Queued => self.queued += 1,
             Outcome::Dropped | Outcome::TooLarge => self.dropped += 1,
             Outcome::Gone => return,
+            Outcome::Forwarded => {
+                self.forwarded += 1;
+                return;
+            }
         }
         self.matched += 1;
     }
@@ -211,5 +251,6 @@ impl std::ops::AddAssign for Delivery {
         self.matched += other.matched;
         self.queued += other.queued;
         self.dropped += other.dropped;
+        self.forwarded += other.forwarded;
     }
 }

@@ -1,19 +1,27 @@
 //! The server's handle for other threads.
 
+mod error;
+mod gather;
+
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
 
 use crate::connection::{AbortOutcome, CloseOutcome};
-use crate::event_loop::{Command, Context, Info, Rejected, Sender, Stats};
+use crate::event_loop::{Command, Context, Fleet, Info, Sender, Stats};
 use crate::fd::Fd;
-use crate::message::{Content, Delivery, Message, Outcome, Push};
+use crate::message::{Content, Delivery, Outcome, Push};
 use crate::protocol::close::CloseCode;
 use crate::protocol::shared::Frame;
 use crate::registry::Change;
+
+pub use self::error::RemoteError;
+
+use self::gather::Gather;
 
 /// A handle on a server for other threads. A clone is cheap.
 ///
@@ -23,6 +31,11 @@ use crate::registry::Change;
 ///
 /// The inbox is bounded by [`Limits::inbox_max`](crate::Limits::inbox_max). A command that a full inbox rejects has no
 /// effect, and its reply is [`RemoteError::Full`].
+///
+/// With several [loops](crate::Server::loops), each loop has an inbox. A command for one connection goes to the loop of its
+/// fd. A command for uids, groups or all connections goes to all loops, and the reply is ready when all loops have carried
+/// it out: counts are sums, and lists have the connections of all loops. [`call`](Remote::call) and
+/// [`notify`](Remote::notify) go to one loop: the first, or the loop whose [`Context::remote`] made the handle.
 ///
 /// ```no_run
 /// use fdpush::{RemoteError, Server};
@@ -41,7 +54,10 @@ use crate::registry::Change;
 /// ```
 #[derive(Clone)]
 pub struct Remote {
-    sender: Sender<Command>,
+    /// The inbox for calls and notices.
+    home: Sender<Command>,
+    /// The inboxes of all loops.
+    fleet: Fleet<Command>,
 }
 
 /// The pending result of a command.
@@ -61,7 +77,7 @@ pub struct Remote {
 pub struct Reply<T> {
     /// The error means that the command was not sent.
     receiver: Result<oneshot::Receiver<Result<T, RemoteError>>, RemoteError>,
-    sender: Sender<Command>,
+    remote: Remote,
 }
 
 /// The future of a [`Reply`], for combinators that take no `IntoFuture`.
@@ -73,59 +89,80 @@ pub struct ReplyFuture<T> {
     receiver: Result<oneshot::AsyncReceiver<Result<T, RemoteError>>, RemoteError>,
 }
 
-/// The reason why a command has no result.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum RemoteError {
-    /// [`Limits::inbox_max`](crate::Limits::inbox_max) commands wait for the loop. The command has no effect.
-    Full,
-    /// The server has ended. The command has no effect.
-    Closed,
-    /// The command panicked on the loop's thread. The command may have taken effect in part. The server goes on.
-    Panicked,
-    /// The result did not come in time. The command may still be carried out.
-    TimedOut,
-    /// The loop's own thread called [`Reply::wait`], where the call would block forever. Inside a handler, use the
-    /// [`Context`] of the handler.
-    OwnThread,
-}
-
 impl Remote {
-    pub(crate) fn new(sender: Sender<Command>) -> Remote {
-        Remote { sender }
+    pub(crate) fn new(home: Sender<Command>, fleet: Fleet<Command>) -> Remote {
+        Remote { home, fleet }
     }
 
     /// Runs `call` on the loop's thread, like a handler.
     ///
     /// Use `call` for an action that has no method here, for instance `remote.call(move |ctx| ctx.protect(fd))`. The
-    /// other methods are short forms of `call`.
+    /// other methods are short forms of `call`, [`call_at`](Remote::call_at) and [`call_each`](Remote::call_each). With
+    /// several loops, `call` runs on the first loop, or on the loop whose [`Context::remote`] made the handle.
     pub fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> Reply<T> {
+        let (job, receiver) = job(call);
+        self.reply(self.home.send(Command::Call(job)).map_err(RemoteError::from), receiver)
+    }
+
+    /// Runs `call` on the loop of a connection, whether the connection exists or not.
+    pub fn call_at<T: Send + 'static>(
+        &self,
+        fd: Fd,
+        call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
+    ) -> Reply<T> {
+        let (job, receiver) = job(call);
+        let sent = match self.fleet.sender_of(fd) {
+            Some(sender) => sender.send(Command::Call(job)),
+            // The server does not run yet. The first loop passes the command on.
+            None => self.home.send(Command::Call(Box::new(move |ctx| pass_on(ctx, fd, job)))),
+        };
+        self.reply(sent.map_err(RemoteError::from), receiver)
+    }
+
+    /// Runs `call` on each loop, and returns the results in the order of loops.
+    ///
+    /// A loop that has ended, after an error or during a shutdown, has no result.
+    pub fn call_each<T: Send + 'static>(
+        &self,
+        call: impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
+    ) -> Reply<Vec<T>> {
+        self.gather(call, |parts| parts)
+    }
+
+    /// Runs `call` on each loop, and makes one result of all results.
+    fn gather<T: Send + 'static, U: Send + 'static>(
+        &self,
+        call: impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
+        finish: impl FnOnce(Vec<T>) -> U + Send + 'static,
+    ) -> Reply<U> {
+        if let Some([_]) = self.fleet.senders() {
+            return self.call(move |ctx| finish(vec![call(ctx)]));
+        }
         let (sender, receiver) = oneshot::channel();
-        let command = Command::Call(Box::new(move |ctx| {
-            // The send fails if the receiver was dropped.
-            match catch_unwind(AssertUnwindSafe(|| call(ctx))) {
-                Ok(value) => drop(sender.send(Ok(value))),
-                Err(panic) => {
-                    drop(sender.send(Err(RemoteError::Panicked)));
-                    // The loop logs the panic.
-                    resume_unwind(panic)
-                }
-            }
-        }));
-        Reply { receiver: self.send(command).map(|()| receiver), sender: self.sender.clone() }
+        let (gather, call) = (Gather::new(finish, sender), Arc::new(call));
+        let sent = match self.fleet.senders() {
+            Some(senders) => gather.scatter(senders, &call),
+            // The server does not run yet. The first loop sends the command to the other loops.
+            None => self.home.send(Command::Call(Box::new(move |ctx| gather.scatter_from(ctx, &call)))),
+        };
+        self.reply(sent.map_err(RemoteError::from), receiver)
+    }
+
+    fn reply<T>(&self, sent: Result<(), RemoteError>, receiver: oneshot::Receiver<Result<T, RemoteError>>) -> Reply<T> {
+        Reply { receiver: sent.map(|()| receiver), remote: self.clone() }
     }
 
     /// See [`Context::push`]. The message is encoded here, on the calling thread.
     pub fn push<'p>(&self, fd: Fd, push: impl Into<Push<'p>>) -> Reply<Outcome> {
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push(fd, push.as_push()))
+        self.call_at(fd, move |ctx| ctx.push(fd, push.as_push()))
     }
 
     /// See [`Context::push_fds`].
     pub fn push_fds<'p>(&self, fds: impl IntoIterator<Item = Fd>, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         let fds: Vec<Fd> = fds.into_iter().collect();
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push_fds(fds, push.as_push()))
+        self.gather(move |ctx| ctx.core.push_fds_here(fds.iter().copied(), push.as_push()), sum)
     }
 
     /// See [`Context::push_uid`].
@@ -141,7 +178,7 @@ impl Remote {
     ) -> Reply<Delivery> {
         let uids = owned(uids);
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push_uids(uids, push.as_push()))
+        self.gather(move |ctx| ctx.core.push_uids_here(uids.iter(), push.as_push()), sum)
     }
 
     /// See [`Context::push_group`].
@@ -157,123 +194,131 @@ impl Remote {
     ) -> Reply<Delivery> {
         let groups = owned(groups);
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.push_groups(groups, push.as_push()))
+        self.gather(move |ctx| ctx.core.push_groups_here(groups.iter(), push.as_push()), sum)
     }
 
     /// See [`Context::broadcast`].
     pub fn broadcast<'p>(&self, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         let push = OwnedPush::from(push.into());
-        self.call(move |ctx| ctx.broadcast(push.as_push()))
+        self.gather(move |ctx| ctx.core.broadcast_here(push.as_push()), sum)
     }
 
     /// See [`Context::bind`].
     pub fn bind(&self, fd: Fd, uid: impl Into<String>) -> Reply<Change> {
         let uid = uid.into();
-        self.call(move |ctx| ctx.bind(fd, uid))
+        self.call_at(fd, move |ctx| ctx.bind(fd, uid))
     }
 
     /// See [`Context::unbind`].
     pub fn unbind(&self, fd: Fd) -> Reply<Change> {
-        self.call(move |ctx| ctx.unbind(fd))
+        self.call_at(fd, move |ctx| ctx.unbind(fd))
     }
 
     /// See [`Context::uid_of`].
     pub fn uid_of(&self, fd: Fd) -> Reply<Option<String>> {
-        self.call(move |ctx| ctx.uid_of(fd).map(str::to_owned))
+        self.call_at(fd, move |ctx| ctx.uid_of(fd).map(str::to_owned))
     }
 
     /// See [`Context::groups_of`].
     pub fn groups_of(&self, fd: Fd) -> Reply<Vec<String>> {
-        self.call(move |ctx| ctx.groups_of(fd).into_iter().map(str::to_owned).collect())
+        self.call_at(fd, move |ctx| ctx.groups_of(fd).into_iter().map(str::to_owned).collect())
     }
 
-    /// See [`Context::is_online`].
+    /// Returns whether a uid has a connection, on any loop.
     pub fn is_online(&self, uid: impl Into<String>) -> Reply<bool> {
         let uid = uid.into();
-        self.call(move |ctx| ctx.is_online(&uid))
+        self.gather(move |ctx| !ctx.fds_of(&uid).is_empty(), |parts| parts.contains(&true))
     }
 
-    /// See [`Context::fds_of`].
+    /// Returns the connections of a uid: for each loop, the last bound first.
     pub fn fds_of(&self, uid: impl Into<String>) -> Reply<Vec<Fd>> {
         let uid = uid.into();
-        self.call(move |ctx| ctx.fds_of(&uid))
+        self.gather(move |ctx| ctx.fds_of(&uid), |parts| parts.concat())
     }
 
     /// See [`Context::join`].
     pub fn join(&self, fd: Fd, group: impl Into<String>) -> Reply<Change> {
         let group = group.into();
-        self.call(move |ctx| ctx.join(fd, group))
+        self.call_at(fd, move |ctx| ctx.join(fd, group))
     }
 
     /// See [`Context::leave`].
     pub fn leave(&self, fd: Fd, group: impl Into<String>) -> Reply<Change> {
         let group = group.into();
-        self.call(move |ctx| ctx.leave(fd, &group))
+        self.call_at(fd, move |ctx| ctx.leave(fd, &group))
     }
 
-    /// See [`Context::ungroup`].
+    /// Removes all members from a group, on all loops, and returns their number.
     pub fn ungroup(&self, group: impl Into<String>) -> Reply<usize> {
         let group = group.into();
-        self.call(move |ctx| ctx.ungroup(&group))
+        self.gather(move |ctx| ctx.core.ungroup_here(&group), |parts| parts.into_iter().sum())
     }
 
-    /// See [`Context::members`].
+    /// Returns the members of a group, on all loops, in no order.
     pub fn members(&self, group: impl Into<String>) -> Reply<Vec<Fd>> {
         let group = group.into();
-        self.call(move |ctx| ctx.members(&group))
+        self.gather(move |ctx| ctx.members(&group), |parts| parts.concat())
     }
 
     /// See [`Context::close`].
     pub fn close(&self, fd: Fd, code: impl Into<CloseCode>, reason: impl Into<String>) -> Reply<CloseOutcome> {
         let (code, reason) = (code.into(), reason.into());
-        self.call(move |ctx| ctx.close(fd, code, &reason))
+        self.call_at(fd, move |ctx| ctx.close(fd, code, &reason))
     }
 
     /// See [`Context::abort`].
     pub fn abort(&self, fd: Fd) -> Reply<AbortOutcome> {
-        self.call(move |ctx| ctx.abort(fd))
+        self.call_at(fd, move |ctx| ctx.abort(fd))
     }
 
     /// See [`Context::ping`].
     pub fn ping(&self, fd: Fd, payload: impl Into<Vec<u8>>) -> Reply<Outcome> {
         let payload = payload.into();
-        self.call(move |ctx| ctx.ping(fd, &payload))
+        self.call_at(fd, move |ctx| ctx.ping(fd, &payload))
     }
 
     /// See [`Context::is_open`].
     pub fn is_open(&self, fd: Fd) -> Reply<bool> {
-        self.call(move |ctx| ctx.is_open(fd))
+        self.call_at(fd, move |ctx| ctx.is_open(fd))
     }
 
     /// See [`Context::info`].
     pub fn info(&self, fd: Fd) -> Reply<Option<Info>> {
-        self.call(move |ctx| ctx.info(fd))
+        self.call_at(fd, move |ctx| ctx.info(fd))
     }
 
-    /// See [`Context::connections`].
+    /// Returns the open WebSockets of all loops, the lowest slot first.
     pub fn connections(&self) -> Reply<Vec<Fd>> {
-        self.call(|ctx| ctx.connections().collect())
+        self.gather(|ctx| ctx.connections().collect(), |parts| in_order(parts, usize::MAX))
     }
 
-    /// See [`Context::connections_after`].
+    /// Returns a page of the open WebSockets of all loops: see [`Context::connections_after`].
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Reply<Vec<Fd>> {
-        self.call(move |ctx| ctx.connections_after(after, limit))
+        self.gather(move |ctx| ctx.connections_after(after, limit), move |parts| in_order(parts, limit))
     }
 
-    /// See [`Context::stats`].
+    /// Returns the counters of the server: the sums of all loops.
     pub fn stats(&self) -> Reply<Stats> {
-        self.call(|ctx| ctx.stats())
+        self.gather(|ctx| ctx.core.stats_for_sum(), Stats::sum)
+    }
+
+    /// Returns the counters of each loop: see [`Context::stats`].
+    pub fn stats_by_loop(&self) -> Reply<Vec<Stats>> {
+        self.call_each(|ctx| ctx.stats())
     }
 
     /// Sends a notice to the handler's [`on_notice`](crate::Handler::on_notice).
     ///
+    /// With several loops, the handler of the first loop gets the notice, or of the loop whose [`Context::remote`] made
+    /// the handle.
+    ///
     /// # Errors
     /// [`RemoteError::Full`], [`RemoteError::Closed`].
     pub fn notify(&self, notice: impl Any + Send) -> Result<(), RemoteError> {
-        self.send(Command::Notice(Box::new(notice)))
+        self.home.send(Command::Notice(Box::new(notice))).map_err(RemoteError::from)
     }
 
-    /// Shuts the server down: see [`Context::shutdown`].
+    /// Shuts the server down, on all loops: see [`Context::shutdown`].
     ///
     /// Commands that were sent before the shutdown run first. A full inbox does not reject a shutdown. A second call
     /// does nothing.
@@ -281,11 +326,10 @@ impl Remote {
     /// # Errors
     /// The error is [`RemoteError::Closed`] if the server has ended already.
     pub fn shutdown(&self) -> Result<(), RemoteError> {
-        self.sender.send_last(Command::Shutdown).map_err(RemoteError::from)
-    }
-
-    fn send(&self, command: Command) -> Result<(), RemoteError> {
-        self.sender.send(command).map_err(RemoteError::from)
+        let senders = self.fleet.senders().unwrap_or(std::slice::from_ref(&self.home));
+        let sent: Vec<_> = senders.iter().map(|sender| sender.send_last(Command::Shutdown)).collect();
+        // A loop that has ended does not keep the others from ending.
+        sent.into_iter().reduce(Result::or).unwrap_or(Ok(())).map_err(RemoteError::from)
     }
 }
 
@@ -296,8 +340,8 @@ impl<T> Reply<T> {
     /// [`Server::run`](crate::Server::run) later.
     ///
     /// # Errors
-    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked). On the loop's
-    /// own thread, `wait` returns [`OwnThread`](RemoteError::OwnThread) at once, and the command is carried out later.
+    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked). On the
+    /// thread of a loop, `wait` returns [`OwnThread`](RemoteError::OwnThread) at once, and the command is carried out later.
     pub fn wait(self) -> Result<T, RemoteError> {
         self.check_thread()?;
         self.receiver?.recv().unwrap_or(Err(RemoteError::Closed))
@@ -329,7 +373,8 @@ impl<T> Reply<T> {
     }
 
     fn check_thread(&self) -> Result<(), RemoteError> {
-        if self.sender.is_own_thread() { Err(RemoteError::OwnThread) } else { Ok(()) }
+        let is_own = self.remote.home.is_own_thread() || self.remote.fleet.is_own_thread();
+        if is_own { Err(RemoteError::OwnThread) } else { Ok(()) }
     }
 }
 
@@ -355,15 +400,6 @@ impl<T> Future for ReplyFuture<T> {
     }
 }
 
-impl From<Rejected> for RemoteError {
-    fn from(rejected: Rejected) -> RemoteError {
-        match rejected {
-            Rejected::Full => RemoteError::Full,
-            Rejected::Closed => RemoteError::Closed,
-        }
-    }
-}
-
 /// A push that owns its data.
 struct OwnedPush {
     frame: Frame,
@@ -381,14 +417,53 @@ impl OwnedPush {
 
 impl From<Push<'_>> for OwnedPush {
     fn from(push: Push<'_>) -> OwnedPush {
-        let frame = match push.content {
-            Content::Message(Message::Text(text)) => Frame::text(text),
-            Content::Message(Message::Binary(bytes)) => Frame::binary(bytes),
-            Content::Frame(frame) => frame.clone(),
-        };
+        let frame = push.content.to_frame();
         let key = push.key.map(str::to_owned);
         OwnedPush { frame, except: push.except.to_vec(), key, may_compress: push.may_compress }
     }
+}
+
+/// A command, and the receiver of its result.
+type Job<T> = (Box<dyn FnOnce(&mut Context<'_>) + Send>, oneshot::Receiver<Result<T, RemoteError>>);
+
+fn job<T: Send + 'static>(call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> Job<T> {
+    let (sender, receiver) = oneshot::channel();
+    let job = move |ctx: &mut Context<'_>| {
+        // The send fails if the receiver was dropped.
+        match catch_unwind(AssertUnwindSafe(|| call(ctx))) {
+            Ok(value) => drop(sender.send(Ok(value))),
+            Err(panic) => {
+                drop(sender.send(Err(RemoteError::Panicked)));
+                // The loop logs the panic.
+                resume_unwind(panic)
+            }
+        }
+    };
+    (Box::new(job), receiver)
+}
+
+/// Carries out a command on the loop of a connection.
+fn pass_on(ctx: &mut Context<'_>, fd: Fd, job: Box<dyn FnOnce(&mut Context<'_>) + Send>) {
+    match ctx.parts.fleet.sender_of(fd).filter(|_| !ctx.core.owns(fd)) {
+        // If the inbox of that loop is full, the command is dropped, and its reply is an error.
+        Some(sender) => _ = sender.send(Command::Call(job)),
+        None => job(ctx),
+    }
+}
+
+fn sum(parts: Vec<Delivery>) -> Delivery {
+    parts.into_iter().fold(Delivery::default(), |mut sum, part| {
+        sum += part;
+        sum
+    })
+}
+
+/// Returns the connections of all loops in the order of slots, at most `limit`.
+fn in_order(parts: Vec<Vec<Fd>>, limit: usize) -> Vec<Fd> {
+    let mut fds = parts.concat();
+    fds.sort_unstable_by_key(|fd| fd.slot());
+    fds.truncate(limit);
+    fds
 }
 
 fn owned(names: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
@@ -400,17 +475,3 @@ impl fmt::Debug for Remote {
         f.write_str("Remote")
     }
 }
-
-impl fmt::Display for RemoteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            RemoteError::Full => "inbox of the server is full",
-            RemoteError::Closed => "server has ended",
-            RemoteError::Panicked => "command panicked",
-            RemoteError::TimedOut => "reply timed out",
-            RemoteError::OwnThread => "cannot wait for a reply on the loop's own thread",
-        })
-    }
-}
-
-impl std::error::Error for RemoteError {}

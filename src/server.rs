@@ -3,15 +3,16 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 
 use mio::Poll;
 
 use crate::connection::Closed;
 use crate::event_loop::{
-    self, Address, Command, Config, Context, Error, EventLoop, Handler, Inbox, Listener, ListenerKind, Notice,
-    ProxyFilter, TimerId,
+    self, Address, Command, Config, Context, Error, Factory, Fleet, Handler, Inbox, Listener, ListenerKind, Notice,
+    ProxyFilter, TimerId, run_one, run_several,
 };
-use crate::fd::Fd;
+use crate::fd::{Fd, LOOPS_MAX};
 use crate::limits::{Heartbeat, Limits};
 use crate::message::Message;
 use crate::peer::Peer;
@@ -53,11 +54,20 @@ use crate::tls::TlsConfig;
 /// ```
 #[derive(Debug)]
 pub struct Server<H = Closures> {
-    handler: H,
+    handlers: Handlers<H>,
+    loops: usize,
     config: Config,
     listeners: Vec<Listener>,
     poll: Poll,
     inbox: Inbox<Command>,
+    fleet: Fleet<Command>,
+}
+
+/// The handlers of the loops.
+enum Handlers<H> {
+    /// One handler, and the function that makes copies of the handler, if it can be copied.
+    One(H, Option<fn(H) -> Factory<H>>),
+    Each(Factory<H>),
 }
 
 impl Server<Closures> {
@@ -115,23 +125,89 @@ impl Server<Closures> {
             catches_signals: true,
             proxies: ProxyFilter::default(),
         };
-        Ok(Server { handler: Closures::default(), config, listeners, poll, inbox })
+        let handlers = Handlers::One(Closures::default(), Some(Closures::copies as fn(Closures) -> Factory<Closures>));
+        Ok(Server { handlers, loops: 1, config, listeners, poll, inbox, fleet: Fleet::default() })
+    }
+
+    fn closures(&mut self) -> &mut Closures {
+        if let Handlers::Each(_) = self.handlers {
+            log::warn!("handlers dropped: a closure was set after handlers()");
+            self.handlers = Handlers::One(Closures::default(), Some(Closures::copies));
+        }
+        let Handlers::One(closures, _) = &mut self.handlers else { unreachable!("the closures were just set") };
+        closures
     }
 
     /// Sets a handler in place of closures.
     ///
     /// Closures that were set before are dropped, and the log has a warning. The server is `Send` if the handler is
-    /// `Send`.
+    /// `Send`. A server with several [loops](Server::loops) needs a handler for each loop: see
+    /// [`handlers`](Server::handlers).
     pub fn handler<H: Handler>(self, handler: H) -> Server<H> {
-        if !self.handler.is_empty() {
-            log::warn!("closures dropped: handler() was called after they were set");
+        self.with_handlers(Handlers::One(handler, None))
+    }
+
+    /// Sets a function that makes the handler of each [loop](Server::loops), in place of closures.
+    ///
+    /// The function gets the number of the loop, from 0. It is called on the thread of the loop, so a handler need not be
+    /// `Send`. The calls are made one at a time.
+    ///
+    /// ```no_run
+    /// use fdpush::{Context, Fd, Handler, Message, Server};
+    ///
+    /// struct Counter { index: usize, messages: u64 }
+    ///
+    /// impl Handler for Counter {
+    ///     fn on_message(&mut self, ctx: &mut Context<'_>, fd: Fd, _: Message<'_>) {
+    ///         self.messages += 1;
+    ///         ctx.push(fd, &format!("message {} of loop {}", self.messages, self.index));
+    ///     }
+    /// }
+    ///
+    /// Server::bind("127.0.0.1:9501")?.loops(4).handlers(|index| Counter { index, messages: 0 }).run()
+    /// # ; Ok::<(), fdpush::Error>(())
+    /// ```
+    pub fn handlers<H: Handler>(self, make: impl FnMut(usize) -> H + Send + 'static) -> Server<H> {
+        self.with_handlers(Handlers::Each(Arc::new(Mutex::new(make))))
+    }
+
+    fn with_handlers<H: Handler>(self, handlers: Handlers<H>) -> Server<H> {
+        if matches!(&self.handlers, Handlers::One(closures, _) if !closures.is_empty()) {
+            log::warn!("closures dropped: a handler was set after them");
         }
-        let Server { config, listeners, poll, inbox, .. } = self;
-        Server { handler, config, listeners, poll, inbox }
+        let Server { loops, config, listeners, poll, inbox, fleet, .. } = self;
+        Server { handlers, loops, config, listeners, poll, inbox, fleet }
     }
 }
 
 impl<H: Handler> Server<H> {
+    /// Sets the number of loops, from 1 to 256. The default is one loop.
+    ///
+    /// Each loop is a thread with its own connections and its own handler. The first loop runs on the thread that calls
+    /// [`run`](Server::run). Closures are cloned for each loop, so that each loop has its own copy of the values that they
+    /// capture. A program with a handler of its own type passes a function to [`handlers`](Server::handlers).
+    ///
+    /// - **Connections** stay on the loop that serves them, and their fds name the loop: [`Fd::slot`]. New connections are
+    ///   given to the emptiest loop, if a loop has over 1/64 more than the emptiest. Each loop has its own socket for a
+    ///   TCP address that the server bound (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of
+    ///   sockets that were passed in, and has all control connections.
+    /// - **Pushes** reach the connections of all loops. The own loop of a handler is served at once. Each other loop that
+    ///   has receivers gets the messages of a turn together, at the end of the turn: see
+    ///   [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and are
+    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the others.
+    /// - **Uids**: [`second_login`](Server::second_login) and [`Limits::uid_connections_max`] are exact for all loops.
+    /// - **Limits** hold for the server. Each loop has an equal share of the memory limits
+    ///   [`queue_total_bytes_max`](Limits::queue_total_bytes_max) and
+    ///   [`inbound_total_bytes_max`](Limits::inbound_total_bytes_max).
+    /// - **Shutdown**: all loops drain together, whichever loop got the shutdown. A loop that ends by an error, or by a panic
+    ///   outside a handler, drains the others.
+    ///
+    /// The docs of the methods of [`Context`] say whether they speak of the own loop. [`Remote`] speaks of all loops.
+    pub fn loops(mut self, loops: usize) -> Self {
+        self.loops = loops;
+        self
+    }
+
     /// Listens on one more address, for the same handlers.
     ///
     /// # Errors
@@ -196,7 +272,7 @@ impl<H: Handler> Server<H> {
     /// ```
     ///
     /// [PROXY protocol]: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
-    pub fn proxy_protocol(mut self, trusts: impl Fn(Peer) -> bool + Send + 'static) -> Self {
+    pub fn proxy_protocol(mut self, trusts: impl Fn(Peer) -> bool + Send + Sync + 'static) -> Self {
         for listener in self.listeners.iter_mut().filter(|listener| listener.kind == ListenerKind::Client) {
             listener.kind = ListenerKind::Proxied;
         }
@@ -307,7 +383,7 @@ impl<H: Handler> Server<H> {
 
     /// Returns a handle for other threads. The commands of the handle are carried out when the server runs.
     pub fn remote(&self) -> Remote {
-        Remote::new(self.inbox.sender())
+        Remote::new(self.inbox.sender(), self.fleet.clone())
     }
 
     /// Runs the server on this thread until it has [shut down](Context::shutdown).
@@ -315,12 +391,17 @@ impl<H: Handler> Server<H> {
     /// This call raises the descriptor limit of the process to the hard limit.
     ///
     /// # Errors
-    /// Before the loop starts: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`]. While
-    /// the loop runs: [`Error::Interrupted`] after a second signal, [`Error::Poll`], [`Error::Accept`]. Before `run`
-    /// returns an error of a running loop, it calls `on_close` for every open WebSocket, and `on_stop`.
+    /// Before the loop starts: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`],
+    /// [`Error::Loops`], [`Error::OneHandler`], [`Error::Thread`]. While the loop runs: [`Error::Interrupted`] after a second
+    /// signal, [`Error::Poll`], [`Error::Accept`]. Before `run` returns an error of a running loop, it calls `on_close` for
+    /// every open WebSocket, and `on_stop`. With several loops, `run` returns the first error when all loops have ended.
     pub fn run(self) -> Result<(), Error> {
-        let Server { handler, config, listeners, poll, inbox } = self;
+        let Server { handlers, loops, config, listeners, poll, inbox, fleet } = self;
+        if !(1..=LOOPS_MAX).contains(&loops) {
+            return Err(Error::Loops(loops));
+        }
         config.limits.check()?;
+        config.limits.check_shares(loops)?;
         config.heartbeat.check()?;
         for listener in &listeners {
             match listener.kind {
@@ -328,7 +409,15 @@ impl<H: Handler> Server<H> {
                 ListenerKind::Client | ListenerKind::Proxied => log::info!("listening on {}", listener.name()),
             }
         }
-        EventLoop::new(config, listeners, poll, inbox, handler)?.run()
+        let (first, fleet) = ((poll, inbox), &fleet);
+        match handlers {
+            Handlers::One(handler, _) if loops == 1 => run_one(config, listeners, first, fleet, handler),
+            Handlers::One(handler, Some(copies)) => {
+                run_several(config, listeners, first, fleet, loops, &copies(handler))
+            }
+            Handlers::One(_, None) => Err(Error::OneHandler),
+            Handlers::Each(factory) => run_several(config, listeners, first, fleet, loops, &factory),
+        }
     }
 }
 
@@ -345,8 +434,8 @@ macro_rules! closures {
         /// The handler that [`Server`]'s `on_*` methods build: one optional closure for each event.
         #[derive(Default)]
         pub struct Closures {
-            $($event: Option<Box<dyn FnMut(&mut Context<'_>, $($type),*) + Send>>,)*
-            $($question: Option<Box<dyn FnMut(&mut Context<'_>, $($q_type),*) -> $answer + Send>>,)*
+            $($event: Option<Closure<dyn FnMut(&mut Context<'_>, $($type),*) + Send>>,)*
+            $($question: Option<Closure<dyn FnMut(&mut Context<'_>, $($q_type),*) -> $answer + Send>>,)*
         }
 
         impl Closures {
@@ -354,35 +443,54 @@ macro_rules! closures {
             fn is_empty(&self) -> bool {
                 $(self.$event.is_none() &&)* $(self.$question.is_none() &&)* true
             }
+
+            /// Returns a copy of the closures, as they were when they were set. The copy cannot be copied.
+            fn copy(&self) -> Closures {
+                Closures {
+                    $($event: self.$event.as_ref().and_then(Closure::copy),)*
+                    $($question: self.$question.as_ref().and_then(Closure::copy),)*
+                }
+            }
         }
 
         impl Handler for Closures {
             $(fn $event(&mut self, ctx: &mut Context<'_>, $($arg: $type),*) {
                 if let Some(closure) = &mut self.$event {
-                    closure(ctx, $($arg),*);
+                    (closure.call)(ctx, $($arg),*);
                 }
             })*
 
             $(fn $question(&mut self, ctx: &mut Context<'_>, $($q_arg: $q_type),*) -> $answer {
-                self.$question.as_mut().map_or_else(|| $default, |closure| closure(ctx, $($q_arg),*))
+                self.$question.as_mut().map_or_else(|| $default, |closure| (closure.call)(ctx, $($q_arg),*))
             })*
         }
 
         /// The methods that set closures. A closure replaces an earlier closure of the same event. Closures are `Send`,
-        /// so that the server is `Send`. A handler that is not `Send` implements [`Handler`].
+        /// so that the server is `Send`, and `Clone`, so that each [loop](Server::loops) has its own copy. A handler that is
+        /// not `Send` or not `Clone` implements [`Handler`].
         impl Server<Closures> {
             $($(#[$doc])*
-            pub fn $event(mut self, closure: impl FnMut(&mut Context<'_>, $($type),*) + Send + 'static) -> Self {
-                self.handler.$event = Some(Box::new(closure));
+            pub fn $event(
+                mut self,
+                closure: impl FnMut(&mut Context<'_>, $($type),*) + Clone + Send + 'static,
+            ) -> Self {
+                let copied = closure.clone();
+                let copy = move || Box::new(copied.clone()) as Box<dyn FnMut(&mut Context<'_>, $($type),*) + Send>;
+                self.closures().$event = Some(Closure { call: Box::new(closure), copy: Some(Box::new(copy)) });
                 self
             })*
 
             $($(#[$q_doc])*
             pub fn $question<T: Into<$answer>>(
                 mut self,
-                mut closure: impl FnMut(&mut Context<'_>, $($q_type),*) -> T + Send + 'static,
+                closure: impl FnMut(&mut Context<'_>, $($q_type),*) -> T + Clone + Send + 'static,
             ) -> Self {
-                self.handler.$question = Some(Box::new(move |ctx, $($q_arg),*| closure(ctx, $($q_arg),*).into()));
+                let copy = move || {
+                    let mut closure = closure.clone();
+                    let call = move |ctx: &mut Context<'_>, $($q_arg: $q_type),*| closure(ctx, $($q_arg),*).into();
+                    Box::new(call) as Box<dyn FnMut(&mut Context<'_>, $($q_type),*) -> $answer + Send>
+                };
+                self.closures().$question = Some(Closure { call: copy(), copy: Some(Box::new(copy)) });
                 self
             })*
         }
@@ -434,6 +542,32 @@ closures! {
         ///
         /// The closure returns a [`Response`] or an `Option<Response>`.
         on_request(fd: Fd, request: &Request<'_>) -> Option<Response> = None;
+    }
+}
+
+/// A closure, and the function that makes copies of it.
+struct Closure<F: ?Sized> {
+    call: Box<F>,
+    /// The value is `None` if this is a copy.
+    copy: Option<Box<dyn Fn() -> Box<F> + Send>>,
+}
+
+impl<F: ?Sized> Closure<F> {
+    fn copy(&self) -> Option<Closure<F>> {
+        self.copy.as_ref().map(|copy| Closure { call: copy(), copy: None })
+    }
+}
+
+impl Closures {
+    /// Returns a factory of copies.
+    fn copies(self) -> Factory<Closures> {
+        Arc::new(Mutex::new(move |_| self.copy()))
+    }
+}
+
+impl<H> fmt::Debug for Handlers<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if let Handlers::One(..) = self { "Handlers::One" } else { "Handlers::Each" })
     }
 }
 

@@ -93,7 +93,8 @@ impl Ticket<Response> {
 }
 
 impl<A> Ticket<A> {
-    fn send(mut self, answer: Upgrade) -> Result<(), RemoteError> {
+    /// Sends the answer to the inbox of the loop.
+    pub(crate) fn send(mut self, answer: Upgrade) -> Result<(), RemoteError> {
         let (fd, deferral) = (self.fd, self.deferral);
         let Some(sender) = self.sender.take() else { return Ok(()) };
         let call = Box::new(move |ctx: &mut Context<'_>| _ = ctx.core.answer(fd, deferral, answer));

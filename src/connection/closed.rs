@@ -30,6 +30,11 @@ pub enum CloseOutcome {
     Closing,
     /// No open WebSocket has this fd. Nothing was done.
     Gone,
+    /// The fd belongs to another [loop](crate::Server::loops), and the command was sent to that loop.
+    Forwarded,
+    /// The commands to the loop of the connection have reached
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max). Nothing was done.
+    Full,
     /// The arguments are invalid. Nothing was done.
     ///
     /// The reason exceeds [`CloseCode::REASON_BYTES_MAX`](crate::CloseCode::REASON_BYTES_MAX), or no endpoint may send
@@ -49,6 +54,11 @@ pub enum AbortOutcome {
         /// handshake began.
         was_open: bool,
     },
+    /// The fd belongs to another [loop](crate::Server::loops), and the command was sent to that loop.
+    Forwarded,
+    /// The commands to the loop of the connection have reached
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max). Nothing was done.
+    Full,
     /// No connection has this fd, or the connection is dropped already.
     ///
     /// Nothing was done.

@@ -30,6 +30,21 @@ pub struct Compression {
     pub bytes_out_deflated: u64,
 }
 
+impl std::ops::AddAssign for Compression {
+    fn add_assign(&mut self, other: Compression) {
+        self.connections += other.connections;
+        self.messages_in += other.messages_in;
+        self.bytes_in_deflated += other.bytes_in_deflated;
+        self.bytes_in += other.bytes_in;
+        self.failures += other.failures;
+        self.holds += other.holds;
+        self.messages_out += other.messages_out;
+        self.deflated += other.deflated;
+        self.bytes_out += other.bytes_out;
+        self.bytes_out_deflated += other.bytes_out_deflated;
+    }
+}
+
 impl Compression {
     pub(super) fn add(&mut self, counts: InflatedCounts) {
         self.messages_in += counts.messages;

@@ -6,6 +6,7 @@ use crate::message::Outcome;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 use crate::registry::Change;
+use crate::remote::RemoteError;
 use crate::ticket::{ResponseStream, Ticket};
 
 impl Context<'_> {
@@ -65,8 +66,16 @@ impl Context<'_> {
     ///
     /// This method works like [`Ticket::answer`], but does not use the inbox. The answer is sent when the handler has
     /// returned. The result is [`Change::Done`], or [`Change::Gone`] if the client has disconnected or got a 503
-    /// meanwhile.
+    /// meanwhile. The answer to a request of another loop uses the inbox of that loop. Then the result is
+    /// [`Change::Forwarded`], or [`Change::Full`] if that inbox is full.
     pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) -> Change {
+        if !self.core.owns(ticket.fd()) {
+            return match ticket.send(answer.into().into()) {
+                Ok(()) => Change::Forwarded,
+                Err(RemoteError::Full) => Change::Full,
+                Err(_) => Change::Gone,
+            };
+        }
         let (fd, deferral) = ticket.into_parts();
         self.core.answer(fd, deferral, answer.into().into())
     }
@@ -81,14 +90,15 @@ impl Context<'_> {
 
     // HTTP in pieces.
 
-    /// Begins a response in pieces to the request of a ticket.
+    /// Begins a response in pieces to the request of a ticket, on the loop of the connection.
     ///
     /// The body of `response` is not sent. [`write_response`] sends a piece, and [`end_response`] ends the response.
     /// Both methods need the [`ResponseStream`] that this method returns.
     ///
     /// The ticket comes from [`defer_response`](Context::defer_response), or from [`ticket`](Context::ticket) in
     /// `on_head`, which stores the ticket for `on_body`. Returns `None` if the client has disconnected, if a response
-    /// has begun already, or if `response` has an invalid header. In the last case the client gets a 500.
+    /// has begun already, or if `response` has an invalid header. In the last case the client gets a 500. The result is
+    /// also `None` if the connection belongs to another loop. Then the client gets a 503.
     ///
     /// [`write_response`]: Context::write_response
     /// [`end_response`]: Context::end_response
@@ -124,6 +134,10 @@ impl Context<'_> {
     /// }
     /// ```
     pub fn begin_response(&mut self, ticket: Ticket<Response>, response: &Response) -> Option<ResponseStream> {
+        if !self.core.owns(ticket.fd()) {
+            // The drop of the ticket answers with 503.
+            return None;
+        }
         let (fd, deferral) = ticket.into_parts();
         self.core.begin_response(fd, deferral, response).is_queued().then(|| ResponseStream::new(fd))
     }

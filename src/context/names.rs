@@ -4,7 +4,7 @@ use crate::event_loop::Context;
 use crate::registry::ScanCursor;
 
 impl Context<'_> {
-    /// Returns each uid that has connections, with the number of its connections, in no particular order.
+    /// Returns each uid that has connections on this loop, with the number of these connections, in no particular order.
     ///
     /// With a million users, a call that visits all of them blocks the loop for some ten milliseconds.
     /// [`scan_users`](Context::scan_users) returns them in portions.
@@ -51,7 +51,7 @@ impl Context<'_> {
         self.core.registry().scan_users(cursor, max)
     }
 
-    /// Returns each group that has members, with the number of its members, in no particular order.
+    /// Returns each group that has members on this loop, with the number of these members, in no particular order.
     ///
     /// With a million groups, a call that visits all of them blocks the loop for some ten milliseconds.
     /// [`scan_groups`](Context::scan_groups) returns them in portions.

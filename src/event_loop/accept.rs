@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -11,20 +10,25 @@ use mio::{Interest, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::event_loop::core::Core;
-use crate::event_loop::listener::{self, Accepted, Listener, ListenerKind};
+use crate::event_loop::listener::{self, Accepted, Endpoint, Listener, ListenerKind};
+use crate::event_loop::rate_limit::RateLimit;
+use crate::event_loop::siblings::admission::Place;
+use crate::event_loop::siblings::post::{AcceptedSocket, Post};
 use crate::event_loop::socket::Socket;
 use crate::event_loop::tls_sessions::REFUSED;
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::tick::Tick;
 use crate::tls::ListenerTls;
-use crate::token_bucket::{Rate, Take, TokenBucket};
 
 /// The maximum number of connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN_MAX: usize = 512;
 
 /// The number of spare descriptors: see [`Acceptor::spares`].
 const SPARES: usize = 16;
+
+/// The descriptors that each further loop needs: its spares, epoll, wake-up and listeners.
+const DESCRIPTORS_PER_LOOP: u64 = SPARES as u64 + 16;
 
 /// The number of accept(2) errors in a turn after which a listener pauses.
 const FAILURES_PER_TURN_MAX: usize = 16;
@@ -48,7 +52,7 @@ const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n
 pub struct Acceptor {
     /// The listeners, by the index in their epoll token.
     listeners: Vec<ListenerState>,
-    tokens: Option<(Rate, TokenBucket)>,
+    rate: RateLimit,
     /// Spare descriptors. When no other descriptor is free, control connections use all spare descriptors except the
     /// last. The last spare descriptor is used to accept a client and refuse it with 503.
     spares: Vec<OwnedFd>,
@@ -70,7 +74,7 @@ enum RefusalReason {
 /// A listener and its state.
 #[derive(Debug)]
 struct ListenerState {
-    /// `None` after the listener was closed.
+    /// The value is `None` if the listener was closed, or if another loop accepts its connections.
     listener: Option<Listener>,
     kind: ListenerKind,
     tls: Option<ListenerTls>,
@@ -89,17 +93,14 @@ struct Retry {
 
 impl Acceptor {
     /// Creates an acceptor. `control_connections_max` is for the text of 503 responses.
-    pub fn new(listeners: Vec<Listener>, control_connections_max: u32) -> Acceptor {
-        let listener = |listener: Listener| ListenerState {
-            kind: listener.kind,
-            tls: listener.tls.clone(),
-            listener: Some(listener),
-            is_pending: false,
-            retry: None,
+    pub fn new(endpoints: Vec<Endpoint>, control_connections_max: u32, rate: RateLimit) -> Acceptor {
+        let listener = |endpoint: Endpoint| {
+            let Endpoint { listener, kind, tls } = endpoint;
+            ListenerState { listener, kind, tls, is_pending: false, retry: None }
         };
         let mut acceptor = Acceptor {
-            listeners: listeners.into_iter().map(listener).collect(),
-            tokens: None,
+            listeners: endpoints.into_iter().map(listener).collect(),
+            rate,
             spares: Vec::new(),
             control_full: control_unavailable(&control_limit_reached(control_connections_max)),
             control_exhausted: control_unavailable("file descriptor limit reached"),
@@ -236,19 +237,59 @@ impl Acceptor {
         if let Some(refused) = self.refusal(is_control, core) {
             return listener::refuse(&socket, self.response(refused, index));
         }
+        let max = core.connections_max();
+        let Some(siblings) = core.siblings_mut().filter(|_| !is_control) else {
+            return self.insert(socket, peer, index, None, core, epoll);
+        };
+        let own = siblings.index();
+        match siblings.process().admission.admit(own, max) {
+            Some(place) if place.index() == own => self.insert(socket, peer, index, Some(place), core, epoll),
+            Some(place) => {
+                let to = place.index();
+                let accepted = AcceptedSocket { socket, peer, listener: index, place };
+                siblings.post(to, Post::Socket(Box::new(accepted)));
+            }
+            None => {
+                core.count_full(false, format_args!("connection limit reached ({max})"));
+                listener::refuse(&socket, self.response(RefusalReason::Full, index));
+            }
+        }
+    }
+
+    /// Adds a socket that another loop accepted.
+    pub fn admit_sent(&self, accepted: AcceptedSocket, core: &mut Core, epoll: &mio::Registry) {
+        let AcceptedSocket { socket, peer, listener, place } = accepted;
+        // A loop that drains has no TLS settings any more. The socket is closed, as are those in the listener's queue.
+        if !core.is_draining() {
+            self.insert(socket, peer, listener, Some(place), core, epoll);
+        }
+    }
+
+    /// Adds a socket to the connections.
+    fn insert(
+        &self,
+        socket: OwnedFd,
+        peer: Peer,
+        index: usize,
+        place: Option<Place>,
+        core: &mut Core,
+        epoll: &mio::Registry,
+    ) {
+        let ListenerState { kind, tls, .. } = &self.listeners[index];
         let socket = Socket::new(socket);
         let descriptor = socket.as_raw_fd();
-        let Some(fd) = core.insert(socket, peer, kind, self.listeners[index].tls.as_ref()) else {
-            return core.count_full(is_control, "all slots are in use or retired");
+        let Some(slot) = core.insert(socket, peer, *kind, tls.as_ref()) else {
+            return core.count_full(*kind == ListenerKind::Control, "all slots are in use or retired");
         };
-        let token = Token(fd.slot().index());
+        // The removal of the connection frees its place.
+        place.into_iter().for_each(Place::keep);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = epoll.register(&mut SourceFd(&descriptor), token, interest) {
+        if let Err(error) = epoll.register(&mut SourceFd(&descriptor), Token(slot.index()), interest) {
             log::warn!("cannot add a new connection to epoll: {error}");
-            return core.remove(fd.slot());
+            return core.remove(slot);
         }
         core.count_accepted();
-        core.arm(fd.slot());
+        core.arm(slot);
     }
 
     /// Returns the reason for refusing a new connection, if a limit is reached.
@@ -262,12 +303,16 @@ impl Acceptor {
             return Some(RefusalReason::ControlFull);
         }
         let max = core.connections_max();
-        if core.table().count() - control >= max {
+        let is_full = match core.siblings() {
+            None => core.table().count() - control >= max,
+            Some(siblings) => siblings.process().admission.is_full(max),
+        };
+        if is_full {
             core.count_full(false, format_args!("connection limit reached ({max})"));
             return Some(RefusalReason::Full);
         }
         let (now, per_second) = (core.now(), core.table().env().limits.accepts_per_second_max);
-        if take_token(&mut self.tokens, per_second, now) {
+        if self.rate.take(per_second, now) {
             return None;
         }
         core.count_full(false, format_args!("accept rate limit reached ({} a second)", per_second.unwrap_or_default()));
@@ -335,30 +380,15 @@ impl ListenerState {
     }
 }
 
-/// Takes a token for one connection or one TLS handshake, and returns whether there was a token.
-///
-/// A new rate starts with a full bucket. Without a rate, the result is always `true`.
-pub fn take_token(bucket: &mut Option<(Rate, TokenBucket)>, per_second: Option<u32>, now: Tick) -> bool {
-    let Some(per_second) = per_second else {
-        *bucket = None;
-        return true;
-    };
-    let Some(per_second) = NonZeroU32::new(per_second) else { return false };
-    let rate = Rate::new(per_second, Some(per_second));
-    let mut tokens = match *bucket {
-        Some((earlier, tokens)) if earlier == rate => tokens,
-        _ => TokenBucket::new(rate, now.0),
-    };
-    let is_granted = tokens.take(rate, now.0) == Take::Granted;
-    *bucket = Some((rate, tokens));
-    is_granted
-}
-
 /// Raises the descriptor limit to the hard limit, and returns the client connection limit.
-pub fn raise_connections_max(limits: &Limits, has_control: bool) -> io::Result<usize> {
+///
+/// Each loop after the first needs [`DESCRIPTORS_PER_LOOP`] descriptors.
+pub fn raise_connections_max(limits: &Limits, has_control: bool, loops: usize) -> io::Result<usize> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    let derived = || limits.derived_connections_max(maximum, has_control);
+    let of_loops = (loops as u64 - 1) * DESCRIPTORS_PER_LOOP;
+    let derived =
+        || limits.derived_connections_max(maximum.map(|maximum| maximum.saturating_sub(of_loops)), has_control);
     Ok(limits.connections_max.unwrap_or_else(derived) as usize)
 }
 
@@ -385,7 +415,7 @@ mod tests {
 
     use super::*;
     use crate::connection::Env;
-    use crate::event_loop::clock::Clock;
+    use crate::event_loop::clock::Epoch;
     use crate::event_loop::listener::Address;
     use crate::limits::Heartbeat;
     use crate::protocol::origin::Origins;
@@ -396,8 +426,13 @@ mod tests {
         let listener = Listener::bind_all("127.0.0.1:0").expect("port 0 can be bound").remove(0);
         let Address::Tcp(address) = *listener.address() else { panic!("the listener must have a TCP address") };
         let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
-        let core = Core::new(1000, 256, env, SecondLogin::default(), Clock::new().epoch);
-        (Acceptor::new(vec![listener], 256), core, mio::Poll::new().expect("an epoll instance can be created"), address)
+        let core = Core::new(1000, 256, env, SecondLogin::default(), Epoch::begin());
+        (
+            Acceptor::new(vec![listener.into()], 256, RateLimit::default()),
+            core,
+            mio::Poll::new().expect("an epoll instance can be created"),
+            address,
+        )
     }
 
     impl Acceptor {
@@ -460,19 +495,6 @@ mod tests {
         assert_eq!((core.table().count(), core.stats().refused), (19, 1));
         assert_eq!(acceptor.spares.len(), SPARES);
         drop(clients);
-    }
-
-    #[test]
-    fn the_accept_rate_bounds_the_rate_and_the_burst() {
-        let mut bucket = None;
-        let mut come =
-            |count: usize, at: u64, rate| (0..count).filter(|_| take_token(&mut bucket, rate, Tick(at))).count();
-        assert_eq!(come(20, 0, Some(10)), 10);
-        assert_eq!(come(20, 250, Some(10)), 2);
-        assert_eq!(come(20, 300, Some(10)), 1, "two half tokens must be one token");
-        assert_eq!(come(20, 60_000, Some(10)), 10, "the bucket must hold the tokens of one second");
-        assert_eq!(come(20, 60_000, Some(3)), 3, "a new rate must start with a full bucket");
-        assert_eq!(come(20, 60_000, None), 20);
     }
 
     #[test]

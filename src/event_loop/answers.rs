@@ -13,7 +13,7 @@ use crate::protocol::http::HttpError;
 use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
-use crate::registry::{Change, is_name};
+use crate::registry::Change;
 
 impl<H: Handler> EventLoop<H> {
     /// Calls `on_head` for a request with a body, and applies the returned [`BodyMode`].
@@ -145,19 +145,30 @@ impl<H: Handler> EventLoop<H> {
             Upgrade::Accept(accept) => accept,
         };
         if let Some(uid) = accept.chosen_uid() {
-            if self.core.is_uid_taken(uid) {
-                return self.refuse(fd, Response::text(409, "uid connected already\n"), "uid connected already");
-            }
-            if !is_name(uid) {
+            match self.core.reserve(slot, uid) {
+                Change::Taken => {
+                    return self.refuse(fd, Response::text(409, "uid connected already\n"), "uid connected already");
+                }
+                Change::Full => {
+                    let reason = "connection limit of the uid reached";
+                    return self.refuse(fd, Response::text(429, format!("{reason}\n")), reason);
+                }
                 // The client may have chosen the invalid uid, so the status is 400.
-                return self.refuse(fd, Response::text(400, format!("{}\n", Change::BadName)), "invalid uid");
+                Change::BadName => {
+                    return self.refuse(fd, Response::text(400, format!("{}\n", Change::BadName)), "invalid uid");
+                }
+                _ => {}
             }
         }
-        match self.core.accept(slot, &accept, &request) {
+        let accepted = self.core.accept(slot, &accept, &request);
+        if let (Some(uid), Ok(None) | Err(_)) = (accept.chosen_uid(), &accepted) {
+            self.core.release_reserved(slot, uid);
+        }
+        match accepted {
             Ok(None) => {}
             Ok(Some(mut early)) => {
                 if let Some(uid) = accept.chosen_uid() {
-                    self.core.bind(fd, uid);
+                    self.core.bind_reserved(slot, uid);
                 }
                 self.call("on_open", Some(fd), |handler, ctx| handler.on_open(ctx, fd, &request));
                 self.call_on_close();

@@ -41,6 +41,11 @@ pub struct Clock {
 }
 
 impl Epoch {
+    /// Begins to count ticks now.
+    pub fn begin() -> Epoch {
+        Epoch(now())
+    }
+
     /// Returns the current tick, rounded down.
     pub fn now(self) -> Tick {
         self.tick_of(now())
@@ -57,9 +62,9 @@ impl Epoch {
 }
 
 impl Clock {
-    pub fn new() -> Clock {
-        let started = now();
-        Clock { epoch: Epoch(started), turn_start: started, last_turn: Duration::ZERO, dated: u64::MAX }
+    /// Creates the clock of a loop.
+    pub fn new(epoch: Epoch) -> Clock {
+        Clock { epoch, turn_start: now(), last_turn: Duration::ZERO, dated: u64::MAX }
     }
 
     /// Reads the monotonic clock, and once a second the wall clock.

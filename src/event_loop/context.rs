@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crate::event_loop::core::Core;
+use crate::event_loop::fleet::Fleet;
 use crate::event_loop::inbox::Sender;
 use crate::event_loop::timers::TimerId;
 
@@ -23,6 +24,12 @@ pub type Notice = Box<dyn Any + Send>;
 /// Most methods take an [`Fd`]. After the connection of an fd has ended, the result of these methods is `Gone`, even if
 /// another connection uses the same slot. A push returns an [`Outcome`](crate::Outcome) or, for many connections, a
 /// [`Delivery`](crate::Delivery). A method that changes a connection returns a [`Change`](crate::Change).
+///
+/// With several [loops](crate::Server::loops), a handler runs on one loop, and its context acts on all loops. A push to
+/// connections of other loops, and a change of a connection of another loop, is sent to these loops at the end of the
+/// turn: the result is `Forwarded`, and [`Delivery::forwarded`](crate::Delivery::forwarded) counts the loops. Two messages
+/// from one loop to one connection arrive in their order. The methods that read a connection or list connections speak of
+/// the handler's own loop. [`Remote`](crate::Remote) speaks of all loops.
 ///
 /// A push takes anything that is [`Into<Push>`](crate::Push): a received message, a `&str`, a `&[u8]`, or a
 /// [`Frame`](crate::Frame) that is encoded once for many pushes. [`IntoPush`](crate::IntoPush) adds `.except(&[fd])` to
@@ -49,6 +56,8 @@ pub struct Context<'a> {
 #[derive(Debug)]
 pub struct ContextParts {
     pub sender: Sender<Command>,
+    /// The inboxes of all loops.
+    pub fleet: Fleet<Command>,
     pub timers: TimerClosures,
 }
 
@@ -68,8 +77,8 @@ pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 
 impl ContextParts {
     /// Creates the parts with the sender of the inbox, and without timers.
-    pub fn new(sender: Sender<Command>) -> ContextParts {
-        ContextParts { sender, timers: TimerClosures::default() }
+    pub fn new(sender: Sender<Command>, fleet: Fleet<Command>) -> ContextParts {
+        ContextParts { sender, fleet, timers: TimerClosures::default() }
     }
 }
 

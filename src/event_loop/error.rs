@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::io;
 
+use crate::fd::LOOPS_MAX;
 use crate::limits::LimitError;
 
 /// An error of binding or running a server.
@@ -44,6 +45,15 @@ pub enum Error {
     /// A listening socket can no longer accept connections.
     #[error("cannot accept connections")]
     Accept(#[source] io::Error),
+    /// The thread of a loop cannot be started: see [`Server::loops`](crate::Server::loops).
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// [`Server::loops`](crate::Server::loops) needs a handler for each loop, and the server has one handler.
+    #[error("several loops need a handler for each loop: use Server::handlers")]
+    OneHandler,
+    /// The number of loops is 0 or too large: see [`Server::loops`](crate::Server::loops).
+    #[error("the number of loops must be from 1 to {LOOPS_MAX}, not {0}")]
+    Loops(usize),
     /// A second signal ended the shutdown before all clients had left.
     #[error("drain ended by a second signal")]
     Interrupted,
@@ -58,8 +68,11 @@ impl Error {
             | Error::Descriptors(source)
             | Error::Signals(source)
             | Error::Poll(source)
+            | Error::Thread(source)
             | Error::Accept(source) => source.kind(),
-            Error::NotListening | Error::UnsupportedSocket | Error::Limit(_) => io::ErrorKind::InvalidInput,
+            Error::NotListening | Error::UnsupportedSocket | Error::Limit(_) | Error::OneHandler | Error::Loops(_) => {
+                io::ErrorKind::InvalidInput
+            }
             Error::Interrupted => io::ErrorKind::Interrupted,
         }
     }

@@ -71,7 +71,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// Returns whether the input can contain messages. The input of an HTTP request contains no messages.
     fn has_messages(&self, input: CurrentInput) -> bool {
-        let is_open = || self.core.table().connection(input.fd.slot()).is_some_and(Connection::is_open);
+        let is_open = || self.core.connection(input.fd).is_some_and(Connection::is_open);
         !input.was_http || is_open()
     }
 

@@ -19,6 +19,9 @@ use crate::protocol::upgrade::Upgrade;
 /// [`Server::on_open`](crate::Server::on_open). The order of events for a WebSocket is `on_upgrade`, `on_open`, any
 /// number of `on_message`, `on_ping` and `on_pong`, and `on_close`. There is one `on_close` for each `on_open`.
 ///
+/// With several [loops](crate::Server::loops), each loop has its own handler, and calls all methods for its own connections,
+/// also [`on_start`](Handler::on_start) and [`on_stop`](Handler::on_stop).
+///
 /// All methods are called on the thread of the loop, one at a time. No method is called from within another method, for
 /// instance by a push. A method must not block: a call of over 100 ms is logged with the name of the method. A panic is
 /// logged, and closes the connection of the call with code 1011. The server goes on.

@@ -10,10 +10,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::event_loop::accept::take_token;
+use crate::event_loop::rate_limit::RateLimit;
 use crate::fd::Fd;
 use crate::tick::Tick;
-use crate::token_bucket::{Rate, TokenBucket};
 
 /// The maximum number of hellos that one turn answers. Each answer takes 0.1 to 0.3 ms, and delays the messages of a
 /// turn.
@@ -45,12 +44,17 @@ pub struct Handshakes {
     reads_left: u32,
     /// Whether a token of the rate limit was taken for the next answer.
     has_token: bool,
-    tokens: Option<(Rate, TokenBucket)>,
+    rate: RateLimit,
     /// The maximum number of hellos that are answered in a second.
     per_second: Option<u32>,
 }
 
 impl Handshakes {
+    /// Creates a budget with a rate limit that may be shared.
+    pub fn new(rate: RateLimit) -> Handshakes {
+        Handshakes { rate, ..Handshakes::default() }
+    }
+
     /// Resets the budget at the start of a turn.
     pub fn begin_turn(&mut self, per_second: Option<u32>) {
         (self.left, self.reads_left) = (PER_TURN_MAX, READS_PER_TURN_MAX);
@@ -66,7 +70,7 @@ impl Handshakes {
     }
 
     fn may_answer(&mut self, now: Tick) -> bool {
-        self.has_token = self.has_token || take_token(&mut self.tokens, self.per_second, now);
+        self.has_token = self.has_token || self.rate.take(self.per_second, now);
         self.left > 0 && self.has_token
     }
 

@@ -20,7 +20,7 @@ pub struct Inbox<C>(Arc<Shared<C>>);
 #[derive(Debug)]
 struct Shared<C> {
     queue: Mutex<CommandQueue<C>>,
-    waker: Waker,
+    waker: Arc<Waker>,
     /// The thread of the loop, set when the loop runs.
     thread: OnceLock<ThreadId>,
 }
@@ -45,7 +45,7 @@ pub enum Rejected {
 
 impl<C> Inbox<C> {
     /// Creates an inbox whose commands wake the loop of `waker`.
-    pub fn new(waker: Waker, commands_max: usize) -> Inbox<C> {
+    pub fn new(waker: Arc<Waker>, commands_max: usize) -> Inbox<C> {
         let queue = CommandQueue { commands: VecDeque::new(), commands_max, is_closed: false, has_shutdown: false };
         Inbox(Arc::new(Shared { queue: Mutex::new(queue), waker, thread: OnceLock::new() }))
     }
@@ -53,6 +53,11 @@ impl<C> Inbox<C> {
     /// Returns a new sender.
     pub fn sender(&self) -> Sender<C> {
         Sender(Arc::clone(&self.0))
+    }
+
+    /// Returns the waker of the loop.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.0.waker)
     }
 
     /// Records that the loop runs on this thread.
@@ -128,19 +133,58 @@ impl<C> Sender<C> {
         Ok(())
     }
 
+    /// Sends one command to each loop that has not ended, except the loop `skipped`, or no command.
+    ///
+    /// `command` is called once for each loop that gets a command. The senders must be in the same order in all calls,
+    /// because all inboxes are locked together.
+    ///
+    /// # Errors
+    /// [`Full`](Rejected::Full): an inbox is full. [`Closed`](Rejected::Closed): all loops have ended.
+    pub fn send_each(
+        senders: &[Sender<C>],
+        skipped: Option<usize>,
+        mut command: impl FnMut(usize) -> C,
+    ) -> Result<(), Rejected> {
+        let asked = senders.iter().enumerate().filter(|(index, _)| Some(*index) != skipped);
+        let queues = asked.map(|(index, sender)| (index, sender.0.lock()));
+        let mut queues: Vec<(usize, MutexGuard<'_, CommandQueue<C>>)> =
+            queues.filter(|(_, queue)| !queue.is_closed).collect();
+        if queues.is_empty() {
+            return Err(Rejected::Closed);
+        }
+        if queues.iter().any(|(_, queue)| queue.commands.len() >= queue.commands_max) {
+            return Err(Rejected::Full);
+        }
+        let mut to_wake = Vec::new();
+        for (index, queue) in &mut queues {
+            queue.commands.push_back(command(*index));
+            if queue.commands.len() == 1 {
+                to_wake.push(*index);
+            }
+        }
+        drop(queues);
+        to_wake.into_iter().filter_map(|index| senders.get(index)).for_each(Sender::wake);
+        Ok(())
+    }
+
     /// Returns whether this is the thread of the loop, where waiting for the loop would deadlock.
     pub fn is_own_thread(&self) -> bool {
         self.0.thread.get().is_some_and(|own| *own == thread::current().id())
     }
 
     fn wake(&self) {
-        let mut woken = self.0.waker.wake();
-        while woken.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-            woken = self.0.waker.wake();
-        }
-        if let Err(error) = woken {
-            log::error!("cannot wake the loop: {error}");
-        }
+        wake(&self.0.waker);
+    }
+}
+
+/// Wakes a loop.
+pub fn wake(waker: &Waker) {
+    let mut woken = waker.wake();
+    while woken.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+        woken = waker.wake();
+    }
+    if let Err(error) = woken {
+        log::error!("cannot wake the loop: {error}");
     }
 }
 

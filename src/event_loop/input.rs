@@ -198,7 +198,10 @@ impl<H: Handler> EventLoop<H> {
             Event::Head(request) => self.answer_head(fd, request),
             Event::Piece { bytes, is_last, state } => self.deliver_body(fd, &bytes, is_last, state),
             Event::Upgrade(request) => self.answer_upgrade(fd, request),
-            end @ (Event::Closed(_) | Event::Refused(_)) => _ = self.core.record_end(fd.slot(), Some(end)),
+            end @ (Event::Closed(_) | Event::Refused(_)) => {
+                let slot = self.core.table().own_slot(fd);
+                self.core.record_end(slot, Some(end));
+            }
         }
     }
 

@@ -51,11 +51,24 @@ pub struct Listener {
     pub kind: ListenerKind,
     /// The TLS settings of a TLS listener.
     pub tls: Option<ListenerTls>,
+    /// Whether this listener bound its socket, so that another socket can be bound to the address.
+    is_bound_here: bool,
     /// The socket file, which is removed when this value is dropped.
     _file: Option<SocketFile>,
     /// Errors that the next calls of `accept` report in place of the system's result.
     #[cfg(test)]
     pub injected: std::cell::RefCell<std::collections::VecDeque<Errno>>,
+}
+
+/// A listener of one loop, or the place of a listener whose connections another loop accepts.
+///
+/// All loops have the same list of endpoints, so that a loop knows the kind and the TLS settings of a socket that another
+/// loop accepted.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub listener: Option<Listener>,
+    pub kind: ListenerKind,
+    pub tls: Option<ListenerTls>,
 }
 
 /// The kind of connections that a listener accepts.
@@ -104,6 +117,7 @@ impl Listener {
             address,
             kind: ListenerKind::Client,
             tls: None,
+            is_bound_here: false,
             _file: file,
             #[cfg(test)]
             injected: Default::default(),
@@ -111,16 +125,23 @@ impl Listener {
     }
 
     fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+        Listener::bind_tcp_with(address, false)
+    }
+
+    fn bind_tcp_with(address: SocketAddr, shares_port: bool) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             // Without this option, `[::]:80` would conflict with `0.0.0.0:80`.
             socket.set_only_v6(true)?;
         }
+        if shares_port {
+            socket.set_reuse_port(true)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Listener::new(socket, Address::Tcp(bound), None))
+        Ok(Listener { is_bound_here: true, ..Listener::new(socket, Address::Tcp(bound), None) })
     }
 
     fn bind_unix(path: &Path) -> io::Result<Listener> {
@@ -146,6 +167,26 @@ impl Listener {
         socket.set_nonblocking(true).map_err(Error::Socket)?;
         socket.set_cloexec(true).map_err(Error::Socket)?;
         Ok(Listener::new(socket, address, None))
+    }
+
+    /// Listens on the same address with one more socket, for another loop (`SO_REUSEPORT`).
+    ///
+    /// Returns `None` if [`bind_all`](Listener::bind_all) did not bind the socket, or if it is not a TCP socket for clients.
+    pub fn listen_again(&self) -> io::Result<Option<Listener>> {
+        let Address::Tcp(address) = self.address else { return Ok(None) };
+        if !self.is_bound_here || self.kind == ListenerKind::Control {
+            return Ok(None);
+        }
+        // The kernel reads the option of the first socket when the second is bound, so the option may be set late. A
+        // server with one loop does not set it: another process of the same user could listen on the port.
+        socket2::SockRef::from(&self.socket).set_reuse_port(true)?;
+        let again = Listener::bind_tcp_with(address, true)?;
+        Ok(Some(Listener { kind: self.kind, tls: self.tls.clone(), ..again }))
+    }
+
+    /// Returns the place of this listener in a loop that does not accept its connections.
+    pub fn place(&self) -> Endpoint {
+        Endpoint { listener: None, kind: self.kind, tls: self.tls.clone() }
     }
 
     /// Sets the options that accepted sockets inherit on Linux.
@@ -200,6 +241,12 @@ impl Listener {
     /// Returns the kernel's descriptor, for epoll.
     pub fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+}
+
+impl From<Listener> for Endpoint {
+    fn from(listener: Listener) -> Endpoint {
+        Endpoint { kind: listener.kind, tls: listener.tls.clone(), listener: Some(listener) }
     }
 }
 

@@ -12,6 +12,7 @@ mod core;
 mod deferrals;
 mod drain;
 mod error;
+mod fleet;
 mod flush;
 mod guard;
 mod handler;
@@ -22,31 +23,37 @@ mod input;
 mod limit_update;
 mod listener;
 mod portion;
+mod posts;
 mod proxies;
+mod rate_limit;
 mod ready_list;
 mod sessions;
+mod siblings;
 mod signals;
 mod socket;
 mod socket_file;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod timers;
 #[cfg_attr(not(feature = "tls"), path = "no_tls_sessions.rs")]
 mod tls_sessions;
 mod visited_slots;
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 
 #[cfg(feature = "gateway")]
 pub use self::bind_each::bind_each;
 pub use self::context::{Command, Context, Notice};
 pub use self::core::Core;
 pub use self::error::Error;
+pub use self::fleet::Fleet;
 pub use self::handler::Handler;
 pub use self::handshakes::Handshakes;
 pub use self::inbox::{Inbox, Rejected, Sender};
@@ -56,13 +63,18 @@ pub use self::proxies::ProxyFilter;
 #[cfg(feature = "gateway")]
 pub use self::socket_file::SocketFile;
 pub use self::stats::Stats;
+pub use self::threads::{Factory, run_one, run_several};
 pub use self::timers::TimerId;
 
 use self::accept::Acceptor;
 use self::call_timer::CallTimer;
-use self::clock::Clock;
+use self::clock::{Clock, Epoch};
 use self::context::ContextParts;
+use self::listener::Endpoint;
 use self::portion::Portion;
+use self::rate_limit::RateLimit;
+use self::siblings::Siblings;
+use self::siblings::incoming::Incoming;
 use self::signals::Signals;
 use crate::connection::Env;
 use crate::fd::Slot;
@@ -92,7 +104,7 @@ const TOKEN_SIGNALS: Token = Token(usize::MAX - 1);
 const TOKEN_LISTENERS_END: usize = usize::MAX - 1;
 
 /// The settings of a loop.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     pub limits: Limits,
     pub heartbeat: Heartbeat,
@@ -107,11 +119,12 @@ pub struct Config {
 /// An epoll loop and its handler.
 ///
 /// [`open`] creates the epoll instance and the inbox, so that other threads can send commands before the loop runs.
-/// [`EventLoop::new`] adds the listeners, and [`EventLoop::run`] runs turns until the loop has drained. A turn has
-/// these steps, in this order:
+/// [`Prepared::new`] adds the listeners, [`EventLoop::new`] adds the handler, and [`EventLoop::run`] runs turns until the loop
+/// has drained. A turn has these steps, in this order:
 ///
 /// 1. Wait for events, at most until the next deadline. Then read the clock: this is the time of the whole turn.
-/// 2. Run the commands of other threads, for at most [`COMMANDS_TIME_MAX`].
+/// 2. Carry out the posts of other loops, for at most one [`Portion`]. Run the commands of other threads, for at most
+///    [`COMMANDS_TIME_MAX`].
 /// 3. Handle the events. This step only records which sockets can be read or written.
 /// 4. While the loop drains, close WebSockets that are due. Apply new limits.
 /// 5. Accept connections. Epoll reports the first bytes of these connections in the next turn.
@@ -120,7 +133,7 @@ pub struct Config {
 ///    answers few TLS handshakes.
 /// 7. Fire timers. Timers fire after reads, because bytes that arrived in time prevent a timeout.
 /// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
-/// 9. Flush: write to each connection that has output. The flush comes after all handlers, so that all messages of the
+/// 9. Send posts to other loops. Flush: write to each connection that has output. The flush comes after all handlers, so that all messages of the
 ///    turn to one connection take one system call.
 /// 10. Free the slots of finished connections. This step is the last, so that no event of the turn reaches a new
 ///     connection in the same slot.
@@ -143,6 +156,8 @@ pub struct EventLoop<H> {
     handshakes: Handshakes,
     clock: Clock,
     call_timer: CallTimer,
+    /// The posts of other loops.
+    incoming: Incoming,
     /// The read buffer. Messages are borrowed from this buffer.
     buffer: Vec<u8>,
     /// Whether the inbox has commands for the next turn.
@@ -155,58 +170,97 @@ pub struct EventLoop<H> {
     finished: Vec<Slot>,
 }
 
+/// The parts of a loop that are prepared before its thread starts.
+#[derive(Debug)]
+pub struct Prepared {
+    config: Config,
+    connections_max: usize,
+    endpoints: Vec<Endpoint>,
+    poll: Poll,
+    inbox: Inbox<Command>,
+    fleet: Fleet<Command>,
+    signals: Option<Signals>,
+    epoch: Epoch,
+    /// The other loops, or `None` if the server has one loop.
+    siblings: Option<Siblings>,
+}
+
 /// Creates an epoll instance, and an inbox that wakes it.
 pub fn open(commands_max: usize) -> Result<(Poll, Inbox<Command>), Error> {
     let poll = Poll::new().map_err(Error::Poll)?;
-    let waker = mio::Waker::new(poll.registry(), TOKEN_WAKER).map_err(Error::Poll)?;
-    Ok((poll, Inbox::new(waker, commands_max)))
+    let waker = Waker::new(poll.registry(), TOKEN_WAKER).map_err(Error::Poll)?;
+    Ok((poll, Inbox::new(Arc::new(waker), commands_max)))
 }
 
-impl<H: Handler> EventLoop<H> {
-    /// Creates a loop with the epoll instance and the inbox of [`open`].
+impl Prepared {
+    /// Prepares a loop with the epoll instance and the inbox of [`open`].
+    ///
+    /// # Errors
+    /// [`Error::Signals`], [`Error::Socket`], [`Error::Poll`].
     pub fn new(
         config: Config,
-        listeners: Vec<Listener>,
-        poll: Poll,
-        inbox: Inbox<Command>,
-        handler: H,
-    ) -> Result<EventLoop<H>, Error> {
-        let has_control = listeners.iter().any(|listener| listener.kind == ListenerKind::Control);
-        let connections_max = accept::raise_connections_max(&config.limits, has_control).map_err(Error::Descriptors)?;
-        let control_connections_max = config.limits.control_connections_max;
-        let budget = config.limits.read_budget_bytes;
-        let write_time_max = config.limits.write_time_max;
-        let env = Env::new(config.limits, config.heartbeat, config.origins);
+        connections_max: usize,
+        endpoints: Vec<Endpoint>,
+        (poll, inbox): (Poll, Inbox<Command>),
+        fleet: Fleet<Command>,
+        epoch: Epoch,
+    ) -> Result<Prepared, Error> {
         let mut signals = if config.catches_signals { Some(Signals::catch().map_err(Error::Signals)?) } else { None };
         if let Some(signals) = &mut signals {
             poll.registry().register(&mut signals.pipe, TOKEN_SIGNALS, Interest::READABLE).map_err(Error::Poll)?;
         }
-        for (index, listener) in listeners.iter().enumerate() {
-            listener.prepare(write_time_max).map_err(Error::Socket)?;
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let Some(listener) = &endpoint.listener else { continue };
+            listener.prepare(config.limits.write_time_max).map_err(Error::Socket)?;
             let token = Token(TOKEN_LISTENERS_END - 1 - index);
             let source = &mut SourceFd(&listener.as_raw_fd());
             poll.registry().register(source, token, Interest::READABLE).map_err(Error::Poll)?;
         }
-        let clock = Clock::new();
-        let mut core = Core::new(connections_max, control_connections_max, env, config.second_login, clock.epoch);
+        Ok(Prepared { config, connections_max, endpoints, poll, inbox, fleet, signals, epoch, siblings: None })
+    }
+
+    /// Makes the loop one of several loops.
+    pub fn with_siblings(self, siblings: Siblings) -> Prepared {
+        Prepared { siblings: Some(siblings), ..self }
+    }
+}
+
+impl<H: Handler> EventLoop<H> {
+    /// Creates a loop from its prepared parts.
+    pub fn new(prepared: Prepared, handler: H) -> EventLoop<H> {
+        let Prepared { config, connections_max, endpoints, poll, inbox, fleet, signals, epoch, siblings } = prepared;
+        let control_connections_max = config.limits.control_connections_max;
+        let budget = config.limits.read_budget_bytes;
+        let rates = siblings.as_ref().map(|siblings| {
+            let process = siblings.process();
+            [&process.accepts, &process.handshakes].map(|bucket| RateLimit::Shared(Arc::clone(bucket)))
+        });
+        let [accepts, handshakes] = rates.unwrap_or_default();
+        let env = Env::new(config.limits, config.heartbeat, config.origins);
+        let clock = Clock::new(epoch);
+        let mut core = Core::new(connections_max, control_connections_max, env, config.second_login, epoch);
         core.set_proxies(config.proxies);
-        Ok(EventLoop {
+        if let Some(siblings) = siblings {
+            core.set_siblings(siblings);
+        }
+        EventLoop {
             core,
-            parts: ContextParts::new(inbox.sender()),
+            parts: ContextParts::new(inbox.sender(), fleet),
             handler,
             poll,
-            acceptor: Acceptor::new(listeners, control_connections_max),
+            acceptor: Acceptor::new(endpoints, control_connections_max, accepts),
             inbox,
             signals,
-            handshakes: Handshakes::default(),
+            handshakes: Handshakes::new(handshakes),
             clock,
             call_timer: CallTimer::new(),
+            incoming: Incoming::default(),
             buffer: vec![0; budget],
             has_commands: false,
             commands: Vec::new(),
             slots: Vec::new(),
             finished: Vec::new(),
-        })
+        }
     }
 
     /// Runs until the loop has drained.
@@ -222,6 +276,7 @@ impl<H: Handler> EventLoop<H> {
         self.core.begin_drain();
         self.core.close_all();
         self.handle_pending();
+        self.send_posts();
         self.flush_all();
         self.call_untimed("on_stop", None, |handler, ctx| handler.on_stop(ctx));
         ended
@@ -230,13 +285,14 @@ impl<H: Handler> EventLoop<H> {
     fn turn_until_drained(&mut self) -> Result<(), Error> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut now = self.clock.turn_start;
-        while !self.core.is_drained() {
+        while !self.is_over() {
             match self.poll.poll(&mut events, self.timeout(now)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::Poll(error)),
             }
             self.core.set_time(self.clock.read());
+            self.handle_posts();
             self.handle_commands();
             self.handle_events(&mut events)?;
             if self.core.is_draining() {
@@ -249,6 +305,7 @@ impl<H: Handler> EventLoop<H> {
             self.fire_timers();
             self.handle_pending();
             self.end_turn();
+            self.send_posts();
             self.flush();
             self.reap();
             if cfg!(debug_assertions) && self.core.table().count() < 64 {
@@ -265,7 +322,8 @@ impl<H: Handler> EventLoop<H> {
     /// Returns the time to wait for events: zero if the next turn has work.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = self.core.ready_len() > 0 || self.core.table().has_dirty() || self.acceptor.has_pending();
-        let has_more = self.core.wants_turn_end() || self.core.has_new_limits();
+        let has_posts = self.incoming.has_posts() || self.core.siblings().is_some_and(Siblings::has_posts);
+        let has_more = self.core.wants_turn_end() || self.core.has_new_limits() || has_posts;
         if is_behind || self.has_commands || has_more {
             return Some(Duration::ZERO);
         }
@@ -343,9 +401,12 @@ impl<H: Handler> EventLoop<H> {
         // Signals that arrive together count as one signal: a terminal can send SIGINT while a supervisor sends
         // SIGTERM.
         if self.core.is_draining() {
+            if let Some(siblings) = self.core.siblings() {
+                siblings.process().interrupt();
+            }
             return Err(Error::Interrupted);
         }
-        log::info!("draining {} WebSockets", self.core.stats().open);
+        log::info!("draining {} WebSockets", self.core.open_count());
         self.core.begin_drain();
         Ok(())
     }

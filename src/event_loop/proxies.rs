@@ -1,19 +1,20 @@
 //! The proxies whose PROXY headers are trusted.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::peer::Peer;
 
 /// The rule that decides which proxies are trusted.
 ///
-/// The rule gets the address of the socket's peer. Without a rule, no proxy is trusted.
-#[derive(Default)]
-pub struct ProxyFilter(Option<Box<dyn Fn(Peer) -> bool + Send>>);
+/// The rule gets the address of the socket's peer. Without a rule, no proxy is trusted. A clone shares the rule.
+#[derive(Clone, Default)]
+pub struct ProxyFilter(Option<Arc<dyn Fn(Peer) -> bool + Send + Sync>>);
 
 impl ProxyFilter {
     /// Trusts the proxies for which `trusts` returns `true`.
-    pub fn new(trusts: impl Fn(Peer) -> bool + Send + 'static) -> ProxyFilter {
-        ProxyFilter(Some(Box::new(trusts)))
+    pub fn new(trusts: impl Fn(Peer) -> bool + Send + Sync + 'static) -> ProxyFilter {
+        ProxyFilter(Some(Arc::new(trusts)))
     }
 
     /// Returns whether this peer is a trusted proxy.

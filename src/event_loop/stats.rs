@@ -11,7 +11,10 @@ use crate::histogram::Histogram;
 use crate::log_throttle::LogThrottle;
 use crate::tls::TlsCounts;
 
-/// The counters of a server: see [`Context::stats`](crate::Context::stats).
+/// The counters of a server: see [`Remote::stats`](crate::Remote::stats) and [`Context::stats`](crate::Context::stats).
+///
+/// With several [loops](crate::Server::loops), these are the sums of all loops, or the counters of one loop. The limits of
+/// connections are those of the server.
 ///
 /// A field of type `u64` counts since the start and never decreases. A field of type `usize` is the present number, or
 /// a limit. All fields are from the same moment.
@@ -103,6 +106,8 @@ pub struct Stats {
     /// Heartbeats without an answer in time. `closed_by_cause` counts the connections that were closed for missed
     /// heartbeats.
     pub missed_heartbeats: u64,
+    /// Pushes sent to other [loops](crate::Server::loops) since the start, counted per receiving loop.
+    pub forwarded: u64,
     /// Running timers of handlers, such as the timers of [`after`](crate::Context::after).
     pub timers: usize,
     /// System calls that read from a connection.
@@ -121,6 +126,62 @@ pub struct Stats {
     pub tls: TlsCounts,
     /// The time since the start.
     pub uptime: Duration,
+}
+
+impl Stats {
+    /// Returns the sums of the counters of several loops. There must be at least one loop.
+    pub(crate) fn sum(parts: Vec<Stats>) -> Stats {
+        let add = |mut sum: Stats, other| {
+            sum.add(other);
+            sum
+        };
+        parts.into_iter().reduce(add).unwrap_or_else(|| unreachable!("a server has a loop"))
+    }
+
+    /// Adds the counters of another loop of the same server.
+    ///
+    /// The numbers of uids and groups are not added, because several loops can have the same uid. The limits are the same
+    /// for all loops.
+    fn add(&mut self, other: Stats) {
+        self.open += other.open;
+        self.connections += other.connections;
+        self.control += other.control;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.accept_errors += other.accept_errors;
+        add_by_key(&mut self.refused_by_status, other.refused_by_status);
+        self.control_refused += other.control_refused;
+        add_by_key(&mut self.control_refused_by_status, other.control_refused_by_status);
+        self.untrusted_proxies += other.untrusted_proxies;
+        self.control_evicted += other.control_evicted;
+        self.opened += other.opened;
+        self.closed += other.closed;
+        add_by_key(&mut self.closed_by_cause, other.closed_by_cause);
+        self.queued_bytes += other.queued_bytes;
+        self.inbound_bytes += other.inbound_bytes;
+        self.traffic += other.traffic;
+        self.compression += other.compression;
+        self.dropped += other.dropped;
+        self.dropped_by_close += other.dropped_by_close;
+        self.conflated += other.conflated;
+        self.too_large += other.too_large;
+        self.pings += other.pings;
+        self.missed_heartbeats += other.missed_heartbeats;
+        self.forwarded += other.forwarded;
+        self.timers += other.timers;
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.turn_time += &other.turn_time;
+        self.write_delay += &other.write_delay;
+        self.tls += other.tls;
+        self.uptime = self.uptime.max(other.uptime);
+    }
+}
+
+fn add_by_key<K: Ord>(sums: &mut BTreeMap<K, u64>, others: BTreeMap<K, u64>) {
+    for (key, count) in others {
+        *sums.entry(key).or_default() += count;
+    }
 }
 
 /// The counters of the loop itself. `Env` has the counters of connections.

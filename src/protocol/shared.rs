@@ -59,7 +59,8 @@ impl Frame {
         self.deflated.get_or_init(|| deflater.encode(opcode, self.payload()).map(Into::into)).clone()
     }
 
-    fn encode(opcode: Opcode, payload: &[u8]) -> Frame {
+    /// Encodes a message.
+    pub(crate) fn encode(opcode: Opcode, payload: &[u8]) -> Frame {
         Frame { bytes: encode(opcode, payload).into(), deflated: OnceLock::new() }
     }
 }

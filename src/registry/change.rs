@@ -35,8 +35,13 @@ pub enum Change {
     Taken,
     /// The uid or group name is empty or over [`NAME_BYTES_MAX`] bytes.
     BadName,
-    /// A limit is reached: `connection_groups_max`, `memberships_max` or `control_connections_max`.
+    /// A limit is reached: `connection_groups_max`, `memberships_max`, `uid_connections_max`, `control_connections_max` or
+    /// `forward_bytes_max`.
     Full,
+    /// The fd belongs to another [loop](crate::Server::loops), and the change was sent to that loop.
+    ///
+    /// The result there is not known yet. The methods of [`Remote`](crate::Remote) return it.
+    Forwarded,
     /// No open WebSocket has this fd, or no request waits for the answer.
     Gone,
 }
@@ -79,6 +84,7 @@ impl fmt::Display for Change {
             Change::Taken => f.write_str("another connection has the uid"),
             Change::BadName => write!(f, "uid or group name must have 1 to {NAME_BYTES_MAX} bytes"),
             Change::Full => f.write_str("limit reached"),
+            Change::Forwarded => f.write_str("sent to the loop of the connection"),
             Change::Gone => f.write_str("connection is not open"),
         }
     }

@@ -59,3 +59,14 @@ pub struct TlsCounts {
     /// Connections to a plain listener that sent a TLS hello, and were closed.
     pub on_plain: u64,
 }
+
+impl std::ops::AddAssign for TlsCounts {
+    fn add_assign(&mut self, other: TlsCounts) {
+        self.full += other.full;
+        self.resumed += other.resumed;
+        self.failed += other.failed;
+        self.abandoned += other.abandoned;
+        self.plain_http += other.plain_http;
+        self.on_plain += other.on_plain;
+    }
+}

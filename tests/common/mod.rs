@@ -263,7 +263,9 @@ impl<T> TestReceiver<T> {
 }
 
 /// Returns an `on_close` handler that sends its arguments to the test.
-pub fn report_close(sender: Sender<(Fd, Closed)>) -> impl FnMut(&mut Context<'_>, Fd, &Closed) + 'static {
+pub fn report_close(
+    sender: Sender<(Fd, Closed)>,
+) -> impl FnMut(&mut Context<'_>, Fd, &Closed) + Clone + Send + 'static {
     move |_, fd, closed| {
         let _ = sender.send((fd, closed.clone()));
     }

@@ -29,6 +29,16 @@ mod listener {
     mod proxy_protocol;
 }
 
+mod loops {
+    mod balance;
+    mod clients;
+    mod isolation;
+    mod lifecycle;
+    mod logins;
+    mod order;
+    mod pushes;
+}
+
 mod push {
     mod slow_readers;
     mod targets;

@@ -1,6 +1,8 @@
 //! Tests the total bound of unfinished messages, heads and bodies. When the bound is reached, the server closes the
 //! connections with the most bytes.
 
+use std::sync::{Arc, Mutex};
+
 use crate::child::{Child, Role};
 use crate::common::raw::{TEXT, frame_with};
 use crate::common::{Raw, TestServer, channel, echo, limits_with_long_times, report_close, serve};
@@ -127,11 +129,11 @@ fn heads_and_bodies_count_toward_the_inbound_bound_and_the_largest_get_503() {
 
 #[test]
 fn the_head_of_a_waiting_upgrade_counts_toward_the_inbound_bound() {
-    let mut tickets = Vec::new();
+    let tickets = Arc::new(Mutex::new(Vec::new()));
     let server = serve(move |server| {
         server.limits(limits()).on_upgrade(move |ctx, fd, _| {
             let (later, ticket) = ctx.defer_upgrade(fd);
-            tickets.push(ticket);
+            tickets.lock().expect("no panic").push(ticket);
             later
         })
     });

@@ -7,6 +7,8 @@ mod common;
 mod handshake;
 mod records;
 
+#[path = "../crate/loops/clients.rs"]
+mod clients;
 #[path = "../crate/connection/close.rs"]
 mod close;
 #[path = "../crate/http/deferred.rs"]
@@ -19,8 +21,14 @@ mod handlers;
 mod heartbeat;
 #[path = "../crate/connection/identity.rs"]
 mod identity;
+#[path = "../crate/loops/isolation.rs"]
+mod isolation;
 #[path = "../crate/server/limits.rs"]
 mod limits;
+#[path = "../crate/loops/order.rs"]
+mod order;
+#[path = "../crate/loops/pushes.rs"]
+mod pushes;
 #[path = "../crate/server/remote.rs"]
 mod remote;
 #[path = "../crate/http/requests.rs"]

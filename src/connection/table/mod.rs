@@ -5,6 +5,7 @@
 
 mod control_quota;
 mod eviction;
+mod fds;
 mod flush;
 mod push;
 mod slots;
@@ -22,7 +23,7 @@ use slab::Slab;
 use self::control_quota::ControlQuota;
 use self::unwritten::{FEW_MAX, Unwritten};
 use crate::connection::{Connection, Env, Event};
-use crate::fd::{Fd, Slot};
+use crate::fd::{Fd, Numbering, Slot};
 use crate::protocol::message::Message;
 use crate::tick::Tick;
 
@@ -67,6 +68,8 @@ pub struct Table<T: Transport> {
     ///
     /// The length of this list is the largest number of slots ever in use.
     generations: Vec<u32>,
+    /// The slots of fds that belong to this table.
+    numbering: Numbering,
     /// The generation of a new slot: 0, unless a test sets another value.
     first_generation: u32,
     env: Env,
@@ -125,6 +128,7 @@ impl<T: Transport> Table<T> {
         Table {
             entries: Slab::with_capacity(connections_max.min(SLOTS_RESERVED_MAX)),
             generations: Vec::new(),
+            numbering: Numbering::SINGLE,
             first_generation: 0,
             env,
             shared,
@@ -161,7 +165,7 @@ impl<T: Transport> Table<T> {
     /// Adds a connection. Returns `None` if all slots are in use or retired.
     pub fn insert(&mut self, transport: T, connection: Connection) -> Option<Fd> {
         let slot =
-            u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < Fd::CONNECTIONS_MAX).map(Slot)?;
+            u32::try_from(self.entries.vacant_key()).ok().filter(|slot| *slot < self.numbering.slots()).map(Slot)?;
         if connection.is_control() {
             self.control += 1;
             self.control_quota.insert(slot);
@@ -216,27 +220,6 @@ impl<T: Transport> Table<T> {
     /// Returns the slots in use, the lowest first.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
         self.entries.iter().filter(|(_, entry)| entry.transport.is_some()).map(|(slot, _)| Slot(slot as u32))
-    }
-
-    /// Returns the slot of `fd`, if its connection exists.
-    #[inline]
-    pub fn slot_of(&self, fd: Fd) -> Option<Slot> {
-        let slot = fd.slot();
-        (self.is_current(fd) && self.connection(slot).is_some()).then_some(slot)
-    }
-
-    /// Returns whether `fd` has the current generation of its slot.
-    ///
-    /// If the result is `true`, `fd` identifies the connection at the slot.
-    #[inline]
-    pub fn is_current(&self, fd: Fd) -> bool {
-        self.generations.get(fd.slot().index()) == Some(&fd.generation())
-    }
-
-    /// Returns the fd of the connection at a slot.
-    #[inline]
-    pub fn fd_of(&self, slot: Slot) -> Fd {
-        Fd::new(slot, self.generations.get(slot.index()).copied().unwrap_or(0))
     }
 
     /// Returns the connection at a slot.

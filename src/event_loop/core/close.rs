@@ -13,12 +13,12 @@ impl Core {
         if !may_send_close(code, reason) {
             return CloseOutcome::Invalid;
         }
-        let Some(slot) = self.table.slot_of(fd) else { return CloseOutcome::Gone };
+        let Some(slot) = self.table.slot_of(fd) else { return self.close_elsewhere(fd, code, reason) };
         let is_closing = self.close_slot(slot, code, reason, Cause::ServerClosed);
         if is_closing { CloseOutcome::Closing } else { CloseOutcome::Gone }
     }
 
-    /// Closes several connections for a handler, and returns how many of them were open.
+    /// Closes several connections for a handler, and returns how many of them were open on this loop.
     ///
     /// The connections share one close frame, which is written after the output of all other connections.
     pub fn close_fds(&mut self, fds: impl Iterator<Item = Fd>, code: CloseCode, reason: &str) -> usize {
@@ -31,7 +31,11 @@ impl Core {
         let closed = Closed::by_server(code, reason, Cause::ServerClosed);
         let mut count = 0;
         for fd in fds {
-            let Some(slot) = self.table.slot_of(fd) else { continue };
+            let Some(slot) = self.table.slot_of(fd) else {
+                // The other loop has its own result.
+                let _ = self.close_elsewhere(fd, code, reason);
+                continue;
+            };
             let is_closing = self.step(slot, |connection, env| connection.close_with(&mut frame, &closed, env));
             count += usize::from(is_closing);
         }

@@ -112,7 +112,7 @@ impl Core {
         let outcome = self.step_response(fd, Connection::end_response);
         // If the bytes of the next request have arrived already, epoll does not report them again.
         if outcome.is_queued() {
-            self.make_ready(fd.slot());
+            self.make_ready(self.table.own_slot(fd));
         }
         outcome
     }

@@ -23,16 +23,14 @@ impl Core {
         if self.drain.is_some() {
             return;
         }
-        let (open, others): (VecDeque<Fd>, Vec<Fd>) = {
-            let fds = self.table.slots().map(|slot| self.table.fd_of(slot));
-            let (open, others): (Vec<Fd>, Vec<Fd>) = fds.partition(|fd| self.open_slot(*fd).is_some());
-            (open.into(), others)
-        };
+        let is_open = |slot: &Slot| self.table.connection(*slot).is_some_and(Connection::is_open);
+        let (open, others): (Vec<Slot>, Vec<Slot>) = self.table.slots().partition(is_open);
+        let open: VecDeque<Fd> = open.into_iter().map(|slot| self.table.fd_of(slot)).collect();
         self.drain = Some(Drain::new(self.table.env().now, &self.table.env().limits, open));
-        for fd in others {
-            let is_control = self.table.connection(fd.slot()).is_some_and(Connection::is_control);
+        for slot in others {
+            let is_control = self.table.connection(slot).is_some_and(Connection::is_control);
             if !is_control {
-                self.drain_slot(fd.slot());
+                self.drain_slot(slot);
             }
         }
         self.close_due();

@@ -10,8 +10,9 @@ use crate::event_loop::accept::Acceptor;
 use crate::event_loop::core::Core;
 use crate::event_loop::limit_update::LimitUpdate;
 use crate::event_loop::listener::user_timeout;
+use crate::event_loop::proxies::ProxyFilter;
 use crate::fd::Slot;
-use crate::limits::Limits;
+use crate::limits::{LimitError, Limits};
 use crate::peer::Peer;
 use crate::protocol::origin::Origins;
 
@@ -19,8 +20,38 @@ use crate::protocol::origin::Origins;
 const SLOTS_PER_TURN_MAX: u32 = 1024;
 
 impl Core {
-    /// Sets the limits. Open connections get the limits within the next turns.
+    /// Returns the limits of the server.
+    pub fn limits(&self) -> &Limits {
+        self.siblings.as_ref().map_or(&self.table.env().limits, |siblings| &siblings.limits)
+    }
+
+    /// Sets the limits of all loops. Open connections get the limits within the next turns.
     pub fn set_limits(&mut self, limits: Limits) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.change_settings(|settings| settings.limits = limits.clone());
+        }
+        self.replace_limits(limits);
+    }
+
+    /// Returns an error if the limits are too small for the number of loops.
+    pub fn check_limits(&self, limits: &Limits) -> Result<(), LimitError> {
+        limits.check()?;
+        limits.check_shares(self.siblings.as_ref().map_or(1, |siblings| siblings.loops()))
+    }
+
+    /// Applies the settings that another loop has changed.
+    pub fn apply_settings(&mut self) {
+        let Some(settings) = self.siblings.as_mut().and_then(|siblings| siblings.new_settings()) else { return };
+        self.replace_limits(settings.limits);
+        self.table.env_mut().origins = settings.origins;
+        self.proxies = settings.proxies;
+    }
+
+    fn replace_limits(&mut self, mut limits: Limits) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.limits = limits.clone();
+            limits = limits.share(siblings.loops());
+        }
         let before = std::mem::replace(&mut self.table.env_mut().limits, limits);
         let limits = &self.table.env().limits;
         if before == *limits {
@@ -61,9 +92,20 @@ impl Core {
         self.limit_update.is_some()
     }
 
-    /// Sets the origins that browsers may connect from.
+    /// Sets the origins that browsers may connect from, on all loops.
     pub fn set_origins(&mut self, origins: Origins) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.change_settings(|settings| settings.origins = origins.clone());
+        }
         self.table.env_mut().origins = origins;
+    }
+
+    /// Sets the proxies whose PROXY headers are trusted, on all loops.
+    pub fn set_proxies(&mut self, proxies: ProxyFilter) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.change_settings(|settings| settings.proxies = proxies.clone());
+        }
+        self.proxies = proxies;
     }
 
     /// Sets `TCP_USER_TIMEOUT` on the socket of a TCP connection.

@@ -3,6 +3,7 @@
 //! This module calls no handler. This module queues closed connections and deferred answers. The loop handles these
 //! closes and answers when the current handler has returned.
 
+mod across;
 mod close;
 mod control;
 mod drain;
@@ -27,6 +28,7 @@ use crate::event_loop::listener::ListenerKind;
 use crate::event_loop::proxies::ProxyFilter;
 use crate::event_loop::ready_list::ReadyList;
 use crate::event_loop::sessions::Sessions;
+use crate::event_loop::siblings::Siblings;
 use crate::event_loop::socket::{Listing, Socket};
 use crate::event_loop::stats::Counters;
 use crate::event_loop::timers::Timers;
@@ -117,6 +119,8 @@ pub struct Core {
     visited: VisitedSlots,
     /// The list of the receivers of the current push. Pushes reuse its memory.
     found: Vec<Slot>,
+    /// The other loops, or `None` if the server has one loop.
+    siblings: Option<Box<Siblings>>,
 }
 
 /// A closed connection whose `on_close` was not called yet.
@@ -164,10 +168,11 @@ impl Core {
             open: SlotSet::default(),
             visited: VisitedSlots::default(),
             found: Vec::new(),
+            siblings: None,
         }
     }
 
-    /// Adds an accepted connection. Returns `None` if all slots are in use or retired.
+    /// Adds an accepted connection, and returns its slot. Returns `None` if all slots are in use or retired.
     ///
     /// With `tls`, the connection gets a TLS session.
     pub fn insert(
@@ -176,7 +181,7 @@ impl Core {
         peer: Peer,
         kind: ListenerKind,
         tls: Option<&ListenerTls>,
-    ) -> Option<Fd> {
+    ) -> Option<Slot> {
         if tls.is_some() {
             socket.set_tls();
         }
@@ -188,18 +193,19 @@ impl Core {
         };
         let descriptor = socket.as_raw_fd();
         let fd = self.table.insert(socket, connection)?;
+        let slot = self.table.own_slot(fd);
         if let Some(tls) = tls
             && !self.insert_session(descriptor, kind, tls)
         {
-            self.table.remove(fd.slot());
+            self.table.remove(slot);
             return None;
         }
-        if self.ready.occupy(fd.slot())
-            && let Some(socket) = self.table.transport_mut(fd.slot())
+        if self.ready.occupy(slot)
+            && let Some(socket) = self.table.transport_mut(slot)
         {
             socket.listing = Listing::Ready;
         }
-        Some(fd)
+        Some(slot)
     }
 
     /// Adds the TLS session of a socket that is in the table. Returns `false` if the TLS settings are invalid.
@@ -215,6 +221,11 @@ impl Core {
         if self.table.transport(slot).is_some_and(|socket| socket.listing == Listing::Ready) {
             self.ready.vacate(slot);
         }
+        if let Some(siblings) = &self.siblings
+            && self.table.connection(slot).is_some_and(|connection| !connection.is_control())
+        {
+            siblings.process().admission.release(siblings.index());
+        }
         self.table.remove(slot);
     }
 
@@ -226,11 +237,6 @@ impl Core {
     /// Returns whether `peer` is a trusted proxy.
     pub fn trusts(&self, peer: Peer) -> bool {
         self.proxies.trusts(peer)
-    }
-
-    /// Sets the proxies whose PROXY headers are trusted.
-    pub fn set_proxies(&mut self, proxies: ProxyFilter) {
-        self.proxies = proxies;
     }
 
     /// Returns the connections.
@@ -283,7 +289,7 @@ impl Core {
     ///
     /// No close frame is sent, and the queue of the connection is dropped.
     pub fn abort(&mut self, fd: Fd) -> AbortOutcome {
-        let Some(slot) = self.table.slot_of(fd) else { return AbortOutcome::Gone };
+        let Some(slot) = self.table.slot_of(fd) else { return self.abort_elsewhere(fd) };
         if self.table.connection(slot).is_none_or(Connection::is_finished) {
             return AbortOutcome::Gone;
         }
@@ -307,6 +313,9 @@ impl Core {
             self.counters.opened += 1;
             self.counters.open += 1;
             self.open.insert(slot);
+            if let Some(siblings) = &self.siblings {
+                siblings.process().count_opened(siblings.index());
+            }
         }
         self.record_slow_consumers();
         accepted
@@ -354,7 +363,9 @@ impl Core {
         self.open.remove(slot);
         self.counters.closed += 1;
         *self.counters.closed_by_cause.entry(closed.cause.as_str()).or_default() += 1;
-        self.pending_closes.push_back(PendingClose { fd: self.table.fd_of(slot), closed, names });
+        let fd = self.table.fd_of(slot);
+        self.release_names(fd, &names);
+        self.pending_closes.push_back(PendingClose { fd, closed, names });
         true
     }
 
@@ -508,20 +519,18 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::event_loop::clock::Clock;
     use crate::limits::{Heartbeat, Limits};
     use crate::protocol::origin::Origins;
 
     fn core() -> Core {
         let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
-        Core::new(1000, 256, env, SecondLogin::default(), Clock::new().epoch)
+        Core::new(1000, 256, env, SecondLogin::default(), Epoch::begin())
     }
 
     fn insert(core: &mut Core) -> Slot {
         let (server, _client) = UnixStream::pair().expect("a pair of sockets can be created");
         core.insert(Socket::new(server.into()), Peer::Unix, ListenerKind::Client, None)
             .expect("the table has a free slot")
-            .slot()
     }
 
     #[test]

@@ -1,26 +1,95 @@
 //! The uids and groups of connections.
 
-use crate::connection::Cause;
+use crate::directory::Claim;
 use crate::event_loop::core::Core;
+use crate::event_loop::siblings::post::{ConnectionChange, Post};
 use crate::fd::{Fd, Slot};
-use crate::protocol::close::CloseCode;
 use crate::registry::{Change, Registry, SecondLogin, is_name};
 
 impl Core {
     /// Binds a connection to a uid, and applies the policy for second logins.
     pub fn bind(&mut self, fd: Fd, uid: &str) -> Change {
-        let Some(slot) = self.open_slot(fd) else { return Change::Gone };
+        let Some(slot) = self.open_slot(fd) else {
+            return self.change_elsewhere(fd, || ConnectionChange::Bind(uid.into()));
+        };
+        match self.claim(slot, uid) {
+            Change::Done => self.bind_claimed(slot, uid),
+            change => change,
+        }
+    }
+
+    /// Reserves a uid for a connection that is about to open.
+    ///
+    /// If the result is `Done`, [`bind_reserved`](Core::bind_reserved) or [`release_reserved`](Core::release_reserved) must
+    /// follow.
+    pub fn reserve(&mut self, slot: Slot, uid: &str) -> Change {
+        match self.second_login {
+            // The claim would close the earlier connection, so it is made when the connection has opened.
+            SecondLogin::KickOld if is_name(uid) => Change::Done,
+            _ => self.claim(slot, uid),
+        }
+    }
+
+    /// Binds a connection to the uid that was reserved for it.
+    pub fn bind_reserved(&mut self, slot: Slot, uid: &str) -> Change {
+        if self.second_login == SecondLogin::KickOld {
+            self.claim(slot, uid);
+        }
+        self.bind_claimed(slot, uid)
+    }
+
+    /// Releases a uid that was reserved for a connection that did not open.
+    pub fn release_reserved(&mut self, slot: Slot, uid: &str) {
+        if let Some(siblings) = &self.siblings
+            && self.second_login != SecondLogin::KickOld
+        {
+            siblings.process().directory.release(uid, self.table.fd_of(slot), siblings.index());
+        }
+    }
+
+    /// Decides whether a connection may have a uid. The other loops learn the decision at once.
+    fn claim(&mut self, slot: Slot, uid: &str) -> Change {
+        if !is_name(uid) {
+            return Change::BadName;
+        }
+        if self.registry.uid_of(slot) == Some(uid) {
+            return Change::Already;
+        }
+        let max = self.table.env().limits.uid_connections_max;
+        let Some(siblings) = &mut self.siblings else {
+            let count = self.registry.count_of(uid);
+            return match self.second_login {
+                SecondLogin::RejectNew if count > 0 => Change::Taken,
+                SecondLogin::Multi if max.is_some_and(|max| count >= max as usize) => Change::Full,
+                _ => Change::Done,
+            };
+        };
+        let claim = siblings.process().directory.claim(uid, self.table.fd_of(slot), siblings.index(), max);
+        match claim {
+            Claim::Granted => {}
+            Claim::Taken => return Change::Taken,
+            Claim::Full => return Change::Full,
+            Claim::Replaced(old) => {
+                // If the old connection is on this loop, the bind closes it.
+                if let Some(to) = siblings.other_loop_of(old) {
+                    siblings.post(to, Post::Change(old, ConnectionChange::Kick(uid.into())));
+                }
+            }
+        }
+        Change::Done
+    }
+
+    /// Binds a connection to a uid that it may have.
+    fn bind_claimed(&mut self, slot: Slot, uid: &str) -> Change {
+        if let (Some(siblings), Some(before)) = (&self.siblings, self.registry.uid_of(slot)) {
+            siblings.process().directory.release(before, self.table.fd_of(slot), siblings.index());
+        }
         let mut kicked = Vec::new();
         let change = self.registry.bind(slot, uid, self.second_login, &mut kicked);
         for old in kicked {
-            self.close_slot(old, CloseCode::KICKED, "uid connected again", Cause::Kicked);
+            self.kick(old);
         }
         change
-    }
-
-    /// Returns whether a new connection with this uid would be refused.
-    pub fn is_uid_taken(&self, uid: &str) -> bool {
-        self.second_login == SecondLogin::RejectNew && self.registry.count_of(uid) > 0
     }
 
     /// Returns the slot of `fd`, if its connection is an open WebSocket.
@@ -35,6 +104,36 @@ impl Core {
             Some(close) if close.fd == fd => close.names.uid.as_deref(),
             _ => self.registry.uid_of(self.table.slot_of(fd)?),
         }
+    }
+
+    /// Returns the connections of a uid on this loop, the last bound first.
+    pub fn fds_of(&self, uid: &str) -> Vec<Fd> {
+        if self.has_owners() {
+            return self.owner_slot(uid).map(|slot| self.table.fd_of(slot)).into_iter().collect();
+        }
+        self.registry.slots_of(uid).map(|slot| self.table.fd_of(slot)).collect()
+    }
+
+    /// Returns the number of connections of a uid on all loops.
+    pub fn connection_count(&self, uid: &str) -> usize {
+        match &self.siblings {
+            Some(siblings) => siblings.process().directory.connection_count(uid),
+            None => self.registry.count_of(uid),
+        }
+    }
+
+    /// Returns whether a uid has at most one connection, which a connection of another loop may replace.
+    ///
+    /// A replaced connection stays bound until its loop closes it. Until then, no push and no list includes it.
+    #[inline]
+    pub(super) fn has_owners(&self) -> bool {
+        self.siblings.as_ref().is_some_and(|siblings| siblings.process().directory.is_exclusive())
+    }
+
+    /// Returns the connection of a uid, if it is on this loop and the uid has at most one connection.
+    pub(super) fn owner_slot(&self, uid: &str) -> Option<Slot> {
+        let owner = self.siblings.as_ref()?.process().directory.owner(uid)?;
+        self.table.slot_of(owner).filter(|slot| self.registry.uid_of(*slot) == Some(uid))
     }
 
     /// Returns the groups of a connection. Inside `on_close`, the result is the groups that the connection had.
@@ -53,28 +152,72 @@ impl Core {
 
     /// Unbinds a connection from its uid.
     pub fn unbind(&mut self, fd: Fd) -> Change {
-        self.open_slot(fd).map_or(Change::Gone, |slot| self.registry.unbind(slot))
+        let Some(slot) = self.open_slot(fd) else { return self.change_elsewhere(fd, || ConnectionChange::Unbind) };
+        if let (Some(siblings), Some(uid)) = (&self.siblings, self.registry.uid_of(slot)) {
+            siblings.process().directory.release(uid, fd, siblings.index());
+        }
+        self.registry.unbind(slot)
     }
 
     /// Removes a connection from a group.
     pub fn leave(&mut self, fd: Fd, group: &str) -> Change {
-        self.open_slot(fd).map_or(Change::Gone, |slot| self.registry.leave(slot, group))
+        let Some(slot) = self.open_slot(fd) else {
+            return self.change_elsewhere(fd, || ConnectionChange::Leave(group.into()));
+        };
+        let change = self.registry.leave(slot, group);
+        if change.is_done() {
+            self.record_left(group, 1);
+        }
+        change
     }
 
-    /// Removes all members from a group, and returns their number.
+    /// Removes all members from a group, on all loops, and returns their number.
     pub fn ungroup(&mut self, group: &str) -> usize {
-        self.registry.ungroup(group)
+        self.ungroup_here(group) + self.ungroup_elsewhere(group)
+    }
+
+    /// Removes the members of this loop from a group, and returns their number.
+    pub fn ungroup_here(&mut self, group: &str) -> usize {
+        let count = self.registry.ungroup(group);
+        self.record_left(group, count);
+        count
+    }
+
+    /// Records that members of this loop have left a group.
+    fn record_left(&self, group: &str, count: usize) {
+        if let Some(siblings) = &self.siblings {
+            siblings.process().directory.leave(group, siblings.index(), count);
+            siblings.process().give_memberships(count);
+        }
     }
 
     /// Adds a connection to a group, unless a limit is reached.
     pub fn join(&mut self, fd: Fd, group: &str) -> Change {
-        let Some(slot) = self.open_slot(fd) else { return Change::Gone };
+        let Some(slot) = self.open_slot(fd) else {
+            return self.change_elsewhere(fd, || ConnectionChange::Join(group.into()));
+        };
         let (registry, limits) = (&mut self.registry, &self.table.env().limits);
-        let is_full = registry.membership_count() >= limits.memberships_max
-            || registry.group_count_of(slot) >= limits.connection_groups_max;
-        if is_full && is_name(group) && !registry.is_member(slot, group) {
-            return Change::Full;
+        if is_name(group) && !registry.is_member(slot, group) {
+            let may_join = registry.group_count_of(slot) < limits.connection_groups_max
+                && match &self.siblings {
+                    None => registry.membership_count() < limits.memberships_max,
+                    Some(siblings) => siblings.process().take_membership(limits.memberships_max),
+                };
+            if !may_join {
+                return Change::Full;
+            }
+            if let Some(siblings) = &self.siblings {
+                siblings.process().directory.join(group, siblings.index());
+            }
         }
         registry.join(slot, group)
+    }
+
+    /// Returns the number of members of a group on all loops.
+    pub fn member_count(&self, group: &str) -> usize {
+        match &self.siblings {
+            Some(siblings) => siblings.process().directory.member_count(group),
+            None => self.registry.members(group).len(),
+        }
     }
 }

@@ -13,7 +13,7 @@ impl Core {
 
     /// Returns at most `limit` open WebSockets whose slots follow the slot of `after`.
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
-        let start = after.map_or(Slot(0), |fd| Slot(fd.slot().0 + 1));
+        let start = after.map_or(Slot(0), |fd| self.table.numbering().first_after(fd));
         self.open.iter_from(start).take(limit).map(|slot| self.table.fd_of(slot)).collect()
     }
 }

@@ -1,11 +1,14 @@
 //! Pushes to one connection, to uids, to groups and to all.
+//!
+//! The functions whose names end in `_here` push to the connections of this loop. The other functions push to the
+//! connections of all loops.
 
 use crate::connection::Outbound;
 use crate::event_loop::core::Core;
 use crate::fd::{Fd, Slot};
 use crate::limits::SlowReader;
-use crate::message::{Content, Delivery, Message, Outcome, Push};
-use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
+use crate::message::{Content, Delivery, Outcome, Push};
+use crate::protocol::frame::CONTROL_BYTES_MAX;
 
 impl Core {
     /// Pushes to one connection.
@@ -13,10 +16,11 @@ impl Core {
     // constants.
     #[inline(always)]
     pub fn push(&mut self, fd: Fd, push: Push<'_>) -> Outcome {
-        if !self.table.is_current(fd) || push.except.contains(&fd) {
+        let Some(slot) = self.table.current_slot(fd) else { return self.push_elsewhere(fd, push) };
+        if push.except.contains(&fd) {
             return Outcome::Gone;
         }
-        let outcome = self.table.push(fd.slot(), &mut self.outbound(&push, false));
+        let outcome = self.table.push(slot, &mut self.outbound(&push, false));
         self.record_slow_consumers();
         outcome
     }
@@ -24,6 +28,15 @@ impl Core {
     /// Pushes to the connections of one uid.
     #[inline(always)]
     pub fn push_uid(&mut self, uid: &str, push: Push<'_>) -> Delivery {
+        if self.siblings.is_some() { self.push_uid_across(uid, push) } else { self.push_uid_here(uid, push) }
+    }
+
+    /// Pushes to the connections of one uid on this loop.
+    #[inline(always)]
+    pub fn push_uid_here(&mut self, uid: &str, push: Push<'_>) -> Delivery {
+        if self.has_owners() {
+            return self.push_uids_here(std::iter::once(uid), push);
+        }
         // Most uids have one connection, which needs no search.
         match self.registry.only_slot_of(uid) {
             Some(slot) if push.except.is_empty() => {
@@ -32,14 +45,19 @@ impl Core {
                 self.record_slow_consumers();
                 delivery
             }
-            _ => self.push_uids(std::iter::once(uid), push),
+            _ => self.push_uids_here(std::iter::once(uid), push),
         }
     }
 
     /// Pushes to the members of a group.
     pub fn push_group(&mut self, group: &str, push: Push<'_>) -> Delivery {
+        if self.siblings.is_some() { self.push_group_across(group, push) } else { self.push_group_here(group, push) }
+    }
+
+    /// Pushes to the members of a group on this loop.
+    pub fn push_group_here(&mut self, group: &str, push: Push<'_>) -> Delivery {
         if !push.except.is_empty() {
-            return self.push_groups(std::iter::once(group), push);
+            return self.push_groups_here(std::iter::once(group), push);
         }
         // A group lists each member once, so no search for duplicates is needed.
         let mut delivery = Delivery::default();
@@ -56,6 +74,23 @@ impl Core {
 
     /// Pushes to the connections of several uids. A uid that is listed twice gets the message once.
     pub fn push_uids(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
+        if self.siblings.is_some() { self.push_uids_across(uids, push) } else { self.push_bound(uids, push) }
+    }
+
+    /// Pushes to the connections of several uids on this loop.
+    pub fn push_uids_here(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
+        if !self.has_owners() {
+            return self.push_bound(uids, push);
+        }
+        let mut found = self.begin_search(&push);
+        for uid in uids {
+            found.extend(self.owner_slot(uid.as_ref()).filter(|slot| self.visited.visit(*slot)));
+        }
+        self.push_found(found, push)
+    }
+
+    /// Pushes to the connections of this loop that are bound to these uids, also if another loop has replaced them.
+    pub(super) fn push_bound(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for uid in uids {
             found.extend(self.registry.slots_of(uid.as_ref()).filter(|slot| self.visited.visit(*slot)));
@@ -65,6 +100,15 @@ impl Core {
 
     /// Pushes to the members of several groups. A member of several of these groups gets the message once.
     pub fn push_groups(&mut self, groups: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
+        if self.siblings.is_some() {
+            self.push_groups_across(groups, push)
+        } else {
+            self.push_groups_here(groups, push)
+        }
+    }
+
+    /// Pushes to the members of several groups on this loop.
+    pub fn push_groups_here(&mut self, groups: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for group in groups {
             found.extend(self.registry.members(group.as_ref()).filter(|slot| self.visited.visit(*slot)));
@@ -74,6 +118,11 @@ impl Core {
 
     /// Pushes to several connections. A connection that is listed twice gets the message once.
     pub fn push_fds(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
+        if self.siblings.is_some() { self.push_fds_across(fds, push) } else { self.push_fds_here(fds, push) }
+    }
+
+    /// Pushes to several connections of this loop.
+    pub fn push_fds_here(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         found.extend(fds.filter_map(|fd| self.table.slot_of(fd)).filter(|slot| self.visited.visit(*slot)));
         self.push_found(found, push)
@@ -81,6 +130,11 @@ impl Core {
 
     /// Pushes to every open WebSocket.
     pub fn broadcast(&mut self, push: Push<'_>) -> Delivery {
+        if self.siblings.is_some() { self.broadcast_across(push) } else { self.broadcast_here(push) }
+    }
+
+    /// Pushes to every open connection of this loop.
+    pub fn broadcast_here(&mut self, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         found.extend(self.open.iter().filter(|slot| self.visited.visit(*slot)));
         self.push_found(found, push)
@@ -115,8 +169,7 @@ impl Core {
     fn outbound<'a>(&self, push: &Push<'a>, to_many: bool) -> Outbound<'a> {
         let mut outbound = match push.content {
             Content::Frame(frame) => Outbound::frame(frame),
-            Content::Message(Message::Text(text)) => Outbound::message(Opcode::Text, text.as_bytes()),
-            Content::Message(Message::Binary(bytes)) => Outbound::message(Opcode::Binary, bytes),
+            Content::Payload(opcode, payload) => Outbound::message(opcode, payload),
         };
         outbound.to_many |= to_many;
         outbound.may_deflate = push.may_compress;
@@ -129,7 +182,7 @@ impl Core {
         if payload.len() > CONTROL_BYTES_MAX {
             return Outcome::TooLarge;
         }
-        let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
+        let Some(slot) = self.table.slot_of(fd) else { return self.ping_elsewhere(fd, payload) };
         let outcome = self.table.ping(slot, payload);
         self.record_slow_consumers();
         outcome

@@ -47,6 +47,7 @@ impl Core {
             too_large: counts.too_large,
             pings: counts.pings,
             missed_heartbeats: counts.missed,
+            forwarded: self.siblings.as_ref().map_or(0, |siblings| siblings.forwarded),
             timers: self.timers.len(),
             reads: counts.reads,
             writes: counts.writes,
@@ -54,6 +55,26 @@ impl Core {
             write_delay: counts.waits.clone(),
             tls: TlsCounts { on_plain: counters.tls_on_plain, ..self.table.shared().counts() },
             uptime: Duration::from_millis(self.table.env().now.0),
+        }
+    }
+
+    /// Returns the number of open WebSockets of all loops.
+    pub fn open_count(&self) -> usize {
+        match &self.siblings {
+            Some(siblings) => (0..siblings.loops()).map(|index| siblings.process().open(index)).sum(),
+            None => self.counters.open,
+        }
+    }
+
+    /// Returns the counters of this loop, but with the number of uids and groups of all loops.
+    pub fn stats_for_sum(&self) -> Stats {
+        let stats = self.stats();
+        match &self.siblings {
+            Some(siblings) => {
+                let (users, groups) = siblings.process().directory.counts();
+                Stats { users, groups, ..stats }
+            }
+            None => stats,
         }
     }
 
@@ -78,7 +99,7 @@ impl Core {
 
     /// Counts and logs a refused request.
     pub fn refuse(&mut self, fd: Fd, status: u16, reason: impl fmt::Display) {
-        let is_control = self.table.connection(fd.slot()).is_some_and(Connection::is_control);
+        let is_control = self.connection(fd).is_some_and(Connection::is_control);
         *self.counters.refusals(is_control).by_status.entry(status).or_default() += 1;
         log::debug!("fd {fd}: refused with {status}: {reason}");
     }
@@ -173,7 +194,7 @@ impl Core {
             queued_bytes: connection.queued_bytes(),
             tls: self
                 .table
-                .transport(fd.slot())
+                .transport(self.table.own_slot(fd))
                 .filter(|socket| socket.is_tls())
                 .and_then(|socket| self.table.shared().info(socket.as_raw_fd())),
         })

@@ -6,9 +6,11 @@ use crate::connection::{Connection, State};
 use crate::event_loop::clock::Reading;
 use crate::event_loop::core::Core;
 use crate::event_loop::drain::Drain;
+use crate::event_loop::siblings::post::ConnectionChange;
 use crate::event_loop::timers::{Fired, TimerId};
 use crate::fd::{Fd, Slot};
 use crate::limits::Heartbeat;
+use crate::registry::Change;
 use crate::tick::Tick;
 use crate::wheel::Owner;
 
@@ -38,8 +40,10 @@ impl Core {
     }
 
     /// Sets the heartbeat of a connection. With `None`, the connection uses the server's heartbeat.
-    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> bool {
-        let Some(slot) = self.table.slot_of(fd) else { return false };
+    pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Option<Heartbeat>) -> Change {
+        let Some(slot) = self.table.slot_of(fd) else {
+            return self.change_elsewhere(fd, || ConnectionChange::SetHeartbeat(heartbeat));
+        };
         let is_set = self.change(slot, |connection, env| {
             let is_set = connection.state() != State::Closing;
             if is_set {
@@ -47,21 +51,23 @@ impl Core {
             }
             is_set
         });
-        is_set.unwrap_or(false)
+        Change::done_or_gone(is_set.unwrap_or(false))
     }
 
     /// Pauses or resumes reading of a WebSocket or of a streamed body.
-    pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> bool {
-        let Some(slot) = self.table.slot_of(fd) else { return false };
+    pub fn set_paused(&mut self, fd: Fd, is_paused: bool) -> Change {
+        let Some(slot) = self.table.slot_of(fd) else {
+            return self.change_elsewhere(fd, || ConnectionChange::SetPaused(is_paused));
+        };
         if self.table.set_paused(slot, is_paused) != Some(true) {
-            return false;
+            return Change::Gone;
         }
         self.record_slow_consumers();
         if !is_paused {
             self.make_ready(slot);
         }
         self.arm(slot);
-        true
+        Change::Done
     }
 
     /// Arms the wheel with the next deadline of a connection.
@@ -82,7 +88,9 @@ impl Core {
 
     /// Returns the earliest deadline of the wheel and of the drain.
     pub fn next_deadline(&self) -> Option<Tick> {
-        let drain = self.drain.as_ref().map(Drain::next);
+        // A loop that has drained waits for the other loops, without a deadline.
+        let waits = self.siblings.as_ref().is_some_and(|siblings| siblings.has_drained);
+        let drain = self.drain.as_ref().filter(|_| !waits).map(Drain::next);
         [self.wheel.next(), drain].into_iter().flatten().min()
     }
 

@@ -1,5 +1,6 @@
 //! Tests upgrades: the 101 response, the status of each refusal, and deferred answers.
 
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -372,13 +373,13 @@ fn the_answer_to_an_upgrade_of_a_lost_client_is_dropped() {
 fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
     let (waiting_tx, waiting) = channel();
     let (gone_tx, gone) = channel();
-    let mut tickets = Vec::new();
+    let tickets = Arc::new(Mutex::new(Vec::new()));
     let server = serve(move |server| {
         server.on_upgrade(move |ctx, fd, _| {
             ctx.set_session(fd, DropSignal(gone_tx.clone(), fd));
             waiting_tx.send(fd).expect("the test waits");
             let (later, ticket) = ctx.defer_upgrade(fd);
-            tickets.push(ticket);
+            tickets.lock().expect("no panic").push(ticket);
             later
         })
     });

@@ -1,5 +1,6 @@
 //! Tests changes of the limits of a running server.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::raw::TEXT;
@@ -53,11 +54,11 @@ fn a_shorter_write_time_applies_to_a_blocked_connection() {
 fn a_shorter_answer_time_applies_to_the_next_upgrade() {
     let long = Limits { answer_time_max: Duration::from_secs(3600), ..limits_with_long_times() };
     let short = Limits { answer_time_max: Duration::from_millis(50), ..long.clone() };
-    let mut tickets = Vec::new();
+    let tickets = Arc::new(Mutex::new(Vec::new()));
     let server = serve(move |server| {
         server.limits(long).on_upgrade(move |ctx, fd, _| {
             let (later, ticket) = ctx.defer_upgrade(fd);
-            tickets.push(ticket);
+            tickets.lock().expect("no panic").push(ticket);
             later
         })
     });

@@ -284,7 +284,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
             _ => MockReply::Answer(403, r#"{"message":"log in first"}"#),
         }
     });
-    let hook = Hook::start(config(&double)).expect("the hook can start");
+    let hook = Arc::new(Hook::start(config(&double)).expect("the hook can start"));
     let (address, remote) = serve(move |server| {
         server.on_upgrade(move |ctx, fd, request| {
             let (later, ticket) = ctx.defer_upgrade(fd);

@@ -1,0 +1,419 @@
+//! The directory: the loops that hold each uid and each group.
+//!
+//! A server with several loops has one directory. Its entries are in shards, and each shard has a lock, so that loops
+//! rarely wait for each other. A server with one loop has no directory.
+//!
+//! The directory also decides which connection of a uid may log in. A decision is made under the lock of the uid's shard,
+//! so it is exact even if a uid logs in on all loops at the same moment.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use compact_str::CompactString;
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use crate::fd::{Fd, Numbering};
+
+/// The number of shards, a power of two.
+const SHARDS: usize = 64;
+
+const _: () = assert!(size_of::<Entry>() <= 48);
+
+/// The loops of uids and groups.
+///
+/// A loop records each of its changes before it acts on the change: [`claim`](Directory::claim) before a connection is
+/// bound to a uid, and [`release`](Directory::release) when a connection ends or gets another uid. [`join`](Directory::join)
+/// and [`leave`](Directory::leave) do the same for groups.
+#[derive(Debug)]
+pub struct Directory {
+    shards: Box<[Mutex<Shard>]>,
+    /// The hash function, with a random seed: clients choose the names, and could otherwise make them collide.
+    hasher: SipHasher13,
+    logins: Logins,
+    numbering: Numbering,
+}
+
+/// The rule for a further connection of a uid.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Logins {
+    /// A uid has any number of connections.
+    Many,
+    /// The last connection replaces the earlier connection.
+    ReplaceOld,
+    /// A further connection is refused.
+    RefuseNew,
+}
+
+/// The result of a claim.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// The connection may have the uid.
+    Granted,
+    /// The connection may have the uid, and this earlier connection must be closed.
+    ///
+    /// No other claim returns this earlier connection.
+    Replaced(Fd),
+    /// Another connection has the uid.
+    Taken,
+    /// The uid has the maximum number of connections.
+    Full,
+}
+
+/// The connections of one loop in an entry.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// The number of the loop.
+    pub index: u16,
+    /// The number of connections, at least 1.
+    pub count: u32,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    uids: HashTable<Entry>,
+    groups: HashTable<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: CompactString,
+    holders: Holders,
+}
+
+#[derive(Debug)]
+enum Holders {
+    /// The only connection of a uid, unless [`Logins::Many`] applies.
+    Owner(Fd),
+    One(Part),
+    Several(Box<[Part]>),
+}
+
+impl Directory {
+    /// Creates an empty directory for this number of loops.
+    pub fn new(loops: usize, logins: Logins) -> Directory {
+        let random = RandomState::new();
+        Directory {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
+            logins,
+            numbering: Numbering::new(0, loops),
+        }
+    }
+
+    /// Records that a connection of the loop `index` gets a uid, if the rule for logins permits it.
+    ///
+    /// The connection must not have the uid already. `max` is the maximum number of connections of the uid, and applies
+    /// only to [`Logins::Many`].
+    pub fn claim(&self, uid: &str, fd: Fd, index: usize, max: Option<u32>) -> Claim {
+        let hash = self.hasher.hash(uid.as_bytes());
+        let mut shard = self.lock(hash);
+        let Some(entry) = shard.uids.find_mut(hash, |entry| entry.name == uid) else {
+            let holders = match self.logins {
+                Logins::Many if max == Some(0) => return Claim::Full,
+                Logins::Many => Holders::One(Part::new(index)),
+                Logins::ReplaceOld | Logins::RefuseNew => Holders::Owner(fd),
+            };
+            self.insert(&mut shard.uids, hash, uid, holders);
+            return Claim::Granted;
+        };
+        match (&mut entry.holders, self.logins) {
+            (Holders::Owner(_), Logins::RefuseNew) => Claim::Taken,
+            (Holders::Owner(owner), _) => Claim::Replaced(std::mem::replace(owner, fd)),
+            (holders, _) if max.is_some_and(|max| holders.count() >= max as usize) => Claim::Full,
+            (holders, _) => {
+                holders.add(index);
+                Claim::Granted
+            }
+        }
+    }
+
+    /// Records that a connection of the loop `index` no longer has a uid.
+    ///
+    /// If another connection has replaced it, the call does nothing.
+    pub fn release(&self, uid: &str, fd: Fd, index: usize) {
+        let hash = self.hasher.hash(uid.as_bytes());
+        let mut shard = self.lock(hash);
+        let Ok(mut entry) = shard.uids.find_entry(hash, |entry| entry.name == uid) else { return };
+        let is_last = match &mut entry.get_mut().holders {
+            Holders::Owner(owner) => *owner == fd,
+            holders => holders.remove(index, 1),
+        };
+        if is_last {
+            entry.remove();
+        }
+    }
+
+    /// Returns whether a uid has at most one connection.
+    pub fn is_exclusive(&self) -> bool {
+        self.logins != Logins::Many
+    }
+
+    /// Returns the only connection of a uid, unless [`Logins::Many`] applies.
+    pub fn owner(&self, uid: &str) -> Option<Fd> {
+        self.find_uid(uid, |holders| match holders {
+            Holders::Owner(fd) => Some(*fd),
+            _ => None,
+        })?
+    }
+
+    /// Adds the loops that hold a uid to `parts`.
+    pub fn find_loops_of_uid(&self, uid: &str, parts: &mut Vec<Part>) {
+        let numbering = self.numbering;
+        self.find_uid(uid, |holders| match holders {
+            Holders::Owner(fd) => parts.push(Part::new(numbering.loop_of(*fd))),
+            holders => parts.extend_from_slice(holders.parts()),
+        });
+    }
+
+    /// Returns the number of connections of a uid.
+    pub fn connection_count(&self, uid: &str) -> usize {
+        self.find_uid(uid, Holders::count).unwrap_or(0)
+    }
+
+    /// Records that a connection of the loop `index` joined a group.
+    pub fn join(&self, group: &str, index: usize) {
+        let hash = self.hasher.hash(group.as_bytes());
+        let mut shard = self.lock(hash);
+        match shard.groups.find_mut(hash, |entry| entry.name == group) {
+            Some(entry) => entry.holders.add(index),
+            None => self.insert(&mut shard.groups, hash, group, Holders::One(Part::new(index))),
+        }
+    }
+
+    /// Records that `count` connections of the loop `index` left a group.
+    pub fn leave(&self, group: &str, index: usize, count: usize) {
+        let hash = self.hasher.hash(group.as_bytes());
+        let mut shard = self.lock(hash);
+        let Ok(mut entry) = shard.groups.find_entry(hash, |entry| entry.name == group) else { return };
+        if entry.get_mut().holders.remove(index, count) {
+            entry.remove();
+        }
+    }
+
+    /// Adds the loops with members of a group to `parts`.
+    pub fn find_loops_of_group(&self, group: &str, parts: &mut Vec<Part>) {
+        self.find_group(group, |holders| parts.extend_from_slice(holders.parts()));
+    }
+
+    /// Returns the number of members of a group.
+    pub fn member_count(&self, group: &str) -> usize {
+        self.find_group(group, Holders::count).unwrap_or(0)
+    }
+
+    /// Returns the number of uids and the number of groups.
+    pub fn counts(&self) -> (usize, usize) {
+        self.shards
+            .iter()
+            .map(lock)
+            .fold((0, 0), |(users, groups), shard| (users + shard.uids.len(), groups + shard.groups.len()))
+    }
+
+    fn find_uid<R>(&self, uid: &str, read: impl FnOnce(&Holders) -> R) -> Option<R> {
+        let hash = self.hasher.hash(uid.as_bytes());
+        self.lock(hash).uids.find(hash, |entry| entry.name == uid).map(|entry| read(&entry.holders))
+    }
+
+    fn find_group<R>(&self, group: &str, read: impl FnOnce(&Holders) -> R) -> Option<R> {
+        let hash = self.hasher.hash(group.as_bytes());
+        self.lock(hash).groups.find(hash, |entry| entry.name == group).map(|entry| read(&entry.holders))
+    }
+
+    fn insert(&self, table: &mut HashTable<Entry>, hash: u64, name: &str, holders: Holders) {
+        let entry = Entry { name: name.into(), holders };
+        table.insert_unique(hash, entry, |entry| self.hasher.hash(entry.name.as_bytes()));
+    }
+
+    fn lock(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // `HashTable` uses the lowest bits and the seven highest bits of a hash.
+        lock(&self.shards[(hash >> 48) as usize % SHARDS])
+    }
+}
+
+/// Locks a shard. No code panics under the lock, so the shard is valid.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Holders {
+    fn parts(&self) -> &[Part] {
+        match self {
+            Holders::Owner(_) => &[],
+            Holders::One(part) => std::slice::from_ref(part),
+            Holders::Several(parts) => parts,
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Holders::Owner(_) => 1,
+            holders => holders.parts().iter().map(|part| part.count as usize).sum(),
+        }
+    }
+
+    fn find_mut(&mut self, index: usize) -> Option<&mut Part> {
+        let parts = match self {
+            Holders::Owner(_) => &mut [],
+            Holders::One(part) => std::slice::from_mut(part),
+            Holders::Several(parts) => &mut **parts,
+        };
+        parts.iter_mut().find(|part| usize::from(part.index) == index)
+    }
+
+    /// Counts one more connection of a loop.
+    fn add(&mut self, index: usize) {
+        match self.find_mut(index) {
+            Some(part) => part.count += 1,
+            None => *self = Holders::Several(self.parts().iter().copied().chain([Part::new(index)]).collect()),
+        }
+    }
+
+    /// Removes `count` connections of a loop, and returns whether no connection is left.
+    fn remove(&mut self, index: usize, count: usize) -> bool {
+        let Some(part) = self.find_mut(index) else { return self.parts().is_empty() };
+        part.count = part.count.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        if part.count == 0 {
+            let left: Box<[Part]> = self.parts().iter().copied().filter(|part| part.count > 0).collect();
+            *self = if let [part] = *left { Holders::One(part) } else { Holders::Several(left) };
+        }
+        self.parts().is_empty()
+    }
+}
+
+impl Part {
+    fn new(index: usize) -> Part {
+        Part { index: u16::try_from(index).unwrap_or(u16::MAX), count: 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Barrier;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fd::Slot;
+
+    const LOOPS: usize = 3;
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    fn fd(number: usize) -> Fd {
+        Fd::new(Slot(number as u32), 0)
+    }
+
+    fn loops_of(directory: &Directory, uid: &str) -> Vec<(u16, u32)> {
+        let mut parts = Vec::new();
+        directory.find_loops_of_uid(uid, &mut parts);
+        parts.into_iter().map(|part| (part.index, part.count)).collect()
+    }
+
+    #[test]
+    fn connections_of_a_uid_are_counted_by_loop() {
+        let directory = Directory::new(LOOPS, Logins::Many);
+        assert_eq!(directory.claim("u", fd(0), 0, Some(3)), Claim::Granted);
+        assert_eq!(directory.claim("u", fd(2), 2, Some(3)), Claim::Granted);
+        assert_eq!(directory.claim("u", fd(3), 0, Some(3)), Claim::Granted);
+        assert_eq!(directory.claim("u", fd(1), 1, Some(3)), Claim::Full);
+        assert_eq!((loops_of(&directory, "u"), directory.connection_count("u")), (vec![(0, 2), (2, 1)], 3));
+        directory.release("u", fd(0), 0);
+        directory.release("u", fd(2), 2);
+        assert_eq!((loops_of(&directory, "u"), directory.counts()), (vec![(0, 1)], (1, 0)));
+        directory.release("u", fd(3), 0);
+        assert_eq!((loops_of(&directory, "u"), directory.counts()), (vec![], (0, 0)));
+    }
+
+    #[test]
+    fn the_last_login_replaces_exactly_the_earlier_owner() {
+        let directory = Directory::new(LOOPS, Logins::ReplaceOld);
+        assert_eq!(directory.claim("u", fd(0), 0, None), Claim::Granted);
+        assert_eq!(directory.claim("u", fd(1), 1, None), Claim::Replaced(fd(0)));
+        assert_eq!(directory.claim("u", fd(3), 0, None), Claim::Replaced(fd(1)));
+        directory.release("u", fd(0), 0);
+        assert_eq!((directory.owner("u"), loops_of(&directory, "u")), (Some(fd(3)), vec![(0, 1)]));
+        directory.release("u", fd(3), 0);
+        assert_eq!((directory.owner("u"), directory.counts()), (None, (0, 0)));
+    }
+
+    #[test]
+    fn racing_logins_leave_one_owner() {
+        for logins in [Logins::ReplaceOld, Logins::RefuseNew] {
+            let directory = Directory::new(LOOPS, logins);
+            let start = Barrier::new(LOOPS);
+            let claims: Vec<(Fd, Claim)> = thread::scope(|scope| {
+                let claim = |index| {
+                    let (directory, start) = (&directory, &start);
+                    move || {
+                        start.wait();
+                        let fds = (0..2000).map(|number| fd(number * LOOPS + index));
+                        fds.map(|fd| (fd, directory.claim("u", fd, index, None))).collect::<Vec<_>>()
+                    }
+                };
+                let threads: Vec<_> = (0..LOOPS).map(|index| scope.spawn(claim(index))).collect();
+                threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+            });
+            let owner = directory.owner("u").expect("never none");
+            let mut granted: BTreeSet<Fd> =
+                claims.iter().filter(|(_, claim)| *claim != Claim::Taken).map(|(fd, _)| *fd).collect();
+            for (_, claim) in &claims {
+                if let Claim::Replaced(old) = claim {
+                    assert!(granted.remove(old), "{old} is replaced once");
+                }
+            }
+            assert_eq!(granted.into_iter().collect::<Vec<_>>(), [owner], "never two");
+        }
+    }
+
+    /// Counts by the number of a name and the number of a loop.
+    type Counts = BTreeMap<(usize, usize), u32>;
+
+    /// Returns the counts of a name by loop.
+    fn expected(counts: &Counts, name: usize) -> BTreeMap<u16, u32> {
+        let of_name = counts.iter().filter(|((other, _), count)| *other == name && **count > 0);
+        of_name.map(|((_, index), count)| (*index as u16, *count)).collect()
+    }
+
+    fn found(find: impl FnOnce(&mut Vec<Part>)) -> BTreeMap<u16, u32> {
+        let mut parts = Vec::new();
+        find(&mut parts);
+        parts.into_iter().map(|part| (part.index, part.count)).collect()
+    }
+
+    /// Applies an operation to the directory and to the counts.
+    fn apply(directory: &Directory, counts: &mut [Counts; 2], (kind, number, name): (usize, usize, usize)) {
+        let (index, text) = (number % LOOPS, NAMES[name]);
+        let [uids, groups] = counts;
+        let counts = if kind < 2 { uids } else { groups };
+        let count = counts.entry((name, index)).or_default();
+        match kind {
+            0 => assert_eq!(directory.claim(text, fd(number), index, None), Claim::Granted),
+            1 if *count > 0 => directory.release(text, fd(number), index),
+            2 => directory.join(text, index),
+            3 if *count > 0 => directory.leave(text, index, 1),
+            _ => return,
+        }
+        *count = if kind % 2 == 0 { *count + 1 } else { *count - 1 };
+    }
+
+    proptest! {
+        #[test]
+        fn directory_matches_naive(
+            operations in prop::collection::vec((0..4_usize, 0..12_usize, 0..NAMES.len()), 0..200),
+        ) {
+            let (directory, mut counts) = (Directory::new(LOOPS, Logins::Many), <[Counts; 2]>::default());
+            for operation in operations {
+                apply(&directory, &mut counts, operation);
+                for (name, text) in NAMES.iter().enumerate() {
+                    let [users, members] = [expected(&counts[0], name), expected(&counts[1], name)];
+                    prop_assert_eq!(directory.connection_count(text), users.values().sum::<u32>() as usize);
+                    prop_assert_eq!(directory.member_count(text), members.values().sum::<u32>() as usize);
+                    prop_assert_eq!(found(|parts| directory.find_loops_of_uid(text, parts)), users);
+                    prop_assert_eq!(found(|parts| directory.find_loops_of_group(text, parts)), members);
+                }
+            }
+        }
+    }
+}

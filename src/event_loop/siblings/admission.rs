@@ -1,0 +1,113 @@
+//! The connections of clients on each loop, and the choice of a loop for a new connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A loop may have more connections than the emptiest loop by one part in this number.
+///
+/// Then no loop has more than 1/64 above the mean, plus the connections that other loops admit at the same moment.
+const MARGIN_PART: usize = 64;
+
+/// The number of client connections of all loops.
+///
+/// The numbers include sockets that are on their way to another loop.
+#[derive(Debug)]
+pub struct Admission {
+    clients: AtomicUsize,
+    /// The client connections of each loop.
+    loads: Box<[AtomicUsize]>,
+}
+
+/// A place for one client connection. When the value is dropped, the place is free.
+#[derive(Debug)]
+pub struct Place {
+    /// The value is `None` if a connection has the place.
+    admission: Option<Arc<Admission>>,
+    index: usize,
+}
+
+impl Admission {
+    /// Creates the counters of this number of loops.
+    pub fn new(loops: usize) -> Admission {
+        Admission { clients: AtomicUsize::new(0), loads: (0..loops).map(|_| AtomicUsize::new(0)).collect() }
+    }
+
+    /// Returns whether the process has `max` client connections.
+    pub fn is_full(&self, max: usize) -> bool {
+        self.clients.load(Ordering::Relaxed) >= max
+    }
+
+    /// Takes a place for a connection that the loop `own` accepted. Returns `None` if the process has `max` client
+    /// connections.
+    ///
+    /// The place is on the own loop, unless this loop has more connections than the emptiest loop by a margin.
+    pub fn admit(self: &Arc<Self>, own: usize, max: usize) -> Option<Place> {
+        let more = |clients: usize| (clients < max).then_some(clients + 1);
+        self.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        let index = self.choose(own);
+        self.loads[index].fetch_add(1, Ordering::Relaxed);
+        Some(Place { admission: Some(Arc::clone(self)), index })
+    }
+
+    /// Frees the place of a connection that has ended.
+    pub fn release(&self, index: usize) {
+        self.loads[index].fetch_sub(1, Ordering::Relaxed);
+        self.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn choose(&self, own: usize) -> usize {
+        let loads = self.loads.iter().map(|load| load.load(Ordering::Relaxed)).enumerate();
+        let Some((emptiest, least)) = loads.min_by_key(|(_, load)| *load) else { return own };
+        let is_even = self.loads[own].load(Ordering::Relaxed) <= least + least / MARGIN_PART;
+        if is_even { own } else { emptiest }
+    }
+}
+
+impl Place {
+    /// Returns the loop of the place.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Gives the place to a connection of the loop. [`Admission::release`] frees it.
+    pub fn keep(mut self) {
+        self.admission = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(admission) = &self.admission {
+            admission.release(self.index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_stay_are_balanced_from_any_loop() {
+        let admission = Arc::new(Admission::new(4));
+        let loads = || -> Vec<usize> { admission.loads.iter().map(|load| load.load(Ordering::Relaxed)).collect() };
+        let is_balanced =
+            || loads().iter().all(|load| *load as f64 <= loads().iter().sum::<usize>() as f64 / 4.0 * 1.05);
+        // All connections arrive at one loop, as with a unix socket.
+        (0..10_000).for_each(|_| admission.admit(0, 20_000).expect("a place").keep());
+        assert!(is_balanced(), "{:?}", loads());
+        let half = loads()[2] / 2;
+        (0..half).for_each(|_| admission.release(2));
+        (0..half).for_each(|number| admission.admit(number % 4, 20_000).expect("a place").keep());
+        assert!(is_balanced(), "{:?}", loads());
+    }
+
+    #[test]
+    fn the_limit_holds_for_all_loops_and_a_dropped_place_is_free() {
+        let admission = Arc::new(Admission::new(2));
+        let places: Vec<Place> = (0..3).map(|own| admission.admit(own % 2, 3).expect("a place")).collect();
+        assert!(admission.is_full(3) && admission.admit(0, 3).is_none());
+        drop(places);
+        assert!(!admission.is_full(1) && admission.admit(1, 1).is_some_and(|place| place.index() == 1));
+    }
+}

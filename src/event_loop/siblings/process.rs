@@ -1,0 +1,144 @@
+//! The state that all loops of a server share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::directory::{Directory, Logins};
+use crate::event_loop::proxies::ProxyFilter;
+use crate::event_loop::rate_limit::SharedBucket;
+use crate::event_loop::siblings::admission::Admission;
+use crate::event_loop::siblings::mailbox::Mailbox;
+use crate::limits::Limits;
+use crate::protocol::origin::Origins;
+use crate::registry::SecondLogin;
+
+/// The state that all loops of a server share.
+///
+/// Only a server with several loops has this state.
+#[derive(Debug)]
+pub struct Process {
+    pub directory: Directory,
+    pub admission: Arc<Admission>,
+    pub mailboxes: Box<[Mailbox]>,
+    pub accepts: SharedBucket,
+    pub handshakes: SharedBucket,
+    /// The open WebSockets of each loop.
+    open: Box<[AtomicUsize]>,
+    memberships: AtomicUsize,
+    settings: Mutex<Settings>,
+    /// The number of changes of the settings.
+    version: AtomicU64,
+    /// The loops that have drained or ended, and their number.
+    has_drained: Box<[AtomicBool]>,
+    drained: AtomicUsize,
+    /// Whether all loops end at once.
+    is_interrupted: AtomicBool,
+}
+
+/// The settings that a handler can change while the server runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub limits: Limits,
+    pub origins: Origins,
+    pub proxies: ProxyFilter,
+}
+
+impl Process {
+    /// Creates the shared state of the loops of these mailboxes.
+    pub fn new(mailboxes: Box<[Mailbox]>, second_login: SecondLogin, settings: Settings) -> Process {
+        let loops = mailboxes.len();
+        let logins = match second_login {
+            SecondLogin::Multi => Logins::Many,
+            SecondLogin::KickOld => Logins::ReplaceOld,
+            SecondLogin::RejectNew => Logins::RefuseNew,
+        };
+        Process {
+            directory: Directory::new(loops, logins),
+            admission: Arc::new(Admission::new(loops)),
+            mailboxes,
+            accepts: SharedBucket::default(),
+            handshakes: SharedBucket::default(),
+            open: (0..loops).map(|_| AtomicUsize::new(0)).collect(),
+            memberships: AtomicUsize::new(0),
+            settings: Mutex::new(settings),
+            version: AtomicU64::new(0),
+            has_drained: (0..loops).map(|_| AtomicBool::new(false)).collect(),
+            drained: AtomicUsize::new(0),
+            is_interrupted: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the number of loops.
+    pub fn loops(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// Returns the number of open WebSockets of a loop.
+    pub fn open(&self, index: usize) -> usize {
+        self.open[index].load(Ordering::Relaxed)
+    }
+
+    /// Counts a WebSocket that opened.
+    pub fn count_opened(&self, index: usize) {
+        self.open[index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a WebSocket that closed.
+    pub fn count_closed(&self, index: usize) {
+        self.open[index].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a new membership, unless there are `max` memberships.
+    pub fn take_membership(&self, max: usize) -> bool {
+        let more = |count: usize| (count < max).then_some(count + 1);
+        self.memberships.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Counts memberships that ended.
+    pub fn give_memberships(&self, count: usize) {
+        self.memberships.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Changes the settings, and wakes all loops, which then apply the settings.
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
+        {
+            let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut settings);
+            self.version.fetch_add(1, Ordering::Release);
+        }
+        self.wake_all();
+    }
+
+    /// Returns the settings, if they changed since `seen`.
+    pub fn new_settings(&self, seen: &mut u64) -> Option<Settings> {
+        if self.version.load(Ordering::Acquire) == *seen {
+            return None;
+        }
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = self.version.load(Ordering::Acquire);
+        Some(settings.clone())
+    }
+
+    /// Records that a loop has drained or ended.
+    pub fn record_drained(&self, index: usize) {
+        let was_drained = self.has_drained[index].swap(true, Ordering::AcqRel);
+        if !was_drained && self.drained.fetch_add(1, Ordering::AcqRel) + 1 >= self.loops() {
+            self.wake_all();
+        }
+    }
+
+    /// Ends all loops at once.
+    pub fn interrupt(&self) {
+        self.is_interrupted.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Returns whether the loops end now: all have drained, or they were interrupted.
+    pub fn is_over(&self) -> bool {
+        self.drained.load(Ordering::Acquire) >= self.loops() || self.is_interrupted.load(Ordering::Acquire)
+    }
+
+    fn wake_all(&self) {
+        self.mailboxes.iter().for_each(Mailbox::wake);
+    }
+}

@@ -1,0 +1,45 @@
+//! The reasons why a command has no result.
+
+use std::fmt;
+
+use crate::event_loop::Rejected;
+
+/// The reason why a command has no result.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// [`Limits::inbox_max`](crate::Limits::inbox_max) commands wait for a loop. The command has no effect.
+    Full,
+    /// The server has ended. The command has no effect.
+    Closed,
+    /// The command panicked on the thread of a loop. The command may have taken effect in part. The server goes on.
+    Panicked,
+    /// The result did not come in time. The command may still be carried out.
+    TimedOut,
+    /// The thread of a loop called [`Reply::wait`](crate::Reply::wait), which would block forever. Inside a handler, use
+    /// its [`Context`](crate::Context).
+    OwnThread,
+}
+
+impl From<Rejected> for RemoteError {
+    fn from(rejected: Rejected) -> RemoteError {
+        match rejected {
+            Rejected::Full => RemoteError::Full,
+            Rejected::Closed => RemoteError::Closed,
+        }
+    }
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RemoteError::Full => "inbox of the server is full",
+            RemoteError::Closed => "server has ended",
+            RemoteError::Panicked => "command panicked",
+            RemoteError::TimedOut => "reply timed out",
+            RemoteError::OwnThread => "cannot wait for a reply on the loop's own thread",
+        })
+    }
+}
+
+impl std::error::Error for RemoteError {}

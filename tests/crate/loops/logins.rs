@@ -1,0 +1,123 @@
+//! Logins of one uid on all loops at the same moment.
+
+use std::sync::Barrier;
+use std::thread;
+
+use fdpush::{Context, Fd, Limits, Request, SecondLogin, Server, Upgrade};
+
+use super::clients::loop_of;
+use crate::common::{Client, TestServer, refusal, serve};
+
+const LOOPS: usize = 4;
+const THREADS: usize = 8;
+
+/// Accepts an upgrade with the uid of the query.
+fn accept_uid(_: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Upgrade {
+    let uid = request.query("uid").unwrap_or_default();
+    Upgrade::accept().uid(uid).header("X-Fd", fd.to_string()).into()
+}
+
+fn start(policy: SecondLogin, limits: Limits) -> TestServer {
+    serve(move |server: Server| server.loops(LOOPS).second_login(policy).limits(limits).on_upgrade(accept_uid))
+}
+
+/// Connects from all threads at once. Returns the clients, and the statuses of refusals.
+fn race(server: &TestServer, connects: usize, target: &str) -> (Vec<Client>, Vec<u16>) {
+    let (start, address) = (&Barrier::new(THREADS), server.address());
+    let connect = move || {
+        start.wait();
+        let connect = |_| Client::connect(address, target, &[]);
+        (0..connects).map(connect).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(connect)).collect();
+        let results = threads.into_iter().flat_map(|thread| thread.join().expect("no panic"));
+        let (accepted, refused): (Vec<_>, Vec<_>) = results.partition(Result::is_ok);
+        (accepted.into_iter().flatten().collect(), refused.into_iter().map(|error| refusal(error).0).collect())
+    })
+}
+
+#[test]
+fn the_last_of_thousands_of_racing_logins_stays() {
+    let server = start(SecondLogin::KickOld, Limits::default());
+    let mut logins = 0;
+    // Each round has clients of all loops. The clients of a round are closed before the next round.
+    for _ in 0..5 {
+        let (clients, refused) = race(&server, 50, "/?uid=u");
+        assert_eq!((clients.len(), refused.len()), (THREADS * 50, 0));
+        logins += clients.len();
+        for index in 0..LOOPS {
+            assert!(clients.iter().any(|client| loop_of(client.fd(), LOOPS) == index), "loop {index} must have logins");
+        }
+        server.wait_until("one connection stays", |ctx| ctx.connection_count("u") == 1);
+        let mut stayed = Vec::new();
+        let owner = || server.remote.fds_of("u").wait().expect("the server answers");
+        let fds = owner();
+        assert_eq!(fds.len(), 1, "the uid must have exactly one connection");
+        for mut client in clients {
+            if client.fd() == fds[0] {
+                stayed.push(client);
+            } else {
+                assert_eq!(client.closed(), (4001, "uid connected again".to_owned()));
+            }
+        }
+        assert_eq!(owner(), fds);
+        let delivery = server.remote.push_uid("u", "to the last").wait().expect("the server answers");
+        assert_eq!((delivery.matched, delivery.queued), (1, 1));
+        assert_eq!(stayed[0].text(), "to the last");
+    }
+    assert_eq!(logins, 2000);
+}
+
+#[test]
+fn one_of_racing_logins_wins_and_the_others_are_refused() {
+    let server = start(SecondLogin::RejectNew, Limits::default());
+    for round in 0..250 {
+        let (mut clients, refused) = race(&server, 1, &format!("/?uid=u{round}"));
+        assert_eq!((clients.len(), refused), (1, vec![409; THREADS - 1]), "exactly one login must succeed");
+        let client = clients.remove(0);
+        assert_eq!(server.remote.fds_of(format!("u{round}")).wait(), Ok(vec![client.fd()]));
+    }
+}
+
+#[test]
+fn a_uid_is_free_after_its_connection_has_ended() {
+    let server = start(SecondLogin::RejectNew, Limits::default());
+    for round in 0..2 * LOOPS {
+        let mut client = server.connect("/?uid=u");
+        assert_eq!(refusal(Client::connect(server.address(), "/?uid=u", &[])).0, 409, "round {round}");
+        client.close(1000, "");
+        server.wait_until("the uid is free", |ctx| !ctx.is_online("u"));
+    }
+}
+
+#[test]
+fn the_connections_of_a_uid_are_limited_on_all_loops_together() {
+    let limits = Limits { uid_connections_max: Some(3), ..Limits::default() };
+    let server = start(SecondLogin::Multi, limits);
+    for round in 0..100 {
+        let uid = format!("u{round}");
+        let (clients, refused) = race(&server, 1, &format!("/?uid={uid}"));
+        assert_eq!((clients.len(), refused), (3, vec![429; THREADS - 3]));
+        assert_eq!(server.remote.fds_of(uid).wait().map(|fds| fds.len()), Ok(3));
+    }
+}
+
+#[test]
+fn a_bind_of_a_racing_connection_follows_the_same_rules() {
+    let server = serve(|server| server.loops(LOOPS).second_login(SecondLogin::KickOld));
+    let clients: Vec<Client> = (0..40).map(|_| server.connect("/")).collect();
+    let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
+    // Each loop binds all its connections in one turn, and all loops do so at the same moment.
+    let bound = server.remote.call_each(move |ctx| {
+        let own: Vec<Fd> = fds.iter().copied().filter(|fd| ctx.is_own(*fd)).collect();
+        own.into_iter().map(|fd| ctx.bind(fd, "u").is_done()).collect::<Vec<bool>>()
+    });
+    let bound = bound.wait().expect("the server answers").concat();
+    assert_eq!(bound, [true; 40]);
+    let owner = server.remote.fds_of("u").wait().expect("the server answers");
+    assert_eq!(owner.len(), 1);
+    for mut client in clients.into_iter().filter(|client| client.fd() != owner[0]) {
+        assert_eq!(client.closed().0, 4001);
+    }
+}
