@@ -548,7 +548,7 @@ impl Context<'_> {
     /// over [`drain_for`](Limits::drain_for). [`run`](crate::Server::run) returns when the last connection has ended,
     /// or after [`drain_time_max`](Limits::drain_time_max). A second call does nothing.
     pub fn shutdown(&mut self) {
-        self.core.begin_drain();
+        self.core.shut_down();
     }
 
     /// Returns whether this loop is [shutting down](Context::shutdown).

@@ -135,11 +135,25 @@ impl Remote {
         call: impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
         finish: impl FnOnce(Vec<T>) -> U + Send + 'static,
     ) -> Reply<U> {
+        self.gather_unless(|_, _| false, call, finish)
+    }
+
+    /// Works like [`gather`](Remote::gather), and runs `call` on each loop once more if `is_missed` returns `true`.
+    ///
+    /// A user can change loops while the command runs: a new connection opens on a loop that has carried out its part, and
+    /// the old connection closes on a loop that has not. The directory knows that the user was never offline. The further
+    /// round reaches only connections that opened after the command was sent, so no other message is overtaken.
+    fn gather_unless<T: Send + 'static, U: Send + 'static>(
+        &self,
+        is_missed: impl Fn(&Context<'_>, &[T]) -> bool + Send + 'static,
+        call: impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
+        finish: impl FnOnce(Vec<T>) -> U + Send + 'static,
+    ) -> Reply<U> {
         if let Some([_]) = self.fleet.senders() {
             return self.call(move |ctx| finish(vec![call(ctx)]));
         }
         let (sender, receiver) = oneshot::channel();
-        let (gather, call) = (Gather::new(finish, sender), Arc::new(call));
+        let (gather, call) = (Gather::new(is_missed, finish, sender), Arc::new(call));
         let sent = match self.fleet.senders() {
             Some(senders) => gather.scatter(senders, &call),
             // The server does not run yet. The first loop sends the command to the other loops.
@@ -176,9 +190,13 @@ impl Remote {
         uids: impl IntoIterator<Item = impl AsRef<str>>,
         push: impl Into<Push<'p>>,
     ) -> Reply<Delivery> {
-        let uids = owned(uids);
+        let uids = Arc::new(owned(uids));
         let push = OwnedPush::from(push.into());
-        self.gather(move |ctx| ctx.core.push_uids_here(uids.iter(), push.as_push()), sum)
+        let (searched, is_for_all) = (Arc::clone(&uids), push.except.is_empty());
+        let is_missed = move |ctx: &Context<'_>, parts: &[Delivery]| {
+            is_for_all && reaches_none(parts) && searched.iter().any(|uid| ctx.is_online(uid))
+        };
+        self.gather_unless(is_missed, move |ctx| ctx.core.push_uids_here(uids.iter(), push.as_push()), sum)
     }
 
     /// See [`Context::push_group`].
@@ -192,9 +210,13 @@ impl Remote {
         groups: impl IntoIterator<Item = impl AsRef<str>>,
         push: impl Into<Push<'p>>,
     ) -> Reply<Delivery> {
-        let groups = owned(groups);
+        let groups = Arc::new(owned(groups));
         let push = OwnedPush::from(push.into());
-        self.gather(move |ctx| ctx.core.push_groups_here(groups.iter(), push.as_push()), sum)
+        let (searched, is_for_all) = (Arc::clone(&groups), push.except.is_empty());
+        let is_missed = move |ctx: &Context<'_>, parts: &[Delivery]| {
+            is_for_all && reaches_none(parts) && searched.iter().any(|group| ctx.member_count(group) > 0)
+        };
+        self.gather_unless(is_missed, move |ctx| ctx.core.push_groups_here(groups.iter(), push.as_push()), sum)
     }
 
     /// See [`Context::broadcast`].
@@ -227,13 +249,17 @@ impl Remote {
     /// Returns whether a uid has a connection, on any loop.
     pub fn is_online(&self, uid: impl Into<String>) -> Reply<bool> {
         let uid = uid.into();
-        self.gather(move |ctx| !ctx.fds_of(&uid).is_empty(), |parts| parts.contains(&true))
+        let searched = uid.clone();
+        let is_missed = move |ctx: &Context<'_>, parts: &[bool]| !parts.contains(&true) && ctx.is_online(&searched);
+        self.gather_unless(is_missed, move |ctx| !ctx.fds_of(&uid).is_empty(), |parts| parts.contains(&true))
     }
 
     /// Returns the connections of a uid: for each loop, the last bound first.
     pub fn fds_of(&self, uid: impl Into<String>) -> Reply<Vec<Fd>> {
         let uid = uid.into();
-        self.gather(move |ctx| ctx.fds_of(&uid), |parts| parts.concat())
+        let searched = uid.clone();
+        let is_missed = move |ctx: &Context<'_>, parts: &[Vec<Fd>]| lists_none(parts) && ctx.is_online(&searched);
+        self.gather_unless(is_missed, move |ctx| ctx.fds_of(&uid), |parts| parts.concat())
     }
 
     /// See [`Context::join`].
@@ -257,7 +283,10 @@ impl Remote {
     /// Returns the members of a group, on all loops, in no order.
     pub fn members(&self, group: impl Into<String>) -> Reply<Vec<Fd>> {
         let group = group.into();
-        self.gather(move |ctx| ctx.members(&group), |parts| parts.concat())
+        let searched = group.clone();
+        let is_missed =
+            move |ctx: &Context<'_>, parts: &[Vec<Fd>]| lists_none(parts) && ctx.member_count(&searched) > 0;
+        self.gather_unless(is_missed, move |ctx| ctx.members(&group), |parts| parts.concat())
     }
 
     /// See [`Context::close`].
@@ -320,16 +349,18 @@ impl Remote {
 
     /// Shuts the server down, on all loops: see [`Context::shutdown`].
     ///
+    /// With several loops, the first loop takes the shutdown, or the loop whose [`Context::remote`] made the handle. The
+    /// other loops get the shutdown from this loop, behind the messages of earlier commands.
+    ///
     /// Commands that were sent before the shutdown run first. A full inbox does not reject a shutdown. A second call
     /// does nothing.
     ///
     /// # Errors
     /// The error is [`RemoteError::Closed`] if the server has ended already.
     pub fn shutdown(&self) -> Result<(), RemoteError> {
-        let senders = self.fleet.senders().unwrap_or(std::slice::from_ref(&self.home));
-        let sent: Vec<_> = senders.iter().map(|sender| sender.send_last(Command::Shutdown)).collect();
-        // A loop that has ended does not keep the others from ending.
-        sent.into_iter().reduce(Result::or).unwrap_or(Ok(())).map_err(RemoteError::from)
+        // The loop passes the shutdown on after the messages that earlier commands have forwarded. If the loop has ended,
+        // the other loops drain already.
+        self.home.send_last(Command::Shutdown).map_err(RemoteError::from)
     }
 }
 
@@ -449,6 +480,16 @@ fn pass_on(ctx: &mut Context<'_>, fd: Fd, job: Box<dyn FnOnce(&mut Context<'_>) 
         Some(sender) => _ = sender.send(Command::Call(job)),
         None => job(ctx),
     }
+}
+
+/// Returns whether a push has reached no connection.
+fn reaches_none(parts: &[Delivery]) -> bool {
+    parts.iter().all(|part| part.matched == 0)
+}
+
+/// Returns whether no loop has listed a connection.
+fn lists_none(parts: &[Vec<Fd>]) -> bool {
+    parts.iter().all(Vec::is_empty)
 }
 
 fn sum(parts: Vec<Delivery>) -> Delivery {

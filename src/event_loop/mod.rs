@@ -296,6 +296,7 @@ impl<H: Handler> EventLoop<H> {
             self.handle_commands();
             self.handle_events(&mut events)?;
             if self.core.is_draining() {
+                self.begin_drain();
                 self.acceptor.close();
                 self.core.close_due();
             }
@@ -322,7 +323,9 @@ impl<H: Handler> EventLoop<H> {
     /// Returns the time to wait for events: zero if the next turn has work.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = self.core.ready_len() > 0 || self.core.table().has_dirty() || self.acceptor.has_pending();
-        let has_posts = self.incoming.has_posts() || self.core.siblings().is_some_and(Siblings::has_posts);
+        let has_posts = self.core.wants_drain()
+            || self.incoming.has_posts()
+            || self.core.siblings().is_some_and(Siblings::has_posts);
         let has_more = self.core.wants_turn_end() || self.core.has_new_limits() || has_posts;
         if is_behind || self.has_commands || has_more {
             return Some(Duration::ZERO);
@@ -344,7 +347,7 @@ impl<H: Handler> EventLoop<H> {
                 self.call(command.name(), None, |handler, ctx| match command {
                     Command::Call(call) => call(ctx),
                     Command::Notice(notice) => handler.on_notice(ctx, notice),
-                    Command::Shutdown => ctx.core.begin_drain(),
+                    Command::Shutdown => ctx.core.shut_down(),
                 });
                 self.handle_pending();
                 self.flush_early();
@@ -407,7 +410,7 @@ impl<H: Handler> EventLoop<H> {
             return Err(Error::Interrupted);
         }
         log::info!("draining {} WebSockets", self.core.open_count());
-        self.core.begin_drain();
+        self.core.shut_down();
         Ok(())
     }
 

@@ -17,13 +17,26 @@ impl<H: Handler> EventLoop<H> {
     #[inline(never)]
     fn handle_all_posts(&mut self) {
         self.core.apply_settings();
+        let mut portion = Portion::new();
+        self.carry_out_posts(|| portion.is_over());
+    }
+
+    /// Carries out all posts that have arrived, and begins a drain that was requested.
+    pub(super) fn begin_drain(&mut self) {
+        if self.core.wants_drain() {
+            self.carry_out_posts(|| false);
+            self.core.begin_drain();
+        }
+    }
+
+    /// Carries out posts until `is_over` returns `true`.
+    fn carry_out_posts(&mut self, mut is_over: impl FnMut() -> bool) {
         let Some(siblings) = self.core.siblings() else { return };
         if siblings.mailbox().has_batches() {
             siblings.mailbox().take(&mut self.incoming.batches);
         }
-        let mut portion = Portion::new();
         while let Some(mut received) = self.incoming.batches.pop_front() {
-            while !portion.is_over()
+            while !is_over()
                 && let Some(post) = received.batch.pop()
             {
                 self.handle_post(&received.batch, post);

@@ -263,8 +263,10 @@ impl Core {
             ConnectionChange::SetHeartbeat(heartbeat) => _ = self.set_heartbeat(fd, heartbeat),
             ConnectionChange::SetPaused(is_paused) => _ = self.set_paused(fd, is_paused),
             ConnectionChange::Kick(uid) => {
+                // The connection may have another uid now, or may have claimed this uid again.
                 if let Some(slot) = self.open_slot(fd)
                     && self.registry.uid_of(slot) == Some(&*uid)
+                    && self.owner_slot(&uid) != Some(slot)
                 {
                     self.kick(slot);
                 }

@@ -15,6 +15,23 @@ use crate::tick::Tick;
 const CLOSES_PER_TURN_MAX: usize = 256;
 
 impl Core {
+    /// Shuts the server down.
+    ///
+    /// With several loops, the loop first carries out the posts that have arrived, so that no message of an earlier push
+    /// comes after a close frame. Then the loop calls [`begin_drain`](Core::begin_drain).
+    pub fn shut_down(&mut self) {
+        match &mut self.siblings {
+            Some(siblings) if self.drain.is_none() => siblings.wants_drain = true,
+            _ => self.begin_drain(),
+        }
+    }
+
+    /// Returns whether a shutdown waits for [`begin_drain`](Core::begin_drain).
+    #[inline]
+    pub fn wants_drain(&self) -> bool {
+        self.drain.is_none() && self.siblings.as_ref().is_some_and(|siblings| siblings.wants_drain)
+    }
+
     /// Begins to drain.
     ///
     /// WebSockets are closed with code 1001, at times that are spread over `drain_for`. Other connections are ended at
@@ -85,6 +102,6 @@ impl Core {
     /// Returns whether a drain has begun.
     #[inline]
     pub fn is_draining(&self) -> bool {
-        self.drain.is_some()
+        self.drain.is_some() || self.wants_drain()
     }
 }

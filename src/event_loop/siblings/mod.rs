@@ -34,6 +34,8 @@ pub struct Siblings {
     pub limits: Limits,
     /// The changes of settings that this loop has applied.
     settings_seen: u64,
+    /// Whether a shutdown was requested.
+    pub wants_drain: bool,
     /// Whether this loop has drained, and waits for the other loops.
     pub has_drained: bool,
     /// Pushes to other loops since the start.
@@ -53,6 +55,7 @@ impl Siblings {
             parts: Vec::new(),
             limits,
             settings_seen: 0,
+            wants_drain: false,
             has_drained: false,
             forwarded: 0,
         }

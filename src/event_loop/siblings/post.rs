@@ -87,7 +87,7 @@ pub enum ConnectionChange {
     Ping(Box<[u8]>),
     SetHeartbeat(Option<Heartbeat>),
     SetPaused(bool),
-    /// Closes the connection, unless it has another uid now: a later login has replaced it.
+    /// Closes the connection, because a later login has replaced it, unless it has another uid or owns the uid again.
     Kick(CompactString),
 }
 

@@ -1,12 +1,13 @@
 //! Logins of one uid on all loops at the same moment.
 
-use std::sync::Barrier;
+use std::sync::{Barrier, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use fdpush::{Context, Fd, Limits, Request, SecondLogin, Server, Upgrade};
+use fdpush::{AbortOutcome, Change, Context, Delivery, Fd, Limits, Request, SecondLogin, Server, Upgrade};
 
-use super::clients::loop_of;
-use crate::common::{Client, TestServer, refusal, serve};
+use super::clients::{ask_at, connect_one_each, loop_of};
+use crate::common::{Client, DEADLINE, TestServer, channel, refusal, serve};
 
 const LOOPS: usize = 4;
 const THREADS: usize = 8;
@@ -120,4 +121,70 @@ fn a_bind_of_a_racing_connection_follows_the_same_rules() {
     for mut client in clients.into_iter().filter(|client| client.fd() != owner[0]) {
         assert_eq!(client.closed().0, 4001);
     }
+}
+
+#[test]
+fn a_connection_that_claims_its_uid_again_survives_an_earlier_kick() {
+    let server = serve(|server| server.loops(2).second_login(SecondLogin::KickOld));
+    let mut clients = connect_one_each(&server, 2);
+    let (first, second) = (clients[0].fd(), clients[1].fd());
+    assert_eq!(server.remote.bind(first, "u").wait(), Ok(Change::Done));
+    let (entered, enter) = channel();
+    let (release, released) = mpsc::channel::<()>();
+    // The first connection claims its uid again in one command, while the kick is under way.
+    let claims = server.remote.call_at(first, move |ctx| {
+        entered.send(()).expect("the test waits");
+        let _ = released.recv_timeout(DEADLINE);
+        [ctx.unbind(first), ctx.bind(first, "u")]
+    });
+    enter.next();
+    assert_eq!(server.remote.bind(second, "u").wait(), Ok(Change::Done));
+    end_turn(&server, second);
+    release.send(()).expect("the loop waits");
+    assert_eq!(claims.wait(), Ok([Change::Done; 2]));
+    assert_eq!(clients[1].closed(), (4001, "uid connected again".to_owned()));
+    end_turn(&server, first);
+    assert_eq!(server.remote.push_uid("u", "to the last").wait(), Ok(Delivery::new(1, 0)));
+    assert_eq!(clients[0].text(), "to the last");
+}
+
+#[test]
+fn a_user_that_changes_loops_during_a_command_is_not_offline() {
+    let server = serve(|server| server.loops(2));
+    let mut clients = connect_one_each(&server, 2);
+    let (new, old) = (clients[0].fd(), clients[1].fd());
+    assert_eq!(server.remote.bind(old, "u").wait(), Ok(Change::Done));
+    assert_eq!(server.remote.join(old, "g").wait(), Ok(Change::Done));
+    let (entered, enter) = channel();
+    let (release, released) = mpsc::channel::<()>();
+    // The second loop is held up. Then it closes the old connection, before its parts of the commands below.
+    let held_up = server.remote.call_at(old, move |ctx| {
+        entered.send(()).expect("the test waits");
+        let _ = released.recv_timeout(DEADLINE);
+        ctx.abort(old)
+    });
+    enter.next();
+    let remote = &server.remote;
+    let (online, fds, members) = (remote.is_online("u"), remote.fds_of("u"), remote.members("g"));
+    let pushes = [remote.push_uid("u", "uid"), remote.push_group("g", "group")];
+    // The first loop has carried out its parts when it binds the new connection.
+    assert_eq!(remote.bind(new, "u").wait(), Ok(Change::Done));
+    assert_eq!(remote.join(new, "g").wait(), Ok(Change::Done));
+    release.send(()).expect("the loop waits");
+    assert_eq!(held_up.wait(), Ok(AbortOutcome::Aborted { was_open: true }));
+    assert_eq!((online.wait(), fds.wait(), members.wait()), (Ok(true), Ok(vec![new]), Ok(vec![new])));
+    assert_eq!(pushes.map(|push| push.wait()), [Ok(Delivery::new(1, 0)); 2]);
+    assert_eq!((clients[0].text(), clients[0].text()), ("uid".to_owned(), "group".to_owned()));
+}
+
+/// Waits until the loop of a connection has ended a turn that began before this call.
+fn end_turn(server: &TestServer, fd: Fd) {
+    let (ended, end) = channel();
+    ask_at(server, fd, move |ctx| {
+        // A timer fires in its turn before the posts are sent. The second timer fires in a later turn.
+        ctx.after(Duration::ZERO, move |ctx| {
+            ctx.after(Duration::ZERO, move |_| ended.send(()).expect("the test waits"));
+        });
+    });
+    end.next();
 }
