@@ -28,25 +28,27 @@ impl Core {
     /// Pushes to the connections of one uid.
     #[inline(always)]
     pub fn push_uid(&mut self, uid: &str, push: Push<'_>) -> Delivery {
-        if self.siblings.is_some() { self.push_uid_across(uid, push) } else { self.push_uid_here(uid, push) }
-    }
-
-    /// Pushes to the connections of one uid on this loop.
-    #[inline(always)]
-    pub fn push_uid_here(&mut self, uid: &str, push: Push<'_>) -> Delivery {
-        if self.has_owners() {
-            return self.push_uids_here(std::iter::once(uid), push);
-        }
         // Most uids have one connection, which needs no search.
         match self.registry.only_slot_of(uid) {
-            Some(slot) if push.except.is_empty() => {
+            Some(slot) if push.except.is_empty() && self.siblings.is_none() => {
                 let mut delivery = Delivery::default();
                 delivery.count(self.table.push(slot, &mut self.outbound(&push, false)));
                 self.record_slow_consumers();
                 delivery
             }
-            _ => self.push_uids_here(std::iter::once(uid), push),
+            _ => self.search_uid(uid, push),
         }
+    }
+
+    /// Pushes to the connections of one uid that has several connections, or may have connections on other loops.
+    #[inline(never)]
+    fn search_uid(&mut self, uid: &str, push: Push<'_>) -> Delivery {
+        if self.siblings.is_some() { self.push_uid_across(uid, push) } else { self.push_uid_here(uid, push) }
+    }
+
+    /// Pushes to the connections of one uid on this loop.
+    pub fn push_uid_here(&mut self, uid: &str, push: Push<'_>) -> Delivery {
+        self.push_uids_here(std::iter::once(uid), push)
     }
 
     /// Pushes to the members of a group.
