@@ -37,7 +37,8 @@ impl Context<'_> {
 
     /// Pushes to all connections of a uid, on all loops.
     ///
-    /// `matched` and `forwarded` are 0 if the uid is offline.
+    /// `matched` and `forwarded` are 0 if the uid is offline. A bind of this loop to a connection of another loop comes
+    /// before the push.
     pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_uid(uid, push.into())
     }
@@ -153,8 +154,9 @@ impl Context<'_> {
 
     /// Removes all members from a group, on all loops, and returns their number.
     ///
-    /// The other loops remove their members when they get the command. A push from this loop that follows does not reach
-    /// these members.
+    /// The other loops remove their members when they get the command, and their members count as of this call. A push from
+    /// this loop that follows does not reach these members. The members of a loop stay, and do not count, if the command
+    /// does not fit into [`forward_bytes_max`](Limits::forward_bytes_max).
     pub fn ungroup(&mut self, group: &str) -> usize {
         self.core.ungroup(group)
     }
@@ -192,11 +194,14 @@ impl Context<'_> {
         self.core.close(fd, code.into(), reason)
     }
 
-    /// Closes several WebSockets, and returns how many of them were open on this loop.
+    /// Closes several WebSockets, and returns how many of them were open.
     ///
     /// After the call, no push of this loop reaches these WebSockets. Each turn of the loop writes close frames for some
     /// milliseconds, so thousands of close frames do not delay other clients. If [`close`](Context::close) would return
     /// [`CloseOutcome::Invalid`] for the code or the reason, no WebSocket is closed.
+    ///
+    /// An fd of another loop counts if its loop gets the close, whether the WebSocket is open or not. The close does not
+    /// count, and is not sent, if it does not fit into [`forward_bytes_max`](Limits::forward_bytes_max).
     pub fn close_fds(&mut self, fds: impl IntoIterator<Item = Fd>, code: impl Into<CloseCode>, reason: &str) -> usize {
         self.core.close_fds(fds.into_iter(), code.into(), reason)
     }
@@ -520,7 +525,7 @@ impl Context<'_> {
     ///
     /// Its methods [`call`](Remote::call) and [`notify`](Remote::notify) run on this loop.
     pub fn remote(&self) -> Remote {
-        Remote::new(self.parts.sender.clone(), self.parts.fleet.clone())
+        Remote::new(self.loop_index(), self.parts.fleet.clone())
     }
 
     /// Returns the number of this loop, from 0.

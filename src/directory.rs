@@ -65,7 +65,7 @@ pub enum Claim {
 pub struct Part {
     /// The number of the loop.
     pub index: u16,
-    /// The number of connections, at least 1.
+    /// The number of connections. In the directory, it is at least 1.
     pub count: u32,
 }
 
@@ -199,6 +199,20 @@ impl Directory {
     /// Returns the number of members of a group.
     pub fn member_count(&self, group: &str) -> usize {
         self.find_group(group, Holders::count).unwrap_or(0)
+    }
+
+    /// Removes all connections of a loop that has ended.
+    pub fn remove_loop(&self, index: usize) {
+        let numbering = self.numbering;
+        let stays = |entry: &mut Entry| match &mut entry.holders {
+            Holders::Owner(fd) => numbering.loop_of(*fd) != index,
+            holders => !holders.remove(index, usize::MAX),
+        };
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            shard.uids.retain(stays);
+            shard.groups.retain(stays);
+        }
     }
 
     /// Returns the number of uids and the number of groups.
@@ -336,6 +350,27 @@ mod tests {
         assert_eq!((directory.owner("u"), loops_of(&directory, "u")), (Some(fd(3)), vec![(0, 1)]));
         directory.release("u", fd(3), 0);
         assert_eq!((directory.owner("u"), directory.counts()), (None, (0, 0)));
+    }
+
+    #[test]
+    fn a_loop_that_has_ended_leaves_nothing() {
+        let directory = Directory::new(LOOPS, Logins::Many);
+        for number in 0..4 {
+            assert_eq!(directory.claim("u", fd(number), number % LOOPS, None), Claim::Granted);
+            directory.join(NAMES[number % 2], number % LOOPS);
+        }
+        directory.remove_loop(0);
+        assert_eq!((loops_of(&directory, "u"), directory.connection_count("u")), (vec![(1, 1), (2, 1)], 2));
+        assert_eq!((directory.member_count("a"), directory.member_count("b")), (1, 1));
+        directory.remove_loop(1);
+        directory.remove_loop(2);
+        assert_eq!(directory.counts(), (0, 0));
+
+        let owners = Directory::new(LOOPS, Logins::ReplaceOld);
+        owners.claim("u", fd(1), 1, None);
+        owners.claim("v", fd(2), 2, None);
+        owners.remove_loop(1);
+        assert_eq!((owners.owner("u"), owners.owner("v")), (None, Some(fd(2))));
     }
 
     #[test]

@@ -69,7 +69,7 @@
 //! layer 2   event_loop/                        epoll, sockets, system calls, the clock: the turns of the loop
 //!              core ── context ── handler      state; the value for handlers; the trait that is called
 //!              accept ── listener ── socket    new connections; system calls
-//!              inbox   signals   timers        commands of other threads; SIGTERM; deadlines of handlers
+//!              inbox   signals   timers        commands of other threads and loops; SIGTERM; deadlines of handlers
 //!              tls_sessions   handshakes       TLS sessions by socket; their budget
 //!              answers   guard   clock         requests and their answers; panics and slow handlers; two clocks
 //!              threads   siblings   posts      several loops: threads, shared state, messages between loops

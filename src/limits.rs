@@ -158,7 +158,8 @@ pub struct Limits {
     /// connections get close code 1013 or status 503, and the cause is
     /// [`InboundOverload`](crate::Cause::InboundOverload). The limit must be at least twice the largest of
     /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single client can exceed the limit. With
-    /// several [loops](crate::Server::loops), each loop has an equal share, which must be as large. Default 64 MiB.
+    /// several [loops](crate::Server::loops), each loop has an equal share, or this least limit if the share is smaller.
+    /// Default 64 MiB.
     pub inbound_total_bytes_max: usize,
 
     /// The maximum time that a close handshake waits for the client's close frame.
@@ -195,7 +196,7 @@ pub struct Limits {
     ///
     /// HTTP responses have a limit of their own with the same size. A connection is closed if its response exceeds that
     /// limit and cannot be written at once. With several [loops](crate::Server::loops), each loop has an equal share of
-    /// both limits. Default 64 MiB.
+    /// both limits, or twice `queue_bytes_max` if the share is smaller. Default 64 MiB.
     pub queue_total_bytes_max: usize,
 
     /// The number of bytes that each queue keeps when the queues together exceed `queue_total_bytes_max`.
@@ -250,9 +251,10 @@ pub struct Limits {
     /// The memory of the messages and commands on their way from one loop to another, in bytes.
     ///
     /// The limit applies to each pair of a sending and a receiving [loop](crate::Server::loops). A message over the limit
-    /// is dropped, and [`Delivery`](crate::Delivery) counts its receivers as dropped. With several loops, at least
-    /// `message_bytes_max` plus 4 KiB, so that every received message can be forwarded. Without several loops, the limit
-    /// has no effect. The valid range is 1 byte to 1 GiB. Default 4 MiB.
+    /// is dropped, and [`Delivery`](crate::Delivery) counts its receivers as dropped. If nothing is on the way between the
+    /// two loops, one message is forwarded also over the limit, for instance with a long list of receivers. With several
+    /// loops, at least `message_bytes_max` plus 4 KiB. With one loop, the limit has no effect. The valid range is 1 byte to
+    /// 1 GiB. Default 4 MiB.
     pub forward_bytes_max: usize,
 
     /// The time over which a drain spreads the close frames.
@@ -406,9 +408,8 @@ impl Limits {
         let longest = self.message_bytes_max.saturating_add(SERVER_HEADER_BYTES_MAX);
         let reason = format!("the longest frame with a message_bytes_max of {}", self.message_bytes_max);
         at_least("queue_bytes_max", self.queue_bytes_max, longest, reason);
-        let largest = self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max).saturating_mul(2);
         let reason = "twice the largest of message_bytes_max, body_bytes_max and head_bytes_max".to_owned();
-        at_least("inbound_total_bytes_max", self.inbound_total_bytes_max, largest, reason);
+        at_least("inbound_total_bytes_max", self.inbound_total_bytes_max, self.inbound_bytes_min(), reason);
         if self.compression {
             let reason = "message_bytes_max".to_owned();
             let (value, min) = (self.inflated_bytes_per_second_max, self.message_bytes_max);
@@ -442,31 +443,30 @@ impl Limits {
 impl Limits {
     /// Returns the limits of one of `loops` loops.
     ///
-    /// Each loop has an equal share of the memory of queues and of unfinished input.
+    /// Each loop has an equal share of the memory of queues and of unfinished input, and at least the memory that one client
+    /// may use.
     pub(crate) fn share(&self, loops: usize) -> Limits {
+        let share = |total: usize, min: usize| total.div_ceil(loops).max(min.min(total));
         Limits {
-            queue_total_bytes_max: self.queue_total_bytes_max.div_ceil(loops),
-            inbound_total_bytes_max: self.inbound_total_bytes_max.div_ceil(loops),
+            queue_total_bytes_max: share(self.queue_total_bytes_max, self.queue_bytes_max.saturating_mul(2)),
+            inbound_total_bytes_max: share(self.inbound_total_bytes_max, self.inbound_bytes_min()),
             ..self.clone()
         }
     }
 
-    /// Checks the limits that depend on the number of loops.
+    /// Returns the least `inbound_total_bytes_max`.
+    fn inbound_bytes_min(&self) -> usize {
+        self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max).saturating_mul(2)
+    }
+
+    /// Checks the limits that apply only to several loops.
     pub(crate) fn check_shares(&self, loops: usize) -> Result<(), LimitError> {
-        if loops == 1 {
+        let min = self.message_bytes_max.saturating_add(FORWARD_OVERHEAD);
+        if loops == 1 || self.forward_bytes_max >= min {
             return Ok(());
         }
-        let at_least = |name, value, min, reason| {
-            if value < min { Err(LimitError::TooSmall { name, value, min, reason }) } else { Ok(()) }
-        };
-        let longest = self.message_bytes_max.saturating_add(FORWARD_OVERHEAD);
         let reason = format!("a forwarded message with a message_bytes_max of {}", self.message_bytes_max);
-        at_least("forward_bytes_max", self.forward_bytes_max, longest, reason)?;
-        let largest = self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max);
-        let reason =
-            format!("{loops} loops, twice the largest of message_bytes_max, body_bytes_max and head_bytes_max");
-        let min = largest.saturating_mul(2).saturating_mul(loops);
-        at_least("inbound_total_bytes_max", self.inbound_total_bytes_max, min, reason)
+        Err(LimitError::TooSmall { name: "forward_bytes_max", value: self.forward_bytes_max, min, reason })
     }
 
     /// Returns the address that identifies the client at `ip`.

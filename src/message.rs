@@ -219,9 +219,10 @@ pub struct Delivery {
     pub dropped: usize,
     /// The number of other loops that got the message, and whose counts are not included.
     ///
-    /// A loop gets the message only if it has connections that the push addresses. If the message does not fit into
-    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max), the addressed connections of that loop count as matched
-    /// and dropped. With one loop, the number is 0.
+    /// A loop gets the message only if it has connections that the push addresses, or if a bind or a join of this loop is on
+    /// its way to it. If the message does not fit into [`forward_bytes_max`](crate::Limits::forward_bytes_max), the addressed
+    /// connections of that loop count as matched and dropped. Then a connection counts for each of the groups that it is in,
+    /// and excluded connections and closed fds count, too. With one loop, the number is 0.
     pub forwarded: usize,
 }
 

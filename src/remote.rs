@@ -2,26 +2,28 @@
 
 mod error;
 mod gather;
+mod owned_push;
+mod route;
 
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
 
 use crate::connection::{AbortOutcome, CloseOutcome};
-use crate::event_loop::{Command, Context, Fleet, Info, Sender, Stats};
+use crate::event_loop::{Command, Context, Fleet, Info, Rejected, Stats};
 use crate::fd::Fd;
-use crate::message::{Content, Delivery, Outcome, Push};
+use crate::message::{Delivery, Outcome, Push};
 use crate::protocol::close::CloseCode;
-use crate::protocol::shared::Frame;
 use crate::registry::Change;
 
 pub use self::error::RemoteError;
+pub(crate) use self::route::send_to_fd;
 
-use self::gather::Gather;
+use self::gather::{Gather, Listed, NameKind, Named, Parts};
+use self::owned_push::OwnedPush;
+use self::route::{job, send_shutdown, send_to_loop};
 
 /// A handle on a server for other threads. A clone is cheap.
 ///
@@ -36,6 +38,11 @@ use self::gather::Gather;
 /// fd. A command for uids, groups or all connections goes to all loops, and the reply is ready when all loops have carried
 /// it out: counts are sums, and lists have the connections of all loops. [`call`](Remote::call) and
 /// [`notify`](Remote::notify) go to one loop: the first, or the loop whose [`Context::remote`] made the handle.
+///
+/// Each loop carries out the commands of one thread in order. When the reply to a `call` is ready, the messages of the call
+/// are in the inboxes of their loops, so they come before later commands. A handler can use a `Remote`, too: its commands
+/// come after the messages that the handler has pushed before. A user can move from one loop to another while a command for
+/// the uid runs. Then the command reaches the new connection once more, perhaps after later commands.
 ///
 /// ```no_run
 /// use fdpush::{RemoteError, Server};
@@ -54,8 +61,8 @@ use self::gather::Gather;
 /// ```
 #[derive(Clone)]
 pub struct Remote {
-    /// The inbox for calls and notices.
-    home: Sender<Command>,
+    /// The number of the loop for calls and notices.
+    home: usize,
     /// The inboxes of all loops.
     fleet: Fleet<Command>,
 }
@@ -90,7 +97,7 @@ pub struct ReplyFuture<T> {
 }
 
 impl Remote {
-    pub(crate) fn new(home: Sender<Command>, fleet: Fleet<Command>) -> Remote {
+    pub(crate) fn new(home: usize, fleet: Fleet<Command>) -> Remote {
         Remote { home, fleet }
     }
 
@@ -100,8 +107,8 @@ impl Remote {
     /// other methods are short forms of `call`, [`call_at`](Remote::call_at) and [`call_each`](Remote::call_each). With
     /// several loops, `call` runs on the first loop, or on the loop whose [`Context::remote`] made the handle.
     pub fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> Reply<T> {
-        let (job, receiver) = job(call);
-        self.reply(self.home.send(Command::Call(job)).map_err(RemoteError::from), receiver)
+        let (sender, receiver) = oneshot::channel();
+        self.reply(send_to_loop(&self.fleet, self.home, Command::Call(job(call, sender))), receiver)
     }
 
     /// Runs `call` on the loop of a connection, whether the connection exists or not.
@@ -110,13 +117,8 @@ impl Remote {
         fd: Fd,
         call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
     ) -> Reply<T> {
-        let (job, receiver) = job(call);
-        let sent = match self.fleet.sender_of(fd) {
-            Some(sender) => sender.send(Command::Call(job)),
-            // The server does not run yet. The first loop passes the command on.
-            None => self.home.send(Command::Call(Box::new(move |ctx| pass_on(ctx, fd, job)))),
-        };
-        self.reply(sent.map_err(RemoteError::from), receiver)
+        let (sender, receiver) = oneshot::channel();
+        self.reply(send_to_fd(&self.fleet, fd, job(call, sender)), receiver)
     }
 
     /// Runs `call` on each loop, and returns the results in the order of loops.
@@ -126,44 +128,26 @@ impl Remote {
         &self,
         call: impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
     ) -> Reply<Vec<T>> {
-        self.gather(call, |parts| parts)
+        self.gather(call, |_, parts| parts)
     }
 
-    /// Runs `call` on each loop, and makes one result of all results.
+    /// Runs `call` on each loop, and makes one result of all results. `finish` runs on the loop that is the last.
     fn gather<T: Send + 'static, U: Send + 'static>(
         &self,
         call: impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
-        finish: impl FnOnce(Vec<T>) -> U + Send + 'static,
+        finish: impl Fn(Option<&Context<'_>>, Vec<T>) -> U + Send + Sync + 'static,
     ) -> Reply<U> {
-        self.gather_unless(|_, _| false, call, finish)
+        self.scatter(Parts::new(call, finish))
     }
 
-    /// Works like [`gather`](Remote::gather), and runs `call` on each loop once more if `is_missed` returns `true`.
-    ///
-    /// A user can change loops while the command runs: a new connection opens on a loop that has carried out its part, and
-    /// the old connection closes on a loop that has not. The directory knows that the user was never offline. The further
-    /// round reaches only connections that opened after the command was sent, so no other message is overtaken.
-    fn gather_unless<T: Send + 'static, U: Send + 'static>(
-        &self,
-        is_missed: impl Fn(&Context<'_>, &[T]) -> bool + Send + 'static,
-        call: impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
-        finish: impl FnOnce(Vec<T>) -> U + Send + 'static,
-    ) -> Reply<U> {
-        if let Some([_]) = self.fleet.senders() {
-            return self.call(move |ctx| finish(vec![call(ctx)]));
-        }
+    fn scatter<G: Gather>(&self, gather: G) -> Reply<G::Output> {
         let (sender, receiver) = oneshot::channel();
-        let (gather, call) = (Gather::new(is_missed, finish, sender), Arc::new(call));
-        let sent = match self.fleet.senders() {
-            Some(senders) => gather.scatter(senders, &call),
-            // The server does not run yet. The first loop sends the command to the other loops.
-            None => self.home.send(Command::Call(Box::new(move |ctx| gather.scatter_from(ctx, &call)))),
-        };
-        self.reply(sent.map_err(RemoteError::from), receiver)
+        let sent = route::scatter(&self.fleet, gather, sender);
+        self.reply(sent, receiver)
     }
 
-    fn reply<T>(&self, sent: Result<(), RemoteError>, receiver: oneshot::Receiver<Result<T, RemoteError>>) -> Reply<T> {
-        Reply { receiver: sent.map(|()| receiver), remote: self.clone() }
+    fn reply<T>(&self, sent: Result<(), Rejected>, receiver: oneshot::Receiver<Result<T, RemoteError>>) -> Reply<T> {
+        Reply { receiver: sent.map(|()| receiver).map_err(RemoteError::from), remote: self.clone() }
     }
 
     /// See [`Context::push`]. The message is encoded here, on the calling thread.
@@ -176,7 +160,7 @@ impl Remote {
     pub fn push_fds<'p>(&self, fds: impl IntoIterator<Item = Fd>, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         let fds: Vec<Fd> = fds.into_iter().collect();
         let push = OwnedPush::from(push.into());
-        self.gather(move |ctx| ctx.core.push_fds_here(fds.iter().copied(), push.as_push()), sum)
+        self.gather(move |ctx| ctx.core.push_fds_here(fds.iter().copied(), push.as_push()), |_, parts| sum(parts))
     }
 
     /// See [`Context::push_uid`].
@@ -190,13 +174,7 @@ impl Remote {
         uids: impl IntoIterator<Item = impl AsRef<str>>,
         push: impl Into<Push<'p>>,
     ) -> Reply<Delivery> {
-        let uids = Arc::new(owned(uids));
-        let push = OwnedPush::from(push.into());
-        let (searched, is_for_all) = (Arc::clone(&uids), push.except.is_empty());
-        let is_missed = move |ctx: &Context<'_>, parts: &[Delivery]| {
-            is_for_all && reaches_none(parts) && searched.iter().any(|uid| ctx.is_online(uid))
-        };
-        self.gather_unless(is_missed, move |ctx| ctx.core.push_uids_here(uids.iter(), push.as_push()), sum)
+        self.scatter(Named::new(owned(uids), NameKind::Uid, push.into().into()))
     }
 
     /// See [`Context::push_group`].
@@ -210,19 +188,13 @@ impl Remote {
         groups: impl IntoIterator<Item = impl AsRef<str>>,
         push: impl Into<Push<'p>>,
     ) -> Reply<Delivery> {
-        let groups = Arc::new(owned(groups));
-        let push = OwnedPush::from(push.into());
-        let (searched, is_for_all) = (Arc::clone(&groups), push.except.is_empty());
-        let is_missed = move |ctx: &Context<'_>, parts: &[Delivery]| {
-            is_for_all && reaches_none(parts) && searched.iter().any(|group| ctx.member_count(group) > 0)
-        };
-        self.gather_unless(is_missed, move |ctx| ctx.core.push_groups_here(groups.iter(), push.as_push()), sum)
+        self.scatter(Named::new(owned(groups), NameKind::Group, push.into().into()))
     }
 
     /// See [`Context::broadcast`].
     pub fn broadcast<'p>(&self, push: impl Into<Push<'p>>) -> Reply<Delivery> {
         let push = OwnedPush::from(push.into());
-        self.gather(move |ctx| ctx.core.broadcast_here(push.as_push()), sum)
+        self.gather(move |ctx| ctx.core.broadcast_here(push.as_push()), |_, parts| sum(parts))
     }
 
     /// See [`Context::bind`].
@@ -250,16 +222,18 @@ impl Remote {
     pub fn is_online(&self, uid: impl Into<String>) -> Reply<bool> {
         let uid = uid.into();
         let searched = uid.clone();
-        let is_missed = move |ctx: &Context<'_>, parts: &[bool]| !parts.contains(&true) && ctx.is_online(&searched);
-        self.gather_unless(is_missed, move |ctx| !ctx.fds_of(&uid).is_empty(), |parts| parts.contains(&true))
+        // Each loop carries out the earlier commands of this thread. The answer is of the moment after the last loop, when a
+        // user who has moved from one loop to another is not missed.
+        let answer = move |ctx: Option<&Context<'_>>, parts: Vec<bool>| match ctx {
+            Some(ctx) => ctx.is_online(&searched),
+            None => parts.contains(&true),
+        };
+        self.gather(move |ctx| ctx.is_online(&uid), answer)
     }
 
     /// Returns the connections of a uid: for each loop, the last bound first.
     pub fn fds_of(&self, uid: impl Into<String>) -> Reply<Vec<Fd>> {
-        let uid = uid.into();
-        let searched = uid.clone();
-        let is_missed = move |ctx: &Context<'_>, parts: &[Vec<Fd>]| lists_none(parts) && ctx.is_online(&searched);
-        self.gather_unless(is_missed, move |ctx| ctx.fds_of(&uid), |parts| parts.concat())
+        self.scatter(Listed { name: uid.into(), kind: NameKind::Uid, rounds: 0 })
     }
 
     /// See [`Context::join`].
@@ -277,16 +251,12 @@ impl Remote {
     /// Removes all members from a group, on all loops, and returns their number.
     pub fn ungroup(&self, group: impl Into<String>) -> Reply<usize> {
         let group = group.into();
-        self.gather(move |ctx| ctx.core.ungroup_here(&group), |parts| parts.into_iter().sum())
+        self.gather(move |ctx| ctx.core.ungroup_here(&group), |_, parts| parts.into_iter().sum())
     }
 
     /// Returns the members of a group, on all loops, in no order.
     pub fn members(&self, group: impl Into<String>) -> Reply<Vec<Fd>> {
-        let group = group.into();
-        let searched = group.clone();
-        let is_missed =
-            move |ctx: &Context<'_>, parts: &[Vec<Fd>]| lists_none(parts) && ctx.member_count(&searched) > 0;
-        self.gather_unless(is_missed, move |ctx| ctx.members(&group), |parts| parts.concat())
+        self.scatter(Listed { name: group.into(), kind: NameKind::Group, rounds: 0 })
     }
 
     /// See [`Context::close`].
@@ -318,17 +288,17 @@ impl Remote {
 
     /// Returns the open WebSockets of all loops, the lowest slot first.
     pub fn connections(&self) -> Reply<Vec<Fd>> {
-        self.gather(|ctx| ctx.connections().collect(), |parts| in_order(parts, usize::MAX))
+        self.gather(|ctx| ctx.connections().collect(), |_, parts| in_order(parts, usize::MAX))
     }
 
     /// Returns a page of the open WebSockets of all loops: see [`Context::connections_after`].
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Reply<Vec<Fd>> {
-        self.gather(move |ctx| ctx.connections_after(after, limit), move |parts| in_order(parts, limit))
+        self.gather(move |ctx| ctx.connections_after(after, limit), move |_, parts| in_order(parts, limit))
     }
 
     /// Returns the counters of the server: the sums of all loops.
     pub fn stats(&self) -> Reply<Stats> {
-        self.gather(|ctx| ctx.core.stats_for_sum(), Stats::sum)
+        self.gather(|ctx| ctx.core.stats_for_sum(), |_, parts| Stats::sum(parts))
     }
 
     /// Returns the counters of each loop: see [`Context::stats`].
@@ -344,7 +314,8 @@ impl Remote {
     /// # Errors
     /// [`RemoteError::Full`], [`RemoteError::Closed`].
     pub fn notify(&self, notice: impl Any + Send) -> Result<(), RemoteError> {
-        self.home.send(Command::Notice(Box::new(notice))).map_err(RemoteError::from)
+        let notice = Command::Notice(Box::new(notice));
+        send_to_loop(&self.fleet, self.home, notice).map_err(RemoteError::from)
     }
 
     /// Shuts the server down, on all loops: see [`Context::shutdown`].
@@ -358,9 +329,9 @@ impl Remote {
     /// # Errors
     /// The error is [`RemoteError::Closed`] if the server has ended already.
     pub fn shutdown(&self) -> Result<(), RemoteError> {
-        // The loop passes the shutdown on after the messages that earlier commands have forwarded. If the loop has ended,
+        // The loop passes the shutdown on behind the messages that earlier commands have forwarded. If the loop has ended,
         // the other loops drain already.
-        self.home.send_last(Command::Shutdown).map_err(RemoteError::from)
+        send_shutdown(&self.fleet, self.home).map_err(RemoteError::from)
     }
 }
 
@@ -404,8 +375,7 @@ impl<T> Reply<T> {
     }
 
     fn check_thread(&self) -> Result<(), RemoteError> {
-        let is_own = self.remote.home.is_own_thread() || self.remote.fleet.is_own_thread();
-        if is_own { Err(RemoteError::OwnThread) } else { Ok(()) }
+        if self.remote.fleet.is_own_thread() { Err(RemoteError::OwnThread) } else { Ok(()) }
     }
 }
 
@@ -429,67 +399,6 @@ impl<T> Future for ReplyFuture<T> {
             Err(error) => Poll::Ready(Err(*error)),
         }
     }
-}
-
-/// A push that owns its data.
-struct OwnedPush {
-    frame: Frame,
-    except: Vec<Fd>,
-    key: Option<String>,
-    may_compress: bool,
-}
-
-impl OwnedPush {
-    fn as_push(&self) -> Push<'_> {
-        let OwnedPush { frame, except, key, may_compress } = self;
-        Push { content: Content::Frame(frame), except, key: key.as_deref(), may_compress: *may_compress }
-    }
-}
-
-impl From<Push<'_>> for OwnedPush {
-    fn from(push: Push<'_>) -> OwnedPush {
-        let frame = push.content.to_frame();
-        let key = push.key.map(str::to_owned);
-        OwnedPush { frame, except: push.except.to_vec(), key, may_compress: push.may_compress }
-    }
-}
-
-/// A command, and the receiver of its result.
-type Job<T> = (Box<dyn FnOnce(&mut Context<'_>) + Send>, oneshot::Receiver<Result<T, RemoteError>>);
-
-fn job<T: Send + 'static>(call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> Job<T> {
-    let (sender, receiver) = oneshot::channel();
-    let job = move |ctx: &mut Context<'_>| {
-        // The send fails if the receiver was dropped.
-        match catch_unwind(AssertUnwindSafe(|| call(ctx))) {
-            Ok(value) => drop(sender.send(Ok(value))),
-            Err(panic) => {
-                drop(sender.send(Err(RemoteError::Panicked)));
-                // The loop logs the panic.
-                resume_unwind(panic)
-            }
-        }
-    };
-    (Box::new(job), receiver)
-}
-
-/// Carries out a command on the loop of a connection.
-fn pass_on(ctx: &mut Context<'_>, fd: Fd, job: Box<dyn FnOnce(&mut Context<'_>) + Send>) {
-    match ctx.parts.fleet.sender_of(fd).filter(|_| !ctx.core.owns(fd)) {
-        // If the inbox of that loop is full, the command is dropped, and its reply is an error.
-        Some(sender) => _ = sender.send(Command::Call(job)),
-        None => job(ctx),
-    }
-}
-
-/// Returns whether a push has reached no connection.
-fn reaches_none(parts: &[Delivery]) -> bool {
-    parts.iter().all(|part| part.matched == 0)
-}
-
-/// Returns whether no loop has listed a connection.
-fn lists_none(parts: &[Vec<Fd>]) -> bool {
-    parts.iter().all(Vec::is_empty)
 }
 
 fn sum(parts: Vec<Delivery>) -> Delivery {

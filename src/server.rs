@@ -3,14 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Poll;
 
 use crate::connection::Closed;
 use crate::event_loop::{
-    self, Address, Command, Config, Context, Error, Factory, Fleet, Handler, Inbox, Listener, ListenerKind, Notice,
-    ProxyFilter, TimerId, run_one, run_several,
+    self, Address, Command, Config, Context, Error, Factory, Fleet, FleetEnd, Handler, Inbox, Listener, ListenerKind,
+    Notice, ProxyFilter, TimerId, run_one, run_several,
 };
 use crate::fd::{Fd, LOOPS_MAX};
 use crate::limits::{Heartbeat, Limits};
@@ -60,7 +60,7 @@ pub struct Server<H = Closures> {
     listeners: Vec<Listener>,
     poll: Poll,
     inbox: Inbox<Command>,
-    fleet: Fleet<Command>,
+    fleet: FleetEnd<Command>,
 }
 
 /// The handlers of the loops.
@@ -126,7 +126,8 @@ impl Server<Closures> {
             proxies: ProxyFilter::default(),
         };
         let handlers = Handlers::One(Closures::default(), Some(Closures::copies as fn(Closures) -> Factory<Closures>));
-        Ok(Server { handlers, loops: 1, config, listeners, poll, inbox, fleet: Fleet::default() })
+        let fleet = FleetEnd(Fleet::new(config.limits.inbox_max));
+        Ok(Server { handlers, loops: 1, config, listeners, poll, inbox, fleet })
     }
 
     fn closures(&mut self) -> &mut Closures {
@@ -150,7 +151,7 @@ impl Server<Closures> {
     /// Sets a function that makes the handler of each [loop](Server::loops), in place of closures.
     ///
     /// The function gets the number of the loop, from 0. It is called on the thread of the loop, so a handler need not be
-    /// `Send`. The calls are made one at a time.
+    /// `Send`. The calls are made one at a time, so a call must not wait for another call.
     ///
     /// ```no_run
     /// use fdpush::{Context, Fd, Handler, Message, Server};
@@ -194,13 +195,17 @@ impl<H: Handler> Server<H> {
     /// - **Pushes** reach the connections of all loops. The own loop of a handler is served at once. Each other loop that
     ///   has receivers gets the messages of a turn together, at the end of the turn: see
     ///   [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and are
-    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the others.
+    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the others, and gets no connections from them
+    ///   while one of its turns takes over a second.
     /// - **Uids**: [`second_login`](Server::second_login) and [`Limits::uid_connections_max`] are exact for all loops.
     /// - **Limits** hold for the server. Each loop has an equal share of the memory limits
     ///   [`queue_total_bytes_max`](Limits::queue_total_bytes_max) and
-    ///   [`inbound_total_bytes_max`](Limits::inbound_total_bytes_max).
-    /// - **Shutdown**: all loops drain together, whichever loop got the shutdown. A loop that ends by an error, or by a panic
-    ///   outside a handler, drains the others.
+    ///   [`inbound_total_bytes_max`](Limits::inbound_total_bytes_max), and at least the memory that one client may use. So
+    ///   with very many loops, the sum of the shares is over the limit.
+    /// - **Shutdown**: all loops drain together, whichever loop got the shutdown. A loop first delivers the messages that were
+    ///   sent to it before the shutdown. Control connections are served until the other loops have drained. A loop that ends
+    ///   by an error, or by a panic outside a handler, drains the others. A second signal ends all loops at once, unless the
+    ///   first loop has ended by an error.
     ///
     /// The docs of the methods of [`Context`] say whether they speak of the own loop. [`Remote`] speaks of all loops.
     pub fn loops(mut self, loops: usize) -> Self {
@@ -335,6 +340,7 @@ impl<H: Handler> Server<H> {
     /// Sets the limits. [`run`](Server::run) checks them.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.inbox.set_bound(limits.inbox_max);
+        self.fleet.0.set_bound(limits.inbox_max);
         self.config.limits = limits;
         self
     }
@@ -383,7 +389,7 @@ impl<H: Handler> Server<H> {
 
     /// Returns a handle for other threads. The commands of the handle are carried out when the server runs.
     pub fn remote(&self) -> Remote {
-        Remote::new(self.inbox.sender(), self.fleet.clone())
+        Remote::new(0, self.fleet.0.clone())
     }
 
     /// Runs the server on this thread until it has [shut down](Context::shutdown).
@@ -394,7 +400,8 @@ impl<H: Handler> Server<H> {
     /// Before the loop starts: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`],
     /// [`Error::Loops`], [`Error::OneHandler`], [`Error::Thread`]. While the loop runs: [`Error::Interrupted`] after a second
     /// signal, [`Error::Poll`], [`Error::Accept`]. Before `run` returns an error of a running loop, it calls `on_close` for
-    /// every open WebSocket, and `on_stop`. With several loops, `run` returns the first error when all loops have ended.
+    /// every open WebSocket, and `on_stop`. With several loops, `run` returns the error that came first, when all loops have
+    /// ended. A panic outside a handler is resumed then.
     pub fn run(self) -> Result<(), Error> {
         let Server { handlers, loops, config, listeners, poll, inbox, fleet } = self;
         if !(1..=LOOPS_MAX).contains(&loops) {
@@ -409,13 +416,17 @@ impl<H: Handler> Server<H> {
                 ListenerKind::Client | ListenerKind::Proxied => log::info!("listening on {}", listener.name()),
             }
         }
-        let (first, fleet) = ((poll, inbox), &fleet);
+        let (first, fleet) = ((poll, inbox), &fleet.0);
         match handlers {
-            Handlers::One(handler, _) if loops == 1 => run_one(config, listeners, first, fleet, handler),
+            Handlers::One(handler, _) if loops == 1 => run_one(config, listeners, first, fleet, || handler),
             Handlers::One(handler, Some(copies)) => {
                 run_several(config, listeners, first, fleet, loops, &copies(handler))
             }
             Handlers::One(_, None) => Err(Error::OneHandler),
+            Handlers::Each(factory) if loops == 1 => {
+                let make = || factory.lock().unwrap_or_else(PoisonError::into_inner)(0);
+                run_one(config, listeners, first, fleet, make)
+            }
             Handlers::Each(factory) => run_several(config, listeners, first, fleet, loops, &factory),
         }
     }
@@ -466,8 +477,9 @@ macro_rules! closures {
         }
 
         /// The methods that set closures. A closure replaces an earlier closure of the same event. Closures are `Send`,
-        /// so that the server is `Send`, and `Clone`, so that each [loop](Server::loops) has its own copy. A handler that is
-        /// not `Send` or not `Clone` implements [`Handler`].
+        /// so that the server is `Send`, and `Clone`, so that each [loop](Server::loops) has its own copy. The server copies
+        /// a closure also if it has one loop, and keeps the copy. So a captured `Arc` or `Sender` exists twice. A handler
+        /// that is not `Send` or not `Clone` implements [`Handler`].
         impl Server<Closures> {
             $($(#[$doc])*
             pub fn $event(

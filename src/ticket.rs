@@ -3,12 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::event_loop::{Command, Context, Sender};
+use crate::event_loop::{Command, Context, Fleet};
 use crate::fd::Fd;
 use crate::protocol::deferral::Deferral;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
-use crate::remote::RemoteError;
+use crate::remote::{RemoteError, send_to_fd};
 
 /// The right to answer one request later: an upgrade with an [`Upgrade`], a plain request with a [`Response`].
 ///
@@ -26,7 +26,7 @@ pub struct Ticket<A> {
     fd: Fd,
     deferral: Deferral,
     /// `None` after the ticket was used, so that the drop of the ticket sends no 503.
-    sender: Option<Sender<Command>>,
+    fleet: Option<Fleet<Command>>,
     answer: PhantomData<fn(A)>,
 }
 
@@ -47,8 +47,8 @@ pub struct ResponseStream {
 }
 
 impl<A> Ticket<A> {
-    pub(crate) fn new(fd: Fd, deferral: Deferral, sender: Sender<Command>) -> Ticket<A> {
-        Ticket { fd, deferral, sender: Some(sender), answer: PhantomData }
+    pub(crate) fn new(fd: Fd, deferral: Deferral, fleet: Fleet<Command>) -> Ticket<A> {
+        Ticket { fd, deferral, fleet: Some(fleet), answer: PhantomData }
     }
 
     /// Returns the number of the ticket.
@@ -58,7 +58,7 @@ impl<A> Ticket<A> {
 
     /// Consumes the ticket without a command to the inbox.
     pub(crate) fn into_parts(mut self) -> (Fd, Deferral) {
-        self.sender = None;
+        self.fleet = None;
         (self.fd, self.deferral)
     }
 
@@ -96,19 +96,19 @@ impl<A> Ticket<A> {
     /// Sends the answer to the inbox of the loop.
     pub(crate) fn send(mut self, answer: Upgrade) -> Result<(), RemoteError> {
         let (fd, deferral) = (self.fd, self.deferral);
-        let Some(sender) = self.sender.take() else { return Ok(()) };
+        let Some(fleet) = self.fleet.take() else { return Ok(()) };
         let call = Box::new(move |ctx: &mut Context<'_>| _ = ctx.core.answer(fd, deferral, answer));
-        sender.send(Command::Call(call)).map_err(RemoteError::from)
+        send_to_fd(&fleet, fd, call).map_err(RemoteError::from)
     }
 }
 
 impl<A> Drop for Ticket<A> {
     fn drop(&mut self) {
         let (fd, deferral) = (self.fd, self.deferral);
-        let Some(sender) = self.sender.take() else { return };
+        let Some(fleet) = self.fleet.take() else { return };
         let call = Box::new(move |ctx: &mut Context<'_>| ctx.core.refuse_unanswered(fd, deferral));
         // If the inbox is full, the client gets status 503 after `answer_time_max`.
-        let _ = sender.send(Command::Call(call));
+        let _ = send_to_fd(&fleet, fd, call);
     }
 }
 

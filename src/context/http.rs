@@ -37,7 +37,7 @@ impl Context<'_> {
     #[must_use = "on_upgrade must return the Upgrade"]
     pub fn defer_upgrade(&mut self, fd: Fd) -> (Upgrade, Ticket<Upgrade>) {
         let deferral = self.core.make_ticket(fd);
-        (Upgrade::Later(deferral), Ticket::new(fd, deferral, self.parts.sender.clone()))
+        (Upgrade::Later(deferral), Ticket::new(fd, deferral, self.parts.fleet.clone()))
     }
 
     /// Defers the response to a plain HTTP request.
@@ -59,7 +59,7 @@ impl Context<'_> {
     /// Only the last ticket that was made for a request is valid. If no handler is processing a request of this
     /// connection, an answer with the ticket has no effect.
     pub fn ticket(&mut self, fd: Fd) -> Ticket<Response> {
-        Ticket::new(fd, self.core.make_ticket(fd), self.parts.sender.clone())
+        Ticket::new(fd, self.core.make_ticket(fd), self.parts.fleet.clone())
     }
 
     /// Answers the request of a ticket, from a handler.

@@ -6,6 +6,8 @@ use crate::registry::ScanCursor;
 impl Context<'_> {
     /// Returns each uid that has connections on this loop, with the number of these connections, in no particular order.
     ///
+    /// A connection that a login on another loop has replaced counts until its loop has closed it.
+    ///
     /// With a million users, a call that visits all of them blocks the loop for some ten milliseconds.
     /// [`scan_users`](Context::scan_users) returns them in portions.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {

@@ -227,7 +227,7 @@ impl Acceptor {
     }
 
     /// Adds an accepted socket to the connections, or refuses it.
-    fn admit(&mut self, socket: OwnedFd, peer: Peer, index: usize, core: &mut Core, epoll: &mio::Registry) {
+    pub fn admit(&mut self, socket: OwnedFd, peer: Peer, index: usize, core: &mut Core, epoll: &mio::Registry) {
         let kind = self.listeners[index].kind;
         let is_control = kind == ListenerKind::Control;
         if kind == ListenerKind::Proxied && !core.trusts(peer) {
@@ -237,12 +237,12 @@ impl Acceptor {
         if let Some(refused) = self.refusal(is_control, core) {
             return listener::refuse(&socket, self.response(refused, index));
         }
-        let max = core.connections_max();
+        let (max, now) = (core.connections_max(), core.now());
         let Some(siblings) = core.siblings_mut().filter(|_| !is_control) else {
             return self.insert(socket, peer, index, None, core, epoll);
         };
         let own = siblings.index();
-        match siblings.process().admission.admit(own, max) {
+        match siblings.process().admission.admit(own, max, now) {
             Some(place) if place.index() == own => self.insert(socket, peer, index, Some(place), core, epoll),
             Some(place) => {
                 let to = place.index();

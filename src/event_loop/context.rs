@@ -8,7 +8,6 @@ use std::fmt;
 
 use crate::event_loop::core::Core;
 use crate::event_loop::fleet::Fleet;
-use crate::event_loop::inbox::Sender;
 use crate::event_loop::timers::TimerId;
 
 /// The value of a notice: see [`Remote::notify`](crate::Remote::notify).
@@ -27,9 +26,11 @@ pub type Notice = Box<dyn Any + Send>;
 ///
 /// With several [loops](crate::Server::loops), a handler runs on one loop, and its context acts on all loops. A push to
 /// connections of other loops, and a change of a connection of another loop, is sent to these loops at the end of the
-/// turn: the result is `Forwarded`, and [`Delivery::forwarded`](crate::Delivery::forwarded) counts the loops. Two messages
-/// from one loop to one connection arrive in their order. The methods that read a connection or list connections speak of
-/// the handler's own loop. [`Remote`](crate::Remote) speaks of all loops.
+/// turn: the result is `Forwarded`, and [`Delivery::forwarded`](crate::Delivery::forwarded) counts the loops. All that one
+/// loop sends to another arrives in order: pushes, changes, the shutdown, and the commands of a [`Remote`](crate::Remote)
+/// that a handler uses. A message that is on its way to a connection when the connection ends is lost, like a message in
+/// its queue. The methods that read a connection or list connections speak of the handler's own loop.
+/// [`Remote`](crate::Remote) speaks of all loops.
 ///
 /// A push takes anything that is [`Into<Push>`](crate::Push): a received message, a `&str`, a `&[u8]`, or a
 /// [`Frame`](crate::Frame) that is encoded once for many pushes. [`IntoPush`](crate::IntoPush) adds `.except(&[fd])` to
@@ -52,13 +53,19 @@ pub struct Context<'a> {
     pub(crate) parts: &'a mut ContextParts,
 }
 
-/// The parts of a [`Context`] outside [`Core`]: the inbox and the closures of timers.
+/// The parts of a [`Context`] outside [`Core`]: the inboxes and the closures of timers.
 #[derive(Debug)]
 pub struct ContextParts {
-    pub sender: Sender<Command>,
     /// The inboxes of all loops.
     pub fleet: Fleet<Command>,
     pub timers: TimerClosures,
+}
+
+impl Context<'_> {
+    /// Sends the posts of this loop: see [`ContextParts::send_posts`].
+    pub(crate) fn send_posts(&mut self) {
+        self.parts.send_posts(self.core);
+    }
 }
 
 /// A command from another thread to the loop.
@@ -76,9 +83,19 @@ pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 
 impl ContextParts {
-    /// Creates the parts with the sender of the inbox, and without timers.
-    pub fn new(sender: Sender<Command>, fleet: Fleet<Command>) -> ContextParts {
-        ContextParts { sender, fleet, timers: TimerClosures::default() }
+    /// Creates the parts without timers.
+    pub fn new(fleet: Fleet<Command>) -> ContextParts {
+        ContextParts { fleet, timers: TimerClosures::default() }
+    }
+
+    /// Sends the posts of this loop to the inboxes of the other loops.
+    ///
+    /// A loop calls this method at the end of a turn, and before it sends anything else to another loop.
+    #[inline]
+    pub fn send_posts(&self, core: &mut Core) {
+        let Some(siblings) = core.siblings_mut().filter(|siblings| siblings.has_posts()) else { return };
+        let (own, senders) = (siblings.index(), self.fleet.senders().unwrap_or_default());
+        siblings.send_posts(|to, posts| senders.get(to).map_or(0, |sender| sender.send_posts(own, posts)));
     }
 }
 

@@ -1,48 +1,143 @@
 //! The inboxes of all loops of a server.
 
-use std::sync::{Arc, OnceLock};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 
-use crate::event_loop::inbox::Sender;
+use crate::event_loop::inbox::{Rejected, Sender};
 use crate::fd::{Fd, Numbering};
 
 /// The inboxes of all loops of a server.
 ///
-/// The inboxes are known when the server runs. Handles that were made before share this value.
+/// The inboxes are known when the server runs. Handles that were made before share this value. What they send waits here,
+/// in order, until the inboxes are known.
 #[derive(Debug)]
-pub struct Fleet<C>(Arc<OnceLock<Box<[Sender<C>]>>>);
+pub struct Fleet<C>(Arc<Shared<C>>);
+
+#[derive(Debug)]
+struct Shared<C> {
+    senders: OnceLock<Box<[Sender<C>]>>,
+    early: Mutex<EarlyCommands<C>>,
+}
+
+/// Sends a command to one or more inboxes.
+type Route<C> = Box<dyn FnOnce(&[Sender<C>]) -> Result<(), Rejected> + Send>;
+
+/// The commands that were sent before the server runs.
+struct EarlyCommands<C> {
+    routes: Vec<Route<C>>,
+    commands_max: usize,
+    is_closed: bool,
+}
+
+/// Closes the fleet of a server that did not run, when the value is dropped.
+#[derive(Debug)]
+pub struct FleetEnd<C>(pub Fleet<C>);
 
 impl<C> Fleet<C> {
-    /// Sets the inboxes, in the order of loops.
+    /// Creates the fleet of a server that does not run yet. At most `commands_max` commands wait until it runs.
+    pub fn new(commands_max: usize) -> Fleet<C> {
+        let early = EarlyCommands { routes: Vec::new(), commands_max, is_closed: false };
+        Fleet(Arc::new(Shared { senders: OnceLock::new(), early: Mutex::new(early) }))
+    }
+
+    /// Sets the maximum number of commands that wait until the server runs.
+    pub fn set_bound(&self, commands_max: usize) {
+        self.lock().commands_max = commands_max;
+    }
+
+    /// Sets the inboxes, in the order of loops, and sends the commands that have waited.
     pub fn set(&self, senders: Box<[Sender<C>]>) {
-        // A server runs once, so the inboxes are not set yet.
-        let _ = self.0.set(senders);
+        let mut early = self.lock();
+        for route in std::mem::take(&mut early.routes) {
+            // The inboxes are empty, and each has the bound of the waiting commands.
+            let _ = route(&senders);
+        }
+        // A server runs once, so the inboxes are not set yet. Under the lock, no later command comes before the others.
+        let _ = self.0.senders.set(senders);
+    }
+
+    /// Sends a command with `route`, at once or when the server runs.
+    pub fn send(
+        &self,
+        route: impl FnOnce(&[Sender<C>]) -> Result<(), Rejected> + Send + 'static,
+    ) -> Result<(), Rejected> {
+        match self.senders() {
+            Some(senders) => route(senders),
+            None => self.send_early(route),
+        }
+    }
+
+    #[cold]
+    fn send_early(
+        &self,
+        route: impl FnOnce(&[Sender<C>]) -> Result<(), Rejected> + Send + 'static,
+    ) -> Result<(), Rejected> {
+        let mut early = self.lock();
+        // The server may run since the caller has looked.
+        if let Some(senders) = self.senders() {
+            drop(early);
+            return route(senders);
+        }
+        if early.is_closed {
+            // The lock is released first, because the drop of the route runs code of the program.
+            drop(early);
+            return Err(Rejected::Closed);
+        }
+        if early.routes.len() >= early.commands_max {
+            drop(early);
+            return Err(Rejected::Full);
+        }
+        early.routes.push(Box::new(route));
+        Ok(())
     }
 
     /// Returns the inboxes, or `None` if the server does not run yet.
+    #[inline]
     pub fn senders(&self) -> Option<&[Sender<C>]> {
-        self.0.get().map(|senders| &**senders)
-    }
-
-    /// Returns the inbox of the loop of an fd.
-    pub fn sender_of(&self, fd: Fd) -> Option<&Sender<C>> {
-        let senders = self.senders()?;
-        senders.get(Numbering::new(0, senders.len()).loop_of(fd))
+        self.0.senders.get().map(|senders| &**senders)
     }
 
     /// Returns whether this is the thread of one of the loops.
     pub fn is_own_thread(&self) -> bool {
-        self.senders().is_some_and(|senders| senders.iter().any(Sender::is_own_thread))
+        self.senders().is_some_and(|senders| own_of(senders).is_some())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, EarlyCommands<C>> {
+        self.0.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<C> Default for Fleet<C> {
-    fn default() -> Fleet<C> {
-        Fleet(Arc::default())
-    }
+/// Returns the number of the loop that runs on this thread.
+pub fn own_of<C>(senders: &[Sender<C>]) -> Option<usize> {
+    let own = thread::current().id();
+    senders.iter().position(|sender| sender.runs_on(own))
+}
+
+/// Returns the number of the loop of an fd.
+pub fn loop_of<C>(senders: &[Sender<C>], fd: Fd) -> usize {
+    Numbering::new(0, senders.len()).loop_of(fd)
 }
 
 impl<C> Clone for Fleet<C> {
     fn clone(&self) -> Fleet<C> {
         Fleet(Arc::clone(&self.0))
+    }
+}
+
+impl<C> Drop for FleetEnd<C> {
+    fn drop(&mut self) {
+        let mut early = self.0.lock();
+        early.is_closed = true;
+        let dropped = std::mem::take(&mut early.routes);
+        // The lock is released first, because the drop of a command runs code of the program.
+        drop(early);
+        drop(dropped);
+    }
+}
+
+impl<C> fmt::Debug for EarlyCommands<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EarlyCommands").field("routes", &self.routes.len()).finish_non_exhaustive()
     }
 }

@@ -41,6 +41,7 @@ mod timers;
 mod tls_sessions;
 mod visited_slots;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ pub use self::bind_each::bind_each;
 pub use self::context::{Command, Context, Notice};
 pub use self::core::Core;
 pub use self::error::Error;
-pub use self::fleet::Fleet;
+pub use self::fleet::{Fleet, FleetEnd, loop_of, own_of};
 pub use self::handler::Handler;
 pub use self::handshakes::Handshakes;
 pub use self::inbox::{Inbox, Rejected, Sender};
@@ -70,11 +71,11 @@ use self::accept::Acceptor;
 use self::call_timer::CallTimer;
 use self::clock::{Clock, Epoch};
 use self::context::ContextParts;
+use self::inbox::Item;
 use self::listener::Endpoint;
 use self::portion::Portion;
 use self::rate_limit::RateLimit;
 use self::siblings::Siblings;
-use self::siblings::incoming::Incoming;
 use self::signals::Signals;
 use crate::connection::Env;
 use crate::fd::Slot;
@@ -91,11 +92,11 @@ const EVENTS_MAX: usize = if cfg!(test) { 4 } else { 512 };
 /// Only a wait that returned [`EVENTS_MAX`] events is repeated.
 const WAITS_PER_TURN_MAX: usize = if cfg!(test) { 2 } else { 32 };
 
-/// The maximum time in each turn for commands of other threads. The next turn runs the remaining commands.
+/// The maximum time in each turn for the items of the inbox. The next turn carries out the remaining items.
 const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
 
-/// The number of commands that are taken from the inbox under one lock.
-const COMMANDS_AT_ONCE: usize = 8;
+/// The number of items that are taken from the inbox under one lock.
+const ITEMS_AT_ONCE: usize = 8;
 
 /// The epoll token of the waker. Connections have their slots as tokens, up to `u32::MAX`. The waker and the signals
 /// have the two largest tokens, and the listeners have the next lower tokens.
@@ -123,7 +124,7 @@ pub struct Config {
 /// has drained. A turn has these steps, in this order:
 ///
 /// 1. Wait for events, at most until the next deadline. Then read the clock: this is the time of the whole turn.
-/// 2. Carry out the posts of other loops, for at most one [`Portion`]. Run the commands of other threads, for at most
+/// 2. Run the commands of other threads, and carry out the posts of other loops, in the order of their arrival, for at most
 ///    [`COMMANDS_TIME_MAX`].
 /// 3. Handle the events. This step only records which sockets can be read or written.
 /// 4. While the loop drains, close WebSockets that are due. Apply new limits.
@@ -133,8 +134,8 @@ pub struct Config {
 ///    answers few TLS handshakes.
 /// 7. Fire timers. Timers fire after reads, because bytes that arrived in time prevent a timeout.
 /// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
-/// 9. Send posts to other loops. Flush: write to each connection that has output. The flush comes after all handlers, so that all messages of the
-///    turn to one connection take one system call.
+/// 9. Send posts to other loops. Flush: write to each connection that has output. The flush comes after all handlers, so
+///    that all messages of the turn to one connection take one system call.
 /// 10. Free the slots of finished connections. This step is the last, so that no event of the turn reaches a new
 ///     connection in the same slot.
 ///
@@ -156,14 +157,12 @@ pub struct EventLoop<H> {
     handshakes: Handshakes,
     clock: Clock,
     call_timer: CallTimer,
-    /// The posts of other loops.
-    incoming: Incoming,
     /// The read buffer. Messages are borrowed from this buffer.
     buffer: Vec<u8>,
-    /// Whether the inbox has commands for the next turn.
-    has_commands: bool,
-    /// The commands that one step of a turn carries out. All steps reuse the memory of this list.
-    commands: Vec<Command>,
+    /// Whether the inbox has items for the next turn.
+    has_items: bool,
+    /// The items of the inbox that the loop has taken and not carried out.
+    items: VecDeque<Item<Command>>,
     /// The list of the connections to read in a turn. All turns reuse the memory of this list.
     slots: Vec<Slot>,
     /// Connections that are freed at the end of the turn.
@@ -223,6 +222,11 @@ impl Prepared {
     pub fn with_siblings(self, siblings: Siblings) -> Prepared {
         Prepared { siblings: Some(siblings), ..self }
     }
+
+    /// Records that the loop runs on this thread. The caller then makes the handler and runs the loop.
+    pub fn claim_thread(&self) {
+        self.inbox.claim_thread();
+    }
 }
 
 impl<H: Handler> EventLoop<H> {
@@ -245,7 +249,7 @@ impl<H: Handler> EventLoop<H> {
         }
         EventLoop {
             core,
-            parts: ContextParts::new(inbox.sender(), fleet),
+            parts: ContextParts::new(fleet),
             handler,
             poll,
             acceptor: Acceptor::new(endpoints, control_connections_max, accepts),
@@ -254,10 +258,9 @@ impl<H: Handler> EventLoop<H> {
             handshakes: Handshakes::new(handshakes),
             clock,
             call_timer: CallTimer::new(),
-            incoming: Incoming::default(),
             buffer: vec![0; budget],
-            has_commands: false,
-            commands: Vec::new(),
+            has_items: false,
+            items: VecDeque::new(),
             slots: Vec::new(),
             finished: Vec::new(),
         }
@@ -268,7 +271,6 @@ impl<H: Handler> EventLoop<H> {
     /// # Errors
     /// The error is [`Error::Interrupted`], [`Error::Poll`] or [`Error::Accept`].
     pub fn run(mut self) -> Result<(), Error> {
-        self.inbox.claim_thread();
         self.core.set_time(self.clock.read());
         self.call_untimed("on_start", None, |handler, ctx| handler.on_start(ctx));
         let ended = self.turn_until_drained();
@@ -286,48 +288,55 @@ impl<H: Handler> EventLoop<H> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut now = self.clock.turn_start;
         while !self.is_over() {
-            match self.poll.poll(&mut events, self.timeout(now)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::Poll(error)),
-            }
-            self.core.set_time(self.clock.read());
-            self.handle_posts();
-            self.handle_commands();
-            self.handle_events(&mut events)?;
-            if self.core.is_draining() {
-                self.begin_drain();
-                self.acceptor.close();
-                self.core.close_due();
-            }
-            self.core.apply_limits(&self.acceptor, &mut self.buffer);
-            self.acceptor.accept_pending(&mut self.core, self.poll.registry()).map_err(Error::Accept)?;
-            self.read_ready();
-            self.fire_timers();
-            self.handle_pending();
-            self.end_turn();
-            self.send_posts();
-            self.flush();
-            self.reap();
-            if cfg!(debug_assertions) && self.core.table().count() < 64 {
-                self.core.check_invariants();
-            }
-            // One clock read is used for the duration of the turn and for the time to wait.
-            now = clock::now();
-            self.clock.last_turn = now - self.clock.turn_start;
-            self.core.end_turn(self.clock.last_turn);
+            now = self.turn(&mut events, self.timeout(now))?;
         }
         Ok(())
+    }
+
+    /// Runs one turn, which waits for events for at most `timeout`. Returns the time at the end of the turn.
+    #[inline]
+    fn turn(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<Instant, Error> {
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::Poll(error)),
+        }
+        self.core.set_time(self.clock.read());
+        self.begin_turn();
+        self.handle_inbox();
+        self.handle_events(events)?;
+        if self.core.is_draining() {
+            self.acceptor.close();
+            self.core.close_due();
+        }
+        self.core.apply_limits(&self.acceptor, &mut self.buffer);
+        self.acceptor.accept_pending(&mut self.core, self.poll.registry()).map_err(Error::Accept)?;
+        self.read_ready();
+        self.fire_timers();
+        self.handle_pending();
+        self.end_turn();
+        self.send_posts();
+        self.flush();
+        self.reap();
+        if cfg!(debug_assertions) && self.core.table().count() < 64 {
+            self.core.check_invariants();
+        }
+        // One clock read is used for the duration of the turn and for the time to wait.
+        let now = clock::now();
+        self.clock.last_turn = now - self.clock.turn_start;
+        self.core.end_turn(self.clock.last_turn);
+        Ok(now)
     }
 
     /// Returns the time to wait for events: zero if the next turn has work.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let is_behind = self.core.ready_len() > 0 || self.core.table().has_dirty() || self.acceptor.has_pending();
-        let has_posts = self.core.wants_drain()
-            || self.incoming.has_posts()
-            || self.core.siblings().is_some_and(Siblings::has_posts);
-        let has_more = self.core.wants_turn_end() || self.core.has_new_limits() || has_posts;
-        if is_behind || self.has_commands || has_more {
+        let to_send = |siblings: &Siblings| siblings.has_posts() || siblings.has_shutdown_to_send();
+        let has_more = self.core.wants_turn_end()
+            || self.core.has_new_limits()
+            || !self.items.is_empty()
+            || self.core.siblings().is_some_and(to_send);
+        if is_behind || self.has_items || has_more {
             return Some(Duration::ZERO);
         }
         let next = [self.core.next_deadline(), self.acceptor.retry_at()].into_iter().flatten().min();
@@ -337,26 +346,38 @@ impl<H: Handler> EventLoop<H> {
 
     // The methods below are the steps of a turn.
 
-    /// Runs the commands of other threads, for at most [`COMMANDS_TIME_MAX`].
-    fn handle_commands(&mut self) {
+    /// Runs the commands of other threads, and carries out the posts of other loops, for at most [`COMMANDS_TIME_MAX`].
+    fn handle_inbox(&mut self) {
         let until = self.clock.turn_start + COMMANDS_TIME_MAX;
-        let mut commands = std::mem::take(&mut self.commands);
+        let mut portion = Portion::new();
         loop {
-            self.has_commands = self.inbox.take(COMMANDS_AT_ONCE, &mut commands);
-            for command in commands.drain(..) {
-                self.call(command.name(), None, |handler, ctx| match command {
-                    Command::Call(call) => call(ctx),
-                    Command::Notice(notice) => handler.on_notice(ctx, notice),
-                    Command::Shutdown => ctx.core.shut_down(),
-                });
-                self.handle_pending();
-                self.flush_early();
+            if self.items.is_empty() {
+                self.has_items = self.inbox.take(ITEMS_AT_ONCE, &mut self.items);
             }
-            if !self.has_commands || clock::now() >= until {
+            while let Some(item) = self.items.pop_front() {
+                match item {
+                    Item::Command(command) => self.run_command(command),
+                    Item::Posts(from, batch) => {
+                        if !self.carry_out(from, batch, &mut portion) {
+                            return;
+                        }
+                    }
+                }
+            }
+            if !self.has_items || clock::now() >= until {
                 break;
             }
         }
-        self.commands = commands;
+    }
+
+    fn run_command(&mut self, command: Command) {
+        self.call(command.name(), None, |handler, ctx| match command {
+            Command::Call(call) => call(ctx),
+            Command::Notice(notice) => handler.on_notice(ctx, notice),
+            Command::Shutdown => ctx.core.drain_all(),
+        });
+        self.handle_pending();
+        self.flush_early();
     }
 
     /// Handles the events that a wait returned.

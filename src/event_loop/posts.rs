@@ -1,95 +1,82 @@
 //! Carries out the posts of other loops, and ends together with them.
 
 use crate::event_loop::handler::Handler;
+use crate::event_loop::inbox::Item;
 use crate::event_loop::portion::Portion;
 use crate::event_loop::siblings::post::{Batch, Post};
 use crate::event_loop::{Command, EventLoop};
 
 impl<H: Handler> EventLoop<H> {
-    /// Applies changed settings, and carries out the posts of other loops for at most one [`Portion`].
-    #[inline]
-    pub(super) fn handle_posts(&mut self) {
-        if self.core.siblings().is_some() {
-            self.handle_all_posts();
-        }
-    }
-
-    #[inline(never)]
-    fn handle_all_posts(&mut self) {
-        self.core.apply_settings();
-        let mut portion = Portion::new();
-        self.carry_out_posts(|| portion.is_over());
-    }
-
-    /// Carries out all posts that have arrived, and begins a drain that was requested.
-    pub(super) fn begin_drain(&mut self) {
-        if self.core.wants_drain() {
-            self.carry_out_posts(|| false);
-            self.core.begin_drain();
-        }
-    }
-
-    /// Carries out posts until `is_over` returns `true`.
-    fn carry_out_posts(&mut self, mut is_over: impl FnMut() -> bool) {
-        let Some(siblings) = self.core.siblings() else { return };
-        if siblings.mailbox().has_batches() {
-            siblings.mailbox().take(&mut self.incoming.batches);
-        }
-        while let Some(mut received) = self.incoming.batches.pop_front() {
-            while !is_over()
-                && let Some(post) = received.batch.pop()
-            {
-                self.handle_post(&received.batch, post);
-                self.handle_pending();
-                self.flush_early();
-            }
-            if !received.batch.is_empty() {
-                self.incoming.batches.push_front(received);
-                break;
-            }
-            if let Some(siblings) = self.core.siblings() {
-                siblings.mailbox().finish(received);
+    /// Carries out the posts of a loop, until the portion is over. Returns whether all posts are carried out.
+    ///
+    /// Posts that are left are the next item of the next turn.
+    pub(super) fn carry_out(&mut self, from: usize, mut batch: Box<Batch>, portion: &mut Portion) -> bool {
+        while let Some(post) = batch.pop() {
+            self.handle_post(&batch, post);
+            self.handle_pending();
+            self.flush_early();
+            if portion.is_over() && !batch.is_empty() {
+                self.items.push_front(Item::Posts(from, batch));
+                return false;
             }
         }
+        if let Some(siblings) = self.core.siblings() {
+            siblings.process().links.record_carried(from, siblings.index(), batch.bytes());
+        }
+        self.inbox.recycle(batch);
+        true
     }
 
     fn handle_post(&mut self, batch: &Batch, post: Post) {
         match post {
             Post::Push(posted) => self.core.push_posted(&posted, batch.payloads()),
             Post::Change(fd, change) => self.core.change_posted(fd, change),
+            Post::CloseFds(fds, code, reason) => _ = self.core.close_fds_here(fds.into_iter(), code, &reason),
             Post::Ungroup(group) => _ = self.core.ungroup_here(&group),
             Post::Socket(accepted) => self.acceptor.admit_sent(*accepted, &mut self.core, self.poll.registry()),
         }
     }
 
-    /// Puts the posts of this turn into the mailboxes of the other loops.
+    /// Sends the posts of this turn to the inboxes of the other loops, and a shutdown behind them.
     #[inline]
     pub(super) fn send_posts(&mut self) {
-        if let Some(siblings) = self.core.siblings_mut() {
-            siblings.send_posts();
+        if self.core.siblings().is_some() {
+            self.parts.send_posts(&mut self.core);
+            self.send_shutdown();
+        }
+    }
+
+    /// Sends a shutdown that was requested on this loop to all loops.
+    fn send_shutdown(&mut self) {
+        let Some(siblings) = self.core.siblings_mut().filter(|siblings| siblings.has_shutdown_to_send()) else {
+            return;
+        };
+        siblings.has_sent_shutdown = true;
+        for sender in self.parts.fleet.senders().unwrap_or_default() {
+            // A loop that has ended needs no shutdown.
+            let _ = sender.send_last(Command::Shutdown);
+        }
+    }
+
+    /// Applies the settings that another loop has changed, and records that the loop is in a turn.
+    #[inline]
+    pub(super) fn begin_turn(&mut self) {
+        if self.core.siblings().is_some() {
+            self.core.begin_shared_turn();
         }
     }
 
     /// Returns whether the loop ends: it has drained, and so have all other loops.
     ///
-    /// A loop that drains passes the shutdown on. A loop that has drained serves the commands of other threads until the
-    /// other loops have drained, too.
+    /// A loop that has drained serves the commands of other threads until the other loops have drained, too.
     pub(super) fn is_over(&mut self) -> bool {
         let is_drained = self.core.is_drained();
-        let is_draining = self.core.is_draining();
         let Some(siblings) = self.core.siblings_mut() else { return is_drained };
         if is_drained && !siblings.has_drained {
             siblings.has_drained = true;
             siblings.process().record_drained(siblings.index());
         }
-        let is_over = siblings.process().is_over();
-        if is_draining && !self.incoming.has_sent_shutdown {
-            self.incoming.has_sent_shutdown = true;
-            for sender in self.parts.fleet.senders().unwrap_or_default() {
-                // A loop that has ended needs no shutdown.
-                let _ = sender.send_last(Command::Shutdown);
-            }
-        }
-        is_over
+        siblings.process().admission.end_turn(siblings.index());
+        siblings.process().is_over()
     }
 }

@@ -23,7 +23,7 @@ fn no_event_is_lost_in_a_turn_with_the_maximum_number_of_waits() {
         catches_signals: false,
     };
     let parts = open(1).expect("an epoll instance can be created");
-    let prepared = Prepared::new(config, 1 << 20, vec![listener.into()], parts, Fleet::default(), Epoch::begin());
+    let prepared = Prepared::new(config, 1 << 20, vec![listener.into()], parts, Fleet::new(1), Epoch::begin());
     let mut turns = EventLoop::new(prepared.expect("the loop can be created"), Nothing);
     let mut clients: Vec<TcpStream> = (0..SILENT + EVENTS_MAX)
         .map(|_| TcpStream::connect(address).expect("the listener's queue has space"))

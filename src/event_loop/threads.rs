@@ -15,26 +15,26 @@ use crate::event_loop::handler::Handler;
 use crate::event_loop::inbox::Inbox;
 use crate::event_loop::listener::{Endpoint, Listener, ListenerKind};
 use crate::event_loop::siblings::Siblings;
-use crate::event_loop::siblings::mailbox::Mailbox;
 use crate::event_loop::siblings::process::{Process, Settings};
 use crate::event_loop::{Config, EventLoop, Prepared, open};
 
 /// Makes the handler of a loop, from the number of the loop.
 pub type Factory<H> = Arc<Mutex<dyn FnMut(usize) -> H + Send>>;
 
-/// Runs a server with one loop on this thread.
+/// Runs a server with one loop on this thread. `make` makes its handler.
 pub fn run_one<H: Handler>(
     config: Config,
     listeners: Vec<Listener>,
     parts: (Poll, Inbox<Command>),
     fleet: &Fleet<Command>,
-    handler: H,
+    make: impl FnOnce() -> H,
 ) -> Result<(), Error> {
     let connections_max = connections_max(&config, &listeners, 1)?;
     let endpoints = listeners.into_iter().map(Endpoint::from).collect();
     fleet.set(Box::new([parts.1.sender()]));
     let prepared = Prepared::new(config, connections_max, endpoints, parts, fleet.clone(), Epoch::begin())?;
-    EventLoop::new(prepared, handler).run()
+    prepared.claim_thread();
+    EventLoop::new(prepared, make()).run()
 }
 
 /// Runs a server with several loops. The first loop runs on this thread.
@@ -58,10 +58,10 @@ pub fn run_several<H: Handler>(
     }
     // The loops have one epoch, so that they can share rate limits.
     let epoch = Epoch::begin();
-    let mailboxes = parts.iter().map(|(_, inbox)| Mailbox::new(loops, inbox.waker())).collect();
+    let wakers = parts.iter().map(|(_, inbox)| inbox.waker()).collect();
     let Config { limits, origins, proxies, .. } = config.clone();
     let settings = Settings { limits: limits.clone(), origins, proxies };
-    let process = Arc::new(Process::new(mailboxes, config.second_login, settings));
+    let process = Arc::new(Process::new(wakers, config.second_login, settings));
     let senders = parts.iter().map(|(_, inbox)| inbox.sender()).collect();
     let mut all = Vec::new();
     for (index, (parts, endpoints)) in parts.into_iter().zip(distribute(listeners, loops)).enumerate() {
@@ -71,7 +71,10 @@ pub fn run_several<H: Handler>(
         all.push(prepared.with_siblings(Siblings::new(index, Arc::clone(&process), limits.clone())));
     }
     fleet.set(senders);
-    run_all(all, &Shared { process, fleet, factory })
+    let shared = Shared { process, fleet, factory, first_error: Mutex::new(None) };
+    run_all(all, &shared)?;
+    let first_error = shared.first_error.into_inner().unwrap_or_else(PoisonError::into_inner);
+    first_error.map_or(Ok(()), Err)
 }
 
 /// The values that the threads of all loops use.
@@ -79,6 +82,8 @@ struct Shared<'a, H> {
     process: Arc<Process>,
     fleet: &'a Fleet<Command>,
     factory: &'a Factory<H>,
+    /// The error of the loop that was the first to end by an error.
+    first_error: Mutex<Option<Error>>,
 }
 
 fn run_all<H: Handler>(all: Vec<Prepared>, shared: &Shared<'_, H>) -> Result<(), Error> {
@@ -90,7 +95,7 @@ fn run_all<H: Handler>(all: Vec<Prepared>, shared: &Shared<'_, H>) -> Result<(),
         let mut waiting = Vec::new();
         for (index, prepared) in all {
             let (start, started) = mpsc::channel();
-            let run = move || started.recv().map_or(Ok(()), |prepared| run_loop(index, prepared, shared));
+            let run = move || started.recv().into_iter().for_each(|prepared| run_loop(index, prepared, shared));
             let thread = thread::Builder::new().name(format!("fdpush-loop-{index}"));
             let thread = thread.spawn_scoped(scope, run).map_err(Error::Thread)?;
             waiting.push((start, prepared, thread));
@@ -101,29 +106,23 @@ fn run_all<H: Handler>(all: Vec<Prepared>, shared: &Shared<'_, H>) -> Result<(),
             thread
         };
         let threads: Vec<_> = waiting.into_iter().map(start).collect();
-        let mut ended = run_loop(0, first, shared);
-        let mut panic = None;
-        for thread in threads {
-            match thread.join() {
-                Ok(result) => ended = ended.and(result),
-                Err(payload) => panic = Some(payload),
-            }
-        }
-        match panic {
-            Some(payload) => resume_unwind(payload),
-            None => ended,
+        run_loop(0, first, shared);
+        match threads.into_iter().filter_map(|thread| thread.join().err()).next_back() {
+            Some(panic) => resume_unwind(panic),
+            None => Ok(()),
         }
     })
 }
 
-fn run_loop<H: Handler>(index: usize, prepared: Prepared, shared: &Shared<'_, H>) -> Result<(), Error> {
+fn run_loop<H: Handler>(index: usize, prepared: Prepared, shared: &Shared<'_, H>) {
     let _end = LoopEnd { index, process: &shared.process, fleet: shared.fleet };
+    // The factory may use a `Remote`, which must know that this thread runs a loop.
+    prepared.claim_thread();
     let handler = shared.factory.lock().unwrap_or_else(PoisonError::into_inner)(index);
-    let ended = EventLoop::new(prepared, handler).run();
-    if let Err(error) = &ended {
+    if let Err(error) = EventLoop::new(prepared, handler).run() {
         log::error!("loop {index} ended, and the other loops drain: {error}");
+        shared.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
-    ended
 }
 
 /// Drains the other loops when a loop has ended, also by a panic.
@@ -135,7 +134,7 @@ struct LoopEnd<'a> {
 
 impl Drop for LoopEnd<'_> {
     fn drop(&mut self) {
-        self.process.mailboxes[self.index].close();
+        self.process.record_ended(self.index);
         for sender in self.fleet.senders().unwrap_or_default() {
             // A loop that has ended needs no shutdown.
             let _ = sender.send_last(Command::Shutdown);

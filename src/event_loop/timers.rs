@@ -18,10 +18,13 @@ pub struct TimerId {
 }
 
 /// The running timers, by their index in the wheel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Timers {
     timers: Slab<Timer>,
-    made: u64,
+    /// The serial number of the last timer.
+    last: u64,
+    /// The difference of two serial numbers: the number of loops. So a timer of one loop is no timer of another loop.
+    step: u64,
 }
 
 #[derive(Debug)]
@@ -53,11 +56,22 @@ impl fmt::Display for TimerId {
     }
 }
 
+impl Default for Timers {
+    fn default() -> Timers {
+        Timers::new(0, 1)
+    }
+}
+
 impl Timers {
+    /// Creates the timers of the loop `index` of `loops` loops.
+    pub fn new(index: usize, loops: usize) -> Timers {
+        Timers { timers: Slab::new(), last: index as u64, step: loops as u64 }
+    }
+
     /// Adds a timer that fires at `at`, and then once in each period.
     pub fn add(&mut self, at: Tick, every: Option<Duration>) -> TimerId {
-        self.made += 1;
-        let serial = self.made;
+        self.last += self.step;
+        let serial = self.last;
         let index = self.timers.insert(Timer { serial, every, at }) as u32;
         TimerId { index, serial }
     }
@@ -112,6 +126,16 @@ mod tests {
         assert_eq!(first.index(), second.index());
         assert!(!timers.remove(first), "the id of a removed timer must not remove the next timer with the same index");
         assert!(timers.remove(second));
+    }
+
+    #[test]
+    fn a_timer_of_one_loop_is_unknown_to_the_others() {
+        let mut loops = [0, 1, 2].map(|index| Timers::new(index, 3));
+        let ids = loops.each_mut().map(|timers| timers.add(Tick(5), None));
+        for (index, timers) in loops.iter_mut().enumerate() {
+            assert_eq!(ids.map(|id| timers.contains(id)), [0, 1, 2].map(|other| other == index));
+            assert_eq!(ids.map(|id| timers.remove(id)), [0, 1, 2].map(|other| other == index));
+        }
     }
 
     #[test]

@@ -1,192 +1,351 @@
-//! Commands to all loops, and the result of all their parts.
+//! Commands to all loops, and the results of their parts.
 
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event_loop::{Command, Context, Rejected, Sender};
+use crate::fd::Fd;
+use crate::message::{Delivery, Push};
 use crate::remote::error::RemoteError;
-
-/// The parts of a result that have arrived. The last part completes the result.
-pub struct Gather<T, U>(Arc<Mutex<State<T, U>>>);
+use crate::remote::owned_push::OwnedPush;
 
 /// The maximum number of rounds of one command.
 ///
-/// A round that has missed a connection is repeated. A further round misses again only if the user or the member
-/// changes its loop again meanwhile.
+/// A round that has missed a connection is repeated. A further round misses again only if the user or the member changes
+/// its loop again meanwhile.
 const ROUNDS_MAX: u32 = 16;
 
-struct State<T, U> {
-    /// The parts, by loop. A part is `None` if it is missing, or if the loop has ended.
-    parts: Vec<Option<T>>,
-    missing: usize,
+/// A command that all loops carry out.
+pub trait Gather: Send + Sync + Sized + 'static {
+    /// The result of one loop.
+    type Part: Send + 'static;
+    /// The result of all loops.
+    type Output: Send + 'static;
+
+    /// Carries out the part of a loop.
+    fn run(&self, ctx: &mut Context<'_>) -> Self::Part;
+
+    /// Makes the result of the parts, in the order of loops, or the next round.
+    ///
+    /// The caller is the loop whose part is the last. `ctx` is `None` if a loop has ended and dropped its part.
+    fn finish(&self, ctx: Option<&Context<'_>>, parts: Vec<Self::Part>) -> Step<Self>;
+}
+
+/// The end of a round.
+pub enum Step<G: Gather> {
+    Done(G::Output),
+    /// All loops carry out a further command.
+    Again(G),
+}
+
+/// Carries out a command on the only loop of a server.
+pub fn run_alone<G: Gather>(gather: &G, ctx: &mut Context<'_>) -> G::Output {
+    let part = gather.run(ctx);
+    match gather.finish(Some(ctx), vec![part]) {
+        Step::Done(output) => output,
+        Step::Again(gather) => run_alone(&gather, ctx),
+    }
+}
+
+/// A call on each loop.
+pub struct Parts<C, F, T, U> {
+    call: C,
+    finish: F,
+    types: PhantomData<fn() -> (T, U)>,
+}
+
+/// A push to connections that have one of these names.
+pub struct Named {
+    pub names: Vec<String>,
+    pub kind: NameKind,
+    pub push: Arc<OwnedPush>,
+    earlier: Earlier,
+}
+
+/// The earlier rounds of a push.
+#[derive(Clone, Default)]
+struct Earlier {
     rounds: u32,
+    sum: Delivery,
+    /// The connections that have the message, if the push has several names. A further round leaves them out, because they
+    /// may have got another of the names meanwhile.
+    reached: Vec<Fd>,
+}
+
+/// The part of one loop in a push.
+#[derive(Default)]
+pub struct NamedPart {
+    delivery: Delivery,
+    /// The positions of the names that have connections on the loop.
+    found: Vec<usize>,
+    /// The connections of these names, if the push has several names.
+    reached: Vec<Fd>,
+}
+
+/// The list of the connections of a name.
+pub struct Listed {
+    pub name: String,
+    pub kind: NameKind,
+    /// The number of earlier rounds.
+    pub rounds: u32,
+}
+
+/// The kind of a name.
+#[derive(Copy, Clone)]
+pub enum NameKind {
+    Uid,
+    Group,
+}
+
+impl<C, F, T, U> Parts<C, F, T, U> {
+    pub fn new(call: C, finish: F) -> Parts<C, F, T, U> {
+        Parts { call, finish, types: PhantomData }
+    }
+}
+
+impl<C, F, T, U> Gather for Parts<C, F, T, U>
+where
+    C: Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
+    F: Fn(Option<&Context<'_>>, Vec<T>) -> U + Send + Sync + 'static,
+    T: Send + 'static,
+    U: Send + 'static,
+{
+    type Part = T;
+    type Output = U;
+
+    fn run(&self, ctx: &mut Context<'_>) -> T {
+        (self.call)(ctx)
+    }
+
+    fn finish(&self, ctx: Option<&Context<'_>>, parts: Vec<T>) -> Step<Self> {
+        Step::Done((self.finish)(ctx, parts))
+    }
+}
+
+impl Named {
+    pub fn new(names: Vec<String>, kind: NameKind, push: OwnedPush) -> Named {
+        Named { names, kind, push: Arc::new(push), earlier: Earlier::default() }
+    }
+}
+
+impl Gather for Named {
+    type Part = NamedPart;
+    type Output = Delivery;
+
+    fn run(&self, ctx: &mut Context<'_>) -> NamedPart {
+        let (names, push) = (self.names.iter().map(String::as_str), self.push.as_push());
+        if ctx.loop_count() == 1 {
+            return NamedPart { delivery: self.run_on_one_loop(ctx, push), ..NamedPart::default() };
+        }
+        let except = [push.except, &self.earlier.reached].concat();
+        let push = push.except(&except);
+        let mut part = NamedPart::default();
+        match self.kind {
+            NameKind::Uid => part.delivery = ctx.core.push_uids_here(names, push, &mut part.found),
+            NameKind::Group => {
+                part.found = ctx.core.find_groups_here(names.clone());
+                part.delivery = ctx.core.push_groups_here(names, push);
+            }
+        }
+        if self.names.len() > 1 {
+            part.reached = part.found.iter().flat_map(|position| self.kind.list(ctx, &self.names[*position])).collect();
+        }
+        part
+    }
+
+    /// Makes the sum. A name that no loop has found, although it has connections now, is searched once more: a user has
+    /// moved from a loop that had not carried out its part to a loop that had.
+    fn finish(&self, ctx: Option<&Context<'_>>, parts: Vec<NamedPart>) -> Step<Named> {
+        let mut earlier = self.earlier.clone();
+        let mut is_found = vec![false; self.names.len()];
+        for part in parts {
+            earlier.sum += part.delivery;
+            earlier.reached.extend(part.reached);
+            part.found.into_iter().for_each(|position| is_found[position] = true);
+        }
+        let may_repeat = |ctx: &&Context<'_>| ctx.loop_count() > 1 && earlier.rounds + 1 < ROUNDS_MAX;
+        let Some(ctx) = ctx.filter(may_repeat) else { return Step::Done(earlier.sum) };
+        let missed =
+            self.names.iter().zip(is_found).filter(|(name, is_found)| !is_found && self.kind.exists(ctx, name));
+        let missed: Vec<String> = missed.map(|(name, _)| name.clone()).collect();
+        if missed.is_empty() {
+            return Step::Done(earlier.sum);
+        }
+        earlier.rounds += 1;
+        Step::Again(Named { names: missed, kind: self.kind, push: Arc::clone(&self.push), earlier })
+    }
+}
+
+impl Named {
+    fn run_on_one_loop(&self, ctx: &mut Context<'_>, push: Push<'_>) -> Delivery {
+        match (self.kind, &*self.names) {
+            (NameKind::Uid, [uid]) => ctx.core.push_uid(uid, push),
+            (NameKind::Uid, uids) => ctx.core.push_uids(uids.iter(), push),
+            (NameKind::Group, [group]) => ctx.core.push_group(group, push),
+            (NameKind::Group, groups) => ctx.core.push_groups(groups.iter(), push),
+        }
+    }
+}
+
+impl Gather for Listed {
+    type Part = Vec<Fd>;
+    type Output = Vec<Fd>;
+
+    fn run(&self, ctx: &mut Context<'_>) -> Vec<Fd> {
+        self.kind.list(ctx, &self.name)
+    }
+
+    fn finish(&self, ctx: Option<&Context<'_>>, parts: Vec<Vec<Fd>>) -> Step<Listed> {
+        let Listed { name, kind, rounds } = self;
+        let fds = parts.concat();
+        let Some(ctx) = ctx else { return Step::Done(fds) };
+        if matches!(kind, NameKind::Uid)
+            && let Some(owner) = ctx.core.owner_of(name)
+        {
+            return Step::Done(owner.into_iter().collect());
+        }
+        // As with a push: a name that no loop has found is searched once more.
+        if fds.is_empty() && rounds + 1 < ROUNDS_MAX && kind.exists(ctx, name) {
+            return Step::Again(Listed { name: name.clone(), kind: *kind, rounds: rounds + 1 });
+        }
+        Step::Done(fds)
+    }
+}
+
+impl NameKind {
+    /// Returns the connections of this loop that have the name.
+    fn list(self, ctx: &Context<'_>, name: &str) -> Vec<Fd> {
+        match self {
+            NameKind::Uid => ctx.fds_of(name),
+            NameKind::Group => ctx.members(name),
+        }
+    }
+
+    /// Returns whether a connection of any loop has the name.
+    fn exists(self, ctx: &Context<'_>, name: &str) -> bool {
+        match self {
+            NameKind::Uid => ctx.is_online(name),
+            NameKind::Group => ctx.member_count(name) > 0,
+        }
+    }
+}
+
+/// One round of a command: the parts that have arrived. The last part ends the round.
+pub struct Round<G: Gather>(Arc<Shared<G>>);
+
+struct Shared<G: Gather> {
+    gather: G,
+    state: Mutex<State<G>>,
+}
+
+struct State<G: Gather> {
+    /// The parts, by loop. A part is `None` if it is missing, or if the loop has ended.
+    parts: Vec<Option<G::Part>>,
+    missing: usize,
     has_panicked: bool,
-    completion: Option<Completion<T, U>>,
+    reply: Option<oneshot::Sender<Result<G::Output, RemoteError>>>,
 }
 
-/// Returns whether all loops have missed a connection.
-type IsMissed<T> = dyn Fn(&Context<'_>, &[T]) -> bool + Send;
-
-struct Completion<T, U> {
-    /// Whether all loops have missed a connection: it was opened on a loop that had delivered its part, and an earlier
-    /// connection was closed on a loop that had not.
-    is_missed: Box<IsMissed<T>>,
-    finish: Box<dyn FnOnce(Vec<T>) -> U + Send>,
-    sender: oneshot::Sender<Result<U, RemoteError>>,
-}
-
-/// The obligation of one loop to deliver its part. A dropped part is the part of a loop that has ended.
-struct Part<T, U> {
-    gather: Gather<T, U>,
+/// The obligation of one loop to deliver its part. A dropped obligation is that of a loop that has ended.
+struct Obligation<G: Gather> {
+    round: Round<G>,
     index: usize,
-    is_delivered: bool,
+    is_met: bool,
 }
 
-impl<T: Send + 'static, U: Send + 'static> Gather<T, U> {
-    /// Creates a result without parts. `finish` makes the result of the parts, in the order of loops. If `is_missed`
-    /// returns `true` for the parts, all loops carry out the command once more.
-    pub fn new(
-        is_missed: impl Fn(&Context<'_>, &[T]) -> bool + Send + 'static,
-        finish: impl FnOnce(Vec<T>) -> U + Send + 'static,
-        sender: oneshot::Sender<Result<U, RemoteError>>,
-    ) -> Gather<T, U> {
-        let completion = Some(Completion { is_missed: Box::new(is_missed), finish: Box::new(finish), sender });
-        let state = State { parts: Vec::new(), missing: 0, rounds: 0, has_panicked: false, completion };
-        Gather(Arc::new(Mutex::new(state)))
+impl<G: Gather> Round<G> {
+    pub fn new(gather: G, reply: oneshot::Sender<Result<G::Output, RemoteError>>) -> Round<G> {
+        let state = State { parts: Vec::new(), missing: 0, has_panicked: false, reply: Some(reply) };
+        Round(Arc::new(Shared { gather, state: Mutex::new(state) }))
     }
 
     /// Sends the command to all loops, or to none.
-    pub fn scatter(
-        &self,
-        senders: &[Sender<Command>],
-        call: &Arc<impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static>,
-    ) -> Result<(), Rejected> {
-        self.scatter_except(None, senders, call)
+    pub fn scatter(&self, senders: &[Sender<Command>]) -> Result<(), Rejected> {
+        // No loop carries out its part before all parts are sent, because all inboxes are locked meanwhile.
+        Sender::send_each(senders, None, |index| self.command(index))
     }
 
     /// Carries out the part of this loop, and sends the command to the other loops.
-    pub fn scatter_from(
-        &self,
-        ctx: &mut Context<'_>,
-        call: &Arc<impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static>,
-    ) {
-        let fleet = ctx.parts.fleet.clone();
-        let (own, others) = (ctx.loop_index(), fleet.senders().filter(|senders| senders.len() > 1));
-        let part = self.expect_part(own);
-        match others.map_or(Ok(()), |senders| self.scatter_except(Some(own), senders, call)) {
-            // If the other loops have ended, the result is the part of this loop.
-            Ok(()) | Err(Rejected::Closed) => part.run(ctx, call),
-            Err(error) => self.fail(error.into()),
-        }
+    ///
+    /// The command was accepted, so it is sent also to full inboxes.
+    pub fn scatter_from(&self, ctx: &mut Context<'_>) {
+        ctx.send_posts();
+        let own = ctx.loop_index();
+        let obligation = self.expect_part(own);
+        // If the other loops have ended, the result is the part of this loop.
+        let _ =
+            Sender::send_each(ctx.parts.fleet.senders().unwrap_or_default(), Some(own), |index| self.command(index));
+        obligation.meet(ctx);
     }
 
-    fn scatter_except(
-        &self,
-        own: Option<usize>,
-        senders: &[Sender<Command>],
-        call: &Arc<impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static>,
-    ) -> Result<(), Rejected> {
-        // No loop carries out its part before all parts are sent, because all inboxes are locked meanwhile.
-        Sender::send_each(senders, own, |index| {
-            let (part, call) = (self.expect_part(index), Arc::clone(call));
-            Command::Call(Box::new(move |ctx| part.run(ctx, &call)))
-        })
+    fn command(&self, index: usize) -> Command {
+        let obligation = self.expect_part(index);
+        Command::Call(Box::new(move |ctx| obligation.meet(ctx)))
     }
 
-    /// Completes the result with an error.
-    fn fail(&self, error: RemoteError) {
-        let completion = self.lock().completion.take();
-        if let Some(completion) = completion {
-            // The send fails if the receiver was dropped.
-            drop(completion.sender.send(Err(error)));
-        }
-    }
-
-    fn expect_part(&self, index: usize) -> Part<T, U> {
+    fn expect_part(&self, index: usize) -> Obligation<G> {
         let mut state = self.lock();
         state.missing += 1;
         let count = state.parts.len().max(index + 1);
         state.parts.resize_with(count, || None);
-        Part { gather: Gather(Arc::clone(&self.0)), index, is_delivered: false }
-    }
-}
-
-impl<T, U> Gather<T, U> {
-    fn lock(&self) -> MutexGuard<'_, State<T, U>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        Obligation { round: Round(Arc::clone(&self.0)), index, is_met: false }
     }
 
-    /// Delivers a part. Returns all parts if this is the last part.
-    fn deliver(&self, index: usize, part: Option<T>, has_panicked: bool) -> Option<Vec<T>> {
+    /// Delivers a part. The last part ends the round.
+    fn deliver(&self, ctx: Option<&mut Context<'_>>, index: usize, part: Option<G::Part>, has_panicked: bool) {
         let mut state = self.lock();
         state.parts[index] = part;
         state.missing -= 1;
         state.has_panicked |= has_panicked;
         if state.missing > 0 {
-            return None;
+            return;
         }
-        state.rounds += 1;
-        Some(std::mem::take(&mut state.parts).into_iter().flatten().collect())
-    }
-
-    /// Completes the result with its parts.
-    fn complete(&self, parts: Vec<T>) {
-        let mut state = self.lock();
-        let has_panicked = state.has_panicked;
-        let Some(Completion { finish, sender, .. }) = state.completion.take() else { return };
+        let parts: Vec<G::Part> = std::mem::take(&mut state.parts).into_iter().flatten().collect();
+        let (has_panicked, reply) = (state.has_panicked, state.reply.take());
+        // The lock is released, because the code below runs code of the program.
         drop(state);
+        let Some(reply) = reply else { return };
         let result = match parts.is_empty() {
             _ if has_panicked => Err(RemoteError::Panicked),
             true => Err(RemoteError::Closed),
-            false => Ok(finish(parts)),
+            false => match (self.0.gather.finish(ctx.as_deref(), parts), ctx) {
+                (Step::Done(output), _) => Ok(output),
+                (Step::Again(gather), Some(ctx)) => return Round::new(gather, reply).scatter_from(ctx),
+                (Step::Again(_), None) => Err(RemoteError::Closed),
+            },
         };
         // The send fails if the receiver was dropped.
-        drop(sender.send(result));
+        drop(reply.send(result));
     }
 
-    /// Returns whether all loops have missed a connection, and should carry out the command once more.
-    fn is_missed(&self, ctx: &Context<'_>, parts: &[T]) -> bool {
-        // The completion is used without the lock, because it runs code of the program.
-        let mut state = self.lock();
-        if state.has_panicked || state.rounds >= ROUNDS_MAX {
-            return false;
-        }
-        let Some(completion) = state.completion.take() else { return false };
-        drop(state);
-        let is_missed = (completion.is_missed)(ctx, parts);
-        self.lock().completion = Some(completion);
-        is_missed
+    fn lock(&self) -> MutexGuard<'_, State<G>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Send + 'static, U: Send + 'static> Part<T, U> {
-    fn run(mut self, ctx: &mut Context<'_>, call: &Arc<impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static>) {
-        self.is_delivered = true;
-        let result = catch_unwind(AssertUnwindSafe(|| call(ctx)));
-        let (part, panic) = match result {
-            Ok(part) => (Some(part), None),
-            Err(panic) => (None, Some(panic)),
-        };
-        if let Some(parts) = self.gather.deliver(self.index, part, panic.is_some()) {
-            if self.gather.is_missed(ctx, &parts) {
-                self.gather.scatter_from(ctx, call);
-            } else {
-                self.gather.complete(parts);
+impl<G: Gather> Obligation<G> {
+    fn meet(mut self, ctx: &mut Context<'_>) {
+        self.is_met = true;
+        match catch_unwind(AssertUnwindSafe(|| self.round.0.gather.run(ctx))) {
+            Ok(part) => {
+                // The messages that the call has pushed to other loops are sent before the reply.
+                ctx.send_posts();
+                self.round.deliver(Some(ctx), self.index, Some(part), false);
+            }
+            Err(panic) => {
+                self.round.deliver(Some(ctx), self.index, None, true);
+                // The loop logs the panic.
+                resume_unwind(panic)
             }
         }
-        if let Some(panic) = panic {
-            // The loop logs the panic.
-            resume_unwind(panic)
-        }
     }
 }
 
-impl<T, U> Drop for Part<T, U> {
+impl<G: Gather> Drop for Obligation<G> {
     fn drop(&mut self) {
-        if !self.is_delivered
-            && let Some(parts) = self.gather.deliver(self.index, None, false)
-        {
-            self.gather.complete(parts);
+        if !self.is_met {
+            self.round.deliver(None, self.index, None, false);
         }
     }
 }

@@ -31,6 +31,7 @@ mod listener {
 
 mod loops {
     mod balance;
+    mod bounds;
     mod clients;
     mod isolation;
     mod lifecycle;

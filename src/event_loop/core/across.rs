@@ -9,6 +9,7 @@ use crate::directory::{Directory, Part};
 use crate::event_loop::core::Core;
 use crate::event_loop::siblings::Siblings;
 use crate::event_loop::siblings::post::{ConnectionChange, ForwardedPush, Post, PostedPush, Target};
+use crate::event_loop::timers::Timers;
 use crate::fd::{Fd, Slot};
 use crate::message::{Delivery, Outcome, Push};
 use crate::protocol::close::CloseCode;
@@ -18,6 +19,7 @@ impl Core {
     /// Makes this loop one of several loops. The core must be empty.
     pub fn set_siblings(&mut self, siblings: Siblings) {
         self.table.set_numbering(siblings.numbering());
+        self.timers = Timers::new(siblings.index(), siblings.loops());
         self.siblings = Some(Box::new(siblings));
     }
 
@@ -53,7 +55,10 @@ impl Core {
     #[inline(never)]
     pub(super) fn push_uid_across(&mut self, uid: &str, push: Push<'_>) -> Delivery {
         let find = |directory: &Directory, parts: &mut Vec<Part>| directory.find_loops_of_uid(uid, parts);
-        self.push_to_loops(find, |core| core.push_uid_here(uid, push), || Target::Uid(uid.into()), push)
+        // A second search in the directory could find another loop, and the message would reach no connection. So the
+        // message goes to the connection that this search has found, also if another loop replaces it meanwhile.
+        let push_here = |core: &mut Core| core.push_bound(std::iter::once(uid), push);
+        self.push_to_loops(find, push_here, || Target::Uid(uid.into()), push)
     }
 
     /// Pushes to the members of a group on all loops.
@@ -75,6 +80,7 @@ impl Core {
         let (own, mut parts) = (siblings.index(), std::mem::take(&mut siblings.parts));
         parts.clear();
         find(&siblings.process().directory, &mut parts);
+        siblings.add_pending(&mut parts);
         let is_own = |part: &&Part| usize::from(part.index) == own;
         let mut delivery = if parts.iter().any(|part| is_own(&part)) { push_here(self) } else { Delivery::default() };
         let mut message = ForwardedPush::new(push);
@@ -90,7 +96,7 @@ impl Core {
     /// Pushes to the connections of several uids on all loops.
     pub(super) fn push_uids_across(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let lists = self.list_names(uids, Directory::find_loops_of_uid);
-        self.push_lists(lists, push, |core, uids| core.push_uids_here(uids.iter(), push), Target::Uids)
+        self.push_lists(lists, push, |core, uids| core.push_bound(uids.iter(), push), Target::Uids)
     }
 
     /// Pushes to the members of several groups on all loops.
@@ -105,14 +111,21 @@ impl Core {
 
     /// Pushes to several connections of all loops.
     pub(super) fn push_fds_across(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
-        let numbering = self.table.numbering();
-        let mut lists: Vec<(Vec<Fd>, usize)> = vec![Default::default(); self.loops()];
-        for fd in fds {
-            let (list, count) = &mut lists[numbering.loop_of(fd)];
-            list.push(fd);
-            *count += 1;
-        }
+        let lists = self.list_fds(fds.filter(|fd| !push.except.contains(fd)));
+        let lists = lists.into_iter().map(|list| (list.len(), list)).map(|(count, list)| (list, count)).collect();
         self.push_lists(lists, push, |core, fds| core.push_fds_here(fds.iter().copied(), push), Target::Fds)
+    }
+
+    /// Returns the connections of each loop, without duplicates.
+    pub(super) fn list_fds(&self, fds: impl Iterator<Item = Fd>) -> Vec<Vec<Fd>> {
+        let numbering = self.table.numbering();
+        let mut lists: Vec<Vec<Fd>> = vec![Vec::new(); self.loops()];
+        fds.for_each(|fd| lists[numbering.loop_of(fd)].push(fd));
+        for list in &mut lists {
+            list.sort_unstable();
+            list.dedup();
+        }
+        lists
     }
 
     /// Pushes to every open connection of all loops.
@@ -130,21 +143,25 @@ impl Core {
         delivery
     }
 
-    /// Returns for each loop the names that it holds, and the number of connections with these names.
+    /// Returns for each loop the names that it holds, without duplicates, and the number of connections with these names.
     fn list_names(
-        &self,
+        &mut self,
         names: impl Iterator<Item = impl AsRef<str>>,
         find: impl Fn(&Directory, &str, &mut Vec<Part>),
     ) -> Vec<(Vec<CompactString>, usize)> {
         let mut lists = vec![Default::default(); self.loops()];
-        let Some(siblings) = &self.siblings else { return lists };
+        let Some(siblings) = &mut self.siblings else { return lists };
+        let mut names: Vec<CompactString> = names.map(|name| name.as_ref().into()).collect();
+        names.sort_unstable();
+        names.dedup();
         let mut parts = Vec::new();
         for name in names {
             parts.clear();
-            find(&siblings.process().directory, name.as_ref(), &mut parts);
+            find(&siblings.process().directory, &name, &mut parts);
+            siblings.add_pending(&mut parts);
             for part in &parts {
                 let (list, count): &mut (Vec<CompactString>, usize) = &mut lists[usize::from(part.index)];
-                list.push(name.as_ref().into());
+                list.push(name.clone());
                 *count += part.count as usize;
             }
         }
@@ -177,7 +194,10 @@ impl Core {
         message: &mut ForwardedPush<'_>,
         delivery: &mut Delivery,
     ) {
-        let Some(siblings) = &mut self.siblings else { return };
+        // A loop that has ended has no connections.
+        let Some(siblings) = self.siblings.as_mut().filter(|siblings| !siblings.process().has_ended(to)) else {
+            return;
+        };
         if siblings.forward(to, target, message) {
             delivery.forwarded += 1;
             return;
@@ -247,7 +267,7 @@ impl Core {
     /// Returns whether the change was sent, or `None` if the fd belongs to this loop.
     fn forward_change(&mut self, fd: Fd, change: impl FnOnce() -> ConnectionChange) -> Option<bool> {
         let to = self.other_loop_of(fd)?;
-        Some(self.siblings.as_mut()?.forward_change(to, fd, change()))
+        Some(self.siblings.as_mut()?.post(to, Post::Change(fd, change())))
     }
 
     /// Carries out a change of another loop.
@@ -279,17 +299,24 @@ impl Core {
         self.close_slot(slot, CloseCode::KICKED, "uid connected again", Cause::Kicked);
     }
 
+    /// Closes connections of another loop. Returns `false` if the posts to that loop have reached their bound.
+    pub(super) fn close_fds_elsewhere(&mut self, fds: Vec<Fd>, code: CloseCode, reason: &str) -> bool {
+        let Some(to) = fds.first().and_then(|fd| self.other_loop_of(*fd)) else { return false };
+        self.siblings.as_mut().is_some_and(|siblings| siblings.post(to, Post::CloseFds(fds, code, reason.into())))
+    }
+
     /// Removes all members of a group on the other loops, and returns their number.
+    ///
+    /// The members of a loop do not count if the post does not fit into its bound.
     pub(super) fn ungroup_elsewhere(&mut self, group: &str) -> usize {
         let Some(siblings) = &mut self.siblings else { return 0 };
         let mut parts = Vec::new();
         siblings.process().directory.find_loops_of_group(group, &mut parts);
-        let mut count = 0;
-        for part in parts {
-            siblings.post(part.index.into(), Post::Ungroup(group.into()));
-            count += part.count as usize;
-        }
-        count
+        siblings.add_pending(&mut parts);
+        let own = siblings.index();
+        let others = parts.into_iter().filter(|part| usize::from(part.index) != own);
+        let sent = others.filter(|part| siblings.post(part.index.into(), Post::Ungroup(group.into())));
+        sent.map(|part| part.count as usize).sum()
     }
 
     /// Records that a connection has ended, and that its names are free.

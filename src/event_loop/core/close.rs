@@ -18,24 +18,35 @@ impl Core {
         if is_closing { CloseOutcome::Closing } else { CloseOutcome::Gone }
     }
 
-    /// Closes several connections for a handler, and returns how many of them were open on this loop.
+    /// Closes several connections for a handler. Returns how many of them were open, or belong to another loop that gets
+    /// the close.
     ///
-    /// The connections share one close frame, which is written after the output of all other connections.
+    /// The connections of a loop share one close frame, which is written after the output of all other connections.
     pub fn close_fds(&mut self, fds: impl Iterator<Item = Fd>, code: CloseCode, reason: &str) -> usize {
         if !may_send_close(code, reason) {
             return 0;
         }
+        let Some(own) = self.siblings.as_ref().map(|siblings| siblings.index()) else {
+            return self.close_fds_here(fds, code, reason);
+        };
+        let mut lists = self.list_fds(fds);
+        let mut count = self.close_fds_here(std::mem::take(&mut lists[own]).into_iter(), code, reason);
+        for list in lists.into_iter().filter(|list| !list.is_empty()) {
+            let (len, is_sent) = (list.len(), self.close_fds_elsewhere(list, code, reason));
+            count += if is_sent { len } else { 0 };
+        }
+        count
+    }
+
+    /// Closes several connections of this loop, and returns how many of them were open.
+    pub fn close_fds_here(&mut self, fds: impl Iterator<Item = Fd>, code: CloseCode, reason: &str) -> usize {
         let listed = self.table.listed_len();
         let payload = close_payload(code, reason);
         let mut frame = Outbound::message(Opcode::Close, &payload);
         let closed = Closed::by_server(code, reason, Cause::ServerClosed);
         let mut count = 0;
         for fd in fds {
-            let Some(slot) = self.table.slot_of(fd) else {
-                // The other loop has its own result.
-                let _ = self.close_elsewhere(fd, code, reason);
-                continue;
-            };
+            let Some(slot) = self.table.slot_of(fd) else { continue };
             let is_closing = self.step(slot, |connection, env| connection.close_with(&mut frame, &closed, env));
             count += usize::from(is_closing);
         }

@@ -15,21 +15,21 @@ use crate::tick::Tick;
 const CLOSES_PER_TURN_MAX: usize = 256;
 
 impl Core {
-    /// Shuts the server down.
+    /// Requests a shutdown of the server.
     ///
-    /// With several loops, the loop first carries out the posts that have arrived, so that no message of an earlier push
-    /// comes after a close frame. Then the loop calls [`begin_drain`](Core::begin_drain).
+    /// With several loops, the loop sends the shutdown to the inboxes of all loops, also to its own. So each loop first
+    /// carries out the messages that were sent to it before, and then calls [`drain_all`](Core::drain_all).
     pub fn shut_down(&mut self) {
         match &mut self.siblings {
-            Some(siblings) if self.drain.is_none() => siblings.wants_drain = true,
-            _ => self.begin_drain(),
+            Some(siblings) => siblings.wants_drain = true,
+            None => self.begin_drain(),
         }
     }
 
-    /// Returns whether a shutdown waits for [`begin_drain`](Core::begin_drain).
-    #[inline]
-    pub fn wants_drain(&self) -> bool {
-        self.drain.is_none() && self.siblings.as_ref().is_some_and(|siblings| siblings.wants_drain)
+    /// Begins to drain, and requests that the other loops do so, too.
+    pub fn drain_all(&mut self) {
+        self.shut_down();
+        self.begin_drain();
     }
 
     /// Begins to drain.
@@ -83,11 +83,13 @@ impl Core {
     /// When only control connections are left, this call begins to end them.
     pub fn is_drained(&mut self) -> bool {
         let (left, control) = (self.table.count(), self.table.control_count());
+        // Until the other loops have drained, control connections are served.
+        let is_last_loop = self.siblings.as_ref().is_none_or(|siblings| siblings.are_others_drained());
         let Some(drain) = &mut self.drain else { return false };
         if left == 0 || self.table.env().now >= drain.until {
             return true;
         }
-        if left == control && !drain.is_last {
+        if left == control && is_last_loop && !drain.is_last {
             drain.is_last = true;
             let slots: Vec<Slot> = self.table.slots().collect();
             slots.into_iter().for_each(|slot| self.drain_slot(slot));
@@ -102,6 +104,6 @@ impl Core {
     /// Returns whether a drain has begun.
     #[inline]
     pub fn is_draining(&self) -> bool {
-        self.drain.is_some() || self.wants_drain()
+        self.drain.is_some() || self.siblings.as_ref().is_some_and(|siblings| siblings.wants_drain)
     }
 }

@@ -39,8 +39,17 @@ impl Core {
         limits.check_shares(self.siblings.as_ref().map_or(1, |siblings| siblings.loops()))
     }
 
+    /// Records that one of several loops begins a turn, and applies the settings that another loop has changed.
+    #[inline(never)]
+    pub fn begin_shared_turn(&mut self) {
+        if let Some(siblings) = &self.siblings {
+            siblings.process().admission.begin_turn(siblings.index(), self.now());
+        }
+        self.apply_settings();
+    }
+
     /// Applies the settings that another loop has changed.
-    pub fn apply_settings(&mut self) {
+    fn apply_settings(&mut self) {
         let Some(settings) = self.siblings.as_mut().and_then(|siblings| siblings.new_settings()) else { return };
         self.replace_limits(settings.limits);
         self.table.env_mut().origins = settings.origins;

@@ -521,6 +521,7 @@ mod tests {
     use super::*;
     use crate::limits::{Heartbeat, Limits};
     use crate::protocol::origin::Origins;
+    use crate::registry::Change;
 
     fn core() -> Core {
         let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
@@ -531,6 +532,19 @@ mod tests {
         let (server, _client) = UnixStream::pair().expect("a pair of sockets can be created");
         core.insert(Socket::new(server.into()), Peer::Unix, ListenerKind::Client, None)
             .expect("the table has a free slot")
+    }
+
+    #[test]
+    fn a_reserved_uid_is_not_bound_to_a_connection_that_is_not_open() {
+        for policy in [SecondLogin::Multi, SecondLogin::KickOld, SecondLogin::RejectNew] {
+            let mut core = Core { second_login: policy, ..core() };
+            let slot = insert(&mut core);
+            assert_eq!(core.reserve(slot, "u"), Change::Done);
+            // The table can close a slow consumer while its upgrade is accepted.
+            assert_eq!(core.bind_reserved(slot, "u"), Change::Gone);
+            assert_eq!((core.connection_count("u"), core.registry().uid_of(slot)), (0, None));
+            core.check_invariants();
+        }
     }
 
     #[test]

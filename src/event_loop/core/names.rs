@@ -1,5 +1,6 @@
 //! The uids and groups of connections.
 
+use crate::connection::Connection;
 use crate::directory::Claim;
 use crate::event_loop::core::Core;
 use crate::event_loop::siblings::post::{ConnectionChange, Post};
@@ -31,7 +32,13 @@ impl Core {
     }
 
     /// Binds a connection to the uid that was reserved for it.
+    ///
+    /// If the connection is not open any more, the uid is released.
     pub fn bind_reserved(&mut self, slot: Slot, uid: &str) -> Change {
+        if !self.table.connection(slot).is_some_and(Connection::is_open) {
+            self.release_reserved(slot, uid);
+            return Change::Gone;
+        }
         if self.second_login == SecondLogin::KickOld {
             self.claim(slot, uid);
         }
@@ -70,7 +77,7 @@ impl Core {
             Claim::Taken => return Change::Taken,
             Claim::Full => return Change::Full,
             Claim::Replaced(old) => {
-                // If the old connection is on this loop, the bind closes it.
+                // If the old connection is on this loop, the bind closes it. A kick is always sent.
                 if let Some(to) = siblings.other_loop_of(old) {
                     siblings.post(to, Post::Change(old, ConnectionChange::Kick(uid.into())));
                 }
@@ -124,10 +131,16 @@ impl Core {
 
     /// Returns whether a uid has at most one connection, which a connection of another loop may replace.
     ///
-    /// A replaced connection stays bound until its loop closes it. Until then, no push and no list includes it.
+    /// A replaced connection stays bound until its loop closes it. Until then, a command of another thread for the uid
+    /// leaves it out. Pushes to its fd and to its groups reach it.
     #[inline]
     pub(super) fn has_owners(&self) -> bool {
         self.siblings.as_ref().is_some_and(|siblings| siblings.process().directory.is_exclusive())
+    }
+
+    /// Returns the owner of a uid, on any loop, or `None` if a uid can have several connections.
+    pub fn owner_of(&self, uid: &str) -> Option<Option<Fd>> {
+        self.has_owners().then(|| self.siblings.as_ref()?.process().directory.owner(uid))
     }
 
     /// Returns the connection of a uid, if it is on this loop and the uid has at most one connection.

@@ -43,12 +43,11 @@ impl Core {
     /// Pushes to the connections of one uid that has several connections, or may have connections on other loops.
     #[inline(never)]
     fn search_uid(&mut self, uid: &str, push: Push<'_>) -> Delivery {
-        if self.siblings.is_some() { self.push_uid_across(uid, push) } else { self.push_uid_here(uid, push) }
-    }
-
-    /// Pushes to the connections of one uid on this loop.
-    pub fn push_uid_here(&mut self, uid: &str, push: Push<'_>) -> Delivery {
-        self.push_uids_here(std::iter::once(uid), push)
+        if self.siblings.is_some() {
+            self.push_uid_across(uid, push)
+        } else {
+            self.push_bound(std::iter::once(uid), push)
+        }
     }
 
     /// Pushes to the members of a group.
@@ -79,16 +78,33 @@ impl Core {
         if self.siblings.is_some() { self.push_uids_across(uids, push) } else { self.push_bound(uids, push) }
     }
 
-    /// Pushes to the connections of several uids on this loop.
-    pub fn push_uids_here(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
-        if !self.has_owners() {
-            return self.push_bound(uids, push);
+    /// Pushes to the connections of several uids on this loop, for a command that all loops carry out.
+    ///
+    /// A connection that another loop has replaced is left out. `found` gets the positions of the uids that have
+    /// connections on this loop.
+    pub fn push_uids_here<'n>(
+        &mut self,
+        uids: impl Iterator<Item = &'n str>,
+        push: Push<'_>,
+        found: &mut Vec<usize>,
+    ) -> Delivery {
+        let has_owners = self.has_owners();
+        let mut slots = self.begin_search(&push);
+        for (position, uid) in uids.enumerate() {
+            let before = found.len();
+            if has_owners {
+                let owner = self.owner_slot(uid).inspect(|_| found.push(position));
+                slots.extend(owner.filter(|slot| self.visited.visit(*slot)));
+                continue;
+            }
+            for slot in self.registry.slots_of(uid) {
+                if found.len() == before {
+                    found.push(position);
+                }
+                slots.extend(self.visited.visit(slot).then_some(slot));
+            }
         }
-        let mut found = self.begin_search(&push);
-        for uid in uids {
-            found.extend(self.owner_slot(uid.as_ref()).filter(|slot| self.visited.visit(*slot)));
-        }
-        self.push_found(found, push)
+        self.push_found(slots, push)
     }
 
     /// Pushes to the connections of this loop that are bound to these uids, also if another loop has replaced them.
@@ -107,6 +123,12 @@ impl Core {
         } else {
             self.push_groups_here(groups, push)
         }
+    }
+
+    /// Returns the positions of the groups that have members on this loop.
+    pub fn find_groups_here<'n>(&self, groups: impl Iterator<Item = &'n str>) -> Vec<usize> {
+        let has_members = |(_, group): &(usize, &str)| self.registry.members(group).len() > 0;
+        groups.enumerate().filter(has_members).map(|(position, _)| position).collect()
     }
 
     /// Pushes to the members of several groups on this loop.

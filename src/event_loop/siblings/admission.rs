@@ -1,12 +1,20 @@
 //! The connections of clients on each loop, and the choice of a loop for a new connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::tick::Tick;
 
 /// A loop may have more connections than the emptiest loop by one part in this number.
 ///
 /// Then no loop has more than 1/64 above the mean, plus the connections that other loops admit at the same moment.
 const MARGIN_PART: usize = 64;
+
+/// The time after which a turn that goes on has stalled its loop.
+///
+/// A stalled loop gets no connections from other loops, because the clients would wait.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The number of client connections of all loops.
 ///
@@ -16,6 +24,8 @@ pub struct Admission {
     clients: AtomicUsize,
     /// The client connections of each loop.
     loads: Box<[AtomicUsize]>,
+    /// The start of the turn of each loop, in ticks from 1, or 0 while the loop waits for events.
+    turns: Box<[AtomicU64]>,
 }
 
 /// A place for one client connection. When the value is dropped, the place is free.
@@ -29,7 +39,21 @@ pub struct Place {
 impl Admission {
     /// Creates the counters of this number of loops.
     pub fn new(loops: usize) -> Admission {
-        Admission { clients: AtomicUsize::new(0), loads: (0..loops).map(|_| AtomicUsize::new(0)).collect() }
+        Admission {
+            clients: AtomicUsize::new(0),
+            loads: (0..loops).map(|_| AtomicUsize::new(0)).collect(),
+            turns: (0..loops).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Records that a loop begins a turn.
+    pub fn begin_turn(&self, index: usize, now: Tick) {
+        self.turns[index].store(now.0.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Records that a loop waits for events.
+    pub fn end_turn(&self, index: usize) {
+        self.turns[index].store(0, Ordering::Relaxed);
     }
 
     /// Returns whether the process has `max` client connections.
@@ -40,11 +64,12 @@ impl Admission {
     /// Takes a place for a connection that the loop `own` accepted. Returns `None` if the process has `max` client
     /// connections.
     ///
-    /// The place is on the own loop, unless this loop has more connections than the emptiest loop by a margin.
-    pub fn admit(self: &Arc<Self>, own: usize, max: usize) -> Option<Place> {
+    /// The place is on the own loop, unless this loop has more connections than the emptiest loop by a margin. A loop whose
+    /// turn began [`STALLED_AFTER`] ago or earlier is not chosen.
+    pub fn admit(self: &Arc<Self>, own: usize, max: usize, now: Tick) -> Option<Place> {
         let more = |clients: usize| (clients < max).then_some(clients + 1);
         self.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        let index = self.choose(own);
+        let index = self.choose(own, now);
         self.loads[index].fetch_add(1, Ordering::Relaxed);
         Some(Place { admission: Some(Arc::clone(self)), index })
     }
@@ -55,8 +80,13 @@ impl Admission {
         self.clients.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn choose(&self, own: usize) -> usize {
+    fn choose(&self, own: usize, now: Tick) -> usize {
+        let is_stalled = |index: usize| match self.turns[index].load(Ordering::Relaxed) {
+            0 => false,
+            began => index != own && Tick(began - 1).after(STALLED_AFTER) <= now,
+        };
         let loads = self.loads.iter().map(|load| load.load(Ordering::Relaxed)).enumerate();
+        let loads = loads.filter(|(index, _)| !is_stalled(*index));
         let Some((emptiest, least)) = loads.min_by_key(|(_, load)| *load) else { return own };
         let is_even = self.loads[own].load(Ordering::Relaxed) <= least + least / MARGIN_PART;
         if is_even { own } else { emptiest }
@@ -94,20 +124,35 @@ mod tests {
         let is_balanced =
             || loads().iter().all(|load| *load as f64 <= loads().iter().sum::<usize>() as f64 / 4.0 * 1.05);
         // All connections arrive at one loop, as with a unix socket.
-        (0..10_000).for_each(|_| admission.admit(0, 20_000).expect("a place").keep());
+        (0..10_000).for_each(|_| admission.admit(0, 20_000, Tick(0)).expect("a place").keep());
         assert!(is_balanced(), "{:?}", loads());
         let half = loads()[2] / 2;
         (0..half).for_each(|_| admission.release(2));
-        (0..half).for_each(|number| admission.admit(number % 4, 20_000).expect("a place").keep());
+        (0..half).for_each(|number| admission.admit(number % 4, 20_000, Tick(0)).expect("a place").keep());
         assert!(is_balanced(), "{:?}", loads());
     }
 
     #[test]
     fn the_limit_holds_for_all_loops_and_a_dropped_place_is_free() {
         let admission = Arc::new(Admission::new(2));
-        let places: Vec<Place> = (0..3).map(|own| admission.admit(own % 2, 3).expect("a place")).collect();
-        assert!(admission.is_full(3) && admission.admit(0, 3).is_none());
+        let places: Vec<Place> = (0..3).map(|own| admission.admit(own % 2, 3, Tick(0)).expect("a place")).collect();
+        assert!(admission.is_full(3) && admission.admit(0, 3, Tick(0)).is_none());
         drop(places);
-        assert!(!admission.is_full(1) && admission.admit(1, 1).is_some_and(|place| place.index() == 1));
+        assert!(!admission.is_full(1) && admission.admit(1, 1, Tick(0)).is_some_and(|place| place.index() == 1));
+    }
+
+    #[test]
+    fn a_stalled_loop_gets_no_connections_of_other_loops() {
+        let admission = Arc::new(Admission::new(3));
+        let place_at = |ticks| admission.admit(0, 100, Tick(ticks)).expect("a place").index();
+        admission.admit(0, 100, Tick(0)).expect("a place").keep();
+        admission.begin_turn(1, Tick(5));
+        admission.begin_turn(2, Tick(50));
+        assert_eq!([place_at(1004), place_at(1005), place_at(1050)], [1, 2, 0], "the first loop is not stalled");
+        admission.end_turn(1);
+        assert_eq!(place_at(5000), 1);
+        admission.begin_turn(2, Tick(5000));
+        admission.admit(1, 100, Tick(5000)).expect("a place").keep();
+        assert_eq!(place_at(5000), 2);
     }
 }

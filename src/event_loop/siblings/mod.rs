@@ -1,15 +1,13 @@
 //! The other loops of the server, as one loop sees them.
 
 pub mod admission;
-pub mod incoming;
-pub mod mailbox;
+pub mod links;
 pub mod post;
 pub mod process;
 
 use std::sync::Arc;
 
-use self::mailbox::Mailbox;
-use self::post::{Batch, ConnectionChange, ForwardedPush, Post, Target};
+use self::post::{Batch, ForwardedPush, Post, Target};
 use self::process::{Process, Settings};
 use crate::directory::Part;
 use crate::fd::{Fd, Numbering};
@@ -17,17 +15,27 @@ use crate::limits::Limits;
 
 /// The other loops of the server.
 ///
-/// A loop collects its posts to another loop in a [`Batch`]. [`send_posts`](Siblings::send_posts) puts the batches into
-/// the mailboxes, once in a turn. The pushes and changes that wait for one loop are bounded by
+/// A loop collects its posts to another loop in a [`Batch`]. [`send_posts`](Siblings::send_posts) sends the batches to the
+/// inboxes, once in a turn, and before anything else that this loop sends to another loop. So all that one loop sends to
+/// another arrives in order. The pushes and changes on their way to one loop are bounded by
 /// [`forward_bytes_max`](Limits::forward_bytes_max). Kicks and accepted sockets are bounded by the number of connections.
 #[derive(Debug)]
 pub struct Siblings {
     process: Arc<Process>,
     numbering: Numbering,
     index: usize,
-    /// The posts of this turn, by receiving loop.
-    outgoing: Vec<Batch>,
+    /// The posts that are not sent yet, by receiving loop.
+    #[expect(clippy::vec_box, reason = "a send moves the box to the inbox")]
+    outgoing: Vec<Box<Batch>>,
     has_posts: bool,
+    /// The counted memory of the posts that were sent since the start, by receiving loop.
+    sent: Vec<usize>,
+    /// The position of the last bind or join to each loop: the counted memory of all posts up to it.
+    ///
+    /// Until the loop has carried it out, the directory does not have its name.
+    names_at: Vec<usize>,
+    /// Whether the directory may lack a name of `names_at`.
+    has_pending: bool,
     /// The loops that a search in the directory found. Searches reuse its memory.
     pub parts: Vec<Part>,
     /// The limits of the process. The limits of the loop are a share of them.
@@ -36,6 +44,8 @@ pub struct Siblings {
     settings_seen: u64,
     /// Whether a shutdown was requested.
     pub wants_drain: bool,
+    /// Whether this loop has sent the shutdown to all loops.
+    pub has_sent_shutdown: bool,
     /// Whether this loop has drained, and waits for the other loops.
     pub has_drained: bool,
     /// Pushes to other loops since the start.
@@ -50,12 +60,16 @@ impl Siblings {
             process,
             numbering: Numbering::new(index, loops),
             index,
-            outgoing: (0..loops).map(|_| Batch::default()).collect(),
+            outgoing: (0..loops).map(|_| Box::default()).collect(),
             has_posts: false,
+            sent: vec![0; loops],
+            names_at: vec![0; loops],
+            has_pending: false,
             parts: Vec::new(),
             limits,
             settings_seen: 0,
             wants_drain: false,
+            has_sent_shutdown: false,
             has_drained: false,
             forwarded: 0,
         }
@@ -87,14 +101,9 @@ impl Siblings {
         (0..self.loops()).filter(move |index| *index != own)
     }
 
-    /// Returns the loop of an fd that belongs to another loop.
+    /// Returns the loop of an fd that belongs to another loop, unless that loop has ended.
     pub fn other_loop_of(&self, fd: Fd) -> Option<usize> {
-        Some(self.numbering.loop_of(fd)).filter(|index| *index != self.index)
-    }
-
-    /// Returns this loop's mailbox.
-    pub fn mailbox(&self) -> &Mailbox {
-        &self.process.mailboxes[self.index]
+        Some(self.numbering.loop_of(fd)).filter(|index| *index != self.index && !self.process.has_ended(*index))
     }
 
     /// Forwards a push to another loop. Returns `false` if the posts to that loop have reached their bound.
@@ -110,44 +119,84 @@ impl Siblings {
         true
     }
 
-    /// Sends a change of a connection to its loop. Returns `false` if the posts to that loop have reached their bound.
-    pub fn forward_change(&mut self, to: usize, fd: Fd, change: ConnectionChange) -> bool {
-        let has_room = self.has_room(to, change.post_bytes());
-        if has_room {
-            self.post(to, Post::Change(fd, change));
+    /// Sends a post to another loop. Returns `false` if the posts to that loop have reached their bound.
+    ///
+    /// A post of 0 counted bytes is always sent.
+    pub fn post(&mut self, to: usize, post: Post) -> bool {
+        let bytes = post.bytes();
+        if bytes > 0 && !self.has_room(to, bytes) {
+            return false;
         }
-        has_room
-    }
-
-    /// Adds a post to another loop, also over the bound.
-    pub fn post(&mut self, to: usize, post: Post) {
+        let adds_names = post.adds_names();
         self.outgoing[to].add(post);
         self.has_posts = true;
+        if adds_names {
+            self.names_at[to] = self.sent[to] + self.outgoing[to].bytes();
+            self.has_pending = true;
+        }
+        true
     }
 
+    /// Adds the loops to which a bind or a join is on its way to the result of a search in the directory.
+    ///
+    /// A push that follows the bind must go to that loop, although the directory does not have the name yet.
+    pub fn add_pending(&mut self, parts: &mut Vec<Part>) {
+        if self.has_pending {
+            self.add_all_pending(parts);
+        }
+    }
+
+    #[cold]
+    fn add_all_pending(&mut self, parts: &mut Vec<Part>) {
+        self.has_pending = false;
+        for to in 0..self.loops() {
+            if self.names_at[to] <= self.process.links.carried(self.index, to) {
+                continue;
+            }
+            self.has_pending = true;
+            if parts.iter().all(|part| usize::from(part.index) != to) {
+                parts.push(Part { index: to as u16, count: 0 });
+            }
+        }
+    }
+
+    /// Returns whether a post fits into the bound.
+    ///
+    /// If no post waits, a post may be larger than the bound. So a long list of receivers is not always refused.
     fn has_room(&self, to: usize, bytes: usize) -> bool {
-        let waiting = self.process.mailboxes[to].used(self.index) + self.outgoing[to].bytes();
-        waiting + bytes <= self.limits.forward_bytes_max
+        let waiting = self.waiting(to);
+        waiting == 0 || waiting + bytes <= self.limits.forward_bytes_max
+    }
+
+    /// Returns the counted memory of the posts to a loop that are not carried out.
+    fn waiting(&self, to: usize) -> usize {
+        self.sent[to] - self.process.links.carried(self.index, to) + self.outgoing[to].bytes()
     }
 
     /// Returns whether there are posts that were not sent.
+    #[inline]
     pub fn has_posts(&self) -> bool {
         self.has_posts
     }
 
-    /// Puts the posts into the mailboxes of their loops.
-    #[inline]
-    pub fn send_posts(&mut self) {
-        if self.has_posts {
-            self.send_all_posts();
+    /// Sends the posts with `send`, which gets the receiving loop and the posts, and returns their counted memory.
+    #[inline(never)]
+    pub fn send_posts(&mut self, mut send: impl FnMut(usize, &mut Box<Batch>) -> usize) {
+        self.has_posts = false;
+        for (to, batch) in self.outgoing.iter_mut().enumerate().filter(|(_, batch)| !batch.is_empty()) {
+            self.sent[to] += send(to, batch);
         }
     }
 
-    fn send_all_posts(&mut self) {
-        self.has_posts = false;
-        for (to, batch) in self.outgoing.iter_mut().enumerate().filter(|(_, batch)| !batch.is_empty()) {
-            self.process.mailboxes[to].send(self.index, batch);
-        }
+    /// Returns whether all other loops have drained.
+    pub fn are_others_drained(&self) -> bool {
+        self.process.have_others_drained(self.index)
+    }
+
+    /// Returns whether this loop must send a shutdown to all loops.
+    #[inline]
+    pub fn has_shutdown_to_send(&self) -> bool {
+        self.wants_drain && !self.has_sent_shutdown
     }
 
     /// Changes the settings of the other loops.
@@ -158,5 +207,92 @@ impl Siblings {
     /// Returns the settings, if another loop has changed them.
     pub fn new_settings(&mut self) -> Option<Settings> {
         self.process.new_settings(&mut self.settings_seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::{Poll, Token, Waker};
+
+    use super::post::ConnectionChange;
+    use super::*;
+    use crate::event_loop::proxies::ProxyFilter;
+    use crate::fd::Slot;
+    use crate::message::Push;
+    use crate::protocol::origin::Origins;
+    use crate::registry::SecondLogin;
+
+    /// Returns the first of two loops.
+    fn first_of_two() -> Siblings {
+        let poll = Poll::new().expect("an epoll instance can be created");
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker can be created"));
+        let limits = Limits { forward_bytes_max: 1000, ..Limits::default() };
+        let settings =
+            Settings { limits: limits.clone(), origins: Origins::default(), proxies: ProxyFilter::default() };
+        let process = Process::new([Arc::clone(&waker), waker].into(), SecondLogin::Multi, settings);
+        Siblings::new(0, Arc::new(process), limits)
+    }
+
+    /// Sends the posts, and returns their counted memory.
+    fn send(siblings: &mut Siblings) -> usize {
+        let mut sum = 0;
+        siblings.send_posts(|_, batch| {
+            let bytes = batch.bytes();
+            batch.clear();
+            sum += bytes;
+            bytes
+        });
+        sum
+    }
+
+    fn change(change: ConnectionChange) -> Post {
+        Post::Change(Fd::new(Slot(1), 0), change)
+    }
+
+    fn push(siblings: &mut Siblings, text: &str) -> bool {
+        siblings.forward(1, Target::All, &mut ForwardedPush::new(Push::from(text)))
+    }
+
+    #[test]
+    fn a_loop_gets_pushes_until_it_has_carried_out_a_join() {
+        let mut siblings = first_of_two();
+        let pending = |siblings: &mut Siblings| {
+            let mut parts = Vec::new();
+            siblings.add_pending(&mut parts);
+            parts
+        };
+        assert!(siblings.post(1, change(ConnectionChange::Leave("g".into()))));
+        assert_eq!(pending(&mut siblings), []);
+        assert!(siblings.post(1, change(ConnectionChange::Join("g".into()))));
+        let part = Part { index: 1, count: 0 };
+        assert_eq!(pending(&mut siblings), [part]);
+        let first = send(&mut siblings);
+        assert!(push(&mut siblings, "later"));
+        assert_eq!(pending(&mut siblings), [part]);
+        // The later message is still on its way.
+        assert!(send(&mut siblings) > 0);
+        siblings.process.links.record_carried(0, 1, first);
+        assert_eq!(pending(&mut siblings), []);
+    }
+
+    #[test]
+    fn a_long_post_is_sent_if_no_post_waits() {
+        let (mut siblings, long) = (first_of_two(), "x".repeat(2000));
+        assert!(push(&mut siblings, &long));
+        assert!(!push(&mut siblings, ""));
+        let bytes = send(&mut siblings);
+        assert!(!push(&mut siblings, "") && !push(&mut siblings, &long));
+        siblings.process.links.record_carried(0, 1, bytes);
+        assert!(push(&mut siblings, "") && !push(&mut siblings, &long));
+    }
+
+    #[test]
+    fn kicks_are_always_sent_and_leave_room() {
+        let mut siblings = first_of_two();
+        for _ in 0..1000 {
+            assert!(siblings.post(1, change(ConnectionChange::Kick("u".into()))));
+        }
+        assert_eq!(send(&mut siblings), 0);
+        assert!(push(&mut siblings, "there is room"));
     }
 }

@@ -17,16 +17,29 @@ use crate::protocol::shared::Frame;
 /// The longest payload that is copied into each batch. A longer message is encoded once, and the batches share it.
 const COPIED_BYTES_MAX: usize = 512;
 
-/// The memory of payloads up to which an empty batch is kept.
-const KEPT_BYTES_MAX: usize = 256 << 10;
+/// The memory of posts, and the memory of payloads, up to which an empty batch is kept.
+///
+/// Each pair of loops keeps at most one batch, so the memory grows with the square of the number of loops.
+const KEPT_BYTES_MAX: usize = 16 << 10;
 
-/// The posts of one turn to one loop.
+/// The most posts that [`Batch::append`] moves, because a lock is held meanwhile.
+const APPENDED_MAX: usize = 32;
+
+/// The most payload bytes of a batch that grows by [`Batch::append`].
+const APPENDED_BYTES_MAX: usize = 1 << 20;
+
+/// The memory of a batch besides its posts and payloads.
+const BATCH_BYTES: usize = 512;
+
+/// Posts of one loop to another, in order.
 #[derive(Debug, Default)]
 pub struct Batch {
     posts: VecDeque<Post>,
     /// The payloads of short messages.
     payloads: Vec<u8>,
     /// The counted memory of the posts.
+    ///
+    /// Posts that the number of connections bounds do not count: kicks and accepted sockets.
     bytes: usize,
 }
 
@@ -36,6 +49,8 @@ pub enum Post {
     Push(PostedPush),
     /// A change of a connection.
     Change(Fd, ConnectionChange),
+    /// Closes several connections.
+    CloseFds(Vec<Fd>, CloseCode, Box<str>),
     /// Removes all members from a group.
     Ungroup(CompactString),
     /// An accepted socket.
@@ -127,6 +142,29 @@ impl Batch {
         self.posts.push_back(post);
     }
 
+    /// Counts the memory of the batch itself.
+    pub fn count_batch(&mut self) {
+        self.bytes += BATCH_BYTES;
+    }
+
+    /// Moves the posts of `later` to the end of this batch, if they are few. Returns whether they were moved.
+    pub fn append(&mut self, later: &mut Batch) -> bool {
+        if later.posts.len() > APPENDED_MAX || self.payloads.len() + later.payloads.len() > APPENDED_BYTES_MAX {
+            return false;
+        }
+        let before = self.payloads.len() as u32;
+        self.payloads.append(&mut later.payloads);
+        for mut post in later.posts.drain(..) {
+            if let Post::Push(PostedPush { content: PostedContent::Copied { start, end, .. }, .. }) = &mut post {
+                *start += before;
+                *end += before;
+            }
+            self.posts.push_back(post);
+        }
+        self.bytes += std::mem::take(&mut later.bytes);
+        true
+    }
+
     /// Adds a push. `except` is a list of excluded connections of the receiving loop.
     pub fn add_push(&mut self, target: Target, except: Vec<Fd>, message: &mut ForwardedPush<'_>) {
         let content = match message.push.content {
@@ -162,19 +200,28 @@ impl Batch {
 }
 
 impl Post {
-    fn bytes(&self) -> usize {
+    /// Returns the counted memory of the post.
+    pub fn bytes(&self) -> usize {
         let more = match self {
-            Post::Push(_) | Post::Ungroup(_) => 0,
+            // A kick has one earlier login, and a socket has a place. So the number of connections bounds them.
+            Post::Change(_, ConnectionChange::Kick(_)) | Post::Socket(_) => return 0,
+            Post::Push(_) => 0,
             Post::Change(_, change) => change.bytes(),
-            Post::Socket(_) => size_of::<AcceptedSocket>(),
+            Post::CloseFds(fds, _, reason) => size_of_val(&**fds) + reason.len(),
+            Post::Ungroup(group) => group.len(),
         };
         size_of::<Post>() + more
+    }
+
+    /// Returns whether the post can add names to connections of the receiving loop.
+    pub fn adds_names(&self) -> bool {
+        matches!(self, Post::Change(_, ConnectionChange::Bind(_) | ConnectionChange::Join(_)))
     }
 }
 
 impl ConnectionChange {
     /// Returns the memory besides the size of the value.
-    pub fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         match self {
             ConnectionChange::Bind(name)
             | ConnectionChange::Join(name)
@@ -187,11 +234,6 @@ impl ConnectionChange {
             | ConnectionChange::SetHeartbeat(_)
             | ConnectionChange::SetPaused(_) => 0,
         }
-    }
-
-    /// Returns the memory of a post with this change.
-    pub fn post_bytes(&self) -> usize {
-        size_of::<Post>() + self.bytes()
     }
 }
 
@@ -236,5 +278,61 @@ impl PostedPush {
             PostedContent::Shared(frame) => Content::Frame(frame),
         };
         Push { content, except: &self.except, key: self.key.as_deref(), may_compress: self.may_compress }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(batch: &mut Batch, text: &str) {
+        batch.add_push(Target::All, Vec::new(), &mut ForwardedPush::new(Push::from(text)));
+    }
+
+    fn texts(batch: &mut Batch) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Some(post) = batch.pop() {
+            let Post::Push(posted) = post else { panic!("{post:?} was not added") };
+            let text = match posted.push(batch.payloads()).content {
+                Content::Payload(_, payload) => String::from_utf8_lossy(payload).into_owned(),
+                Content::Frame(frame) => format!("a frame of {} bytes", frame.as_bytes().len()),
+            };
+            texts.push(text);
+        }
+        texts
+    }
+
+    #[test]
+    fn an_appended_batch_keeps_its_order_and_its_payloads() {
+        let (mut first, mut second) = (Batch::default(), Batch::default());
+        add(&mut first, "first");
+        add(&mut second, "second");
+        add(&mut second, &"x".repeat(COPIED_BYTES_MAX + 1));
+        add(&mut second, "third");
+        let bytes = first.bytes() + second.bytes();
+        assert!(first.append(&mut second) && second.is_empty());
+        assert_eq!((first.bytes(), second.bytes(), second.payloads().len()), (bytes, 0, 0));
+        add(&mut first, "fourth");
+        assert_eq!(texts(&mut first), ["first", "second", "a frame of 517 bytes", "third", "fourth"]);
+        assert!(first.clear() && first.bytes() == 0);
+    }
+
+    #[test]
+    fn many_posts_are_not_appended() {
+        let (mut first, mut second) = (Batch::default(), Batch::default());
+        add(&mut first, "first");
+        (0..=APPENDED_MAX).for_each(|_| add(&mut second, "x"));
+        assert!(!first.append(&mut second));
+        assert_eq!((texts(&mut first).len(), texts(&mut second).len()), (1, APPENDED_MAX + 1));
+    }
+
+    #[test]
+    fn posts_that_the_number_of_connections_bounds_do_not_count() {
+        let fd = Fd::from_u64(1).expect("a valid fd");
+        let change = |change| Post::Change(fd, change).bytes();
+        assert_eq!(change(ConnectionChange::Kick("u".into())), 0);
+        assert!(change(ConnectionChange::Bind("u".into())) > change(ConnectionChange::Unbind));
+        assert!(Post::Ungroup("g".into()).bytes() > size_of::<Post>());
+        assert!(Post::CloseFds(vec![fd; 10], CloseCode::NORMAL, "".into()).bytes() >= 80);
     }
 }

@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mio::Waker;
+
 use crate::directory::{Directory, Logins};
+use crate::event_loop::inbox::wake;
 use crate::event_loop::proxies::ProxyFilter;
 use crate::event_loop::rate_limit::SharedBucket;
 use crate::event_loop::siblings::admission::Admission;
-use crate::event_loop::siblings::mailbox::Mailbox;
+use crate::event_loop::siblings::links::Links;
 use crate::limits::Limits;
 use crate::protocol::origin::Origins;
 use crate::registry::SecondLogin;
@@ -19,7 +22,8 @@ use crate::registry::SecondLogin;
 pub struct Process {
     pub directory: Directory,
     pub admission: Arc<Admission>,
-    pub mailboxes: Box<[Mailbox]>,
+    pub links: Links,
+    wakers: Box<[Arc<Waker>]>,
     pub accepts: SharedBucket,
     pub handshakes: SharedBucket,
     /// The open WebSockets of each loop.
@@ -31,6 +35,8 @@ pub struct Process {
     /// The loops that have drained or ended, and their number.
     has_drained: Box<[AtomicBool]>,
     drained: AtomicUsize,
+    /// The loops whose threads have ended.
+    has_ended: Box<[AtomicBool]>,
     /// Whether all loops end at once.
     is_interrupted: AtomicBool,
 }
@@ -44,9 +50,9 @@ pub struct Settings {
 }
 
 impl Process {
-    /// Creates the shared state of the loops of these mailboxes.
-    pub fn new(mailboxes: Box<[Mailbox]>, second_login: SecondLogin, settings: Settings) -> Process {
-        let loops = mailboxes.len();
+    /// Creates the shared state of the loops that these wakers wake.
+    pub fn new(wakers: Box<[Arc<Waker>]>, second_login: SecondLogin, settings: Settings) -> Process {
+        let loops = wakers.len();
         let logins = match second_login {
             SecondLogin::Multi => Logins::Many,
             SecondLogin::KickOld => Logins::ReplaceOld,
@@ -55,7 +61,8 @@ impl Process {
         Process {
             directory: Directory::new(loops, logins),
             admission: Arc::new(Admission::new(loops)),
-            mailboxes,
+            links: Links::new(loops),
+            wakers,
             accepts: SharedBucket::default(),
             handshakes: SharedBucket::default(),
             open: (0..loops).map(|_| AtomicUsize::new(0)).collect(),
@@ -64,13 +71,14 @@ impl Process {
             version: AtomicU64::new(0),
             has_drained: (0..loops).map(|_| AtomicBool::new(false)).collect(),
             drained: AtomicUsize::new(0),
+            has_ended: (0..loops).map(|_| AtomicBool::new(false)).collect(),
             is_interrupted: AtomicBool::new(false),
         }
     }
 
     /// Returns the number of loops.
     pub fn loops(&self) -> usize {
-        self.mailboxes.len()
+        self.wakers.len()
     }
 
     /// Returns the number of open WebSockets of a loop.
@@ -122,9 +130,30 @@ impl Process {
     /// Records that a loop has drained or ended.
     pub fn record_drained(&self, index: usize) {
         let was_drained = self.has_drained[index].swap(true, Ordering::AcqRel);
-        if !was_drained && self.drained.fetch_add(1, Ordering::AcqRel) + 1 >= self.loops() {
+        // The first loop ends its control connections when all other loops have drained.
+        if !was_drained && self.drained.fetch_add(1, Ordering::AcqRel) + 2 >= self.loops() {
             self.wake_all();
         }
+    }
+
+    /// Returns whether all loops but this one have drained or ended.
+    pub fn have_others_drained(&self, index: usize) -> bool {
+        let own = usize::from(self.has_drained[index].load(Ordering::Acquire));
+        self.drained.load(Ordering::Acquire) - own + 1 >= self.loops()
+    }
+
+    /// Records that the thread of a loop has ended, and removes what is left of its connections.
+    ///
+    /// After a panic outside a handler, the loop has not closed its connections.
+    pub fn record_ended(&self, index: usize) {
+        self.has_ended[index].store(true, Ordering::Release);
+        self.open[index].store(0, Ordering::Relaxed);
+        self.directory.remove_loop(index);
+    }
+
+    /// Returns whether the thread of a loop has ended.
+    pub fn has_ended(&self, index: usize) -> bool {
+        self.has_ended[index].load(Ordering::Acquire)
     }
 
     /// Ends all loops at once.
@@ -139,6 +168,6 @@ impl Process {
     }
 
     fn wake_all(&self) {
-        self.mailboxes.iter().for_each(Mailbox::wake);
+        self.wakers.iter().for_each(|waker| wake(waker));
     }
 }

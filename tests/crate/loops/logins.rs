@@ -1,13 +1,14 @@
 //! Logins of one uid on all loops at the same moment.
 
-use std::sync::{Barrier, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use fdpush::{AbortOutcome, Change, Context, Delivery, Fd, Limits, Request, SecondLogin, Server, Upgrade};
 
-use super::clients::{ask_at, connect_one_each, loop_of};
-use crate::common::{Client, DEADLINE, TestServer, channel, refusal, serve};
+use super::clients::{ask_at, connect_each, connect_one_each, loop_of};
+use crate::common::{Client, DEADLINE, TestServer, accept_with_fd, channel, refusal, serve};
 
 const LOOPS: usize = 4;
 const THREADS: usize = 8;
@@ -151,10 +152,15 @@ fn a_connection_that_claims_its_uid_again_survives_an_earlier_kick() {
 #[test]
 fn a_user_that_changes_loops_during_a_command_is_not_offline() {
     let server = serve(|server| server.loops(2));
-    let mut clients = connect_one_each(&server, 2);
-    let (new, old) = (clients[0].fd(), clients[1].fd());
+    let mut by_loop = connect_each(&server, 2, 2);
+    let old = by_loop[1][0].fd();
+    let mut clients = by_loop.remove(0);
+    let (new, other) = (clients[0].fd(), clients[1].fd());
     assert_eq!(server.remote.bind(old, "u").wait(), Ok(Change::Done));
     assert_eq!(server.remote.join(old, "g").wait(), Ok(Change::Done));
+    // The names of another connection do not hide the missed names.
+    assert_eq!(server.remote.bind(other, "v").wait(), Ok(Change::Done));
+    assert_eq!(server.remote.join(other, "h").wait(), Ok(Change::Done));
     let (entered, enter) = channel();
     let (release, released) = mpsc::channel::<()>();
     // The second loop is held up. Then it closes the old connection, before its parts of the commands below.
@@ -166,15 +172,68 @@ fn a_user_that_changes_loops_during_a_command_is_not_offline() {
     enter.next();
     let remote = &server.remote;
     let (online, fds, members) = (remote.is_online("u"), remote.fds_of("u"), remote.members("g"));
-    let pushes = [remote.push_uid("u", "uid"), remote.push_group("g", "group")];
+    let one = [remote.push_uid("u", "uid"), remote.push_group("g", "group")];
+    let two = [remote.push_uids(["v", "u"], "uids"), remote.push_groups(["h", "g"], "groups")];
     // The first loop has carried out its parts when it binds the new connection.
     assert_eq!(remote.bind(new, "u").wait(), Ok(Change::Done));
     assert_eq!(remote.join(new, "g").wait(), Ok(Change::Done));
+    // A connection that has the message already does not get it again.
+    assert_eq!(remote.join(other, "g").wait(), Ok(Change::Done));
     release.send(()).expect("the loop waits");
     assert_eq!(held_up.wait(), Ok(AbortOutcome::Aborted { was_open: true }));
-    assert_eq!((online.wait(), fds.wait(), members.wait()), (Ok(true), Ok(vec![new]), Ok(vec![new])));
-    assert_eq!(pushes.map(|push| push.wait()), [Ok(Delivery::new(1, 0)); 2]);
-    assert_eq!((clients[0].text(), clients[0].text()), ("uid".to_owned(), "group".to_owned()));
+    assert_eq!((online.wait(), fds.wait(), members.wait()), (Ok(true), Ok(vec![new]), Ok(vec![new, other])));
+    assert_eq!(one.map(|push| push.wait()), [Ok(Delivery::new(1, 0)), Ok(Delivery::new(2, 0))]);
+    assert_eq!(two.map(|push| push.wait()), [Ok(Delivery::new(2, 0)); 2]);
+    assert_eq!(server.remote.broadcast("end").wait().map(|delivery| delivery.matched), Ok(3));
+    let mut texts = |index: usize| -> Vec<String> {
+        std::iter::from_fn(|| Some(clients[index].text()).filter(|text| text != "end")).collect()
+    };
+    let sorted = |mut texts: Vec<String>| {
+        texts.sort_unstable();
+        texts
+    };
+    // A message that is repeated may come after later messages.
+    assert_eq!(sorted(texts(0)), ["group", "groups", "uid", "uids"]);
+    assert_eq!(sorted(texts(1)), ["group", "groups", "uids"]);
+}
+
+#[test]
+fn a_push_to_a_user_with_many_logins_always_has_a_receiver() {
+    let server = serve(|server: Server| {
+        server.loops(2).second_login(SecondLogin::KickOld).on_upgrade(|ctx, fd, request| match request.query("uid") {
+            Some(_) => accept_uid(ctx, fd, request),
+            None => accept_with_fd(ctx, fd, request),
+        })
+    });
+    let pusher = connect_one_each(&server, 2).remove(0);
+    let mut last = server.connect("/?uid=u");
+    let (logins, address) = (Arc::new(AtomicBool::new(false)), server.address());
+    let is_done = Arc::clone(&logins);
+    let thread = thread::spawn(move || {
+        for _ in 0..300 {
+            let next = Client::connect(address, "/?uid=u", &[]).expect("the server accepts the WebSocket");
+            drop(std::mem::replace(&mut last, next));
+        }
+        is_done.store(true, Ordering::Release);
+        last
+    });
+    let mut pushes = 0;
+    while !logins.load(Ordering::Acquire) || pushes == 0 {
+        let deliveries = ask_at(&server, pusher.fd(), |ctx| -> Vec<Delivery> {
+            (0..20)
+                .map(|number| if number % 2 == 0 { ctx.push_uid("u", "x") } else { ctx.push_uids(["u"], "x") })
+                .collect()
+        });
+        for delivery in deliveries {
+            assert_eq!(delivery.matched + delivery.forwarded, 1, "{delivery:?}");
+            pushes += 1;
+        }
+        assert_eq!(server.remote.is_online("u").wait(), Ok(true));
+        assert_eq!(server.remote.fds_of("u").wait().map(|fds| fds.len()), Ok(1));
+        let delivery = server.remote.push_uids(["u", "nobody"], "x").wait().expect("the server answers");
+        assert!(delivery.matched > 0, "{delivery:?}");
+    }
+    drop(thread.join().expect("no panic"));
 }
 
 /// Waits until the loop of a connection has ended a turn that began before this call.

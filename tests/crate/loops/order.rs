@@ -2,9 +2,9 @@
 
 use std::sync::mpsc;
 
-use fdpush::{Change, Limits, Message};
+use fdpush::{Change, Limits, Message, Outcome};
 
-use super::clients::{ask_at, connect_one_each};
+use super::clients::{ask_at, connect_one_each, hold_at};
 use crate::common::{Client, DEADLINE, channel, serve};
 
 const BURST: usize = 100;
@@ -124,8 +124,8 @@ fn a_shutdown_waits_for_the_messages_that_have_arrived() {
         (0..MESSAGES).for_each(|number| _ = ctx.push(other, &number.to_string()));
         ctx.shutdown();
     });
-    // The first loop has passed the shutdown on before it closes its connection. So the shutdown is in the inbox of the
-    // second loop, and the messages are in its mailbox.
+    // The first loop has sent the shutdown to all loops before it closes its connection. So the messages and the shutdown are
+    // in the inbox of the second loop.
     assert_eq!(clients[0].closed().0, 1001);
     release.send(()).expect("the loop waits");
     assert_eq!(held_up.wait(), Ok(()));
@@ -134,6 +134,92 @@ fn a_shutdown_waits_for_the_messages_that_have_arrived() {
     }
     assert_eq!(clients[1].closed().0, 1001);
     server.wait_for_end().expect("the server drains");
+}
+
+#[test]
+fn a_shutdown_of_a_loop_waits_for_the_messages_that_were_sent_to_it() {
+    let mut server = serve(|server| server.loops(2));
+    let mut clients = connect_one_each(&server, 2);
+    let (own, other) = (clients[0].fd(), clients[1].fd());
+    let (held, release) = hold_at(&server, other, |ctx| ctx.shutdown());
+    ask_at(&server, own, move |ctx| {
+        (0..1000).for_each(|number| assert_eq!(ctx.push(other, &number.to_string()), Outcome::Forwarded));
+    });
+    release.send(()).expect("the loop waits");
+    assert_eq!(held.wait(), Ok(()));
+    (0..1000).for_each(|number| assert_eq!(clients[1].text(), number.to_string()));
+    assert_eq!((clients[1].closed().0, clients[0].closed().0), (1001, 1001));
+    server.wait_for_end().expect("the server drains");
+}
+
+#[test]
+fn a_push_follows_the_bind_and_the_join_that_a_handler_has_sent_before() {
+    let server = serve(|server| server.loops(3));
+    let mut clients = connect_one_each(&server, 3);
+    let (own, other) = (clients[0].fd(), clients[1].fd());
+    let (changes, deliveries) = ask_at(&server, own, move |ctx| {
+        let joined = ctx.join(other, "g");
+        let groups = [ctx.push_group("g", "group"), ctx.push_groups(["g", "h", "g"], "groups")];
+        let bound = ctx.bind(other, "u");
+        let uids = [ctx.push_uid("u", "uid"), ctx.push_uids(["u", "v"], "uids")];
+        let left = ctx.leave(other, "g");
+        let after = [ctx.push_group("g", "a member no more"), ctx.push_uid("u", "last")];
+        ([joined, bound, left], [groups, uids, after].concat())
+    });
+    assert_eq!(changes, [Change::Forwarded; 3]);
+    assert!(deliveries.iter().all(|delivery| (delivery.matched, delivery.forwarded) == (0, 1)), "{deliveries:?}");
+    for text in ["group", "groups", "uid", "uids", "last"] {
+        assert_eq!(clients[1].text(), text);
+    }
+    // When the loop has carried out the changes, the directory alone decides.
+    server.wait_until("only loops with receivers get a push", |ctx| ctx.push_uid("nobody", "").forwarded == 0);
+}
+
+#[test]
+fn commands_of_a_handler_come_after_its_pushes() {
+    let server = serve(|server| server.loops(2));
+    let mut clients = connect_one_each(&server, 2);
+    let (own, other) = (clients[0].fd(), clients[1].fd());
+    assert_eq!(server.remote.join(other, "g").wait(), Ok(Change::Done));
+    let of_server = server.remote.clone();
+    ask_at(&server, own, move |ctx| {
+        for number in 0..50 {
+            let remote = if number % 2 == 0 { ctx.remote() } else { of_server.clone() };
+            ctx.push(other, &format!("push {number}"));
+            match number % 4 {
+                0 => drop(remote.push(other, &format!("command {number}"))),
+                1 => drop(remote.push_group("g", &format!("command {number}"))),
+                2 => drop(remote.broadcast(&format!("command {number}"))),
+                _ => drop(remote.call_at(other, move |ctx| ctx.push(other, &format!("command {number}")))),
+            }
+        }
+        let _ = ctx.remote().close(other, 4000, "the last command");
+    });
+    for text in ["push", "command"] {
+        (0..50).for_each(|number| assert_eq!(clients[1].text(), format!("{text} {number}")));
+    }
+    assert_eq!(clients[1].closed().0, 4000);
+}
+
+#[test]
+fn a_command_comes_after_the_messages_of_an_earlier_call() {
+    let server = serve(|server| server.loops(2));
+    let mut clients = connect_one_each(&server, 2);
+    let (own, other) = (clients[0].fd(), clients[1].fd());
+    for number in 0..500 {
+        let text = format!("call {number}");
+        let outcome = match number % 2 {
+            0 => server.remote.call_at(own, move |ctx| ctx.push(other, &text)).wait(),
+            _ => {
+                let push = move |ctx: &mut fdpush::Context<'_>| ctx.is_own(own).then(|| ctx.push(other, &text));
+                server.remote.call_each(push).wait().map(|outcomes| outcomes[0].expect("the own loop pushes"))
+            }
+        };
+        assert_eq!(outcome, Ok(Outcome::Forwarded));
+        assert_eq!(server.remote.push(other, &format!("command {number}")).wait(), Ok(Outcome::Queued));
+        assert_eq!(clients[1].text(), format!("call {number}"));
+        assert_eq!(clients[1].text(), format!("command {number}"));
+    }
 }
 
 fn expect_all_before_close(clients: &mut [Client]) {

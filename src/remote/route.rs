@@ -1,0 +1,114 @@
+//! The ways of a command to the inboxes of its loops.
+//!
+//! A command of another thread goes to the inbox of its loop at once. A command that a handler sends goes to the inbox of
+//! the handler's own loop, which passes it on behind its posts. So the commands and the posts of one loop to another
+//! arrive in order.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crate::event_loop::{Command, Context, Fleet, Rejected, Sender, loop_of, own_of};
+use crate::fd::Fd;
+use crate::remote::error::RemoteError;
+use crate::remote::gather::{Gather, Round, run_alone};
+
+/// A command that runs on the thread of a loop.
+pub type Call = Box<dyn FnOnce(&mut Context<'_>) + Send>;
+
+/// Sends a command to the loop of a connection, whether the connection exists or not.
+pub fn send_to_fd(fleet: &Fleet<Command>, fd: Fd, call: Call) -> Result<(), Rejected> {
+    send(fleet, move |senders| loop_of(senders, fd), Command::Call(call))
+}
+
+/// Sends a command to a loop.
+pub fn send_to_loop(fleet: &Fleet<Command>, to: usize, command: Command) -> Result<(), Rejected> {
+    send(fleet, move |_| to, command)
+}
+
+fn send(
+    fleet: &Fleet<Command>,
+    find: impl FnOnce(&[Sender<Command>]) -> usize + Send + 'static,
+    command: Command,
+) -> Result<(), Rejected> {
+    fleet.send(move |senders| {
+        let to = find(senders);
+        let Some(target) = senders.get(to) else { return Err(Rejected::Closed) };
+        match own_inbox(senders) {
+            Some((own, inbox)) if own != to => {
+                if target.is_full() {
+                    return Err(Rejected::Full);
+                }
+                inbox.send(Command::Call(Box::new(move |ctx| pass_on(ctx, to, command))))
+            }
+            _ => target.send(command),
+        }
+    })
+}
+
+/// Passes a command on to its loop. The command was accepted, so it is sent also to a full inbox.
+fn pass_on(ctx: &mut Context<'_>, to: usize, command: Command) {
+    ctx.send_posts();
+    if let Some(target) = ctx.parts.fleet.senders().and_then(|senders| senders.get(to)) {
+        // The reply of a command to a loop that has ended is `Closed`.
+        let _ = target.send_over(command);
+    }
+}
+
+/// Sends a shutdown to a loop, which passes it on to the other loops.
+///
+/// If a handler sends the shutdown, its own loop takes it.
+pub fn send_shutdown(fleet: &Fleet<Command>, home: usize) -> Result<(), Rejected> {
+    fleet.send(move |senders| {
+        let to = own_inbox(senders).map_or(home, |(own, _)| own);
+        senders.get(to).map_or(Err(Rejected::Closed), |sender| sender.send_last(Command::Shutdown))
+    })
+}
+
+/// Sends a command to all loops, or to none.
+pub fn scatter<G: Gather>(
+    fleet: &Fleet<Command>,
+    gather: G,
+    reply: oneshot::Sender<Result<G::Output, RemoteError>>,
+) -> Result<(), Rejected> {
+    fleet.send(move |senders| match (senders, own_inbox(senders)) {
+        ([only], _) => {
+            let (call, reply) = (move |ctx: &mut Context<'_>| run_alone(&gather, ctx), reply);
+            only.send(Command::Call(job(call, reply)))
+        }
+        (_, None) => Round::new(gather, reply).scatter(senders),
+        (_, Some((_, inbox))) => {
+            if senders.iter().any(Sender::is_full) {
+                return Err(Rejected::Full);
+            }
+            inbox.send(Command::Call(Box::new(move |ctx| Round::new(gather, reply).scatter_from(ctx))))
+        }
+    })
+}
+
+/// Returns the loop that runs on this thread, and its inbox. A server with one loop needs no search.
+fn own_inbox(senders: &[Sender<Command>]) -> Option<(usize, &Sender<Command>)> {
+    let own = if senders.len() > 1 { own_of(senders)? } else { return None };
+    Some((own, senders.get(own)?))
+}
+
+/// Makes a command that sends the result of `call` as its reply.
+///
+/// The messages that `call` has pushed to other loops are sent before the reply.
+pub fn job<T: Send + 'static>(
+    call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
+    reply: oneshot::Sender<Result<T, RemoteError>>,
+) -> Call {
+    Box::new(move |ctx| {
+        // The send of a reply fails if the receiver was dropped.
+        match catch_unwind(AssertUnwindSafe(|| call(ctx))) {
+            Ok(value) => {
+                ctx.send_posts();
+                drop(reply.send(Ok(value)));
+            }
+            Err(panic) => {
+                drop(reply.send(Err(RemoteError::Panicked)));
+                // The loop logs the panic.
+                resume_unwind(panic)
+            }
+        }
+    })
+}
