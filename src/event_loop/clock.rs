@@ -13,7 +13,40 @@ const WALL_DRIFT_MAX: Duration = Duration::from_secs(1);
 
 /// Reads the monotonic clock.
 pub fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(now) = virtual_clock::read() {
+        return now;
+    }
     Instant::now()
+}
+
+/// The virtual clock of a thread, for tests.
+#[cfg(test)]
+pub mod virtual_clock {
+    use std::cell::Cell;
+    use std::time::{Duration, Instant};
+
+    thread_local! {
+        static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+        static STEP: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    /// Starts the virtual clock of this thread. Each read advances the clock by `step`.
+    pub fn start(step: Duration) {
+        NOW.set(Some(Instant::now()));
+        STEP.set(step);
+    }
+
+    /// Advances the clock.
+    pub fn advance(by: Duration) {
+        NOW.set(NOW.get().map(|now| now + by));
+    }
+
+    /// Reads the clock, if this thread has a virtual clock.
+    pub fn read() -> Option<Instant> {
+        advance(STEP.get());
+        NOW.get()
+    }
 }
 
 /// Reads the coarse monotonic clock (`CLOCK_MONOTONIC_COARSE`).

@@ -1,4 +1,6 @@
-//! Events of very many sockets in one turn.
+//! Events of very many sockets in one turn, and a simulation of several loops.
+
+mod simulation;
 
 use std::io::Write;
 use std::net::TcpStream;
