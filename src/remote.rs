@@ -4,6 +4,7 @@ mod error;
 mod gather;
 mod owned_push;
 mod route;
+mod then;
 
 use std::any::Any;
 use std::fmt;

@@ -6,6 +6,8 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 
+use slab::Slab;
+
 use crate::event_loop::core::Core;
 use crate::event_loop::fleet::Fleet;
 use crate::event_loop::timers::TimerId;
@@ -53,12 +55,13 @@ pub struct Context<'a> {
     pub(crate) parts: &'a mut ContextParts,
 }
 
-/// The parts of a [`Context`] outside [`Core`]: the inboxes and the closures of timers.
+/// The parts of a [`Context`] outside [`Core`]: the inboxes, and the closures of timers and replies.
 #[derive(Debug)]
 pub struct ContextParts {
     /// The inboxes of all loops.
     pub fleet: Fleet<Command>,
     pub timers: TimerClosures,
+    pub replies: Replies,
 }
 
 impl Context<'_> {
@@ -82,10 +85,23 @@ pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 /// The closure of a timer, which is called at every expiry.
 pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 
+/// The replies that the handlers of a loop wait for, by key.
+#[derive(Default)]
+pub struct Replies(Slab<Box<dyn PendingReply>>);
+
+/// A reply that a handler waits for, and the closure that gets its result.
+pub trait PendingReply {
+    /// Polls the reply, and returns whether the result is there.
+    fn poll(&mut self) -> bool;
+
+    /// Calls the closure with the result, after [`poll`](PendingReply::poll) has returned `true`.
+    fn call(self: Box<Self>, ctx: &mut Context<'_>);
+}
+
 impl ContextParts {
-    /// Creates the parts without timers.
+    /// Creates the parts without timers and replies.
     pub fn new(fleet: Fleet<Command>) -> ContextParts {
-        ContextParts { fleet, timers: TimerClosures::default() }
+        ContextParts { fleet, timers: TimerClosures::default(), replies: Replies::default() }
     }
 
     /// Sends the posts of this loop to the inboxes of the other loops.
@@ -108,6 +124,20 @@ impl TimerClosures {
     #[inline]
     pub fn take(&mut self, timer: TimerId) -> Option<TimerClosure> {
         if self.0.is_empty() { None } else { self.0.remove(&timer) }
+    }
+}
+
+impl Replies {
+    /// Adds the reply that `make` makes for its key.
+    pub fn insert(&mut self, make: impl FnOnce(usize) -> Box<dyn PendingReply>) {
+        let entry = self.0.vacant_entry();
+        let reply = make(entry.key());
+        entry.insert(reply);
+    }
+
+    /// Removes the reply with this key, if its result is there.
+    pub fn take_ready(&mut self, key: usize) -> Option<Box<dyn PendingReply>> {
+        if self.0.get_mut(key)?.poll() { self.0.try_remove(key) } else { None }
     }
 }
 
@@ -135,5 +165,11 @@ impl fmt::Debug for Command {
 impl fmt::Debug for TimerClosures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl fmt::Debug for Replies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replies").field("len", &self.0.len()).finish()
     }
 }

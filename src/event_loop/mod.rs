@@ -51,7 +51,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 #[cfg(feature = "gateway")]
 pub use self::bind_each::bind_each;
-pub use self::context::{Command, Context, Notice};
+pub use self::context::{Command, Context, Notice, PendingReply};
 pub use self::core::Core;
 pub use self::error::Error;
 pub use self::fleet::{Fleet, FleetEnd, loop_of, own_of};

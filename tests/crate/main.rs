@@ -38,6 +38,7 @@ mod loops {
     mod logins;
     mod order;
     mod pushes;
+    mod replies;
 }
 
 mod push {
