@@ -14,14 +14,14 @@ impl Context<'_> {
         self.core.registry().users()
     }
 
-    /// Returns the number of uids that have connections.
+    /// Returns the number of uids that have connections, on all loops.
     ///
     /// The call takes constant time.
     pub fn user_count(&self) -> usize {
-        self.core.registry().user_count()
+        self.core.name_counts().0
     }
 
-    /// Returns a portion of [`users`](Context::users), and the cursor of the next portion.
+    /// Returns a portion of [`users`](Context::users) of this loop, and the cursor of the next portion.
     ///
     /// The first portion is at `ScanCursor::default()`. The cursor of the next portion is `None` after the last
     /// portion. A portion has at most `max` users, or at most 256 users if `max` is lower. A portion can be empty, even
@@ -30,6 +30,10 @@ impl Context<'_> {
     /// Users can come and go between two portions. A user who stays online during the whole scan is returned once. A
     /// user who goes online during the scan may be missing. A user who goes offline and online again during the scan may
     /// be missing or be returned twice.
+    ///
+    /// With several [loops](crate::Server::loops), each loop has a list of its own, and these sentences hold for the
+    /// connections of this loop. A user with connections on several loops is in the list of each of these loops. A cursor
+    /// belongs to the loop that returned it.
     ///
     /// ```
     /// use fdpush::{Context, ScanCursor};
@@ -61,17 +65,17 @@ impl Context<'_> {
         self.core.registry().groups()
     }
 
-    /// Returns the number of groups that have members.
+    /// Returns the number of groups that have members, on all loops.
     ///
     /// The call takes constant time.
     pub fn group_count(&self) -> usize {
-        self.core.registry().group_count()
+        self.core.name_counts().1
     }
 
-    /// Returns a portion of [`groups`](Context::groups), and the cursor of the next portion.
+    /// Returns a portion of [`groups`](Context::groups) of this loop, and the cursor of the next portion.
     ///
-    /// This method works like [`scan_users`](Context::scan_users). A group that has members during the whole scan is
-    /// returned once.
+    /// This method works like [`scan_users`](Context::scan_users). A group that has members on this loop during the whole
+    /// scan is returned once.
     pub fn scan_groups(
         &self,
         cursor: ScanCursor,

@@ -35,6 +35,7 @@ mod loops {
     mod clients;
     mod isolation;
     mod lifecycle;
+    mod lists;
     mod logins;
     mod order;
     mod pushes;

@@ -233,4 +233,12 @@ impl Core {
             None => self.registry.members(group).len(),
         }
     }
+
+    /// Returns the number of uids that have connections and the number of groups that have members, on all loops.
+    pub fn name_counts(&self) -> (usize, usize) {
+        match &self.siblings {
+            Some(siblings) => siblings.process().directory.counts(),
+            None => (self.registry.user_count(), self.registry.group_count()),
+        }
+    }
 }

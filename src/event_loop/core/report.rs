@@ -68,14 +68,8 @@ impl Core {
 
     /// Returns the counters of this loop, but with the number of uids and groups of all loops.
     pub fn stats_for_sum(&self) -> Stats {
-        let stats = self.stats();
-        match &self.siblings {
-            Some(siblings) => {
-                let (users, groups) = siblings.process().directory.counts();
-                Stats { users, groups, ..stats }
-            }
-            None => stats,
-        }
+        let (users, groups) = self.name_counts();
+        Stats { users, groups, ..self.stats() }
     }
 
     /// Returns the number of bytes in the queue of a connection.
