@@ -426,7 +426,7 @@ mod tests {
         let listener = Listener::bind_all("127.0.0.1:0").expect("port 0 can be bound").remove(0);
         let Address::Tcp(address) = *listener.address() else { panic!("the listener must have a TCP address") };
         let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
-        let core = Core::new(1000, 256, env, SecondLogin::default(), Epoch::begin());
+        let core = Core::new(1000, 1000, 256, env, SecondLogin::default(), Epoch::begin());
         (
             Acceptor::new(vec![listener.into()], 256, RateLimit::default()),
             core,

@@ -242,7 +242,10 @@ impl<H: Handler> EventLoop<H> {
         let [accepts, handshakes] = rates.unwrap_or_default();
         let env = Env::new(config.limits, config.heartbeat, config.origins);
         let clock = Clock::new(epoch);
-        let mut core = Core::new(connections_max, control_connections_max, env, config.second_login, epoch);
+        // The loops have about equal numbers of connections.
+        let share = siblings.as_ref().map(|siblings| connections_max.div_ceil(siblings.loops()));
+        let reserved = share.map_or(connections_max, |share| share + share / 16);
+        let mut core = Core::new(connections_max, reserved, control_connections_max, env, config.second_login, epoch);
         core.set_proxies(config.proxies);
         if let Some(siblings) = siblings {
             core.set_siblings(siblings);

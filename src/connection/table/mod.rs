@@ -123,10 +123,10 @@ impl<T: Transport> Table<T> {
     /// The memory of a connection and its transport, in bytes.
     pub const ENTRY_BYTES: usize = size_of::<Entry<T>>();
 
-    /// Returns an empty table, with address space for up to `connections_max` connections reserved.
-    pub fn new(connections_max: usize, env: Env, shared: T::Shared) -> Table<T> {
+    /// Returns an empty table, with address space for up to `reserved` connections.
+    pub fn new(reserved: usize, env: Env, shared: T::Shared) -> Table<T> {
         Table {
-            entries: Slab::with_capacity(connections_max.min(SLOTS_RESERVED_MAX)),
+            entries: Slab::with_capacity(reserved.min(SLOTS_RESERVED_MAX)),
             generations: Vec::new(),
             numbering: Numbering::SINGLE,
             first_generation: 0,

@@ -133,8 +133,11 @@ pub struct PendingClose {
 
 impl Core {
     /// Creates a core without connections.
+    ///
+    /// `connections_max` is the limit of all loops. The core reserves address space for `reserved` connections.
     pub fn new(
         connections_max: usize,
+        reserved: usize,
         control_connections_max: u32,
         env: Env,
         second_login: SecondLogin,
@@ -142,7 +145,7 @@ impl Core {
     ) -> Core {
         let mut wheel = Wheel::new(env.now);
         let mut registry = Registry::new();
-        let table = Table::new(connections_max, env, TlsSessions::default());
+        let table = Table::new(reserved, env, TlsSessions::default());
         wheel.reserve(table.capacity());
         registry.reserve(table.capacity());
         Core {
@@ -525,7 +528,7 @@ mod tests {
 
     fn core() -> Core {
         let env = Env::new(Limits::default(), Heartbeat::default(), Origins::default());
-        Core::new(1000, 256, env, SecondLogin::default(), Epoch::begin())
+        Core::new(1000, 1000, 256, env, SecondLogin::default(), Epoch::begin())
     }
 
     fn insert(core: &mut Core) -> Slot {
