@@ -10,7 +10,7 @@ use super::files::{
     DAY, Files, PairFiles, authority, begin, certificate_of, connect, der, finish, is_trusted, raw, tls_address, valid,
 };
 use crate::common::Client;
-use crate::common::gateway::{Gateway, next, request};
+use crate::common::gateway::{Gateway, next, request, until};
 use crate::common::tls::{AUTHORITY, Authority, Pair};
 
 fn replace(files: &PairFiles, pair: &Pair) {
@@ -232,11 +232,13 @@ fn the_handshake_rate_is_applied_and_changes() {
         let mut clients: Vec<_> = (0..8).map(|_| begin(address)).collect();
         clients.iter_mut().filter_map(|client| finish(client).ok()).count()
     };
-    let few = handshakes();
-    assert!(
-        (1..8).contains(&few),
-        "at one handshake a second, some but not all of 8 handshakes must succeed within 3 s, not {few}"
-    );
+    // On a busy machine, all clients can be too late for `head_time_max`.
+    let mut few = 0;
+    until("a handshake succeeds", || {
+        few = handshakes();
+        few > 0
+    });
+    assert!(few < 8, "at one handshake a second, not all of 8 handshakes must succeed within 3 s");
     settings(100_000, "1h");
     gateway.signal("-HUP");
     let line = gateway.logged("changed: ");
