@@ -1,0 +1,150 @@
+/** A name of a user, a group or a key: 1 to 128 bytes of UTF-8. An integer is the same name as its decimal text. */
+export type Name = string | number;
+
+/** The receivers of a push. With `key`, a newer push may replace an older one in the queue of a slow reader. */
+export type Target = { key?: Name } & (
+  | { to: Name | Name[] }
+  | { fd: number }
+  | { group: Name }
+  | { all: true }
+);
+
+/** `connecting`: an attempt runs. `waiting`: the next attempt follows after a delay. `closed`: there is no next attempt. */
+export type State = "closed" | "connecting" | "open" | "waiting";
+
+/** The codes of the server's error frames. */
+export type ServerErrorCode = "bad_frame" | "bad_request" | "not_allowed" | "rate_limited" | "too_large" | "unavailable";
+
+/**
+ * The codes of this client. `not_connected`: the request was not sent. `connection_lost`: the request was sent, but its
+ * answer is unknown. `closed`: the client is closed. `overloaded`: 1,000 requests have no answer yet.
+ */
+export type ClientErrorCode = "not_connected" | "connection_lost" | "closed" | "overloaded";
+
+export class RequestError extends Error {
+  constructor(code: ServerErrorCode | ClientErrorCode, message: string);
+  readonly code: ServerErrorCode | ClientErrorCode;
+}
+
+/** The answer to a push: the number of connections that the target selects, that queued the message, and that dropped it. */
+export interface PushAck {
+  type: "ack";
+  id: number;
+  matched: number;
+  queued: number;
+  dropped: number;
+}
+
+export interface Ack {
+  type: "ack";
+  id: number;
+}
+
+/** A message has no `from` and no `fd` if a back end sent it. `from` is `null` if an anonymous client sent it. */
+export interface Message {
+  type: "message";
+  from?: string | null;
+  fd?: number;
+  /** The group that the message was sent to. A back end may send one message to several `groups`. */
+  group?: string;
+  groups?: string[];
+  all?: true;
+  data: any;
+}
+
+/** Users joined or left a group: one `uid`, 2 to 100 `uids`, or only the new number of users. */
+export interface Presence {
+  type: "joined" | "left";
+  group: string;
+  uid?: string;
+  uids?: string[];
+  count: number;
+}
+
+export interface Opened {
+  fd: number;
+  uid: string | null;
+  heartbeat: { mode: "off" | "client" | "ping" | "push"; every_ms: number };
+  /** Whether this client was open before. Messages of the time between were not received. */
+  isReconnect: boolean;
+}
+
+export interface Closed {
+  code: number;
+  reason: string;
+  /** The time until the next attempt in milliseconds, or `null` if there is none. */
+  delay: number | null;
+}
+
+export interface Events {
+  state: State;
+  open: Opened;
+  close: Closed;
+  message: Message;
+  joined: Presence;
+  left: Presence;
+  /** An error that belongs to no promise: of a frame over the message rate, or of a group that cannot be joined again. */
+  error: { code: ServerErrorCode | ClientErrorCode; message: string; group?: string };
+  /** A text of a back end that is not a frame (`text` in the API). */
+  text: string;
+  /** A binary message of a back end (`binary` in the API). */
+  binary: ArrayBuffer;
+  /** The text of each frame, for logs. */
+  frame: { direction: "in" | "out"; text: string };
+}
+
+/** The part of a WebSocket class that the client uses. The browser's, Node's and that of the package `ws` have it. */
+export type WebSocketClass = new (url: string, protocols?: string[]) => {
+  binaryType: any;
+  onmessage: any;
+  onclose: any;
+  onerror: any;
+  readonly bufferedAmount: number;
+  send(text: string): void;
+  close(code?: number, reason?: string): void;
+};
+
+export interface Options {
+  /** The name of the user, for `--auth trust`. */
+  uid?: Name;
+  /** The token, for `--auth jwt` and `webhook`. A function is called before each attempt. */
+  token?: string | (() => string | Promise<string>);
+  /** The WebSocket class. Default: the global one. Node has a global one from version 22 on. */
+  WebSocket?: WebSocketClass;
+  /** Milliseconds without a welcome or an answer until the client ends the connection. Default: 20,000. */
+  timeout?: number;
+  /** Milliseconds without a received message until the client sends a heartbeat. Default: 25,000. */
+  heartbeat?: number;
+  /** The first maximum of the reconnect delay in milliseconds. Default: 1,000. */
+  retryFirst?: number;
+  /** The largest maximum of the reconnect delay in milliseconds. Default: 30,000. */
+  retryMax?: number;
+}
+
+export class Client {
+  constructor(url: string | URL, options?: Options);
+  readonly state: State;
+  /** The fd of the connection, or `null` without a connection. */
+  readonly fd: number | null;
+  /** The uid of the connection, or `null` if it is anonymous or there is none. */
+  readonly uid: string | null;
+  /** Starts an attempt at once, unless the client is open or connecting. */
+  connect(): this;
+  /** Closes the connection. The client does not reconnect. */
+  close(code?: number, reason?: string): void;
+  /** Calls `listener` for each event of this type. Returns a function that removes the listener. */
+  on<Type extends keyof Events>(type: Type, listener: (event: Events[Type]) => void): () => void;
+  /** Sends data to other clients. */
+  push(target: Target, data: unknown): Promise<PushAck>;
+  /** Sends data to the back end's webhook. */
+  send(data: unknown): Promise<Ack>;
+  /** Joins a group, also after each reconnect. Without a connection, the promise waits for one. */
+  join(group: Name): Promise<void>;
+  /** Leaves a group. */
+  leave(group: Name): Promise<void>;
+  /** Resolves with those of the uids that are online. */
+  online(uids: Name[]): Promise<string[]>;
+}
+
+/** Creates a client and connects it. */
+export function connect(url: string | URL, options?: Options): Client;
