@@ -212,7 +212,16 @@ fn the_page_is_served_unless_disabled() {
     let reply = raw.reply();
     assert_eq!(reply.status, 200);
     assert!(reply.body.contains("<title>"));
-    assert!(reply.header("Content-Security-Policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+    let policy = reply.header("Content-Security-Policy").expect("the page has a policy");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    for (path, media_type) in
+        [("/chat.css", "text/css"), ("/chat.js", "text/javascript"), ("/fdpush.js", "text/javascript")]
+    {
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let reply = raw.reply();
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(reply.header("Content-Type").is_some_and(|kind| kind.starts_with(media_type)), "{path}");
+    }
     raw.send("GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(raw.reply().status, 204);
     raw.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n");

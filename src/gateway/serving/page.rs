@@ -1,25 +1,34 @@
-//! The built-in test page: one embedded file without external resources.
+//! The built-in demo page: embedded files without external resources. Its script uses the JavaScript client of `clients/js`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use fdpush::{Request, Response};
 
-const PAGE: &str = include_str!("page/index.html");
+/// A file of the page: its path, media type and text.
+type PageFile = (&'static str, &'static str, &'static str);
 
-/// The page loads nothing and connects only to its own server.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+const FILES: [PageFile; 4] = [
+    ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
+    ("/chat.css", "text/css; charset=utf-8", include_str!("page/chat.css")),
+    ("/chat.js", "text/javascript; charset=utf-8", include_str!("page/chat.js")),
+    ("/fdpush.js", "text/javascript; charset=utf-8", include_str!("../../../clients/js/fdpush.js")),
+];
+
+/// The page loads its own files only, and connects only to its own server. Inline scripts and styles are not allowed.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Returns the response to a plain HTTP request for the page.
+/// Returns the response to a plain HTTP request for a file of the page.
 pub fn respond(request: &Request<'_>) -> Option<Response> {
-    match &*request.path() {
-        "/" => {}
-        // Browsers request this path by themselves. The page has an inline icon.
-        "/favicon.ico" => return Some(Response::new(204)),
-        _ => return None,
+    let path = request.path();
+    // Browsers request this path by themselves. The page has an inline icon.
+    if path == "/favicon.ico" {
+        return Some(Response::new(204));
     }
+    let (_, media_type, text) = FILES.iter().find(|(known, ..)| path == *known)?;
     Some(match request.method() {
-        "GET" | "HEAD" => Response::html(200, PAGE)
+        "GET" | "HEAD" => Response::text(200, *text)
+            .header("Content-Type", media_type)
             .header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
             .header("X-Content-Type-Options", "nosniff")
             .header("Cache-Control", "no-cache"),
@@ -53,10 +62,21 @@ mod tests {
 
     #[test]
     fn the_page_loads_no_external_resource() {
-        for outside in ["http://", "https://", "src=\"//", "@import", "url("] {
-            let mentions: Vec<&str> = PAGE.lines().filter(|line| line.contains(outside)).collect();
-            let are_harmless = mentions.iter().all(|line| line.contains("www.w3.org") || line.contains("location"));
-            assert!(are_harmless, "{outside}: {mentions:?}");
+        for (path, _, text) in FILES {
+            for outside in ["http://", "https://", "src=\"//", "@import", "url("] {
+                let mentions: Vec<&str> = text.lines().filter(|line| line.contains(outside)).collect();
+                let are_harmless = mentions.iter().all(|line| line.contains("www.w3.org"));
+                assert!(are_harmless, "{path}: {outside}: {mentions:?}");
+            }
         }
+    }
+
+    #[test]
+    fn the_page_has_no_inline_script_and_no_inline_style() {
+        let html = FILES[0].2;
+        for inline in ["<script>", "<style", " style=", " onclick=", "javascript:"] {
+            assert!(!html.contains(inline), "the policy of the page does not allow {inline}");
+        }
+        assert!(!CONTENT_SECURITY_POLICY.contains("unsafe"));
     }
 }
