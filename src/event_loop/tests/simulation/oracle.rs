@@ -62,6 +62,8 @@ pub struct Oracle {
     unsure: Vec<(Option<Id>, String)>,
     /// The clients that have disconnected by themselves. They receive nothing more.
     gone: BTreeSet<Id>,
+    /// The owners that ended while no other client had claimed their uid. No login may have closed them.
+    pub unreplaced: BTreeSet<Id>,
 }
 
 impl Oracle {
@@ -71,9 +73,11 @@ impl Oracle {
 
     /// Compares with the names after a step.
     pub fn observe(&mut self, names: Names) {
+        let mut ended_owners = Vec::new();
         for (uid, owner) in std::mem::take(&mut self.owners) {
             let keeps = |id| names.get(&id).is_some_and(|(bound, _)| bound.as_ref() == Some(&uid));
             match owner {
+                Owner::Client(id) if !names.contains_key(&id) => ended_owners.push((uid, id)),
                 Owner::Client(id) if !keeps(id) => {}
                 owner => _ = self.owners.insert(uid, owner),
             }
@@ -89,6 +93,8 @@ impl Oracle {
         for (_, uid) in self.binds.extract_if(.., |(id, _)| ended(id)) {
             self.owners.insert(uid, Owner::Unknown);
         }
+        ended_owners.retain(|(uid, _)| !self.owners.contains_key(uid));
+        self.unreplaced.extend(ended_owners.into_iter().map(|(_, id)| id));
         for sent in &mut self.sent[self.queued..] {
             let now = receivers(&self.names, &sent.receivers);
             sent.must.retain(|id| now.contains(id) && is_sure(&self.unsure, *id, &sent.receivers));
