@@ -1,0 +1,10 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Fdpush\Exception;
+
+/** The interface of all exceptions of this client, except those for invalid arguments. */
+interface FdpushException extends \Throwable
+{
+}
