@@ -150,7 +150,7 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 links = 0
-for page in [pathlib.Path("README.md"), *pathlib.Path("docs").glob("*.md")]:
+for page in [pathlib.Path("README.md"), *pathlib.Path("docs").glob("*.md"), *pathlib.Path("clients").glob("*/README.md")]:
     for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text()):
         target = page.parent / link if link else page
         if "://" in link:

@@ -12,7 +12,7 @@ final class Server
     public const KEY = 'the-key-of-this-test';
 
     /** The timeout of every wait, in seconds. */
-    public const TIMEOUT = 60;
+    public const TIMEOUT = 120;
 
     /** The address for WebSocket clients, `HOST:PORT`. */
     public readonly string $address;

@@ -1,0 +1,18 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Fdpush;
+
+/** The client whose event the back end handles, as in GatewayWorker's `Context`. */
+final class Context
+{
+    /** The fd of the webhook's event. Methods such as `Gateway::sendToCurrentClient` use it. */
+    public static string|int|null $client_id = null;
+
+    /** Ends the handling of an event. */
+    public static function clear(): void
+    {
+        self::$client_id = null;
+    }
+}
