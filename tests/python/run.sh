@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests the API as a back end in Python, with requests and websocket-client. Needs Python 3 with venv, and openssl.
+# Tests the API as a back end in Python, with requests and websocket-client. Then installs clients/python, checks it with mypy, and
+# runs its tests. Needs Python 3 with venv, and openssl.
 #   FDPUSH_BIN  the binary to test                 (default: target/release/fdpush, built here)
 #   PYTHON      a Python with requirements.txt     (default: a venv under the target directory, created once)
 # The tests start their servers on free ports, and end only these processes.
@@ -24,4 +25,10 @@ if [[ -z ${PYTHON:-} ]]; then
         cp "$here/requirements.txt" "$venv/made-of"
     fi
 fi
-PYTHONDONTWRITEBYTECODE=1 exec timeout 900 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
+export PYTHONDONTWRITEBYTECODE=1
+timeout 900 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
+
+"$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall ./clients/python
+cd clients/python
+"$PYTHON" -m mypy --strict --cache-dir /dev/null src
+timeout 900 "$PYTHON" -m pytest --quiet
