@@ -9,10 +9,10 @@
 use crate::fd::Slot;
 use std::collections::VecDeque;
 
-/// The maximum number of connections that are not added to an [`Unwritten`] list.
+/// The maximum number of receivers of a push to few connections.
 ///
-/// If one push or one wait for events lists at most this many connections, they are written before the connections in
-/// an [`Unwritten`] list.
+/// If one push, or one wait for events, has output for more connections than this, the connections are added to an
+/// [`Unwritten`] list. Otherwise the connections are written to before those in an [`Unwritten`] list.
 pub const FEW_MAX: usize = 64;
 
 /// WebSockets and HTTP connections in the order in which they are written.

@@ -8,11 +8,14 @@ use fdpush::Limits;
 /// The response to an accepted offer, without `server_max_window_bits`.
 const ACCEPTED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// The expected extension: none, or permessage-deflate with this `server_max_window_bits`.
+/// The expected answer to an offer.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Extension {
+    /// The response has no extension.
     Declined,
+    /// The response has permessage-deflate without `server_max_window_bits`.
     Accepted,
+    /// The response has permessage-deflate with this value of `server_max_window_bits`.
     Window(u8),
 }
 
