@@ -173,7 +173,7 @@ mod tests {
         let portions = portions(&arena, 80);
         assert_eq!(portions.iter().map(Vec::len).collect::<Vec<_>>(), [20, 20, 20, 20, 20, 1]);
         assert!(portions.concat().into_iter().eq((0..=100).map(|chunk| chunk * CHUNK_LEN + 5)));
-        assert_eq!(arena.scan(1000, 80).0.count(), 0, "no chunk follows the end");
+        assert_eq!(arena.scan(1000, 80).0.count(), 0, "a scan that starts after the last chunk must return no entry");
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn tls_hellos_to_a_plain_address_cause_one_log_line_a_second() {
     };
     assert!(
         line.ends_with(&format!("({} since the last warning)", sent - 1)),
-        "the line must have the count of {sent} hellos: {line}"
+        "after {sent} hellos, the line must count all but the first: {line}"
     );
     assert_eq!(counted(), f64::from(sent));
 }

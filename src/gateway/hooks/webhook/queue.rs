@@ -269,8 +269,8 @@ impl EventQueue {
         state.phase != Phase::Open
     }
 
-    /// Returns the timeout of a request: `timeout`, or the time until the queue ends if that time is shorter. Returns
-    /// `None` if no time is left.
+    /// Returns the timeout of a request: `timeout`, or the time until the deadline of a stopping server if that time is
+    /// shorter. Returns `None` if no time is left.
     pub fn timeout(&self, timeout: Duration, now: Instant) -> Option<Duration> {
         let state = self.lock();
         let time = state.time_left(now).map_or(timeout, |left| left.min(timeout));

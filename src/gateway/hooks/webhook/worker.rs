@@ -115,7 +115,7 @@ impl Worker {
         }
     }
 
-    /// Posts batches until the queue ends. After a panic, the supervisor calls `run` again, which continues with the
+    /// Posts batches until the server stops, and the queue is empty or its deadline is over. After a panic, the supervisor calls `run` again, which continues with the
     /// batch in flight.
     pub fn run(&mut self) {
         if !self.in_flight.is_empty() {
@@ -131,7 +131,7 @@ impl Worker {
         self.queue.end();
     }
 
-    /// Sends requests until each event of the batch was accepted or dropped, or until the queue ends.
+    /// Sends requests until each event of the batch was accepted or dropped, or until the deadline of a stopping server.
     fn deliver(&mut self) {
         while !self.in_flight.is_empty() {
             let Some(timeout) = self.queue.timeout(self.rules.timeout, clock::now()) else { break };
@@ -214,7 +214,7 @@ impl Worker {
     fn pause(&mut self, pause: Duration, now: Instant) {
         let is_finishing = self.queue.pause(pause, now, self.is_finishing);
         if is_finishing && !self.is_finishing {
-            // Little time is left until the queue ends, so the pauses become short again.
+            // Little time is left until the deadline of the stopping server, so the pauses become short again.
             self.rules.retry.reset();
         }
         self.is_finishing = is_finishing;
