@@ -57,8 +57,8 @@ impl<T: Transport> Table<T> {
             let (Eviction::Close(holder) | Eviction::Drop { holder, .. }) = eviction;
             let is_untried = |entry: &Entry<T>| entry.connection.is_untried() && entry.connection.can_write();
             if self.entries.get(holder.slot.index()).is_some_and(is_untried) {
-                // This output was not offered to the socket yet, so the reader may be fast. A reader that has used up
-                // the write limit of the turn counts as slow.
+                // This output was not offered to the socket yet, so the reader may be fast. If the write frees memory,
+                // the connection stays a holder with its remaining memory, and nothing is dropped or closed yet.
                 self.write_output(holder.slot);
                 let charge = self.charge(holder.slot);
                 if charge < holder.charge {
@@ -75,7 +75,8 @@ impl<T: Transport> Table<T> {
                 }
             }
         }
-        // If not enough memory is free, only partly written messages are left, and the search freed little.
+        // If too little memory is free, only partly written messages and the minimums of the holders are left. The next
+        // search would free little, too.
         let is_free = evictor.is_enough(&self.env);
         self.pushes_before_search = if is_free { 0 } else { count / HOLDERS_PER_PUSH };
         has_dropped

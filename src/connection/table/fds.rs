@@ -31,7 +31,7 @@ impl<T: Transport> Table<T> {
     /// Returns the slot of an fd of this table, without a check of its generation.
     #[inline]
     pub fn own_slot(&self, fd: Fd) -> Slot {
-        debug_assert!(self.numbering.local(fd).is_some(), "{fd} belongs to this table");
+        debug_assert!(self.numbering.local(fd).is_some(), "{fd} must belong to this table");
         self.numbering.local(fd).unwrap_or(fd.slot())
     }
 

@@ -12,7 +12,7 @@ use crate::tick::Tick;
 /// The maximum number of slices of one vectored write.
 const SLICES_MAX: usize = 64;
 
-/// The maximum number of writes for one connection in a turn.
+/// The maximum number of writes before a connection must wait for the next flush.
 const WRITES_PER_TURN_MAX: usize = 16;
 
 /// The maximum memory that a move of output from the journal to queues may take, in bytes.
@@ -25,7 +25,7 @@ const MOVED_BYTES_MAX: usize = 4 << 20;
 pub enum FlushResult {
     /// The connection is still in use.
     Stays {
-        /// Whether reading resumes, because the flush has written enough of the output that had paused reading.
+        /// Whether reading resumes, because the flush has written enough of the output that had stopped reading.
         may_resume: bool,
         /// The timeout of the connection. [`Tick::NEVER`] means that the flush did not change the timeout.
         timeout: Tick,
@@ -59,7 +59,7 @@ pub enum JournalResult {
 enum WriteResult {
     /// All output is written, or the transport is full.
     Done,
-    /// The write limit of the turn is used up.
+    /// [`WRITES_PER_TURN_MAX`] writes were made, and more output is left.
     LimitReached,
     Broken,
 }
@@ -265,9 +265,9 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Returns the listed WebSockets that no flush has written to yet, in order.
+    /// Returns the connections that wait for a flush, in order.
     ///
-    /// HTTP connections are not included.
+    /// An HTTP connection is not included after a flush has moved it behind the WebSockets.
     pub(super) fn unflushed(&self) -> impl Iterator<Item = Slot> + '_ {
         let listed = self.listed.get(self.flushed..).unwrap_or_default();
         listed.iter().copied().chain(self.unwritten.web_sockets()).chain(self.dirty.iter().copied())

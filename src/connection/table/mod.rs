@@ -35,21 +35,21 @@ const SLOTS_RESERVED_MAX: usize = 1 << 21;
 /// The connections of a loop.
 ///
 /// A table owns all [`Connection`]s and their [`Transport`]s. No call returns a `&mut Connection`: every transition
-/// goes through the table, which keeps the queue bounds and lists the connection for the next flush. A turn has these
-/// steps, in this order:
+/// goes through the table, which enforces the queue bounds and adds the connection to the list for the next flush. A
+/// turn has these steps, in this order:
 ///
 /// 1. **Transitions.** [`step`](Table::step) applies a transition to a connection: a close, a response, a timeout.
 ///    Input has its own calls: [`read`](Table::read), then [`handle_message`](Table::handle_message) and
-///    [`handle_bytes`](Table::handle_bytes) until neither returns an event, then [`end_input`](Table::end_input).
-///    Output is queued with [`push`](Table::push). A transport that is writable again is reported with
-///    [`handle_writable`](Table::handle_writable).
-/// 2. **Ends.** The caller records an [`Event::Closed`] of a transition before the next call for this slot: the caller
-///    removes the connection from the registry and calls the handler. A call that queues or writes output may also end
-///    other connections, to free memory. After such a call, the caller gets these connections from
+///    [`handle_bytes`](Table::handle_bytes) until neither returns a message or an event, then
+///    [`end_input`](Table::end_input). Output is queued with [`push`](Table::push). A transport that is writable again
+///    is reported with [`handle_writable`](Table::handle_writable).
+/// 2. **Ends.** A transition may return [`Event::Closed`]. The caller then removes the connection from the registry and
+///    calls the handler, before the next call for this slot. A call that queues or writes output may also end other
+///    connections, to free memory. After such a call, the caller gets these connections from
 ///    [`poll_ended`](Table::poll_ended).
-/// 3. **Flush.** [`begin_flush`](Table::begin_flush) takes over the connections that were listed since the last flush.
-///    [`poll_flush`](Table::poll_flush) writes to the next connection. The caller may stop polling when its time is
-///    used up: the next turn continues the flush. [`end_flush`](Table::end_flush) ends the flush.
+/// 3. **Flush.** [`begin_flush`](Table::begin_flush) takes the list of connections that were added since the last
+///    flush. [`poll_flush`](Table::poll_flush) writes to the next connection. The caller may stop polling when its time
+///    is used up: the next turn continues the flush. [`end_flush`](Table::end_flush) ends the flush.
 /// 4. **Timeouts.** After a transition, and after input, the caller arms its timer for [`Connection::poll_timeout`] or
 ///    an earlier time. After input, the caller can skip this step if [`end_input`](Table::end_input) returns `false`
 ///    and the connection was a WebSocket before the input. A flush returns the timeout if the flush may have changed
@@ -85,9 +85,7 @@ pub struct Table<T: Transport> {
     answering: Vec<Slot>,
     /// Connections to which earlier flushes have not written.
     unwritten: Unwritten,
-    /// Connections that the table closed as slow consumers.
-    ///
-    /// The caller records their end.
+    /// Connections that the table closed as slow consumers, until [`poll_ended`](Table::poll_ended) returns them.
     ended: Vec<(Slot, Event<'static>)>,
     /// The number of bytes that the last write of all queues left in the queues, because the sockets did not accept
     /// them.
@@ -98,10 +96,9 @@ pub struct Table<T: Transport> {
     ///
     /// A connection that got its queue since the last flush is not in this set, but in the list for the next flush.
     queued: SlotSet,
-    /// The number of pushes over the bound before the next search for the largest queues.
+    /// The number of pushes that make no search for the largest queues, while the queues exceed their bound.
     ///
-    /// A push before that search drops only messages of its own receiver. The number is not 0 if the last search freed
-    /// little.
+    /// Such a push drops only messages of its own receiver. The number is not 0 if the last search freed little.
     pushes_before_search: usize,
     /// The number of slots that are never used again.
     retired: usize,
@@ -494,10 +491,10 @@ impl<T: Transport> Table<T> {
         self.control_quota.others().any(waits)
     }
 
-    /// Removes the oldest control connection that may be closed, and returns its slot.
+    /// Removes from the quota the oldest control connection that may be closed, and returns its slot.
     ///
-    /// The connection stays in the table: only its quota entry is removed. The connection may be closed if it is not
-    /// kept and waits for its client.
+    /// The connection stays in the table until the caller ends it. A connection may be closed if it is not kept and
+    /// waits for its client.
     pub fn take_oldest_control(&mut self) -> Option<Slot> {
         let Table { control_quota, entries, .. } = self;
         control_quota

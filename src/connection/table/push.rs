@@ -108,7 +108,7 @@ impl<T: Transport> Table<T> {
     /// Ends an HTTP connection during a response, and drops the rest of the response.
     pub fn drop_response(&mut self, slot: Slot) {
         if let Some((entry, env)) = self.entry_mut(slot) {
-            // The connection is not a WebSocket, so it has no end to report.
+            // The connection is not a WebSocket, so it returns no `Event::Closed`.
             let _ = entry.connection.abort(env);
             env.counts.dropped += 1;
             entry.observe(Observed::ResponseDropped);
@@ -187,7 +187,8 @@ impl<T: Transport> Table<T> {
 
     /// Pushes to a connection that is not open.
     ///
-    /// If this push has closed the connection, the message counts as dropped.
+    /// The message counts as dropped if the table closed the connection as a slow consumer, and the caller has not yet
+    /// received the event of its end.
     #[cold]
     fn push_to_closed(&mut self, slot: Slot) -> Outcome {
         match self.ended.iter().any(|(ended, _)| *ended == slot) {

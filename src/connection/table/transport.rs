@@ -35,7 +35,8 @@ pub struct SessionRead {
 
 /// A non-blocking byte stream.
 ///
-/// No call blocks. No call returns an error of the operating system: after an error, all results are [`Io::Closed`].
+/// No call blocks. No call returns an error of the operating system: after an error, each read returns [`Io::Closed`],
+/// and each write returns `None`.
 pub trait Transport {
     /// The state that all transports of a table share: buffers, and TLS sessions.
     ///

@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 
 /// The maximum number of receivers of a push to few connections.
 ///
-/// If one push, or one wait for events, has output for more connections than this, the connections are added to an
-/// [`Unwritten`] list. Otherwise the connections are written to before those in an [`Unwritten`] list.
+/// If one push or one close has output for more connections than this, the connections are added to an [`Unwritten`]
+/// list. Otherwise the connections are written before those in the list. Connections that become writable in one wait
+/// for events are added to the list if they are more than this, or if the list is not empty.
 pub const FEW_MAX: usize = 64;
 
 /// WebSockets and HTTP connections in the order in which they are written.
