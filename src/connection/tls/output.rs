@@ -160,7 +160,8 @@ impl TlsStream {
         match stream.send(&self.unsent) {
             Io::Done(count) => {
                 self.unsent.drain(..count);
-                // The capacity is at most twice the unsent bytes, because only the bytes count as queued.
+                // The capacity is reduced to twice the number of unsent bytes, because only these bytes count as
+                // queued.
                 self.unsent.shrink_to(2 * self.unsent.len());
                 Some(count)
             }
