@@ -505,7 +505,7 @@ impl Rig {
         let charges: usize = [0, 1].iter().map(|at| self.connection(*at).charge()).sum();
         assert!(
             charges <= queued.frames && charges + 64 > queued.frames,
-            "the charges of all connections must add up to the queued bytes"
+            "the charges of all connections must equal the queued bytes, or be less by fewer than 64 bytes"
         );
         // A closed connection may have an additional queue for its close frame.
         let records = if self.is_tls { 2 * RECORD_OVERHEAD } else { 0 };

@@ -81,6 +81,6 @@ impl Secure {
     }
 
     pub(super) fn check_sent(&self) {
-        assert!(self.expected.is_empty(), "a session without unsent records must have sent all plaintext");
+        assert!(self.expected.is_empty(), "the client must have received all plaintext that the session accepted");
     }
 }

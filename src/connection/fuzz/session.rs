@@ -4,7 +4,8 @@
 //! records, random bytes, or records of another type. The server may then end the session, but it must not deliver a
 //! wrong byte.
 //!
-//! Each of these faults was inserted into `connection/tls.rs` alone. The unit test below finds each fault in seconds:
+//! These faults were inserted into the code of the session, one at a time. The unit tests below find each fault in
+//! seconds:
 //!
 //! | fault | found as |
 //! |---|---|
@@ -48,8 +49,9 @@ struct Session {
     /// The TLS records that the client has encrypted but not yet sent.
     outbox: Vec<u8>,
     buffer: Vec<u8>,
-    /// The number of bytes that the client sent, and the number that the server received.
+    /// The number of bytes that the client sent, and the number of these bytes that the server received.
     up: (usize, usize),
+    /// The number of bytes that the session accepted, and the number of these bytes that the client received.
     down: (usize, usize),
     /// An upper bound of the number of records that the session encrypted.
     records: u64,
@@ -333,8 +335,8 @@ impl Session {
         );
     }
 
-    /// Passes all remaining records, and checks that no byte is missing. The check is skipped if one side ended the
-    /// session or violated the TLS protocol.
+    /// Passes all remaining records, and checks that no byte is missing. The check is skipped if the client violated
+    /// the TLS protocol, or if the server ended the session or ignores its input.
     fn end(&mut self) {
         self.pipe.room = usize::MAX;
         self.exchange();

@@ -35,7 +35,7 @@ pub(super) struct Socket {
     is_shut: bool,
     side: usize,
     log: Log,
-    /// The bytes of the last write.
+    /// The bytes that the socket accepted in the last write.
     taken: Vec<u8>,
 }
 

@@ -61,6 +61,9 @@ impl Rig {
         }
         self.handle_end(at, event);
         let is_handled = self.table.poll_timeout(self.slot(at)) > self.table.env().now;
-        assert!(is_handled || self.connection(at).is_finished(), "the next deadline must be later than now");
+        assert!(
+            is_handled || self.connection(at).is_finished(),
+            "the next deadline must be later than now unless the connection is finished"
+        );
     }
 }

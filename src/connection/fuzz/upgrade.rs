@@ -251,7 +251,7 @@ fn is_list_of_tokens(request: &Request<'_>, name: &str) -> bool {
 
 /// Returns whether the origin is allowed.
 ///
-/// To stay simple, the function accepts fewer origins than the server.
+/// To stay simple, the function also accepts some origins that the server refuses.
 fn is_origin_allowed(origins: &Origins, request: &Request<'_>) -> bool {
     let values: Vec<_> = request.values("origin").map(<[u8]>::to_ascii_lowercase).collect();
     let origin = match (origins, &values[..]) {
