@@ -413,10 +413,10 @@ fn a_retry_request_does_not_count_as_an_answer_to_the_hello() {
             assert!(bare.session.awaits_hello());
             assert!(!bare.exchange().read.has_answered, "{hello:?}: retry request {retry} must not count as an answer");
         }
-        assert!(bare.session.awaits_hello(), "{hello:?}: the session must wait for the budget");
+        assert!(bare.session.awaits_hello(), "{hello:?}: the next read must be expected to answer the hello");
         assert!(bare.exchange().read.has_answered, "{hello:?}");
         assert!(!bare.session.awaits_hello());
-        assert!(!bare.exchange().read.has_answered, "{hello:?}: the client's last flight must need no budget");
+        assert!(!bare.exchange().read.has_answered, "{hello:?}: the client's last flight must not count as a hello");
         assert!(bare.session.info().is_some(), "{hello:?}");
     }
 }
