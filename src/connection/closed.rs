@@ -112,7 +112,7 @@ pub enum Cause {
     InboundOverload,
     /// The client broke RFC 6455.
     ProtocolError(ProtocolError),
-    /// The same uid connected again, and the policy closes the older connection.
+    /// The same uid connected again, and the [`SecondLogin`](crate::SecondLogin) policy closes the older connection.
     Kicked,
     /// A handler panicked while it served this connection.
     HandlerPanicked,

@@ -108,7 +108,8 @@ impl Connection {
                 // A paused client has no deadline, because the server does not read from this client.
                 _ if self.is_paused => Tick::NEVER,
                 None => unfinished.started().after(env.limits.message_time_max),
-                // The input that is held back is processed at `until`. Before that time, the client has no deadline.
+                // The returned time is no deadline of the client. At `until`, the timer fires, this function returns
+                // `Tick::NEVER`, and the input that is held back is processed.
                 Some(until) if until > env.now => until,
                 Some(_) => Tick::NEVER,
             },

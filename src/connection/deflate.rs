@@ -20,8 +20,8 @@ impl Connection {
 
     /// Returns whether the client can inflate the deflated form of a message.
     ///
-    /// The client's window may be smaller than the deflater's window. A message refers to no earlier message, so a
-    /// message that fits into the client's window can be inflated. A longer message is sent without deflation.
+    /// If the client's window is smaller than the deflater's window, only a message that fits into the client's window
+    /// is deflated. The client can inflate this message, because it refers to no earlier message.
     pub(super) fn accepts_deflated(&self, outbound: &Outbound<'_>) -> bool {
         match self.stage {
             Stage::Open { deflates: true, window_bits, .. } => {
@@ -100,7 +100,7 @@ impl Connection {
     /// Queues a message for a client that negotiated permessage-deflate.
     #[inline(never)]
     pub(super) fn send_deflated(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
-        // The bound applies to the message before deflation, so that the result is the same for each client.
+        // The bound applies to the message before deflation, so a message is too large for all clients or for none.
         if outbound.bytes() > env.limits.queue_bytes_max {
             return Sent::TooLarge;
         }

@@ -99,7 +99,9 @@ impl Env {
         self.queues.pop().unwrap_or_default()
     }
 
-    /// Empties a queue, and keeps its memory for another connection.
+    /// Empties a queue, and keeps it for another connection.
+    ///
+    /// The queue is dropped if it is large, or if the maximum number of empty queues is kept already.
     pub fn give_queue(&mut self, mut queue: Box<Queue>) {
         queue.clear(&mut self.queued);
         if self.queues.len() < SPARE_QUEUES_MAX && queue.is_small() {

@@ -133,7 +133,8 @@ pub enum Sent {
     Queued,
     /// The queue is full.
     ///
-    /// The table first writes to the transport and tries again. Then the policy for slow readers applies.
+    /// The table then writes to the transport and tries again. If the queue is still full, the policy for slow readers
+    /// applies.
     Full,
     /// The connection is not an open WebSocket.
     NotOpen,

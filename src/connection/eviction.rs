@@ -3,6 +3,9 @@
 //! A holder is a connection with a queue. The holder with the largest queue frees memory, repeatedly, until 1/16 of the
 //! bound is free. Then many bytes can be queued before the next search, so searches are rare. Each holder keeps a
 //! minimum of memory. The minimums of all holders are together at most half of the bound.
+//!
+//! The counted memory of a holder is its part of the memory of all queues. If several queues share a frame, each queue
+//! has an equal part of the memory of this frame.
 
 use crate::fd::Slot;
 use std::collections::BinaryHeap;
@@ -14,10 +17,11 @@ use crate::protocol::close::CloseCode;
 /// Evictions stop when 1/16 of the bound on all queues is free.
 const FREED_PART: usize = 16;
 
-/// The maximum ratio between the memory of an undroppable holder and of any other holder.
+/// The ratio of memory at which an undroppable holder is closed.
 ///
-/// An undroppable holder has only a partly written message, which cannot be dropped. If the ratio is reached, the
-/// connection of this holder is closed.
+/// An undroppable holder has only a partly written message, which cannot be dropped. Its connection is closed if it has
+/// at least this many times the memory of the largest other holder. If the queues are within their bound before the
+/// first such close, the evictions stop instead.
 const UNDROPPABLE_FACTOR: usize = 2;
 
 /// The average number of queues whose memory is read for each eviction.
@@ -38,8 +42,8 @@ const CHARGES_PER_EVICTION: usize = 64;
 /// The evictor does not access connections. The evictor works on a snapshot of the memory of all queues. The snapshot
 /// can become outdated: if one queue drops a shared frame, the counted memory of the other queues grows. With `n`
 /// holders, the snapshot is at most `n / 64` polls old. With fewer than 64 holders, each poll makes a snapshot and
-/// returns the largest holder that can free memory. With 64 or more holders, another holder may have more counted
-/// memory, but only because of shared frames.
+/// returns the largest holder that can free memory. With 64 or more holders, the returned holder may not be the
+/// largest, but only because of shared frames.
 #[derive(Debug)]
 pub struct Evictor {
     /// Holders that may have messages to drop.
@@ -224,7 +228,7 @@ impl Connection {
     ///
     /// All output except a partly written frame is dropped, so that the close frame is next. If the counted memory
     /// still exceeds `kept_max`, or the queues together exceed their bound, the partly written frame is dropped, too,
-    /// and no close frame is sent. A connection that is already ending is aborted.
+    /// and no close frame is sent. A connection that is not an open WebSocket is aborted.
     pub fn close_slow(&mut self, kept_max: usize, env: &mut Env) -> Option<Event<'static>> {
         if !self.is_open() {
             return self.abort(env);
@@ -234,7 +238,7 @@ impl Connection {
             None => self.output.clear(env),
         }
         if env.is_over_total(0) || self.charge() > kept_max {
-            // A close frame cannot be sent before the end of the partly written frame, and there is no memory for this
+            // A close frame can follow only after the whole partly written frame, and there is no memory to keep this
             // frame.
             self.release(env);
             return Some(self.end_abnormally(By::Server, Cause::SlowConsumer));

@@ -60,7 +60,8 @@ impl Connection {
 
     /// Answers the pending request.
     ///
-    /// A response to an upgrade refuses the upgrade and ends the connection, so that no request after it is processed.
+    /// A response to an upgrade refuses the upgrade and ends the connection, so that no later request is processed. If
+    /// a response in pieces has begun, `response` is not sent, and the connection ends.
     pub fn respond(&mut self, response: Response, env: &mut Env) {
         let Stage::Http(http) = &mut self.stage else { return };
         let Some(answer) = http.end_pending() else { return };
@@ -82,8 +83,8 @@ impl Connection {
 
     /// Reports that the TLS hello of the client was answered.
     ///
-    /// The hello may have waited, because a turn of the loop answers few hellos. The client can send its request only
-    /// after the answer, so `head_time_max` starts again.
+    /// The hello may have waited, because the loop answers only a limited number of hellos in each turn. The client can
+    /// send its request only after the answer, so `head_time_max` starts again.
     pub fn handle_hello_answered(&mut self, env: &Env) {
         if let Stage::Http(http) = &self.stage
             && http.awaits() == Awaited::Head
@@ -156,7 +157,7 @@ impl Connection {
     /// Starts a response whose body follows in pieces.
     ///
     /// The body of `response` itself is not sent. Returns `false` if no request is pending, or if its response has
-    /// begun.
+    /// begun. Also returns `false` if `response` has a fault: the client then gets a 500.
     pub fn begin_response(&mut self, response: &Response, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
         let Some(answer) = http.pending_mut().filter(|answer| answer.reply == ResponseMode::None) else { return false };
@@ -186,7 +187,7 @@ impl Connection {
 
     /// Queues a piece of the body of a response.
     ///
-    /// Returns `NotOpen` if no response was started, and `Full` if the queue is at its bound.
+    /// Returns `NotOpen` if no response was started, and `Full` if the queue has no space for the piece.
     pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> Sent {
         let queued = self.queued_bytes();
         let Stage::Http(http) = &mut self.stage else { return Sent::NotOpen };
@@ -212,7 +213,8 @@ impl Connection {
 
     /// Ends the response. Returns `false` if no response was started.
     ///
-    /// If the body of the request is not complete, the connection ends, too.
+    /// The connection ends, too, if no other request may follow, for instance because the body of the request is not
+    /// complete.
     pub fn end_response(&mut self, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
         if http.pending_mut().is_none_or(|answer| answer.reply == ResponseMode::None) {
@@ -243,8 +245,9 @@ impl Connection {
 
     /// Ends an HTTP connection because the server is shutting down.
     ///
-    /// A request that has started is answered with 503. Without a request, the connection is dropped when its output is
-    /// written.
+    /// If a handler is processing a request, the response to this request is still sent. Any other request that has
+    /// started gets a 503. If the response to such a request has begun, the response is cut off. Without a request, the
+    /// connection is dropped when its output is written.
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         if let Some(answer) = http.handled_request_mut() {

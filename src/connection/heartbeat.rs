@@ -31,8 +31,8 @@ pub enum HeartbeatAction {
 impl HeartbeatState {
     /// Returns the time of the first heartbeat check.
     ///
-    /// The time depends on the fd, and is in the second half of the period. So clients that connected at the same time
-    /// are not pinged at the same time.
+    /// The time of a ping depends on the fd, and is in the second half of the period. So clients that connected at the
+    /// same time are not pinged at the same time.
     pub fn first_check(heartbeat: &Heartbeat, fd: Fd, now: Tick) -> Tick {
         match *heartbeat {
             Heartbeat::Off => Tick::NEVER,

@@ -2,8 +2,8 @@
 //!
 //! Input is parsed in the read buffer. If the buffer contains a whole body, the handler borrows the body from it. `buf`
 //! stores input that cannot be processed yet: an incomplete head, and early input, such as pipelined requests and
-//! frames before the 101 response. Early input is at most as long as one read, because nothing is read from the socket
-//! while a request is pending.
+//! frames before the 101 response. Early input is at most as long as one read, because the socket is not read while
+//! early input waits.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -48,7 +48,7 @@ enum Phase {
     /// Between two requests. No byte of the next request was received.
     #[default]
     Idle,
-    /// Before the PROXY header.
+    /// The PROXY header is not complete yet.
     Proxy,
     /// A part of a head was received, or the connection is new and no byte of a request was received yet.
     Head,
@@ -127,7 +127,9 @@ pub enum Step<'a> {
     Proxied(Option<Peer>),
     /// The head of a request that announces a body. The caller must call [`Http::receive_body`].
     Head(Box<Request<'static>>),
-    /// A piece of a body, with the state that [`Http::return_state`] returns.
+    /// A piece of a body, with the state of the handler.
+    ///
+    /// The caller returns the state with [`Http::return_state`], unless this piece is the last.
     Piece {
         /// The bytes of the piece. Only the last piece may be empty.
         bytes: Cow<'a, [u8]>,
@@ -237,7 +239,8 @@ impl Http {
         self.at = buf.len() - unparsed;
         self.buf = buf;
         if unparsed <= input.len() && !matches!(step, Ok(Step::More)) {
-            // The unparsed part of `input` is not copied, so that a body can be borrowed from it.
+            // The unparsed bytes stay in `input` and are removed from the buffer, so that a body can be borrowed from
+            // `input`.
             self.at = self.buf.len();
             self.compact();
             take_front(input, input.len() - unparsed);
@@ -342,7 +345,7 @@ impl Http {
 
     /// Returns the request that may be answered.
     ///
-    /// The request is pending, or its body is being received in pieces.
+    /// The request is pending, or its head has announced a body, or its body is being received in pieces.
     pub fn pending_mut(&mut self) -> Option<&mut PendingRequest> {
         match &mut self.phase {
             Phase::Pending(answer) => Some(answer),
@@ -381,10 +384,10 @@ impl Http {
         }
     }
 
-    /// Ends the pending request, whose response is queued.
+    /// Ends the request that may be answered, and returns it.
     ///
-    /// The next head may be read, unless the body of the request is incomplete. If that body is incomplete, no other
-    /// request may follow.
+    /// If the body of the request is incomplete, `keep_alive` is `false` in the result, because no other request may
+    /// follow.
     pub fn end_pending(&mut self) -> Option<PendingRequest> {
         let unread = |answer| Some(PendingRequest { keep_alive: false, ..answer });
         match mem::take(&mut self.phase) {

@@ -14,8 +14,8 @@ const CHARGE_BYTES_MIN: u64 = 1 << 10;
 ///
 /// A payload may inflate to nothing and still take time. The slowest known payload consists of empty blocks with
 /// separate Huffman codes, and takes 120 ns for each received byte. An ordinary payload takes 1 to 3 ns for each
-/// inflated byte. `benches/protocol.rs` measures both payloads. So at the default of 16 MiB a second, a client can take
-/// an eighth of the loop's time.
+/// inflated byte. `benches/protocol.rs` measures both payloads. So at the default `inflated_bytes_per_second_max` of 16
+/// MiB, a client can take an eighth of the loop's time.
 const CHARGE_FACTOR: u64 = 16;
 
 /// The pace at which the messages of a client are inflated.
@@ -96,7 +96,7 @@ mod tests {
                 }
             }
             let allowed = (now.0 - start) * (1 << 20) / 1000 + (64 << 10) + (1 << 20);
-            assert!(charged <= allowed + 20_000, "about {allowed} bytes may be charged, and not {charged} bytes");
+            assert!(charged <= allowed + 20_000, "at most about {allowed} bytes must be charged, not {charged} bytes");
         }
         let allowed = (now.0 - start) * (1 << 20) / 1000;
         assert!(charged > allowed / 100 * 98, "at least 98 % of the allowed bytes must be charged");

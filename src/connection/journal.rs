@@ -16,20 +16,20 @@ use crate::protocol::shared::SharedFrame;
 /// the same size.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
 
-/// The maximum size of the journal, in bytes.
+/// The maximum size of each part of the journal, in bytes.
 ///
 /// Frames that do not fit go to queues. The journal is a fixed cost, like the read buffer, and does not count as queued
 /// bytes.
 const BYTES_MAX: usize = 256 << 10;
 
-// The doc of `Limits::queue_total_bytes_max` states this number: 256 KiB of bytes, and as much for copies of
-// `SeparateFrame`s. With compression, the journal has two parts.
+// The doc of `Limits::queue_total_bytes_max` states 512 KiB, or 1 MiB with compression. Each part of the journal has
+// 256 KiB of bytes, and as much for copies of its `SeparateFrame`s. Without compression, only one part is used.
 const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
 /// The maximum number of [`SeparateFrame`]s in each part of the journal.
 ///
-/// The journal cannot contain more large frames than this number. If there are more small frames with a key, the
-/// further frames go to queues.
+/// Large frames fill a part before their number reaches this maximum. Only small frames with a key can reach this
+/// maximum. Further frames with a key then go to queues.
 const SEPARATE_MAX: usize = 1024;
 
 const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
@@ -137,7 +137,7 @@ impl Journal {
     /// Returns the range of a frame. With `before`, returns `before` extended by the frame.
     ///
     /// The first call for a frame appends the frame. Returns `None` if the frame must go to a queue. In this case, the
-    /// frame does not follow `before`, or the journal does not accept the frame.
+    /// frame does not directly follow `before`, or the journal does not accept the frame.
     // This function is always inlined, for the reason given at `Output::push`.
     #[inline(always)]
     pub fn put(&mut self, before: Option<Range>, outbound: &mut Outbound<'_>) -> Option<Range> {
@@ -231,7 +231,7 @@ impl Part {
 
     /// Stores a [`SeparateFrame`]. Returns `false` if the journal does not accept the frame.
     fn add_separate(&mut self, outbound: &mut Outbound<'_>) -> bool {
-        // Frames over 64 KiB are written directly and are not stored in the journal.
+        // A separate frame over 64 KiB goes to queues, which share the frame, and not to the journal.
         if outbound.bytes() > FLUSHED_AT_BYTES || self.separate.len() >= SEPARATE_MAX {
             return false;
         }

@@ -1,7 +1,7 @@
 //! One connection as a state machine without I/O.
 //!
-//! The arguments are input and the time. The results are events and output. A connection knows neither a socket nor a
-//! clock. The server, the simulator and the fuzzer run the same code.
+//! The methods take input and the time, and return events and output. A connection knows neither a socket nor a clock.
+//! The server, the simulator and the fuzzer run the same code.
 
 mod actions;
 mod closed;
@@ -80,8 +80,8 @@ const HTTP_OUTPUT_MAX: usize = 64 << 10;
 ///
 /// 1. **Input.** [`handle_received`](Connection::handle_received) counts the bytes of one read. Then
 ///    [`handle_message`](Connection::handle_message) and [`handle_bytes`](Connection::handle_bytes) are called until
-///    neither returns an event. The caller answers an HTTP event before the next call: [`Event::Request`] with
-///    [`respond`](Connection::respond), [`Event::Head`] with [`receive_body`](Connection::receive_body),
+///    neither returns a message or an event. The caller answers an HTTP event before the next call: [`Event::Request`]
+///    with [`respond`](Connection::respond), [`Event::Head`] with [`receive_body`](Connection::receive_body),
 ///    [`Event::Piece`] with [`return_state`](Connection::return_state), [`Event::Upgrade`] with
 ///    [`accept`](Connection::accept) or `respond`. A request and an upgrade may also be deferred with
 ///    [`defer`](Connection::defer). The end of the stream is reported with [`handle_end`](Connection::handle_end).
@@ -99,7 +99,7 @@ const HTTP_OUTPUT_MAX: usize = 64 << 10;
 /// is closing, lingering or finished, and never returns to an earlier stage. [`Event::Closed`] is returned exactly once
 /// for each WebSocket, by the call that ends it. The flush and the close handshake afterwards cause no more events.
 ///
-/// An idle connection takes only the size of this type, so the type is kept small.
+/// An idle connection has no memory besides this type, so the type is kept small.
 #[derive(Debug)]
 pub struct Connection {
     stage: Stage,
@@ -130,7 +130,7 @@ const _: () = assert!(size_of::<Connection>() <= 120, "a connection must take at
 
 /// The opening time of a connection in units of 16 ms.
 ///
-/// The type takes 4 bytes. The value reaches its maximum two years after the server started.
+/// The type takes 4 bytes. The value reaches its maximum about two years after the server started.
 #[derive(Copy, Clone, Debug)]
 struct Opened(u32);
 
@@ -148,7 +148,7 @@ enum Stage {
     Http(Box<Http>),
     /// An open WebSocket.
     Open {
-        /// The first part of an incomplete message, and input that is held back.
+        /// The first part of an incomplete message, and input that waits because of `pace`.
         unfinished: Option<Box<Assembler>>,
         /// Whether permessage-deflate was negotiated.
         deflates: bool,
@@ -157,7 +157,7 @@ enum Stage {
         /// The pace at which the client's messages are inflated.
         pace: InflationPace,
     },
-    /// The close frame is queued or sent.
+    /// The server's close frame is queued or sent.
     ///
     /// The connection waits for the client's close frame.
     Closing {
@@ -166,7 +166,7 @@ enum Stage {
         /// Whether permessage-deflate was negotiated.
         deflates: bool,
     },
-    /// Input is ignored. The output is flushed, then the connection is dropped.
+    /// Input is ignored. After the output is flushed, the connection waits until the client ends its stream.
     Lingering {
         /// Whether the transport was shut down for writing.
         is_shut: bool,
@@ -387,7 +387,9 @@ impl Connection {
         self.close_with(&mut frame, &Closed::by_server(code, reason, cause), env)
     }
 
-    /// Starts the close handshake with a close frame that other connections also get, and returns [`Event::Closed`].
+    /// Starts the close handshake, and returns [`Event::Closed`].
+    ///
+    /// `frame` is the close frame, which other connections may get, too.
     ///
     /// Returns `None` if the WebSocket was not open.
     pub fn close_with(&mut self, frame: &mut Outbound<'_>, closed: &Closed, env: &mut Env) -> Option<Event<'static>> {
@@ -459,8 +461,8 @@ impl Connection {
             return Sent::TooLarge;
         }
         let held = self.counted_bytes();
-        // Only a queue can be full: a connection without a queue accepts any frame of at most `queue_bytes_max`.
-        // Eviction enforces the bound of all queues.
+        // If no output waits, any frame of at most `queue_bytes_max` is accepted, even if its overhead exceeds the
+        // bound. Eviction enforces the bound on all queues together.
         let is_over = || held + outbound.bytes() + outbound.overhead() > env.limits.queue_bytes_max;
         if held > 0 && is_over() { Sent::Full } else { Sent::Queued }
     }
@@ -560,7 +562,8 @@ impl Connection {
 
     /// Begins to flush the output. Afterwards the connection waits until the client ends its stream.
     ///
-    /// The flush has no time limit while the socket accepts output. The deadline of the client starts after the flush.
+    /// The flush has no time limit while the socket accepts output. The deadline for the end of the client's stream
+    /// starts after the flush.
     fn linger(&mut self) {
         self.stage = Stage::Lingering { is_shut: false };
         self.deadline = Tick::NEVER;

@@ -85,7 +85,8 @@ impl<'a> Outbound<'a> {
 
     /// Returns the message for clients that negotiated permessage-deflate.
     ///
-    /// The first call deflates the message. A message that is short, or would become longer, stays plain.
+    /// The first call deflates the message. The message stays plain if deflation is not allowed, if the message is
+    /// short, or if it would become longer.
     pub(super) fn deflated(
         &mut self,
         deflater: &mut Deflater,

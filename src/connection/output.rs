@@ -144,7 +144,7 @@ impl Output {
 
     /// Appends a control frame. Returns `false` if memory is exhausted.
     ///
-    /// The frame is never deflated, and is sent after the frames of this turn.
+    /// The frame is never deflated, and is sent after the earlier frames of this output.
     pub fn push_control(&mut self, frame: &mut Outbound<'_>, env: &mut Env) -> bool {
         if frame.place.is_none()
             && let Output::Journaled(range) = self
@@ -386,7 +386,8 @@ mod tests {
             output.handle_written(Written::new(10_004 + 7 + 1, true), &mut env);
             output.as_queue().expect("the output has a queue").check_invariants();
         }
-        // The small frames are copied, and one byte of the first small frame is written.
+        // Each queue has the last three large frames, which are shared, and the last three small frames, which are
+        // copied. The first of these large frames counts as a whole, although its first byte is written.
         let frames = 3 * (10_004 + FRAME_BYTES);
         assert_eq!(env.queued.frames, frames + 3 * (QUEUE_BYTES + 3 * (SEGMENT_BYTES + 7)));
         env.end_turn();

@@ -1,4 +1,4 @@
-//! The getters of a connection: its state, its output and its counters.
+//! The getters of a connection, and small changes of its output.
 
 use crate::connection::output::Output;
 use crate::connection::queue::Queue;

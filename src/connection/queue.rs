@@ -40,7 +40,9 @@ const SPARE_BYTES_MAX: usize = 4 << 10;
 /// The lists are the segments and the keys.
 const SPARE_SEGMENTS_MAX: usize = 64;
 
-/// The memory of a queue besides its segments, in bytes.
+/// The memory of a queue without content, in bytes.
+///
+/// This is the queue itself, and the list of segments with its first capacity of 4 segments.
 pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
 
 /// The queue length up to which each ping has its own pong, in bytes.
@@ -63,8 +65,9 @@ pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 /// 4. [`drop_newest`](Queue::drop_newest) frees memory when the queues together exceed their bound.
 ///    [`truncate_to_frame`](Queue::truncate_to_frame) prepares a queue for the close frame.
 ///
-/// The queue enforces no bound: the caller compares [`counted_bytes`](Queue::counted_bytes) before it pushes. Every
-/// call that changes the memory of the queue updates the totals of the loop, so that the totals are always exact.
+/// The queue enforces no bound: before a push, the caller compares [`counted_bytes`](Queue::counted_bytes) with
+/// `queue_bytes_max`. Every call that changes the memory of the queue updates the totals of the loop, so that the
+/// totals are always exact.
 #[derive(Debug, Default)]
 pub struct Queue {
     segments: VecDeque<Segment>,
@@ -209,7 +212,8 @@ impl Queue {
 
     /// Puts `outbound` in the place of the unsent message that has the same key.
     ///
-    /// Returns `false` if no message has this key, if the queue would exceed its bound, or if there is no memory.
+    /// Returns `false` if no unsent message has this key, if the queue would exceed its bound, or if there is no
+    /// memory. A partly written message is not replaced.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, limits: &Limits, total: &mut Queued) -> bool {
         let Some(&number) = outbound.key.and_then(|key| self.keys.get(key)) else { return false };
         let index = (number - self.first) as usize;
@@ -327,9 +331,9 @@ impl Queue {
         self.is_full = false;
     }
 
-    /// Drops all output after the partly written frame.
+    /// Drops all output except HTTP responses or a partly written frame.
     ///
-    /// The partly written frame stays whole, so the client can read the output that follows.
+    /// The remaining output is complete, so the client can read the close frame that follows it.
     pub fn truncate_to_frame(&mut self, total: &mut Queued) {
         self.pong = None;
         let http = self.segments.iter().take_while(|segment| segment.kind == Kind::Http).count();
@@ -390,7 +394,7 @@ impl Queue {
         assert_eq!(
             self.segments.iter().map(Segment::overhead).sum::<usize>(),
             self.overhead,
-            "`overhead` must be the sum of all segments"
+            "`overhead` must be the sum of the overhead of all segments"
         );
         let first = self.segments.front().map_or(1, |first| first.bytes.as_slice().len());
         assert!(self.sent < first, "a fully written segment must be removed");
@@ -522,7 +526,7 @@ fn reserve(run: &mut Vec<u8>, more: usize) -> Option<()> {
     Some(())
 }
 
-/// Returns the end of the frame that contains the position `sent`.
+/// Returns the end of the frame that contains the last of the `sent` bytes.
 ///
 /// The run must start with a frame.
 fn frame_end_behind(run: &[u8], sent: usize) -> usize {

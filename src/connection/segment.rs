@@ -6,7 +6,8 @@ use crate::protocol::shared::{FRAME_BYTES, SharedFrame};
 
 /// The memory of a segment that holds a shared frame.
 ///
-/// Segments are elements of an array that grows by doubling and is at least half full.
+/// Segments are elements of an array that grows by doubling. After it has grown, the array is between half full and
+/// full. So the array takes about 3/2 of the size of its segments.
 pub const SEGMENT_BYTES: usize = size_of::<Segment>() * 3 / 2;
 
 /// The memory of a conflation key besides its bytes.
@@ -24,7 +25,7 @@ pub struct Segment {
 
 /// The kind of content in a segment.
 ///
-/// A run contains content of one kind.
+/// All content of a segment has the same kind.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Kind {
     Frames,
