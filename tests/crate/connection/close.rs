@@ -325,7 +325,11 @@ fn abort_returns_whether_the_connection_was_open() {
     let next = Fd::from_u64(fd.as_u64() + (1 << 24)).expect("the fd is valid");
     assert_eq!(server.ask(move |ctx| (ctx.close(next, 1000, ""), ctx.abort(next))), (CloseOutcome::Gone, dropped));
     http.end();
-    assert_eq!(rx.so_far().len(), 0, "on_close must be called once, and only for the WebSocket");
+    assert_eq!(
+        rx.so_far().len(),
+        0,
+        "on_close must not be called again for the WebSocket, and not for the plain HTTP connection"
+    );
 }
 
 #[test]
@@ -418,7 +422,7 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     assert_eq!(open.text(), "still here");
 }
 
-/// A handler that panics at the first piece of a body, before or during its response.
+/// A handler that panics at the first piece of a request body. For the path `/begun`, it has begun the response before.
 struct PanicsInBody;
 
 impl Handler for PanicsInBody {

@@ -1,4 +1,5 @@
-//! Tests fds, stale fds, uids, groups, second connections of a uid, and queries inside `on_close`.
+//! Tests fds, uids, groups, second connections of a uid, and queries inside `on_close`. A stale fd is the fd of a
+//! connection that has ended.
 
 use crate::common::{accept_with_fd, channel, report_close, serve};
 use fdpush::{

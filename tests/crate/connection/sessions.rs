@@ -87,8 +87,8 @@ fn a_paged_listing_contains_each_open_connection_once() {
     let fds: Vec<Fd> = clients.iter().map(Client::fd).collect();
     let page = |after, limit| server.ask(move |ctx| ctx.connections_after(after, limit));
     assert_eq!(page(None, 4), fds[..4]);
-    // Before the request of the next page, the last connection of this page closes, and a new connection takes its
-    // slot.
+    // Before the test reads the second page, the last connection of the first page closes, and a new connection takes
+    // its slot.
     clients.remove(3).close(1000, "");
     server.wait_until("the connection has ended", |ctx| ctx.stats().connections == 9);
     let newcomer = server.connect("/");
@@ -161,7 +161,11 @@ fn a_session_is_lent_together_with_the_context() {
             "without a session, the call must return `None`"
         );
         ctx.set_session(fd, "hello".to_owned());
-        assert_eq!(ctx.with_session(fd, |_, _: &mut u32| ()), None, "the session must have another type");
+        assert_eq!(
+            ctx.with_session(fd, |_, _: &mut u32| ()),
+            None,
+            "with a session of another type, the call must return `None`"
+        );
         let outcome = ctx.with_session(fd, |ctx, session: &mut String| {
             session.push_str(", world");
             ctx.push(fd, session.as_str())
@@ -173,5 +177,5 @@ fn a_session_is_lent_together_with_the_context() {
     });
     assert_eq!(client.text(), "hello, world");
     assert_eq!(client.closed().0, 1000);
-    assert_eq!(sessions.next().as_deref(), Some("a newer one"), "on_close must get the session");
+    assert_eq!(sessions.next().as_deref(), Some("a newer one"), "on_close must get the newest session");
 }
