@@ -1,4 +1,5 @@
-//! Tests deferred responses to plain HTTP requests: tickets, the time limit of an answer, and lost clients.
+//! Tests deferred responses to plain HTTP requests: tickets, the time limit of an answer, and lost clients. A ticket
+//! answers one request.
 
 use std::time::Duration;
 

@@ -53,7 +53,7 @@ fn expect_refusal(server: &TestServer, bytes: impl AsRef<[u8]>, status: u16) -> 
     raw.try_send(bytes.as_ref());
     let reply = raw.reply();
     let shown = String::from_utf8_lossy(&bytes.as_ref()[..bytes.as_ref().len().min(200)]).into_owned();
-    assert_eq!(reply.status, status, "the response to {shown:?} must have this status: {:?}", reply.head);
+    assert_eq!(reply.status, status, "the response to {shown:?} must have the status {status}: {:?}", reply.head);
     assert!(
         !reply.keeps_alive() && !reply.body.is_empty(),
         "the response to {shown:?} must have a body and close the connection: {:?}",
@@ -228,7 +228,7 @@ fn without_a_handler_a_request_gets_404_and_a_failed_upgrade_426() {
     let mut raw = server.raw();
     raw.send(GET);
     assert_eq!(raw.reply().status, 404);
-    // A proxy removed `Connection: Upgrade`.
+    // The request of a client behind a proxy that removes `Connection: Upgrade`.
     raw.send(crate::common::raw::UPGRADE.replace("Connection: Upgrade\r\n", ""));
     let reply = raw.reply();
     assert_eq!((reply.status, reply.header("Upgrade")), (426, Some("websocket")));

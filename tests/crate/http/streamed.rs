@@ -61,8 +61,8 @@ fn pipelined_requests_get_one_response_each() {
     assert!(!begins_early, "begin_response must fail if no request waits");
 }
 
-/// In HTTP/1.0, the end of the stream is the end of the body. So only an error shows the client that the body is
-/// incomplete.
+/// In HTTP/1.0, the end of the connection is the end of the body. So only an error of the connection shows the client
+/// that the body is incomplete.
 #[test]
 fn the_end_of_an_aborted_http_1_0_response_is_an_error() {
     let (server, streams) = serve_streams();
@@ -82,11 +82,12 @@ fn the_end_of_an_aborted_http_1_0_response_is_an_error() {
     }
 }
 
-/// The client ends its stream during the response, so the server does not complete the response.
+/// The client shuts down its write side during the response. The server ends the connection before the response is
+/// complete.
 #[test]
 fn an_http_1_0_response_that_a_half_closed_client_loses_ends_with_an_error() {
     let (server, streams) = serve_streams();
-    // The end of the connection depends on these time limits.
+    // The server ends the connection after a time limit. The time limits of `serve` are longer than the test.
     server.ask(|ctx| ctx.set_limits(Limits::default())).expect("the limits are valid");
     let mut raw = server.raw();
     raw.send("GET / HTTP/1.0\r\n\r\n");
@@ -180,6 +181,6 @@ fn a_ticket_of_on_head_answers_its_own_request_only() {
     let stale = server.ask(move |ctx| ctx.ticket(fd));
     drop(stale);
     drop(third);
-    assert_eq!(raw.reply().status, 503, "a dropped ticket must refuse its request");
+    assert_eq!(raw.reply().status, 503, "the request of a dropped ticket must get 503");
     raw.end();
 }

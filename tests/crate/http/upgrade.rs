@@ -310,7 +310,7 @@ fn one_call_can_answer_any_number_of_upgrades() {
     let tickets: Vec<Ticket<Upgrade>> = clients.iter().map(|_| waiting.next()).collect();
     let accepts =
         server.ask(move |ctx| tickets.into_iter().all(|ticket| ctx.answer(ticket, Upgrade::accept()).is_done()));
-    assert!(accepts, "all upgrades must wait for their answers");
+    assert!(accepts, "each ticket must answer its upgrade");
     for client in &mut clients {
         assert_eq!(client.reply().status, 101);
     }
@@ -379,7 +379,7 @@ fn the_session_of_a_waiting_upgrade_is_dropped_when_its_client_disconnects() {
             ctx.set_session(fd, DropSignal(gone_tx.clone(), fd));
             waiting_tx.send(fd).expect("the test waits");
             let (later, ticket) = ctx.defer_upgrade(fd);
-            tickets.lock().expect("no panic").push(ticket);
+            tickets.lock().expect("no thread panicked while it held the lock").push(ticket);
             later
         })
     });
