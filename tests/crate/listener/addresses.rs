@@ -65,7 +65,7 @@ fn the_error_for_an_invalid_limit_names_it() {
 #[test]
 fn an_ipv6_client_is_served() {
     if TcpListener::bind("[::1]:0").is_err() {
-        println!("note: this machine has no IPv6, so it is not tried");
+        println!("note: this machine has no IPv6, so this test checks nothing");
         return;
     }
     let server = serve_on("[::1]:0", |server| server.on_message(echo));
@@ -127,7 +127,7 @@ fn a_stale_socket_file_is_replaced() {
     let scratch = Scratch::new("stale");
     let path = scratch.file("sock");
     drop(UnixListener::bind(&path).expect("the socket can be created"));
-    assert!(path.exists(), "the server must not remove a file that another socket created");
+    assert!(path.exists(), "the socket file must still exist after its listener is closed");
     let server = serve_on(&unix(&path), |server| server.on_message(echo));
     let mut client = Client::connect_unix(&path, "/").expect("the server accepts the WebSocket");
     client.send("hello");
@@ -258,7 +258,7 @@ fn three_hundred_simultaneous_connects_are_served() {
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
             thread::spawn(move || {
-                // All clients connect before any of them sends.
+                // All clients of this thread connect before any of them sends.
                 let mut raws: Vec<Raw> = (0..EACH).map(|_| Raw::connect(address)).collect();
                 for raw in &mut raws {
                     raw.send(crate::common::raw::UPGRADE);

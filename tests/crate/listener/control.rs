@@ -14,7 +14,7 @@ use fdpush::{
 
 const READY: &str = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// A handler that echoes bodies piece by piece, and reports whether the server drains.
+/// A handler of control requests. It echoes bodies piece by piece, and answers `/ready` with 503 during a drain.
 #[derive(Default)]
 struct Controlled {
     unanswered: Vec<Ticket<Response>>,
@@ -79,7 +79,7 @@ fn request_path(control: SocketAddr, path: &str) -> (Raw, u16) {
     (raw, status)
 }
 
-/// Starts a server with a control listener. Returns the address of the listener.
+/// Starts a server with a control listener. Returns the server and the address of the control listener.
 fn server_with_control_listener(limits: Limits) -> (TestServer, SocketAddr) {
     server_with_control_listener_on("127.0.0.1:0", limits)
 }
@@ -138,7 +138,8 @@ fn control_connections_have_their_own_limit_and_counters() {
     drop((first, third));
     server.wait_until("one control connection is left", |ctx| ctx.stats().control == 1);
 
-    // A connection whose request waits for a response is not closed for a new connection.
+    // The server closes idle connections to make room for new ones, but no connection whose request waits for a
+    // response.
     let later = "GET /later HTTP/1.1\r\nHost: a\r\n\r\n";
     let bytes = server.ask(|ctx| ctx.stats().traffic.bytes_in) + 17 * later.len() as u64;
     let mut waiting: Vec<Raw> = (0..17).map(|_| Raw::connect(control)).collect();
@@ -151,7 +152,7 @@ fn control_connections_have_their_own_limit_and_counters() {
     assert!(reply.body.contains("API connection limit reached (2)"), "{reply:?}");
     late.end();
 
-    // The server has refused two control connections, but no client.
+    // At the limit, the server has refused two control connections (`third` and `late`), but no client.
     let stats = server.ask(|ctx| ctx.stats());
     assert_eq!((stats.connections_max, stats.control_connections_max), (1, 2));
     assert_eq!((stats.refused, stats.control_refused, stats.control_evicted), (0, 2, 0));
@@ -387,7 +388,8 @@ fn completes_a_paused_body(body_time_max: Duration) -> bool {
     let mut raw = server.raw();
     raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
     assert_eq!(rx.next(), "first piece");
-    // The server closes the connection after the second response. It does so earlier if these bytes are too late.
+    // The server closes the connection after the second response. If these bytes arrive too late, the server closes the
+    // connection earlier.
     let is_sent = raw.try_send("cdPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nConnection: close\r\n\r\ne");
     assert_eq!(rx.next(), "resumed");
     let replies = String::from_utf8(raw.try_rest()).expect("the responses are UTF-8");

@@ -27,7 +27,7 @@ fn local() -> Vec<u8> {
     b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec()
 }
 
-/// Starts a server that trusts this machine and responds with the peer address.
+/// Starts a server that trusts PROXY headers from loopback addresses, and responds with the peer address.
 fn proxied(limits: Limits) -> TestServer {
     serve(move |server: Server| {
         let server = server.limits(limits).proxy_protocol(|peer| peer.is_loopback());
