@@ -15,32 +15,38 @@ use crate::common::{ChildProcess, Client, DEADLINE, Scratch, TestServer, refusal
 
 const LOOPS: usize = 4;
 
-/// The clients are in a process of their own, so that no process needs 20,000 descriptors.
+/// The number of clients. The clients are in another process than the server, so that no process needs 20,000
+/// descriptors.
 const CONNECTIONS: usize = 10_000;
 
-/// The environment variable with the address of the server, in the process of the clients.
+/// The environment variable that contains the address of the server, in the process of the clients.
 const SERVER: &str = "FDPUSH_TEST_BALANCE_SERVER";
 
-/// The test that is also the process of the clients.
+/// The name of the test that the process of the clients runs. With the variable [`SERVER`], this test opens clients.
 const TEST: &str = "loops::balance::connections_that_stay_are_balanced";
 
+/// Returns the number of open WebSockets of each loop.
 fn loads(server: &TestServer) -> Vec<usize> {
     let stats = server.remote.stats_by_loop().wait_timeout(DEADLINE).expect("the server answers");
     stats.into_iter().map(|stats| stats.open).collect()
 }
 
-/// Returns whether no turn took over a second. A loop gets no connections of other loops while such a turn goes on.
+/// Returns whether each turn took less than a second. After the first second of a turn, the loop gets no connections
+/// from other loops, so the loads can differ.
 fn was_never_stalled(server: &TestServer) -> bool {
     let stats = server.remote.stats().wait_timeout(DEADLINE).expect("the server answers");
     stats.turn_time.quantile(1.0).is_some_and(|longest| longest < Duration::from_secs(1))
 }
 
-/// Checks that no loop has more than 5 % above the mean.
+/// Checks that each loop has at most 1.05 times the mean number of WebSockets, unless a turn took a second or longer.
 fn check_balance(server: &TestServer) {
     let loads = loads(server);
     let mean = loads.iter().sum::<usize>() as f64 / LOOPS as f64;
     let is_balanced = loads.iter().all(|load| *load as f64 <= mean * 1.05);
-    assert!(is_balanced || !was_never_stalled(server), "{loads:?}");
+    assert!(
+        is_balanced || !was_never_stalled(server),
+        "each loop must have at most 1.05 times the mean number of WebSockets: {loads:?}"
+    );
 }
 
 /// A process with clients that stay connected until the value is dropped.
@@ -48,7 +54,8 @@ struct Clients(ChildProcess);
 
 impl Clients {
     fn of(server: &TestServer, address: &str) -> Clients {
-        // The server has raised the limit of descriptors when it answers, and the child process inherits this limit.
+        // The server raises the limit of descriptors of this process before it answers. The child process inherits the
+        // limit.
         assert_eq!(loads(server), [0; LOOPS]);
         let mut command = Command::new(env::current_exe().expect("the test binary has a path"));
         command.args(["--exact", TEST, "--nocapture"]).env(SERVER, address);
@@ -62,7 +69,8 @@ impl Clients {
     }
 }
 
-/// Opens as many WebSockets as each line of the input says. They stay open until the input ends or the process is killed.
+/// Reads numbers from the standard input, and opens that many WebSockets for each number. The WebSockets stay open
+/// until the input ends or the process is killed.
 fn hold_clients(address: &str) {
     let mut clients: Vec<Box<dyn Write>> = Vec::new();
     for line in io::stdin().lines() {
@@ -72,13 +80,14 @@ fn hold_clients(address: &str) {
                 Some(path) => Box::new(UnixStream::connect(path).expect("the server listens")),
                 None => Box::new(TcpStream::connect(address).expect("the server listens")),
             };
-            client.write_all(UPGRADE.as_bytes()).expect("the kernel takes the request");
+            client.write_all(UPGRADE.as_bytes()).expect("the request can be sent");
             clients.push(client);
         }
     }
 }
 
-/// Opens WebSockets that stay, then lets half of the connections of one loop leave, and opens as many again.
+/// Opens WebSockets, aborts half of the WebSockets of one loop, and opens as many again. Checks the balance before the
+/// abort and at the end.
 fn check_spread(server: TestServer, address: &str) {
     let mut clients = Clients::of(&server, address);
     clients.open(CONNECTIONS);
@@ -89,8 +98,8 @@ fn check_spread(server: TestServer, address: &str) {
         own.iter().take(own.len() / 2).filter(|fd| ctx.abort(**fd) != AbortOutcome::Gone).count()
     });
     let left: usize = left.wait_timeout(DEADLINE).expect("the server answers").iter().sum();
-    assert!(left > CONNECTIONS / LOOPS / 3, "{left}");
-    wait_for_stats(&server, "the server has freed the connections that left", |stats| {
+    assert!(left > CONNECTIONS / LOOPS / 3, "about half of the WebSockets of a loop must be aborted, not {left}");
+    wait_for_stats(&server, "the server has freed the aborted connections", |stats| {
         stats.connections == CONNECTIONS - left
     });
     clients.open(left);

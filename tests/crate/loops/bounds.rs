@@ -1,17 +1,19 @@
-//! The bound of the posts from one loop to another.
+//! Tests `forward_bytes_max`, the bound of the posts from one loop to another. A post is a push, a change or a close
+//! that a loop sends to another loop.
 
 use fdpush::{Change, Delivery, Fd, IntoPush, Limits, Outcome, SecondLogin};
 
 use super::clients::{ask_at, connect_each, connect_one_each, hold_at};
 use crate::common::{Client, TestServer, serve};
 
-/// Starts a server with two loops and a low bound.
+/// Starts a server with two loops and a low `forward_bytes_max`.
 fn start() -> TestServer {
     let limits = Limits { message_bytes_max: 1000, forward_bytes_max: 8 << 10, ..Limits::default() };
     serve(move |server| server.loops(2).limits(limits))
 }
 
-/// Pushes until the posts to the loop of `to` have reached their bound. Returns the number of messages.
+/// Pushes empty texts until the posts to the loop of `to` have reached their bound. Returns the number of forwarded
+/// texts.
 fn fill(server: &TestServer, from: Fd, to: Fd) -> usize {
     ask_at(server, from, move |ctx| (0..).take_while(|_| ctx.push(to, "") == Outcome::Forwarded).count())
 }
@@ -30,7 +32,7 @@ fn ungroup_is_bounded() {
     let counts: Vec<usize> = ask_at(&server, own, |ctx| (0..1000).map(|_| ctx.ungroup("g")).collect());
     let sent = counts.iter().take_while(|count| **count == 1).count();
     assert!((10..100).contains(&sent), "10 to 99 commands must fit into 8 KiB, not {sent}");
-    assert!(counts[sent..].iter().all(|count| *count == 0), "a command that is not sent must not count");
+    assert!(counts[sent..].iter().all(|count| *count == 0), "`ungroup` must return 0 if it sends no post");
     release.send(()).expect("the loop waits");
     assert_eq!(held.wait(), Ok(()));
     server.wait_until("the group is empty", |ctx| ctx.member_count("g") == 0);
@@ -45,13 +47,18 @@ fn a_close_of_many_connections_is_one_post_for_each_loop() {
     let (held, release) = hold_at(&server, other, |_| ());
     let sent = fill(&server, own, other);
     let all = [own, other, clients[1][1].fd()];
-    assert_eq!(ask_at(&server, own, move |ctx| ctx.close_fds(all, 4000, "full")), 1, "only the own loop closes");
+    assert_eq!(
+        ask_at(&server, own, move |ctx| ctx.close_fds(all, 4000, "full")),
+        1,
+        "only the connection of the own loop must be closed"
+    );
     assert_eq!(clients[0][0].closed(), (4000, "full".to_owned()));
     release.send(()).expect("the loop waits");
     assert_eq!(held.wait(), Ok(()));
     expect_empty_texts(&mut clients[1][0], sent);
 
-    // Far more fds than the bound permits fit in if the loops are idle. The fds with even numbers belong to the second loop.
+    // If no post is on its way, one post may exceed the bound, as the post with these fds does. The fds with even
+    // numbers belong to the second loop.
     let gone = (10_000..20_000_u64).filter(|number| number % 2 == 0).filter_map(Fd::from_u64);
     let fds: Vec<Fd> = gone.chain([other, other, clients[1][1].fd(), clients[0][1].fd()]).collect();
     let from = clients[0][2].fd();
@@ -75,7 +82,7 @@ fn idle<T: Send + 'static>(
 ) -> T {
     assert_eq!(ask_at(server, from, move |ctx| ctx.push(to, "marker")), Outcome::Forwarded);
     assert_eq!(client.text(), "marker");
-    // The loop has recorded the end of its posts when it answers a later command.
+    // When the loop of `to` answers this command, it has recorded that it has carried out the post with the marker.
     assert_eq!(server.remote.call_at(to, |_| ()).wait(), Ok(()));
     ask_at(server, from, call)
 }
@@ -92,7 +99,7 @@ fn one_post_may_be_larger_than_the_bound_if_the_loops_are_idle() {
     });
     let mut forwarded = Delivery::new(0, 0);
     forwarded.forwarded = 1;
-    assert_eq!(deliveries, [forwarded, Delivery::new(0, 5001)], "an fd that is listed twice counts once");
+    assert_eq!(deliveries, [forwarded, Delivery::new(0, 5001)], "an fd that is named twice must count once");
     assert_eq!(small, Outcome::Dropped);
     assert_eq!(clients[1].text(), "many");
     server.wait_until("there is room", move |ctx| ctx.push(other, "room") == Outcome::Forwarded);

@@ -1,4 +1,4 @@
-//! Clients on each loop of a server.
+//! Helpers for tests with several loops: clients on each loop, and calls on the loop of a connection.
 
 use std::sync::mpsc::{self, Sender};
 use std::thread;
@@ -10,8 +10,9 @@ use crate::common::{Client, DEADLINE, TestServer, channel};
 
 /// Connects `each` clients to each loop, and returns them by loop.
 ///
-/// The server gives few connections to the emptiest loop, so connections that come one after another are spread evenly,
-/// unless the thread of a loop gets no time for a second. Then more clients connect, and the surplus disconnects.
+/// While there are few connections, the server gives each new connection to a loop with the fewest connections. So the
+/// clients are spread evenly, unless the thread of a loop gets no time for a second. Then more clients connect, and the
+/// surplus disconnects.
 pub fn connect_each(server: &TestServer, loops: usize, each: usize) -> Vec<Vec<Client>> {
     let mut clients: Vec<Vec<Client>> = (0..loops).map(|_| Vec::new()).collect();
     let mut surplus = Vec::new();
@@ -34,7 +35,7 @@ pub fn connect_one_each(server: &TestServer, loops: usize) -> Vec<Client> {
     connect_each(server, loops, 1).into_iter().flatten().collect()
 }
 
-/// Returns the loop that an fd names.
+/// Returns the index of the loop that an fd belongs to.
 pub fn loop_of(fd: Fd, loops: usize) -> usize {
     fd.slot().0 as usize % loops
 }
@@ -52,8 +53,8 @@ pub fn wait_for_stats(server: &TestServer, what: &str, condition: impl Fn(&Stats
     }
 }
 
-/// Blocks the loop of a connection in a command, until the returned sender sends or is dropped. Returns the reply to the
-/// command, and the sender. The reply is the result of `then`, which runs when the loop continues.
+/// Blocks the loop of a connection in a command, until the returned sender sends or is dropped. Returns the reply to
+/// the command, and the sender. The reply is the result of `then`, which runs when the loop continues.
 pub fn hold_at<T: Send + 'static>(
     server: &TestServer,
     fd: Fd,
@@ -70,7 +71,8 @@ pub fn hold_at<T: Send + 'static>(
     (held, release)
 }
 
-/// Runs `call` on the loop of a connection and returns its result. The posts of the call have arrived then.
+/// Runs `call` on the loop of a connection and returns its result. When this function returns, the messages of the call
+/// to other loops are in the inboxes of these loops.
 pub fn ask_at<T: Send + 'static>(
     server: &TestServer,
     fd: Fd,

@@ -1,4 +1,5 @@
-//! A loop that is blocked, sends too much, or panics does not disturb the other loops.
+//! A loop that is blocked, sends too much, or panics does not disturb the other loops. A post is a push or a change
+//! that a loop sends to another loop.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +40,7 @@ fn a_handler_that_waits_holds_up_only_its_own_loop() {
     }
     release.send(()).expect("the loop waits");
     assert_eq!(held_up.wait(), Ok(()));
-    let mut received: Vec<usize> = (0..100).map(|_| clients[1].text().parse().expect("a number")).collect();
+    let mut received: Vec<usize> = (0..100).map(|_| clients[1].text().parse().expect("the text is a number")).collect();
     // The pushes of each loop arrive in order.
     for parity in [0, 1] {
         assert!(received.iter().filter(|number| **number % 2 == parity).is_sorted());
@@ -82,7 +83,7 @@ fn posts_to_a_loop_that_is_held_up_are_bounded() {
     });
     enter.next();
     let mut forwarded = 0;
-    // Each call is a turn of the sending loop. The bound `forward_bytes_max` applies to all turns together.
+    // Each call runs in its own turn of the sending loop. The bound `forward_bytes_max` applies to all turns together.
     for turn in 0..50 {
         let outcomes = ask_at(&server, own, move |ctx| {
             (0..10).map(|number| ctx.push(held, &format!("{:01000}", turn * 10 + number))).collect::<Vec<_>>()
@@ -128,7 +129,8 @@ fn two_loops_that_flood_each_other_stay_bounded_and_go_on() {
         })
     });
     let mut clients = connect_one_each(&server, 2);
-    // Each loop floods the member of its group on the other loop.
+    // The first loop pushes to the group `from0`, whose only member is on the second loop. The second loop pushes to
+    // the group `from1`, whose only member is on the first loop.
     for (index, group) in ["from1", "from0"].into_iter().enumerate() {
         assert!(server.remote.join(clients[index].fd(), group).wait().is_ok_and(|change| change.is_done()));
     }

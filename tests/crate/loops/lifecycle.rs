@@ -14,11 +14,11 @@ use crate::common::{Client, DEADLINE, accept_with_fd, channel, serve, serve_made
 
 const LOOPS: usize = 3;
 
-/// Answers each message with the number of its loop, and the number of the messages of the loop.
+/// Answers each message with the index of the loop, and with the number of messages that the loop has received.
 struct Counter {
     index: usize,
     messages: usize,
-    // A handler need not be `Send`, because the thread of its loop makes it.
+    // A handler need not be `Send`, because the thread of its loop creates it.
     _local: std::rc::Rc<()>,
 }
 
@@ -84,7 +84,7 @@ fn each_loop_has_its_own_copy_of_the_closures() {
 fn a_single_handler_and_a_wrong_number_of_loops_are_refused() {
     struct Single;
     impl Handler for Single {}
-    let bind = || Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false);
+    let bind = || Server::bind("127.0.0.1:0").expect("the server can bind a free port").catch_signals(false);
     assert!(matches!(bind().handler(Single).loops(2).run(), Err(Error::OneHandler)));
     assert!(matches!(bind().loops(0).run(), Err(Error::Loops(0))));
     assert!(matches!(bind().loops(257).run(), Err(Error::Loops(257))));
@@ -94,20 +94,21 @@ fn a_single_handler_and_a_wrong_number_of_loops_are_refused() {
 
 #[test]
 fn the_default_limits_permit_many_loops() {
-    let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false).loops(64);
+    let server = Server::bind("127.0.0.1:0").expect("the server can bind a free port").catch_signals(false).loops(64);
     let indices = server.remote().call_each(|ctx| (ctx.loop_index(), ctx.limits() == &Limits::default()));
-    server.remote().shutdown().expect("the commands have room");
-    thread::spawn(move || server.run()).join().expect("no panic").expect("the server drains");
+    server.remote().shutdown().expect("the inbox has room");
+    thread::spawn(move || server.run()).join().expect("the thread ends without a panic").expect("the server drains");
     assert_eq!(indices.wait_timeout(DEADLINE), Ok((0..64).map(|index| (index, true)).collect()));
 }
 
 #[test]
 fn a_factory_that_waits_for_its_server_gets_an_error() {
     for loops in [1, LOOPS] {
-        let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false).loops(loops);
+        let server =
+            Server::bind("127.0.0.1:0").expect("the server can bind a free port").catch_signals(false).loops(loops);
         let (results, result) = channel();
         let remote = server.remote();
-        remote.shutdown().expect("the commands have room");
+        remote.shutdown().expect("the inbox has room");
         let make = move |index| {
             results.send(remote.is_online("u").wait()).expect("the test waits");
             Counter { index, messages: 0, _local: std::rc::Rc::default() }
@@ -124,7 +125,7 @@ fn one_loop_is_the_same_with_a_factory() {
     let mut client = server.connect("/");
     client.send("count");
     assert_eq!((client.text(), client.fd().as_u64()), ("0 1".to_owned(), 1));
-    // One loop has no directory and no shared counters.
+    // A server with one loop has no directory and no counters that several loops share.
     assert!(server.ask(|ctx| format!("{ctx:?}").contains("siblings: None")));
 }
 
@@ -159,19 +160,20 @@ fn a_loop_that_has_drained_answers_until_all_loops_have_drained() {
 
 #[test]
 fn commands_before_the_run_are_carried_out_on_all_loops() {
-    let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false);
+    let server = Server::bind("127.0.0.1:0").expect("the server can bind a free port").catch_signals(false);
     let remote = server.remote();
     let (indices, stats) = (remote.call_each(|ctx| ctx.loop_index()), remote.stats_by_loop());
-    let at = remote.call_at(Fd::from_u64(2).expect("a valid fd"), |ctx| ctx.loop_index());
+    let at = remote.call_at(Fd::from_u64(2).expect("the fd is valid"), |ctx| ctx.loop_index());
     let server = server.loops(LOOPS);
     let thread = thread::spawn(move || server.run());
     assert_eq!(indices.wait_timeout(DEADLINE), Ok(vec![0, 1, 2]));
     assert_eq!(stats.wait_timeout(DEADLINE).map(|stats| stats.len()), Ok(LOOPS));
     assert_eq!(at.wait_timeout(DEADLINE), Ok(1));
     remote.shutdown().expect("the server runs");
-    thread.join().expect("no panic").expect("the server drains");
+    thread.join().expect("the thread ends without a panic").expect("the server drains");
 
-    let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false).loops(LOOPS);
+    let server =
+        Server::bind("127.0.0.1:0").expect("the server can bind a free port").catch_signals(false).loops(LOOPS);
     server.remote().shutdown().expect("the inbox has room");
     server.run().expect("the server drains");
 }
@@ -179,12 +181,13 @@ fn commands_before_the_run_are_carried_out_on_all_loops() {
 #[test]
 fn commands_of_one_thread_stay_in_order_when_the_server_begins_to_run() {
     const COMMANDS: usize = 2000;
-    let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false).loops(LOOPS);
+    let server =
+        Server::bind("127.0.0.1:0").expect("the server can bind a free port").catch_signals(false).loops(LOOPS);
     let (remote, (calls, call)) = (server.remote(), channel());
     let send = |number: usize| {
         let calls = calls.clone();
         // The fds belong to the second and to the third loop.
-        let fd = Fd::from_u64(2 + number as u64 % 2).expect("a valid fd");
+        let fd = Fd::from_u64(2 + number as u64 % 2).expect("the fd is valid");
         drop(remote.call_at(fd, move |ctx| calls.send((ctx.loop_index(), number)).expect("the test waits")));
     };
     (0..COMMANDS / 2).for_each(send);
@@ -192,7 +195,7 @@ fn commands_of_one_thread_stay_in_order_when_the_server_begins_to_run() {
     (COMMANDS / 2..COMMANDS).for_each(send);
     assert_eq!(remote.call_each(|_| ()).wait_timeout(DEADLINE), Ok(vec![(); LOOPS]));
     remote.shutdown().expect("the server runs");
-    thread.join().expect("no panic").expect("the server drains");
+    thread.join().expect("the thread ends without a panic").expect("the server drains");
     let calls = call.so_far();
     for index in [1, 2] {
         let of_loop = calls.iter().filter(|(other, _)| *other == index).map(|(_, number)| *number);
@@ -209,7 +212,7 @@ fn new_settings_apply_to_all_loops() {
         ctx.set_limits(limits).expect("the limits are valid");
         ctx.set_origins(Origins::Any);
         let limits = Limits { forward_bytes_max: 1 << 20, ..ctx.limits().clone() };
-        ctx.set_limits(limits).expect_err("a message may be longer");
+        ctx.set_limits(limits).expect_err("`forward_bytes_max` is too small for the longest message");
     });
     server.wait_until("the first loop has the limits", |ctx| ctx.limits().connection_groups_max == 1);
     for client in &clients {
@@ -230,7 +233,7 @@ fn a_reply_cannot_be_waited_for_on_a_thread_of_a_loop() {
     let server = serve(|server| server.loops(2));
     let errors = server.remote.call_each(|ctx| {
         let remote = ctx.remote();
-        (remote.stats().wait().err(), remote.push(Fd::from_u64(1).expect("a valid fd"), "").wait().err())
+        (remote.stats().wait().err(), remote.push(Fd::from_u64(1).expect("the fd is valid"), "").wait().err())
     });
     let own = Some(RemoteError::OwnThread);
     assert_eq!(errors.wait(), Ok(vec![(own, own); 2]));
@@ -257,8 +260,8 @@ fn calls_and_notices_go_to_the_loop_that_made_the_handle() {
 
 #[test]
 fn an_error_of_one_loop_drains_the_others() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let socket = listener.try_clone().expect("a descriptor");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the port can be bound");
+    let socket = listener.try_clone().expect("the descriptor can be duplicated");
     let (closes, closed) = channel();
     let mut server = serve_made(
         move || Server::from_listener(listener),
@@ -289,9 +292,13 @@ fn a_panic_of_a_factory_drains_the_other_loops_and_is_resumed() {
             Counter { index, messages: 0, _local: std::rc::Rc::default() }
         }
     };
-    let server = Server::bind("127.0.0.1:0").expect("a free port").catch_signals(false).loops(LOOPS).handlers(make);
+    let server = Server::bind("127.0.0.1:0")
+        .expect("the server can bind a free port")
+        .catch_signals(false)
+        .loops(LOOPS)
+        .handlers(make);
     let ended = catch_unwind(AssertUnwindSafe(|| server.run()));
-    assert!(ended.is_err(), "the panic of a handler's constructor must be resumed");
+    assert!(ended.is_err(), "`run` must resume the panic of the factory");
     assert_eq!(made.load(Ordering::Acquire), LOOPS);
 }
 
@@ -301,7 +308,7 @@ fn deferred_answers_reach_their_loop_from_any_loop() {
         server.loops(LOOPS).on_request(|ctx, fd, _| {
             let (later, ticket) = ctx.defer_response(fd);
             // Another loop answers.
-            let fd = Fd::from_u64((ctx.loop_index() as u64 + 1) % LOOPS as u64 + 1).expect("a valid fd");
+            let fd = Fd::from_u64((ctx.loop_index() as u64 + 1) % LOOPS as u64 + 1).expect("the fd is valid");
             drop(ctx.remote().call_at(fd, move |ctx| {
                 let text = format!("answered by {}", ctx.loop_index());
                 assert_eq!(ctx.answer(ticket, Response::text(200, text)), fdpush::Change::Forwarded);
@@ -320,11 +327,11 @@ fn deferred_answers_reach_their_loop_from_any_loop() {
 #[test]
 fn control_connections_belong_to_the_first_loop() {
     let server = serve(|server| {
-        let server = server.listen_control("127.0.0.1:0").expect("a free port").loops(LOOPS);
+        let server = server.listen_control("127.0.0.1:0").expect("the server can bind a free port").loops(LOOPS);
         server
             .on_request(|ctx, _, request| Response::text(200, format!("{} {}", ctx.loop_index(), request.is_control())))
     });
-    let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("a TCP address") };
+    let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("the address is not a TCP address") };
     for _ in 0..6 {
         let mut raw = crate::common::Raw::connect(control);
         raw.send(crate::common::raw::GET);
@@ -337,10 +344,10 @@ fn control_connections_belong_to_the_first_loop() {
 #[test]
 fn control_connections_are_served_until_all_loops_have_drained() {
     let mut server = serve(|server| {
-        let server = server.listen_control("127.0.0.1:0").expect("a free port").loops(2);
+        let server = server.listen_control("127.0.0.1:0").expect("the server can bind a free port").loops(2);
         server.on_request(|ctx, _, _| Response::text(200, format!("draining: {}", ctx.is_draining())))
     });
-    let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("a TCP address") };
+    let fdpush::Address::Tcp(control) = server.addresses[1] else { panic!("the address is not a TCP address") };
     let mut clients = connect_one_each(&server, 2);
     let mut raw = crate::common::Raw::connect(control);
     raw.send(crate::common::raw::GET);
@@ -351,7 +358,7 @@ fn control_connections_are_served_until_all_loops_have_drained() {
     drop(clients.remove(0));
     wait_for_stats(&server, "the control connection and one client are left", |stats| stats.connections == 2);
     for _ in 0..5 {
-        // Each command is a turn of the first loop.
+        // Each command runs in its own turn of the first loop.
         assert_eq!(server.remote.call(|ctx| ctx.stats().control).wait(), Ok(1));
         raw.send(crate::common::raw::GET);
         assert_eq!(raw.reply().body, "draining: true");

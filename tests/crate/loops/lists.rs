@@ -57,7 +57,8 @@ fn a_loop_lists_its_own_names_and_counts_the_names_of_all_loops() {
         });
         assert_eq!(counts, (1 + LOOPS, 1 + LOOPS, 2, 2));
     }
-    // The last connection of a uid on one loop ends, and the uid has connections on the other loops.
+    // On the first loop, the uid and the group lose their last connection. They still have connections on the other
+    // loops.
     for client in &clients[0][..2] {
         assert_eq!(server.remote.unbind(client.fd()).wait(), Ok(Change::Done));
         assert_eq!(server.remote.leave(client.fd(), "group of everywhere").wait(), Ok(Change::Done));

@@ -23,7 +23,8 @@ fn start(policy: SecondLogin, limits: Limits) -> TestServer {
     serve(move |server: Server| server.loops(LOOPS).second_login(policy).limits(limits).on_upgrade(accept_uid))
 }
 
-/// Connects from all threads at once. Returns the clients, and the statuses of refusals.
+/// Makes this number of connections from each of [`THREADS`] threads at the same time. Returns the clients, and the
+/// statuses of refusals.
 fn race(server: &TestServer, connects: usize, target: &str) -> (Vec<Client>, Vec<u16>) {
     let (start, address) = (&Barrier::new(THREADS), server.address());
     let connect = move || {
@@ -33,7 +34,7 @@ fn race(server: &TestServer, connects: usize, target: &str) -> (Vec<Client>, Vec
     };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(connect)).collect();
-        let results = threads.into_iter().flat_map(|thread| thread.join().expect("no panic"));
+        let results = threads.into_iter().flat_map(|thread| thread.join().expect("the thread ends without a panic"));
         let (accepted, refused): (Vec<_>, Vec<_>) = results.partition(Result::is_ok);
         (accepted.into_iter().flatten().collect(), refused.into_iter().map(|error| refusal(error).0).collect())
     })
@@ -132,7 +133,8 @@ fn a_connection_that_claims_its_uid_again_survives_an_earlier_kick() {
     assert_eq!(server.remote.bind(first, "u").wait(), Ok(Change::Done));
     let (entered, enter) = channel();
     let (release, released) = mpsc::channel::<()>();
-    // The first connection claims its uid again in one command, while the kick is under way.
+    // The bind of the second connection sends a kick to the first loop. Before the kick takes effect, the first
+    // connection claims its uid again in one command.
     let claims = server.remote.call_at(first, move |ctx| {
         entered.send(()).expect("the test waits");
         let _ = released.recv_timeout(DEADLINE);
@@ -158,12 +160,14 @@ fn a_user_that_changes_loops_during_a_command_is_not_offline() {
     let (new, other) = (clients[0].fd(), clients[1].fd());
     assert_eq!(server.remote.bind(old, "u").wait(), Ok(Change::Done));
     assert_eq!(server.remote.join(old, "g").wait(), Ok(Change::Done));
-    // The names of another connection do not hide the missed names.
+    // The first loop has a connection with the uid `v` and the group `h`. The commands below must also find `u` and
+    // `g`.
     assert_eq!(server.remote.bind(other, "v").wait(), Ok(Change::Done));
     assert_eq!(server.remote.join(other, "h").wait(), Ok(Change::Done));
     let (entered, enter) = channel();
     let (release, released) = mpsc::channel::<()>();
-    // The second loop is held up. Then it closes the old connection, before its parts of the commands below.
+    // The second loop is blocked. When it continues, it first aborts the old connection, and then carries out its parts
+    // of the commands below.
     let held_up = server.remote.call_at(old, move |ctx| {
         entered.send(()).expect("the test waits");
         let _ = released.recv_timeout(DEADLINE);
@@ -174,10 +178,11 @@ fn a_user_that_changes_loops_during_a_command_is_not_offline() {
     let (online, fds, members) = (remote.is_online("u"), remote.fds_of("u"), remote.members("g"));
     let one = [remote.push_uid("u", "uid"), remote.push_group("g", "group")];
     let two = [remote.push_uids(["v", "u"], "uids"), remote.push_groups(["h", "g"], "groups")];
-    // The first loop has carried out its parts when it binds the new connection.
+    // When the first loop binds the new connection, it has already carried out its parts of the commands above.
     assert_eq!(remote.bind(new, "u").wait(), Ok(Change::Done));
     assert_eq!(remote.join(new, "g").wait(), Ok(Change::Done));
-    // A connection that has the message already does not get it again.
+    // The connection `other` has got the push to `h` and `g` as a member of `h`. As a member of `g`, it must not get
+    // this push again.
     assert_eq!(remote.join(other, "g").wait(), Ok(Change::Done));
     release.send(()).expect("the loop waits");
     assert_eq!(held_up.wait(), Ok(AbortOutcome::Aborted { was_open: true }));
@@ -192,7 +197,8 @@ fn a_user_that_changes_loops_during_a_command_is_not_offline() {
         texts.sort_unstable();
         texts
     };
-    // A message that is repeated may come after later messages.
+    // The server repeats a push for the names whose connections it missed. The repeated push may arrive after later
+    // messages.
     assert_eq!(sorted(texts(0)), ["group", "groups", "uid", "uids"]);
     assert_eq!(sorted(texts(1)), ["group", "groups", "uids"]);
 }
@@ -233,14 +239,16 @@ fn a_push_to_a_user_with_many_logins_always_has_a_receiver() {
         let delivery = server.remote.push_uids(["u", "nobody"], "x").wait().expect("the server answers");
         assert!(delivery.matched > 0, "{delivery:?}");
     }
-    drop(thread.join().expect("no panic"));
+    drop(thread.join().expect("the thread ends without a panic"));
 }
 
-/// Waits until the loop of a connection has ended a turn that began before this call.
+/// Waits until the loop of a connection has sent the posts of earlier commands to the other loops. A post is, for
+/// instance, a kick of a connection of another loop.
 fn end_turn(server: &TestServer, fd: Fd) {
     let (ended, end) = channel();
     ask_at(server, fd, move |ctx| {
-        // A timer fires in its turn before the posts are sent. The second timer fires in a later turn.
+        // A loop sends its posts at the end of a turn, after its timers have fired. The second timer fires in a later
+        // turn than the first, so the posts of the turn of the first timer are sent before.
         ctx.after(Duration::ZERO, move |ctx| {
             ctx.after(Duration::ZERO, move |_| ended.send(()).expect("the test waits"));
         });

@@ -53,7 +53,7 @@ fn commands_of_one_thread_stay_in_order_on_all_loops() {
     for round in 0..200 {
         let (uid, group) = (format!("uid{round}"), format!("group{round}"));
         for client in &clients {
-            // The replies are not waited for: the push must find the connections all the same.
+            // The test does not wait for these replies. The pushes below must still find the connections.
             drop(server.remote.bind(client.fd(), uid.clone()));
             drop(server.remote.join(client.fd(), group.clone()));
         }
@@ -124,8 +124,8 @@ fn a_shutdown_waits_for_the_messages_that_have_arrived() {
         (0..MESSAGES).for_each(|number| _ = ctx.push(other, &number.to_string()));
         ctx.shutdown();
     });
-    // The first loop has sent the shutdown to all loops before it closes its connection. So the messages and the shutdown are
-    // in the inbox of the second loop.
+    // The first loop has sent the shutdown to all loops before it closes its connection. So the messages and the
+    // shutdown are in the inbox of the second loop.
     assert_eq!(clients[0].closed().0, 1001);
     release.send(()).expect("the loop waits");
     assert_eq!(held_up.wait(), Ok(()));
@@ -171,7 +171,8 @@ fn a_push_follows_the_bind_and_the_join_that_a_handler_has_sent_before() {
     for text in ["group", "groups", "uid", "uids", "last"] {
         assert_eq!(clients[1].text(), text);
     }
-    // When the loop has carried out the changes, the directory alone decides.
+    // After the second loop has carried out the changes, a push goes only to the loops in the directory, the shared map
+    // from names to loops.
     server.wait_until("only loops with receivers get a push", |ctx| ctx.push_uid("nobody", "").forwarded == 0);
 }
 

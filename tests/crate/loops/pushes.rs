@@ -1,4 +1,5 @@
-//! Pushes that cross loops.
+//! Pushes that a loop forwards to the connections of other loops. A post is a push or a change that a loop sends to
+//! another loop.
 
 use fdpush::{Change, CloseOutcome, Delivery, Fd, Frame, Info, IntoPush, Limits, Outcome};
 
@@ -119,7 +120,11 @@ fn the_results_of_remote_count_all_loops() {
     };
     assert_eq!(remote.fds_of("u").wait().map(sorted), Ok(sorted(all.clone())));
     assert_eq!(remote.members("g").wait().map(sorted), Ok(sorted(all.clone())));
-    assert_eq!(remote.connections().wait(), Ok(sorted(all.clone())), "the lowest slot first");
+    assert_eq!(
+        remote.connections().wait(),
+        Ok(sorted(all.clone())),
+        "the connections must be in the order of their slots"
+    );
     assert_eq!((remote.is_online("u").wait(), remote.is_online("v").wait()), (Ok(true), Ok(false)));
     for fd in &all {
         assert_eq!(remote.uid_of(*fd).wait(), Ok(Some("u".to_owned())));

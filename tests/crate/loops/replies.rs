@@ -1,4 +1,4 @@
-//! The results of commands that a handler sends, and gets on its own loop.
+//! Commands that a handler sends through a `Remote`. The handler gets each result in a closure on its own loop.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -79,7 +79,7 @@ fn a_request_is_answered_with_the_counts_of_all_loops() {
     }
 }
 
-/// Runs `send` on the loop of `fd`, and returns the results of its reply.
+/// Runs `send` on the loop of `fd`. Returns a receiver of the result of its reply.
 fn result_at<T: Send + 'static>(
     server: &TestServer,
     fd: Fd,
@@ -105,7 +105,7 @@ fn a_handler_gets_each_error() {
     let panicked = result_at(&server, own, move |ctx| ctx.remote().call_at(other, |_| -> () { panic!("on purpose") }));
     assert_eq!(panicked.next(), Err(RemoteError::Panicked));
 
-    // The inbox of the other loop is full, and so is the inbox of the own loop while it gets the result.
+    // The inbox of the other loop is full. The inbox of the own loop is also full when the own loop gets the result.
     let (held, release) = hold_at(&server, other, |_| ());
     let waiting = server.remote.push(other, "waiting");
     let rejected = result_at(&server, own, move |ctx| {
@@ -131,7 +131,7 @@ fn a_result_that_comes_after_the_end_of_the_loop_drops_its_closure() {
     let of_other = other_server.remote.clone();
     let (held, release) = other_server.hold();
     let result = result_at(&server, clients[0].fd(), move |_| of_other.call(|_| ()));
-    // The loop has carried out the command above before this one.
+    // When this command returns, the loop has carried out the command of `result_at` above.
     ask_at(&server, clients[0].fd(), |_| ());
     drop(clients);
     server.stop().expect("the server drains");
