@@ -114,8 +114,8 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
     let server = serve(|server| server.limits(limits));
     let mut slow = server.connect("/");
     let fd = slow.fd();
-    // Each push has its own turn, so the queue contains only bytes that the full socket did not accept. The loop ends
-    // when the queue has 128 KiB, which is more than the socket can accept later.
+    // Each push has its own turn, so the queue contains only bytes that the full socket did not accept. The test pushes
+    // until the queue has 128 KiB, which is more than the socket can accept later.
     let mut sent = 0;
     while server.ask(move |ctx| ctx.info(fd)).expect("the connection is open").queued_bytes < 128 << 10 {
         assert_eq!(server.ask(move |ctx| ctx.push(fd, &numbered(sent))), Outcome::Queued);
@@ -133,12 +133,16 @@ fn with_conflate_a_newer_message_replaces_the_unsent_one_with_its_key() {
         assert_eq!(ctx.push(fd, key("a 2", "a")), Outcome::Queued);
         assert_eq!(ctx.push(fd, key("b 2", "b")), Outcome::Queued);
         assert_eq!(ctx.push(fd, key("a 3", "a")), Outcome::Queued);
-        assert_eq!(ctx.push(fd, key("c", "c")), Outcome::Dropped, "no queued message must have the key c");
+        assert_eq!(
+            ctx.push(fd, key("c", "c")),
+            Outcome::Dropped,
+            "a message with a new key must be dropped while the queue is full"
+        );
     });
     expect_numbers(&mut slow, 0..sent);
     assert_eq!(slow.text(), "a 3");
     assert_eq!(slow.text(), "b 2");
-    assert!(slow.text().starts_with('f'), "each message must arrive once");
+    assert!(slow.text().starts_with('f'), "the client must get only the newest message of each key");
 }
 
 #[test]
@@ -359,7 +363,10 @@ fn many_pushes_of_one_handler_share_system_calls() {
         }
         ctx.stats().writes - before
     });
-    assert!(writes < (CLIENTS * 10) as u64, "expected fewer writes than messages, got {writes} writes");
+    assert!(
+        writes < (CLIENTS * 10) as u64,
+        "expected fewer than 10 writes for each client, got {writes} writes for {CLIENTS} clients"
+    );
     for client in &mut clients {
         for number in 0..MESSAGES {
             assert_eq!(client.text(), format!("{number:0100}"));

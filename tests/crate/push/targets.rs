@@ -319,7 +319,7 @@ fn a_burst_of_the_largest_messages_reaches_a_fast_reader() {
     for index in 0..4 {
         assert!(client.text() == payload(index), "message {index}");
     }
-    // A client can send a message of the maximum size, and the server can push this message back.
+    // The server can push a message of `message_bytes_max`, so it can echo the longest message of a client.
     let max = fdpush::Limits::default().message_bytes_max;
     assert_eq!(server.ask(move |ctx| ctx.push_uid("ann", &"x".repeat(max))).queued, 1);
     assert_eq!(client.text().len(), max);

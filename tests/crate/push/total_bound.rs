@@ -49,7 +49,7 @@ fn check_fast_readers(slow_reader: SlowReader) {
         };
         (fds.into_iter().map(push).collect::<Vec<Outcome>>(), most)
     });
-    assert!(most <= TOTAL_MAX, "at most {TOTAL_MAX} bytes may be queued, not {queued}");
+    assert!(most <= TOTAL_MAX, "at most {TOTAL_MAX} bytes may be queued, not {most}");
     assert_eq!(outcomes, [Outcome::Queued; READERS]);
     for reader in &mut readers {
         assert_eq!(reader.binary(), vec![1; MESSAGE_BYTES]);
@@ -166,7 +166,7 @@ fn group_memberships_are_bounded_per_connection_and_in_total() {
         assert_eq!(
             (join(2, "a"), join(1, "c")),
             (Change::Full, Change::Full),
-            "all connections together must have five memberships"
+            "all connections together must have at most five memberships"
         );
         assert_eq!(ctx.leave(fds[0], "c"), Change::Done);
         assert_eq!(ctx.join(fds[2], "a"), Change::Done);
