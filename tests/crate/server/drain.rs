@@ -72,7 +72,7 @@ fn a_drain_with_spread_closes_connections_over_time() {
     assert_eq!(clients[0].closed().0, 1001);
     assert_eq!(rx.next().1.cause, Cause::Drained);
     let open = server.ask(|ctx| (ctx.is_draining(), ctx.broadcast("still here").queued));
-    assert_eq!(open, (true, 2), "the other clients must stay open until the end of the drain");
+    assert_eq!(open, (true, 2), "the drain must not close the other clients yet");
     assert_eq!(clients[2].text(), "still here");
 }
 
@@ -109,7 +109,7 @@ fn a_drain_closes_idle_http_connections_and_answers_running_requests() {
     idle.end();
     assert_eq!(waiting.reply().status, 503);
     waiting.end();
-    // The answer of this ticket comes after the drain and is ignored.
+    // The drain has already answered the upgrade with 503, so the answer of this ticket is ignored.
     let _ = ticket.answer(Upgrade::accept());
 }
 

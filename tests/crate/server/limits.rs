@@ -37,7 +37,7 @@ fn a_shorter_write_time_applies_to_a_blocked_connection() {
     let short = Limits { write_time_max: Duration::from_millis(100), ..long.clone() };
     let server = serve(move |server| server.limits(long));
     let raws: Vec<Raw> = (0..3).map(|_| Raw::upgraded(server.address())).collect();
-    server.wait_until("the queues of both clients fill", |ctx| {
+    server.wait_until("the queues of all clients contain bytes", |ctx| {
         ctx.broadcast("x".repeat(200_000).as_str());
         ctx.connections().all(|fd| ctx.info(fd).is_some_and(|info| info.queued_bytes > 0))
     });
@@ -58,7 +58,7 @@ fn a_shorter_answer_time_applies_to_the_next_upgrade() {
     let server = serve(move |server| {
         server.limits(long).on_upgrade(move |ctx, fd, _| {
             let (later, ticket) = ctx.defer_upgrade(fd);
-            tickets.lock().expect("no panic").push(ticket);
+            tickets.lock().expect("no thread panicked while it held the lock").push(ticket);
             later
         })
     });
@@ -77,8 +77,8 @@ fn a_larger_queue_minimum_lets_a_partly_written_frame_finish() {
     let limits = |queue_bytes_min| Limits {
         queue_bytes_min,
         queue_bytes_max: 256 << 20,
-        // Half of the total bound is larger than a frame. So the server does not shorten this queue below
-        // `queue_bytes_min`.
+        // A single queue keeps `queue_bytes_min`, but at most half of the total bound. This half is larger than a
+        // frame, so a large `queue_bytes_min` keeps a whole frame.
         queue_total_bytes_max: 5 * LEN / 2,
         ..limits_with_long_times()
     };

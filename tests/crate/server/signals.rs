@@ -11,7 +11,7 @@ use crate::common::{ChildProcess, Client, Raw, TestReceiver, channel, limits_wit
 use fdpush::{Limits, Message, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// The environment variable that makes a child process the server.
+/// If this environment variable is set, the process runs the server in place of the tests.
 const IS_SERVER: &str = "FDPUSH_TEST_IS_SERVER";
 
 /// The exit code of the server process if `run` returned an error because a second signal ended the drain.
@@ -61,7 +61,8 @@ impl Process {
     }
 }
 
-/// Runs the server that the tests below start. Without the environment variable, it does nothing.
+/// Runs the server in the child process that the tests below start. Without the variable [`IS_SERVER`], this function
+/// does nothing.
 #[test]
 fn server_process() {
     if std::env::var_os(IS_SERVER).is_none() {

@@ -141,7 +141,8 @@ fn every_turn_and_every_delivery_is_timed() {
     assert!(server.ask(move |ctx| ctx.cancel(timer) && ctx.stats().timers == 0));
 }
 
-/// Pushes to a client that does not read, until the queue of the client is full. Returns the stats.
+/// Pushes to a client that does not read, until the queue of the client is full. Then the client reads all messages,
+/// and the server pushes one message that is too large. Returns the stats.
 fn overfill(slow_reader: SlowReader) -> Stats {
     let limits = Limits { queue_bytes_max: 2 << 20, slow_reader, ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits));
