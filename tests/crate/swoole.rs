@@ -435,7 +435,7 @@ fn the_close_code_is_read_unsigned() {
 
 #[test]
 fn decoding_leaves_its_input_intact() {
-    // A handler gets a message in the receive buffer itself. Pushes must not change the receive buffer.
+    // The message that a handler gets is a slice of the receive buffer. Pushes must not change the receive buffer.
     let server = serve(|server| {
         server.on_message(|ctx, fd, message| {
             let before = message.as_bytes().to_vec();
@@ -462,7 +462,7 @@ fn decoding_leaves_its_input_intact() {
     }
 }
 
-/// Returns whether the heartbeat disconnects a silent client only, and no active or protected client.
+/// Returns whether the heartbeat disconnects the silent client, and neither the active nor the protected client.
 fn only_the_silent_client_is_disconnected(idle_max: Duration) -> bool {
     let (tx, rx) = channel();
     let server = serve(move |server| server.heartbeat(Heartbeat::Off).on_close(report_close(tx)));
@@ -541,7 +541,7 @@ fn a_slow_client_reaches_its_queue_bound() {
             break;
         }
         let queued = info.expect("the connection exists").queued_bytes;
-        assert!(queued <= 256 << 10, "the bytes of a shared message must count once: {queued} bytes are queued");
+        assert!(queued <= 256 << 10, "at most 256 KiB may be queued, not {queued} bytes");
         pushed += 1;
         assert!(pushed < 10_000, "the socket buffer must be full after less than 10,000 messages");
     }
@@ -596,5 +596,5 @@ fn info_is_available_inside_on_close() {
     assert_eq!((info.traffic.messages_in, info.traffic.messages_out), (1, 1));
     assert!(info.peer.is_loopback() && info.state == State::Closing);
     assert_eq!(known, (Some("me".to_owned()), true, false, Outcome::Gone));
-    assert_eq!(fds, 0, "the uid must have no connection");
+    assert_eq!(fds, 0, "inside on_close, the uid must have no connection");
 }
