@@ -15,7 +15,9 @@ use crate::common::{Client, DEADLINE, Raw, TestServer, echo, limits_with_long_ti
 /// Completes a handshake. Returns the client's session, or the error of the handshake.
 fn handshake(server: &TestServer, config: ClientConfig, name: &str) -> Result<Box<Secured>, std::io::Error> {
     let stream = TcpStream::connect(server.address()).expect("the server listens");
-    let Socket::Tls(mut stream) = Socket::secure(stream, config, name) else { unreachable!("a TLS session") };
+    let Socket::Tls(mut stream) = Socket::secure(stream, config, name) else {
+        unreachable!("`secure` returns a TLS session")
+    };
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
     }
@@ -41,7 +43,7 @@ fn with_versions(versions: &[&'static rustls::SupportedProtocolVersion]) -> Clie
         .with_no_client_auth()
 }
 
-/// Starts a server that answers requests through TLS with the version and the cipher suite.
+/// Starts a server that responds with the TLS version and the cipher suite of the client's connection.
 fn serve_tls(config: TlsConfig) -> TestServer {
     serve_made(
         move || Server::bind_tls("127.0.0.1:0", config),
@@ -292,7 +294,8 @@ fn a_handshake_that_does_not_end_is_closed_and_counted() {
     let server = serve_made(|| Server::bind_tls("127.0.0.1:0", server_config()), move |server| server.limits(limits));
     let mut silent = Raw::connect(server.address());
     silent.end();
-    // The loop is blocked until the bytes have arrived, so it accepts no connection without bytes.
+    // A handshake of which no byte has arrived does not count as abandoned. So the loop is blocked until the first
+    // bytes of this client have arrived.
     let (_held, release) = server.hold();
     let mut trickling = Raw::connect(server.address());
     trickling.send(&hello()[..20]);
@@ -393,7 +396,7 @@ fn clients_and_control_connections_do_not_wait_for_each_other() {
         let answered = waiting.iter().filter(|stream| has_received(stream)).count();
         assert!(
             answered < WAITING / 2,
-            "less than half of the {WAITING} earlier hellos must be answered before the last one, not {answered} (is_control: {is_control})"
+            "less than half of the {WAITING} earlier hellos must be answered before the last hello, not {answered} (is_control: {is_control})"
         );
     }
 }

@@ -1,5 +1,5 @@
 //! Tests TLS listeners. The tests of `tests/crate` also run in this binary, through TLS, except the modules for
-//! compression, listeners, embedding and signals.
+//! compression, listeners, embedding and signals, and some modules for several loops.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -470,14 +470,14 @@ fn unfinished_records_count_as_unfinished_input() {
         ..limits_with_long_times()
     };
     let server = serve(move |server| server.limits(limits));
-    // Each client sends the largest record without its last byte.
+    // Each client sends a record of about 15,000 bytes without its last byte.
     let mut clients: Vec<Records> = (0..4).map(|_| Records::upgraded(&server)).collect();
     for client in &mut clients {
         let records = client.encrypt(&frame(BINARY, &[b'x'; 3_000]).repeat(5), &[16_384]);
         client.send(&records[..records.len() - 1]);
         server.ask(|ctx| assert!(ctx.stats().inbound_bytes <= 32 << 10, "{}", ctx.stats().inbound_bytes));
     }
-    server.wait_until("the server has closed the connections with the largest queues", |ctx| {
+    server.wait_until("the server has closed the connections with the most unfinished input", |ctx| {
         ctx.stats().inbound_bytes <= 32 << 10 && ctx.stats().closed_by_cause.contains_key("inbound_overload")
     });
 }
