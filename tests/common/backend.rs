@@ -36,7 +36,7 @@ pub enum Answer {
 
 impl Backend {
     pub fn start(answer: impl Fn(&HookRequest) -> Answer + Send + Sync + 'static) -> Backend {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("the server can bind a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("the back end can bind a free port");
         let address = listener.local_addr().expect("the socket has an address");
         let (tx, requests) = channel();
         let answer = Arc::new(answer);

@@ -1,8 +1,8 @@
 //! Runs the binary with a command line and an environment.
 //!
 //! All tests start the binary through this module, so that no test binds a default address of `serve`. Only one process
-//! at a time can bind such an address, and tests run at the same time. `tests/tidy.rs` checks that no other module names
-//! the binary.
+//! at a time can bind such an address, and tests run at the same time. `tests/tidy.rs` checks that no other module
+//! names the binary.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +27,7 @@ pub struct CommandOutput {
 /// Returns a command that runs the binary with these arguments and only these environment variables.
 ///
 /// # Panics
-/// `serve` would bind a default address.
+/// If `serve` would bind a default address.
 pub fn command(line: &[&str], environment: &[(&str, &str)]) -> Command {
     complete(Command::new(BINARY), line, environment)
 }
@@ -73,7 +73,7 @@ pub fn call(line: &[&str], environment: &[(&str, &str)]) -> CommandOutput {
     CommandOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// Returns the errors of `check` for a settings file with this text.
+/// Returns the errors of `check` for a settings file with this text. In the errors, `FILE` replaces the path.
 pub fn error_output(text: &str) -> String {
     let scratch = Scratch::new("error_output");
     let file = write(&scratch, text);

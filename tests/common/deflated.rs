@@ -28,7 +28,7 @@ pub fn limits() -> Limits {
     }
 }
 
-/// Returns an upgrade request, with an offer if the tests run with permessage-deflate.
+/// Adds an offer of permessage-deflate to an upgrade request, if the tests run with permessage-deflate.
 pub fn offering(upgrade: &str) -> String {
     match IS_DEFLATED {
         false => upgrade.to_owned(),

@@ -19,8 +19,8 @@ pub const JSON: (&str, &str) = ("Content-Type", "application/json");
 /// A secret that is long enough to sign tokens.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Time limits so long that clients and back ends on a busy machine do not exceed them. A flag overrides such a
-/// variable.
+/// Environment variables with time limits so long that a client or back end on a busy machine does not exceed them. A
+/// flag overrides the variable of the same setting.
 const LONG_TIMES: [(&str, &str); 7] = [
     ("FDPUSH_PING_EVERY", "1h"),
     ("FDPUSH_HEAD_TIME_MAX", "1h"),
@@ -191,7 +191,8 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // The kill closes the child's ends of the pipes, so all log lines have arrived when the loop below prints them.
+        // The process ends before the loop below prints its log lines. The loop does not wait for lines that the
+        // reading thread has not sent yet.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {

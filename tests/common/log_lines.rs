@@ -12,7 +12,7 @@ use super::{DEADLINE, TestServer};
 /// If a log record contains this text, the logger blocks the calling thread for [`BLOCK_TIME`].
 pub const BLOCKING_TEXT: &str = "slow-log.example";
 
-/// The time for which [`block`] blocks a thread. The server logs a warning about a handler that runs for over 100 ms.
+/// The time for which [`block`] blocks a thread. It is over 100 ms, so the server logs a warning about a slow handler.
 pub const BLOCK_TIME: Duration = Duration::from_millis(150);
 
 static LINES: Lines = Lines(Mutex::new(Vec::new()));

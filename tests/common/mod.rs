@@ -40,14 +40,15 @@ pub use self::raw::Raw;
 /// The deadline for every expected event.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An address with a free port for a test that connects after the end of its listener, and expects an error. All other
-/// tests listen on other addresses, so that no other server gets this port.
+/// An address with a free port, for a test that connects after its listener has ended, and expects an error.
+///
+/// All other tests listen on other IP addresses. So no other server can listen on the free port in the meantime.
 pub const UNSHARED: &str = "127.0.0.77:0";
 
 /// A time that is longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The heartbeat of a server in tests, which sends no ping during a test.
+/// A heartbeat with one ping an hour, so that a test gets no ping.
 pub const HOURLY_HEARTBEAT: Heartbeat = Heartbeat::Ping { every: LONG, missed_max: 2 };
 
 /// Returns the default limits with time limits so long that a client on a busy machine does not exceed them.
@@ -97,7 +98,7 @@ pub fn serve_on<H: Handler>(address: &str, build: impl FnOnce(Server) -> Server<
     serve_with(make, build, is_tls)
 }
 
-/// Works like [`serve`], but without TLS in all test binaries.
+/// Works like [`serve`], but the server speaks no TLS, also in the test binaries whose other servers speak TLS.
 pub fn serve_plain<H: Handler>(build: impl FnOnce(Server) -> Server<H> + Send + 'static) -> TestServer {
     serve_made(|| Server::bind("127.0.0.1:0"), build)
 }
@@ -144,9 +145,9 @@ fn serve_with<H: Handler>(
     TestServer { remote, addresses, address, thread: thread.thread().id(), ended, has_ended: false }
 }
 
-/// Returns whether a check succeeds with one of several time limits. Each limit is longer than the limit before it.
+/// Runs a check with longer and longer time limits until it succeeds. Returns whether it succeeded.
 ///
-/// On a busy machine, a client can exceed a short time limit.
+/// On a busy machine, a client can exceed a short time limit. The last limit is 20 s.
 pub fn succeeds_with_longer_time(check: impl FnMut(Duration) -> bool) -> bool {
     [50, 500, 5_000, 20_000].map(Duration::from_millis).into_iter().any(check)
 }
@@ -231,7 +232,7 @@ impl Drop for TestServer {
             }
         } else if !self.has_ended {
             let _ = self.remote.shutdown();
-            self.ended.next().expect("the server ended");
+            self.ended.next().expect("the server ends without an error");
         }
     }
 }
@@ -251,7 +252,7 @@ impl<T> TestReceiver<T> {
         self.0.recv_timeout(DEADLINE).expect("a value arrives before the deadline")
     }
 
-    /// Waits until all senders are dropped. Returns `false` if a value was sent instead.
+    /// Waits until all senders are dropped. Returns `false` if a value arrives first, or if the deadline passes.
     pub fn is_disconnected(&self) -> bool {
         matches!(self.0.recv_timeout(DEADLINE), Err(mpsc::RecvTimeoutError::Disconnected))
     }

@@ -1,4 +1,4 @@
-//! TLS for the tests: an authority, certificates for servers, and clients that trust the authority.
+//! TLS for the tests: a certificate authority, certificates for servers, and clients that trust the authority.
 //!
 //! The tests of `tests/crate` run in two test binaries, `crate` and `tls`. In the test binary `tls` all servers of
 //! [`serve`](super::serve) speak TLS, and so do all clients of these servers.
@@ -19,13 +19,13 @@ use super::DEADLINE;
 /// Whether the servers of [`serve`](super::serve) speak TLS in this test binary.
 pub const IS_TLS: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"tls" | b"hostile_tls");
 
-/// The authority of the tests.
+/// The certificate authority of the tests.
 pub static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
 
 /// The addresses of servers that speak TLS.
 static ADDRESSES: LazyLock<Mutex<HashSet<SocketAddr>>> = LazyLock::new(Mutex::default);
 
-/// An authority that signs certificates.
+/// A certificate authority: a key that signs certificates.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -307,14 +307,16 @@ impl Write for Socket {
     }
 }
 
-/// Returns whether a server over a limit refused a connection: the error is the alert `internal_error`.
+/// Returns whether the error is the alert `internal_error`. A server over a limit refuses a connection with this alert.
 pub fn is_refusal(error: &io::Error) -> bool {
     let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     error == Some(&rustls::Error::AlertReceived(AlertDescription::InternalError))
 }
 
-/// Reads from a TLS session, and sends its pending records first. An error of this write is ignored: if the server has
-/// closed the connection, the bytes that the server sent before can still be read.
+/// Reads from a TLS session. Before it waits for more bytes, it sends the pending records of the session.
+///
+/// An error of this send is ignored: if the server has closed the connection, the bytes that the server sent before can
+/// still be read.
 fn read_session(stream: &mut StreamOwned<ClientConnection, TcpStream>, buffer: &mut [u8]) -> io::Result<usize> {
     let StreamOwned { conn, sock } = stream;
     loop {
