@@ -27,7 +27,7 @@ enum Kind {
     Keyed,
 }
 
-/// Returns an open connection with a full socket.
+/// Returns an open connection that has sent its 101 response.
 fn stalled(slot: u64, env: &mut Env) -> Connection {
     let mut connection = Connection::new(Peer::Unix, env);
     let mut request = UPGRADE.to_owned().into_bytes();
@@ -43,6 +43,7 @@ fn stalled(slot: u64, env: &mut Env) -> Connection {
     connection
 }
 
+/// Writes output to a simulated socket that accepts at most `taken_max` bytes.
 fn write(connection: &mut Connection, env: &mut Env, taken_max: usize) {
     let mut slices = [IoSlice::new(&[]); 64];
     let filled = connection.poll_slices(env, &mut slices);
@@ -115,7 +116,11 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
             left -= before - connection.queued_bytes();
         }
     }
-    assert_ratio(env.queued.frames, taken(&region), &format!("half of {messages} {kind:?} of {bytes} to {readers}"));
+    assert_ratio(
+        env.queued.frames,
+        taken(&region),
+        &format!("half of {messages} {kind:?} messages of {bytes} bytes to {readers} readers"),
+    );
     connections.iter_mut().for_each(|connection| connection.release(&mut env));
     assert_eq!(env.queued.frames, 0);
     (counted, taken_full)
@@ -129,8 +134,8 @@ fn assert_ratio(counted: usize, taken: usize, what: &str) {
     );
 }
 
-/// Joins groups with names of this many bytes, then closes all connections except one. Returns the memory of one
-/// membership, and the memory that is still allocated at the end.
+/// Joins groups with names of this many bytes, then removes all connections except one. Returns the allocated bytes per
+/// membership, before and after the removal. After the removal, only the memberships of one connection count.
 fn memberships(name_bytes: usize) -> (usize, usize) {
     const SLOTS: u32 = 100;
     const GROUPS: u32 = 1000;
@@ -158,18 +163,22 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
                 continue;
             }
             let (counted, taken) = measure(kind, bytes, messages, readers);
-            assert_ratio(counted, taken, &format!("{messages} {kind:?} of {bytes} to {readers}"));
+            assert_ratio(
+                counted,
+                taken,
+                &format!("{messages} {kind:?} messages of {bytes} bytes to {readers} readers"),
+            );
         }
     }
 
-    // Some memory may stay allocated at the end: the remaining connection can keep a chunk of memory, and the indexes
-    // can keep free space.
+    // After the removal, some memory without memberships may stay allocated: the remaining connection can keep a chunk
+    // of memory, and the indexes can keep free space.
     for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
         let (full, left) = memberships(name_bytes);
         assert!(
             full <= bytes_max,
             "a membership with a name of {name_bytes} bytes must take at most {bytes_max} bytes, not {full}"
         );
-        assert!(left <= 3 * full, "at most three times {full} bytes may stay allocated for a membership, not {left}");
+        assert!(left <= 3 * full, "a remaining membership must take at most three times {full} bytes, not {left}");
     }
 }

@@ -25,8 +25,8 @@ const ROUNDS: usize = 25;
 
 /// Returns the number of allocations in `ROUNDS` rounds. A round sends messages and waits for the results.
 fn allocations_of(server: &TestServer, mut round: impl FnMut(&dyn Fn())) -> usize {
-    // The loop is blocked until all clients have sent, so one turn gets the messages of all clients. No later turn is
-    // larger, so the buffers need not grow during the measurement.
+    // In the first round, the loop is blocked until all clients have sent, so one turn gets the messages of all
+    // clients. No later turn is larger, so the buffers need not grow during the measurement.
     let (_held, go) = server.hold();
     round(&|| go.send(()).expect("the loop is blocked"));
     (0..WARM_UP).for_each(|_| round(&|| {}));
@@ -182,7 +182,7 @@ fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
         assert_eq!(
             fan_out(1024, 4, members),
             2 * 4 * ROUNDS,
-            "a long frame to {members} members must have two allocations"
+            "each frame of 1024 bytes to {members} members must have two allocations"
         );
     }
     for recipients in [3000, 10_000] {
@@ -194,12 +194,12 @@ fn a_warm_server_allocates_no_memory_for_a_message_or_a_receiver() {
         assert_eq!(
             many_recipients(1024, 16, recipients),
             2 * 16 * ROUNDS,
-            "a long frame to {recipients} recipients must have two allocations"
+            "each frame of 1024 bytes to {recipients} recipients must have two allocations"
         );
         assert_eq!(
             many_recipients(8 << 10, 8, recipients),
             2 * 8 * ROUNDS,
-            "a longer frame to {recipients} recipients must have two allocations"
+            "each frame of 8 KiB to {recipients} recipients must have two allocations"
         );
     }
 }

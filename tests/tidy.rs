@@ -42,7 +42,7 @@ const MODULES: &[(&str, usize)] = &[
     ("gateway", 4),
 ];
 
-/// Names that only one layer and layer 4 may use. Each name has its layer.
+/// Names that only the layer beside the name and layer 4 may use.
 const RESTRICTED_NAMES: &[(&str, usize)] =
     &[("mio", 2), ("rustix", 2), ("socket2", 2), ("Instant", 2), ("TcpStream", 2), ("UnixStream", 2)];
 
@@ -97,7 +97,7 @@ const METAPHORS: &[&str] = &[
     "witness",
 ];
 
-/// Names of the standard library that contain such a word.
+/// Names of the standard library that contain a word of [`METAPHORS`].
 const STANDARD_NAMES: &[&str] = &["floor", "floor_char_boundary"];
 
 /// A source file: its path from the crate's root, and its lines.
@@ -268,7 +268,7 @@ fn names_are_not_metaphors() {
             let names = code.split(|c: char| !c.is_alphanumeric() && c != '_');
             for name in names.filter(|name| !STANDARD_NAMES.contains(name)) {
                 if words_of(name).iter().any(|word| METAPHORS.contains(&word.as_str())) {
-                    errors.add(&source, line, format!("{name} is a metaphor: use the term of the field"));
+                    errors.add(&source, line, format!("{name} contains a metaphor: use the term of the field"));
                 }
             }
         }
