@@ -39,7 +39,7 @@ fn push_until_dropped(server: &TestServer, fd: Fd) -> usize {
                     true
                 }
             })
-            .expect("the queue fills")
+            .expect("the queue becomes full before the last message")
     })
 }
 
