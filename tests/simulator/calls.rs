@@ -22,7 +22,7 @@ pub enum Target {
 }
 
 impl Server {
-    /// Pushes to the target, without the connections of `except`.
+    /// Pushes to the connections of the target, except to those in `except`.
     pub fn call_push(&mut self, target: &Target, except: &[Fd], options: &PushOptions) {
         let intended: BTreeSet<Fd> = match target {
             Target::One(fd) => [*fd].into(),
@@ -150,7 +150,7 @@ impl Server {
     /// Sets the heartbeat of a connection.
     pub fn call_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) {
         let Some(slot) = self.table.slot_of(fd) else { return };
-        hit(if heartbeat == Heartbeat::Off { "call: protect" } else { "call: a heartbeat of its own" });
+        hit(if heartbeat == Heartbeat::Off { "call: heartbeat off" } else { "call: heartbeat" });
         self.step(slot, |connection, env| connection.set_heartbeat(fd, Some(heartbeat), env));
         self.oracle.model(fd).set_heartbeat(heartbeat, self.table.env().now);
         self.replay();
@@ -185,7 +185,7 @@ impl Server {
     /// Starts a timer that fires after `delay` ms, and then every `every` ms, unless `every` is 0.
     pub fn call_timer(&mut self, delay: u64, every: u64) {
         hit("call: timer");
-        let index = (0..).find(|index| !self.timers.contains_key(index)).expect("a timer number is unused");
+        let index = (0..).find(|index| !self.timers.contains_key(index)).expect("some timer number is unused");
         let at = self.table.env().now.after(Duration::from_millis(delay));
         self.timers.insert(index, (at, every));
         self.clock.arm(Owner::Timer(index), at);
@@ -198,7 +198,7 @@ impl Server {
         self.clock.cancel(Owner::Timer(index));
     }
 
-    /// Begins to shut down.
+    /// Starts the shutdown of the server: closes all WebSockets, and refuses new connections.
     pub fn drain(&mut self) {
         self.is_draining = true;
         for slot in (0..self.table.slots_end()).map(Slot) {

@@ -40,9 +40,9 @@ pub enum Kind {
     Slow,
     /// Violates the protocol at some time.
     Malicious,
-    /// Requests large HTTP responses before the upgrade, and hardly reads.
+    /// Requests large HTTP responses before the upgrade, and rarely reads them.
     HttpHeavy,
-    /// Sends an incomplete or invalid request.
+    /// Sends an incomplete request, an invalid request, or nothing.
     Incomplete,
 }
 
@@ -162,7 +162,7 @@ impl Client {
         }
     }
 
-    /// Draws an offer of permessage-deflate, and records the expected answer of the server.
+    /// Draws an offer of permessage-deflate, and stores the answer that the server must give.
     fn draw_offer(&mut self, model: &mut ConnectionModel) -> String {
         let bits = self.rng.within(8..=15);
         let (offer, longest) = match self.rng.below(8) {
@@ -176,7 +176,10 @@ impl Client {
         format!("Sec-WebSocket-Extensions: {offer}\r\n")
     }
 
-    /// Sends the HTTP requests of the client and its upgrade.
+    /// Writes the HTTP requests of the client to its stream, and then its upgrade request.
+    ///
+    /// A client of the kind `Incomplete` writes an incomplete or invalid request, or nothing, in place of the upgrade
+    /// request.
     fn send_requests(&mut self, model: &mut ConnectionModel, offer: &str) {
         let requests = match self.kind {
             Kind::HttpHeavy => self.rng.within(1..=4),
@@ -415,7 +418,7 @@ impl Client {
         }
     }
 
-    /// Checks, at the end of the server's stream, that no expected bytes are missing.
+    /// Checks at the end of the server's stream that all expected frames have arrived completely.
     fn handle_end(&mut self, model: &ConnectionModel) {
         let wire = self.wire.borrow();
         let is_notified = self.tls.as_mut().map(|tls| tls.is_notified());
@@ -436,9 +439,19 @@ impl Client {
         drop(wire);
         let (due, missing_max) = (&model.output.in_flight, model.output.missing_max());
         let has_all = due.len() <= missing_max;
-        assert!(has_all, "all frames for {} must arrive, but {} are missing, first {:?}", self.fd, due.len(), due[0]);
+        assert!(
+            has_all,
+            "at most {missing_max} frames for {} may be missing, not {}; the first is {:?}",
+            self.fd,
+            due.len(),
+            due[0]
+        );
         let is_cut = self.is_websocket && !self.inbox.is_empty();
-        assert!(!is_cut || model.output.is_abandoned, "the last frame for {} must be complete", self.fd);
+        assert!(
+            !is_cut || model.output.is_abandoned,
+            "the last frame for {} must be complete, because the server dropped no output",
+            self.fd
+        );
         self.wire.borrow_mut().end();
     }
 }

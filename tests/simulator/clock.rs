@@ -62,7 +62,7 @@ impl Clock {
     pub fn next(&self) -> Option<Tick> {
         let next = self.wheel.next();
         let first = self.by_time.first().map(|(at, _)| *at);
-        assert_eq!(next.is_some(), first.is_some(), "the wheel must have a deadline if and only if its model has");
+        assert_eq!(next.is_some(), first.is_some(), "the wheel must have a deadline if and only if its model has one");
         if let (Some(next), Some(first)) = (next, first) {
             assert!(next <= first.max(self.now), "the wheel must wake at {first:?} or before, not at {next:?}");
         }

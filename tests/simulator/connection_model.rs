@@ -1,4 +1,4 @@
-//! The model of one connection: its state, its deadlines and its allowed ends.
+//! The model of one connection: its state, its deadlines, and the causes that may end it.
 
 use std::time::Duration;
 
@@ -93,17 +93,17 @@ impl Turn {
 
     /// Checks that an action, due at `at`, was due in this turn and was not yet due in the previous turn.
     pub fn assert_due(self, at: Tick, what: &str) {
-        assert!(at <= self.now, "{what}, due at {at:?}, must not happen before that: {:?}", self.now);
-        assert!(at > self.before, "{what}, due at {at:?}, must happen in the first turn after that: {:?}", self.before);
+        assert!(at <= self.now, "{what}, due at {at:?}, must not happen at {:?}", self.now);
+        assert!(at > self.before, "{what}, due at {at:?}, must happen in the turn at {:?} or before", self.before);
     }
 
     /// Checks an action that was overdue from the start: at the time `at`, the server set a deadline in the past. The
     /// action may happen in the turn at this time or in the next turn.
     pub fn assert_due_since(self, at: Tick, what: &str) {
-        assert!(at <= self.now, "{what}, due since {at:?}, must not happen before that: {:?}", self.now);
+        assert!(at <= self.now, "{what}, overdue since {at:?}, must not happen at {:?}", self.now);
         assert!(
             at >= self.before,
-            "{what}, due since {at:?}, must happen in the next turn at the latest: {:?}",
+            "{what}, overdue since {at:?}, must happen in the turn at {:?} or before",
             self.before
         );
     }
@@ -176,10 +176,10 @@ impl HeartbeatModel {
 
     fn assert_ping_due(&self, turn: Turn) {
         let (from, to) = self.ping;
-        assert!(from <= turn.now, "a ping that is due at {from:?} must not be sent before that: {:?}", turn.now);
+        assert!(from <= turn.now, "a ping that is due from {from:?} on must not be sent at {:?}", turn.now);
         assert!(
             to > turn.before,
-            "a ping that is due at {to:?} must be sent in the first turn after that: {:?}",
+            "a ping that is due at {to:?} must be sent in the turn at {:?} or before",
             turn.before
         );
     }
@@ -239,7 +239,7 @@ impl ConnectionModel {
     }
 
     // The following functions check the event with which the server reports the end of a connection. The event has the
-    // cause of the end, and the server must report it once.
+    // cause of the end, and the server must report each end once.
 
     /// Checks an end that the server caused. The code 1006 means that the server sent no close frame.
     pub fn close(&mut self, closed: &Closed, code: CloseCode, reason: &str, cause: Cause) {
@@ -260,7 +260,7 @@ impl ConnectionModel {
                 self.close(closed, code, error.as_str(), closed.cause);
                 self.start_closing(code, error.as_str(), now, ledger);
             }
-            cause => panic!("input of {} must not cause {cause}", self.fd),
+            cause => panic!("input of {} must not end it with the cause {cause}", self.fd),
         }
     }
 
@@ -285,11 +285,7 @@ impl ConnectionModel {
             }
             Cause::WriteTimedOut => {
                 let at = self.write_due(limits);
-                assert!(
-                    at <= turn.now,
-                    "a write timeout, due at {at:?}, must not end a connection before that: {:?}",
-                    turn.now
-                );
+                assert!(at <= turn.now, "a write timeout, due at {at:?}, must not end a connection at {:?}", turn.now);
                 // The server may end the connection one turn later if epoll reported the socket as writable in the
                 // previous turn and the next write wrote no byte.
                 if self.output.tried() <= turn.before_flush {
@@ -310,13 +306,13 @@ impl ConnectionModel {
                 self.close(closed, CloseCode::POLICY, reason, closed.cause);
                 return self.start_closing(CloseCode::POLICY, reason, turn.now, ledger);
             }
-            cause => panic!("a tick of {} must not cause {cause}", self.fd),
+            cause => panic!("a deadline of {} must not end it with the cause {cause}", self.fd),
         }
         self.close(closed, CloseCode::ABNORMAL, "", closed.cause);
         self.end(turn.now);
     }
 
-    /// Checks a tick that did not end the connection: no timeout was due.
+    /// Checks a call of `Connection::handle_tick` that did not end the connection: no timeout was due.
     pub fn check_tick(&mut self, is_pinged: bool, limits: &Limits, turn: Turn, ledger: &mut Ledger) {
         match self.stage {
             Stage::Open => {
@@ -336,7 +332,7 @@ impl ConnectionModel {
                     self.fd
                 );
             }
-            // After this deadline, the server may free the connection.
+            // After the earlier of the two deadlines, the server may free the connection.
             Stage::Closing { until } => self.is_expired |= until.min(self.write_due(limits)) <= turn.now,
             Stage::Http | Stage::Aborted => {}
         }
@@ -360,8 +356,8 @@ impl ConnectionModel {
         );
     }
 
-    /// Checks a tick at which the server refused no HTTP request. A write timeout ends an HTTP connection without an
-    /// event.
+    /// Checks a call of `Connection::handle_tick` that reported no refused HTTP request. A write timeout ends an HTTP
+    /// connection without such a report.
     pub fn check_http_tick(&mut self, limits: &Limits, turn: Turn) {
         self.is_refused |= self.write_due(limits) <= turn.now;
         assert!(
@@ -371,8 +367,10 @@ impl ConnectionModel {
         );
     }
 
-    /// Checks a tick at which the server refused an HTTP connection. The server refuses a TLS client that exceeds the
-    /// time limit for its handshake and for its first bytes after the handshake.
+    /// Checks a call of `Connection::handle_tick` that refused an HTTP connection.
+    ///
+    /// A TLS client has one time limit for its handshake and its first bytes after the handshake together. The server
+    /// refuses a client that exceeds this limit.
     pub fn refuse_by_tick(&mut self, turn: Turn) {
         if self.handshake_due() < Tick::NEVER {
             hit("tls: handshake timed out");
@@ -393,7 +391,7 @@ impl ConnectionModel {
         self.closed_at = Some(now);
     }
 
-    /// Handles a write. If this write completed the close frame, the client's deadline to answer it starts.
+    /// Handles a write. If this write completed the close frame, the time limit for the client's close frame starts.
     pub fn written(&mut self, limits: &Limits, now: Tick) {
         if let Stage::Closing { until } = &mut self.stage
             && self.output.bytes() == 0
@@ -441,7 +439,7 @@ impl ConnectionModel {
         };
         assert!(
             is_over,
-            "{} may be freed only when its output is sent or its deadline has passed, not with {} bytes queued",
+            "{} may be freed only after its close handshake, its loss or its deadline; it has {} queued bytes",
             self.fd,
             self.output.bytes()
         );

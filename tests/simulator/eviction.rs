@@ -49,7 +49,7 @@ impl Server {
     fn larger(&self, fd: Fd, charge: usize) -> Option<(Fd, usize)> {
         let holders = self.oracle.models.values().filter(|model| model.output.has_queue());
         // The server may count queues that no longer exist. A connection that was written to or evicted since the
-        // search began may have had a queue at the start of the search.
+        // search for the largest queues began may have had a queue at the start of this search.
         let count = holders.clone().count() + self.writes + self.evicted.len();
         let is_exact = count < CHARGES_PER_EVICTION;
         let is_undroppable = |fd: Fd| self.undroppable.contains(&fd);
@@ -109,7 +109,7 @@ impl Server {
         let (total, max) = (self.oracle.ledger.total, self.table.env().limits.queue_total_bytes_max);
         assert!(
             total <= max + close_frames,
-            "after evictions, the queued bytes without close frames must be within the total bound: {total} of {max}"
+            "after evictions, at most {max} bytes plus {close_frames} for close frames may be queued, not {total}"
         );
     }
 }

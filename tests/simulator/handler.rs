@@ -27,7 +27,8 @@ pub enum Deferred {
 impl Server {
     // Events.
 
-    /// Handles an event of the server. The event must be the next event that the client's bytes cause.
+    /// Handles an event that a connection of the server reports. The event must be the next one that the client's bytes
+    /// cause.
     ///
     /// `unparsed` is the number of bytes from the same read that are not parsed yet.
     pub fn handle_event(&mut self, slot: Slot, fd: Fd, event: Event<'_>, unparsed: usize) {
@@ -89,8 +90,7 @@ impl Server {
         }
     }
 
-    /// Handles the end of a connection. A push to the fd, the former uid or the former groups of the connection must
-    /// not reach the connection.
+    /// Handles the end of a connection. A later push to its fd, its former uid or its former groups must not reach it.
     pub fn on_close(&mut self, close: &PendingClose) {
         self.remember(close.fd);
         assert!(self.open_slot(close.fd).is_none(), "{} must no longer be open when on_close is called", close.fd);
@@ -226,7 +226,7 @@ impl Server {
             assert_eq!(
                 (early.len() + unparsed) as u64,
                 ahead,
-                "the server must keep all bytes that it read from {fd} after the upgrade request"
+                "the server must keep all bytes that it has read from {fd} and that follow the upgrade request"
             );
             self.replay();
             if let Some(uid) = &uid {
@@ -245,7 +245,7 @@ impl Server {
 
     // Calls.
 
-    /// Makes a random call, for `fd` or another connection. The connection may be closed.
+    /// Makes a random call for `fd` or for another connection. The connection may already be closed.
     fn call_at_random(&mut self, fd: Fd) {
         let other = self.random_fd();
         let (uid, group) = (self.uid(), self.group());
@@ -286,7 +286,8 @@ impl Server {
     }
 
     fn push_at_random(&mut self, fd: Fd, other: Fd) {
-        // The time of a push to all grows with the number of connections, so it is less frequent with many connections.
+        // A push to groups or to all takes longer with more connections. So with many connections, such pushes are less
+        // frequent.
         let many = self.table.count() / 16;
         let target = match self.rng.below(12) {
             0..4 => Target::One(other),
@@ -318,7 +319,7 @@ impl Server {
         PushOptions { is_text: self.rng.one_in(2), payload_bytes, is_frame: self.rng.one_in(4), key }
     }
 
-    /// Returns the fd of a random connection. The connection can be closed.
+    /// Returns the fd of a random connection, which may already be closed.
     fn random_fd(&mut self) -> Fd {
         if self.table.slots_end() == 0 || self.rng.one_in(8) && !self.remembered.is_empty() {
             let stale = self.remembered.get(self.rng.below(self.remembered.len())).copied();

@@ -1,4 +1,6 @@
 //! The budget of TLS handshakes, compared with a naive model: a queue of connections and a token bucket.
+//!
+//! A hello is the first message of a TLS client. The answer to a hello takes most of the server's time for a handshake.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,10 +10,10 @@ use fdpush::sim::{Handshakes, Tick};
 
 use crate::coverage::hit;
 
-/// The maximum number of hellos that a turn answers.
+/// The maximum number of hellos that the server answers in a turn.
 const ANSWERS_PER_TURN_MAX: u32 = 1;
 
-/// The maximum number of waiting connections that a turn reads.
+/// The maximum number of waiting connections that the server reads in a turn.
 const READS_PER_TURN_MAX: u32 = 64;
 
 /// The amount by which one hello lowers the level of the bucket.
@@ -24,8 +26,8 @@ pub struct HandshakeBudget {
     per_second: Option<u32>,
     /// The connections that wait, in the order of their arrival.
     waiting: VecDeque<Fd>,
-    /// The number of hellos that this turn answered. The field `read` is the number of waiting connections that this
-    /// turn read.
+    /// The number of hellos that the server answered in this turn. The field `read` is the number of waiting
+    /// connections that the server read in this turn.
     answered: u32,
     read: u32,
     /// The level of the bucket at the tick `at`. A full bucket has the tokens of one second and one more token.
@@ -88,16 +90,16 @@ impl HandshakeBudget {
             self.answered
         );
         if self.per_second.is_some() {
-            assert!(self.level >= TOKEN, "the server must answer a hello only if the bucket has a token");
+            assert!(self.level >= TOKEN, "the server may answer a hello only if the bucket has a token");
             self.level -= TOKEN;
         }
     }
 
-    /// Ends the reads of a turn. Connections wait only if the budget is used up.
+    /// Checks at the end of a turn's reads that connections wait only if the budget is used up.
     pub fn end_turn(&self) {
         let is_used_up = self.answered == ANSWERS_PER_TURN_MAX || self.read == READS_PER_TURN_MAX;
-        // The model takes a token when the server answers a hello. The server takes a token when it reads the
-        // connection.
+        // The server takes a token when it reads a connection. The model takes this token later, when the server
+        // answers the hello. So the model may have one token more than the server.
         let has_no_token = self.per_second.is_some() && self.level < 2 * TOKEN;
         assert!(
             self.waiting.is_empty() || is_used_up || has_no_token,
@@ -107,7 +109,7 @@ impl HandshakeBudget {
         assert_eq!(
             self.handshakes.delay().is_some(),
             !self.waiting.is_empty(),
-            "the budget must return the time of the next wake-up if and only if connections wait"
+            "the budget must return a time to wait if and only if connections wait"
         );
     }
 

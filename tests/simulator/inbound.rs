@@ -41,8 +41,10 @@ struct Item {
     deflated: Option<usize>,
 }
 
-/// A deflated message counts as at least this number of bytes for the inflation limit
-/// (`inflated_bytes_per_second_max`). Each byte of the deflated payload counts as `CHARGE_FACTOR` bytes.
+/// The minimum number of bytes that a deflated message counts as for the inflation limit
+/// (`inflated_bytes_per_second_max`).
+///
+/// A message counts as its inflated bytes, plus `CHARGE_FACTOR` bytes for each byte of the deflated payload.
 const CHARGE_BYTES_MIN: usize = 1024;
 const CHARGE_FACTOR: usize = 16;
 
@@ -57,7 +59,7 @@ pub struct Inbound {
     pub read: u64,
     /// The position of the first frame, after the upgrade request.
     pub frames_start: u64,
-    /// The position of an unfinished message, and the time at which its first byte was read.
+    /// The position of the first item that the server has read only in part, and the start of its time limit.
     unfinished: Option<(u64, Tick)>,
     /// The position of the end of the client's close frame.
     close_end: Option<u64>,
@@ -65,7 +67,7 @@ pub struct Inbound {
     pub opened: Tick,
     /// The time at which the server stopped reading input, because the client's messages exceed the inflation limit.
     held_since: Option<Tick>,
-    /// The sum of the bytes that the delivered messages count as for the inflation limit, without the newest message.
+    /// The number of bytes that all delivered messages but the newest count as for the inflation limit.
     charged: u64,
     /// The number of bytes that the newest message counts as for the inflation limit.
     newest: u64,
@@ -75,7 +77,7 @@ impl Inbound {
     /// Adds `bytes` bytes to the stream of the client.
     ///
     /// `said` is the item that these bytes complete, and `start` is the position of its first byte. `said` is `None` if
-    /// these bytes are the first part of an item.
+    /// these bytes complete no item.
     pub fn append(&mut self, said: Option<SentItem>, start: u64, bytes: usize) {
         self.append_deflated(said, start, bytes, None);
     }
@@ -113,16 +115,18 @@ impl Inbound {
             let allowed = passed + limits.read_budget_bytes as u128;
             assert!(
                 u128::from(self.charged) <= allowed,
-                "for the inflation limit, the delivered messages may count as {allowed} bytes, not {}",
+                "for the inflation limit, the delivered messages may count as at most {allowed} bytes, not {}",
                 self.charged
             );
         }
     }
 
-    /// Handles a protocol error. The next item must violate this rule.
+    /// Handles a protocol error, and returns its close code. The next item must violate the rule that the error names.
     pub fn fail(&mut self, error: ProtocolError) -> u16 {
-        let item =
-            self.items.front().unwrap_or_else(|| panic!("{error:?} was reported, but the client had sent nothing"));
+        let item = self
+            .items
+            .front()
+            .unwrap_or_else(|| panic!("{error:?} was reported, but all items of the client were delivered"));
         let SentItem::Bad(rule, code) = item.said else {
             panic!("{error:?} was reported for the valid item {:?}", item.said)
         };
@@ -138,8 +142,8 @@ impl Inbound {
         self.held_since = Some(now);
     }
 
-    /// Ends such a pause. The time limit of an unfinished message does not run during the pause, so its start time
-    /// moves by the duration of the pause.
+    /// Ends a pause that [`hold`](Inbound::hold) started. The time limit of an unfinished message does not run during a
+    /// pause, so the start of this time limit moves by the duration of the pause.
     fn pass_hold(&mut self, now: Tick) {
         if let (Some(held), Some((_, since))) = (self.held_since.take(), &mut self.unfinished) {
             *since = Tick(since.0 + (now.0 - held.0));

@@ -97,7 +97,7 @@ impl Server {
         }
         let model = self.oracle.model(fd);
         if model.is_open() {
-            assert!(input.is_empty(), "the connection must take all input");
+            assert!(input.is_empty(), "an open connection must take all input that it is given");
             match self.table.connection(slot).and_then(Connection::held_until) {
                 Some(_) => model.inbound.hold(self.table.env().now),
                 None => model.inbound.end_input(self.table.env().now),

@@ -1,4 +1,5 @@
-//! The simulator runs layers 0 and 1 under virtual time and a hostile network, and compares them with an oracle.
+//! The simulator runs layers 0 and 1 of the crate under virtual time and a hostile network, and compares them with an
+//! oracle. `src/lib.rs` describes the layers.
 //!
 //! The simulator drives the server's connection table, timer wheel and registry as the loop does. The loop, the
 //! sockets, epoll and the clock are simulated from a seed. Clients of several kinds connect to the server, and handlers
@@ -12,15 +13,15 @@
 //!
 //! ```text
 //! cargo test --test simulator                          the first 24 seeds
-//! SIM_SEEDS=300 cargo test --test simulator            300 seeds, from SIM_FIRST on, if that is set
+//! SIM_SEEDS=300 cargo test --test simulator            300 seeds; the first is SIM_FIRST (default 0)
 //! SIM_SEED=123 cargo test --test simulator -- --nocapture    one seed; prints how often each situation occurred
 //! tests/simulator/many.sh 100000                       a hundred thousand seeds, in a release build, on all cores
 //! ```
 //!
-//! To test the simulator, each of the following faults was put into the code of the server, one at a time. The number
-//! in the table is the first seed that finds the fault:
+//! To test the simulator, each of the following faults was put into the code of the server, one at a time. The table
+//! has the first seed whose run fails with the fault. The journal is the output buffer of the loop.
 //!
-//! | fault | seed |
+//! | fault | first failing seed |
 //! |---|---|
 //! | `Table::holders` leaves out the connections that no flush has written to | 1 |
 //! | `Table::end_flush` never lowers `refused_bytes` | 8 |
@@ -33,9 +34,9 @@
 //! | `Table::finish_flush` does not call `Transport::finish`, so that `close_notify` is missing | 0 |
 //! | `TlsStream::send_output` loses the records that the socket did not take | 0 |
 //! | `TlsStream::may_have_more` ignores plaintext for which a read had no space | 0 |
-//! | `Connection::handle_hello_answered` does not restart the time for the head | 5 |
-//! | `Table::set_paused` does not stop the time for a record | 10 |
-//! | `Connection::handle_held` does not start the time for the client's close frame | 172 |
+//! | `Connection::handle_hello_answered` does not restart the time limit of the request head | 5 |
+//! | `Table::set_paused` does not stop the time limit of an unfinished TLS record | 10 |
+//! | `Connection::handle_held` does not start the time limit for the client's close frame | 172 |
 //!
 //! Reading order: `world.rs` (a run), `server.rs` with `input.rs`, `output.rs`, `calls.rs` and `handler.rs` (the work
 //! of the loop), `client.rs`, `frame_writer.rs`, `wire.rs` and `socket.rs` (the network), then the oracle: `oracle.rs`,
@@ -91,9 +92,9 @@ const COVERED: &[&str] = &[
     "deflate: input held",
     "deflate: message inflated",
     "drained",
-    "flush: a portion",
+    "flush: only some connections",
     "flush: journal emptied",
-    "flush: unloaded",
+    "flush: output moved to a queue",
     "event: request",
     "heartbeat: ping",
     "heartbeat_missed",
@@ -201,7 +202,11 @@ fn a_run_depends_only_on_its_seed() {
     let secure = (0..).find(is_secure).expect("some seed has TLS");
     for seed in number("SIM_SEED").map_or(vec![1, secure], |seed| vec![seed]) {
         let first = run(seed);
-        assert_eq!(run(seed), first, "a second run of seed {seed} in the same process must have the same digest");
+        assert_eq!(
+            run(seed),
+            first,
+            "a second run of seed {seed} in the same process must have the same counts and digest"
+        );
         let output = output_of_process(seed);
         assert!(
             output.contains(&digest_line(seed, first.1)),

@@ -14,7 +14,7 @@ pub const PUSH_ID_BYTES: usize = 16;
 /// The expected state of the server.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    /// The models of connections that at least one of the server and the client has not freed yet.
+    /// The models of all connections, except those that both the server and the client have freed.
     pub models: BTreeMap<Fd, ConnectionModel>,
     pub names: NameModel,
     pub ledger: Ledger,
@@ -53,7 +53,7 @@ impl Oracle {
         self.models.get(&fd).is_some_and(ConnectionModel::is_open)
     }
 
-    /// Adds a push to the `intended` connections. Returns the number of the push.
+    /// Stores a push whose receivers are the `intended` connections. Returns the number of the push.
     pub fn post(&mut self, intended: Vec<Fd>, payload_bytes: usize, is_text: bool) -> PushId {
         self.pushed += 1;
         self.pushes.insert(self.pushed, Pushed { intended, payload_bytes, is_text });

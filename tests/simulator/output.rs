@@ -67,8 +67,10 @@ impl Server {
         assert_eq!(reached, intended, "push {id} must reach the intended receivers");
     }
 
-    /// Returns the length of the deflated frame. Returns `None` if the message is below `compress_bytes_min`, or if
-    /// compression would not make it shorter.
+    /// Returns the length of the deflated frame.
+    ///
+    /// Returns `None` if compression is off, if the message is shorter than `compress_bytes_min`, or if the deflated
+    /// frame would not be shorter.
     fn deflate(&self, opcode: Opcode, payload: &[u8]) -> Option<usize> {
         let limits = &self.table.env().limits;
         let may_deflate = limits.compression && payload.len() >= limits.compress_bytes_min;
@@ -157,7 +159,7 @@ impl Server {
             Change::Pinged(sent) => self.check_ping(fd, sent, state),
             Change::Conflated { is_done } => self.check_conflation(fd, is_done),
             Change::MovedToQueue => {
-                hit("flush: unloaded");
+                hit("flush: output moved to a queue");
                 let (model, ledger) = self.oracle.account(fd);
                 model.output.observe(state.queued, 0, ledger);
             }
@@ -257,7 +259,10 @@ impl Server {
         }
     }
 
-    /// Checks the end of a slow consumer. A slow consumer gets a close frame if its queue has room for the frame.
+    /// Checks the end of a slow consumer.
+    ///
+    /// The slow consumer gets a close frame if its remaining charge is at most `kept_max` and all queues together are
+    /// within their bound. The charge of a queue is its memory.
     fn check_slow(&mut self, fd: Fd, kept_max: usize, closed: Option<&Closed>, state: OutputState) {
         let env = self.table.env();
         let (model, ledger) = self.oracle.account(fd);
@@ -274,17 +279,19 @@ impl Server {
                 model.start_closing(code, reason, env.now, ledger);
             }
             Some(closed) if was_open => {
-                hit("a slow reader cut off");
+                hit("slow consumer: ended without a close frame");
                 model.output.abandon(ledger);
                 model.close(closed, CloseCode::ABNORMAL, "", Cause::SlowConsumer);
                 model.end(env.now);
             }
             None if !was_open => {
-                hit("a close cut short");
+                hit("slow consumer: close handshake cut short");
                 model.output.abandon(ledger);
                 model.is_lost = true;
             }
-            other => panic!("expected the slow consumer {fd} to be closed, got {other:?}"),
+            other => {
+                panic!("the table must report the end of the slow consumer {fd} if and only if it was open: {other:?}")
+            }
         }
     }
 
@@ -301,7 +308,7 @@ impl Server {
             self.replay();
             self.handle_flushed(slot, flushed);
             if left == 0 {
-                hit("flush: a portion");
+                hit("flush: only some connections");
             }
         }
         if self.rng.one_in(8) {
@@ -413,7 +420,7 @@ impl Server {
             let has_written_all_it_may = !self.oracle.models[&fd].output.can_write();
             assert!(
                 is_broken || has_written_all_it_may,
-                "the server must write to {fd} until the socket is full or has failed"
+                "the server must write to {fd} until its queue is empty, or the socket is full or has failed"
             );
         }
         self.begin_search();

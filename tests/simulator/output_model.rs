@@ -14,11 +14,11 @@ use fdpush::sim::{QUEUE_BYTES, SessionRead, Tick, Written};
 
 use crate::segment_model::{COPIED_BYTES_MAX, Due, Ledger, Posted, Segment};
 
-/// A frame below this size is copied into the queue even if the reader is stalled.
+/// A frame up to this size is copied into the queue even if the socket is full.
 const SHARED_BYTES_MIN: usize = 96;
 /// The maximum number of bytes in a segment of copied frames.
 const RUN_BYTES_MAX: usize = 32 << 10;
-/// A queue with more bytes than this number keeps only the latest pong.
+/// A queue with more bytes than this number keeps only the latest unsent pong.
 const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
 /// The model of the output of one connection.
@@ -46,7 +46,7 @@ pub struct OutputModel {
     stalled_since: Option<Tick>,
     /// The time of the last write that wrote no byte.
     tried: Option<Tick>,
-    /// Whether bytes were left after the last write, because the socket was full.
+    /// Whether the last write left bytes unwritten, because the socket was full.
     pub is_backlogged: bool,
     /// Whether the socket has accepted bytes since the last heartbeat.
     pub is_taking: bool,
@@ -100,7 +100,7 @@ impl OutputModel {
         if self.is_queued { 0 } else { self.bytes }
     }
 
-    /// Returns whether the server has not tried yet to write some of the frames.
+    /// Returns whether the output has frames that the server has not tried to write yet.
     pub fn is_untried(&self) -> bool {
         !self.is_backlogged && self.segments.back().is_some_and(|last| !last.is_raw)
     }
@@ -118,7 +118,7 @@ impl OutputModel {
         self.held
     }
 
-    /// Returns the number of frames that may be missing at the end of the server's stream.
+    /// Returns the maximum number of frames that may be missing at the end of the server's stream.
     pub fn missing_max(&self) -> usize {
         if self.is_abandoned { self.uncertain.min(self.in_flight.len()) } else { 0 }
     }
@@ -269,8 +269,8 @@ impl OutputModel {
             segment.bytes -= bytes;
             ledger.total -= bytes;
             if segment.frames.is_empty() {
-                // Only the first segment can still have bytes, and these bytes are written. The ledger counts them
-                // until the segment is removed.
+                // Of the segments without frames, only the first can have bytes, and these bytes are already written.
+                // The ledger counts them until the segment is removed.
                 ledger.total -= segment.bytes;
                 self.segments.remove(index);
                 self.sent = if index == 0 { 0 } else { self.sent };
@@ -388,8 +388,9 @@ impl OutputModel {
         (self.bytes, self.sent) = (0, 0);
     }
 
-    /// Moves the output from the journal to a queue, whose memory is counted. `begins_raw` means that the next output
-    /// is HTTP.
+    /// Moves the output from the journal to a queue, whose memory is counted.
+    ///
+    /// `begins_raw` tells whether the next output is HTTP output.
     fn enter_queue(&mut self, begins_raw: bool, ledger: &mut Ledger) {
         if !mem::replace(&mut self.is_queued, true) {
             self.is_http = self.segments.front().map_or(begins_raw, |first| first.is_raw);

@@ -7,7 +7,7 @@ use fdpush::sim::{FRAME_BYTES, KEY_BYTES, SEGMENT_BYTES};
 /// The number of a push. The number is part of the payload.
 pub type PushId = u64;
 
-/// An encoded frame: the number of its push, and whether it is for clients that negotiated permessage-deflate.
+/// An encoded frame: the number of its push, and whether it is for clients that can inflate the message.
 type FrameId = (PushId, bool);
 
 /// A frame up to this size is copied into each queue.
@@ -43,6 +43,7 @@ pub struct Segment {
     pub bytes: usize,
     pub shared: Option<FrameId>,
     pub key: Option<String>,
+    /// Whether the segment has bytes of HTTP.
     pub is_raw: bool,
     /// Whether the segment is a pong that a newer pong can replace.
     pub is_pong: bool,
@@ -71,7 +72,7 @@ pub struct Posted {
 pub enum Encoding {
     /// The client did not negotiate permessage-deflate, or cannot inflate a message of this length.
     Plain,
-    /// The client could inflate the message, but the message is short or would become longer.
+    /// The client can inflate the message, but the message is too short for compression or would not become shorter.
     NotShorter,
     Deflated,
 }

@@ -304,7 +304,7 @@ impl Server {
                 model.refuse_by_tick(self.time);
                 model.output.observe_raw(after.queued, ledger);
             }
-            Some(event) => panic!("a tick of {fd} must not cause {event:?}"),
+            Some(event) => panic!("a deadline of {fd} must not cause {event:?}"),
             None if was_http => {
                 model.check_http_tick(limits, self.time);
                 model.output.observe_raw(after.queued, ledger);
@@ -353,7 +353,7 @@ impl Server {
             assert_eq!(
                 model.on_close_calls,
                 u32::from(model.closed_at.is_some()),
-                "{fd} must be freed after its on_close"
+                "on_close of {fd} must be called once before {fd} is freed, if and only if {fd} was open"
             );
             model.output.abandon(ledger);
             model.is_reaped = true;
@@ -401,12 +401,12 @@ impl Server {
         }
     }
 
-    /// Arms the wheel with a connection's next deadline.
+    /// Sets the deadline of a connection in the wheel, unless the wheel has an earlier one.
     pub fn arm(&mut self, slot: Slot) {
         self.arm_at(slot, self.table.poll_timeout(slot));
     }
 
-    /// Arms the wheel for a connection with this deadline.
+    /// Works like [`arm`](Server::arm), with the deadline `at`.
     pub fn arm_at(&mut self, slot: Slot, at: Tick) {
         if at < Tick::NEVER {
             self.clock.arm_no_later(Owner::Connection(slot), at);
@@ -451,7 +451,7 @@ impl Server {
 
     /// Compares the state of a connection with its model.
     pub fn compare_state(&self, fd: Fd, state: socket::OutputState) {
-        let model = self.oracle.models.get(&fd).expect("the model has the fd");
+        let model = self.oracle.models.get(&fd).expect("the connection has a model");
         assert_eq!(state.is_open, model.is_open(), "{fd} must be open if and only if its model is: {:?}", model.stage);
         assert_eq!(state.queued, model.output.bytes(), "{fd} and its model must have the same number of queued bytes");
         assert_eq!(
@@ -484,8 +484,8 @@ impl Server {
             );
             let at = self.table.poll_timeout(slot);
             let (due, now) = (model.due(&env.limits), env.now);
-            // The deadline of a connection that this flush ended is not compared, because the next flush frees the
-            // connection.
+            // The deadline of a connection that the flush of this turn ended is not compared, because the next flush
+            // frees the connection.
             let is_over = connection.state() == State::Closing && !connection.wants_read();
             assert!(
                 at <= due || is_over || self.table.has_dirty(),
@@ -504,7 +504,7 @@ impl Server {
             );
             assert!(
                 model.output.message_bytes() <= env.limits.queue_bytes_max,
-                "the queue of {fd} must be within its bound"
+                "the unwritten messages of {fd} must be within the bound of its queue"
             );
             assert!(
                 model.output.held() <= HELD_BYTES_MAX,

@@ -1,4 +1,4 @@
-//! The TLS session of a client, by rustls with fixed randomness, and its unsent records.
+//! The TLS session of a client, and its unsent records. The session uses rustls with fixed randomness.
 
 use std::collections::VecDeque;
 

@@ -102,8 +102,9 @@ impl Server {
         }
     }
 
-    /// Checks the deadlines of the connections in `closing_reads`, except connections that the flush of this turn has
-    /// ended.
+    /// Checks the deadlines of the connections in `closing_reads` that are not freed.
+    ///
+    /// While connections wait for a flush, this function checks nothing, because the flush may change their deadlines.
     pub fn check_closing_reads(&mut self) {
         for fd in mem::take(&mut self.closing_reads) {
             let Some(slot) = self.table.slot_of(fd).filter(|_| !self.table.has_dirty()) else { continue };
@@ -115,8 +116,9 @@ impl Server {
         }
     }
 
-    /// Tells the model whether the server now reads from a TLS session. Input can change this state, and so can a
-    /// pause.
+    /// Tells the model whether the server now reads from a TLS session.
+    ///
+    /// The server may start or stop reading after input, and after a call that pauses or resumes the connection.
     pub fn observe_reading(&mut self, slot: Slot) {
         let env = self.table.env();
         let Some(reading) = self.table.connection(slot).map(|connection| connection.reads_at(env)) else { return };

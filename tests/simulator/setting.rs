@@ -23,6 +23,7 @@ pub struct Setting {
     pub portions: usize,
     /// The maximum capacity of a pipe in bytes. A pipe is one direction of a simulated connection.
     pub pipe_bytes_max: usize,
+    /// The maximum number of commands of other threads in a turn.
     pub commands_a_turn: usize,
     /// The maximum of the usual time between two turns, in milliseconds. The next deadline can shorten this time.
     pub pace: usize,

@@ -29,7 +29,9 @@ pub struct OutputState {
     pub is_open: bool,
     /// The number of unwritten bytes, including those in the journal.
     pub queued: usize,
+    /// The number of unwritten bytes in the journal, the output buffer of the loop.
     pub fresh: usize,
+    /// Whether the output has frames that the server has not tried to write yet.
     pub is_untried: bool,
     pub charge: usize,
 }

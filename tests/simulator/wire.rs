@@ -32,7 +32,7 @@ pub struct Wire {
     is_reset: bool,
     /// Whether the server has closed its socket.
     is_server_gone: bool,
-    /// Whether the server's socket must report that it is writable again.
+    /// Whether the server's socket must report that it is writable as soon as its pipe has room.
     owes_room: bool,
     signals: Signals,
     /// Whether the server's TLS session has written `close_notify` completely.
@@ -84,7 +84,7 @@ impl Wire {
         std::mem::take(&mut self.signals)
     }
 
-    /// Returns whether the server's socket must report that it is writable again.
+    /// Returns whether the server's socket must report that it is writable as soon as its pipe has room.
     pub fn owes_room(&self) -> bool {
         self.owes_room
     }

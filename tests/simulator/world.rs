@@ -135,7 +135,7 @@ impl World {
         (0..count).map(arrival).collect()
     }
 
-    /// Removes the model of each connection that both the server and the client have freed.
+    /// Removes the models of the connections that both the server and the client have freed.
     fn remove_models(&mut self) {
         let here: std::collections::BTreeSet<_> = self.clients.iter().map(|client| client.fd).collect();
         self.server.oracle.models.retain(|fd, model| !model.is_reaped || here.contains(fd));
