@@ -9,8 +9,8 @@ use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 /// The sizes of messages in bytes. `benches/load/tls.sh` measures the same sizes.
 const SIZES: [usize; 2] = [20, 16 << 10];
 
-/// The number of encrypted bytes of a record without the message: 4 bytes of frame header, and the content type of TLS
-/// 1.3.
+/// The number of encrypted bytes of a record besides the message: 4 bytes of frame header, and 1 byte for the content
+/// type of TLS 1.3.
 const MORE_BYTES: usize = 5;
 
 fn open_and_seal(c: &mut Criterion) {

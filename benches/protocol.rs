@@ -1,7 +1,8 @@
 //! Benchmarks of the protocol code: encoding of frames (compared with tungstenite), parsing of upgrades, and inflation
 //! of messages.
 //!
-//! Both encoders append to a buffer with enough capacity. `benches/peers/`, a separate workspace, compares decoders.
+//! The encoders `fdpush` and `tungstenite` append to a buffer with enough capacity. The encoder `fdpush, shared`
+//! allocates each frame. `benches/peers/`, a separate workspace, compares decoders.
 
 use std::hint::black_box;
 
@@ -88,7 +89,8 @@ fn upgrade(c: &mut Criterion) {
 
 /// Inflates ordinary payloads, and the payloads that take the most time for each received byte.
 ///
-/// The throughput is in received bytes, because `connection/inflation_pace.rs` limits them for each client.
+/// The throughput is in received bytes, because `connection/inflation_pace.rs` limits the received bytes of each
+/// client.
 fn inflate(c: &mut Criterion) {
     const RECEIVED: usize = 32 << 10;
     const BYTES_MAX: usize = 1 << 20;

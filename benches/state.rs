@@ -21,7 +21,7 @@ mod first_names;
 
 use first_names::FirstNames;
 
-/// A heartbeat period, in ticks.
+/// A heartbeat period, in ticks. A tick is a millisecond.
 const PERIOD: u64 = 25_000;
 
 fn connections() -> u32 {
@@ -112,7 +112,7 @@ const CALLS: u32 = 16;
 /// The number of ticks by which each call advances the wheel.
 const TICKS: u64 = 4;
 
-/// Reports the CPU time of the longest calls while the structures grow and shrink.
+/// Reports the CPU time of the longest calls while the registry and the timer wheel grow and shrink.
 ///
 /// The loop serves no client during a call.
 fn report_longest(_: &mut Criterion) {
@@ -145,20 +145,21 @@ fn report_longest(_: &mut Criterion) {
     assert_eq!(expired, count);
     println!(
         "{count} connections, the longest calls: bind {binding:.2} ms, join {joining:.2} ms, remove {removing:.2} ms, \
-         a portion of the list of users {portion:.2} ms, the whole list in one call {whole:.2} ms, {} ms of the wheel \
-         with a heartbeat of 300 s {advancing:.2} ms",
+         a portion of the list of users {portion:.2} ms, the whole list in one call {whole:.2} ms, advance \
+         of the wheel by {} ms with a heartbeat of 300 s {advancing:.2} ms",
         u64::from(CALLS) * TICKS,
     );
 }
 
-/// The number of entries that a turn visits for a list of the API, and the number of names that a page needs.
+/// The number of entries of a list that the API visits in one turn: a portion of the list. [`PAGE`] is the number of
+/// names that a page of the API needs.
 const PORTION: usize = 30_000;
 const PAGE: usize = 1001;
 
 /// Returns the longest CPU time of one portion of a list of all users, in milliseconds.
 ///
-/// The uids are in no order, and then in descending order. In descending order, each uid enters the page and removes
-/// another uid from it.
+/// A portion has at most `max` entries. The uids are in no order, and then in descending order. In descending order,
+/// each uid enters the page and removes another uid from it.
 fn longest_portion(uids: &[String], max: usize) -> f64 {
     let descending: Vec<String> = (0..uids.len()).map(|slot| format!("{:08}", uids.len() - slot)).collect();
     [uids, &descending].map(|uids| longest_portion_of(&bound(uids), max)).into_iter().fold(0.0, f64::max)

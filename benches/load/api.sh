@@ -5,7 +5,9 @@
 #   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
 # post         32 keep-alive connections, each with its own receiver and one post in flight: server's CPU µs a post
 # post-5000    5,000 posts a second: time from the scheduled post to its delivery, p50 and p99 in µs; server's CPU in %
-# batch        one endless /api/batch, one message a line, to 32 receivers: messages a second, peak memory
+# batch        only fdpush: one endless /api/batch to 32 receivers, with one message of 20 bytes a line. Prints messages a
+#              second, server's CPU µs a message, and peak memory in MiB
+# batch-128B   the same with messages of 128 bytes
 # The script measures Nchan if nginx has this module (Debian: apt install nginx libnginx-mod-nchan).
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -58,7 +60,7 @@ table() {
         line+="  $name"
         for field in "$@"; do
             line+=" $field $(median "$field" "$file")"
-            [[ $name == fdpush ]] || line+=" ($(ratio "$field" "$file" "$own") of fdpush's)"
+            [[ $name == fdpush ]] || line+=" ($(ratio "$field" "$file" "$own") times fdpush's)"
         done
     done
     echo "$line"

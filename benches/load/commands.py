@@ -3,11 +3,12 @@
 
     cargo build --release --bin fdpush && benches/load/commands.py [--clients 10000] [--binary target/release/fdpush]
 
-Each client has a uid and reads all messages. For each command the script prints three times:
+Each client has a uid and reads all messages. For each command the script prints three durations:
 - answer: from the request to its answer.
-- probe: the longest round trip, during the command, of 100 clients that send heartbeats in a loop. This time includes the time
-  for which the readers on the same machine keep the server or the probes from a core.
-- turn: the longest turn of the loop, from the histogram `fdpush_turn_duration_seconds`, rounded up to a power of two.
+- probe: the longest round trip, during the command, of 100 clients that send heartbeats in a loop. This duration includes the
+  time in which the readers on the same machine occupy the cores that the server or the probes need.
+- turn: the longest turn of the loop, from the histogram `fdpush_turn_duration_seconds`, rounded up to a power of two
+  in microseconds.
 
 The readers and the probes run in other processes than the script. The script checks each answer before it prints the time. It
 needs only Python's standard library.
@@ -121,7 +122,7 @@ def measure(address, api, count, probes):
         response = api.getresponse()
         answer, took = json.loads(response.read()), time.perf_counter() - began
         assert response.status == 200 and expected.items() <= answer.items(), (name, response.status, str(answer)[:300])
-        time.sleep(0.5)   # the clients read the messages in this time, and `longest` includes the probes' round trips in it
+        time.sleep(0.5)   # In this time, the clients read the messages. `longest` includes the probes' round trips in this time.
         turn = longest_turn(before, turns())
         print(f"{name:40} {took * 1000:9.1f} ms {longest.value * 1000:9.1f} ms {turn * 1000:9.1f} ms", flush=True)
 

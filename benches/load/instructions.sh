@@ -3,7 +3,7 @@
 # script subtracts the counts of a short run from those of a long run, to exclude the start and the upgrades. Other load on
 # the machine does not change the counts.
 #   benches/load/instructions.sh [PATTERN]   shapes with matching names, all by default
-#   SERVERS          the servers, as for run.sh; the script runs all of them
+#   SERVERS          the servers, as for run.sh
 set -euo pipefail
 cd "$(dirname "$0")"
 command -v valgrind >/dev/null || { echo "valgrind is missing (Debian: apt install valgrind)" >&2; exit 1; }

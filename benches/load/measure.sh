@@ -1,4 +1,5 @@
-# Functions to start and end servers, and to compute medians and ratios. run.sh, api.sh and instructions.sh source this file.
+# Functions to start and end servers, and to compute medians and ratios. run.sh, api.sh, tls.sh and instructions.sh source this
+# file.
 server_core=${SERVER_CORE:-0}
 load_core=${LOAD_CORE:-1}
 # The timeout of a run, in seconds.
@@ -21,8 +22,9 @@ stop() {
 }
 trap finish EXIT
 
-# start_spinners: keeps both cores busy with processes of the scheduling class SCHED_IDLE. An idle virtual processor takes
-# milliseconds to wake up. Every other process takes the core from such a process at once.
+# start_spinners: keeps the cores of the server and of the load client busy with processes of the scheduling class SCHED_IDLE,
+# because an idle virtual processor takes milliseconds to wake up. The kernel preempts these processes at once when another
+# process can run.
 start_spinners() {
     local core
     for core in "$server_core" "$load_core"; do

@@ -59,11 +59,12 @@ count() {
         { others[call]++ }
         END {
             sent = bytes_out / frame
-            # Client frames are 4 bytes longer, because they have a mask. With TLS, the number of records in a read is unknown.
+            # Client frames are 4 bytes longer, because they have a mask. With TLS, the number of records in a read is
+            # unknown, so the number of received messages is computed from the sent bytes.
             received = opening > 1 ? sent / frames : bytes_in / (frame + 4)
             printf "%.3f reads a message of %d, ", reads / received, received
             printf "%.3f writes a message of %d, %.3f epoll_wait; ", writes / sent, sent, waits / sent
-            printf "at most %d write a connection and turn; each connection:", most
+            printf "at most %d writes to a connection in a turn; each connection:", most
             for (call in others) {
                 # Excludes calls that the server makes only at its start and its end.
                 if (others[call] > connections / 2) { printf " %.2f %s,", others[call] / connections, call }

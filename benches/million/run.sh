@@ -107,7 +107,7 @@ chmod +x "$image/init"
 # boot ACCEL ARGUMENTS: boots the image. `slab_nomerge` gives sockets and epoll their own slab caches.
 boot() {
     local cpu=max
-    # A nested virtual machine often cannot set the register of this CPU feature, so the feature is disabled.
+    # A nested virtual machine often cannot set the register of the CPU feature arch-capabilities, so this feature is disabled.
     [[ $1 != kvm ]] || cpu=host,arch-capabilities=off
     qemu-system-x86_64 -accel "$1" -cpu "$cpu" -smp 2 -m "${gib}G" -nographic -no-reboot -nodefaults -serial stdio \
         -kernel "$kernel"/boot/vmlinuz-* -initrd "$target/million/initrd.gz" \

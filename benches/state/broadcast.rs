@@ -1,5 +1,5 @@
-//! A table of open WebSockets whose clients accept all bytes. With this table, a broadcast can be measured without
-//! system calls.
+//! A connection table of open WebSockets whose clients accept all bytes. With this table, a broadcast can be measured
+//! without system calls.
 
 use std::io::IoSlice;
 
@@ -61,9 +61,9 @@ impl Server {
         let connection = Connection::new(Peer::Unix, table.env());
         let fd = table.insert(Client, connection).expect("a slot is free");
         let slot = fd.slot();
-        let Io::Done(count) = table.read(slot, buffer) else { panic!("the client sends its upgrade") };
+        let Io::Done(count) = table.read(slot, buffer) else { panic!("the client must send its upgrade request") };
         let Some(Event::Upgrade(request)) = table.handle_bytes(slot, &mut &mut buffer[..count]) else {
-            panic!("the upgrade is valid");
+            panic!("the upgrade request must be valid");
         };
         let accepted =
             table.step(slot, |connection, env| connection.accept(fd, &Upgrade::accept(), &request, env).is_ok());

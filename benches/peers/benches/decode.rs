@@ -1,7 +1,7 @@
 //! Benchmarks of parsing client frames: fdpush, tungstenite and fastwebsockets on the same bytes.
 //!
-//! Each reader copies the stream as if it read a socket. Before the measurement, the messages that each reader returns
-//! are checked.
+//! Each reader copies the stream as if it read from a socket. Before the measurement, the messages that each reader
+//! returns are checked.
 
 use std::hint::black_box;
 use std::io::{self, Read, Write};

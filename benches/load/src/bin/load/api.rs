@@ -59,7 +59,9 @@ fn unpaced(options: &Options, rig: &mut Rig) -> io::Result<()> {
     }
     match answers.saturating_sub(deliveries) {
         0 => Ok(()),
-        lost => Err(io::Error::other(format!("{answers} posts answered, {lost} of them not delivered"))),
+        lost => {
+            Err(io::Error::other(format!("the messages of all {answers} answered posts must arrive; missing: {lost}")))
+        }
     }
 }
 
@@ -103,7 +105,7 @@ fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
             Ok(())
         })?;
         if waiting > UNDELIVERED_MAX {
-            return Err(io::Error::other("the server does not keep up"));
+            return Err(io::Error::other("too many undelivered posts: server too slow for the rate of --pace"));
         }
     }
     let (since, before) = cpu.unwrap_or((started, Duration::ZERO));
@@ -121,8 +123,8 @@ fn paced(options: &Options, rig: &mut Rig, per_second: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends one endless request with one push command per line, to each receiver in turn. At any time, `depth` chunks of
-/// [`BATCH_LINES`] commands are unanswered.
+/// Sends one endless request with one push command per line. The commands address each receiver in turn. At any time,
+/// `depth` chunks of [`BATCH_LINES`] commands are unanswered.
 pub fn batch(options: &Options) -> io::Result<()> {
     let payload = "x".repeat(options.payload);
     let lines: String = (0..BATCH_LINES)

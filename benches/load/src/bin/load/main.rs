@@ -1,9 +1,13 @@
-//! The load client: `load SHAPE --pid PID …` loads a server with one shape and prints a line of `name=value`.
+//! The load client: `load SHAPE --pid PID …` puts load on a server and prints a line of `name=value` pairs.
+//!
+//! A shape is a kind of load, for example echo or fan-out.
 //!
 //! The load client has one thread, which needs its own core. The shape `storm` adds threads of lower priority. The load
 //! client keeps a fixed number of messages in flight on each connection, so the server is always busy and never
-//! overloaded. On a shared machine, the server's CPU time per operation is more stable than throughput. The most stable
-//! result is a comparison with the reference server `raw` in the same minute.
+//! overloaded. The shape `storm`, and `push` with `--pace`, have a fixed rate instead.
+//!
+//! On a shared machine, the server's CPU time per operation is more stable than throughput. The most stable result is a
+//! comparison with the reference server `raw` in the same minute.
 
 mod api;
 mod handshakes;

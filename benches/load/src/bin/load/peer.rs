@@ -192,7 +192,7 @@ impl Peer {
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
             if self.stream.read(&mut byte)? == 0 || head.len() == HEAD_BYTES_MAX {
-                return Err(failure("no response", &head));
+                return Err(failure("no complete response head", &head));
             }
             head.push(byte[0]);
         }

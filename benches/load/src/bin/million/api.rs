@@ -21,7 +21,7 @@ pub struct Api {
     used: Instant,
 }
 
-/// The number of the loop's turns, by the upper bound of their histogram bucket in microseconds.
+/// The number of the loop's turns up to each upper bound of a histogram bucket, in microseconds.
 #[derive(Clone, Debug, Default)]
 pub struct Turns(BTreeMap<u64, u64>);
 
@@ -58,7 +58,7 @@ impl Api {
         };
         let text = String::from_utf8_lossy(&self.received[..head]).to_ascii_lowercase();
         let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-        let length: usize = length.ok_or_else(|| failure(format!("a response without a length: {text}")))?;
+        let length: usize = length.ok_or_else(|| failure(format!("response has no Content-Length: {text}")))?;
         while self.received.len() < head + length {
             self.read()?;
         }
@@ -77,7 +77,7 @@ impl Api {
     pub fn open(&mut self) -> io::Result<usize> {
         let metrics = self.call("/metrics", "")?;
         let value = metrics.lines().find_map(|line| line.strip_prefix(r#"fdpush_connections{state="open"} "#));
-        value.and_then(|value| value.parse().ok()).ok_or_else(|| failure("/metrics without fdpush_connections"))
+        value.and_then(|value| value.parse().ok()).ok_or_else(|| failure("/metrics has no fdpush_connections"))
     }
 
     pub fn turns(&mut self) -> io::Result<Turns> {

@@ -72,6 +72,7 @@ pub enum Kind {
     Groups,
     /// Clients of uWebSockets, without a uid.
     UwsBare,
+    /// Clients of uWebSockets, with a uid.
     UwsUid,
 }
 
@@ -139,7 +140,7 @@ impl Clients {
         &self.clients[index]
     }
 
-    /// Returns the clients whose connection has not ended.
+    /// Returns the clients whose WebSocket is open.
     pub fn open(&self) -> impl Iterator<Item = usize> + '_ {
         let clients = self.clients.iter().enumerate();
         clients.filter(|(_, client)| client.state == ClientState::Open).map(|(index, _)| index)
@@ -264,7 +265,7 @@ impl Clients {
                     self.counts.opened += 1;
                     self.in_flight -= 1;
                 }
-                Some(_) => return Err(failure(format!("refused: {}", String::from_utf8_lossy(bytes)))),
+                Some(_) => return Err(failure(format!("upgrade refused: {}", String::from_utf8_lossy(bytes)))),
                 None => {}
             }
         }
@@ -310,7 +311,9 @@ impl Clients {
                 self.reply(index, CLOSE, payload)?;
                 self.end(index, code);
             }
-            (opcode, _) => return Err(failure(format!("client {index}: a frame with first byte {opcode:#x}"))),
+            (opcode, _) => {
+                return Err(failure(format!("client {index}: unexpected frame with first byte {opcode:#x}")));
+            }
         }
         Ok(())
     }

@@ -132,7 +132,7 @@ impl Options {
 
 /// Returns the numbers of connections at which to measure.
 ///
-/// These are the powers of ten from 10,000 on, and `count`.
+/// These are the powers of ten from 10,000 on that are less than `count`, and `count` itself.
 fn sizes(count: usize) -> Vec<usize> {
     let mut sizes: Vec<usize> = (4..).map(|power| 10_usize.pow(power)).take_while(|size| *size < count).collect();
     sizes.push(count);

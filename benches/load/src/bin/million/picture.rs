@@ -41,7 +41,7 @@ fn render(series: &BTreeMap<String, Series>, svg: &Path) -> Result<(), Box<dyn s
         (low / 1.5)..(high * 1.5)
     };
     if points().next().is_none() {
-        return Err("no points".into());
+        return Err("the output has no points".into());
     }
     let root = SVGBackend::new(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;

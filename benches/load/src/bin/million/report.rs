@@ -11,7 +11,7 @@ pub struct Report {
 
 impl Report {
     pub fn head(&self) {
-        println!("\n| measure | connections | expected | came |\n|---|---|---|---|");
+        println!("\n| measure | connections | expected | measured |\n|---|---|---|---|");
     }
 
     /// Prints a row whose result is checked.

@@ -132,12 +132,17 @@ impl<'a> Run<'a> {
         let ends = 2.0 * (size - base) as f64;
         let each = |bytes: u64| format!("{:.0}", bytes as f64 / ends);
         let used = empty.available.saturating_sub(now.available).saturating_sub(now.user.saturating_sub(empty.user));
-        self.report.tell("kernel, slab of one end, bytes", size, "about 4,000", each(slab.total()));
+        self.report.tell("kernel, slab of one end of a connection, bytes", size, "about 4,000", each(slab.total()));
         self.report.tell("… sockets (TCP, inode)", size, "3,200", each(slab.sockets));
         self.report.tell("… epoll", size, "200", each(slab.epoll));
         self.report.tell("… files (filp, dentry)", size, "450", each(slab.files));
         self.report.tell("… other slab caches", size, "", each(slab.other));
-        self.report.tell("all memory but the server's user space, of one end", size, "slab, tables", each(used));
+        self.report.tell(
+            "all memory but the server's user space, of one end of a connection, bytes",
+            size,
+            "slab, tables",
+            each(used),
+        );
     }
 
     /// Runs all phases that need open connections, in a fixed order.
@@ -166,8 +171,11 @@ impl<'a> Run<'a> {
         let turns = self.api.turns()?;
         let (longest, long) = (turns.longest_since(&self.turns), turns.long_since(&self.turns));
         let stolen = memory::stolen_seconds()? - self.stolen;
-        let note =
-            if long == 0 { String::new() } else { format!("; {long} over it; {stolen:.2} s stolen by the host") };
+        let note = if long == 0 {
+            String::new()
+        } else {
+            format!("; {long} turns over the expected maximum; {stolen:.2} s stolen by the host")
+        };
         let (expected, came) = (format!("at most {TURN_MS_MAX:.1} ms"), format!("at most {longest:.1} ms{note}"));
         self.report.tell(&format!("longest turn, {phase}"), count, expected, came);
         Ok(cpu)
@@ -196,7 +204,7 @@ impl<'a> Run<'a> {
             let body = format!(r#"{{"uid":"{}","text":"{}{number}"}}"#, uid(to), char::from(DIRECT));
             let sent = Instant::now();
             self.api.send("/api/push", &body)?;
-            self.turn_until("the client receives the push", Duration::from_secs(60), |clients| {
+            self.turn_until("the client must receive the push", Duration::from_secs(60), |clients| {
                 clients.counts.direct == Some((to, number))
             })?;
             times.push(sent.elapsed());
@@ -209,7 +217,7 @@ impl<'a> Run<'a> {
         times.sort_unstable();
         let ms = |at: usize| times[at].as_secs_f64() * 1e3;
         let came = format!("p50 {:.2} ms, p99 {:.2} ms", ms(PUSHES / 2), ms(PUSHES * 99 / 100));
-        self.report.tell("push to a uid, 1,000 of them, until received", self.count, "as with 10,000", came);
+        self.report.tell("1,000 pushes to one uid each, time until received", self.count, "as with 10,000", came);
         self.report.point("push to a uid", self.count, cpu.as_secs_f64() * 1e6 / PUSHES as f64);
         Ok(())
     }
@@ -222,7 +230,7 @@ impl<'a> Run<'a> {
         let cpu = self.end("a broadcast", self.count)?;
         let rate = self.count as f64 / took.as_secs_f64();
         let came = format!("{:.2} s, {rate:.0} deliveries a second", took.as_secs_f64());
-        self.report.tell("broadcast until all have it", self.count, "linear", came);
+        self.report.tell("broadcast, time until all clients have received it", self.count, "linear", came);
         self.report.point("delivery of a broadcast", self.count, cpu.as_secs_f64() * 1e6 / self.count as f64);
         self.begin()?;
         self.send_broadcasts(BROADCASTS_IN_FLIGHT)?;
@@ -244,7 +252,7 @@ impl<'a> Run<'a> {
             self.api.send("/api/push", &body)?;
         }
         let deliveries = open * usize::from(number);
-        self.turn_until("all clients receive the broadcasts", Duration::from_secs(1800), |clients| {
+        self.turn_until("all clients must receive the broadcasts", Duration::from_secs(1800), |clients| {
             clients.counts.broadcasts >= deliveries
         })?;
         for _ in 0..number {
@@ -308,7 +316,7 @@ impl<'a> Run<'a> {
         self.report.check("silent clients found", self.count, expected, came, ended == silent);
         let answering = self.count - silent;
         let came = format!("{}, {:.1} % of a core", grouped(pings), cpu.as_secs_f64() / limit.as_secs_f64() * 100.0);
-        self.report.check("pings of the others", self.count, format!("at least {}", grouped(answering)), came, {
+        self.report.check("pings to other clients", self.count, format!("at least {}", grouped(answering)), came, {
             pings >= answering
         });
         self.report.point("ping and pong", self.count, cpu.as_secs_f64() * 1e6 / pings.max(1) as f64);
@@ -327,7 +335,7 @@ impl<'a> Run<'a> {
         while self.api.open()? > left || memory::descriptors(self.server.pid())? > before.0 - leavers.len() {
             self.clients.turn(Duration::from_millis(10))?;
             if started.elapsed() > Duration::from_secs(600) {
-                return Err(failure("the server keeps connections that have left"));
+                return Err(failure("the server did not free the connections of clients that left"));
             }
         }
         let took = started.elapsed().as_secs_f64();
@@ -335,10 +343,10 @@ impl<'a> Run<'a> {
         self.report.point("leave", self.count, cpu.as_secs_f64() * 1e6 / leavers.len() as f64);
         let after = self.resources()?;
         let came = format!("{took:.2} s, {:.0} a second", leavers.len() as f64 / took);
-        self.report.tell(&format!("{} leave at once", grouped(leavers.len())), self.count, "linear", came);
+        self.report.tell(&format!("{} clients leave at once", grouped(leavers.len())), self.count, "linear", came);
         let returned = before.0 - after.0;
         let is_met = returned == leavers.len();
-        self.report.check("… descriptors back", self.count, grouped(leavers.len()), grouped(returned), is_met);
+        self.report.check("… freed descriptors", self.count, grouped(leavers.len()), grouped(returned), is_met);
         let (before, after) = (before.1 / 1024, after.1 / 1024);
         let came = format!("{} to {} KiB", grouped(before as usize), grouped(after as usize));
         // The shared lists of all connections can grow. Notices about the clients that left may still be queued for
@@ -363,7 +371,7 @@ impl<'a> Run<'a> {
         let cpu = self.end("new connections in freed slots", self.count)?;
         self.report.point("upgrade in a freed slot", self.count, cpu.as_secs_f64() * 1e6 / new.len() as f64);
         let came = format!("{:.0} a second", new.len() as f64 / took);
-        self.report.tell(&format!("{} new in freed slots", grouped(new.len())), self.count, "", came);
+        self.report.tell(&format!("{} new connections in freed slots", grouped(new.len())), self.count, "", came);
         let slots: HashSet<u64> = stale.iter().map(|fd| fd & SLOT_MASK).collect();
         let earlier: HashSet<u64> = stale.iter().copied().collect();
         let fds = || new.iter().map(|index| self.clients.client(*index).fd);
@@ -392,8 +400,7 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let status = loop {
             self.clients.turn(Duration::from_millis(20))?;
-            // The API returns the turns of the loop while the server drains. At the end of the drain, the API no longer
-            // answers.
+            // This phase does not print its longest turn, because the API no longer answers when the drain has ended.
             match self.server.ended()? {
                 Some(status) => break status,
                 None if started.elapsed() > drain_for * 4 + Duration::from_secs(600) => {
@@ -403,14 +410,20 @@ impl<'a> Run<'a> {
             }
         };
         let took = started.elapsed().as_secs_f64();
-        self.turn_until("all clients have ended", Duration::from_secs(60), |clients| clients.open().next().is_none())?;
+        self.turn_until("all connections must end", Duration::from_secs(60), |clients| clients.open().next().is_none())?;
         let going_away = self.clients.counts.ends.get(&1001).copied().unwrap_or(0) + self.clients.counts.silent_ends;
         let seconds = self.options.drain_seconds;
         let title = format!("SIGTERM with --drain-for {seconds}s: clients with 1001");
         self.report.check(&title, self.count, grouped(open), grouped(going_away), going_away == open);
         let is_met = status.success() && took >= seconds as f64;
         let came = format!("{status} after {took:.1} s");
-        self.report.check("… the process", self.count, format!("exit status: 0 after {seconds} s"), came, is_met);
+        self.report.check(
+            "… the exit status of the process",
+            self.count,
+            format!("exit status: 0 after {seconds} s"),
+            came,
+            is_met,
+        );
         self.report.tell("peak of the server's resident memory, MiB", self.count, "", peak >> 20);
         Ok(())
     }

@@ -37,7 +37,7 @@ impl Server {
                 return Err(failure(format!("{program} did not start: {status}")));
             }
             if started.elapsed() > START_TIME_MAX {
-                return Err(failure(format!("{program} accepts no client")));
+                return Err(failure(format!("{program} accepted no client in time")));
             }
             thread::park_timeout(TRY_INTERVAL);
         }

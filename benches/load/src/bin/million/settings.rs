@@ -22,8 +22,9 @@ const SMALL: usize = 1000;
 
 /// The number of clients that do not read their messages.
 ///
-/// The messages to one of these clients fit into its receive window. Even over the memory limit, the kernel delivers
-/// the first message to each client.
+/// All messages to one of these clients fit into its receive window, so the server's queue stays empty below the memory
+/// limit. Over the memory limit, the kernel still delivers the first message to each client, so the check needs more
+/// than one message.
 const UNREAD_COUNT: usize = 500;
 /// The number of messages to each client that does not read.
 const UNREAD_MESSAGES: usize = 3;
@@ -73,7 +74,7 @@ fn ports(options: &Options, report: &mut Report) -> io::Result<()> {
     let few = opened(options)?;
     sysctl("net/ipv4/ip_local_port_range", &before)?;
     let many = opened(options)?;
-    check_limit(report, "`ip_local_port_range` of 1,000 ports: connections", few, many);
+    check_limit(report, "`ip_local_port_range` of 1,000 ports, and the earlier range: connections", few, many);
     Ok(())
 }
 
@@ -107,13 +108,13 @@ fn conntrack(options: &Options, modules: &Path, report: &mut Report) -> io::Resu
     let few = opened(options)?;
     sysctl("net/netfilter/nf_conntrack_max", "100000")?;
     let many = opened(options)?;
-    check_limit(report, "`nf_conntrack_max` of 1,000: connections", few, many);
+    check_limit(report, "`nf_conntrack_max` of 1,000, and of 100,000: connections", few, many);
     Ok(())
 }
 
 fn check_limit(report: &mut Report, title: &str, few: usize, many: usize) {
-    let expected = format!("at most {}, else {}", grouped(SMALL), grouped(COUNT));
-    let came = format!("{}, else {}", grouped(few), grouped(many));
+    let expected = format!("at most {}, and {}", grouped(SMALL), grouped(COUNT));
+    let came = format!("{}, and {}", grouped(few), grouped(many));
     report.check(title, COUNT, expected, came, (SMALL / 2..=SMALL).contains(&few) && many == COUNT);
 }
 

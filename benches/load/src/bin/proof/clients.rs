@@ -119,7 +119,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Checks that every acknowledged message arrived, and returns the counts.
+    /// Checks that every acknowledged message arrived, and returns the counts of all pushers and subscribers.
     pub fn check(&self) -> io::Result<Counts> {
         let mut counts = self.counts();
         for (number, subscriber) in self.subscribers.iter().enumerate() {
@@ -135,7 +135,7 @@ impl Clients {
         Ok(counts)
     }
 
-    /// Returns the counts of all pushers and subscribers.
+    /// Returns the counts of the pushers. The counts of the subscribers are 0.
     pub fn counts(&self) -> Counts {
         let sent = self.pushers.iter().map(|pusher| pusher.sent).sum();
         let answered = self.pushers.iter().map(|pusher| pusher.answered).sum();

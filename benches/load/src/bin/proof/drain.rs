@@ -131,7 +131,9 @@ fn check_spread(closes: &[Duration], spread: Duration) -> io::Result<()> {
     for (index, at) in closes.iter().enumerate() {
         let due = spread.mul_f64(index as f64 / closes.len() as f64);
         if *at + TICK < due {
-            return Err(failure(format!("close {index} arrived after {at:.1?}, earlier than {due:.1?}")));
+            return Err(failure(format!(
+                "close frame {index} must not arrive before {due:.1?}, but arrived after {at:.1?}"
+            )));
         }
     }
     Ok(())

@@ -58,7 +58,9 @@ pub fn prove(options: &Options) -> io::Result<()> {
         return Err(failure("a push was refused"));
     }
     if total.answered == total.sent || total.acknowledged != total.answered {
-        return Err(failure("the server was not killed during pushes"));
+        return Err(failure(
+            "the server was not killed during pushes, or a push was not queued for exactly one client",
+        ));
     }
     if median > Duration::from_millis(options.restart_ms_max) {
         return Err(failure("a restarted server accepted too late"));

@@ -117,7 +117,7 @@ impl Pusher {
                         }
                         Line::GoingDown => self.is_refused = true,
                         Line::Other if self.is_refused && self.line.starts_with(b"HTTP/") => {
-                            return Err(failure("more answers than pushes arrived"));
+                            return Err(failure("a response arrived after the refusal of the last request"));
                         }
                         Line::Other => {}
                     }

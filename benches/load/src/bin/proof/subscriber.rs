@@ -116,7 +116,10 @@ impl Subscriber {
         let expected = self.first + self.received * self.step;
         if self.closed.is_some() || payload != expected.to_string().as_bytes() {
             let came = String::from_utf8_lossy(payload);
-            return Err(failure(format!("subscriber {}: message {came} instead of {expected}", self.first)));
+            return Err(failure(format!(
+                "subscriber {}: expected message {expected} before the close frame, got {came}",
+                self.first
+            )));
         }
         self.received += 1;
         Ok(())
