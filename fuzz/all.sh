@@ -19,7 +19,7 @@ jobs=${FUZZ_JOBS:-$(nproc)}
 toolchain=+nightly
 [[ $(rustup toolchain list 2>/dev/null) =~ (^|$'\n')nightly ]] || toolchain=+stable
 cargo "$toolchain" fuzz build --sanitizer none
-# The script starts the built fuzzer directly, as `cargo fuzz run` does, so that the pid is that of the fuzzer.
+# The script starts the built fuzzers directly, and not through `cargo fuzz run`, so that the pid of a job is that of its fuzzer.
 built=${CARGO_TARGET_DIR:-fuzz/target}/$(rustc -vV | sed -n 's/^host: //p')/release
 
 run_target() {
