@@ -1,5 +1,5 @@
-//! Sends a text message `uid payload` to the connections of this uid. Clients connect with `?uid=NAME`: `cargo run
-//! --release --example p2p 127.0.0.1:9501`.
+//! Sends the payload of a text message `uid payload` to the connections of this uid. Clients connect with `?uid=NAME`:
+//! `cargo run --release --example p2p 127.0.0.1:9501`.
 
 use fdpush::{Message, Server};
 

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = arguments.next().ok_or("usage: tls ADDRESS CERTIFICATE KEY [CERTIFICATE KEY]...")?;
     let mut tls = TlsConfig::builder();
     while let Some(certificate) = arguments.next() {
-        let key = arguments.next().ok_or("a certificate needs a key")?;
+        let key = arguments.next().ok_or("each CERTIFICATE must be followed by its KEY")?;
         tls = tls.pair(&fs::read(certificate)?, &fs::read(key)?)?;
     }
     let limits = Limits {
