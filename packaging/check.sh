@@ -61,7 +61,7 @@ LABEL = re.compile(r"""\b(fdpush_[a-z_]+)\{[^}]*\b(state|outcome|policy|directio
 named = {}
 labels = {}
 for path in dashboard, alerts, handbook:
-    # Excludes names after `_` or before a letter, and paths such as fdpush_x.toml.
+    # A name must be a whole word: no letter, digit or `_` may precede or follow it.
     for name in re.findall(r"\bfdpush_[a-z_]+\b", path.read_text()):
         named.setdefault(SUFFIX.sub("", name), path)
     for name, label, values in LABEL.findall(path.read_text()):
@@ -110,8 +110,9 @@ if binary:
     for key, value in re.findall(r"(?m)^([a-z0-9_]+) = (.*?)  # default$", config):
         # `fdpush config` lists all permissions of client_may instead of `all`.
         if key != "client_may" and f"\n#{key} = {value}\n" not in text:
-            faults.append(f"{settings}: the default of {key} is {value}")
-    # `fdpush config` may omit a setting without a value. A file with this setting must still pass `fdpush check`.
+            faults.append(f"{settings}: the default of {key} must be {value}")
+    # The settings file must have each setting that `fdpush config` prints. It may have more settings, because `fdpush config` may
+    # omit a setting without a value. `fdpush check` below finds unknown settings.
     for key in sorted(known - keys):
         faults.append(f"{settings}: {key} is missing")
     def check(place, text, allowed=None):
