@@ -72,7 +72,7 @@ pub struct Assembler {
 
 /// A pool of unused assemblers.
 ///
-/// The pool saves an allocation for each large message.
+/// The pool saves an allocation for each message that arrives in parts.
 #[derive(Debug, Default)]
 pub struct AssemblerPool {
     #[expect(clippy::vec_box, reason = "the box moves to the connection")]
@@ -86,7 +86,7 @@ pub struct AssemblerPool {
 /// An error that ends the connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum AssemblerError {
-    /// The client violated RFC 6455.
+    /// The client violated RFC 6455 or RFC 7692.
     Protocol(ProtocolError),
     /// Memory for received bytes could not be allocated.
     OutOfMemory,
@@ -114,7 +114,7 @@ impl From<TryReserveError> for AssemblerError {
     }
 }
 
-/// The maximum number of pooled assemblers, of some 300 bytes each.
+/// The maximum number of pooled assemblers, of at most 304 bytes each.
 const POOLED_MAX: usize = 64;
 
 const _: () = assert!(size_of::<Assembler>() <= 304);
@@ -382,7 +382,7 @@ fn growth(len: usize, capacity: usize, more: usize, rules: MessageRules) -> usiz
     doubled.max(len + more) - len
 }
 
-/// The first byte of a frame that is a whole text message: the FIN bit and the opcode.
+/// The first byte of a frame that is a whole text message: the FIN bit, which marks the last fragment, and the opcode.
 const WHOLE_TEXT: u8 = 0x80 | Opcode::Text as u8;
 const WHOLE_BINARY: u8 = 0x80 | Opcode::Binary as u8;
 
@@ -428,7 +428,7 @@ fn take_deflated(
         return Ok(None);
     }
     let header = Header::parse_deflated(input)?.filter(|header| header.is_deflated && header.fin);
-    // A message that exceeds the limit is left to the decoder, which returns the error.
+    // A longer payload is left to `assemble`, which inflates it, or returns the error if it exceeds the limit.
     let bytes_max = rules.bytes_max.min(KEPT_BYTES_MAX as u64);
     let Some(header) = header.filter(|header| header.payload_bytes <= bytes_max) else { return Ok(None) };
     let Some(payload) = take_payload(input, &header) else { return Ok(None) };

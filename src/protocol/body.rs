@@ -27,9 +27,9 @@ const SIZE_DIGITS_MAX: u8 = 16;
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     position: Position,
-    /// The number of bytes that the body may still have.
+    /// The number of bytes that the further chunks may have in total.
     bytes_left: u64,
-    /// The number of bytes that chunk extensions and trailers may still have.
+    /// The number of bytes that the further chunk extensions and trailers may have in total.
     extras_left: u32,
 }
 
@@ -184,7 +184,9 @@ fn take<'a>(left: u64, input: &mut &'a mut [u8], out: &mut Cow<'a, [u8]>) -> Res
     Ok(left - count as u64)
 }
 
-/// Moves `input` past its first `count` bytes, and returns them.
+/// Removes the first `count` bytes from `input` and returns them.
+///
+/// If `input` is shorter, it stays unchanged, and the result is empty.
 pub fn take_front<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
     input.split_off_mut(..count).unwrap_or_default()
 }

@@ -28,7 +28,7 @@ pub enum BodyMode {
 /// An event of a streamed request body.
 ///
 /// A body of `n` bytes causes any number of [`Data`](BodyEvent::Data) events with `n` bytes in total, and then one
-/// [`End`](BodyEvent::End). The framing of chunked bodies (RFC 9112 section 7.1) is removed.
+/// [`End`](BodyEvent::End). The events do not contain the framing of chunked bodies (RFC 9112 section 7.1).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum BodyEvent<'a> {
     /// The next bytes of the body, at least one byte.

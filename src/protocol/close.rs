@@ -44,7 +44,8 @@ impl CloseCode {
 
     /// Returns whether a close frame may carry this code.
     ///
-    /// These are 1000-1003, 1007-1014 and 3000-4999 (RFC 6455 section 7.4 and the IANA registry).
+    /// The codes that a close frame may carry are 1000-1003, 1007-1014 and 3000-4999 (RFC 6455 section 7.4 and the IANA
+    /// registry).
     pub fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }

@@ -67,7 +67,7 @@ pub struct PayloadPart<'a> {
     pub is_deflated: bool,
     /// The bytes. The slice is empty only if the frame has no payload.
     pub payload: &'a mut [u8],
-    /// Whether the frame, or the message, ends after these bytes.
+    /// The unit that ends after these bytes: the frame, the message, or neither.
     pub ends: Ends,
 }
 

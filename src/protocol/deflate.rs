@@ -117,8 +117,8 @@ impl Inflater {
     /// # Errors
     /// The payload ends inside a block or inside the header of a block.
     pub fn finish(&mut self) -> Result<(), InflateError> {
-        // An empty payload is no valid stream, but its meaning is clear. Other implementations accept an empty payload,
-        // too.
+        // An empty payload is no valid stream, but it can only stand for an empty message. Other implementations accept
+        // an empty payload, too.
         if self.has_ended || self.is_empty {
             return Ok(());
         }

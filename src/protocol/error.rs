@@ -1,4 +1,4 @@
-//! Violations of RFC 6455 by a client.
+//! Violations of RFC 6455 and RFC 7692 by a client.
 //!
 //! Each variant is one rule, and has a close code.
 
@@ -6,7 +6,9 @@ use std::fmt;
 
 use crate::protocol::close::CloseCode;
 
-/// A violation of RFC 6455 by the client.
+/// A violation of RFC 6455 or RFC 7692 by the client.
+///
+/// In the docs of the variants, a section without an RFC number is a section of RFC 6455.
 ///
 /// The server fails the connection with [`close_code`](ProtocolError::close_code).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]

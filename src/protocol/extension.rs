@@ -27,7 +27,8 @@ pub struct PermessageDeflate {
 impl PermessageDeflate {
     /// Returns the value of `Sec-WebSocket-Extensions` in the response, in two parts.
     ///
-    /// The server requires that the client keeps no context. Section 7.1.1.2 allows this for every offer.
+    /// The server requires that the client keeps no context. RFC 7692 section 7.1.1.2 allows this requirement for every
+    /// offer.
     pub fn response(self) -> [&'static str; 2] {
         let window = match self.server_window_bits {
             None => "",

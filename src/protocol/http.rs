@@ -175,7 +175,8 @@ pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Resul
 ///
 /// `bytes` ends where [`find_head_end`] found the end of the head. The head may have at most `headers_max` header
 /// lines, and never more than [`HEADERS_CEILING`]. A target in absolute-form is rewritten to origin-form, and its host
-/// replaces `Host` (RFC 9112 section 3.2.2). If a raw target is not UTF-8, this function percent-encodes it.
+/// replaces `Host` (RFC 9112 section 3.2.2). If the raw path or query is not UTF-8, this function percent-encodes their
+/// non-ASCII bytes.
 ///
 /// # Errors
 /// The error names the first rule that the head violates. Syntax is checked before semantics. `Host` and the length of

@@ -49,7 +49,7 @@ mod tests {
                 let mut naive = fast.clone();
                 unmask(&mut fast, [0xde, 0xad, 0xbe, 0xef], offset);
                 unmask_naively(&mut naive, [0xde, 0xad, 0xbe, 0xef], offset);
-                assert_eq!(fast, naive, "{len} bytes at offset {offset} must be unmasked");
+                assert_eq!(fast, naive, "{len} bytes at offset {offset} must be unmasked as by the definition");
             }
         }
     }

@@ -64,8 +64,8 @@ pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHe
 
 /// Parses a header of version 1 (section 2.1).
 ///
-/// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT` or `PROXY UNKNOWN …`, and CRLF. Returns `None` if the header
-/// is invalid, and `Some(None)` if the header is incomplete.
+/// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT`, the same with `TCP6`, or `PROXY UNKNOWN …`. It ends in
+/// CRLF. Returns `None` if the header is invalid, and `Some(None)` if the header is incomplete.
 fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let window = buf.get(..V1_BYTES_MAX).unwrap_or(buf);
     let Some(end) = memchr::memchr(b'\n', window) else {
@@ -229,7 +229,11 @@ mod tests {
         let parsed = parsed.expect("the PROXY header is complete");
         assert_eq!(parsed.bytes, header.len());
         for end in 0..header.len() {
-            assert_eq!(parse_proxy_header(&header[..end], BYTES_MAX), Ok(None), "{end}");
+            assert_eq!(
+                parse_proxy_header(&header[..end], BYTES_MAX),
+                Ok(None),
+                "a header that is cut at {end} must be incomplete"
+            );
         }
         Ok(parsed.client.map_or("local".to_owned(), |client| client.to_string()))
     }

@@ -90,8 +90,8 @@ impl<'a> Request<'a> {
     /// Returns the path and query of the request target, still encoded: `/chat?uid=10010`.
     ///
     /// The target starts with `/`, or is `*` with the method OPTIONS. The target is UTF-8 without `#`, spaces and ASCII
-    /// control characters. Browsers percent-encode non-ASCII characters; other clients may send them raw. If a raw
-    /// target is not UTF-8, the server percent-encodes it.
+    /// control characters. Browsers percent-encode non-ASCII characters; other clients may send them raw. If the raw
+    /// path or query is not UTF-8, the server percent-encodes their non-ASCII bytes.
     ///
     /// If the client sent a target in absolute-form, `http://host/chat`, the result is its path and query. The host of
     /// the target replaces the value of the header `Host` (RFC 9112 section 3.2.2).

@@ -17,7 +17,7 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The maximum length of a head without the handler's headers, in bytes.
 ///
-/// A buffer with this capacity need not grow again.
+/// `encode` reserves this length, so the buffer grows only once for a response.
 const HEAD_BYTES: usize = 256;
 
 /// Returns whether only the server writes this header.
@@ -236,7 +236,7 @@ impl Response {
     ///
     /// `keep_alive` is whether the request allows another request. The response may still close the connection.
     pub(crate) fn encode_head(&self, out: &mut Vec<u8>, date: &str, length: Length, keep_alive: bool) {
-        // The text is appended in few pieces, because an append costs more than the copied bytes.
+        // The text is appended in few pieces, because an append takes longer than the copy of its bytes.
         match self.status {
             200 => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
             status => {

@@ -96,9 +96,9 @@ impl Absolute<'_> {
 
 /// Percent-encodes the non-ASCII bytes of the path and query in a head.
 ///
-/// Returns `None` if the path and query are UTF-8, or if the host is not UTF-8. httparse refuses raw bytes that are not
-/// UTF-8. After encoding, the usual checks apply: the path is checked with the head, and a query parameter when a
-/// handler reads it. So the error names the path or the parameter.
+/// Returns `None` if the path and query are UTF-8, or if the head has no target. The host is not encoded. httparse
+/// refuses raw bytes that are not UTF-8. After encoding, the usual checks apply: the path is checked with the head, and
+/// a query parameter when a handler reads it. So the error names the path or the parameter.
 pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     let line_end = head.iter().position(|&byte| byte == b'\r')?;
     let start = head[..line_end].iter().position(|&byte| byte == b' ')? + 1;

@@ -45,9 +45,9 @@ pub enum Upgrade {
 /// # assert!(matches!(accepted.into(), Upgrade::Accept(_)));
 /// ```
 ///
-/// The server writes `Connection`, `Upgrade`, `Sec-WebSocket-…`, `Date` and the headers about a body. An acceptance
-/// that sets one of these headers, or an invalid header name or value, has an error. The client then gets a 500, and
-/// the server logs the first error.
+/// Only the server writes `Connection`, `Upgrade`, `Sec-WebSocket-…`, `Date`, `Content-Length` and `Transfer-Encoding`.
+/// An acceptance has an error if it sets one of these headers, an invalid header name or value, or a subprotocol that
+/// the client did not offer. The client then gets a 500, and the server logs the first error.
 #[derive(Clone, Debug, Default)]
 pub struct Accept {
     lines: HeaderLines,

@@ -53,8 +53,12 @@ fn memory_grows_with_bytes_received_not_announced() {
     let item =
         Assembler::next(&mut unfinished, &mut input, MessageRules::plain(1 << 24), Tick(7), &mut AssemblerPool::new());
     assert_eq!(item, Ok(None));
-    let assembler = unfinished.expect("a message began");
-    assert!(assembler.binary.capacity() <= 256, "{}", assembler.binary.capacity());
+    let assembler = unfinished.expect("the message must be unfinished");
+    assert!(
+        assembler.binary.capacity() <= 256,
+        "the capacity must be at most 256, not {}",
+        assembler.binary.capacity()
+    );
     assert_eq!(assembler.started(), Tick(7));
 }
 
@@ -69,7 +73,7 @@ fn memory_is_counted_until_the_message_is_finished_or_dropped() {
         let item = Assembler::next(&mut unfinished, &mut input, MessageRules::plain(1 << 20), Tick(0), &mut pool);
         assert_eq!(item, Ok(None));
         let memory = unfinished.as_ref().map_or(0, |unfinished| unfinished.memory_bytes());
-        assert!((4000..8192 + 400).contains(&memory), "{memory}");
+        assert!((4000..8192 + 400).contains(&memory), "the memory must be 4000 to 8591 bytes, not {memory}");
         assert_eq!(total.bytes(), memory);
         if is_finished {
             let item = Assembler::next(&mut unfinished, &mut rest, MessageRules::plain(1 << 20), Tick(0), &mut pool);
@@ -94,7 +98,11 @@ fn invalid_text_fails_at_its_first_invalid_byte() {
             &mut AssemblerPool::new(),
         );
         let is_bad = index == 6 + 4;
-        assert_eq!(item, if is_bad { Err(ProtocolError::TextNotUtf8.into()) } else { Ok(None) }, "byte {index}");
+        assert_eq!(
+            item,
+            if is_bad { Err(ProtocolError::TextNotUtf8.into()) } else { Ok(None) },
+            "the result of byte {index}"
+        );
         if is_bad {
             return;
         }
@@ -124,7 +132,10 @@ fn the_longest_message_takes_no_more_than_its_bytes() {
                 assert!(item.is_ok());
                 most = most.max(unfinished.as_ref().map_or(0, |unfinished| unfinished.memory_bytes()));
             }
-            assert!(most <= MESSAGE_BYTES_MAX + UTF8_BYTES_MAX + size_of::<Assembler>(), "{most} bytes");
+            assert!(
+                most <= MESSAGE_BYTES_MAX + UTF8_BYTES_MAX + size_of::<Assembler>(),
+                "the assembler must take at most the length of the message, not {most}"
+            );
         }
     }
 }

@@ -6,7 +6,10 @@ use super::*;
 
 const ACCEPTED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// The expected response. `Window` contains the value of `server_max_window_bits`.
+/// The expected answer to an offer.
+///
+/// `Declined` is no extension, `Accepted` is permessage-deflate without `server_max_window_bits`, and `Window` is
+/// permessage-deflate with this value of `server_max_window_bits`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Answer {
     Declined,

@@ -57,7 +57,7 @@ pub enum HttpError {
     LengthMalformed,
     /// Both `Content-Length` and `Transfer-Encoding` are present (RFC 9112 section 6.3).
     LengthAndCoding,
-    /// `Transfer-Encoding` is empty, or `chunked` is repeated (RFC 9112 section 6.1).
+    /// `Transfer-Encoding` has an empty element, or repeats `chunked` (RFC 9112 section 6.1).
     CodingMalformed,
     /// `Transfer-Encoding` names a coding other than `chunked` (RFC 9112 section 6.1).
     CodingUnknown,

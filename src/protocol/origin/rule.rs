@@ -114,9 +114,9 @@ fn dns_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     // The shortest subdomain that a wildcard matches has two characters more: a label of one character, and a dot.
     let length = name.len() + if is_wildcard { 2 } else { 0 };
     if name.split('.').any(|label| label.len() > DNS_LABEL_BYTES_MAX) {
-        return Some("a label of a host has at most 63 characters");
+        return Some("a label of a host must have at most 63 characters");
     }
-    (length > DNS_NAME_BYTES_MAX).then_some("a host has at most 253 characters")
+    (length > DNS_NAME_BYTES_MAX).then_some("a host must have at most 253 characters")
 }
 
 /// Returns the reason why a text is not `scheme://host[:port]`.
@@ -130,11 +130,11 @@ fn format_error(text: &str) -> &'static str {
         return FILE_ERROR;
     }
     if rest.contains('@') {
-        return "an origin has no user and no password";
+        return "an origin must have no user and no password";
     }
     match rest.find(['/', '?', '#']) {
         Some(1..) if default_port(scheme).is_some() || Authority::parse(rest.as_bytes()).is_none() => {
-            "an origin has no path, and no slash after the host"
+            "an origin must have no path, and no slash after the host"
         }
         _ => FORM,
     }
