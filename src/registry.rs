@@ -7,8 +7,8 @@
 //! its position in the array of its group. So the removal of a slot searches no list: it takes one step for each
 //! membership of the slot, however large the groups are.
 //!
-//! A user exists while a slot is bound to it. A group exists while it has a member. Clients choose uids and group
-//! names, so the memory of unused names is freed.
+//! A user exists while a slot is bound to it. A group exists while it has a member. The memory of an unused name is
+//! freed, because clients choose uids and group names, and could otherwise fill the memory with names.
 
 mod arena;
 mod change;
@@ -44,7 +44,7 @@ const _: () = assert!(size_of::<Member>() == 8);
 // the unused capacity of vectors.
 const _: () = assert!(size_of::<SlotEntry>() + size_of::<User>() + 5 * 16 / 7 < 60);
 
-/// The largest capacity of a group's array that is not shrunk, in members.
+/// A group's array with at most this capacity, in members, is never shrunk.
 const MEMBERS_KEPT: usize = 16;
 
 /// The null link: no slot, no user, no membership.
@@ -173,7 +173,7 @@ impl Registry {
     ///
     /// If the result is not [`Change::Done`], nothing has changed. The result is [`Change::Already`] if the slot is
     /// bound to this uid. The result is [`Change::Taken`] if another slot is bound to this uid, and the policy is
-    /// [`SecondLogin::RejectNew`]. [`Change::BadName`]: see [`is_name`].
+    /// [`SecondLogin::RejectNew`]. The result is [`Change::BadName`] if [`is_name`] is `false` for the uid.
     pub fn bind(&mut self, slot: Slot, uid: &str, policy: SecondLogin, kicked: &mut Vec<Slot>) -> Change {
         if !is_name(uid) {
             return Change::BadName;
@@ -245,8 +245,8 @@ impl Registry {
 
     /// Adds the slot to a group.
     ///
-    /// The first member creates the group. The result is [`Change::Already`] if the slot is a member.
-    /// [`Change::BadName`]: see [`is_name`].
+    /// The first member creates the group. The result is [`Change::Already`] if the slot is a member already, and
+    /// [`Change::BadName`] if [`is_name`] is `false` for the name.
     pub fn join(&mut self, slot: Slot, group: &str) -> Change {
         if !is_name(group) {
             return Change::BadName;
@@ -269,7 +269,8 @@ impl Registry {
 
     /// Removes the slot from a group.
     ///
-    /// The result is [`Change::Already`] if the slot is not a member. [`Change::BadName`]: see [`is_name`].
+    /// The result is [`Change::Already`] if the slot is not a member, and [`Change::BadName`] if [`is_name`] is `false`
+    /// for the name.
     pub fn leave(&mut self, slot: Slot, group: &str) -> Change {
         if !is_name(group) {
             return Change::BadName;
@@ -401,7 +402,7 @@ impl Registry {
         (bound.user, bound.next) = (user, next);
     }
 
-    /// Inserts a new membership into its slot and its group.
+    /// Inserts a new membership into the list of its slot and the array of its group.
     fn insert_membership(&mut self, key: MembershipKey) {
         let next = self.slot(key.slot).memberships;
         let position = keyed_arena::id(self.groups[key.group].members.len());
@@ -414,9 +415,9 @@ impl Registry {
         self.groups[key.group].members.push(Member { slot: key.slot, membership });
     }
 
-    /// Removes a membership from its slot and its group.
+    /// Removes a membership from the list of its slot and the array of its group.
     ///
-    /// The last member of the group moves to the freed position. A group without members is removed.
+    /// The last member of the array moves to the freed position. A group without members is removed.
     fn remove_membership(&mut self, membership: u32) {
         let Membership { key, position, .. } = self.unlink_membership(membership);
         let members = &mut self.groups[key.group].members;
@@ -472,7 +473,7 @@ impl Registry {
         assert_eq!(
             self.slots.iter().filter(|slot| slot.user != NONE).count(),
             bound,
-            "each slot with a user must be in the list of a user"
+            "each slot with a user must be in the list of this user"
         );
     }
 
@@ -508,7 +509,7 @@ impl Registry {
                 assert_eq!(
                     (membership.key.slot.index(), membership.prev),
                     (slot, newer),
-                    "membership {id} must store its slot and the next newer membership"
+                    "membership {id} must store its slot, and the next newer membership or the count"
                 );
                 (newer, next) = (id, membership.next);
                 listed += 1;
@@ -579,7 +580,7 @@ impl Keyed for Membership {
     }
 }
 
-/// Converts a stored link.
+/// Converts a stored link to an `Option`.
 fn link(stored: u32) -> Option<u32> {
     (stored != NONE).then_some(stored)
 }

@@ -45,11 +45,12 @@ impl<T> Arena<T> {
         chunks.flat_map(|(chunk, entries)| entries.iter().map(move |(index, entry)| (chunk * CHUNK_LEN + index, entry)))
     }
 
-    /// Returns the entries of consecutive chunks from the chunk `start` on, and the next chunk.
+    /// Returns the entries of some consecutive chunks, and the first chunk of the next scan.
     ///
-    /// The entries are at most `max`, or all entries of one chunk if that chunk has more. The chunks are at most `max /
-    /// 4`, but at least one: a visit to a chunk with few entries takes about as long as a visit to four entries. The
-    /// next chunk is `None` after the last chunk.
+    /// The scan begins at the chunk `start`. The result has at most `max` entries, or all entries of the chunk `start`
+    /// if this chunk has more. The scan visits at most `max / 4` chunks, but at least one, because a visit to a chunk
+    /// with few entries takes about as long as a visit to four entries. If the scan has visited the last chunk, the
+    /// second value is `None`.
     pub(super) fn scan(&self, start: usize, max: usize) -> (impl Iterator<Item = &T> + '_, Option<usize>) {
         let chunks = self.chunks.get(start..).unwrap_or_default();
         let mut entries = 0;
@@ -109,7 +110,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Removes the empty chunks at the end, if more than half of the chunks are empty.
+    /// Removes the empty chunks at the end if they are more than half of all chunks.
     fn remove_last_chunks(&mut self) {
         let used = self.chunks.iter().rposition(|chunk| !chunk.is_empty()).map_or(0, |last| last + 1);
         if 2 * used < self.chunks.len() {
@@ -138,7 +139,7 @@ mod tests {
         let kept = ids[70 * CHUNK_LEN];
         ids.into_iter().filter(|id| *id != kept).for_each(|id| assert_eq!(arena.remove(id), id));
         let capacity: usize = arena.chunks.iter().map(Slab::capacity).sum();
-        assert!(capacity <= CHUNK_LEN, "{capacity}");
+        assert!(capacity <= CHUNK_LEN, "one entry must keep at most one chunk, not the memory of {capacity} entries");
         assert_eq!(arena.insert(7), 0, "the lowest free id must be used first");
         arena.remove(0);
         arena.remove(kept);
@@ -164,7 +165,10 @@ mod tests {
         (0..COUNT).for_each(|value| assert_eq!(arena.insert(value), value));
         for (max, len) in [(0, CHUNK_LEN), (1000, 3 * CHUNK_LEN), (30_000, COUNT)] {
             let portions = portions(&arena, max);
-            assert!(portions.iter().all(|portion| portion.len() <= len), "at most {len} entries with a limit of {max}");
+            assert!(
+                portions.iter().all(|portion| portion.len() <= len),
+                "a portion with the limit {max} must have at most {len} entries"
+            );
             assert_eq!(portions.len(), COUNT.div_ceil(len));
             assert!(portions.concat().into_iter().eq(0..COUNT));
         }

@@ -35,20 +35,21 @@ pub enum Change {
     Taken,
     /// The uid or group name is empty or over [`NAME_BYTES_MAX`] bytes.
     BadName,
-    /// A limit is reached: `connection_groups_max`, `memberships_max`, `uid_connections_max`, `control_connections_max` or
-    /// `forward_bytes_max`.
+    /// A limit is reached: `connection_groups_max`, `memberships_max`, `uid_connections_max`,
+    /// `control_connections_max`, `forward_bytes_max` or `inbox_max`.
     Full,
     /// The fd belongs to another [loop](crate::Server::loops), and the change was sent to that loop.
     ///
-    /// The result there is not known yet. The methods of [`Remote`](crate::Remote) return it.
+    /// The result on that loop is not known yet. The methods of [`Remote`](crate::Remote) return the result of that
+    /// loop.
     Forwarded,
-    /// No open WebSocket has this fd, or no request waits for the answer.
+    /// No connection to which the change applies has this fd, or no request waits for the answer.
     Gone,
 }
 
 /// The uid and groups of a slot before its removal.
 ///
-/// [`Registry::remove`](super::Registry::remove) returns it.
+/// [`Registry::remove`](super::Registry::remove) returns this value.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FormerNames {
     /// The uid, if the slot was bound to a uid.

@@ -1,7 +1,7 @@
 //! An arena whose entries are found by id and by key.
 //!
 //! A keyed arena owns entries and a hash index. The arena does not know the meaning of the entries. The index stores
-//! ids, not keys: a key is stored only in its entry, and takes five bytes in the index.
+//! ids, not keys: a key is stored only in its entry. The index takes five bytes for each entry.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -125,18 +125,18 @@ impl<T> Index<u32> for KeyedArena<T> {
     type Output = T;
 
     fn index(&self, id: u32) -> &T {
-        self.entries.get(id as usize).expect("the arena has an entry with this id")
+        self.entries.get(id as usize).expect("the arena must have an entry with this id")
     }
 }
 
 impl<T> IndexMut<u32> for KeyedArena<T> {
     fn index_mut(&mut self, id: u32) -> &mut T {
-        self.entries.get_mut(id as usize).expect("the arena has an entry with this id")
+        self.entries.get_mut(id as usize).expect("the arena must have an entry with this id")
     }
 }
 
 fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &SipHasher13, id: u32) -> u64 {
-    entries.get(id as usize).expect("each id in the index has an entry").key().hash(hasher)
+    entries.get(id as usize).expect("each id in the index must have an entry").key().hash(hasher)
 }
 
 /// Converts an index to an id.
@@ -144,5 +144,5 @@ fn hash_of<T: Keyed>(entries: &Arena<T>, hasher: &SipHasher13, id: u32) -> u64 {
 /// All indices fit into 32 bits: there are at most 2^24 users, one for each connection, and 2^30 memberships, the
 /// largest valid `memberships_max`.
 pub(super) fn id(index: usize) -> u32 {
-    u32::try_from(index).expect("an index fits into 32 bits")
+    u32::try_from(index).expect("an index must fit into 32 bits")
 }

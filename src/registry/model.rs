@@ -22,8 +22,8 @@ struct NaiveRegistry {
 
 /// The number of operations between two full comparisons.
 ///
-/// Comparisons take most of the run time. A difference between two comparisons is also found, because every prefix of a
-/// list of operations is an input, too.
+/// Comparisons take most of the run time. A difference that exists only between two comparisons is also found, because
+/// every prefix of a list of operations is an input, too.
 const COMPARE_EVERY: usize = 8;
 
 /// Runs encoded operations on a registry and on the model.
@@ -52,7 +52,11 @@ fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot:
         0 => both_bind(registry, naive, slot, name, SecondLogin::Multi),
         1 => both_bind(registry, naive, slot, name, SecondLogin::KickOld),
         2 => both_bind(registry, naive, slot, name, SecondLogin::RejectNew),
-        3 => assert_eq!(registry.unbind(slot), naive.unbind(slot), "unbind {slot}"),
+        3 => assert_eq!(
+            registry.unbind(slot),
+            naive.unbind(slot),
+            "unbind {slot} must have the same result in the registry and the model"
+        ),
         4 => assert_eq!(
             registry.join(slot, name),
             naive.join(slot, name),
@@ -63,8 +67,16 @@ fn step(registry: &mut Registry, naive: &mut NaiveRegistry, operation: u8, slot:
             naive.leave(slot, name),
             "leave {slot} {name} must have the same result in the registry and the model"
         ),
-        6 => assert_eq!(registry.remove(slot), naive.remove(slot), "remove {slot}"),
-        _ => assert_eq!(registry.ungroup(name), naive.ungroup(name), "ungroup {name}"),
+        6 => assert_eq!(
+            registry.remove(slot),
+            naive.remove(slot),
+            "remove {slot} must have the same result in the registry and the model"
+        ),
+        _ => assert_eq!(
+            registry.ungroup(name),
+            naive.ungroup(name),
+            "ungroup {name} must have the same result in the registry and the model"
+        ),
     }
 }
 
@@ -85,7 +97,11 @@ fn both_bind(registry: &mut Registry, naive: &mut NaiveRegistry, slot: Slot, uid
 fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
     registry.check_invariants();
     for slot in SLOTS {
-        assert_eq!(registry.uid_of(slot), naive.uid_of(slot), "uid of {slot}");
+        assert_eq!(
+            registry.uid_of(slot),
+            naive.uid_of(slot),
+            "{slot} must have the same uid in the registry and the model"
+        );
         assert!(
             registry.groups_of(slot).eq(naive.groups_of(slot)),
             "{slot} must have the same groups in the registry and the model"
@@ -97,13 +113,20 @@ fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
         );
     }
     for name in names {
-        assert!(registry.slots_of(name).eq(naive.slots_of(name)), "slots of {name}");
-        assert_eq!(registry.count_of(name), naive.slots_of(name).count(), "count of {name}");
+        assert!(
+            registry.slots_of(name).eq(naive.slots_of(name)),
+            "{name} must have the same slots in the registry and the model"
+        );
+        assert_eq!(
+            registry.count_of(name),
+            naive.slots_of(name).count(),
+            "{name} must have the same number of slots in the registry and the model"
+        );
         let members = naive.members(name);
         assert_eq!(
             registry.members(name).len(),
             members.len(),
-            "{name} must have the same members in the registry and the model"
+            "{name} must have the same number of members in the registry and the model"
         );
         assert_eq!(
             registry.members(name).collect::<BTreeSet<Slot>>(),
@@ -119,11 +142,11 @@ fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
         }
     }
     let (users, groups) = (counted(&naive.bound), counted(&naive.joined));
-    assert_eq!(registry.user_count(), users.len(), "user count");
-    assert_eq!(registry.group_count(), groups.len(), "group count");
-    assert_eq!(registry.membership_count(), naive.joined.len(), "membership count");
-    assert_eq!(registry.users().collect::<BTreeMap<_, _>>(), users, "users");
-    assert_eq!(registry.groups().collect::<BTreeMap<_, _>>(), groups, "groups");
+    assert_eq!(registry.user_count(), users.len(), "the numbers of users must be equal");
+    assert_eq!(registry.group_count(), groups.len(), "the numbers of groups must be equal");
+    assert_eq!(registry.membership_count(), naive.joined.len(), "the numbers of memberships must be equal");
+    assert_eq!(registry.users().collect::<BTreeMap<_, _>>(), users, "the users must be equal");
+    assert_eq!(registry.groups().collect::<BTreeMap<_, _>>(), groups, "the groups must be equal");
 }
 
 /// Returns the number of pairs with each name.
