@@ -13,8 +13,8 @@
 //! the deadlines of 256 ms. With one block per level, or with 64 units per block, one cascade would move the deadlines
 //! of several seconds, and would stall the loop.
 //!
-//! The slot of a node follows from its deadline and the present time. The node needs no field for its slot, and
-//! [`Wheel::cancel`] is O(1).
+//! Each deadline is stored in a node of a linked list. The slot of a node follows from its deadline and the present
+//! time. So the node needs no field for its slot, and [`Wheel::cancel`] is O(1).
 
 mod level;
 #[cfg(any(test, feature = "unstable"))]
@@ -47,11 +47,11 @@ const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level must hold two blocks");
 /// 2. [`advance`](Wheel::advance) sets the present time, read once after the wait. All due deadlines expire.
 /// 3. [`pop_expired`](Wheel::pop_expired) returns their owners, one per call, until it returns `None`. The caller
 ///    handles each owner before it pops the next. Before the next pop, the caller may arm and cancel any owner. A
-///    cancelled owner is not popped. A deadline that is armed for the present expires at the next `advance`, so this
-///    loop ends.
-/// 4. [`arm`](Wheel::arm), [`arm_no_later`](Wheel::arm_no_later) and [`cancel`](Wheel::cancel) are called at any time.
-///    A popped owner has no deadline until it is armed again. An owner that ends must be cancelled before its index is
-///    reused, or the next owner of the index gets its deadline.
+///    cancelled owner is not popped. A deadline that is armed for the present expires at the next `advance`, so the
+///    repeated calls of `pop_expired` end.
+/// 4. [`arm`](Wheel::arm), [`arm_no_later`](Wheel::arm_no_later) and [`cancel`](Wheel::cancel) may be called at any
+///    time. A popped owner has no deadline until it is armed again. An owner that ends must be cancelled before its
+///    index is reused, or the next owner of the index gets its deadline.
 ///
 /// A deadline that moves with every message, such as a heartbeat, is not armed at each message. The caller keeps the
 /// time of the last message, lets the armed deadline expire, and then arms a deadline for the remaining time: see
@@ -79,7 +79,7 @@ pub struct Wheel {
     now: Tick,
     /// Deadlines after `now`.
     levels: Box<[Level; LEVELS]>,
-    /// Deadlines that had passed when they were armed.
+    /// Deadlines that were not after the present when they were armed.
     ///
     /// These deadlines expire at the next `advance`. If they expired at once, an owner that always re-arms itself for
     /// the present would keep the caller in its loop over `pop_expired`.
@@ -114,7 +114,7 @@ impl Wheel {
     /// Sets the owner's deadline.
     ///
     /// The owner's earlier deadline is removed, also if it has expired and was not popped. A tick in the past counts as
-    /// the present tick: it expires at the next [`advance`](Wheel::advance).
+    /// the present tick, and the deadline then expires at the next [`advance`](Wheel::advance).
     pub fn arm(&mut self, owner: Owner, at: Tick) {
         let link = Link::to(owner);
         self.nodes.grow_to(link);
@@ -345,7 +345,7 @@ fn units(tick: Tick, level: usize) -> u64 {
 
 /// Returns the slot of a unit.
 ///
-/// Even and odd blocks alternate as the present block.
+/// The units of even blocks are in the first half of the slots, and the units of odd blocks in the second half.
 fn slot_of(unit: u64) -> usize {
     unit as usize % SLOTS
 }
@@ -417,7 +417,7 @@ mod tests {
     fn a_heartbeat_cascades_at_most_once() {
         for now in boundaries().into_iter().filter(|&now| now < u64::MAX - 65_536) {
             let (level, _) = slot_for(Tick(now), Tick(now + 65_536));
-            assert!(level <= 1, "at {now}");
+            assert!(level <= 1, "65 s after {now} must be on level 0 or 1, not {level}");
         }
     }
 

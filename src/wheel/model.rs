@@ -89,7 +89,7 @@ fn step(wheel: &mut Wheel, model: &mut NaiveWheel, operation: u8, bytes: &mut im
 
 fn compare(wheel: &Wheel, model: &NaiveWheel) {
     wheel.check_invariants();
-    assert_eq!(wheel.len(), model.armed.len(), "len");
+    assert_eq!(wheel.len(), model.armed.len(), "the wheel and the model must have the same number of armed owners");
     for owner in (0..OWNERS).map(owner_of) {
         assert_eq!(
             wheel.deadline(owner),
