@@ -1,7 +1,8 @@
 //! TLS (RFC 8446 and RFC 5246): certificates, settings, and the engine of a session.
 //!
-//! The implementation is rustls. Only this module imports rustls, because the next version of rustls has a different
-//! interface.
+//! The implementation is rustls. Only this module imports rustls, so that only this module changes when a new version of
+//! rustls has a different interface.
+//!
 //! The engine has neither a socket nor buffers of its own: `connection/tls.rs` connects the engine to a stream, and the
 //! loop lends the buffers.
 

@@ -23,8 +23,8 @@ use crate::tls::short_chains::ShortChains;
 /// are accepted later. `replace` can be called while a server runs, and from any thread.
 ///
 /// The server supports TLS 1.2 and 1.3, with ALPN `http/1.1`. The server sends one session ticket per handshake, but
-/// none if clients need certificates. The keys of tickets are only in memory, and change every six hours. Early data
-/// (0-RTT) and renegotiation are not supported.
+/// none if it requires client certificates. The keys that encrypt the tickets are only in memory, and change every six
+/// hours. Early data (0-RTT) and renegotiation are not supported.
 ///
 /// ```no_run
 /// use fdpush::{Server, TlsConfig};
@@ -119,8 +119,8 @@ impl TlsBuilder {
 
     /// Requires client certificates, issued by one of these authorities (PEM).
     ///
-    /// At most three certificates may be between a client's certificate and the certificate of the authority. The
-    /// server then sends no session tickets, so that each handshake verifies the certificate.
+    /// At most three certificates may be between a client's certificate and the certificate of the authority. A server
+    /// that requires client certificates sends no session tickets, so that each handshake verifies the certificate.
     ///
     /// # Errors
     /// [`TlsError`], for instance if the text is not PEM.

@@ -49,8 +49,8 @@ pub struct TlsCounts {
     pub resumed: u64,
     /// Handshakes that failed.
     ///
-    /// A handshake fails if the client breaks a rule of the protocol, or has no TLS version or cipher suite in common
-    /// with the server.
+    /// A handshake fails if the client breaks a rule of the protocol or sends an alert, if client and server have no
+    /// TLS version or cipher suite in common, or if the server refuses the client's certificate.
     pub failed: u64,
     /// Handshakes that the client abandoned, or did not complete within `head_time_max`.
     pub abandoned: u64,

@@ -23,7 +23,7 @@ use rustls::{
 
 use crate::tls::config::TlsConfig;
 
-/// A certificate for `localhost` that signs itself, and its key. All Ed25519 signatures have the same length.
+/// A self-signed certificate for `localhost`, and its key. All Ed25519 signatures have the same length.
 const PAIR: &[u8] = b"-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIM6XDhrQ9b1krkzTk9RAT7lpZ/okzYDux3B58pZBf9tl
 -----END PRIVATE KEY-----
