@@ -21,31 +21,33 @@ impl Context<'_> {
 
     /// Pushes to one connection (Swoole's `push`).
     ///
-    /// The message is queued behind earlier messages. The loop writes the queue at the end of its current turn at the
-    /// latest. If the fd belongs to another loop, the outcome is [`Forwarded`](Outcome::Forwarded), or
-    /// [`Dropped`](Outcome::Dropped) if the message does not fit into [`forward_bytes_max`](Limits::forward_bytes_max).
+    /// The message is queued behind earlier messages. The loop works in turns: it waits for events, handles the events,
+    /// and writes the output. The loop writes the queue at the end of its current turn at the latest. If the fd belongs
+    /// to another loop, the outcome is [`Forwarded`](Outcome::Forwarded), or [`Dropped`](Outcome::Dropped) if the
+    /// message does not fit into [`forward_bytes_max`](Limits::forward_bytes_max).
     pub fn push<'p>(&mut self, fd: Fd, push: impl Into<Push<'p>>) -> Outcome {
         self.core.push(fd, push.into())
     }
 
     /// Pushes to several connections, of all loops.
     ///
-    /// A connection that is listed twice gets the message once. A connection that is gone does not count as matched.
+    /// If `fds` has an fd twice, the connection gets the message once. An fd without an open WebSocket does not count
+    /// in [`matched`](Delivery::matched).
     pub fn push_fds<'p>(&mut self, fds: impl IntoIterator<Item = Fd>, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_fds(fds.into_iter(), push.into())
     }
 
     /// Pushes to all connections of a uid, on all loops.
     ///
-    /// `matched` and `forwarded` are 0 if the uid is offline. A bind of this loop to a connection of another loop comes
-    /// before the push.
+    /// `matched` and `forwarded` are 0 if the uid is offline. If this loop has forwarded a bind of the uid to another
+    /// loop ([`Change::Forwarded`]), that loop carries out the bind before the push.
     pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_uid(uid, push.into())
     }
 
     /// Pushes to all connections of several uids, on all loops.
     ///
-    /// A uid that is listed twice gets the message once.
+    /// If `uids` has a uid twice, each connection of the uid gets the message once.
     pub fn push_uids<'p>(
         &mut self,
         uids: impl IntoIterator<Item = impl AsRef<str>>,
@@ -77,9 +79,9 @@ impl Context<'_> {
 
     /// Sends a ping with at most 125 bytes (RFC 6455 section 5.5).
     ///
-    /// The heartbeat sends its own pings. The outcome is `Dropped` if the queue is full. The connection stays open,
-    /// even under [`SlowReader::Close`](crate::SlowReader::Close). The outcome is `TooLarge` if the payload exceeds 125
-    /// bytes, and `Forwarded` if the fd belongs to another loop.
+    /// The heartbeat sends its own pings. If the queue is full, the outcome is `Dropped`, and the connection stays
+    /// open, even under [`SlowReader::Close`](crate::SlowReader::Close). The outcome is `TooLarge` if the payload
+    /// exceeds 125 bytes, and `Forwarded` if the fd belongs to another loop.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
         self.core.ping(fd, payload)
     }
@@ -108,8 +110,8 @@ impl Context<'_> {
     /// Returns the uid of a connection of this loop.
     ///
     /// Inside `on_close`, the result is the uid that the connection had. The result borrows the context. A handler that
-    /// pushes afterwards copies the uid first: `ctx.uid_of(fd).map(str::to_owned)`. The results of
-    /// [`groups_of`](Context::groups_of), [`users`](Context::users), [`groups`](Context::groups) and
+    /// needs the uid during or after a push copies the uid before the push: `ctx.uid_of(fd).map(str::to_owned)`. The
+    /// results of [`groups_of`](Context::groups_of), [`users`](Context::users), [`groups`](Context::groups) and
     /// [`connections`](Context::connections) also borrow the context.
     pub fn uid_of(&self, fd: Fd) -> Option<&str> {
         self.core.uid_of(fd)
@@ -137,10 +139,10 @@ impl Context<'_> {
     /// Adds a connection to a group. The name has 1 to 128 bytes.
     ///
     /// If no group has this name, the group is created. A connection leaves its groups when it ends. The result is
-    /// [`Change::Already`] if the connection is a member. The result is [`Change::Full`] if the connection is in
-    /// [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or if all connections of all loops have
-    /// [`memberships_max`](crate::Limits::memberships_max) memberships. The result is [`Change::Forwarded`] if the fd belongs
-    /// to another loop.
+    /// [`Change::Already`] if the connection is a member already. The result is [`Change::Full`] if the connection is
+    /// in [`connection_groups_max`](crate::Limits::connection_groups_max) groups, or if all connections of all loops
+    /// together have [`memberships_max`](crate::Limits::memberships_max) memberships. The result is
+    /// [`Change::Forwarded`] if the fd belongs to another loop.
     pub fn join(&mut self, fd: Fd, group: impl AsRef<str>) -> Change {
         self.core.join(fd, group.as_ref())
     }
@@ -154,9 +156,10 @@ impl Context<'_> {
 
     /// Removes all members from a group, on all loops, and returns their number.
     ///
-    /// The other loops remove their members when they get the command, and their members count as of this call. A push from
-    /// this loop that follows does not reach these members. The members of a loop stay, and do not count, if the command
-    /// does not fit into [`forward_bytes_max`](Limits::forward_bytes_max).
+    /// Each other loop removes its members when it gets the command. The returned number includes the members that
+    /// these loops have at the time of this call. A later push from this loop does not reach these members. If the
+    /// command to a loop does not fit into [`forward_bytes_max`](Limits::forward_bytes_max), the members of that loop
+    /// stay in the group, and the number does not include them.
     pub fn ungroup(&mut self, group: &str) -> usize {
         self.core.ungroup(group)
     }
@@ -187,9 +190,10 @@ impl Context<'_> {
 
     /// Closes a WebSocket with a code and a reason (Swoole's `disconnect`).
     ///
-    /// The reason has at most [`CloseCode::REASON_BYTES_MAX`] bytes. Queued messages are sent before the close frame. The
-    /// socket is closed when the client has answered the close frame (RFC 6455 section 7.1.2), or after
-    /// [`close_wait_max`](Limits::close_wait_max). [`CloseOutcome::Forwarded`]: the fd belongs to another loop.
+    /// The reason has at most [`CloseCode::REASON_BYTES_MAX`] bytes. Queued messages are sent before the close frame.
+    /// The socket is closed when the client has answered the close frame (RFC 6455 section 7.1.2), or after
+    /// [`close_wait_max`](Limits::close_wait_max). The result is [`CloseOutcome::Forwarded`] if the fd belongs to
+    /// another loop.
     pub fn close(&mut self, fd: Fd, code: impl Into<CloseCode>, reason: &str) -> CloseOutcome {
         self.core.close(fd, code.into(), reason)
     }
@@ -208,8 +212,8 @@ impl Context<'_> {
 
     /// Ends a connection at once, without a close frame. The queued messages of the connection are dropped.
     ///
-    /// The connection may be an open WebSocket, a WebSocket in its close handshake, or an HTTP connection.
-    /// [`AbortOutcome::Forwarded`]: the fd belongs to another loop.
+    /// The connection may be an open WebSocket, a WebSocket in its close handshake, or an HTTP connection. The result
+    /// is [`AbortOutcome::Forwarded`] if the fd belongs to another loop.
     pub fn abort(&mut self, fd: Fd) -> AbortOutcome {
         self.core.abort(fd)
     }
@@ -221,14 +225,16 @@ impl Context<'_> {
 
     /// Returns whether a connection of this loop is an open WebSocket (Swoole's `isEstablished`).
     ///
-    /// A push to any other connection has the outcome [`Gone`](Outcome::Gone).
+    /// If the result is `false`, a push to the fd has the outcome [`Gone`](Outcome::Gone), or
+    /// [`Forwarded`](Outcome::Forwarded) if the fd belongs to another loop.
     pub fn is_open(&self, fd: Fd) -> bool {
         self.core.open_slot(fd).is_some()
     }
 
-    /// Returns the state of a connection of this loop, its names and its counters.
+    /// Returns the state, the uid, the groups and the counters of a connection of this loop.
     ///
-    /// Returns `None` if no connection of this loop has this fd. Inside `on_close`, the ended connection still has its fd.
+    /// Returns `None` if no connection of this loop has this fd. Inside `on_close`, the call returns the data of the
+    /// ended connection.
     pub fn info(&self, fd: Fd) -> Option<Info> {
         self.core.info(fd)
     }
@@ -249,9 +255,10 @@ impl Context<'_> {
 
     /// Protects a control connection of this loop from being closed in favor of a new connection.
     ///
-    /// A handler calls this method after a request was authenticated and before the request is carried out. The
-    /// protection lasts until the connection ends, or until [`release_control`](Context::release_control). A protected
-    /// connection is also called kept.
+    /// A control connection is a connection of a [control listener](crate::Server::listen_control). A handler calls
+    /// this method after a request was authenticated and before the request is carried out. The protection lasts until
+    /// the connection ends, or until [`release_control`](Context::release_control). A protected connection is also
+    /// called kept.
     ///
     /// The result is [`Change::Done`], also if the connection was protected already, or [`Change::Gone`] if the fd
     /// belongs to no control connection. The result is [`Change::Full`] if
@@ -261,7 +268,8 @@ impl Context<'_> {
         self.core.keep_control(fd)
     }
 
-    /// Undoes [`keep_control`](Context::keep_control) on this loop, for instance when a key was revoked.
+    /// Undoes [`keep_control`](Context::keep_control) on this loop, for instance after the API key of the connection
+    /// was revoked.
     ///
     /// The result is [`Change::Done`], also if the connection was not protected, or [`Change::Gone`] if the fd belongs
     /// to no control connection.
@@ -274,8 +282,8 @@ impl Context<'_> {
     /// The value replaces an earlier value of the connection.
     ///
     /// `on_upgrade` is the first event that can store a value. The value is dropped after `on_close`, or at the end of
-    /// a connection that never opened. So the `Drop` of a value also reports that the client of a deferred upgrade has
-    /// disconnected. A connection without a value uses no memory for values.
+    /// a connection that never became an open WebSocket. So the `Drop` of a value also reports that the client of a
+    /// deferred upgrade has disconnected. A connection without a value uses no memory for values.
     ///
     /// The result is [`Change::Done`], or [`Change::Gone`] if no connection of this loop has this fd or the connection is
     /// closing.
@@ -375,7 +383,7 @@ impl Context<'_> {
         self.core.set_heartbeat(fd, Some(Heartbeat::Off))
     }
 
-    /// Returns the number of bytes in the queue of a connection of this loop; 0 if no connection has this fd.
+    /// Returns the number of bytes in the output queue of a connection of this loop; 0 if no connection has this fd.
     pub fn queued_bytes(&self, fd: Fd) -> usize {
         self.core.queued_bytes(fd)
     }
@@ -404,8 +412,8 @@ impl Context<'_> {
     /// server still notices a broken connection. [`body_time_max`](Limits::body_time_max) does not apply while reading
     /// is paused.
     ///
-    /// The result is [`Change::Done`], [`Change::Forwarded`] if the fd belongs to another loop, or [`Change::Gone`] if the fd
-    /// belongs to no connection that can be paused.
+    /// The result is [`Change::Done`], [`Change::Forwarded`] if the fd belongs to another loop, or [`Change::Gone`] if
+    /// the fd belongs neither to an open WebSocket nor to a request whose body is being streamed.
     pub fn pause(&mut self, fd: Fd) -> Change {
         self.core.set_paused(fd, true)
     }
@@ -523,7 +531,8 @@ impl Context<'_> {
 
     /// Returns a handle for other threads.
     ///
-    /// Its methods [`call`](Remote::call) and [`notify`](Remote::notify) run on this loop.
+    /// [`call`](Remote::call) runs its closure on this loop, and [`notify`](Remote::notify) sends its notice to the
+    /// handler of this loop.
     pub fn remote(&self) -> Remote {
         Remote::new(self.loop_index(), self.parts.fleet.clone())
     }
@@ -542,7 +551,7 @@ impl Context<'_> {
 
     /// Returns whether an fd belongs to this loop.
     ///
-    /// An fd names its loop: the result does not depend on a connection with this fd.
+    /// The number of the fd determines the loop. So the result is the same whether a connection has this fd or not.
     pub fn is_own(&self, fd: Fd) -> bool {
         self.core.owns(fd)
     }
@@ -558,7 +567,7 @@ impl Context<'_> {
 
     /// Returns whether this loop is [shutting down](Context::shutdown).
     ///
-    /// The other loops follow within one of their turns.
+    /// The other loops begin to shut down within one of their turns.
     pub fn is_draining(&self) -> bool {
         self.core.is_draining()
     }

@@ -6,10 +6,10 @@ use crate::registry::ScanCursor;
 impl Context<'_> {
     /// Returns each uid that has connections on this loop, with the number of these connections, in no particular order.
     ///
-    /// A connection that a login on another loop has replaced counts until its loop has closed it.
+    /// After a login on another loop has replaced a connection, this connection counts until its loop has closed it.
     ///
-    /// With a million users, a call that visits all of them blocks the loop for some ten milliseconds.
-    /// [`scan_users`](Context::scan_users) returns them in portions.
+    /// With a million users, a call that visits all of them blocks the loop for about ten milliseconds.
+    /// [`scan_users`](Context::scan_users) returns the users in portions.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().users()
     }
@@ -24,16 +24,16 @@ impl Context<'_> {
     /// Returns a portion of [`users`](Context::users) of this loop, and the cursor of the next portion.
     ///
     /// The first portion is at `ScanCursor::default()`. The cursor of the next portion is `None` after the last
-    /// portion. A portion has at most `max` users, or at most 256 users if `max` is lower. A portion can be empty, even
-    /// if it is not the last.
+    /// portion. A portion has at most `max` users, or at most 256 users if `max` is below 256. A portion can be empty,
+    /// even if it is not the last.
     ///
     /// Users can come and go between two portions. A user who stays online during the whole scan is returned once. A
     /// user who goes online during the scan may be missing. A user who goes offline and online again during the scan may
     /// be missing or be returned twice.
     ///
-    /// With several [loops](crate::Server::loops), each loop has a list of its own, and these sentences hold for the
-    /// connections of this loop. A user with connections on several loops is in the list of each of these loops. A cursor
-    /// belongs to the loop that returned it.
+    /// With several [loops](crate::Server::loops), each loop has a list of its own, and a user counts as online on a
+    /// loop while the user has a connection on that loop. A user with connections on several loops is in the list of
+    /// each of these loops. A cursor belongs to the loop that returned it.
     ///
     /// ```
     /// use fdpush::{Context, ScanCursor};
@@ -59,8 +59,8 @@ impl Context<'_> {
 
     /// Returns each group that has members on this loop, with the number of these members, in no particular order.
     ///
-    /// With a million groups, a call that visits all of them blocks the loop for some ten milliseconds.
-    /// [`scan_groups`](Context::scan_groups) returns them in portions.
+    /// With a million groups, a call that visits all of them blocks the loop for about ten milliseconds.
+    /// [`scan_groups`](Context::scan_groups) returns the groups in portions.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().groups()
     }
