@@ -44,10 +44,11 @@ pub struct Limits {
 
     /// The maximum number of control connections that are [kept](crate::Context::keep_control) at the same time.
     ///
-    /// Connections of [control listeners](crate::Server::listen_control) are not counted in `connections_max`. In
-    /// total, this number plus 16 control connections may be open, kept or not. At this total, a new control connection
-    /// replaces the oldest control connection that is not kept. The value is fixed when the server starts, because the
-    /// server reserves a descriptor for each control connection. The valid range is 1 to 65,536. Default 256.
+    /// Connections of [control listeners](crate::Server::listen_control) are not counted in `connections_max`. The
+    /// total number of open control connections, kept or not, is at most this number plus 16. At this total, a new
+    /// control connection replaces the oldest control connection that is not kept. The value is fixed when the server
+    /// starts, because the server reserves a descriptor for each control connection. The valid range is 1 to 65,536.
+    /// Default 256.
     pub control_connections_max: u32,
 
     /// The maximum number of new connections per second.
@@ -158,8 +159,8 @@ pub struct Limits {
     /// connections get close code 1013 or status 503, and the cause is
     /// [`InboundOverload`](crate::Cause::InboundOverload). The limit must be at least twice the largest of
     /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single client can exceed the limit. With
-    /// several [loops](crate::Server::loops), each loop has an equal share, or this least limit if the share is smaller.
-    /// Default 64 MiB.
+    /// several [loops](crate::Server::loops), each loop has an equal share, or this lowest valid limit if the share is
+    /// smaller. Default 64 MiB.
     pub inbound_total_bytes_max: usize,
 
     /// The maximum time that a close handshake waits for the client's close frame.
@@ -248,24 +249,25 @@ pub struct Limits {
     /// [loops](crate::Server::loops), each loop has this limit. The valid range is 1 to 2^30. Default 65,536.
     pub inbox_max: usize,
 
-    /// The memory of the messages and commands on their way from one loop to another, in bytes.
+    /// The maximum memory of the messages and commands that are on their way between two loops, in bytes.
     ///
-    /// The limit applies to each pair of a sending and a receiving [loop](crate::Server::loops). A message over the limit
-    /// is dropped, and [`Delivery`](crate::Delivery) counts its receivers as dropped. If nothing is on the way between the
-    /// two loops, one message is forwarded also over the limit, for instance with a long list of receivers. With several
-    /// loops, at least `message_bytes_max` plus 4 KiB. With one loop, the limit has no effect. The valid range is 1 byte to
-    /// 1 GiB. Default 4 MiB.
+    /// The limit applies to each pair of a sending and a receiving [loop](crate::Server::loops). A message over the
+    /// limit is dropped, and [`Delivery`](crate::Delivery) counts its receivers as dropped. If nothing is on the way
+    /// between the two loops, one message is forwarded also over the limit, for instance with a long list of receivers.
+    /// With several loops, the value must be at least `message_bytes_max` plus 4 KiB. With one loop, the limit has no
+    /// effect. The valid range is 1 byte to 1 GiB. Default 4 MiB.
     pub forward_bytes_max: usize,
 
-    /// The time over which a drain spreads the close frames.
+    /// The time over which a drain, a graceful shutdown, spreads the close frames.
     ///
     /// Without the spread, all clients would reconnect at the same moment. The value is at most `drain_time_max`.
     /// Default 0: all close frames are sent at once.
     pub drain_for: Duration,
 
-    /// The maximum time that a drain waits for its clients.
+    /// The maximum time of a drain.
     ///
-    /// After this time, the server closes the remaining connections and ends. Default 10 s.
+    /// A drain ends when all clients have disconnected. After the maximum time, the server closes the remaining
+    /// connections and ends. Default 10 s.
     pub drain_time_max: Duration,
 }
 
@@ -328,7 +330,7 @@ impl Default for Limits {
     }
 }
 
-/// The first 96 bits of a translated IPv4 address, `64:ff9b::/96`.
+/// The first 96 bits of an IPv6 address that contains an IPv4 address: the prefix `64:ff9b::/96`.
 ///
 /// See RFC 6052 section 2.1.
 const NAT64: u128 = 0x64_ff9b << 64;
@@ -454,7 +456,7 @@ impl Limits {
         }
     }
 
-    /// Returns the least `inbound_total_bytes_max`.
+    /// Returns the lowest valid `inbound_total_bytes_max`.
     fn inbound_bytes_min(&self) -> usize {
         self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max).saturating_mul(2)
     }
