@@ -1,4 +1,4 @@
-//! The directory: the loops that hold each uid and each group.
+//! The directory: for each uid and each group, the loops that have its connections.
 //!
 //! A server with several loops has one directory. Its entries are in shards, and each shard has a lock, so that loops
 //! rarely wait for each other. A server with one loop has no directory.
@@ -20,7 +20,7 @@ const SHARDS: usize = 64;
 
 const _: () = assert!(size_of::<Entry>() <= 48);
 
-/// The loops of uids and groups.
+/// The loops that have connections of each uid, and members of each group.
 ///
 /// A loop records each of its changes before it acts on the change: [`claim`](Directory::claim) before a connection is
 /// bound to a uid, and [`release`](Directory::release) when a connection ends or gets another uid. [`join`](Directory::join)
@@ -60,12 +60,12 @@ pub enum Claim {
     Full,
 }
 
-/// The connections of one loop in an entry.
+/// The number of connections of one loop that have a uid, or are in a group.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Part {
     /// The number of the loop.
     pub index: u16,
-    /// The number of connections. In the directory, it is at least 1.
+    /// The number of connections. In the directory, the number is at least 1.
     pub count: u32,
 }
 
@@ -83,7 +83,7 @@ struct Entry {
 
 #[derive(Debug)]
 enum Holders {
-    /// The only connection of a uid, unless [`Logins::Many`] applies.
+    /// The only connection of a uid. With [`Logins::Many`], no entry has this variant.
     Owner(Fd),
     One(Part),
     Several(Box<[Part]>),
@@ -130,7 +130,7 @@ impl Directory {
 
     /// Records that a connection of the loop `index` no longer has a uid.
     ///
-    /// If another connection has replaced it, the call does nothing.
+    /// If another connection has replaced this connection, the call does nothing.
     pub fn release(&self, uid: &str, fd: Fd, index: usize) {
         let hash = self.hasher.hash(uid.as_bytes());
         let mut shard = self.lock(hash);
@@ -149,7 +149,9 @@ impl Directory {
         self.logins != Logins::Many
     }
 
-    /// Returns the only connection of a uid, unless [`Logins::Many`] applies.
+    /// Returns the only connection of a uid.
+    ///
+    /// The result is `None` if the uid has no connection, or with [`Logins::Many`].
     pub fn owner(&self, uid: &str) -> Option<Fd> {
         self.find_uid(uid, |holders| match holders {
             Holders::Owner(fd) => Some(*fd),
@@ -157,7 +159,7 @@ impl Directory {
         })?
     }
 
-    /// Adds the loops that hold a uid to `parts`.
+    /// Appends to `parts` each loop that has connections of a uid.
     pub fn find_loops_of_uid(&self, uid: &str, parts: &mut Vec<Part>) {
         let numbering = self.numbering;
         self.find_uid(uid, |holders| match holders {
@@ -191,7 +193,7 @@ impl Directory {
         }
     }
 
-    /// Adds the loops with members of a group to `parts`.
+    /// Appends to `parts` each loop that has members of a group.
     pub fn find_loops_of_group(&self, group: &str, parts: &mut Vec<Part>) {
         self.find_group(group, |holders| parts.extend_from_slice(holders.parts()));
     }
@@ -239,7 +241,7 @@ impl Directory {
     }
 
     fn lock(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // `HashTable` uses the lowest bits and the seven highest bits of a hash.
+        // `HashTable` uses the lowest bits and the seven highest bits of a hash. So other bits select the shard.
         lock(&self.shards[(hash >> 48) as usize % SHARDS])
     }
 }
@@ -388,24 +390,24 @@ mod tests {
                     }
                 };
                 let threads: Vec<_> = (0..LOOPS).map(|index| scope.spawn(claim(index))).collect();
-                threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+                threads.into_iter().flat_map(|thread| thread.join().expect("the thread must not panic")).collect()
             });
-            let owner = directory.owner("u").expect("never none");
+            let owner = directory.owner("u").expect("the uid must have an owner after the logins");
             let mut granted: BTreeSet<Fd> =
                 claims.iter().filter(|(_, claim)| *claim != Claim::Taken).map(|(fd, _)| *fd).collect();
             for (_, claim) in &claims {
                 if let Claim::Replaced(old) = claim {
-                    assert!(granted.remove(old), "{old} is replaced once");
+                    assert!(granted.remove(old), "{old} must be replaced only once");
                 }
             }
-            assert_eq!(granted.into_iter().collect::<Vec<_>>(), [owner], "never two");
+            assert_eq!(granted.into_iter().collect::<Vec<_>>(), [owner], "only the owner must remain");
         }
     }
 
-    /// Counts by the number of a name and the number of a loop.
+    /// Numbers of connections, by the index of a name in `NAMES` and the number of a loop.
     type Counts = BTreeMap<(usize, usize), u32>;
 
-    /// Returns the counts of a name by loop.
+    /// Returns the numbers of connections of a name, by loop.
     fn expected(counts: &Counts, name: usize) -> BTreeMap<u16, u32> {
         let of_name = counts.iter().filter(|((other, _), count)| *other == name && **count > 0);
         of_name.map(|((_, index), count)| (*index as u16, *count)).collect()

@@ -29,10 +29,11 @@ pub struct Fd(NonZeroU64);
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Slot(pub u32);
 
-/// The slots of fds that belong to one loop.
+/// Converts between the slots of fds and the slots of one loop's slab.
 ///
-/// With `n` loops, the slot of an fd is `local * n + loop`: the local slot is the index in the slab of the loop. So an fd
-/// names its loop. With one loop, both slots are equal.
+/// With `n` loops, the slot of an fd is `local * n + loop`. `loop` is the number of the loop. `local`, the local slot,
+/// is the index in the slab of this loop. So the slot of an fd determines its loop. With one loop, both slots are
+/// equal.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Numbering {
     loops: u32,
@@ -108,7 +109,7 @@ impl Fd {
     /// A slot that reaches this generation is retired and never reused.
     pub(crate) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 
-    /// Creates the fd of a slot and its generation.
+    /// Creates the fd for a slot and a generation.
     pub(crate) fn new(slot: Slot, generation: u32) -> Fd {
         debug_assert!(slot.0 < Fd::CONNECTIONS_MAX && generation <= Fd::GENERATION_MAX);
         let number = u64::from(generation) << SLOT_BITS | (u64::from(slot.0) + 1);
@@ -186,7 +187,9 @@ mod tests {
             for slot in (0..1000).chain(Fd::CONNECTIONS_MAX - 600..Fd::CONNECTIONS_MAX) {
                 let fd = Fd::new(Slot(slot), 7);
                 let owners = (0..loops).filter_map(|index| Some((index, Numbering::new(index, loops).local(fd)?)));
-                let [(index, local)] = owners.collect::<Vec<_>>()[..] else { panic!("one loop has the slot {slot}") };
+                let [(index, local)] = owners.collect::<Vec<_>>()[..] else {
+                    panic!("exactly one loop must have the slot {slot}")
+                };
                 let numbering = Numbering::new(index, loops);
                 assert_eq!((numbering.global(local), numbering.loop_of(fd)), (fd.slot(), index));
                 assert!(local.0 < numbering.slots());

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 /// The number of buckets with an upper bound.
 ///
-/// The upper bound of the last bucket is 2^23 µs, 8.4 s.
+/// The upper bound of the last of these buckets is 2^23 µs, 8.4 s. One more bucket, without an upper bound, counts
+/// longer durations.
 const BOUNDED_BUCKETS: usize = 24;
 
-/// Durations since the start of the server, counted in buckets.
+/// A histogram of durations that were recorded since the start of the server.
 ///
 /// The upper bounds of the buckets are powers of two of microseconds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -55,7 +55,8 @@
 //!
 //! # Architecture
 //!
-//! Each layer imports only from the layers below it. Layers 0 and 1 use no socket, no clock and no log.
+//! Each layer imports only from the layers below it. Layers 0 and 1 use no socket, no clock and no log. The loop of
+//! layer 2 works in turns. In a turn, the loop waits for events, handles the events, and writes the output.
 //!
 //! ```text
 //! layer 4   main, gateway/                     the ready-made server: a user of layer 3, like any other program
@@ -70,7 +71,7 @@
 //!              core ── context ── handler      state; the value for handlers; the trait that is called
 //!              accept ── listener ── socket    new connections; system calls
 //!              inbox   signals   timers        commands of other threads and loops; SIGTERM; deadlines of handlers
-//!              tls_sessions   handshakes       TLS sessions by socket; their budget
+//!              tls_sessions   handshakes       TLS sessions by socket; the bound on handshakes
 //!              answers   guard   clock         requests and their answers; panics and slow handlers; two clocks
 //!              threads   siblings   posts      several loops: threads, shared state, messages between loops
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────

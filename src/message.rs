@@ -7,7 +7,7 @@ use crate::protocol::shared::Frame;
 pub use crate::protocol::message::Message;
 
 impl<'a> Message<'a> {
-    /// Excludes connections: `ctx.broadcast(message.except(&[fd]))`.
+    /// Excludes connections from the push: `ctx.broadcast(message.except(&[fd]))`.
     pub fn except(self, fds: &'a [Fd]) -> Push<'a> {
         Push::from(self).except(fds)
     }
@@ -183,7 +183,8 @@ pub enum Outcome {
     Dropped,
     /// No open WebSocket has this fd.
     ///
-    /// The fd was never assigned, or the connection is closed, closing, or not upgraded.
+    /// The fd was never assigned, or the connection is closed, closing, or not upgraded. The outcome is also `Gone` if
+    /// the push [excludes](Push::except) the connection.
     Gone,
     /// The message was not queued: the frame is longer than `queue_bytes_max`, or the payload of a ping exceeds 125
     /// bytes.
@@ -192,7 +193,8 @@ pub enum Outcome {
     TooLarge,
     /// The fd belongs to another [loop](crate::Server::loops), and the message was sent to that loop.
     ///
-    /// The outcome there is not known yet. [`Remote::push`](crate::Remote::push) returns it.
+    /// The outcome on that loop is not known yet. [`Remote::push`](crate::Remote::push) returns the outcome of that
+    /// loop.
     Forwarded,
 }
 
@@ -219,10 +221,11 @@ pub struct Delivery {
     pub dropped: usize,
     /// The number of other loops that got the message, and whose counts are not included.
     ///
-    /// A loop gets the message only if it has connections that the push addresses, or if a bind or a join of this loop is on
-    /// its way to it. If the message does not fit into [`forward_bytes_max`](crate::Limits::forward_bytes_max), the addressed
-    /// connections of that loop count as matched and dropped. Then a connection counts for each of the groups that it is in,
-    /// and excluded connections and closed fds count, too. With one loop, the number is 0.
+    /// A loop gets the message only if it has connections that the push addresses, or if a bind or a join from this
+    /// loop is still on its way to that loop. If the message does not fit into
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max), the addressed connections of that loop count as matched
+    /// and dropped. In this case, a connection in several addressed groups counts once for each of these groups, and
+    /// excluded connections and closed fds count, too. With one loop, `forwarded` is 0.
     pub forwarded: usize,
 }
 

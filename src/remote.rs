@@ -29,8 +29,9 @@ use self::route::{job, send_shutdown, send_to_loop};
 /// A handle on a server for other threads. A clone is cheap.
 ///
 /// The methods are actions of [`Context`]. Each method puts a command into the server's inbox and returns a [`Reply`]
-/// at once. A reply can be waited for, awaited or dropped. The loop carries out the commands of one thread in order,
-/// also commands that were sent before [`Server::run`](crate::Server::run). A message is encoded on the calling thread.
+/// at once. A thread can block until the reply is ready, an async task can await the reply, and the reply can be
+/// dropped. The loop carries out the commands of one thread in order, also commands that were sent before
+/// [`Server::run`](crate::Server::run). A message is encoded on the calling thread.
 ///
 /// The inbox is bounded by [`Limits::inbox_max`](crate::Limits::inbox_max). A command that a full inbox rejects has no
 /// effect, and its reply is [`RemoteError::Full`].
@@ -40,10 +41,11 @@ use self::route::{job, send_shutdown, send_to_loop};
 /// it out: counts are sums, and lists have the connections of all loops. [`call`](Remote::call) and
 /// [`notify`](Remote::notify) go to one loop: the first, or the loop whose [`Context::remote`] made the handle.
 ///
-/// Each loop carries out the commands of one thread in order. When the reply to a `call` is ready, the messages of the call
-/// are in the inboxes of their loops, so they come before later commands. A handler can use a `Remote`, too: its commands
-/// come after the messages that the handler has pushed before. A user can move from one loop to another while a command for
-/// the uid runs. Then the command reaches the new connection once more, perhaps after later commands.
+/// Each loop carries out the commands of one thread in order. When the reply to a `call` is ready, the messages of the
+/// call are in the inboxes of their loops, so they come before later commands. A handler can use a `Remote`, too: its
+/// commands come after the messages that the handler has pushed before. While a command for a uid or a group runs, a
+/// user can disconnect, and connect again on another loop. If no loop has found a connection for this reason, all loops
+/// carry out the command once more, perhaps after later commands.
 ///
 /// ```no_run
 /// use fdpush::{RemoteError, Server};
@@ -112,7 +114,7 @@ impl Remote {
         self.reply(send_to_loop(&self.fleet, self.home, Command::Call(job(call, sender))), receiver)
     }
 
-    /// Runs `call` on the loop of a connection, whether the connection exists or not.
+    /// Runs `call` on the loop to which an fd belongs, whether a connection has this fd or not.
     pub fn call_at<T: Send + 'static>(
         &self,
         fd: Fd,
@@ -132,7 +134,9 @@ impl Remote {
         self.gather(call, |_, parts| parts)
     }
 
-    /// Runs `call` on each loop, and makes one result of all results. `finish` runs on the loop that is the last.
+    /// Runs `call` on each loop, and makes one result of all results.
+    ///
+    /// `finish` makes this result, on the loop whose `call` ends last.
     fn gather<T: Send + 'static, U: Send + 'static>(
         &self,
         call: impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
@@ -223,8 +227,9 @@ impl Remote {
     pub fn is_online(&self, uid: impl Into<String>) -> Reply<bool> {
         let uid = uid.into();
         let searched = uid.clone();
-        // Each loop carries out the earlier commands of this thread. The answer is of the moment after the last loop, when a
-        // user who has moved from one loop to another is not missed.
+        // The command goes to all loops, so that each loop has carried out the earlier commands of this thread. The
+        // last loop then asks the directory, which knows the uids of all loops. So a user who has moved from one loop
+        // to another is not missed.
         let answer = move |ctx: Option<&Context<'_>>, parts: Vec<bool>| match ctx {
             Some(ctx) => ctx.is_online(&searched),
             None => parts.contains(&true),
@@ -309,8 +314,8 @@ impl Remote {
 
     /// Sends a notice to the handler's [`on_notice`](crate::Handler::on_notice).
     ///
-    /// With several loops, the handler of the first loop gets the notice, or of the loop whose [`Context::remote`] made
-    /// the handle.
+    /// With several loops, the handler of the first loop gets the notice, or the handler of the loop whose
+    /// [`Context::remote`] made the handle.
     ///
     /// # Errors
     /// [`RemoteError::Full`], [`RemoteError::Closed`].

@@ -188,26 +188,29 @@ impl<H: Handler> Server<H> {
     /// [`run`](Server::run). Closures are cloned for each loop, so that each loop has its own copy of the values that they
     /// capture. A program with a handler of its own type passes a function to [`handlers`](Server::handlers).
     ///
-    /// - **Connections** stay on the loop that serves them, and their fds name the loop: [`Fd::slot`]. New connections are
-    ///   given to the emptiest loop, if a loop has over 1/64 more than the emptiest. Each loop has its own socket for a
-    ///   TCP address that the server bound (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of
-    ///   sockets that were passed in, and has all control connections.
-    /// - **Pushes** reach the connections of all loops. The own loop of a handler is served at once. Each other loop that
-    ///   has receivers gets the messages of a turn together, at the end of the turn: see
+    /// - **Connections** stay on the loop that serves them, and their fds name the loop: [`Fd::slot`]. A new connection
+    ///   stays on the loop that accepted it, unless this loop has over 1/64 more connections than the emptiest loop.
+    ///   Then the emptiest loop gets the connection. Each loop has its own socket for a TCP address that the server
+    ///   bound (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of sockets that were passed
+    ///   in, and has all control connections.
+    /// - **Pushes** reach the connections of all loops. For the connections of the handler's own loop, a push is queued
+    ///   at once. Each other loop that has receivers gets the messages of a turn together, at the end of the turn: see
     ///   [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and are
-    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the others, and gets no connections from them
-    ///   while one of its turns takes over a second.
+    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the others, and gets no connections from
+    ///   them while one of its turns takes over a second.
     /// - **Uids**: [`second_login`](Server::second_login) and [`Limits::uid_connections_max`] are exact for all loops.
     /// - **Limits** hold for the server. Each loop has an equal share of the memory limits
     ///   [`queue_total_bytes_max`](Limits::queue_total_bytes_max) and
     ///   [`inbound_total_bytes_max`](Limits::inbound_total_bytes_max), and at least the memory that one client may use. So
     ///   with very many loops, the sum of the shares is over the limit.
-    /// - **Shutdown**: all loops drain together, whichever loop got the shutdown. A loop first delivers the messages that were
-    ///   sent to it before the shutdown. Control connections are served until the other loops have drained. A loop that ends
-    ///   by an error, or by a panic outside a handler, drains the others. A second signal ends all loops at once, unless the
-    ///   first loop has ended by an error.
+    /// - **Shutdown**: all loops drain together, no matter which loop got the shutdown. A loop first delivers the
+    ///   messages that were sent to it before the shutdown. Control connections are served until the other loops have
+    ///   drained. If a loop ends by an error, or by a panic outside a handler, all other loops drain. A second signal
+    ///   ends all loops at once, unless the first loop has ended by an error.
     ///
-    /// The docs of the methods of [`Context`] say whether they speak of the own loop. [`Remote`] speaks of all loops.
+    /// The doc of each method of [`Context`] says whether the method applies to the own loop or to all loops. The
+    /// methods of [`Remote`] apply to all loops, except that a [`call`](Remote::call) and a [notice](Remote::notify) go
+    /// to one loop.
     pub fn loops(mut self, loops: usize) -> Self {
         self.loops = loops;
         self
@@ -259,7 +262,7 @@ impl<H: Handler> Server<H> {
     ///
     /// A load balancer sends a header, version 1 or 2, with the address of its client before the first byte of HTTP.
     /// [`Peer`] is then the address of this client. `trusts` returns whether the other end of a socket is a trusted
-    /// load balancer. All other connections are closed at once and counted in
+    /// load balancer. A connection whose other end is not trusted is closed at once and counted in
     /// [`Stats::untrusted_proxies`](crate::Stats::untrusted_proxies).
     ///
     /// A trusted load balancer that sends no valid header gets status 400. The header and the head of the first request
@@ -398,10 +401,11 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     /// Before the loop starts: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`],
-    /// [`Error::Loops`], [`Error::OneHandler`], [`Error::Thread`]. While the loop runs: [`Error::Interrupted`] after a second
-    /// signal, [`Error::Poll`], [`Error::Accept`]. Before `run` returns an error of a running loop, it calls `on_close` for
-    /// every open WebSocket, and `on_stop`. With several loops, `run` returns the error that came first, when all loops have
-    /// ended. A panic outside a handler is resumed then.
+    /// [`Error::Loops`], [`Error::OneHandler`], [`Error::Thread`]. While the loop runs: [`Error::Interrupted`] after a
+    /// second signal, [`Error::Poll`], [`Error::Accept`]. Before `run` returns an error of a running loop, it calls
+    /// `on_close` for every open WebSocket, and `on_stop`. With several loops, `run` returns when all loops have ended,
+    /// and returns the error that came first. If a loop ended by a panic outside a handler, `run` then resumes this
+    /// panic.
     pub fn run(self) -> Result<(), Error> {
         let Server { handlers, loops, config, listeners, poll, inbox, fleet } = self;
         if !(1..=LOOPS_MAX).contains(&loops) {
@@ -477,9 +481,9 @@ macro_rules! closures {
         }
 
         /// The methods that set closures. A closure replaces an earlier closure of the same event. Closures are `Send`,
-        /// so that the server is `Send`, and `Clone`, so that each [loop](Server::loops) has its own copy. The server copies
-        /// a closure also if it has one loop, and keeps the copy. So a captured `Arc` or `Sender` exists twice. A handler
-        /// that is not `Send` or not `Clone` implements [`Handler`].
+        /// so that the server is `Send`, and `Clone`, so that each [loop](Server::loops) has its own copy. The server
+        /// copies a closure also if it has one loop, and keeps the copy. So a captured `Arc` or `Sender` exists twice.
+        /// A program whose closures cannot be `Send` or `Clone` implements [`Handler`].
         impl Server<Closures> {
             $($(#[$doc])*
             pub fn $event(
@@ -511,7 +515,7 @@ macro_rules! closures {
 
 closures! {
     events {
-        /// Sets the closure that is called when the server runs: see [`Handler::on_start`].
+        /// Sets the closure that is called when the server has started: see [`Handler::on_start`].
         on_start();
         /// Sets the closure that is called when a WebSocket is open: see [`Handler::on_open`].
         on_open(fd: Fd, request: &Request<'_>);
@@ -560,7 +564,7 @@ closures! {
 /// A closure, and the function that makes copies of it.
 struct Closure<F: ?Sized> {
     call: Box<F>,
-    /// The value is `None` if this is a copy.
+    /// The value is `None` if this closure is itself a copy.
     copy: Option<Box<dyn Fn() -> Box<F> + Send>>,
 }
 

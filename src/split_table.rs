@@ -12,7 +12,7 @@ use hashbrown::{HashTable, hash_table};
 /// The number of tables after the split, a power of two.
 const TABLES: usize = 64;
 
-/// The number of entries at which one table is split.
+/// The number of entries at which the first table is split.
 const SPLIT_LEN: usize = 8192;
 
 /// The position of the bits of a hash that select the table.
@@ -20,7 +20,7 @@ const SPLIT_LEN: usize = 8192;
 /// `HashTable` uses the lowest bits and the seven highest bits of a hash.
 const TABLE_SHIFT: u32 = 48;
 
-/// The largest capacity of a table that is not shrunk, in entries.
+/// A table with at most this capacity, in entries, is never shrunk.
 const TABLE_KEPT: usize = 64;
 
 /// A hash table of entries.
@@ -77,7 +77,8 @@ impl<T> SplitTable<T> {
 
     /// Removes an entry and returns it.
     ///
-    /// A table that is less than one eighth full shrinks.
+    /// A table that is less than one eighth full shrinks. If a table becomes empty and few entries are left, all
+    /// entries move back to the first table.
     pub fn remove(&mut self, hash: u64, is_equal: impl FnMut(&T) -> bool, hash_of: impl Fn(&T) -> u64) -> Option<T> {
         let table = self.table_mut(hash);
         let (entry, _) = table.find_entry(hash, is_equal).ok()?.remove();
@@ -166,7 +167,11 @@ mod tests {
         for id in 0..COUNT {
             moved.set(0);
             table.insert(hasher.hash_one(id), id, hash_of);
-            assert!(moved.get() <= bound(id), "one insertion may move only a few entries, not {} of {id}", moved.get());
+            assert!(
+                moved.get() <= bound(id),
+                "one insertion must move only a few entries, not {} of {id}",
+                moved.get()
+            );
         }
         assert_eq!(table.len(), COUNT as usize);
         for id in 0..COUNT {
@@ -174,14 +179,18 @@ mod tests {
             assert_eq!(table.remove(hasher.hash_one(id), |other| *other == id, hash_of), Some(id));
             assert!(
                 moved.get() <= bound(COUNT - id),
-                "one removal may move only a few entries, not {} of {}",
+                "one removal must move only a few entries, not {} of {}",
                 moved.get(),
                 COUNT - id
             );
         }
         assert!(table.is_empty());
         assert!(table.rest.is_empty());
-        assert!(table.first.capacity() <= TABLE_KEPT, "{}", table.first.capacity());
+        assert!(
+            table.first.capacity() <= TABLE_KEPT,
+            "the first table must shrink, but has {}",
+            table.first.capacity()
+        );
     }
 
     proptest! {

@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(Rate::new(NonZeroU32::MAX, None).burst, RATE_MAX);
     }
 
-    /// A slow model that adds and removes tokens one by one.
+    /// A slow model, which adds the tokens of each millisecond in a step of its own.
     struct Naive {
         thousandths: u64,
         now: u64,
