@@ -343,7 +343,7 @@ mod tests {
     ];
 
     fn chunked(bytes_max: usize) -> BodyDecoder {
-        BodyDecoder::new(BodyLength::Chunked, bytes_max).expect("a body of unknown length is allowed")
+        BodyDecoder::new(BodyLength::Chunked, bytes_max).expect("a body of unknown length must be allowed")
     }
 
     #[test]
@@ -381,7 +381,12 @@ mod tests {
                 if split == Ok(false) {
                     split = decoder.decode(&mut second, &mut out);
                 }
-                assert_eq!((split, &*out), (outcome, &*body), "{} at {at}", whole.escape_ascii());
+                assert_eq!(
+                    (split, &*out),
+                    (outcome, &*body),
+                    "{} must have the same result if it is split at {at}",
+                    whole.escape_ascii()
+                );
                 if outcome == Ok(true) {
                     assert_eq!(first.len() + second.len(), whole.len() - taken);
                 }
@@ -399,7 +404,7 @@ mod tests {
             (BodyLength::Length(5), "hell", Ok(false), ""),
             (BodyLength::Length(5), "", Ok(false), ""),
         ] {
-            let decoder = BodyDecoder::new(length, 5).expect("the length is within the bound");
+            let decoder = BodyDecoder::new(length, 5).expect("the length must be within the limit");
             for piece in 1..=input.len().max(1) {
                 let (outcome, body, taken) = decode_in_pieces(decoder.clone(), input.as_bytes(), piece);
                 assert_eq!((outcome, &input[taken..]), (want, rest));
@@ -421,7 +426,7 @@ mod tests {
     fn an_announced_length_allocates_no_memory() {
         let (mut one, mut two, mut chunk) = (*b"x", *b"y", *b"7fffffff\r\nz");
         let mut out = Cow::default();
-        let mut sized = BodyDecoder::new(BodyLength::Length(1 << 40), usize::MAX).expect("the length is allowed");
+        let mut sized = BodyDecoder::new(BodyLength::Length(1 << 40), usize::MAX).expect("the length must be allowed");
         assert_eq!(sized.decode(&mut &mut one[..], &mut out), Ok(false));
         assert_eq!(sized.decode(&mut &mut two[..], &mut out), Ok(false));
         assert_eq!(chunked(usize::MAX).decode(&mut &mut chunk[..], &mut out), Ok(false));
@@ -430,7 +435,7 @@ mod tests {
 
     #[test]
     fn content_in_one_piece_is_borrowed() {
-        let sized = BodyDecoder::new(BodyLength::Length(5), 5).expect("the length is within the bound");
+        let sized = BodyDecoder::new(BodyLength::Length(5), 5).expect("the length must be within the limit");
         for (mut decoder, input, is_lent) in [
             (sized, "hellonext", true),
             (chunked(20), "5;a\r\nhello\r\n0\r\n\r\nnext", true),

@@ -223,7 +223,7 @@ mod tests {
                         if !unfinished {
                             frames.push((part.opcode, Vec::new(), Ends::Nothing));
                         }
-                        let last = frames.last_mut().expect("the list has a frame");
+                        let last = frames.last_mut().expect("the list must have a frame");
                         last.1.extend_from_slice(part.payload);
                         last.2 = part.ends;
                         unfinished = part.ends == Ends::Nothing;

@@ -210,7 +210,7 @@ mod tests {
 
     /// Returns a header of version 2.
     fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(rest.len()).expect("the length fits into 16 bits").to_be_bytes();
+        let length = u16::try_from(rest.len()).expect("the length must fit into 16 bits").to_be_bytes();
         [V2, &[command, family], &length, rest].concat()
     }
 
@@ -226,7 +226,7 @@ mod tests {
         fuzz_proxy(header);
         let request = b"GET / HTTP/1.1\r\n\r\n";
         let parsed = parse_proxy_header(&[header, request].concat(), BYTES_MAX)?;
-        let parsed = parsed.expect("the PROXY header is complete");
+        let parsed = parsed.expect("the PROXY header must be complete");
         assert_eq!(parsed.bytes, header.len());
         for end in 0..header.len() {
             assert_eq!(

@@ -188,7 +188,7 @@ mod tests {
             let got = value(query, "uid");
             assert_eq!(got.as_ref().map(Option::as_deref), outcome.as_ref().copied(), "{query}");
         }
-        assert_eq!(value("a+b=1", "a b").expect("the parameter has a value").as_deref(), Some("1"));
+        assert_eq!(value("a+b=1", "a b").expect("the parameter must have a value").as_deref(), Some("1"));
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
         ] {
             assert_eq!(check(bad).map_err(|error| error.to_string()), Err(message.to_owned()), "{bad}");
         }
-        let long = check(&format!("{}=%", "é".repeat(500))).expect_err("the query is refused").to_string();
+        let long = check(&format!("{}=%", "é".repeat(500))).expect_err("the query must be refused").to_string();
         assert!(long.contains(&format!("{}… has", "é".repeat(32))), "{long}");
     }
 }

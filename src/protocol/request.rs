@@ -399,7 +399,7 @@ mod tests {
         ] {
             let request = request(&format!("GET {target} HTTP/1.1|Host: a"));
             assert_eq!(request.path(), path, "{target}");
-            assert_eq!(request.raw_path(), target.split('?').next().expect("the target has a path"), "{target}");
+            assert_eq!(request.raw_path(), target.split('?').next().expect("the target must have a path"), "{target}");
             assert_eq!(request.raw_query(), query, "{target}");
         }
     }
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn query_pairs_are_in_order() {
         let request = request("GET /?tag=1&b=+&tag=2 HTTP/1.1|Host: a");
-        let pairs: Vec<_> = request.query_pairs().expect("the query is UTF-8").collect();
+        let pairs: Vec<_> = request.query_pairs().expect("the query must be UTF-8").collect();
         assert_eq!(pairs, [("tag", "1"), ("b", " "), ("tag", "2")].map(|(name, value)| (name.into(), value.into())));
     }
 

@@ -435,8 +435,8 @@ mod tests {
     fn encoded(response: &Response, keep_alive: bool, head_only: bool) -> String {
         let mut out = b"before|".to_vec();
         response.clone().or_fault(false).encode(&mut out, "", keep_alive, head_only);
-        let text = String::from_utf8(out).expect("the response is UTF-8");
-        text.strip_prefix("before|").expect("the output keeps its earlier bytes").to_owned()
+        let text = String::from_utf8(out).expect("the response must be UTF-8");
+        text.strip_prefix("before|").expect("the output must keep its earlier bytes").to_owned()
     }
 
     #[test]
@@ -484,7 +484,7 @@ mod tests {
             (599, false, Some("4"), "body"),
         ] {
             let text = encoded(&Response::new(status).body(b"body"), true, head_only);
-            let (head, sent) = text.split_once("\r\n\r\n").expect("the response has a head");
+            let (head, sent) = text.split_once("\r\n\r\n").expect("the response must have a head");
             let said = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
             assert_eq!((said, sent), (length, body), "{status} {head_only}");
         }

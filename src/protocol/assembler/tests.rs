@@ -101,7 +101,7 @@ fn invalid_text_fails_at_its_first_invalid_byte() {
         assert_eq!(
             item,
             if is_bad { Err(ProtocolError::TextNotUtf8.into()) } else { Ok(None) },
-            "the result of byte {index}"
+            "byte {index} must have the expected result"
         );
         if is_bad {
             return;

@@ -9,9 +9,9 @@ use super::*;
 fn miniz_deflate(payload: &[u8], level: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() * 2 + 100);
     let mut stream = Compress::new(Compression::new(level), false);
-    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("the payload is deflated");
+    stream.compress_vec(payload, &mut out, FlushCompress::Sync).expect("miniz must deflate the payload");
     assert_eq!(stream.total_in(), payload.len() as u64);
-    out.strip_suffix(&TAIL).expect("the output ends with TAIL").to_vec()
+    out.strip_suffix(&TAIL).expect("the output must end with TAIL").to_vec()
 }
 
 /// Inflates a deflated payload with miniz.
@@ -82,13 +82,21 @@ fn each_form_of_an_empty_message_is_inflated() {
 fn streams_that_are_cut_or_invalid_are_refused() {
     let whole = miniz_deflate(&b"a longer text, a longer text, and even a longer one: 0123456789".repeat(20), 6);
     for cut in 1..whole.len() {
-        assert_eq!(inflate(&whole[..cut], cut, 10_000), Err(InflateError::Invalid), "cut at {cut}");
+        assert_eq!(
+            inflate(&whole[..cut], cut, 10_000),
+            Err(InflateError::Invalid),
+            "a stream that is cut at {cut} must be refused"
+        );
     }
     let stored = [&[0x00, 0x00, 0x04, 0xff, 0xfb][..], &[7; 0x400], &[0x00]].concat();
     assert_eq!(inflate(&stored, 100, 0x400), Ok(vec![7; 0x400]));
     // The first byte of the stored block alone is a valid empty message, so the cuts start at 2.
     for cut in 2..stored.len() {
-        assert_eq!(inflate(&stored[..cut], cut, 0x400), Err(InflateError::Invalid), "cut at {cut}");
+        assert_eq!(
+            inflate(&stored[..cut], cut, 0x400),
+            Err(InflateError::Invalid),
+            "a stream that is cut at {cut} must be refused"
+        );
     }
     for payload in [
         // A reserved block type.
@@ -147,11 +155,16 @@ fn payloads_that_would_become_longer_are_not_deflated() {
         *byte = (state >> 24) as u8;
     }
     for payload in [&b""[..], b"a", b"abc", &noise] {
-        assert_eq!(deflater.encode(Opcode::Binary, payload), None, "{} bytes", payload.len());
+        assert_eq!(
+            deflater.encode(Opcode::Binary, payload),
+            None,
+            "a payload of {} bytes must not be deflated",
+            payload.len()
+        );
     }
     assert_eq!(deflater.encode(Opcode::Text, &vec![b'a'; DEFLATED_BYTES_MAX + 1]), None);
     let longest = vec![b'a'; DEFLATED_BYTES_MAX];
-    let frame = deflater.encode(Opcode::Text, &longest).expect("the deflated frame is shorter");
+    let frame = deflater.encode(Opcode::Text, &longest).expect("the deflated frame must be shorter");
     assert_eq!(miniz_inflate(payload_of(&frame), longest.len()), longest);
 }
 

@@ -25,7 +25,7 @@ fn response(values: &[&str]) -> Answer {
     assert_eq!(head, ACCEPTED);
     match window.strip_prefix("; server_max_window_bits=") {
         Some(bits) => {
-            let bits = bits.parse().expect("the value is a number");
+            let bits = bits.parse().expect("the value must be a number");
             assert_eq!(accepted.server_window_bits(), bits);
             Window(bits)
         }
@@ -156,7 +156,11 @@ fn a_malformed_header_declines_all_offers() {
         assert_eq!(response(&[malformed]), Declined, "{malformed}");
         let list = format!("permessage-deflate, {malformed}");
         assert_eq!(response(&[&list]), Declined, "{list}");
-        assert_eq!(response(&["permessage-deflate", malformed]), Declined, "before {malformed}");
+        assert_eq!(
+            response(&["permessage-deflate", malformed]),
+            Declined,
+            "an offer before {malformed} must be declined"
+        );
     }
 }
 

@@ -314,7 +314,7 @@ fn wire(lines: &str) -> Vec<u8> {
 
 /// Reads a head as a connection does: finds the end, then parses.
 fn read(bytes: &[u8]) -> Result<Head, HttpError> {
-    let end = find_head_end(bytes, &mut 0, BYTES_MAX)?.expect("the head is complete");
+    let end = find_head_end(bytes, &mut 0, BYTES_MAX)?.expect("the head must be complete");
     parse_head(bytes[..end].to_vec(), HEADERS_MAX, PEER)
 }
 
@@ -526,7 +526,7 @@ fn error_responses_have_a_text_and_the_required_headers() {
         assert!(response.closes());
         let mut out = Vec::new();
         response.encode(&mut out, "", true, false);
-        String::from_utf8(out).expect("the output is UTF-8")
+        String::from_utf8(out).expect("the output must be UTF-8")
     };
     assert_eq!(
         answer(HostMissing),

@@ -250,7 +250,7 @@ fn a_list_allows_only_its_own_origins() {
 #[test]
 fn a_list_with_an_invalid_entry_is_an_error() {
     for bad in ["", "*", "NULL", "example.com", "https://example.com/", "https://*.example.com:x"] {
-        let error = Origins::list(["https://good.example", bad]).expect_err("the list is invalid");
+        let error = Origins::list(["https://good.example", bad]).expect_err("the list must be refused");
         assert!(error.starts_with(&format!("{bad:?} is not an origin")), "{error}");
     }
     for bad in ["https://*", "https://evil.*", "file:///", "https://10.1"] {
@@ -262,23 +262,24 @@ fn a_list_with_an_invalid_entry_is_an_error() {
 #[test]
 fn the_403_names_the_origin() {
     let refused = Origins::Same.allows(&from(REMOTE, "example.com", "http://evil.example"));
-    let response = refused.expect_err("a foreign origin is refused").response();
+    let response = refused.expect_err("a foreign origin must be refused").response();
     assert_eq!((response.status(), response.closes(), response.fault()), (403, true, None));
     let mut out = Vec::new();
     response.encode(&mut out, "", true, false);
-    let text = String::from_utf8(out).expect("the output is UTF-8");
+    let text = String::from_utf8(out).expect("the output must be UTF-8");
     assert!(text.ends_with(
         "\r\n\r\norigin http://evil.example is not allowed: \
          not the server's own, and no list of origins is set\n"
     ));
 
     let list = Origins::list(["https://good.example"]).expect("the origins are valid");
-    let refused =
-        list.allows(&from(REMOTE, "example.com", "http://example.com")).expect_err("an unlisted origin is refused");
+    let refused = list
+        .allows(&from(REMOTE, "example.com", "http://example.com"))
+        .expect_err("an unlisted origin must be refused");
     assert_eq!(refused.to_string(), "origin http://example.com is not allowed: not in the list of origins");
 
     let rebound = from(LOCAL, "rebound.example", "http://rebound.example");
-    let refused = Origins::Same.allows(&rebound).expect_err("the origin of a DNS rebinding attack is refused");
+    let refused = Origins::Same.allows(&rebound).expect_err("the origin of a DNS rebinding attack must be refused");
     assert!(refused.to_string().contains("unless listed"));
 }
 
