@@ -206,7 +206,11 @@ mod tests {
                 let numbering = Numbering::new(index, loops);
                 let first = numbering.first_after(Fd::new(Slot(slot), 0));
                 let expected = (0..100).map(Slot).find(|local| numbering.global(*local).0 > slot);
-                assert_eq!(Some(first), expected, "after slot {slot}, loop {index} of {loops}");
+                assert_eq!(
+                    Some(first),
+                    expected,
+                    "the first slot after {slot} must be right on loop {index} of {loops}"
+                );
             }
         }
     }

@@ -135,7 +135,7 @@ impl Server<Closures> {
             log::warn!("handlers dropped: a closure was set after handlers()");
             self.handlers = Handlers::One(Closures::default(), Some(Closures::copies));
         }
-        let Handlers::One(closures, _) = &mut self.handlers else { unreachable!("the closures were just set") };
+        let Handlers::One(closures, _) = &mut self.handlers else { unreachable!("the handlers must be closures") };
         closures
     }
 

@@ -101,7 +101,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn rate(per_second: u32, burst: u32) -> Rate {
-        Rate::new(NonZeroU32::new(per_second).expect("the rate is not 0"), NonZeroU32::new(burst))
+        Rate::new(NonZeroU32::new(per_second).expect("the rate must not be 0"), NonZeroU32::new(burst))
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
             for pause in pauses {
                 now += pause;
                 let result = bucket.take(rate, now);
-                prop_assert_eq!(result, naive.take(rate, now), "at {}", now);
+                prop_assert_eq!(result, naive.take(rate, now), "the bucket must grant as the model at {} ms", now);
                 passed += u64::from(result == Take::Granted);
                 // No more events are granted than the burst and the rate allow in the elapsed time.
                 prop_assert!(passed * 1000 <= u64::from(burst) * 1000 + now * u64::from(per_second));

@@ -316,7 +316,7 @@ impl Wheel {
         std::iter::from_fn(move || {
             link.owner()?;
             steps += 1;
-            assert!(steps <= self.len, "no list may be longer than the number of armed owners");
+            assert!(steps <= self.len, "a list must not be longer than the number of armed owners");
             let node = self.nodes[link];
             assert_eq!(self.nodes[node.next].prev, link, "the next node must point back to this node");
             link = if node.next == list.first { Link::NONE } else { node.next };
@@ -404,7 +404,7 @@ mod tests {
             wheel.arm(Timer(3), Tick(at));
             let mut steps = 0;
             while wheel.pop_expired().is_none() {
-                let next = wheel.next().expect("a timer is armed");
+                let next = wheel.next().expect("a timer must be armed");
                 assert!(next.0 <= at, "next ({next:?}) must not be later than the deadline {at}");
                 wheel.advance(next);
                 steps += 1;

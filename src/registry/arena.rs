@@ -201,7 +201,7 @@ mod tests {
                     let id = arena.insert(number);
                     prop_assert!(naive.insert(id, number).is_none(), "a new id must not be in use");
                 } else {
-                    let (&id, _) = naive.iter().nth(usize::from(choice) % naive.len()).expect("an entry exists");
+                    let (&id, _) = naive.iter().nth(usize::from(choice) % naive.len()).expect("the model must have an entry");
                     prop_assert_eq!(Some(arena.remove(id)), naive.remove(&id));
                 }
                 prop_assert_eq!(arena.len(), naive.len());
