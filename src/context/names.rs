@@ -8,7 +8,7 @@ impl Context<'_> {
     ///
     /// After a login on another loop has replaced a connection, this connection counts until its loop has closed it.
     ///
-    /// With a million users, a call that visits all of them blocks the loop for about ten milliseconds.
+    /// With a million users, a call that visits all of them blocks the loop for tens of milliseconds.
     /// [`scan_users`](Context::scan_users) returns the users in portions.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().users()
@@ -59,7 +59,7 @@ impl Context<'_> {
 
     /// Returns each group that has members on this loop, with the number of these members, in no particular order.
     ///
-    /// With a million groups, a call that visits all of them blocks the loop for about ten milliseconds.
+    /// With a million groups, a call that visits all of them blocks the loop for tens of milliseconds.
     /// [`scan_groups`](Context::scan_groups) returns the groups in portions.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().groups()
