@@ -1,5 +1,5 @@
-//! Tests API commands for many connections: the output grows linearly, receivers share one frame, and no reader is
-//! closed.
+//! Tests API commands for many connections: the output grows linearly with the number of connections, receivers share
+//! one frame, and the server closes no client that reads.
 
 use std::fmt::Write;
 use std::thread::{self, JoinHandle};
@@ -21,7 +21,7 @@ fn uids(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("u{number}")).collect()
 }
 
-/// Starts a thread for each client, which reads `frames` messages of `bytes` bytes.
+/// Starts a thread for each client. The thread reads `frames` messages, each longer than `bytes` bytes.
 fn read_all(clients: Vec<Client>, frames: usize, bytes: usize) -> Vec<JoinHandle<Client>> {
     let read = |mut client: Client| {
         thread::spawn(move || {
@@ -36,7 +36,7 @@ fn read_all(clients: Vec<Client>, frames: usize, bytes: usize) -> Vec<JoinHandle
 }
 
 fn join_all(readers: Vec<JoinHandle<Client>>) -> Vec<Client> {
-    readers.into_iter().map(|reader| reader.join().expect("the client is not closed")).collect()
+    readers.into_iter().map(|reader| reader.join().expect("the client receives all its messages")).collect()
 }
 
 #[test]
@@ -62,8 +62,8 @@ fn a_large_push_to_many_fast_readers_closes_none() {
 
 #[test]
 fn a_batch_of_large_distinct_messages_closes_no_fast_reader() {
-    // The frames differ, and together they exceed the total bound. So the server must pause the batch until it has
-    // written some of them.
+    // The frames differ, and together they exceed `--queue-total-bytes-max`. So the server must pause the batch until
+    // it has written some of the frames.
     let gateway = Gateway::start(&["--queue-total-bytes-max", "8MiB"]);
     let (clients, _) = connect_many(&gateway, 60);
     let readers = read_all(clients, 3, 300_000);
@@ -144,7 +144,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     let mut left = next(&mut member);
     assert_eq!(left["uids"].take(), json!(["u0", "u1", "u2"]));
     assert_eq!(left, json!({"type": "left", "group": "h", "uids": null, "count": 1}));
-    assert_eq!(sent() - before, 2, "only open connections may get the message");
+    assert_eq!(sent() - before, 2, "only the remaining member must get notices, one about each group");
 
     gateway.done("/api/join", json!({"uids": uids(MANY), "group": "g"}));
     let before = sent();
@@ -184,7 +184,7 @@ fn notices_and_messages_of_a_group_stay_in_order() {
     let (mut bob, fd) = gateway.open("/?uid=bob", &[]);
     gateway.done("/api/join", json!({"uid": "ann", "group": "g"}));
     assert_eq!(next(&mut ann)["count"], 1);
-    // Three requests in one segment run in one turn.
+    // One write sends the three requests, so that the server executes them in one turn.
     let json = [("Content-Type", "application/json")];
     let join = request("POST", "/api/join", &json, &json!({"fd": fd, "group": "g"}).to_string());
     let push = request("POST", "/api/push", &json, &json!({"group": "g", "data": 1}).to_string());

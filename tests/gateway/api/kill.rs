@@ -1,5 +1,5 @@
-//! Tests SIGKILL under load. The loop writes messages before the answer that reports them. So a message that an answer
-//! reports as `queued` is already in the socket of its reader.
+//! Tests SIGKILL under load. The event loop writes the messages of a push before the answer to the push. So a message
+//! that an answer reports as `queued` is already in the socket of its receiver.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -35,7 +35,7 @@ impl Near {
     }
 }
 
-/// Returns the short text frames at the start of `bytes` and their total length.
+/// Returns the texts of the complete short frames at the start of `bytes`, and the total length of these frames.
 fn texts(bytes: &[u8]) -> (Vec<String>, usize) {
     let (mut texts, mut read) = (Vec::new(), 0);
     while let Some([0x81, length @ 0..=125, rest @ ..]) = bytes.get(read..) {
@@ -57,7 +57,8 @@ fn an_answer_is_sent_after_the_messages_it_reports() {
     let mut back_end = Raw::connect(gateway.api);
     for round in 0..ROUNDS {
         let push = |number| json!({"uid": format!("u{number}"), "text": round.to_string()}).to_string();
-        // The back end sends many requests in one write in even rounds, and one body in many pieces in odd rounds.
+        // In even rounds, the back end sends one request for each push. In odd rounds, it sends one batch with one
+        // chunk for each push.
         if round % 2 == 0 {
             let all = (0..SUBSCRIBERS).map(|number| request("POST", "/api/push", &[JSON], &push(number)));
             back_end.send(all.collect::<String>());
@@ -99,7 +100,7 @@ impl Pusher {
         self.sent += count;
     }
 
-    /// Keeps `depth` requests unanswered until the server ends. Sends a value for every answer.
+    /// Keeps `depth` requests unanswered until the server ends. Sends a value on `tx` for every answer.
     fn push_to_the_end(mut self, depth: usize, tx: &Sender<()>) -> Pusher {
         self.push(depth);
         let (mut buffer, mut line) = ([0; 16 << 10], Vec::new());
@@ -121,7 +122,7 @@ impl Pusher {
                 }
             }
             self.answered += ended;
-            (0..ended).for_each(|_| tx.send(()).expect("the test waits"));
+            (0..ended).for_each(|_| tx.send(()).expect("the test has not dropped the receiver"));
             self.push(ended);
         }
     }

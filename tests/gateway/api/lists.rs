@@ -1,5 +1,5 @@
-//! Tests lists with more entries than the server visits in one turn. The server visits their entries in portions, one
-//! in each turn, and answers other requests between the turns.
+//! Tests API lists with more entries than the server visits in one turn of the event loop. The server visits the
+//! entries in portions, one portion in each turn, and answers other requests between the portions.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,17 @@ use crate::common::{Client, Raw};
 /// turn, which takes a long time with many groups.
 const CLIENTS: usize = 100;
 
-/// The number of names in one command. The server reads such a command in a few turns, even with a small read buffer.
+/// The number of names in one command. The server reads such a command in a few turns, even with a small
+/// `--read-budget-bytes`.
 const NAMES: usize = 1000;
 
-/// The maximum number of entries in a portion, in `gateway/runtime/portion.rs`.
+/// The maximum number of entries in a portion: `WORK_MAX` in `src/gateway/runtime/portion.rs`.
 const PORTION: usize = 30_000;
 
-/// The number of bytes that the server reads from a connection in a turn, in the tests that count turns.
+/// The number of bytes that the server reads from a connection in a turn, in the test with `--read-budget-bytes`.
 const READ_BYTES: usize = 1024;
 
-/// The maximum number of lists in progress, in `gateway/api/lists.rs`.
+/// The maximum number of long lists in progress: `WAITING_MAX` in `src/gateway/api/lists.rs`.
 const LISTS_MAX: usize = 16;
 
 /// A server with many groups, each with one member. The clients have no uid, so they get no notices.
@@ -52,7 +53,7 @@ impl Crowd {
     }
 }
 
-/// Returns the names of groups, in no order.
+/// Returns the names of `count` groups. The names are not in ascending order.
 fn names(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(move |number| format!("g{:06}", number * 7919 % count))
 }
@@ -80,7 +81,8 @@ fn pages_of_a_long_list_contain_each_group_that_stays_once() {
     let (mut api, mut other) = (crowd.api(), crowd.api());
     let (mut seen, mut after, mut pages) = (Vec::new(), String::new(), 0);
     loop {
-        // Groups begin and end while the server visits the groups. Their names are between the names that stay.
+        // While the server visits the groups, 50 other groups begin, and 25 of these end. In ascending order, their
+        // names are between the names of the groups that stay.
         let passing: Vec<String> = (0..50).map(|number| format!("g{:06}-{pages}", number * 800)).collect();
         crowd.gateway.while_stopped(|| {
             api.send(get(&format!("/api/groups?limit=1000&after={after}")));
@@ -115,7 +117,7 @@ fn other_requests_are_carried_out_between_the_portions_of_a_list() {
     const PORTIONS: usize = 4;
     const JOINS: usize = CLIENTS - 1;
     let crowd = Crowd::start(PORTIONS * PORTION, &["--read-budget-bytes", "1KiB"]);
-    // This group is in the first portion, and first in the list.
+    // The server visits the group `a` in the first portion. In the list, `a` is the first group.
     let first = crowd.clients[0].1;
     crowd.gateway.done("/api/leave", json!({"fd": first, "group": "g000000"}));
     crowd.gateway.done("/api/join", json!({"fd": first, "group": "a"}));
@@ -201,6 +203,6 @@ fn a_client_that_disconnects_during_a_list_leaves_nothing() {
             clients.into_iter().for_each(Raw::reset);
         });
         until("the connections have ended", || crowd.gateway.get("/api/stats")["api_connections"] == 1);
-        until("a list begins", || crowd.gateway.call("GET", "/api/groups", &[], "").status == 200);
+        until("a new list is accepted", || crowd.gateway.call("GET", "/api/groups", &[], "").status == 200);
     }
 }

@@ -1,5 +1,6 @@
-//! Tests commands and notices for tens of thousands of memberships. The server executes them in portions, one in each
-//! turn, and answers other requests between the turns.
+//! Tests commands that change tens of thousands of memberships, and the notices about the changes. The server executes
+//! a command, and sends its notices, in portions: one portion in each turn of the event loop. The server answers other
+//! requests between the portions.
 
 use serde_json::{Value, json};
 
@@ -47,12 +48,13 @@ impl Crowd {
             other.send(request("GET", "/api/stats", &[], "").repeat(PROBES));
         });
         let value = |_| json_of(&other.reply())[member].as_u64().expect("the value is a number");
-        let values = (0..PROBES).map(value).map(|value| usize::try_from(value).expect("the number fits")).collect();
+        let values =
+            (0..PROBES).map(value).map(|value| usize::try_from(value).expect("the number fits into usize")).collect();
         (json_of(&api.reply()), values)
     }
 }
 
-/// Checks that requests were answered before the command, during the command and after it.
+/// Checks that the values go in order from `first` towards `last`, and that a request was answered between two portions.
 fn expect_portions(values: &[usize], first: usize, last: usize) {
     let range = first.min(last)..=first.max(last);
     assert!(values.is_sorted_by(|one, next| if first < last { one <= next } else { one >= next }), "{values:?}");
@@ -91,13 +93,13 @@ fn other_requests_are_answered_between_the_notices_of_many_groups() {
     let _leaver = Raw::upgraded_at(crowd.gateway.address, "/?uid=leaver");
     let sent = || {
         let count = crowd.gateway.get("/api/stats")["messages_out"].as_u64().expect("the value is a number");
-        usize::try_from(count).expect("the number fits")
+        usize::try_from(count).expect("the number fits into usize")
     };
     let before = sent();
     crowd.gateway.done("/api/join", json!({"uid": "leaver", "groups": crowd.groups}));
     let joined = before + (MEMBERS + 1) * GROUPS;
     until("all notices about the join are sent", || sent() == joined);
-    // Each of the other members gets a notice from each group.
+    // Each of the remaining members gets one notice about each group.
     let left = joined + MEMBERS * GROUPS;
     let command = json!({"uid": "leaver", "groups": crowd.groups});
     let (answer, messages) = crowd.probe("/api/leave", &command, "messages_out");

@@ -37,8 +37,8 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
         assert_eq!(back_end.reply().status, 200);
     }
     assert_eq!(probe(&gateway, "/healthz"), 200);
-    // The next API connections use the last reserved descriptors. The server closes the oldest idle API connection for
-    // a new one.
+    // The next API connections use the last reserved descriptors. Then the server closes the oldest idle API connection
+    // for each new one.
     drop(back_ends);
     let idle: Vec<Raw> = (0..40).map(|_| Raw::connect(gateway.api)).collect();
     for _ in 0..20 {
@@ -48,7 +48,7 @@ fn probes_are_answered_while_clients_use_all_descriptors() {
     until("clients are accepted again", || Client::connect(gateway.address, "/", &[]).is_ok());
 }
 
-/// Keeps idle API connections open without a key and replaces closed connections, until this value is dropped.
+/// Threads that keep idle API connections open and send no key. When this value is dropped, the threads end.
 struct Attack<'scope>(&'scope AtomicBool);
 
 impl<'scope> Attack<'scope> {

@@ -1,6 +1,6 @@
-//! Tests pushes to thousands of connections, which the server writes in portions. Each client gets all of its messages
-//! in order. The server sends the answer to the push after these messages. No other client waits for the end of the
-//! push.
+//! Tests pushes to thousands of connections. In each turn of the event loop, the server writes to a part of these
+//! connections. Each client gets all of its messages in order. The server sends the answer to the push after these
+//! messages. No other client waits for the end of the push.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -44,7 +44,7 @@ impl Crowd {
         Crowd { readers: (0..count).map(connect).collect(), poll }
     }
 
-    /// Reads until each client has received exactly these bytes. The next bytes must arrive before a deadline.
+    /// Reads until each client has received these bytes. Panics if no client receives a byte for [`DEADLINE`].
     fn read(&mut self, expected: &[u8]) {
         let mut events = Events::with_capacity(1024);
         let mut buffer = vec![0; 256 << 10];
@@ -89,7 +89,7 @@ impl Reader {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) => {
                     panic!(
-                        "the client must be able to read all bytes, but after {} of {} bytes: {error}",
+                        "the client must be able to read all bytes, but got an error after {} of {} bytes: {error}",
                         self.read,
                         expected.len()
                     )
@@ -115,7 +115,7 @@ fn text_frame(text: &str) -> Vec<u8> {
     [&header, text.as_bytes()].concat()
 }
 
-/// Returns the message of a push to all as each client gets it, and the request for the push.
+/// Returns the frame that each client gets from a push to all, and the request for the push.
 fn push_to_all(data: &str) -> (Vec<u8>, String) {
     let message = text_frame(&format!(r#"{{"type":"message","all":true,"data":"{data}"}}"#));
     (message, request("POST", "/api/push", &[JSON], &json!({"all": true, "data": data}).to_string()))
@@ -142,7 +142,7 @@ fn an_answer_comes_after_thousands_of_messages_and_pushes_keep_their_order() {
         let (first, push_first) = push_to_all(&"a".repeat(length));
         let (second, push_second) = push_to_all(&"b".repeat(length));
         let both = [first, second].concat();
-        // Both requests are in one segment, so they run in one turn.
+        // One write sends both requests, so that the server can execute both in one turn.
         api.send(push_first + &push_second);
         for _ in 0..2 {
             let answer = json_of(&api.reply());

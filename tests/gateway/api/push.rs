@@ -214,8 +214,7 @@ fn an_error_repeats_a_bounded_part_of_the_command() {
     }
     let reply = gateway.call("GET", &format!("/api/users?{}=1", "x".repeat(4000)), &[], "");
     assert!(reply.status == 400 && reply.body.len() < 200, "{reply:?}");
-    // The error frame quotes only a part of an unknown `type`. An error frame with the whole `type` would be longer
-    // than the queue bound.
+    // The error frame quotes only a part of the long `type`.
     let mut ann = gateway.connect("/?uid=ann");
     ann.send(&json!({"id": 7, "type": long}).to_string());
     let refused = next(&mut ann);
@@ -358,10 +357,14 @@ fn a_slow_reader_gets_the_last_message_of_a_key() {
         assert_eq!(gateway.done("/api/push", json!({"uid": "slow", "key": "price", "data": data})), pushed(1));
     }
     let received = (1..).find(|_| next(&mut slow)["data"]["number"] == LAST);
-    assert!(received.is_some_and(|count| count <= LAST), "some messages must be conflated");
+    assert!(
+        received.is_some_and(|count| count <= LAST),
+        "the client must receive fewer messages than were pushed to it"
+    );
 }
 
-/// Returns line `number` of a batch, and its expected error: the code, and whether the answer has the `id`.
+/// Returns line `number` of a batch. If the line is invalid, also returns the code of the expected error, and whether
+/// the answer has the `id`.
 fn line(number: usize) -> (String, Option<(&'static str, bool)>) {
     let good = json!({"uid": "ann", "data": number, "id": number});
     match number % 9 {

@@ -67,7 +67,7 @@ fn members_are_notified_of_joins_and_leaves_by_the_api() {
     let both = json!({"uid": "bob", "groups": ["g", "h"]});
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 2}));
     assert_eq!(gateway.done("/api/join", &both), json!({"matched": 2, "changed": 0}));
-    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "bob must have two connections and count once");
+    assert_eq!(next(&mut ann), frame("joined", "g", "bob", 2), "the two connections of bob must count once");
     assert_eq!(next(&mut bob), frame("joined", "g", "bob", 2));
     assert_eq!(next(&mut bob), frame("joined", "h", "bob", 1));
     // The members of a group are notified of the first join and the last leave of a uid. Another connection of bob
@@ -257,7 +257,7 @@ fn attributes_are_limited_in_size() {
     assert_eq!(patch(json!({"b": second[1..]})).status, 200);
     assert_eq!(patch(json!({"a": null, "c": 1})).status, 200);
     assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
-    // The server can store a number in a longer form than the received one, which counts towards the limit.
+    // The server can store a number in a longer form than it received. The length of the stored form counts.
     let body = format!("{{\"n\":[{}1e9]}}", "1e9,".repeat(245));
     assert_eq!(gateway.call("PUT", &path, &[JSON], &body).status, 413);
     assert_eq!(gateway.get(&path), json!({"b": second[1..], "c": 1}));
@@ -447,7 +447,7 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
         let reply = gateway.call("POST", "/api/push", headers, push);
         assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
         assert_eq!(json_of(&reply)["error"]["code"].as_str().unwrap_or_default(), code);
-        // The server checks the origin of a batch in the same way, before it reads the body.
+        // The server checks `Host` and `Origin` of a batch in the same way, before it reads the body.
         if status == 403 {
             assert_eq!(gateway.call("POST", "/api/batch", headers, push).status, 403);
         }
@@ -457,7 +457,7 @@ fn without_api_keys_requests_of_web_pages_are_refused() {
     assert_eq!(
         gateway.call("GET", "/healthz", &[("Host", "10.0.0.7:80")], "").status,
         200,
-        "a probe must need no API key"
+        "a probe must be answered with any Host"
     );
     // The host in a target in absolute-form replaces `Host`.
     for (target, host, status) in [
