@@ -49,7 +49,7 @@ impl Drop for Storm {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(thread::panicking() || ended.is_ok(), "the other clients must end without a panic");
+            assert!(thread::panicking() || ended.is_ok(), "the thread of the clients must not panic");
         }
     }
 }
@@ -58,7 +58,7 @@ fn count(gateway: &Gateway, outcome: &str) -> f64 {
     gateway.metric(&format!("fdpush_auth_requests_total{{outcome=\"{outcome}\"}}"))
 }
 
-/// Returns an upgrade request that a proxy forwards.
+/// Returns the upgrade request that a proxy forwards for a client with this address.
 fn forwarded(address: &str) -> String {
     UPGRADE.replacen("\r\n", &format!("\r\nX-Forwarded-For: {address}\r\n"), 1)
 }
@@ -71,22 +71,22 @@ fn clients_are_accepted_while_others_connect_and_disconnect() {
             raw.reset();
         },
         |mut raw| raw.send(UPGRADE),
-        // The client sends some bytes before the 101 response, and then shuts down its write side.
+        // The client sends some bytes before the 101 response, and then disconnects.
         |mut raw| raw.send(format!("{UPGRADE}early")),
     ];
     for client in clients {
         let backend = slow_connect_hook();
         let gateway = gateway(&backend, &[]);
         let address = gateway.address;
-        // After each of these clients, another client makes a request and waits for the response. So the server has
-        // detected the end of a client before the next client connects, even if the server gets little CPU time.
+        // After each client that disconnects, the client `other` makes a request and waits for the response. So the
+        // server detects each disconnect before the next client connects, even if the server gets little CPU time.
         let mut other = Raw::connect(address);
         let _storm = Storm::start(move |_| {
             client(Raw::connect_from([127, 0, 0, 9], address));
             other.send(request("GET", "/none", &[], ""));
             assert_eq!(other.reply().status, 404);
         });
-        until("300 other clients have disconnected", || count(&gateway, "gone") >= 300.0);
+        until("300 clients have disconnected while they waited", || count(&gateway, "gone") >= 300.0);
         let mut honest: Vec<Raw> = (0..20).map(|_| Raw::connect_from([127, 0, 0, 2], address)).collect();
         honest.iter_mut().for_each(|raw| raw.send(UPGRADE));
         let statuses: Vec<u16> = honest.iter_mut().map(|raw| raw.reply().status).collect();
@@ -135,7 +135,7 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     let ask = |address: &str| ask_from(&gateway, address);
     // The server sends 12 requests of this network to the back end, and 256 requests wait.
     let mut storm: Vec<Raw> = (0..12 + 256).map(|number| ask(&format!("2001:db8::{number:x}"))).collect();
-    until("all requests wait in the queue", || gateway.metric("fdpush_auth_waiting") == 256.0);
+    until("256 requests wait in the queue", || gateway.metric("fdpush_auth_waiting") == 256.0);
     for number in 0..10 {
         let HttpResponse { status, head, .. } = ask(&format!("2001:db8::ffff:{number:x}")).reply();
         assert!(status == 503 && head.contains("Retry-After: 1"), "{head}");
@@ -163,7 +163,7 @@ fn the_queue_of_the_connect_hook_is_bounded_and_serves_new_addresses_first() {
     let ask = |address: &str| ask_from(&gateway, address);
     // The server sends 16 requests to the back end, and 1024 requests wait, 4 or 5 of each address.
     let storm: Vec<Raw> = (0..16 + 1024).map(|number| ask(&format!("10.0.{}.1", number % 250))).collect();
-    until("all requests wait in the queue", || gateway.metric("fdpush_auth_waiting") == 1024.0);
+    until("1024 requests wait in the queue", || gateway.metric("fdpush_auth_waiting") == 1024.0);
     let mut one_more = ask("10.0.0.1");
     assert_eq!(one_more.reply().status, 503);
     assert!(gateway.logged("connect hook failed").contains("queue limit reached (1024)"));

@@ -20,18 +20,20 @@ fn connect_forwarded(gateway: &Gateway, forwarded: &str) -> Result<Client, u16> 
 fn the_connection_limit_applies_to_the_client_behind_a_trusted_proxy() {
     let gateway = Gateway::start(&["--trusted-proxy", "10.0.0.0/8,127.0.0.1", "--address-connections-max", "1"]);
     let first = connect_forwarded(&gateway, "203.0.113.9").expect("the first connection of the address is accepted");
-    let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address is not limited");
+    let _other =
+        connect_forwarded(&gateway, "203.0.113.10").expect("the first connection of another address is accepted");
     for again in ["203.0.113.9", "198.51.100.1, 203.0.113.9", "203.0.113.9:80, 10.2.3.4"] {
         assert_eq!(connect_forwarded(&gateway, again).err(), Some(429), "{again}");
     }
-    // The client can set `Forwarded` itself, so the server ignores this header.
+    // This server reads the client address only from `X-Forwarded-For`. A client can send a `Forwarded` header itself,
+    // so the server ignores it.
     let both = [("Forwarded", "for=198.51.100.1"), ("X-Forwarded-For", "203.0.113.10")];
     assert_eq!(refusal(Client::connect(gateway.address, "/", &both)).0, 429);
     hang_up(first);
     until("a new connection is accepted after the close", || connect_forwarded(&gateway, "203.0.113.9").is_ok());
 }
 
-/// Connects a client with this address behind a proxy, which must get 429. Returns the body of the response.
+/// Connects as a client with this address behind a proxy. The response must be a 429. Returns the body of the response.
 fn refused_from(gateway: &Gateway, forwarded: &str) -> String {
     let (status, body) = refusal(Client::connect(gateway.address, "/", &[("X-Forwarded-For", forwarded)]));
     assert_eq!(status, 429, "{forwarded}");
@@ -53,13 +55,15 @@ fn ipv6_clients_are_counted_by_their_network() {
         let why = refused_from(&gateway, &format!("2001:db8:1:2::{third:x}"));
         assert_eq!(why, "connection limit of network 2001:db8:1:2::/64 reached (2)\n");
     }
-    let _neighbour = connect_forwarded(&gateway, "2001:db8:1:3::1").expect("another network is not limited");
+    let _neighbour =
+        connect_forwarded(&gateway, "2001:db8:1:3::1").expect("the first connection of another network is accepted");
     // All spellings of an IPv4 address count as one address.
     let _v4: Vec<Client> =
         ["203.0.113.9", "::ffff:203.0.113.9"].map(|ip| connect_forwarded(&gateway, ip).expect(ip)).into();
     let why = refused_from(&gateway, "::ffff:203.0.113.9");
     assert_eq!(why, "connection limit of address 203.0.113.9 reached (2)\n");
-    let _other = connect_forwarded(&gateway, "203.0.113.10").expect("another address is not limited");
+    let _other =
+        connect_forwarded(&gateway, "203.0.113.10").expect("the first connection of another address is accepted");
     hang_up(first.take().expect("the first connection is open"));
     until("a new connection is accepted after the close", || {
         first = connect_forwarded(&gateway, "2001:db8:1:2::77").ok();
@@ -76,7 +80,8 @@ fn ipv6_clients_are_counted_by_their_network() {
     fs::write(&file, settings).expect("the file can be written");
     gateway.signal("-HUP");
     gateway.logged("changed: address_ipv6_prefix");
-    let _back = connect_forwarded(&gateway, "2001:db8:1:2::78").expect("the network has one connection");
+    let _back =
+        connect_forwarded(&gateway, "2001:db8:1:2::78").expect("the second connection of the network is accepted");
     assert_eq!(connect_forwarded(&gateway, "2001:db8:1:2::79").err(), Some(429));
 }
 
@@ -248,6 +253,6 @@ fn a_load_balancer_can_connect_by_unix_socket() {
     assert_eq!(&start, b"HTTP/1.1 101");
     let connection = &gateway.get("/api/connections")["connections"][0];
     assert_eq!((&connection["peer"], &connection["address"]), (&json!("203.0.113.9:4711"), &json!("203.0.113.9")));
-    // This server trusts no peer over TCP, because `trusted_proxy` is `unix`.
+    // `trusted_proxy` is `unix`, so the server closes each connection over TCP.
     Raw::connect(gateway.address).end();
 }

@@ -1,4 +1,5 @@
-//! Tests the selection of a subprotocol, and refusals, which come before the checks of limits and second connections.
+//! Tests the selection of a subprotocol, and the refusal of offers without a common subprotocol. The server refuses an
+//! offer before it checks limits and second logins.
 
 use crate::common::backend::{Answer, Backend};
 use crate::common::command::call;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 const NONE: &str = "no common subprotocol: this server supports none\n";
 const TWO: &str = "no common subprotocol: this server supports chat.v2, chat.v1\n";
 
-/// Connects with these subprotocols. Returns the subprotocol in the 101 response, or the body of the 400.
+/// Connects with these subprotocols. Returns the subprotocol in the 101 response, or the body of the 400 response.
 fn offer(gateway: &Gateway, target: &str, offers: &str) -> Result<Option<String>, String> {
     let headers = [("Sec-WebSocket-Protocol", offers)];
     let headers = if offers.is_empty() { &[][..] } else { &headers };
@@ -80,7 +81,7 @@ fn the_bearer_subprotocol_is_echoed_for_every_token_source() {
     assert_eq!(
         offer(&gateway, "/", &format!("{bearer}, chat.v1")),
         one("chat.v1"),
-        "the 101 response must not contain the token"
+        "the server must select chat.v1, so that the 101 response does not contain the token"
     );
     assert_eq!(offer(&gateway, &query, "chat.v9").map_err(|body| body.contains("supports chat.v1")), Err(true));
 }
