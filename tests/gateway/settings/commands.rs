@@ -284,11 +284,11 @@ fn settings_without_effect_are_warned_of() {
             assert!(printed.err.contains(hint), "{flags:?}: expected {hint:?} in {}", printed.err);
         }
     }
-    // An explicit value that equals the default is not a conflict.
+    // A setting without effect causes no warning if its value is the default.
     let printed = call(&["check", "--heartbeat", "off", "--missed-max", "2"], &[]);
     assert_eq!(printed.err, "");
-    // `FDPUSH_PING_EVRY` is misspelt and is reported. The following variables belong to other programs and may not be
-    // reported.
+    // The server warns of `FDPUSH_PING_EVRY`, which is misspelt. The variables `theirs` belong to other programs, and
+    // the server must not warn of them.
     let theirs = ["FDPUSH_PORT", "FDPUSH_PORT_9501_TCP", "FDPUSH_API_PORT", "FDPUSH_SERVICE_HOST"];
     let environment = [("FDPUSH_PING_EVRY", "5s")].into_iter().chain(theirs.map(|name| (name, "tcp://10.0.0.1:9501")));
     let printed = call(&["check"], &environment.collect::<Vec<_>>());

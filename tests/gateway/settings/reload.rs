@@ -34,13 +34,13 @@ impl Configured {
         fs::write(&self.file, text).expect("the file can be written");
         self.gateway.signal("-HUP");
         let line = self.gateway.logged("changed: ");
-        let (_, changed) = line.split_once("changed: ").expect("the text has the words");
+        let (_, changed) = line.split_once("changed: ").expect("the line contains these words");
         let changed: BTreeSet<&str> = changed.split(", ").collect();
         assert_eq!(changed, keys.iter().copied().collect(), "{line}");
     }
 }
 
-/// Connects a client that does not read, and fills its socket until bytes are queued.
+/// Connects a client that does not read. Pushes to it until its socket is full and the server queues bytes for it.
 fn stalled(gateway: &Gateway, uid: &str) -> Raw {
     let mut raw = Raw::connect(gateway.address);
     raw.send(crate::common::raw::UPGRADE.replace("GET / ", &format!("GET /?uid={uid} ")));
@@ -59,7 +59,7 @@ fn status_of(gateway: &Gateway, bytes: impl AsRef<[u8]>) -> u16 {
     raw.reply().status
 }
 
-/// Returns the status of the upgrade of a second connection.
+/// Returns the status of the upgrade of a second connection with the same uid and address.
 fn second(gateway: &Gateway) -> u16 {
     let _first = gateway.connect("/?uid=ann");
     match Client::connect(gateway.address, "/?uid=ann", &[]) {
@@ -224,7 +224,7 @@ const EFFECTS: [Effect; 22] = [
         "1000000",
         "1",
         |gateway| {
-            // One turn gets all clients, because they connect while the process is stopped.
+            // All clients connect while the process is stopped, so one turn of the event loop accepts them.
             let mut clients = Vec::new();
             gateway.while_stopped(|| clients.extend((0..5).map(|_| Raw::connect(gateway.address))));
             let status = |client: &mut Raw| {
@@ -251,7 +251,7 @@ const EFFECTS: [Effect; 22] = [
 ];
 
 /// Sends six heartbeats in one write, so that the server reads them in one turn. Returns whether one of the first
-/// answers is an error because of the message rate.
+/// `answers` answers is an error because of the message rate.
 fn is_rate_limited(gateway: &Gateway, answers: usize) -> bool {
     let mut raw = Raw::upgraded(gateway.address);
     raw.frame();
@@ -259,7 +259,7 @@ fn is_rate_limited(gateway: &Gateway, answers: usize) -> bool {
     (0..answers).any(|_| String::from_utf8_lossy(&raw.frame().1).contains("\"rate_limited\""))
 }
 
-/// Joins two groups and returns the error of the second join.
+/// Joins two groups. Returns the error code of the second join, or `None`.
 fn joins_of_two_groups(gateway: &Gateway) -> String {
     let mut ann = gateway.connect("/?uid=ann");
     ann.send(r#"{"type":"join","group":"a"}"#);
@@ -337,7 +337,7 @@ fn reloaded_times_apply_to_open_connections() {
         "POST /api/push HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{",
     );
     assert_eq!(api.reply().status, 408);
-    // On a busy machine, the client can be too late for the short `head_time_max`.
+    // On a busy machine, the client can be too late for the short `head_time_max`, so it repeats the request.
     let mut idle = None;
     until("the server answers a request", || {
         let mut raw = Raw::connect(gateway.address);
@@ -348,7 +348,8 @@ fn reloaded_times_apply_to_open_connections() {
     idle.expect("the request is answered").end();
 }
 
-/// The settings that are not in `EFFECTS`, with the file and the name of the test that shows their effect.
+/// The reloadable settings that are not in `EFFECTS`, each with the file and the name of the test that shows its
+/// effect.
 const ELSEWHERE: [(&[&str], &str, &str); 16] = [
     (
         &["head_time_max", "body_time_max", "keep_alive_max", "message_time_max", "close_wait_max", "write_time_max"],
@@ -473,7 +474,7 @@ fn a_reloaded_drain_for_applies_to_the_drain() {
     for client in &mut clients {
         assert_eq!(closed(client).0, 1001);
     }
-    // The drain ends although the client does not answer the close frame.
+    // The drain ends although the clients do not answer the close frame.
     assert_eq!(configured.gateway.wait().code(), Some(0));
 }
 
@@ -554,7 +555,7 @@ fn reloading_a_file_that_is_not_regular_blocks_neither_clients_nor_shutdown() {
         configured.gateway.done("/api/push", json!({"uid": "ann", "data": 1}));
         assert_eq!(next(&mut ann)["data"], 1);
     }
-    // At the first SIGHUP, the settings file is a FIFO, and at the second SIGHUP, it is a regular file.
+    // At the next SIGHUP, the settings file is a FIFO. At the SIGHUP after it, the file is regular again.
     fs::remove_file(&configured.file).expect("the file can be removed");
     fs::rename(&fifo, &configured.file).expect("the file can be renamed");
     configured.gateway.signal("-HUP");

@@ -117,8 +117,8 @@ fn a_secret_has_the_same_bytes_from_every_source() {
         assert_eq!(printed.code, Some(0), "{printed:?}");
         printed.out
     };
-    // Two tokens are equal only if all bytes of the secrets are equal. The claims may differ by a second, so the test
-    // is repeated.
+    // Two tokens are equal only if all bytes of the secrets are equal, and if both tokens are created in the same
+    // second. So the comparison is repeated.
     let same = |flags: &[&str], environment: &[(&str, &str)]| {
         (0..20).any(|_| token(&["--jwt-secret", &secret], &[]) == token(flags, environment))
     };
@@ -322,7 +322,7 @@ fn a_head_must_fit_the_values_that_clients_send() {
         assert!(printed.code == Some(1) && printed.err.ends_with(&wanted), "{wanted}: {printed:?}");
         assert_eq!(check(&flags, min).out, "ok\n", "{flags:?}");
     }
-    // A datagram has no head.
+    // A datagram has no head, so the length of its API key does not matter.
     assert_eq!(check(&["--api", "udp:127.0.0.1:9", "--api-key", &key], 200).out, "ok\n");
 }
 
@@ -410,7 +410,7 @@ fn a_value_that_a_list_has_twice_is_warned_of() {
         let wanted = format!("fdpush: warning: {flag}: {what} is given more than once\n");
         assert_eq!((printed.code, printed.err), (Some(0), wanted));
     }
-    // Two listeners with port 0 get different ports.
+    // Two listeners with port 0 get different ports, so the repeated value is not a mistake.
     let zero = ["check", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
     assert_eq!(call(&zero, &[]).err, "");
 }
@@ -463,8 +463,10 @@ fn the_start_logs_the_connection_limit() {
     let mut command = command_in_shell("ulimit -n 400; exec \"$0\" \"$@\"", &["serve"], &FREE_PORTS);
     let mut served = ChildProcess::spawn(command.stdout(Stdio::null()));
     let lines = BufReader::new(served.stderr.take().expect("the output is a pipe")).lines().map_while(Result::ok);
-    let printed =
-        lines.into_iter().find(|line| line.contains("api_connections_max is")).expect("the output has another line");
+    let printed = lines
+        .into_iter()
+        .find(|line| line.contains("api_connections_max is"))
+        .expect("the log has a line with the limit");
     let limits = "connections_max is 80 (from the descriptor limit), api_connections_max is 256";
     assert!(printed.ends_with(limits), "{printed}");
 }
