@@ -151,7 +151,7 @@ fn the_faults_of_all_pairs_are_reported() {
     for fault in &faults {
         assert_eq!(lines.iter().filter(|line| line.contains(fault)).count(), 1, "expected {fault:?} in {printed}");
     }
-    // The server also reads a certificate without a key, and a key without a certificate.
+    // The server also reports the fault of a certificate without a key, and of a key without a certificate.
     let without_key = [&LISTEN[..], &good.flags(), &["--tls-cert", &expired[2].certificate]].concat();
     let printed = refused(&without_key);
     assert!(printed.contains("names 2 files, and --tls-key names 1") && printed.contains(&expired_at(2)), "{printed}");
@@ -294,7 +294,7 @@ fn a_file_with_a_private_key_that_everybody_can_read_is_warned_of() {
     let api = ["--api", "tls:127.0.0.1:0", "--api-client-ca", &ca];
     for (flags, file) in [
         (pair.flags(), &pair.key),
-        // The file of the certificate has the key, too. One or two settings name the file.
+        // The certificate file `both` also contains the key. First one setting names this file, then both settings.
         (["--tls-cert", &both, "--tls-key", &other.key], &both),
         (["--tls-cert", &both, "--tls-key", &both], &both),
         (pair.flags(), &ca),

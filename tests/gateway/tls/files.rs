@@ -37,7 +37,7 @@ impl Files {
         let path = self.0.file(name);
         fs::write(&path, content).expect("the file can be written");
         make_private(&path);
-        path.to_str().expect("UTF-8").to_owned()
+        path.to_str().expect("the path is UTF-8").to_owned()
     }
 
     /// Writes a certificate and its key.
@@ -54,7 +54,7 @@ impl Files {
     }
 
     pub fn path(&self, name: &str) -> String {
-        self.0.file(name).to_str().expect("UTF-8").to_owned()
+        self.0.file(name).to_str().expect("the path is UTF-8").to_owned()
     }
 }
 
@@ -84,7 +84,8 @@ pub fn validity(from: i64, to: i64) -> impl FnOnce(&mut CertificateParams) {
     move |params| (params.not_before, params.not_after) = (at(from), at(to))
 }
 
-/// Returns the address of the second `--listen` of a server.
+/// Returns the second address that the log announces. This is the first `tls:` address, unless a listener expects a
+/// PROXY header.
 pub fn tls_address(gateway: &Gateway) -> SocketAddr {
     gateway.others[0].parse().expect("the address is valid")
 }

@@ -75,7 +75,7 @@ fn the_name_of_the_client_selects_the_certificate() {
         AUTHORITY.sign(&["other.example"]),
     ];
     let [one, two, three] = [0, 1, 2].map(|index| files.put(&index.to_string(), &pairs[index]));
-    // Two certificates are in the list of the first flag, and one is in the second flag.
+    // The first `--tls-cert` is a list of two certificates, and the second `--tls-cert` is the third certificate.
     let (certificates, keys) = (format!("{},{}", one.certificate, two.certificate), format!("{},{}", one.key, two.key));
     let flags =
         ["--tls-cert", &certificates, "--tls-key", &keys, "--tls-cert", &three.certificate, "--tls-key", &three.key];
@@ -86,7 +86,7 @@ fn the_name_of_the_client_selects_the_certificate() {
     {
         assert_eq!(certificate_of(address, AUTHORITY.client_config(), name), Some(der(&pairs[index])), "{name}");
     }
-    // The server uses the first pair, whose certificate is not valid for the requested name.
+    // No certificate is valid for this name, so the server uses the first one, and the client refuses it.
     assert_eq!(certificate_of(address, AUTHORITY.client_config(), "a.b.chat.example"), None);
     assert!(
         !is_trusted(address, Authority::new().client_config(), "localhost"),
@@ -126,7 +126,11 @@ fn the_api_asks_for_a_certificate_of_an_authority() {
     };
     let known = AUTHORITY.client_config_with(&authority.sign(&["backend"]));
     assert_eq!(status(known.clone(), "alpha").as_deref(), Some("200"));
-    assert_eq!(status(known, "beta").as_deref(), Some("401"), "the API key must be required, too");
+    assert_eq!(
+        status(known, "beta").as_deref(),
+        Some("401"),
+        "a back end with a certificate must also have an API key"
+    );
     assert_eq!(
         status(AUTHORITY.client_config(), "alpha"),
         None,
@@ -159,7 +163,7 @@ fn faults_of_clients_are_logged_once_a_second() {
     let seconds = start.elapsed().as_secs() as usize;
     assert!(
         (1..=seconds + 1).contains(&count),
-        "the log may have one line a second, not {count} lines in {seconds} seconds: {lines:?}"
+        "the log must have one line or more, and at most one line a second, not {count} in {seconds} seconds: {lines:?}"
     );
 }
 

@@ -43,8 +43,8 @@ fn handshakes_are_counted_by_outcome() {
     plain.send(GET);
     assert_eq!(plain.reply().status, 400);
     raw(gateway.address, config).try_send("x");
-    // The server does not count a connection on which it received no byte. The second connection ends within a TLS
-    // record, so its handshake counts as abandoned.
+    // This connection ends within a TLS record, so its handshake counts as abandoned. Without a received byte, the
+    // server would not count the connection.
     Raw::connect(address).send([22, 3]);
     until("all outcomes are counted", || counts() == [1, 1, 1, 1, 1, 1]);
 }
@@ -52,11 +52,11 @@ fn handshakes_are_counted_by_outcome() {
 #[test]
 fn tls_hellos_to_a_plain_address_cause_one_log_line_a_second() {
     let gateway = Gateway::spawn(&["--log", "debug"]);
-    // One turn handles both hellos, because they arrive while the process is stopped.
+    // Both hellos arrive while the process is stopped, so one turn of the event loop handles them.
     let mut clients: Vec<Socket> = Vec::new();
     gateway.while_stopped(|| clients.extend([begin(gateway.address), begin(gateway.address)]));
-    // The log has a line about each refused request. If the server has logged a warning, the warning is before this
-    // line.
+    // The log has a line about each refused request. If the server warns of the same request, the warning is before
+    // this line.
     let next_warnings = || -> Vec<String> {
         let lines = gateway.logged_up_to("refused with 400");
         lines.into_iter().filter(|line| line.contains("TLS hello on a listener without TLS")).collect()
@@ -66,7 +66,7 @@ fn tls_hellos_to_a_plain_address_cause_one_log_line_a_second() {
     assert!(first[0].ends_with("(1 since the last warning)"), "{first:?}");
     let counted = || gateway.metric("fdpush_tls_handshakes_total{outcome=\"on_plain\"}");
     assert_eq!(counted(), 2.0);
-    // A later hello causes the next line, which has the count of all hellos since the first line.
+    // A later hello causes the second warning. This warning has the count of all hellos since the first warning.
     let mut sent = 2;
     let line = loop {
         let _client = begin(gateway.address);
