@@ -74,7 +74,7 @@ fn every_open_event_has_its_close_event_at_shutdown() {
         if number % 2 == 0 { drop(client) } else { hang_up(client) }
     }
     let ended = |cause: &str| gateway.metric(&format!("fdpush_closes_total{{cause=\"{cause}\"}}"));
-    until("the server has detected the ends of half of the clients", || {
+    until("the server has detected that half of the clients disconnected", || {
         [ended("connection_lost"), ended("client_closed")] == [25.0, 25.0]
     });
     gateway.signal("-TERM");
@@ -112,8 +112,8 @@ fn a_uid_whose_client_reconnects_within_the_grace_time_stays_online() {
     let second = gateway.connect("/?uid=ann");
     hang_up(first);
     hang_up(second);
-    // A client that reconnects, as after a page refresh, causes no `offline` and no `online` event. So the next event
-    // is about bob.
+    // A client that reconnects within the grace time (`--presence-delay`, here one hour), as after a page refresh,
+    // causes no `offline` and no `online` event. So the next event is about bob.
     let _third = gateway.connect("/?uid=ann");
     let (_bob, fd) = gateway.open("/", &[]);
     gateway.done("/api/bind", json!({"fd": fd, "uid": "bob"}));
@@ -442,7 +442,7 @@ fn sigterm_during_pushes_closes_every_client_with_1001() {
     assert_eq!(json_of(&back_end.reply())["matched"], CLIENTS);
     gateway.signal("-TERM");
     for client in &mut clients {
-        // The client reads complete frames until the close frame.
+        // The client must receive only complete frames before the close frame.
         assert_eq!(client.close_frame(), (1001, "server is shutting down".to_owned()));
         client.send_frame(crate::common::raw::CLOSE, &crate::common::raw::close_payload(1001, ""));
         client.end();
@@ -464,18 +464,20 @@ fn client_text_cannot_forge_a_log_line() {
     assert!(gateway.logged("WARN").contains(r"origin https://a\xc2\x9b31m "));
 }
 
-/// The `queue_bytes_max` of the server in the test below.
+/// The `queue_bytes_max` of the server in the last test of this file.
 const QUEUE: usize = 128 << 10;
 
-/// Connects over a unix socket, and returns the client and its fd. While the client does not read, a full unix socket
-/// accepts no bytes.
+/// Connects over a unix socket, and returns the client and its fd.
+///
+/// A unix socket buffers a limited number of bytes. So if the client does not read, further output stays in the queue
+/// of the connection.
 fn open_unix(path: &Path, target: &str) -> (Client, u64) {
     let mut client = Client::connect_unix(path, target).expect("the server accepts the WebSocket");
     let fd = next(&mut client)["fd"].as_u64().expect("the fd is valid");
     (client, fd)
 }
 
-/// Pushes to a connection that does not read, until its queue has no room for an ack.
+/// Pushes to a client that does not read, until the queue of its connection has no room for an ack.
 fn fill(gateway: &Gateway, fd: u64) {
     let push = |bytes: usize| gateway.done("/api/push", json!({"fd": fd, "text": "x".repeat(bytes)}));
     let queued = || {

@@ -1,4 +1,4 @@
-//! Tests `send` frames as webhook events, and back ends that refuse, fail or hang.
+//! Tests the webhook events that client frames cause, and back ends that refuse, fail or hang.
 
 use crate::common::backend::{Answer, Backend};
 use crate::common::events::{Events, start_accepting_back_end, start_with_webhook};
@@ -81,7 +81,7 @@ fn only_valid_send_frames_become_send_events() {
     assert_eq!(next(&mut ann), json!({"type": "ack", "id": 7}));
     assert_eq!(events.next(), json!({"type": "send", "fd": fd, "uid": "ann", "data": {"order": [1, "😀"]}}));
 
-    // The server sends both event types, so each frame causes two events.
+    // This server sends `message` events and `send` events, so a `send` frame causes one event of each type.
     let gateway = start_with_webhook(&backend, &["--webhook-events", "message,send"]);
     let mut events = Events::of(&backend);
     let mut ann = gateway.connect("/?uid=ann");
@@ -100,7 +100,7 @@ fn a_frame_with_an_oversized_event_is_refused() {
     let mut events = Events::of(&backend);
     let (mut ann, _) = gateway.open("/?uid=ann", &[]);
     let mut bob = gateway.connect("/?uid=bob");
-    // In JSON, 60 kB of control characters become 360 kB.
+    // In the JSON of an event, each control character takes six bytes, so these 60 kB take 360 kB.
     let control = "\u{1}".repeat(60_000);
     let push = format!(r#"{{"type":"push","to":"bob","data":"{}","id":1}}"#, "\\\\".repeat(30_000));
     for frame in [&control, &push, &"x".repeat(110_000)] {
@@ -150,7 +150,8 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
         assert_eq!(next(&mut bob)["type"], "message");
         assert!(events.next()["text"] == frame.as_str(), "the event must contain the whole frame");
     }
-    // A text that is not a valid frame can be longer in JSON, so its event can be too large.
+    // Only a text that is not a valid frame can contain control characters that take six bytes each in the JSON of the
+    // event. So the event of such a text can be too large.
     ann.send(&"\u{1}".repeat(1 << 20));
     assert_eq!(next(&mut ann)["code"], "too_large");
 }
