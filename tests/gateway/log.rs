@@ -1,4 +1,4 @@
-//! Tests that the server continues if its standard error is closed, full or not read.
+//! Tests that the server continues if its log cannot be written, and that untrusted text stays in one short log line.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
@@ -71,10 +71,11 @@ impl Served {
         self.child.signal(signal);
     }
 
-    /// Checks that the server serves clients, health checks, webhooks and a reload. Each of these causes log lines.
+    /// Checks that the server serves clients, health checks, webhooks and a reload. This causes at least five log
+    /// lines.
     fn check_serving(&mut self, backend: &Backend) {
         let mut ann = self.connect("/?uid=ann");
-        // The back end refused the first request, so the worker logged an error.
+        // The back end refused the first request, so the webhook worker logged an error and repeated the request.
         assert_eq!(backend.requests.next().body.split_once("sent_ms").map(|(head, _)| head.is_empty()), Some(false));
         assert!(backend.requests.next().body.contains(r#""uid":"ann""#));
         assert_eq!(refusal(Client::connect(self.address, "/?uid=bob", &[FOREIGN])).0, 403);
@@ -183,7 +184,7 @@ fn an_unread_log_pipe_does_not_stop_the_server_and_lost_lines_are_reported() {
         }
         let mut served = Served::start(writer, &webhook(&backend).each_ref().map(String::as_str));
         served.check_serving(&backend);
-        assert_eq!(served.dropped(), 0, "the lines must wait in the queue");
+        assert_eq!(served.dropped(), 0, "no line may be dropped while the queue of the log has room");
         // With this long uid, the log has two lines of about 700 bytes for each client.
         let long = format!("/?uid={}", "%01".repeat(128));
         until("the queue of the log is full", || {
@@ -249,7 +250,8 @@ fn a_log_file_at_its_size_limit_does_not_stop_the_server_and_is_continued() {
         text.truncate(text.rfind('\n').map_or(0, |at| at + 1));
         text.lines().filter_map(dropped_before).sum::<u64>() == served.dropped()
     });
-    // The last line before the first notice reached the limit, so it may be cut.
+    // A notice is a line about dropped lines. The file reached its size limit in the line before the first notice, so
+    // this line may be cut.
     let lines: Vec<&str> = text.lines().collect();
     let notice = lines.iter().position(|line| dropped_before(line).is_some()).expect("the log has a notice");
     for line in lines[..notice - 1].iter().chain(&lines[notice..]) {
@@ -268,7 +270,8 @@ fn a_full_log_pipe_at_shutdown_does_not_change_the_exit_code() {
     assert_eq!(run(command(&flags, &[]).stderr(writer)).code(), Some(1));
 }
 
-/// Opens a WebSocket over the unix socket of `child` and sends SIGTERM. The client gets 1001, and the exit code is 0.
+/// Opens a WebSocket over the unix socket of `child` and sends SIGTERM. Checks that the client gets 1001 and that the
+/// exit code is 0.
 fn check_serving_and_drain(path: &Path, mut child: ChildProcess) {
     until("the server listens", || UnixStream::connect(path).is_ok());
     let mut client = Client::connect_unix(path, "/?uid=ann").expect("the server accepts the WebSocket");

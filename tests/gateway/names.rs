@@ -1,5 +1,6 @@
-//! Tests names from clients and back ends. Two different byte sequences are never the same uid, group or parameter.
-//! Integers, empty arrays and byte order marks, as dynamic languages write them, have the same meaning everywhere.
+//! Tests names from clients and back ends. Two names with different bytes are never the same uid, group or parameter.
+//! Dynamic languages write integers, empty arrays and byte order marks. These have the same meaning in tokens, in
+//! answers of back ends, in API requests and in client frames.
 
 use std::net::UdpSocket;
 
@@ -204,7 +205,7 @@ fn the_connect_hook_accepts_php_json() {
 fn the_api_accepts_php_json() {
     let gateway = Gateway::start(&["--api", "udp:127.0.0.1:0"]);
     let (mut ann, fd) = gateway.open("/?uid=10010", &[]);
-    // In PHP, array keys that look like integers are integers, and an empty array is a list.
+    // In PHP, array keys that look like integers are integers, and an empty array becomes `[]` in JSON.
     for (path, body, answer) in [
         ("join", r#"{"uid":10010,"groups":[7,"hall"]}"#, json!({"matched": 1, "changed": 1})),
         ("join", r#"{"uids":["10010"],"group":"7"}"#, json!({"matched": 1, "changed": 0})),
