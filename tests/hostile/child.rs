@@ -33,7 +33,7 @@ pub struct Child {
 /// environment variable is not set.
 pub fn run(roles: &[Role]) {
     let Ok(name) = std::env::var(ROLE) else { return };
-    let (_, build) = roles.iter().find(|(role, _)| *role == name).expect("the role exists");
+    let (_, build) = roles.iter().find(|(role, _)| *role == name).expect("a table `ROLES` has a server with this name");
     let server = match tls::IS_TLS {
         true => Server::bind_tls("127.0.0.1:0", tls::server_config()),
         false => Server::bind("127.0.0.1:0"),
@@ -80,8 +80,8 @@ impl Child {
         let address = loop {
             let mut line = String::new();
             assert!(
-                stdout.read_line(&mut line).expect("the output has lines") > 0,
-                "the child must run until it has printed the line"
+                stdout.read_line(&mut line).expect("the output can be read") > 0,
+                "the child must print its address before its output ends"
             );
             if let Some((_, address)) = line.split_once(GREETING) {
                 break address.trim().parse().expect("the address is valid");

@@ -1,8 +1,9 @@
 //! Tests hostile frames: over 250 streams in `cases/data_frames.rs` and `close_frames.rs`, with their expected results.
 //!
 //! Each case is sent in one piece, then one byte in each turn of the loop, then in two parts for every split point. The
-//! second part is sent after the loop has read the first part. Longer inputs are cut near their ends and at a sample of
-//! positions between them (see `harness.rs`). The tests of `Assembler` cut all frames and messages at every byte.
+//! second part is sent after the loop has read the first part. Longer inputs are cut near their start, near their end
+//! and at a sample of positions between them (see `harness.rs`). The tests of `Assembler` cut all frames and messages
+//! at every byte.
 
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
 
 #[test]
 fn the_assembler_returns_the_same_message_for_every_cut() {
-    // Each cut sends the whole payload again, so only one long case is cut at every byte.
+    // Each cut takes the whole input again. So this test cuts only the short cases and one long frame.
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.bytes.len() < 1_000).collect();
     let long = frame(BINARY, &[7; 4_000]);
     for bytes in cases.iter().map(|case| &case.bytes).chain([&long]) {
@@ -214,7 +215,7 @@ fn an_announced_length_without_payload_takes_no_memory() {
         let received = 1_000 * (UPGRADE.len() + 8 + first.len()) as u64;
         child.wait_for_stat("bytes_in", |bytes| bytes >= received);
     });
-    assert!(grown < 5 << 20, "announced bytes must take no memory, but memory grew by {grown} bytes");
+    assert!(grown < 5 << 20, "announced lengths must take less than 5 MiB for all peers, not {grown} bytes");
     assert_eq!(child.stat("open"), 1_000);
 }
 
@@ -232,9 +233,9 @@ fn a_hundred_thousand_empty_fragments_form_one_message_without_memory_growth() {
         raw.send(frame(PING, b"behind them"));
         assert_eq!(raw.frame(), (0x8a, b"behind them".to_vec()));
     });
-    assert!(grown < 1 << 20, "memory may grow by less than 1 MiB, not by {grown} bytes");
+    assert!(grown < 1 << 20, "memory must grow by less than 1 MiB, not by {grown} bytes");
     raw.send(frame(CONTINUATION, b"end"));
-    assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "a message may have any number of fragments");
+    assert_eq!(raw.frame(), (0x82, b"end".to_vec()), "the server must accept any number of fragments");
 }
 
 #[test]
@@ -302,7 +303,7 @@ fn a_million_pings_from_a_client_that_does_not_read_take_bounded_memory() {
     let mut raw = Raw::upgraded(server.address());
     let most = flood_with_pings(&server, &mut raw, PINGS);
     assert!(most <= 32 << 10, "at most 32 KiB of pongs may be queued, not {most} bytes");
-    // The client receives the pongs in order, and one of them is the pong of the last ping.
+    // The server may omit pongs, but the client receives the other pongs in order, and the pong of the last ping.
     let mut last = None;
     while last != Some(PINGS - 1) {
         let (first, payload) = raw.frame();

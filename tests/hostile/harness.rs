@@ -23,7 +23,8 @@ pub const MESSAGE_BYTES_MAX: usize = 70_000;
 /// position.
 const BATCH: usize = 128;
 
-/// The longest input that is cut at every byte. A longer input is cut near its ends and at a sample of positions.
+/// The longest input that is cut at every byte. A longer input is cut near its start, near its end and at a sample of
+/// positions.
 const EVERY_SPLIT_BYTES_MAX: usize = 700;
 
 /// The number of bytes at the start of an input that are sent one by one, with a turn of the loop after each byte.
@@ -93,7 +94,7 @@ impl LoggingServer {
         Wire::connect(self.server.address())
     }
 
-    /// Returns the handler calls for this connection.
+    /// Removes the recorded handler calls of this connection from the log, and returns them.
     pub fn ran(&self, wire: &Wire) -> Vec<String> {
         self.log.0.lock().expect("no handler panics while it holds the lock").remove(&wire.port).unwrap_or_default()
     }
@@ -116,7 +117,7 @@ impl Log {
     }
 }
 
-/// Returns the log entry of a message: its type, and its payload if the payload is short.
+/// Returns the log entry of a message: its type, and its payload, or the length of a long payload.
 fn describe_message(message: Message<'_>) -> String {
     match message {
         Message::Text(text) => shown("text", text.as_bytes()),
@@ -142,7 +143,10 @@ pub fn send_whole<'a>(server: &LoggingServer, cases: &'a [Case], prepare: impl F
     cases.iter().map(send).collect()
 }
 
-/// Sends the bytes of all cases one by one. Each byte has its own write and its own turn.
+/// Sends the bytes of all cases one by one.
+///
+/// Each of the first [`BYTE_A_TURN_MAX`] bytes has its own write and its own turn. Each of the next
+/// [`BYTE_A_WRITE_MAX`] bytes has its own write. One write sends the remaining bytes.
 pub fn send_bytewise<'a>(
     server: &LoggingServer,
     cases: &'a [Case],
@@ -165,8 +169,8 @@ pub fn send_bytewise<'a>(
     sent
 }
 
-/// Sends the bytes of one case in two parts, for every split point. Several connections, each with another split point,
-/// run at the same time.
+/// Sends the bytes of one case in two parts, for every position of [`cut_positions`]. Several connections, each with
+/// another position, run at the same time.
 pub fn send_split<'a>(
     server: &LoggingServer,
     case: &'a Case,
@@ -189,7 +193,7 @@ pub fn send_split<'a>(
     }
 }
 
-/// A case, a text that describes the cuts of its bytes, and the connection that sent the case.
+/// The sent cases. Each entry is a case, a text that describes the cuts of its bytes, and the connection that sent it.
 pub type Sent<'a> = Vec<(&'a Case, String, Wire)>;
 
 /// Runs the cases on several threads.
@@ -244,8 +248,8 @@ impl Case {
             (!is_answered).then(|| "the stream ended early".to_owned()),
             differ("statuses", &received.statuses(), &self.statuses),
             differ("close code", &received.close_code(), &self.code),
-            differ("delivered", &ran, &self.ran),
-            differ("half an answer", &received.rest, &Vec::new()),
+            differ("handler calls", &ran, &self.ran),
+            differ("incomplete output at the end", &received.rest, &Vec::new()),
             differ("frames", &received.frame_names(), &self.frame_names()),
             received.replies.iter().find_map(HttpResponse::missing_headers),
         ];
@@ -306,7 +310,7 @@ impl Received {
 }
 
 impl HttpResponse {
-    /// Returns the headers that RFC 9110 requires for the status of the response and that the response does not have.
+    /// Returns an error if the response lacks a header that its status requires (RFC 9110), or `Connection: close`.
     fn missing_headers(&self) -> Option<String> {
         let wanted = match self.status {
             101 => Some(("Upgrade", "websocket")),

@@ -2,8 +2,9 @@
 //! calls.
 //!
 //! Each case is sent in one piece, then one byte in each turn of the loop, then in two parts for every split point. The
-//! second part is sent after the loop has read the first part. Longer inputs are cut near their ends and at a sample of
-//! positions between them (see `harness.rs`). A unit test of `find_head_end` cuts the input at every byte.
+//! second part is sent after the loop has read the first part. Longer inputs are cut near their start, near their end
+//! and at a sample of positions between them (see `harness.rs`). A unit test of `find_head_end` cuts the input at every
+//! byte.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -35,8 +36,8 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Adds an offer of permessage-deflate to the upgrade request of a case. The expected result stays the same, except at
-/// the limits of a head.
+/// Adds an offer of permessage-deflate to a case with one upgrade request. The expected result stays the same. Cases at
+/// a limit of a head get no offer, because they would exceed the limit with it.
 fn offer_compression(case: &mut Case) {
     const KEY: &[u8] = b"Sec-WebSocket-Key: ";
     const OFFER: &[u8] = b"Sec-WebSocket-Extensions: permessage-deflate\r\n";
@@ -142,7 +143,7 @@ fn a_head_of_20_mb_is_refused_and_not_buffered() {
     assert_eq!(server.ask(|ctx| ctx.stats().queued_bytes), 0);
 }
 
-/// Appends the bytes that arrive within a short timeout to `came`. Returns whether the stream has ended.
+/// Appends the bytes that arrive within the read timeout to `came`. Returns whether the stream has ended.
 fn has_ended(stream: &mut Socket, came: &mut Vec<u8>) -> bool {
     let mut chunk = [0; 1024];
     match stream.read(&mut chunk) {
@@ -238,7 +239,7 @@ fn a_second_upgrade_on_a_websocket_is_a_protocol_error() {
     raw.send(UPGRADE);
     assert_eq!(raw.reply().status, 101);
     raw.send(UPGRADE);
-    assert_eq!(raw.close_frame().0, 1002, "a second upgrade request must not be a valid frame");
+    assert_eq!(raw.close_frame().0, 1002, "a second upgrade request must be a protocol error");
     let (_, closed) = rx.next();
     assert!(matches!(closed.cause, Cause::ProtocolError(_)), "{closed:?}");
     assert_eq!(server.ask(|ctx| ctx.stats().opened), 1);

@@ -55,7 +55,7 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
         let held = inbound_bytes(&server);
         assert!(
             held <= TOTAL_MAX + MESSAGE_MAX,
-            "inbound memory must stay within its bound: {held} bytes with {number} clients"
+            "unfinished messages must take at most 5 MiB, not {held} bytes with {number} clients"
         );
     }
     // A closed TLS session does not count the remaining bytes of its client, so only open connections are compared.
@@ -133,7 +133,7 @@ fn the_head_of_a_waiting_upgrade_counts_toward_the_inbound_bound() {
     let server = serve(move |server| {
         server.limits(limits()).on_upgrade(move |ctx, fd, _| {
             let (later, ticket) = ctx.defer_upgrade(fd);
-            tickets.lock().expect("no panic").push(ticket);
+            tickets.lock().expect("no handler panics while it holds the lock").push(ticket);
             later
         })
     });
@@ -158,9 +158,9 @@ fn hundreds_of_unfinished_messages_take_bounded_memory() {
     }
     child.wait_for_stat("closed", |closed| closed >= 400 - 64);
     assert!(child.stat("inbound_bytes") <= (64 << 20) + (2 << 20));
-    // The unfinished messages use 64 MiB. The remaining growth is memory of the allocator and of fixed buffers.
+    // The unfinished messages use at most 64 MiB. The remaining growth is memory of the allocator and of fixed buffers.
     let grown = child.memory().saturating_sub(before);
-    assert!(grown < 128 << 20, "memory may grow by less than 128 MiB, not by {} MiB", grown >> 20);
+    assert!(grown < 128 << 20, "memory must grow by less than 128 MiB, not by {} MiB", grown >> 20);
     let mut other = Raw::upgraded(child.address);
     other.send_frame(0x9, b"alive");
     assert_eq!(other.frame(), (0x8a, b"alive".to_vec()));
@@ -171,7 +171,7 @@ fn a_failed_allocation_closes_only_the_client_that_needs_it() {
     const BYTES: usize = 60 << 20;
     /// The length of the buffer of a body. The length doubles when the buffer grows.
     const BUFFER: usize = 64 << 20;
-    /// The length of the plaintext of a full record.
+    /// The length of the plaintext of a full TLS record.
     const PIECE: usize = 16 << 10;
     let child = Child::start("narrow");
     let mut other = Raw::upgraded(child.address);
@@ -195,8 +195,8 @@ fn a_failed_allocation_closes_only_the_client_that_needs_it() {
             child.wait_for_stat("inbound_bytes", |bytes| bytes as usize >= before + piece * PIECE);
         }
         client.try_send(vec![b'x'; BYTES - 4 * PIECE - number]);
-        // While the server receives a body through TLS, the bytes of an unfinished record often count, too. When it has
-        // received the whole body, only the buffers and the heads count.
+        // While the server receives a body through TLS, the bytes of an unfinished TLS record often count, too. When
+        // the server has received all bytes that the client sends here, only the buffers and the heads count.
         for _ in 0..10 {
             let all = number * BUFFER..number * BUFFER + 4096;
             child.wait_for_stat("inbound_bytes", |bytes| all.contains(&(bytes as usize)));

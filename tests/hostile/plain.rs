@@ -14,7 +14,10 @@ fn stalled_readers_share_the_frames_of_a_broadcast() {
             (delivery, ctx.stats().queued_bytes)
         });
         assert_eq!((delivery.matched, delivery.queued + delivery.dropped), (readers.len(), readers.len()));
-        assert!(queued <= TOTAL_MAX, "the bytes of a shared message must count once: {queued} bytes are queued");
+        assert!(
+            queued <= TOTAL_MAX,
+            "a shared message must count once, so at most {TOTAL_MAX} bytes may be queued, not {queued}"
+        );
     }
 }
 
@@ -44,7 +47,7 @@ fn with_drop_newest_a_stalled_reader_loses_messages_but_stays_connected() {
         assert!(ctx.is_open(fds[1]), "the server must drop messages for a stalled reader and keep it connected");
         assert_eq!(ctx.push(fds[2], "a fast reader can still be pushed to"), Outcome::Queued);
         let stays = ctx.info(fds[1]).expect("the connection exists").traffic.messages_out;
-        assert!(stays > 100 && stays <= queued, "a part of the messages must stay queued: {stays} of {queued}");
+        assert!(stays > 100 && stays <= queued, "over 100 of the {queued} messages must stay queued, not {stays}");
         stays
     });
     assert_eq!(quick.text(), "a fast reader can still be pushed to");

@@ -2,7 +2,7 @@
 //! flooding client, hash flooding, panics, SIGTERM, and connection churn.
 //!
 //! No test of this file asserts a duration. Each test compares counts, bytes and order, and each wait has a long
-//! deadline. `tests/soak.sh` runs the test that connects and closes clients with more cycles.
+//! deadline. `tests/soak.sh` runs the test `connect_close_cycles_release_all_resources` with more cycles.
 
 use std::collections::HashSet;
 use std::sync::mpsc;
@@ -44,7 +44,7 @@ fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
     assert_eq!(ctx.set_heartbeat(fd, heartbeat), Ok(Change::Done));
 }
 
-/// Sends an upgrade. Returns the status of an upgrade, which is 101 or 503, and the connection.
+/// Sends an upgrade request. Returns the status of the response, and the connection.
 fn offer(child: &Child) -> (u16, Wire) {
     let mut wire = child.connect();
     wire.send(UPGRADE.as_bytes());
@@ -55,7 +55,7 @@ fn offer(child: &Child) -> (u16, Wire) {
 /// Returns the status of the response. A TLS listener over a limit refuses a client with an alert, which counts as 503.
 fn status(wire: &mut Wire) -> u16 {
     let has_response = wire.read_until(|received| !received.replies.is_empty());
-    assert!(has_response || wire.is_refused(), "the connection must have a response");
+    assert!(has_response || wire.is_refused(), "the server must send a response or a TLS alert");
     wire.received().replies.first().map_or(503, |reply| reply.status)
 }
 
@@ -65,7 +65,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     let child = Child::start_with_descriptors(DESCRIPTORS as u32, "greedy");
     let idle = child.descriptors();
 
-    // All clients connect before the server answers the first one.
+    // All clients connect before the test reads the first response.
     let mut offered: Vec<Wire> = (0..400).map(|_| child.begin()).collect();
     offered.iter_mut().for_each(|wire| wire.queue(UPGRADE.as_bytes()));
     let (mut opened, mut refused) = (Vec::new(), 0);
@@ -78,7 +78,7 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     }
     assert!(
         (DESCRIPTORS / 2..DESCRIPTORS).contains(&opened.len()),
-        "most descriptors must belong to a WebSocket: {} opened, {refused} refused",
+        "at least half of the descriptors must belong to WebSockets: {} opened, {refused} refused",
         opened.len()
     );
 
@@ -97,10 +97,10 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
             (status, _) => panic!("{status}"),
         }
     }
-    assert!(tx > 0 && late <= 1, "all clients except one must be refused: {tx} refused, {late} accepted");
+    assert!(tx > 0 && late <= 1, "at most one client may be accepted: {tx} refused, {late} accepted");
     let elapsed_ticks = since.elapsed().as_millis() as u64 / 10;
     let used = child.cpu_ticks() - ticks;
-    assert!(used * 4 <= elapsed_ticks, "refusals may use a quarter of a core: {used} of {elapsed_ticks} ticks");
+    assert!(used * 4 <= elapsed_ticks, "at most a quarter of a core may be used: {used} of {elapsed_ticks} ticks");
 
     // New clients get the freed descriptors. A client that connects before a descriptor is free gets 503 and retries.
     for _ in 0..3 {
@@ -120,13 +120,13 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     for wire in &mut opened {
         wire.send(&frame(CLOSE, &close_payload(1000, "")));
         wire.read_to_end();
-        assert_eq!(wire.received().close_code(), Some(1000), "the connections that were open before must stay open");
+        assert_eq!(wire.received().close_code(), Some(1000), "a WebSocket must stay open until its client closes it");
     }
     drop(opened);
     child.wait_for_stat("open", |open| open == 0);
     child.wait_for_stat("connections", |connections| connections <= 1);
     let used = child.descriptors();
-    assert!(used <= idle + 1, "all descriptors except one must be closed: {used} open, {idle} at the start");
+    assert!(used <= idle + 1, "at most one new descriptor may be open: {used} open, {idle} at the start");
 }
 
 /// Blocks the loop until the sender is dropped.
@@ -134,7 +134,7 @@ fn block_loop(server: &TestServer) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
     let (begin, begun) = channel();
     let call = move |_: &mut Context<'_>| {
-        begin.send(()).expect("the test waits");
+        begin.send(()).expect("the test has not dropped the receiver");
         let _ = held.recv();
     };
     drop(server.remote.call(call).sent().expect("the inbox has room"));
@@ -277,7 +277,7 @@ fn a_client_that_sends_much_does_not_starve_others() {
     let limits = Limits { read_budget_bytes: BUDGET, ..limits_with_long_times() };
     let server = serve(move |server| {
         server.limits(limits).on_message(move |_, _, message| {
-            tx.send(message.as_text() == Some("busy")).expect("the test waits");
+            tx.send(message.as_text() == Some("busy")).expect("the test has not dropped the receiver");
         })
     });
     let mut busy = Wire::connect(server.address());
@@ -341,7 +341,8 @@ fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
     assert_eq!(changes, [Change::BadName; 4]);
 }
 
-/// A handler that panics in one of its callbacks. The client selects the callback by its target, message, ping or uid.
+/// A handler in which each callback can panic. `on_notice` and `on_timer` always panic. The client selects the other
+/// callbacks by the request target or by the payload of a message, ping or pong.
 struct Brittle;
 
 impl Handler for Brittle {
@@ -432,7 +433,7 @@ fn a_panic_in_a_handler_ends_one_connection_only() {
     assert_eq!(
         server.ask(|ctx| (ctx.stats().users, ctx.member_count("all"))),
         (1, 1),
-        "the uid and the group must be in the maps"
+        "the maps must have only the uid and the membership of the open connection"
     );
 }
 
@@ -458,14 +459,14 @@ fn sigterm_under_load_flushes_closes_with_1001_and_exits_with_0() {
     for (raw, first) in clients.iter_mut().zip(first) {
         let mut last = first;
         while let Some(number) = tick(raw) {
-            assert_eq!(number, last + 1, "no push may be lost");
+            assert_eq!(number, last + 1, "each push must arrive once");
             last = number;
         }
         raw.send_frame(CLOSE, &close_payload(1001, ""));
         raw.end();
         lasts.insert(last);
     }
-    assert_eq!(lasts.len(), 1, "all clients must have the last number: {lasts:?}");
+    assert_eq!(lasts.len(), 1, "all clients must receive the same last number: {lasts:?}");
     assert!(child.wait().success());
 }
 
@@ -483,7 +484,8 @@ fn tick(raw: &mut Raw) -> Option<u64> {
     }
 }
 
-/// Connects `count` times, many clients at a time. Half of the clients close with a close handshake.
+/// Connects `count` times, 100 clients at a time. Half of the clients make a close handshake, and the others disconnect
+/// without it.
 fn cycle(child: &Child, count: usize) {
     const AT_A_TIME: usize = 100;
     for batch in 0..count / AT_A_TIME {
@@ -528,9 +530,9 @@ fn connect_close_cycles_release_all_resources() {
     child.wait_for_stat("connections", |connections| connections <= 1);
     assert!(
         child.descriptors() <= descriptors + 1,
-        "all descriptors must be closed: {} open, {descriptors} before",
+        "at most one new descriptor may be open: {} open, {descriptors} before",
         child.descriptors()
     );
     let grown = child.memory().saturating_sub(memory);
-    assert!(grown <= 1 << 20, "memory may grow by at most 1 MiB in {cycles} cycles, not by {grown} bytes");
+    assert!(grown <= 1 << 20, "memory must grow by at most 1 MiB in {cycles} cycles, not by {grown} bytes");
 }

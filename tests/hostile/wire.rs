@@ -59,7 +59,7 @@ impl Wire {
         self.is_refused
     }
 
-    /// Sends bytes to a server that may have stopped reading.
+    /// Sends bytes. Ignores an error, because the server may have closed the connection.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -131,7 +131,7 @@ impl Received {
         self.replies.iter().map(|reply| reply.status).collect()
     }
 
-    /// Returns the code of the server's close frame, or 1005 if the close frame has no code.
+    /// Returns the code of the server's close frame. If the close frame has no code, returns 1005.
     pub fn close_code(&self) -> Option<u16> {
         let close = self.frames.iter().find(|(first, _)| *first == 0x88)?;
         Some(close.1.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
@@ -142,8 +142,8 @@ impl Received {
         let mut rest = came;
         while !received.is_upgraded() {
             let Some((reply, behind)) = HttpResponse::parse(rest) else { break };
-            // The status 100 is ignored, because it is not the result of a request. The arrival time of the body
-            // decides whether the server sends it.
+            // A response with the status 100 is ignored, because it is not the result of a request. The server sends it
+            // only if the body has not arrived yet.
             if reply.status != 100 {
                 received.replies.push(reply);
             }

@@ -32,8 +32,8 @@ fn payloads() -> Vec<Case> {
         invalid_case("close without a code", frame(CLOSE, b""), 1005, &[]),
         invalid_case("close with half a code", frame(CLOSE, b"\x03"), 1002, &[]),
         invalid_case("close with half a code of zero", frame(CLOSE, b"\0"), 1002, &[]),
-        invalid_case("close with a reason of 123", closing(1000, &"r".repeat(123)), 1000, &[]),
-        invalid_case("close with a reason of 124", [&[0x88, 0xfe, 0, 126], &[0; 4][..]].concat(), 1002, &[]),
+        invalid_case("close with a reason of 123 bytes", closing(1000, &"r".repeat(123)), 1000, &[]),
+        invalid_case("close with a reason of 124 bytes", [&[0x88, 0xfe, 0, 126], &[0; 4][..]].concat(), 1002, &[]),
         invalid_case("close with a reason in UTF-8", closing(3000, "até logo"), 3000, &[]),
         invalid_case("close between fragments", [frame_with(TEXT, b"a"), closing(1000, "")].concat(), 1000, &[]),
         invalid_case(
@@ -58,7 +58,7 @@ fn reasons() -> Vec<Case> {
     cases
 }
 
-/// Returns cases with bytes after a close frame, which the server ignores.
+/// Returns cases with bytes after a close frame. The server ignores these bytes.
 fn after_a_close_frame() -> Vec<Case> {
     let rows: [(&str, Vec<u8>); 10] = [
         ("a text", frame(TEXT, b"late")),
@@ -82,6 +82,6 @@ fn after_a_close_frame() -> Vec<Case> {
     let finished = [frame_with(TEXT, b"a"), closing(1000, ""), frame(CONTINUATION, b"b")].concat();
     cases.push(invalid_case("a message's end behind close", finished, 1000, &[]));
     let failed = [b"\x81\x00".to_vec(), closing(1000, ""), frame(TEXT, b"late")].concat();
-    cases.push(invalid_case("a close behind a broken rule", failed, 1002, &[]));
+    cases.push(invalid_case("a close behind an unmasked frame", failed, 1002, &[]));
     cases
 }

@@ -7,7 +7,7 @@ use crate::harness::{Case, MESSAGE_BYTES_MAX, shown};
 
 pub const FIN: u8 = 0x80;
 
-/// Returns a case that ends with a protocol error.
+/// Returns a case that the server answers with a close frame with this code, after the handler calls `delivered`.
 pub fn invalid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16, delivered: &[&str]) -> Case {
     let ran = delivered.iter().map(|delivered| (*delivered).to_owned()).collect();
     Case {
@@ -20,7 +20,7 @@ pub fn invalid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16,
     }
 }
 
-/// Returns a valid case, which ends with a close frame.
+/// Returns a case of valid frames. The client sends a close frame at the end.
 pub fn valid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, delivered: &[&str]) -> Case {
     let goodbye = frame(CLOSE, &close_payload(1000, ""));
     invalid_case(name, [bytes.as_ref(), &goodbye].concat(), 1000, delivered)
@@ -199,7 +199,7 @@ fn oversized() -> Vec<Case> {
     let long = |first: u8, length: u64| header(first, 127, &length.to_be_bytes());
     let mut cases = Vec::new();
     for (name, length) in
-        [("the limit and 1", max + 1), ("2^32", 1 << 32), ("2^62", 1 << 62), ("2^63 - 1", u64::MAX >> 1)]
+        [("1 byte over the limit", max + 1), ("2^32", 1 << 32), ("2^62", 1 << 62), ("2^63 - 1", u64::MAX >> 1)]
     {
         cases.push(invalid_case(format!("a text of {name}"), long(FIN | TEXT, length), 1009, &[]));
         cases.push(invalid_case(format!("a first fragment of {name}"), long(BINARY, length), 1009, &[]));
@@ -228,25 +228,25 @@ fn oversized() -> Vec<Case> {
 pub const NOT_UTF8: &[(&str, &[u8])] = &[
     ("0xff", b"\xff"),
     ("0xfe", b"\xfe"),
-    ("a continuation alone", b"\x80"),
-    ("the last continuation alone", b"\xbf"),
+    ("a continuation byte alone", b"\x80"),
+    ("the last continuation byte alone", b"\xbf"),
     ("an overlong slash", b"\xc0\xaf"),
     ("an overlong NUL", b"\xc0\x80"),
     ("an overlong DEL", b"\xc1\xbf"),
-    ("an overlong slash of three", b"\xe0\x80\xaf"),
+    ("an overlong slash of three bytes", b"\xe0\x80\xaf"),
     ("an overlong U+07FF", b"\xe0\x9f\xbf"),
-    ("an overlong slash of four", b"\xf0\x80\x80\xaf"),
+    ("an overlong slash of four bytes", b"\xf0\x80\x80\xaf"),
     ("an overlong U+FFFF", b"\xf0\x8f\xbf\xbf"),
     ("the first surrogate", b"\xed\xa0\x80"),
     ("the last surrogate", b"\xed\xbf\xbf"),
     ("a surrogate pair", b"\xed\xa0\xbd\xed\xb8\x80"),
     ("U+110000", b"\xf4\x90\x80\x80"),
     ("U+140000", b"\xf5\x80\x80\x80"),
-    ("a sequence of five", b"\xf8\x88\x80\x80\x80"),
-    ("a sequence of six", b"\xfc\x84\x80\x80\x80\x80"),
-    ("two of three and a letter", b"\xe2\x82a"),
-    ("one of two and a letter", b"\xc3a"),
-    ("three of four and a letter", b"\xf0\x9f\x98a"),
+    ("a sequence of five bytes", b"\xf8\x88\x80\x80\x80"),
+    ("a sequence of six bytes", b"\xfc\x84\x80\x80\x80\x80"),
+    ("two bytes of three and a letter", b"\xe2\x82a"),
+    ("one byte of two and a letter", b"\xc3a"),
+    ("three bytes of four and a letter", b"\xf0\x9f\x98a"),
     ("Latin-1", b"caf\xe9 "),
 ];
 

@@ -26,8 +26,9 @@ pub fn with_deflated(mut cases: Vec<Case>) -> Vec<Case> {
     cases
 }
 
-/// Sets the result of a case of the other tables whose frame has RSV1, because with compression RSV1 marks a deflated
-/// message. As a DEFLATE stream, the payload `no` is invalid, and both `x` and an empty payload are an empty message.
+/// Sets the expected result of each case of the other tables in which a frame has RSV1. With compression, RSV1 marks a
+/// deflated message. As a DEFLATE stream, the payload `no` is invalid, and both `x` and an empty payload are an empty
+/// message.
 fn expect_rsv1(case: &mut Case) {
     let delivered = match &*case.name {
         "a good frame, one that is reserved, and good ones" => {
@@ -61,7 +62,7 @@ fn deflated_copy(case: &Case) -> Option<Case> {
     })
 }
 
-/// Deflates the complete messages of a stream, up to the first bytes that are not valid.
+/// Deflates the complete messages of a stream, up to the first invalid bytes. Copies the remaining bytes.
 fn deflate_messages(stream: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = stream;
@@ -203,8 +204,8 @@ fn not_deflate() -> Vec<Case> {
         ("a byte of ones", &[0xff]),
         ("a stored length without its complement", &[0, 5, 0, 0xfa, 0xfe, 0]),
         ("a distance before the message", &[0x4b, 0x04, 0x13, 0, 0]),
-        ("the tail", &[0, 0, 0, 0xff, 0xff]),
-        ("a part of the tail", &[0, 0, 0]),
+        ("an empty stored block with its last four bytes", &[0, 0, 0, 0xff, 0xff]),
+        ("an empty stored block with two of its last four bytes", &[0, 0, 0]),
         ("a byte behind the text", &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0, 0xaa]),
         ("a byte behind a final block", &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0, 0xaa]),
         ("another block begins behind a final block", &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0, 1]),
@@ -261,11 +262,11 @@ fn rsv1() -> Vec<Case> {
     let finished = [frame_with(WHOLE_TEXT, HELLO), frame(CONTINUATION, HELLO)].concat();
     cases.push(invalid_case("a continuation of a finished deflated text", finished, 1002, &["text Hello"]));
     let closed = [frame(CLOSE, &close_payload(1000, "")), frame_with(WHOLE_TEXT, &[6])].concat();
-    cases.push(invalid_case("no DEFLATE stream behind close", closed, 1000, &[]));
+    cases.push(invalid_case("an invalid DEFLATE stream behind close", closed, 1000, &[]));
     cases
 }
 
-/// Returns cases with messages that inflate to more than the limit, or whose header announces too long a payload.
+/// Returns cases with messages that inflate to more than the limit, and with headers that announce too long payloads.
 fn bombs() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, bytes) in [("a byte more than the limit", MESSAGE_BYTES_MAX + 1), ("4 MiB of zeros", 4 << 20)] {

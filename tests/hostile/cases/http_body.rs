@@ -1,4 +1,10 @@
-//! Cases of request bodies, their lengths, and request smuggling. The server must never run a request for `/smuggled`.
+//! Cases of request bodies, their lengths, and request smuggling.
+//!
+//! The server must not handle the request for `/smuggled`. The only exception is the case with the header
+//! `Content_Length`, which is not `Content-Length`: its POST has no body, so `/smuggled` is a second request.
+//!
+//! `CL.TE` and `TE.CL` are requests with `Content-Length` and `Transfer-Encoding`, and `TE.TE` are requests with two
+//! transfer codings.
 
 use super::http_head::case;
 use crate::harness::{BODY_BYTES_MAX, Case};
@@ -6,24 +12,24 @@ use crate::harness::{BODY_BYTES_MAX, Case};
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
 
 /// A row of the table: the name, the header lines of a POST, the bytes after the head, the expected statuses, and the
-/// expected bodies.
+/// expected bodies. `§` is a placeholder for the smuggled request.
 type Row = (&'static str, &'static str, &'static str, &'static [u16], &'static [&'static str]);
 
 const LENGTHS: &[Row] = &[
     ("a body", "Content-Length: 5", "hello", &[200], &["hello"]),
     ("a body of nothing", "Content-Length: 0", "", &[200], &[""]),
     ("a length with leading zeros", "Content-Length: 005", "hello", &[200], &["hello"]),
-    ("a body that does not come", "Content-Length: 5", "hell", &[], &[]),
+    ("an incomplete body", "Content-Length: 5", "hell", &[], &[]),
     ("a body that holds a request", "Content-Length: 35", SMUGGLED, &[200], &["§"]),
     ("no length, and so no body", "X: y", "", &[200], &[""]),
     ("two lengths", "Content-Length: 5\r\nContent-Length: 6", "hello§", &[400], &[]),
     ("the same length twice", "Content-Length: 5\r\nContent-Length: 5", "hello§", &[400], &[]),
-    ("two lengths in capitals and not", "CONTENT-LENGTH: 0\r\ncontent-length: 35", "§", &[400], &[]),
+    ("two lengths, one in capitals", "CONTENT-LENGTH: 0\r\ncontent-length: 35", "§", &[400], &[]),
     ("a list of lengths", "Content-Length: 5, 5", "hello§", &[400], &[]),
     ("a list of two lengths", "Content-Length: 0,36", "§", &[400], &[]),
     ("a signed length", "Content-Length: +5", "hello§", &[400], &[]),
     ("a negative length", "Content-Length: -1", "§", &[400], &[]),
-    ("minus nothing", "Content-Length: -0", "§", &[400], &[]),
+    ("a length of -0", "Content-Length: -0", "§", &[400], &[]),
     ("an empty length", "Content-Length:", "§", &[400], &[]),
     ("a length in hexadecimal", "Content-Length: 0x5", "hello§", &[400], &[]),
     ("a length with a fraction", "Content-Length: 5.0", "hello§", &[400], &[]),
@@ -40,8 +46,14 @@ const LENGTHS: &[Row] = &[
     ("a length of 2^63", "Content-Length: 9223372036854775808", "§", &[413], &[]),
     ("a length of 40 digits", "Content-Length: 1000000000000000000000000000000000000000", "§", &[400], &[]),
     ("a length over the limit", "Content-Length: 1001", "§", &[413], &[]),
-    ("a length over the limit that waits", "Content-Length: 1001\r\nExpect: 100-continue", "§", &[413], &[]),
-    ("a body that waits for 100", "Content-Length: 5\r\nExpect: 100-continue", "hello", &[200], &["hello"]),
+    (
+        "a length over the limit, with Expect: 100-continue",
+        "Content-Length: 1001\r\nExpect: 100-continue",
+        "§",
+        &[413],
+        &[],
+    ),
+    ("a body with Expect: 100-continue", "Content-Length: 5\r\nExpect: 100-continue", "hello", &[200], &["hello"]),
     ("a space before a length's colon", "Content-Length : 5", "hello§", &[400], &[]),
     ("a tab before a length's colon", "Content-Length\t: 5", "hello§", &[400], &[]),
     ("a folded length", "Content-Length:\r\n 5", "hello§", &[400], &[]),
@@ -78,8 +90,8 @@ const CODINGS: &[Row] = &[
         &[501],
         &[],
     ),
-    ("TE.TE with a cow", "Transfer-Encoding: chunked\r\nTransfer-encoding: cow", "0\r\n\r\n§", &[501], &[]),
-    ("TE.TE with an empty one", "Transfer-Encoding: chunked\r\nTransfer-Encoding:", "0\r\n\r\n§", &[400], &[]),
+    ("TE.TE with an unknown coding", "Transfer-Encoding: chunked\r\nTransfer-encoding: cow", "0\r\n\r\n§", &[501], &[]),
+    ("TE.TE with an empty coding", "Transfer-Encoding: chunked\r\nTransfer-Encoding:", "0\r\n\r\n§", &[400], &[]),
     ("an empty coding", "Transfer-Encoding:", "0\r\n\r\n§", &[400], &[]),
     ("a coding and a comma", "Transfer-Encoding: chunked,", "0\r\n\r\n§", &[400], &[]),
     ("a comma and a coding", "Transfer-Encoding: ,chunked", "0\r\n\r\n§", &[400], &[]),
@@ -96,8 +108,8 @@ const CODINGS: &[Row] = &[
     ("chunked behind spaces", "Transfer-Encoding:   \tchunked \t", "5\r\nhello\r\n0\r\n\r\n", &[200], &["hello"]),
     ("chunked that is not ASCII", "Transfer-Encoding: chun\u{212a}ed", "0\r\n\r\n§", &[501], &[]),
     ("a space before a coding's colon", "Transfer-Encoding : chunked", "0\r\n\r\n§", &[400], &[]),
-    ("a coding folded", "Transfer-Encoding:\r\n chunked", "0\r\n\r\n§", &[400], &[]),
-    ("a coding in another's fold", "X: y\r\n Transfer-Encoding: chunked", "0\r\n\r\n§", &[400], &[]),
+    ("a folded coding", "Transfer-Encoding:\r\n chunked", "0\r\n\r\n§", &[400], &[]),
+    ("a coding in a folded line of another header", "X: y\r\n Transfer-Encoding: chunked", "0\r\n\r\n§", &[400], &[]),
     ("a coding behind a bare CR", "X: y\rTransfer-Encoding: chunked", "0\r\n\r\n§", &[400], &[]),
     ("a coding behind a bare LF", "X: y\nTransfer-Encoding: chunked", "0\r\n\r\n§", &[400], &[]),
     ("a coding header with an underscore", "Transfer_Encoding: chunked", "0\r\n\r\n", &[200, 400], &[""]),
@@ -123,7 +135,7 @@ const CHUNKS: &[Row] = &[
     ("a size of two numbers", CHUNKED, "5 6\r\nhello\r\n0\r\n\r\n§", &[400], &[]),
     ("a size in letters", CHUNKED, "g\r\nhello\r\n0\r\n\r\n§", &[400], &[]),
     ("a size with an underscore", CHUNKED, "1_0\r\nhello\r\n0\r\n\r\n§", &[400], &[]),
-    ("a size in two parts by a comma", CHUNKED, "5,5\r\nhello\r\n0\r\n\r\n§", &[400], &[]),
+    ("a list of two sizes", CHUNKED, "5,5\r\nhello\r\n0\r\n\r\n§", &[400], &[]),
     ("a size with a NUL", CHUNKED, "5\0\r\nhello\r\n0\r\n\r\n§", &[400], &[]),
     ("a size of 2^64 - 1", CHUNKED, "ffffffffffffffff\r\n§", &[413], &[]),
     ("a size of 2^64", CHUNKED, "10000000000000000\r\n§", &[400], &[]),
@@ -137,7 +149,7 @@ const CHUNKS: &[Row] = &[
     ("data that ends in CR", CHUNKED, "5\r\nhello\r0\r\n\r\n§", &[400], &[]),
     ("data that is too long", CHUNKED, "5\r\nhello!\r\n0\r\n\r\n§", &[400], &[]),
     ("data that is too short", CHUNKED, "5\r\nhell\r\n0\r\n\r\n§", &[400], &[]),
-    ("data without an end", CHUNKED, "5\r\nhello0\r\n\r\n§", &[400], &[]),
+    ("data without CRLF", CHUNKED, "5\r\nhello0\r\n\r\n§", &[400], &[]),
     ("an extension that ends in LF", CHUNKED, "5;a\nhello\r\n0\r\n\r\n§", &[400], &[]),
     ("an extension with a bare CR", CHUNKED, "5;a\rb\r\nhello\r\n0\r\n\r\n§", &[400], &[]),
     ("an extension with a NUL", CHUNKED, "5;a\0\r\nhello\r\n0\r\n\r\n§", &[400], &[]),
@@ -150,7 +162,7 @@ const CHUNKS: &[Row] = &[
 
 const CHUNKED: &str = "Transfer-Encoding: chunked";
 
-/// Complete requests that are not an HTTP/1.1 POST.
+/// Complete inputs that do not begin with the POST of [`Row`].
 const WHOLE: &[super::http_head::Row] = &[
     (
         "chunked on HTTP/1.0",
@@ -180,7 +192,7 @@ const WHOLE: &[super::http_head::Row] = &[
     ),
 ];
 
-/// Returns all cases. In the table, `§` is a placeholder for the smuggled request.
+/// Returns all cases.
 pub fn cases() -> Vec<Case> {
     let tables = [LENGTHS, CODINGS, CHUNKS];
     let mut cases: Vec<Case> = tables.iter().copied().flatten().map(post).collect();

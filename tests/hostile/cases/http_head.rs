@@ -118,9 +118,14 @@ pub fn cases_without_http_handler() -> Vec<Case> {
             &[404, 404],
             &[],
         ),
-        ("an upgrade that a proxy cut", b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n", &[426], &[]),
         (
-            "an upgrade that a proxy cut further",
+            "an upgrade of which a proxy passed only Upgrade",
+            b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n",
+            &[426],
+            &[],
+        ),
+        (
+            "an upgrade of which a proxy passed only the key",
             b"GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\
               GET / HTTP/1.1\r\nHost: h\r\n\r\n",
             &[426],

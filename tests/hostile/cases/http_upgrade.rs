@@ -1,5 +1,5 @@
-//! Cases of upgrade requests with one change each: a table of replacements and the expected status. The server may call
-//! `on_open` only after it has answered with the status 101.
+//! Cases of upgrade requests with one change each: a table of replacements and the expected status. The server calls
+//! `on_open` only if it answers with the status 101.
 
 use crate::common::raw::UPGRADE;
 use crate::harness::Case;
@@ -16,7 +16,7 @@ const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 type Row = (&'static str, &'static str, &'static str, u16);
 
 const METHODS_AND_VERSIONS: &[Row] = &[
-    ("a good one", "GET", "GET", 101),
+    ("no change", "GET", "GET", 101),
     ("POST on an upgrade", "GET", "POST", 405),
     ("PUT on an upgrade", "GET", "PUT", 405),
     ("DELETE on an upgrade", "GET", "DELETE", 405),
@@ -113,7 +113,7 @@ const KEYS_AND_VERSIONS: &[Row] = &[
     ("two keys in a list", "ZQ==\r\n", "ZQ==, dGhlIHNhbXBsZSBub25jZQ==\r\n", 400),
     ("an empty key", "dGhlIHNhbXBsZSBub25jZQ==", "", 400),
     ("a key that is not base64", "dGhlIHNhbXBsZSBub25jZQ==", "!!!!IHNhbXBsZSBub25jZQ==", 400),
-    ("a key in the other base64", "dGhlIHNhbXBsZSBub25jZQ==", "d-hl_HNhbXBsZSBub25jZQ==", 400),
+    ("a key in base64url", "dGhlIHNhbXBsZSBub25jZQ==", "d-hl_HNhbXBsZSBub25jZQ==", 400),
     ("a key of 15 bytes", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j", 400),
     ("a key of 17 bytes", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZWE=", 400),
     ("a key of 18 bytes", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZWFh", 400),
@@ -135,7 +135,7 @@ const KEYS_AND_VERSIONS: &[Row] = &[
     ("version in a list", "Version: 13", "Version: 13, 8", 426),
     ("version in two lines that differ", VERSION, "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 8\r\n", 426),
     ("version empty", "Version: 13", "Version:", 426),
-    ("no version of the protocol", VERSION, "", 426),
+    ("no Sec-WebSocket-Version", VERSION, "", 426),
 ];
 
 const HOSTS: &[Row] = &[
@@ -174,14 +174,24 @@ const BODIES: &[Row] = &[
 
 const ORIGINS: &[Row] = &[
     ("origin: the same", HOST, "Host: localhost\r\nOrigin: http://localhost\r\n", 101),
-    ("origin: the same with TLS before us", HOST, "Host: localhost\r\nOrigin: https://localhost\r\n", 101),
+    (
+        "origin: the same with https, as behind a TLS proxy",
+        HOST,
+        "Host: localhost\r\nOrigin: https://localhost\r\n",
+        101,
+    ),
     ("origin: the same in capitals", HOST, "Host: localhost\r\nOrigin: HTTP://LOCALHOST\r\n", 101),
-    ("origin: the same with its port named", HOST, "Host: localhost:80\r\nOrigin: http://localhost\r\n", 101),
-    ("origin: the same port of two", HOST, "Host: localhost:9501\r\nOrigin: http://localhost:9501\r\n", 101),
+    ("origin: the same with the default port in Host", HOST, "Host: localhost:80\r\nOrigin: http://localhost\r\n", 101),
+    (
+        "origin: the same with another port in both headers",
+        HOST,
+        "Host: localhost:9501\r\nOrigin: http://localhost:9501\r\n",
+        101,
+    ),
     ("origin: the same IPv6 address", HOST, "Host: [::1]\r\nOrigin: http://[0:0::1]\r\n", 101),
     ("origin: another host", HOST, "Host: localhost\r\nOrigin: http://example.com\r\n", 403),
     ("origin: another port", HOST, "Host: localhost\r\nOrigin: http://localhost:8080\r\n", 403),
-    ("origin: the port that TLS has", HOST, "Host: localhost:80\r\nOrigin: https://localhost\r\n", 403),
+    ("origin: the default port of another scheme", HOST, "Host: localhost:80\r\nOrigin: https://localhost\r\n", 403),
     ("origin: the host with a suffix", HOST, "Host: localhost\r\nOrigin: http://localhost.evil.example\r\n", 403),
     ("origin: the host with a prefix", HOST, "Host: localhost\r\nOrigin: http://evil-localhost\r\n", 403),
     ("origin: the host as a user name", HOST, "Host: localhost\r\nOrigin: http://localhost@evil.example\r\n", 403),
