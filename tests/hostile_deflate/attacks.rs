@@ -21,7 +21,10 @@ fn bounds() -> Limits {
 fn gibibyte_of_zeros() -> Vec<u8> {
     let zeros = deflate(&vec![0; 64 << 20]);
     let bomb = [zeros.as_slice(), &[0, 0, 0xff, 0xff]].concat().repeat(16);
-    assert!(bomb.len() < MESSAGE_MAX + MESSAGE_MAX / 16, "the server must accept the announced length");
+    assert!(
+        bomb.len() < MESSAGE_MAX + MESSAGE_MAX / 16,
+        "the bomb must be so short that the server accepts its announced length"
+    );
     bomb[..bomb.len() - 4].to_vec()
 }
 
@@ -56,7 +59,7 @@ fn a_gibibyte_of_zeros_takes_bounded_memory() {
     // After the bombs, the server may still have memory for one message, an inflater and the input of a connection. If
     // it kept memory for each bomb, its memory would grow by more than 4 MiB.
     let grown = child.memory().saturating_sub(before);
-    assert!(grown < 4 << 20, "memory may grow by less than 4 MiB, not by {grown} bytes");
+    assert!(grown < 4 << 20, "memory must grow by less than 4 MiB, not by {grown} bytes");
     child.wait_for_stat("inbound_bytes", |bytes| bytes == 0);
     other.send_frame(TEXT, b"after");
     assert_eq!(other.frame(), (0x80 | TEXT, b"after".to_vec()));
@@ -137,12 +140,13 @@ fn messages_that_inflate_to_nothing_are_read_slowly() {
         let (server, attacker) = attack(RATE, &frame_with(DEFLATED_BINARY, &payload), 20);
         let (counts, uptime) = server.ask(|ctx| (ctx.stats().compression, ctx.stats().uptime));
         assert!(counts.holds > 0);
-        // For the inflation limit, each byte of compressed data counts as 16 bytes.
+        // For the inflation limit, each byte of a deflated payload counts as 16 bytes, in addition to the bytes that it
+        // inflates to, which are none here.
         let charged = 16 * counts.bytes_in_deflated;
         let allowed = allowance(RATE, uptime);
         assert!(
             charged <= allowed,
-            "in {uptime:?}, the server may read compressed data that count as {allowed} bytes, but read {charged}"
+            "in {uptime:?}, the data that the server reads must count as at most {allowed} bytes, not as {charged}"
         );
         drop(attacker);
     }
@@ -168,7 +172,7 @@ fn unfinished_deflated_messages_count_toward_the_inbound_bound() {
     for (number, client) in large.iter_mut().enumerate() {
         client.send(frame_with(RSV1 | BINARY, if number % 2 == 0 { &noise } else { &long }));
         let held = server.ask(|ctx| ctx.stats().inbound_bytes);
-        assert!(held <= TOTAL_MAX + MESSAGE_MAX, "inbound memory must stay within its bound: {held} bytes");
+        assert!(held <= TOTAL_MAX + MESSAGE_MAX, "unfinished messages must take at most 5 MiB, not {held} bytes");
     }
     server.wait_until("the server has closed a connection", |ctx| ctx.stats().closed > 0);
     let overload = |cause| cause == Cause::InboundOverload;
@@ -202,7 +206,7 @@ fn a_hundred_thousand_deflated_one_byte_fragments_form_one_message() {
     let deflated = deflate(&noise);
     assert!(
         deflated.len() > 100_000,
-        "the message must be longer than the deflated bytes that the server stores at most: {} bytes",
+        "the deflated message must have over 100,000 bytes, more than the server stores deflated, not {}",
         deflated.len()
     );
     let (first, rest) = deflated.split_at(1);
