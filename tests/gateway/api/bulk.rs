@@ -118,7 +118,7 @@ fn members_get_one_notice_for_each_group_and_command() {
     let (mut clients, _) = connect_many(&gateway, MANY);
     let sent = || gateway.get("/api/stats")["messages_out"].as_u64().expect("the value is a number");
 
-    // The notice contains three uids, and the count of all four members.
+    // Each notice contains the three uids that joined, and the count of all four members.
     let before = sent();
     let few = json!({"uids": ["u0", "u1", "u2"], "groups": ["g", "h"]});
     assert_eq!(gateway.done("/api/join", &few), json!({"matched": 3, "changed": 3}));

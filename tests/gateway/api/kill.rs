@@ -79,7 +79,7 @@ fn an_answer_is_sent_after_the_messages_it_reports() {
     }
 }
 
-/// A back end that pushes increasing numbers to the subscribers, one subscriber after another.
+/// A back end that pushes the numbers 0, 1, 2, …: each number to the next subscriber.
 struct Pusher {
     stream: TcpStream,
     name: usize,

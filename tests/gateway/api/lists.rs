@@ -141,7 +141,7 @@ fn other_requests_are_carried_out_between_the_portions_of_a_list() {
         assert_eq!(json_of(&other.reply()), json!({"matched": 1, "changed": 1}));
     }
 
-    // A group that ends after the server has visited it is not on the page. The next page begins after it.
+    // A group that ends after the server has visited it is not on the page. The next page begins after its name.
     crowd.gateway.while_stopped(|| {
         api.send(get("/api/groups?limit=1"));
         other.send(get("/healthz").repeat(2 * READ_BYTES / get("/healthz").len()));

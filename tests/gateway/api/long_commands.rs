@@ -13,7 +13,7 @@ const GROUPS: usize = 400;
 /// The number of requests that are sent together. The server reads about ten of them in a turn.
 const PROBES: usize = 120;
 
-/// Each client is a member of each group. No client reads its notices.
+/// A server with clients that are members of all groups. No client reads its notices.
 struct Crowd {
     gateway: Gateway,
     groups: Vec<String>,
@@ -54,7 +54,8 @@ impl Crowd {
     }
 }
 
-/// Checks that the values go in order from `first` towards `last`, and that a request was answered between two portions.
+/// Checks that the values go in order from `first` towards `last`, and that a request was answered between two
+/// portions.
 fn expect_portions(values: &[usize], first: usize, last: usize) {
     let range = first.min(last)..=first.max(last);
     assert!(values.is_sorted_by(|one, next| if first < last { one <= next } else { one >= next }), "{values:?}");

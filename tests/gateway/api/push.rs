@@ -232,7 +232,7 @@ fn a_datagram_with_an_invalid_id_is_malformed() {
         udp.send_to(command.to_string().as_bytes(), to).expect("the datagram can be sent");
     }
     assert_eq!(data(&mut ann), "x".repeat(126));
-    // The server counts a datagram after it sends the message.
+    // The server counts a datagram after it sends the message, so the count can follow the message.
     for (outcome, count) in [("done", 1.0), ("malformed", 4.0)] {
         let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}}");
         until(outcome, || gateway.metric(&sample) == count);
@@ -526,7 +526,7 @@ fn a_datagram_needs_the_api_key() {
     unix.connect(&path).expect("the server listens");
     let send_udp = |datagram: Value| assert!(udp.send(datagram.to_string().as_bytes()).is_ok());
     let send_unix = |datagram: Value| assert!(unix.send(datagram.to_string().as_bytes()).is_ok());
-    // A socket keeps its datagrams in order, so the server has checked the refused datagrams before the last one.
+    // A socket keeps its datagrams in order, so the server checks the four refused datagrams before the two valid ones.
     for send in [&send_udp as &dyn Fn(Value), &send_unix] {
         send(json!({"uid": "ann", "data": "no key"}));
         send(json!({"uid": "ann", "data": "wrong key", "auth": "third"}));

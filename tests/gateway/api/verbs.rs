@@ -7,7 +7,7 @@ use crate::common::raw::UPGRADE;
 use crate::common::{Client, Raw};
 use serde_json::{Value, json};
 
-/// Pushes a marker, which must be the next message of the client.
+/// Checks that the client got no message: pushes a marker, which must be the next message.
 fn expect_no_message(gateway: &Gateway, client: &mut Client, fd: u64) {
     gateway.done("/api/push", json!({"fd": fd, "data": "sentinel"}));
     assert_eq!(next(client)["data"], "sentinel");
