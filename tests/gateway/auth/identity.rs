@@ -168,12 +168,13 @@ fn a_token_accepted_within_the_leeway_is_not_closed_at_once() {
     let gateway = with_tokens(&[]);
     let brief = token(&["--uid", "ann", "--ttl", "1s", "--jwt-secret", SECRET]);
     let mut first = gateway.connect(&format!("/?token={brief}"));
-    // The server closes the first connection only when it also refuses new connections with the same token.
+    // A token stays valid for a leeway after its `exp`. When the leeway is over, the server closes the first
+    // connection, and refuses new connections with the token.
     assert_eq!(closed(&mut first).0, 4003);
     assert_eq!(refusal(Client::connect(gateway.address, &format!("/?token={brief}"), &[])).0, 401);
 }
 
-/// Starts a connect hook that decides by the path of the client.
+/// Starts a connect hook that decides by the path of the client's request.
 fn accepting_connect_hook() -> Backend {
     Backend::start(|request| {
         let target = request.json()["target"].as_str().expect("the request has a target").to_owned();

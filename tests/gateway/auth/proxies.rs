@@ -209,7 +209,7 @@ fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
 #[test]
 fn a_proxy_header_can_be_expected_on_one_address_only() {
     let gateway = Gateway::start(&["--listen", "proxy:127.0.0.1:0", "--trusted-proxy", "127.0.0.1"]);
-    // The log announces the listener with the PROXY protocol first.
+    // In the log, the address of the listener with the PROXY protocol comes first.
     let (balanced, plain) = (gateway.address, gateway.others[0].parse().expect("the address is valid"));
     let header = "PROXY TCP4 203.0.113.9 10.0.0.1 4711 80\r\n";
     for (place, start, status) in [(balanced, header, 101), (balanced, "", 400), (plain, "", 101), (plain, header, 400)]

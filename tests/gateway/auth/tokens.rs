@@ -102,7 +102,7 @@ fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
         configure(&[&next_key, &key]);
         reload(CHANGED);
         assert!(enter(&gateway, old).is_ok() && enter(&gateway, new).is_ok());
-        // The settings stay the same, and the key file changes.
+        // First the settings name only the old key again. Then the settings stay the same, and the key file changes.
         configure(&[&key]);
         reload(CHANGED);
         assert_eq!(refusal(enter(&gateway, new)).0, 401);
