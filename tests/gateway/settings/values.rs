@@ -369,7 +369,7 @@ fn a_back_end_is_not_the_server_itself() {
             assert_eq!((printed.code, printed.err), (Some(1), why), "{url}");
         }
     }
-    // Sockets of a service manager replace the default address.
+    // Sockets of a service manager replace the default address, so the URL is not an address of this server.
     assert_eq!(call(&["check", "--webhook", "http://127.0.0.1:9501"], &[("LISTEN_FDS", "1")]).out, "ok\n");
     let all = ["check", "--auth", "trust", "--listen", "0.0.0.0:80", "--webhook"];
     assert_eq!(call(&[&all[..], &["http://127.0.0.1/"]].concat(), &[]).code, Some(1));

@@ -138,7 +138,7 @@ fn the_api_asks_for_a_certificate_of_an_authority() {
     );
     let foreign = AUTHORITY.client_config_with(&AUTHORITY.sign(&["backend"]));
     assert_eq!(status(foreign, "alpha"), None, "the server must refuse a certificate of another authority");
-    // Clients need no certificate.
+    // Clients of `--listen` need no certificate.
     connect(tls_address(&gateway), "/");
 }
 
@@ -173,7 +173,7 @@ fn a_proxy_header_comes_before_the_handshake() {
     let pair = files.sign("server", &["localhost"]);
     let flags = ["--listen", "proxy:tls:127.0.0.1:0", "--trusted-proxy", "127.0.0.1"];
     let gateway = Gateway::start(&[&flags[..], &pair.flags()].concat());
-    // The log announces the address that expects a PROXY header first.
+    // In the log, the address of the listener with the PROXY protocol comes first.
     let (proxied, plain) = (gateway.address, tls_address(&gateway));
     let mut stream = TcpStream::connect(proxied).expect("the server listens");
     stream.write_all(b"PROXY TCP4 203.0.113.9 203.0.113.10 4711 443\r\n").expect("the bytes can be sent");

@@ -135,7 +135,7 @@ fn the_authorities_of_back_ends_change_together_with_the_certificate() {
             && back_end.try_rest().starts_with(b"HTTP/1.1 200")
     };
     assert_eq!([is_accepted(0), is_accepted(1)], [true, false]);
-    // After the reload, the server refuses the first client, also if the client has a session ticket.
+    // After the reload, the server refuses the first client, even if the client has a session ticket.
     fs::write(&ca, authorities[1].certificate()).expect("the file can be written");
     gateway.signal("-HUP");
     gateway.logged("changed: api_client_ca");

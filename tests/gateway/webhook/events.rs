@@ -434,7 +434,7 @@ fn sigterm_during_pushes_closes_every_client_with_1001() {
     let address: SocketAddr = gateway.others[0].parse().expect("the address is valid");
     let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| Raw::upgraded(address)).collect();
     let mut back_end = Raw::connect(gateway.api);
-    // When the signal arrives, most of these pushes are queued or not read by the server.
+    // When the signal arrives, most of these pushes are queued, or the server has not read them.
     let push = json!({"all": true, "data": "x".repeat(500)}).to_string();
     let json_type = [("Content-Type", "application/json")];
     let pushes = crate::common::gateway::request("POST", "/api/push", &json_type, &push).repeat(50);

@@ -136,8 +136,8 @@ fn no_valid_frame_is_too_large_for_the_webhook_by_default() {
     let mut events = Events::of(&backend);
     let mut ann = gateway.connect(&format!("/?uid={}", "n".repeat(128)));
     let mut bob = gateway.connect("/?uid=bob");
-    // Messages of the maximum length: one with plain text, one whose length doubles in the event, and one with white
-    // space.
+    // Messages of the maximum length: one with plain text, one with escapes and one with line feeds. In the event, the
+    // escapes and the line feeds take twice as many bytes.
     let (open, close) = (r#"{"type":"push","to":"bob","data":""#, r#""}"#);
     let room = (1 << 20) - open.len() - close.len();
     let frames = [
