@@ -33,7 +33,7 @@ pub const ROLES: &[Role] = &[
     ("mapping", |server| server.on_open(map)),
 ];
 
-/// Adds a connection to all maps: gives it a uid, groups and its own heartbeat.
+/// Adds a connection to all maps of the server: gives it a uid, groups and its own heartbeat.
 fn map(ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
     let uid = request.query("uid").expect("the query has a uid");
     assert_eq!(ctx.bind(fd, &uid), Change::Done);
