@@ -1,4 +1,4 @@
-//! Tests attacks by deflated messages, which try to use up the memory or the time of the loop.
+//! Tests attacks: deflated messages that try to use up the memory of the server or the time of the loop.
 
 use std::time::Duration;
 
