@@ -74,7 +74,7 @@ fn groups_of(reply: &HttpResponse) -> Vec<String> {
 }
 
 #[test]
-fn pages_of_a_long_list_contain_each_group_that_stays_once() {
+fn pages_of_a_long_list_contain_each_remaining_group_once() {
     const GROUPS: usize = 40_000;
     let crowd = Crowd::start(GROUPS, &[]);
     let fd = crowd.clients[CLIENTS - 1].1;
@@ -194,7 +194,7 @@ fn the_number_of_long_lists_in_progress_is_limited() {
 }
 
 #[test]
-fn a_client_that_disconnects_during_a_list_leaves_nothing() {
+fn a_client_that_disconnects_during_a_list_frees_its_place() {
     let crowd = Crowd::start(2 * PORTION, &[]);
     for _ in 0..3 {
         let mut clients: Vec<Raw> = (0..LISTS_MAX).map(|_| crowd.api()).collect();

@@ -22,7 +22,7 @@ fn data(client: &mut Client) -> Value {
 }
 
 #[test]
-fn a_message_reaches_every_kind_of_target_and_names_it() {
+fn a_message_reaches_each_kind_of_target_and_names_the_target() {
     let gateway = Gateway::start(&[]);
     let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);
     let (mut bob, bob_fd) = gateway.open("/?uid=bob", &[]);

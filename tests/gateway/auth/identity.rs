@@ -164,7 +164,7 @@ fn with_tokens_a_client_can_push_only_to_its_own_groups() {
 }
 
 #[test]
-fn a_token_accepted_within_the_leeway_is_not_closed_at_once() {
+fn a_connection_stays_open_within_the_leeway_of_its_token() {
     let gateway = with_tokens(&[]);
     let brief = token(&["--uid", "ann", "--ttl", "1s", "--jwt-secret", SECRET]);
     let mut first = gateway.connect(&format!("/?token={brief}"));

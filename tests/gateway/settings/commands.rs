@@ -205,7 +205,7 @@ fn check_reads_files_of_keys_and_certificates() {
 }
 
 #[test]
-fn check_says_ok_or_what_is_wrong() {
+fn check_prints_ok_or_the_errors() {
     let printed = call(&["check"], &[]);
     assert_eq!((printed.code, printed.out.as_str(), printed.err.as_str()), (Some(0), "ok\n", ""));
     let scratch = Scratch::new("keys");

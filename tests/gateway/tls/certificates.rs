@@ -27,7 +27,7 @@ fn refused(flags: &[&str]) -> String {
 }
 
 #[test]
-fn check_lists_names_and_ends() {
+fn check_prints_the_names_and_expiry_times_of_certificates() {
     let files = Files::new();
     let ca = files.write("ca.pem", Authority::new().certificate() + &AUTHORITY.certificate());
     let pair = files.put("one", &valid(-10, 100 * DAY as i64 + 60));
