@@ -421,7 +421,7 @@ mod tests {
         let millis = Duration::from_millis;
         let turns = Durations { sum: millis(2500), count: 4, buckets: vec![(millis(1), 1), (millis(2), 3)] };
         Snapshot {
-            connections: [("http", 1), ("open", 1000), ("closing", 2)].into(),
+            connections: [("open", 1000), ("other", 2), ("api", 1)].into(),
             connections_max: 5000,
             api_connections_max: 256,
             uids: 7,
@@ -478,8 +478,8 @@ mod tests {
         let text = metrics.encode(snapshot());
         let version = env!("CARGO_PKG_VERSION");
         let build = format!("fdpush_build_info{{version=\"{version}\"}} 1");
-        let lines = "fdpush_connections{state=\"http\"} 1|fdpush_connections{state=\"open\"} 1000|\
-            fdpush_connections{state=\"closing\"} 2|fdpush_uids 7|fdpush_groups 8|fdpush_accepts_total 1200|\
+        let lines = "fdpush_connections{state=\"open\"} 1000|fdpush_connections{state=\"other\"} 2|\
+            fdpush_connections{state=\"api\"} 1|fdpush_uids 7|fdpush_groups 8|fdpush_accepts_total 1200|\
             fdpush_accept_errors_total 33|fdpush_opens_total 1100|fdpush_closes_total{cause=\"client_closed\"} 90|\
             fdpush_closes_total{cause=\"heartbeat_missed\"} 10|fdpush_refusals_total{status=\"403\"} 5|\
             fdpush_refusals_total{status=\"503\"} 6|fdpush_api_refusals_total{status=\"503\"} 4|\

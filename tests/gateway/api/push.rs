@@ -486,7 +486,7 @@ fn an_aborted_batch_has_executed_the_received_lines() {
     raw.send("Content-Length: 1000\r\n\r\n{\"uid\":\"ann\",\"data\":1}\n{\"uid\":\"ann\",\"data\":2}");
     assert_eq!(data(&mut ann), 1);
     drop(raw);
-    until("the connection has ended", || gateway.metric("fdpush_connections{state=\"http\"}") <= 1.0);
+    until("the connection has ended", || gateway.metric("fdpush_connections{state=\"api\"}") <= 1.0);
     gateway.done("/api/push", json!({"uid": "ann", "data": 3}));
     assert_eq!(data(&mut ann), 3, "the server must not execute an incomplete line");
 }
