@@ -90,8 +90,10 @@ impl Oracle {
         }
         self.names = names;
         let ended = |id: &Id| !self.names.contains_key(id);
-        for (_, uid) in self.binds.extract_if(.., |(id, _)| ended(id)) {
+        for (id, uid) in self.binds.extract_if(.., |(id, _)| ended(id)) {
             self.owners.insert(uid, Owner::Unknown);
+            // The client may have got the other uid, and have lost it to a login, in this step.
+            ended_owners.retain(|(_, owner)| *owner != id);
         }
         ended_owners.retain(|(uid, _)| !self.owners.contains_key(uid));
         self.unreplaced.extend(ended_owners.into_iter().map(|(_, id)| id));
