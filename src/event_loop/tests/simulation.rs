@@ -20,7 +20,7 @@
 //! | directory: `add` does not count | 0 |
 //! | batch: `append` does not move the ranges of the payloads | 0 |
 //! | inbox: posts that are left go behind later items | 199 |
-//! | claim: a kick does not look for a later claim of the same connection | 210 |
+//! | claim: a kick does not look for a later claim of the same connection | 955 |
 //! | claim: the replaced owner is not kicked | 4 |
 //! | push: a push does not follow a join that is on its way | 0 |
 //! | shutdown: the shutdown is sent before the posts | 0 |
