@@ -410,7 +410,9 @@ impl<'a> Run<'a> {
             }
         };
         let took = started.elapsed().as_secs_f64();
-        self.turn_until("all connections must end", Duration::from_secs(60), |clients| clients.open().next().is_none())?;
+        self.turn_until("all connections must end", Duration::from_secs(60), |clients| {
+            clients.open().next().is_none()
+        })?;
         let going_away = self.clients.counts.ends.get(&1001).copied().unwrap_or(0) + self.clients.counts.silent_ends;
         let seconds = self.options.drain_seconds;
         let title = format!("SIGTERM with --drain-for {seconds}s: clients with 1001");
