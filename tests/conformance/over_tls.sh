@@ -3,7 +3,7 @@
 #   TLS_BIN   the server   (default: target/release/examples/tls, built here)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-target=${CARGO_TARGET_DIR:-target}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 
 if [[ -z ${TLS_BIN:-} ]]; then
     cargo build --release --example tls

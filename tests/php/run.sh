@@ -4,7 +4,7 @@
 #   FDPUSH_BIN  the binary to test (default: target/release/fdpush, built here)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-target=${CARGO_TARGET_DIR:-target}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 if [[ -z ${FDPUSH_BIN:-} ]]; then
     cargo build --release --bin fdpush
     FDPUSH_BIN=$target/release/fdpush

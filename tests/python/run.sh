@@ -7,12 +7,14 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-target=${CARGO_TARGET_DIR:-target}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 
 if [[ -z ${FDPUSH_BIN:-} ]]; then
     cargo build --release --bin fdpush
     FDPUSH_BIN=$target/release/fdpush
 fi
+# The tests of the client run in another directory, so both paths must be absolute.
+FDPUSH_BIN=$(realpath "$FDPUSH_BIN")
 export FDPUSH_BIN
 if [[ -z ${PYTHON:-} ]]; then
     venv=$target/python
@@ -25,6 +27,7 @@ if [[ -z ${PYTHON:-} ]]; then
         cp "$here/requirements.txt" "$venv/made-of"
     fi
 fi
+[[ $PYTHON != */* ]] || PYTHON=$(realpath --no-symlinks "$PYTHON")
 export PYTHONDONTWRITEBYTECODE=1
 timeout 900 "$PYTHON" -m unittest discover --start-directory "$here" --verbose
 
