@@ -1,4 +1,4 @@
-//! The command `fdpush`.
+//! The program `fdpush`: runs the command line of the gateway.
 
 mod gateway;
 

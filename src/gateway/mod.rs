@@ -1,19 +1,21 @@
-//! The server `fdpush serve`. The gateway uses only the public API of the crate, and the parts in `fdpush::shared`.
+//! The gateway: the server that `fdpush serve` runs, and the other commands of the program `fdpush`.
 //!
-//! The gateway adds settings, identity, JSON frames, presence, an HTTP API, webhook events, metrics and a test page.
+//! The gateway uses only the public API of the `fdpush` crate and the items in `fdpush::shared`. To the crate's server,
+//! the gateway adds settings, authentication, JSON frames, presence, an HTTP API, webhook events, metrics and a test
+//! page.
 //!
 //! ```text
-//! serving/      the handler of the loop, client frames, sessions, the page, reloads by SIGHUP
+//! serving/      start of the server, the handler of the event loop, client sessions, the test page, reloads by SIGHUP
 //! api/          the HTTP API for back ends and operators
-//! push/         messages to clients, and datagrams with push commands
-//! presence/     uids and groups of connections, and the notices about them
-//! identity/     authentication: API keys, tokens, the connect hook; expiry, permissions, subprotocols, proxies
-//! hooks/        requests to back ends: the HTTP client, the webhook, its events
-//! wire/         JSON, client frames, targets, names
-//! operations/   logging, metrics, the service manager
+//! push/         messages to clients, and datagrams that contain push commands
+//! presence/     uids and groups of connections, and presence notices to clients
+//! identity/     authentication by API key, token and connect hook; token expiry, permissions, trusted proxies
+//! hooks/        requests to back ends: the HTTP client, the webhook, the webhook events
+//! wire/         formats: JSON, client frames, push targets, names of users and groups
+//! operations/   logging, metrics, messages to the service manager systemd
 //! tls/          certificates and keys of TLS listeners
-//! settings/     command line, environment, file; checks and reloads
-//! runtime/      the clock, threads, file reads, the throttle of log lines, the work of a turn
+//! settings/     settings from the command line, the environment and a file; checks and reloads of settings
+//! runtime/      the clock, threads, file reads, the rate limit of log lines, the work limit of a loop turn
 //! ```
 
 mod api;
@@ -40,7 +42,7 @@ use self::serving::start::start;
 use self::settings::cli::{Cli, Command};
 use self::settings::{Faults, Settings};
 
-/// Runs the command line.
+/// Runs the command that the command line of the process names.
 pub fn run() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
     match run_command(line) {
@@ -50,7 +52,7 @@ pub fn run() -> ExitCode {
                 for text in faults.texts() {
                     logging::print_error(&format!("fdpush: {text}\n"));
                 }
-                // clap also exits with 2 for an invalid command line.
+                // The parser `clap` also ends the process with exit code 2 for an invalid command line.
                 ExitCode::from(if faults.is_usage() { 2 } else { 1 })
             }
             None => {
@@ -76,23 +78,24 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Ok(Cli { command: Command::Check(_) }) => {
             let settings = Settings::load_and_check(line)?;
             warn(settings.warnings());
-            // `fdpush serve` writes the warnings about certificates to its log each day. `fdpush check` prints these
-            // warnings once.
+            // `fdpush serve` logs a warning about a certificate once a day. `fdpush check` prints each warning about a
+            // certificate once.
             warn(settings.certificate_warnings());
             Ok(logging::print(&format!("{}ok\n", settings.certificates()))?)
         }
         Ok(Cli { command: Command::Token(_) }) => Ok(logging::print(&format!("{}\n", settings::token(line)?))?),
         Ok(Cli { command: Command::Cert(cert) }) => Ok(logging::print(&cert.write()?)?),
         Err(error) if settings::is_of_a_value(&error) && takes_settings(&line) => {
-            // One value is invalid, so all settings are checked, and the error names all faults.
+            // If one setting has an invalid value, all settings are checked, so that the error names all faults.
             Err(Settings::load_and_check(line).err().map_or_else(|| error.into(), Into::into))
         }
         Err(error) => error.exit(),
     }
 }
 
-/// Returns the text of an error, with the texts of its sources: `cannot listen on 127.0.0.1:9501: Address already in
-/// use`.
+/// Returns the text of an error, followed by the texts of its sources.
+///
+/// An example is `cannot listen on 127.0.0.1:9501: Address already in use`.
 fn with_sources(error: &dyn Error) -> String {
     let (mut text, mut source) = (error.to_string(), error.source());
     while let Some(error) = source {
@@ -106,7 +109,7 @@ fn takes_settings(line: &[OsString]) -> bool {
     line.get(1).is_some_and(|name| ["serve", "config", "check"].iter().any(|known| name == known))
 }
 
-/// Prints the warnings to standard error, for commands without a log.
+/// Prints warnings to standard error, for the commands that do not write a log.
 fn warn(warnings: impl IntoIterator<Item: Display>) {
     for warning in warnings {
         logging::print_error(&format!("fdpush: warning: {warning}\n"));
