@@ -1,10 +1,11 @@
-//! Datagrams on `--api`. Each datagram is a push command and gets no answer.
+//! Receives push commands in datagrams on the sockets of `--api`.
 //!
-//! This module owns the `udp:` and `unixgram:` sockets, a thread for each, and the counts of datagrams by status. The
-//! module does not know the content of a datagram: a closure checks the content and returns the status.
+//! This module owns the `udp:` and `unixgram:` sockets, one thread for each socket, and the counts of datagrams by
+//! status. The module does not parse a datagram: a closure of the caller parses the datagram and returns a
+//! [`DatagramStatus`].
 //!
-//! The sender gets no answer, so each loss is counted: datagrams that find the inbox of the loop full, that exceed the
-//! buffer, or that the kernel drops.
+//! The sender of a datagram gets no answer, so the module counts lost datagrams. A datagram is lost if the inbox of the
+//! event loop is full, if the datagram is longer than the receive buffer, or if the kernel drops the datagram.
 
 pub mod pending;
 
@@ -27,10 +28,14 @@ use socket2::{Domain, Type};
 
 use crate::gateway::runtime::threads;
 
-/// The maximum length of a datagram. No UDP datagram is longer. A longer datagram on a unix socket is refused.
+/// The maximum length of a datagram, in bytes.
+///
+/// Every UDP datagram is shorter than this maximum. A longer datagram on a Unix socket is refused.
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 
-/// The size of the kernel's receive buffer that is requested. `net.core.rmem_max` limits the actual size.
+/// The size of the kernel's receive buffer that a UDP socket requests, in bytes.
+///
+/// The kernel setting `net.core.rmem_max` limits the size that the socket gets.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// The address of a datagram socket.
@@ -42,17 +47,19 @@ pub enum DatagramAddress {
     Unixgram(PathBuf),
 }
 
-/// A bound socket that no thread reads yet. The datagrams of the socket wait in the kernel.
+/// A bound datagram socket. Datagrams wait in the kernel until a [`DatagramReceiver`] reads the socket.
 #[derive(Debug)]
 pub struct DatagramSocket {
     socket: socket2::Socket,
     address: DatagramAddress,
-    /// Dropping the value removes the file of the socket.
+    /// The socket file that this process created. Dropping the `SocketFile` removes the socket file.
     _file: Option<SocketFile>,
 }
 
-/// A thread that reads a socket. Dropping this value ends the thread, closes the socket and removes the file of the
-/// socket.
+/// A thread that reads a datagram socket.
+///
+/// Dropping a `DatagramReceiver` ends the thread, closes the socket and removes the socket file that this process
+/// created.
 #[derive(Debug)]
 pub struct DatagramReceiver {
     socket: Arc<DatagramSocket>,
@@ -60,33 +67,34 @@ pub struct DatagramReceiver {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The status of a datagram, which the closure returns.
+/// The status of a received datagram. The closure of [`DatagramReceiver::start`] returns the status.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum DatagramStatus {
-    /// The datagram was sent to the loop.
+    /// The datagram was passed to the event loop.
     Done,
     /// The datagram is not a valid command.
     Malformed,
-    /// The API key is missing or wrong.
+    /// The API key in the datagram is missing or wrong.
     Unauthorized,
-    /// The inbox of the loop is full, or the waiting datagrams have too many bytes.
+    /// The inbox of the event loop is full, or the datagrams that wait for the event loop have too many bytes.
     Overflowed,
 }
 
-/// The numbers of datagrams since the start, by status.
+/// The numbers of datagrams since the start of a receiver, by status.
 #[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
 pub struct DatagramCounts {
     pub done: u64,
-    /// This number includes datagrams that are too long.
+    /// The number of datagrams with an invalid command, including datagrams that are too long.
     pub malformed: u64,
     pub unauthorized: u64,
     pub overflowed: u64,
-    /// The number of datagrams that the kernel dropped because the receive buffer was full. A unix socket drops no
-    /// datagrams, because its senders wait.
+    /// The number of datagrams that the kernel dropped because the receive buffer was full.
+    ///
+    /// The kernel drops no datagrams of a Unix socket: the kernel blocks a sender while the receive buffer is full.
     pub lost: u64,
 }
 
-/// The state that the thread shares with its owner.
+/// The state that a [`DatagramReceiver`] shares with its thread.
 #[derive(Default, Debug)]
 struct Shared {
     stops: AtomicBool,
@@ -100,18 +108,20 @@ struct Shared {
 impl DatagramSocket {
     /// Binds `udp:HOST:PORT`, `udp:[V6]:PORT` or `unixgram:PATH`.
     ///
-    /// Binds each address of a name with several addresses, unless the port is 0.
+    /// If HOST is a name with several addresses, `bind_all` binds each address. If PORT is 0, `bind_all` binds only the
+    /// first address.
     ///
     /// # Errors
     ///
-    /// The error names the address. A stale unix socket file is replaced, but any other file is not.
+    /// An address is invalid or cannot be bound. The text of the error contains the address. A stale Unix socket file
+    /// at PATH is replaced, but any other file at PATH is an error.
     pub fn bind_all(address: &str) -> io::Result<Vec<DatagramSocket>> {
         let explain = |error: io::Error| io::Error::new(error.kind(), format!("cannot receive on {address}: {error}"));
         if let Some(path) = address.strip_prefix("unixgram:") {
             return Ok(vec![DatagramSocket::bind_unixgram(Path::new(path)).map_err(explain)?]);
         }
         let Some(name) = address.strip_prefix("udp:") else {
-            return Err(explain(io::Error::new(io::ErrorKind::InvalidInput, "expected udp: or unixgram:")));
+            return Err(explain(io::Error::new(io::ErrorKind::InvalidInput, "prefix must be udp: or unixgram:")));
         };
         name.to_socket_addrs().and_then(|addresses| bind_each(addresses, DatagramSocket::bind_udp)).map_err(explain)
     }
@@ -119,7 +129,7 @@ impl DatagramSocket {
     fn bind_udp(address: SocketAddr) -> io::Result<DatagramSocket> {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
         if address.is_ipv6() {
-            // With this option, `[::]:80` and `0.0.0.0:80` do not conflict.
+            // With the option `IPV6_V6ONLY`, `[::]:80` and `0.0.0.0:80` do not conflict.
             socket.set_only_v6(true)?;
         }
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
@@ -133,34 +143,39 @@ impl DatagramSocket {
         Ok(DatagramSocket { socket, address: DatagramAddress::Unixgram(path.to_owned()), _file: Some(file) })
     }
 
-    /// Takes a socket that another process has bound, for example systemd.
+    /// Takes over a UDP socket that another process has bound, for example systemd.
     ///
     /// # Errors
     ///
-    /// A system call failed.
+    /// A system call on the socket failed.
     pub fn from_udp(socket: UdpSocket) -> io::Result<DatagramSocket> {
         socket.set_nonblocking(false)?;
         let address = DatagramAddress::Udp(socket.local_addr()?);
         Ok(DatagramSocket { socket: socket.into(), address, _file: None })
     }
 
-    /// Works like [`from_udp`](DatagramSocket::from_udp), for a unix socket. The file of the socket is never removed.
+    /// Takes over a Unix datagram socket that another process has bound, for example systemd.
+    ///
+    /// The socket file belongs to the other process, so fdpush never removes the file.
     ///
     /// # Errors
     ///
-    /// A system call failed.
+    /// A system call on the socket failed.
     pub fn from_unixgram(socket: UnixDatagram) -> io::Result<DatagramSocket> {
         socket.set_nonblocking(false)?;
         let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
         Ok(DatagramSocket { socket: socket.into(), address: DatagramAddress::Unixgram(path), _file: None })
     }
 
-    /// Returns the bound address, with the assigned port for port 0.
+    /// Returns the bound address. If port 0 was requested, the address contains the port that the kernel assigned.
     pub fn address(&self) -> &DatagramAddress {
         &self.address
     }
 
-    /// Returns the number of datagrams that the kernel dropped, from the last column of `/proc/net/udp`.
+    /// Returns the number of datagrams on this socket that the kernel dropped.
+    ///
+    /// The number is in the last column of `/proc/net/udp` or `/proc/net/udp6`. Returns `None` for a Unix socket, or if
+    /// the file cannot be read.
     fn dropped(&self) -> Option<u64> {
         let table = match &self.address {
             DatagramAddress::Udp(SocketAddr::V4(_)) => "/proc/net/udp",
@@ -173,7 +188,9 @@ impl DatagramSocket {
 }
 
 impl DatagramReceiver {
-    /// Starts a thread that passes every datagram to `handle`, which must not block for long.
+    /// Starts a thread that passes each datagram to `handle`, except datagrams over [`DATAGRAM_BYTES_MAX`].
+    ///
+    /// `handle` must not block for long, because the kernel drops UDP datagrams while the receive buffer is full.
     ///
     /// # Errors
     ///
@@ -190,11 +207,13 @@ impl DatagramReceiver {
         Ok(DatagramReceiver { socket, shared, thread: Some(thread) })
     }
 
-    /// Returns the counts of datagrams. Each call reads a file in `/proc`. The read is fast enough for a scrape of the
+    /// Returns the counts of datagrams.
+    ///
+    /// Each call for a UDP socket reads a file in `/proc`. Reading the file is fast enough for each scrape of the
     /// metrics.
     pub fn counts(&self) -> DatagramCounts {
         let shared = &self.shared;
-        // If the kernel's table cannot be read, the count keeps its last value.
+        // If the table in `/proc` cannot be read, the number of lost datagrams keeps its last value.
         let dropped = self.socket.dropped().unwrap_or_default();
         let lost = shared.lost.fetch_max(dropped, Ordering::Relaxed).max(dropped);
         DatagramCounts {
@@ -210,7 +229,8 @@ impl DatagramReceiver {
 impl Drop for DatagramReceiver {
     fn drop(&mut self) {
         self.shared.stops.store(true, Ordering::Release);
-        // The shutdown wakes the thread. For a UDP socket, `shutdown` also returns ENOTCONN, which is ignored.
+        // `shutdown` wakes the thread that waits in `recv`. For a UDP socket, `shutdown` wakes the thread but returns
+        // the error ENOTCONN, so errors are ignored.
         let _ = self.socket.socket.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
@@ -220,17 +240,21 @@ impl Drop for DatagramReceiver {
 }
 
 impl Shared {
-    /// Receives datagrams until the owner is dropped or the socket fails.
+    /// Receives datagrams until the [`DatagramReceiver`] is dropped or the socket fails.
     fn receive(&self, socket: &DatagramSocket, handle: &mut impl FnMut(&[u8]) -> DatagramStatus) -> io::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         while !self.stops.load(Ordering::Acquire) {
-            // With TRUNC, `len` is the length of the whole datagram, not the number of bytes read.
+            // With the flag TRUNC, `recv` returns the length of the whole datagram as `len`, even if the buffer is
+            // shorter than the datagram.
             match recv(&socket.socket, &mut buffer[..], RecvFlags::TRUNC) {
-                // The thread must stop. `recv` returned because the owner shut the socket down, or because a datagram
-                // arrived.
+                // The owner has set `stops` and shut the socket down. The thread stops, even if `recv` returned a
+                // datagram.
                 Ok(_) if self.stops.load(Ordering::Acquire) => break,
                 Ok((_, len)) if len > DATAGRAM_BYTES_MAX => {
-                    log::debug!("datagram on {} refused: too long ({len} bytes)", socket.address);
+                    log::debug!(
+                        "datagram on {} refused: length limit exceeded ({len} of {DATAGRAM_BYTES_MAX} bytes)",
+                        socket.address
+                    );
                     self.count(DatagramStatus::Malformed);
                 }
                 Ok((_, len)) => self.count(buffer.get(..len).map_or(DatagramStatus::Malformed, |datagram| {
@@ -281,8 +305,10 @@ impl Sum for DatagramCounts {
     }
 }
 
-/// Returns the drops of the socket with this inode from the text of a table like `/proc/net/udp`. Column 10 is `inode`.
-/// The last column, number 13, is `drops`.
+/// Returns the number of datagrams that the kernel dropped on a socket.
+///
+/// `inode` is the inode of the socket, and `table` is the text of `/proc/net/udp` or `/proc/net/udp6`. In the table,
+/// column 10 is `inode`, and the last column, number 13, is `drops`.
 fn drops_of(inode: u64, table: &str) -> Option<u64> {
     table.lines().skip(1).find_map(|line| {
         let mut columns = line.split_ascii_whitespace().skip(9);

@@ -1,4 +1,4 @@
-//! Pushes: all messages to clients, and the datagrams with push commands.
+//! Sends messages to clients, and receives datagrams that contain push commands.
 
 pub mod datagrams;
 pub mod publish;

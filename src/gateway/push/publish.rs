@@ -1,6 +1,7 @@
-//! Sends messages to clients on behalf of client frames, the HTTP API, batches and datagrams.
+//! Sends the messages of client frames, API requests, batches and datagrams to clients.
 //!
-//! All receivers get the same bytes, so each message is encoded once, and the queues share the encoded message.
+//! All receivers of a message get the same content, so the message is encoded once, and the receivers' queues share the
+//! encoded message.
 
 use std::borrow::Cow;
 use std::collections::TryReserveError;
@@ -16,7 +17,7 @@ use crate::gateway::wire::target::Target;
 /// The content of a message.
 #[derive(Debug)]
 pub enum Envelope<'a> {
-    /// JSON data. The message is an object with the data, the sender and the target.
+    /// JSON data. The message is a JSON object with the data, the sender and the target.
     Data { from: Option<Fd>, data: &'a str },
     /// Text that is sent unchanged.
     Text(Cow<'a, str>),
@@ -27,13 +28,15 @@ pub enum Envelope<'a> {
 /// The reason why a message was not sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PublishError {
-    /// The frame of the message is larger than a queue may be. The text has the length of the frame and the limit.
+    /// The frame of the message is longer than `queue_bytes_max`. The text names the length of the frame and the limit.
     TooLarge(String),
     /// Memory for the message could not be allocated.
     OutOfMemory,
 }
 
-/// The usual length of a message with JSON content, without its data and its groups. Names with escapes can need more.
+/// The usual length of a JSON message without data and group names, in bytes.
+///
+/// A name with JSON escapes can need more bytes.
 const ENVELOPE_BYTES: usize = 256;
 
 /// Options of a message.
@@ -41,9 +44,9 @@ const ENVELOPE_BYTES: usize = 256;
 pub struct Options<'a> {
     /// The connections that do not get the message.
     pub except: &'a [Fd],
-    /// The conflation key.
+    /// The conflation key of the message: see [`Push::key`].
     pub key: Option<&'a str>,
-    /// Whether the message must not be compressed.
+    /// Whether the message is sent to all receivers without compression.
     pub is_plain: bool,
 }
 
@@ -61,10 +64,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes a message. If the target groups have pending presence notices, sends these notices first.
+    /// Publishes a message to its target. Pending presence notices of the target groups are sent before the message.
     ///
     /// # Errors
-    /// The message is larger than a queue may be, or there is not enough memory for the message. Nothing was sent.
+    /// The frame of the message is longer than `queue_bytes_max`, or memory for the message could not be allocated. A
+    /// message with an error is sent to no receiver.
     pub fn publish(
         &mut self,
         ctx: &mut Context<'_>,
@@ -102,9 +106,10 @@ impl Publisher {
     }
 }
 
-/// Writes a message with JSON content.
+/// Writes the JSON object of a message with JSON data.
 ///
-/// The message names its target groups, or has the member `all`. A message to uids or fds does not name its target.
+/// The JSON object of a message to groups contains the group names. The JSON object of a message to all clients
+/// contains the member `all`. The JSON object of a message to uids or fds does not contain the target.
 ///
 /// # Errors
 /// Memory for the message could not be allocated.
@@ -153,13 +158,15 @@ fn write_envelope(
     Ok(())
 }
 
-/// Checks that the frame of a message fits into an empty queue. If it does not fit, the sender gets an error, and no
-/// reader counts as slow.
+/// Checks that the frame of a message fits into an empty queue.
+///
+/// The sender gets an error for a frame that fits into no queue. Without this check, every receiver of the frame would
+/// be treated as a slow consumer.
 fn check_size(message_bytes: usize, queue_bytes_max: usize) -> Result<(), PublishError> {
     match message_bytes + SERVER_HEADER_BYTES_MAX {
         bytes if bytes <= queue_bytes_max => Ok(()),
         bytes => Err(PublishError::TooLarge(format!(
-            "message exceeds queue_bytes_max (frame of {bytes} bytes, limit {queue_bytes_max})"
+            "message exceeds queue_bytes_max (frame of {bytes} bytes, limit {queue_bytes_max} bytes)"
         ))),
     }
 }
@@ -194,7 +201,7 @@ mod tests {
     #[test]
     fn a_frame_over_the_queue_limit_is_refused() {
         assert_eq!(check_size(90, 100), Ok(()));
-        let why = "message exceeds queue_bytes_max (frame of 101 bytes, limit 100)".to_owned();
+        let why = "message exceeds queue_bytes_max (frame of 101 bytes, limit 100 bytes)".to_owned();
         assert_eq!(check_size(91, 100), Err(PublishError::TooLarge(why)));
     }
 }

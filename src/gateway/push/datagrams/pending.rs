@@ -1,28 +1,32 @@
-//! The bound on the bytes in datagrams that wait for the loop. The inbox of the loop only bounds the number of
-//! datagrams.
+//! Bounds the total bytes of the datagrams that wait for the event loop.
+//!
+//! The inbox of the event loop bounds the number of waiting datagrams, but not their bytes.
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The maximum number of bytes in datagrams of one socket that wait for the loop.
+/// The maximum total bytes of one socket's datagrams that wait for the event loop.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
-/// The number of bytes in the datagrams that wait for the loop.
+/// The total bytes of one socket's datagrams that wait for the event loop.
 #[derive(Default, Debug)]
 pub struct PendingBytes(Arc<AtomicUsize>);
 
-/// A datagram that waits for the loop. Dropping the datagram subtracts its bytes from the total.
+/// A datagram that waits for the event loop. Dropping a `Datagram` subtracts its length from [`PendingBytes`].
 #[derive(Debug)]
 pub struct Datagram {
     bytes: Box<[u8]>,
+    /// The counter of the [`PendingBytes`] that admitted the datagram.
     waiting: Arc<AtomicUsize>,
 }
 
 impl PendingBytes {
-    /// Copies a datagram for the loop. Returns `None` if the bound would be exceeded.
+    /// Copies a datagram for the event loop, and adds its length to the total.
+    ///
+    /// Returns `None` if the total would exceed [`WAITING_BYTES_MAX`].
     pub fn admit(&self, datagram: &[u8]) -> Option<Datagram> {
-        // Only one thread adds bytes, so the check and the addition need not be one atomic operation.
+        // Only the thread of the socket adds bytes, so the check and the addition need not be one atomic operation.
         if self.0.load(Ordering::Relaxed) + datagram.len() > WAITING_BYTES_MAX {
             return None;
         }
@@ -57,7 +61,7 @@ mod tests {
         assert_eq!(admitted.len(), WAITING_BYTES_MAX / 60_000);
         assert_eq!(*admitted[0], *datagram);
         admitted.pop();
-        assert!(waiting.admit(&datagram).is_some(), "a dropped datagram must make room for the next");
+        assert!(waiting.admit(&datagram).is_some(), "a datagram must be admitted after another datagram was dropped");
         drop(admitted);
         assert_eq!(waiting.0.load(Ordering::Relaxed), 0);
     }

@@ -1,4 +1,4 @@
-//! Tests of datagrams over sockets of the standard library.
+//! Tests of datagram receivers. The senders are sockets of the standard library.
 
 use std::net::UdpSocket;
 use std::os::unix::net::UnixListener;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::*;
 use crate::gateway::runtime::{clock, files};
 
-/// The maximum wait for an event, enough on a busy machine.
+/// The maximum time that a test waits for an event. The time is long enough for a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A path whose file is removed when the value is dropped.
+/// A path. Dropping a `TemporaryPath` removes the file at the path.
 struct TemporaryPath(PathBuf);
 
 impl TemporaryPath {
@@ -35,11 +35,13 @@ fn bind(address: &str) -> DatagramSocket {
     DatagramSocket::bind_all(address).expect("the socket can be bound").pop().expect("one socket is bound")
 }
 
-/// Starts a receiver that sends each datagram to the test. The text of a datagram decides its status.
+/// Starts a receiver that sends each datagram to the returned channel.
+///
+/// The content of a datagram determines the status of the datagram.
 fn start(socket: DatagramSocket) -> (DatagramReceiver, mpsc::Receiver<Vec<u8>>) {
     let (sender, receiver) = mpsc::channel();
     let handle = move |datagram: &[u8]| {
-        // The error is ignored, because the receiver is gone if the test has ended.
+        // The error of `send` is ignored, because a test that has ended has dropped its end of the channel.
         let _ = sender.send(datagram.to_vec());
         match datagram {
             b"malformed" => DatagramStatus::Malformed,
@@ -73,7 +75,7 @@ fn udp_datagrams_are_received_and_counted() {
         let socket = match DatagramSocket::bind_all(address) {
             Ok(mut sockets) => sockets.pop().expect("one socket is bound"),
             Err(error) => {
-                // The machine has no IPv6.
+                // This machine has no IPv6, so the client cannot bind an IPv6 address either.
                 assert!(address.contains("::1"), "{error}");
                 assert!(UdpSocket::bind(client).is_err(), "{error}");
                 continue;
@@ -81,7 +83,7 @@ fn udp_datagrams_are_received_and_counted() {
         };
         let client = UdpSocket::bind(client).expect("the client can bind a socket");
         client.connect(udp_of(socket.address())).expect("the socket can be connected");
-        // Datagrams that arrive before the start wait in the kernel.
+        // A datagram that arrives before the start of the receiver waits in the kernel.
         client.send(b"early").expect("the bytes can be sent");
         let (ingress, received) = start(socket);
         let longest = vec![b'x'; 65_507];
@@ -99,7 +101,7 @@ fn udp_datagrams_are_received_and_counted() {
 }
 
 #[test]
-fn a_unix_socket_refuses_datagrams_over_its_limit() {
+fn a_unix_socket_refuses_datagrams_over_the_length_limit() {
     let path = TemporaryPath::new();
     let socket = bind(&path.address());
     assert_eq!(socket.address().to_string(), path.address());
@@ -109,7 +111,7 @@ fn a_unix_socket_refuses_datagrams_over_its_limit() {
     for len in [DATAGRAM_BYTES_MAX + 1, DATAGRAM_BYTES_MAX, 2 * DATAGRAM_BYTES_MAX, 1] {
         send(len);
     }
-    // The receiver passes on no part of a datagram that is too long.
+    // The receiver passes only the datagrams within the limit to the closure.
     for len in [DATAGRAM_BYTES_MAX, 1] {
         assert_eq!(received.recv_timeout(TEST_TIMEOUT).map(|datagram| datagram.len()), Ok(len));
     }
@@ -118,9 +120,9 @@ fn a_unix_socket_refuses_datagrams_over_its_limit() {
 }
 
 #[test]
-fn the_receiver_ends_at_once_and_removes_its_file() {
+fn a_dropped_receiver_ends_its_thread_and_removes_its_socket_file() {
     let path = TemporaryPath::new();
-    // No other test uses this address, so none gets the port while it is free.
+    // No other test uses the address 127.0.0.82, so no other test gets the port between the two calls of `bind`.
     for address in ["udp:127.0.0.82:0", &path.address()] {
         let socket = bind(address);
         let again = socket.address().to_string();
@@ -153,11 +155,11 @@ fn datagrams_dropped_by_the_kernel_are_counted() {
     });
     drop(let_go);
     let all = |counts: DatagramCounts| counts.done + counts.lost;
-    wait_for("each datagram must be either done or lost", || all(ingress.counts()) == sent);
+    wait_for("each datagram must be counted as done or lost", || all(ingress.counts()) == sent);
 }
 
 #[test]
-fn the_table_of_the_kernel_is_read_by_inode() {
+fn drops_are_read_from_the_row_with_the_inode_of_the_socket() {
     let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n\
         \x20 315: 0100007F:2521 00000000:0000 07 00000000:00000000 00:00000000 00000000  1000        0 4711 2 0000000000000000 17          \n\
         16384: 3500007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   991        0 23568 2 0000000000000000 0         \n\
@@ -169,15 +171,15 @@ fn the_table_of_the_kernel_is_read_by_inode() {
 }
 
 #[test]
-fn a_stale_file_is_replaced_and_a_live_one_is_not() {
+fn a_stale_socket_file_is_replaced_and_a_file_in_use_is_not() {
     let path = TemporaryPath::new();
     drop(UnixDatagram::bind(&path.0).expect("the socket can be bound"));
-    assert!(path.0.exists(), "the standard library must not remove the file");
+    assert!(path.0.exists(), "the standard library must not remove the socket file");
     let first = bind(&path.address());
     let kind =
         |address: &str| DatagramSocket::bind_all(address).map(|_| ()).expect_err("the address cannot be bound").kind();
     assert_eq!(kind(&path.address()), io::ErrorKind::AddrInUse);
-    // Another socket has replaced the file, so the server must not remove it.
+    // Another socket now owns the file at the path, so dropping `first` must not remove that file.
     fs::remove_file(&path.0).expect("the file can be removed");
     let second = UnixDatagram::bind(&path.0).expect("the socket can be bound");
     drop(first);
@@ -194,7 +196,7 @@ fn a_stale_file_is_replaced_and_a_live_one_is_not() {
 }
 
 #[test]
-fn an_error_names_the_address() {
+fn a_bind_error_names_the_address() {
     let taken = bind("udp:127.0.0.1:0");
     let long = format!("unixgram:/tmp/{}", "x".repeat(200));
     for address in
@@ -206,7 +208,7 @@ fn an_error_names_the_address() {
 }
 
 #[test]
-fn counts_add_up() {
+fn the_sum_of_datagram_counts_adds_each_status() {
     let one = DatagramCounts { done: 1, malformed: 2, unauthorized: 3, overflowed: 4, lost: 5 };
     let two = DatagramCounts { done: 2, malformed: 4, unauthorized: 6, overflowed: 8, lost: 10 };
     assert_eq!([one, one].into_iter().sum::<DatagramCounts>(), two);
