@@ -1,4 +1,4 @@
-//! Executes the JSON frames of clients.
+//! Executes the JSON frames that clients send.
 
 use std::borrow::Cow;
 
@@ -11,18 +11,20 @@ use crate::gateway::push::publish::{Envelope, Options, PublishError, Publisher};
 use crate::gateway::wire::frame::{self, FrameError, Id};
 use crate::gateway::wire::json;
 
-/// The parts of the gateway that a client frame uses.
+/// The state of the gateway that a client frame reads or changes.
 pub struct ClientParts<'a> {
     pub roster: &'a mut Roster,
     pub publisher: &'a mut Publisher,
     pub permissions: &'a Permissions,
 }
 
-/// Executes a client frame and answers it. `emitted` is the result of emitting the `message` event of the frame.
+/// Executes a client frame and sends the answer to the client.
+///
+/// `emitted` is the result of emitting the webhook event `message` for this frame.
 pub fn handle_frame(ctx: &mut Context<'_>, parts: &mut ClientParts<'_>, fd: Fd, text: &str, emitted: EmitResult) {
     let (id, request) = frame::parse(text);
     let outcome = match emitted {
-        // If the event of a frame is too large to be sent, the frame is not executed.
+        // If the webhook event `message` of a frame is too large, the frame is not executed.
         EmitResult::TooLarge(bytes_max) => Err(event_too_large(bytes_max)),
         _ => request.and_then(|request| {
             parts.permissions.check(ctx, fd, &request)?;
@@ -38,7 +40,9 @@ pub fn handle_frame(ctx: &mut Context<'_>, parts: &mut ClientParts<'_>, fd: Fd, 
     }
 }
 
-/// Executes a checked frame and returns the answer. Without an id, only `online` gets an answer.
+/// Executes a client frame that passed the permission check.
+///
+/// Returns the answer to the client. A successful frame without an id gets no answer, except an `online` frame.
 fn execute(
     ctx: &mut Context<'_>,
     parts: &mut ClientParts<'_>,
@@ -49,11 +53,12 @@ fn execute(
 ) -> Result<Option<String>, FrameError> {
     match request {
         frame::ClientFrame::Push { to, key, data } => {
-            // The key includes the sender's fd. So a message cannot replace messages of other senders.
+            // The conflation key includes the fd of the sender. So a sender cannot replace queued messages of other
+            // senders.
             let key = key.map(|key| format!("{fd} {key}"));
             let envelope = Envelope::Data { from: Some(fd), data };
             let options = Options { key: key.as_deref(), ..Options::default() };
-            // The sender also gets the message, if it is one of the receivers.
+            // If the sender is one of the receivers, the sender also gets the message.
             let delivery = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
             let delivery = delivery.map_err(|error| match error {
                 PublishError::TooLarge(why) => FrameError::too_large(why),
@@ -61,7 +66,8 @@ fn execute(
             })?;
             Ok(id.map(|id| frame::push_ack(id, delivery)))
         }
-        // The group gets its notice at the end of the turn, after the answer.
+        // The members of the group get the `joined` or `left` notice at the end of the turn, after the answer to the
+        // sender.
         frame::ClientFrame::Join { group } => acknowledge(id, parts.roster.join(ctx, fd, &group)),
         frame::ClientFrame::Leave { group } => acknowledge(id, parts.roster.leave(ctx, fd, &group)),
         frame::ClientFrame::Send { data } => {
@@ -77,16 +83,17 @@ fn execute(
     }
 }
 
-/// Emits the `send` event of a frame.
+/// Emits the webhook event `send` for a client frame.
 ///
-/// The data is copied into the event unchanged, so data that the parser of a back end may refuse is an error.
+/// The event contains an unchanged copy of the data. So this function returns an error for data that the JSON parser of
+/// a back end may refuse.
 fn emit_sent(ctx: &Context<'_>, roster: &mut Roster, fd: Fd, data: &str) -> Result<EmitResult, FrameError> {
     let data =
         json::portable(data).map_err(|why| FrameError::bad_request(format!("data is not portable JSON: {why}")))?;
     Ok(roster.events().emit_send(ctx, fd, data))
 }
 
-/// Returns the answer to a frame that goes only to the back end.
+/// Returns the answer to a `send` frame, which only the webhook receives.
 fn acknowledge_emitted(id: Id<'_>, emitted: EmitResult) -> Result<Option<String>, FrameError> {
     match emitted {
         EmitResult::Queued => Ok(id.map(frame::ack)),

@@ -1,4 +1,5 @@
-//! The handler of `fdpush serve`: it forwards each event of the loop to the module that handles it.
+//! The event handler of `fdpush serve`. The handler forwards each event of the loop to the module that handles the
+//! event.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -57,7 +58,7 @@ pub struct Gateway {
     proxies: Proxies,
     rate: Option<Rate>,
     tokens: Option<jwt::Keys>,
-    /// The numbers of checked tokens, by result.
+    /// The numbers of accepted and refused tokens.
     verified: connect_hook::HookStats,
     hook: Option<Hook>,
     webhook: Option<Arc<Webhook>>,
@@ -66,19 +67,20 @@ pub struct Gateway {
     api: Api,
     metrics: Metrics,
     datagrams: Vec<DatagramReceiver>,
-    /// The results of reloads that the loop has not applied yet.
+    /// The results of settings reloads that the loop has not applied yet.
     reloads: Arc<ReloadQueue>,
-    /// The number of open connections of each client, if `address_connections_max` is set. The key is the address from
-    /// `Limits::counted_address`.
+    /// The number of open connections of each client, if `address_connections_max` is set. The key of the map is the
+    /// address that `Limits::counted_address` returns.
     addresses: HashMap<IpAddr, u32>,
     expiries: Expiries,
-    /// The settings of the TLS listeners. A reload replaces these settings for connections that are accepted later.
+    /// The settings of the TLS listeners. A reload replaces the TLS settings for connections that the server accepts
+    /// after the reload.
     tls: TlsConfigs,
     certificates: ExpiryWatch,
     started: Instant,
 }
 
-/// The parts that have their own threads, which start before the loop.
+/// The services on other threads, and the state that these threads share with the loop.
 pub struct Services {
     pub keys: Arc<Mutex<ApiKeys>>,
     pub datagrams: Vec<DatagramReceiver>,
@@ -88,7 +90,7 @@ pub struct Services {
 }
 
 impl Gateway {
-    /// Creates a gateway.
+    /// Creates a gateway with the settings of a plan.
     pub fn new(plan: Plan, services: Services) -> Gateway {
         let Services { keys, datagrams, hook, webhook, reloads } = services;
         let settings = Arc::clone(&plan.settings);
@@ -140,7 +142,7 @@ impl Gateway {
         self.rate = per_second.map(|per_second| Rate::new(per_second, burst));
     }
 
-    /// Applies the result of a reload. An error changes nothing.
+    /// Applies the result of a settings reload. A failed reload changes no setting.
     fn reload(&mut self, ctx: &mut Context<'_>, reload: ReloadResult) {
         let (plan, report) = match reload {
             Ok(reload) => reload,
@@ -168,12 +170,12 @@ impl Gateway {
         self.certificates.start(ctx, self.settings.tls());
     }
 
-    /// Returns whether the number of connections of an address is limited.
+    /// Returns whether `address_connections_max` limits the connections of a client address.
     fn counts_addresses(&self) -> bool {
         self.settings.serve.clients.address_connections_max.is_some()
     }
 
-    /// Counts the open connections by address, if their number is limited.
+    /// Counts the open connections of each client address, if `address_connections_max` is set.
     fn count_addresses(&mut self, ctx: &Context<'_>) {
         self.addresses = HashMap::new();
         if self.counts_addresses() {
@@ -198,7 +200,10 @@ impl Gateway {
         subprotocol::choose(request, self.subprotocols())
     }
 
-    /// Accepts an upgrade as `identity`, unless the limit of its uid or address is reached.
+    /// Accepts or refuses the upgrade of an authenticated client.
+    ///
+    /// The upgrade is refused if the client offers only unsupported subprotocols, or if the uid or the client address
+    /// has reached its connection limit.
     fn admit(
         &mut self,
         ctx: &mut Context<'_>,
@@ -240,7 +245,9 @@ impl Gateway {
         request: &Request<'_>,
         address: Option<IpAddr>,
     ) -> Upgrade {
-        let Some(keys) = &self.tokens else { return Upgrade::refuse(Response::text(503, "no keys\n")) };
+        let Some(keys) = &self.tokens else {
+            return Upgrade::refuse(Response::text(503, "no token keys are configured\n"));
+        };
         let token = match jwt::find(request) {
             Ok(Some(token)) => token,
             Ok(None) => {
@@ -264,7 +271,9 @@ impl Gateway {
         }
     }
 
-    /// Asks the connect hook. The decision of the hook arrives as a [`ThreadMessage`].
+    /// Sends an upgrade request to the connect hook.
+    ///
+    /// The decision of the connect hook arrives as [`ThreadMessage::Decision`].
     fn ask(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>, address: Option<IpAddr>) -> Upgrade {
         let Some(hook) = &self.hook else { return unavailable() };
         let (later, ticket) = ctx.defer_upgrade(fd);
@@ -280,7 +289,7 @@ impl Gateway {
         later
     }
 
-    /// Handles the decision of the connect hook.
+    /// Answers an upgrade request with the decision of the connect hook.
     fn handle_decision(
         &mut self,
         ctx: &mut Context<'_>,
@@ -291,7 +300,7 @@ impl Gateway {
     ) {
         let fd = ticket.fd();
         let upgrade = match decision {
-            // A session must not be stored for a connection that has ended.
+            // The gateway must not store a session for a connection that has ended.
             Decision::Accept(_) if !ctx.exists(fd) => return,
             Decision::Accept(identity) => self.admit(ctx, fd, choice, identity, address),
             Decision::Refuse { status, body } => Upgrade::refuse(Response::text(status, body)),
@@ -300,8 +309,10 @@ impl Gateway {
         ctx.answer(ticket, upgrade);
     }
 
-    /// Counts a message against the sender's rate. The first message over the rate gets an error. The second message
-    /// over the rate closes the connection with 1008.
+    /// Returns whether a message is within the message rate of its sender.
+    ///
+    /// The first message over the rate gets an error frame. The second message over the rate closes the connection with
+    /// close code 1008.
     fn is_within_rate(&mut self, ctx: &mut Context<'_>, fd: Fd) -> bool {
         let Some(rate) = self.rate else { return true };
         let now = self.now_ms();
@@ -345,8 +356,8 @@ impl Handler for Gateway {
 
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Upgrade {
         let forwarded = self.proxies.forwarded(request);
-        // A proxy may have sent an earlier request of another client on the same connection, so the address of that
-        // request must not stay in the session.
+        // A proxy can send requests of several clients on one connection. So the session must not keep the client
+        // address of an earlier request.
         match forwarded {
             Some(_) => _ = ctx.set_session(fd, Session { forwarded, ..Session::default() }),
             None => _ = ctx.take_session::<Session>(fd),
@@ -458,11 +469,11 @@ impl Handler for Gateway {
     fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
         self.api.handle_turn_end(ctx, &mut self.roster);
         if ctx.is_draining() {
-            // All members are being closed, so no client needs the notices.
+            // The server is closing all connections, so no client needs the `joined` and `left` notices.
             self.roster.discard_notices();
         } else if !self.api.has_long_command() {
-            // The notices wait for the end of a long command, so a command that removes the members of a group in many
-            // turns causes only one notice.
+            // Group notices wait until a long API command ends. So a command that removes members during many turns
+            // causes one notice for each group.
             self.roster.notify_groups(ctx);
         }
     }
@@ -492,7 +503,7 @@ fn log_certificates(settings: &Settings) {
     }
 }
 
-/// The uid of a client in a log line. The uid is escaped, because the client may have chosen it.
+/// The uid of a client in a log line. The uid is escaped, because a client can choose its uid.
 struct LoggedUid<'a>(Option<&'a str>);
 
 impl fmt::Display for LoggedUid<'_> {
@@ -504,7 +515,7 @@ impl fmt::Display for LoggedUid<'_> {
     }
 }
 
-/// Returns the identity that a client claims, with `--auth trust`.
+/// Returns the identity that a client claims. `--auth trust` accepts the uid of the query without a check.
 fn trusted(request: &Request<'_>) -> Result<Identity, Response> {
     let refuse = |why: &dyn fmt::Display| Response::text(400, format!("{why}\n"));
     let uid = request.try_query("uid").map_err(|error| refuse(&error))?;
@@ -515,7 +526,7 @@ fn unavailable() -> Upgrade {
     Upgrade::refuse(Response::text(503, "authentication back end unavailable\n").header("Retry-After", "1"))
 }
 
-/// Returns the text of the refusal when an address or IPv6 network has reached its connection limit.
+/// Returns the error text for an address or IPv6 network at its connection limit.
 fn address_full(counted: IpAddr, limits: &Limits, max: u32) -> String {
     match counted {
         IpAddr::V4(ip) => format!("connection limit of address {ip} reached ({max})\n"),

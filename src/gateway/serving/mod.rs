@@ -1,5 +1,5 @@
-//! The part that serves clients: the start, the handler of the loop, client frames, the built-in page, and reloads by
-//! SIGHUP.
+//! Serves clients: starts the server, handles the events of the loop, executes client frames, serves the demo page, and
+//! reloads the settings on SIGHUP.
 
 pub mod client;
 pub mod handler;

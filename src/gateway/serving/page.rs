@@ -1,10 +1,11 @@
-//! The built-in demo page: embedded files without external resources. Its script uses the JavaScript client of `clients/js`.
+//! The demo page. The program embeds the files of the page, and the page loads no external resource. The script of the
+//! page uses the JavaScript client of `clients/js`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use fdpush::{Request, Response};
 
-/// A file of the page: its path, media type and text.
+/// A file of the demo page: its URL path, media type and text.
 type PageFile = (&'static str, &'static str, &'static str);
 
 const FILES: [PageFile; 4] = [
@@ -14,14 +15,15 @@ const FILES: [PageFile; 4] = [
     ("/fdpush.js", "text/javascript; charset=utf-8", include_str!("../../../clients/js/fdpush.js")),
 ];
 
-/// The page loads its own files only, and connects only to its own server. Inline scripts and styles are not allowed.
+/// The demo page loads files only from its own server, and connects only to this server. The policy allows no inline
+/// script and no inline style.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Returns the response to a plain HTTP request for a file of the page.
+/// Returns the response to an HTTP request for a file of the demo page.
 pub fn respond(request: &Request<'_>) -> Option<Response> {
     let path = request.path();
-    // Browsers request this path by themselves. The page has an inline icon.
+    // Browsers request `/favicon.ico` from every server. The demo page has an inline icon, so the response is empty.
     if path == "/favicon.ico" {
         return Some(Response::new(204));
     }
@@ -36,7 +38,7 @@ pub fn respond(request: &Request<'_>) -> Option<Response> {
     })
 }
 
-/// Returns the URL of the page for a browser on this machine.
+/// Returns the URL of the demo page for a browser on this machine.
 pub fn url(mut address: SocketAddr, is_tls: bool) -> String {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -75,7 +77,7 @@ mod tests {
     fn the_page_has_no_inline_script_and_no_inline_style() {
         let html = FILES[0].2;
         for inline in ["<script>", "<style", " style=", " onclick=", "javascript:"] {
-            assert!(!html.contains(inline), "the policy of the page does not allow {inline}");
+            assert!(!html.contains(inline), "the content security policy of the page does not allow {inline}");
         }
         assert!(!CONTENT_SECURITY_POLICY.contains("unsafe"));
     }

@@ -1,4 +1,4 @@
-//! The plan of the server: its settings, with the values that are derived from them.
+//! The plan of the server: the settings, and the values that are derived from the settings.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::gateway::identity::jwt;
 use crate::gateway::settings::{Settings, back_ends, cli};
 use crate::gateway::tls::files::TlsConfigs;
 
-/// The settings of the server, and the values that are derived from them.
+/// The settings of the server, and the values that are derived from the settings.
 pub struct Plan {
     pub settings: Arc<Settings>,
     pub api_keys: ApiKeys,
@@ -23,10 +23,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Creates the plan for these settings. `tls` has the settings of the TLS listeners.
+    /// Creates the plan for the given settings. `tls` has the settings of the TLS listeners.
     ///
     /// # Errors
-    /// A key, a secret or a limit is invalid, or the API can be reached from other machines and has no key.
+    /// A key, a secret, an origin or a limit is invalid. Or other machines can reach the API, and the API has no key.
     pub fn of(settings: Arc<Settings>, exposure: &Exposure, tls: TlsConfigs) -> Result<Plan, String> {
         let serve = &settings.serve;
         let api_keys = api_keys(&settings);

@@ -1,8 +1,8 @@
-//! Reloads the settings on SIGHUP. A thread other than the loop's thread reads and checks the settings, then sends the
-//! settings to the loop.
+//! Reloads the settings on SIGHUP. The thread `fdpush-sighup` reads and checks the settings, then sends the settings to
+//! the loop.
 //!
-//! So no file blocks the loop, and a reload takes effect completely or not at all. A SIGHUP during a reload starts
-//! another reload after the first.
+//! So reading a file does not block the loop. An error in a setting or a file makes the whole reload fail. A SIGHUP
+//! during a reload starts another reload after the current reload.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,13 +21,14 @@ use crate::gateway::settings::Settings;
 use crate::gateway::settings::cli::Auth;
 use crate::gateway::settings::reload::{self, Reloaded};
 
-/// The maximum number of results that wait for the loop. A later valid result includes all earlier changes.
+/// The maximum number of reload results that wait for the loop. A valid result has all settings, including those that
+/// an earlier reload changed.
 const RELOADS_MAX: usize = 16;
 
-/// The result of a reload.
+/// The result of a settings reload.
 pub type ReloadResult = Result<(Plan, ReloadReport), String>;
 
-/// The content of the log lines about a reload.
+/// The content of the log lines about one settings reload.
 pub struct ReloadReport {
     pub changed: Vec<&'static str>,
     pub restart: Vec<&'static str>,
@@ -37,7 +38,7 @@ pub struct ReloadReport {
     pub warnings: Vec<String>,
 }
 
-/// The results of reloads that wait for the loop.
+/// The results of settings reloads that wait for the loop.
 #[derive(Default)]
 pub struct ReloadQueue {
     is_waiting: AtomicBool,
@@ -45,7 +46,7 @@ pub struct ReloadQueue {
 }
 
 impl ReloadReport {
-    /// Writes the log lines about the reload.
+    /// Writes the log lines about the settings reload.
     pub fn log(&self) {
         for warning in &self.warnings {
             log::warn!("{warning}");
@@ -65,10 +66,10 @@ impl ReloadReport {
 }
 
 impl ReloadQueue {
-    /// Removes and returns the oldest result that the loop has not applied yet.
+    /// Removes and returns the oldest reload result in the queue.
     pub fn take(&self) -> Option<ReloadResult> {
-        // The loop calls this function for each datagram and decision. So the function takes the lock only if a result
-        // waits.
+        // The loop calls `take` for each datagram and each decision of the connect hook. So `take` locks the queue only
+        // if the queue has a result.
         if !self.is_waiting.load(Ordering::Acquire) {
             return None;
         }
@@ -81,8 +82,8 @@ impl ReloadQueue {
     fn put(&self, reload: ReloadResult) {
         let mut queue = self.lock();
         if queue.len() == RELOADS_MAX {
-            // If the queue is full, an error is dropped rather than a valid result. If a valid result were dropped, the
-            // next report would lack the changes of the dropped result.
+            // A full queue drops the oldest error, and a valid result only if there is no error. After the loss of a
+            // valid result, no log line would report the changes of the lost result.
             let unneeded = queue.iter().position(Result::is_err).unwrap_or(0);
             queue.remove(unneeded);
         }
@@ -97,8 +98,9 @@ impl ReloadQueue {
 
 /// Starts the thread that reloads on SIGHUP.
 ///
-/// A notice informs the loop about each result. If datagrams have filled the inbox, there is no room for the notice.
-/// Then the loop takes the result with the next datagram, so a removed key does not stay valid.
+/// [`ThreadMessage::Reload`] informs the loop about each reload result. If datagrams have filled the inbox of the loop,
+/// the message is lost. Then the loop takes the reload result when the loop handles the next datagram. So an API key
+/// that the reload removes does not stay valid.
 pub fn spawn(mut current: Arc<Settings>, exposure: Exposure, remote: Remote) -> io::Result<Arc<ReloadQueue>> {
     let reloads = Arc::new(ReloadQueue::default());
     let mut signals = Signals::new([SIGHUP])?;
@@ -131,21 +133,23 @@ fn read(old: &Settings, exposure: &Exposure) -> ReloadResult {
     let plan = Plan::of(Arc::new(settings), exposure, tls)?;
     let has_api = plan.settings.serve.api_addresses().next().is_some();
     if has_api && !old.api_keys().is_empty() && plan.settings.api_keys().is_empty() {
-        return Err("the last API key would be removed; restart the server to do that".to_owned());
+        return Err("the last API key would be removed; restart the server to remove the last API key".to_owned());
     }
     let serve = &plan.settings.serve;
     if old.serve.api.api_client_ca.is_some() && serve.api.api_client_ca.is_none() {
         return Err(
-            "api_client_ca would be removed and the API would ask for no certificate; restart the server to do \
-                    that"
+            "api_client_ca would be removed and the API would ask for no certificate; restart the server to remove \
+             api_client_ca"
                 .to_owned(),
         );
     }
     let has_back_end = serve.hooks.webhook.is_some() || serve.auth() == Auth::Webhook;
     if has_back_end && old.serve.hooks.webhook_secret.is_some() && serve.hooks.webhook_secret.is_none() {
-        return Err("webhook_secret would be removed and requests would have no signature; restart the server to do \
-                    that"
-            .to_owned());
+        return Err(
+            "webhook_secret would be removed and requests would have no signature; restart the server to remove \
+             webhook_secret"
+                .to_owned(),
+        );
     }
     Ok((plan, ReloadReport { changed, restart, overridden, files, warnings }))
 }

@@ -1,4 +1,4 @@
-//! The start of the server: sockets, threads and handler, and the announcement of its addresses.
+//! Starts the server: opens the sockets, starts the threads, creates the handler, and announces the addresses.
 
 use std::error::Error;
 use std::fmt;
@@ -31,10 +31,10 @@ use crate::gateway::settings::cli::{ApiAddress, ClientAddress, Serve};
 use crate::gateway::settings::{Settings, back_ends};
 use crate::gateway::tls::files::TlsConfigs;
 
-/// The maximum wait for standard output at the start.
+/// The maximum time that the start of the server waits for standard output.
 const ANNOUNCE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The maximum time for the last webhook events after the last connection has ended.
+/// The maximum time to deliver the last webhook events after the last connection has ended.
 const WEBHOOK_FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// An address that the server listens on.
@@ -51,7 +51,7 @@ impl fmt::Display for Bound {
     }
 }
 
-/// Starts the server and serves until it is drained.
+/// Starts the server. Returns when the server is drained.
 pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let inherited = Inherited::take()?;
     let serve = &settings.serve;
@@ -71,7 +71,7 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let serve = &settings.serve;
     let plan = Plan::of(Arc::clone(&settings), &exposure, tls)?;
     memory::return_free_pages()?;
-    // The thread starts before the addresses are announced. Without this thread, SIGHUP would end the process.
+    // The SIGHUP thread starts before the addresses are announced, because without this thread SIGHUP ends the process.
     let reloads = sighup::spawn(Arc::clone(&settings), exposure, server.remote())?;
     let keys = Arc::new(Mutex::new(api_keys(&settings)));
     let datagrams = datagrams
@@ -99,13 +99,13 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let flushed = webhook.map_or(Ok(()), |webhook| flush(&webhook, flush_time_max));
     ended.map_err(std::io::Error::from)?;
     flushed?;
-    log::info!("drained");
+    log::info!("the server is drained");
     Ok(())
 }
 
-/// Sends the last webhook events. SIGTERM or SIGINT ends the wait for these events.
+/// Delivers the last webhook events. SIGTERM or SIGINT ends the wait for the delivery.
 fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
-    // The loop no longer handles signals, because it has ended. So this function handles them.
+    // The loop has ended and no longer handles signals. So this function handles SIGTERM and SIGINT.
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let handle = signals.handle();
     let is_cut = Arc::new(AtomicBool::new(false));
@@ -133,7 +133,7 @@ fn flush(webhook: &Arc<Webhook>, time_max: Duration) -> std::io::Result<()> {
     }
 }
 
-/// Adds the listeners for back ends, and binds the sockets for datagrams.
+/// Adds the API listeners to the server, and binds the datagram sockets of the API.
 fn bind_api(
     mut server: Server,
     inherited: Vec<ApiSocket>,
@@ -143,7 +143,10 @@ fn bind_api(
 ) -> Result<(Server, Vec<DatagramSocket>), Box<dyn Error>> {
     let (clients, mut datagrams) = (server.addresses().count(), Vec::new());
     if settings.serve.api.api_client_ca.is_some() && !inherited.is_empty() {
-        return Err("api_client_ca has no effect on API sockets of systemd: they ask for no certificate".into());
+        return Err(
+            "api_client_ca has no effect on API sockets of systemd: these sockets ask clients for no certificate"
+                .into(),
+        );
     }
     let stands_in = settings.has_default_api() && !inherited.is_empty();
     for socket in inherited {
@@ -170,7 +173,7 @@ fn bind_api(
     Ok((server, datagrams))
 }
 
-/// Starts a thread that checks datagrams and sends them to the loop.
+/// Starts a thread that receives datagrams and sends each valid datagram to the loop.
 fn serve_datagrams(
     socket: DatagramSocket,
     keys: Arc<Mutex<ApiKeys>>,
@@ -189,10 +192,10 @@ fn serve_datagrams(
     })
 }
 
-/// Creates a server with all listeners for clients.
+/// Creates a server that has all client listeners.
 ///
-/// Listeners that expect a PROXY header come first, because `Server::proxy_protocol` applies to all listeners that
-/// exist when it is called.
+/// Listeners that expect a PROXY header are added first, because a call of `Server::proxy_protocol` applies only to the
+/// listeners that exist at the time of the call.
 fn bind(
     sockets: Vec<OwnedFd>,
     addresses: &[ClientAddress],
@@ -212,7 +215,7 @@ fn bind(
     Ok((server.ok_or("no address to listen on: give --listen")?, listeners))
 }
 
-/// Adds listeners to a server, or creates a server with them.
+/// Adds client listeners to a server. Without a server, creates a server with these listeners.
 fn listen(
     mut server: Option<Server>,
     sockets: Vec<OwnedFd>,
@@ -242,14 +245,14 @@ fn listen(
     Ok(server)
 }
 
-/// Returns the settings of the TLS listeners.
+/// Returns the TLS settings of a `tls:` address, or an error if there are none.
 fn configured(tls: &Option<TlsConfig>) -> Result<TlsConfig, &'static str> {
     tls.clone().ok_or("an address with tls: needs --tls-cert and --tls-key")
 }
 
-/// Adds those addresses of a server to the list that are not yet in the list.
+/// Adds the addresses of new listeners of a server to `listeners`.
 ///
-/// The first `before` addresses of the server do not belong in the list.
+/// The first `before` addresses of the server are not added to `listeners`.
 fn note(server: &Server, before: usize, listeners: &mut Vec<Bound>, is_tls: bool) {
     let added = server.addresses().skip(before + listeners.len()).cloned();
     listeners.extend(added.map(|address| Bound { address, is_tls }).collect::<Vec<_>>());
@@ -259,9 +262,9 @@ fn addresses_of(listeners: &[Bound]) -> Vec<Address> {
     listeners.iter().map(|listener| listener.address.clone()).collect()
 }
 
-/// Writes the addresses and the URL of the page to standard output.
+/// Writes the client addresses, or the URLs of the demo page, to standard output.
 ///
-/// A new thread writes the addresses, because standard output can be a full pipe. The start continues after
+/// A new thread writes the addresses, because a write to a full pipe blocks. The start continues after
 /// [`ANNOUNCE_TIME_MAX`] at the latest.
 fn announce(listeners: &[Bound], serves_page: bool) -> std::io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
@@ -274,7 +277,7 @@ fn announce(listeners: &[Bound], serves_page: bool) -> std::io::Result<()> {
     let text: String = listeners.iter().map(line).collect();
     let (done, is_done) = mpsc::channel();
     threads::spawn("fdpush-announce", move || {
-        // An error is ignored, because a closed standard output must not stop the server.
+        // A write error is ignored, because a closed standard output must not stop the server.
         let _ = logging::print(&text);
         let _ = done.send(());
         Ok(())

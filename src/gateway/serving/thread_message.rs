@@ -1,4 +1,4 @@
-//! The messages of other threads to the loop.
+//! The messages that other threads send to the loop.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,8 @@ use crate::gateway::push::datagrams::pending::Datagram;
 pub enum ThreadMessage {
     /// A push command from a datagram.
     Datagram(Datagram),
-    /// The decision of the connect hook.
+    /// The decision of the connect hook about an upgrade request.
     Decision { ticket: Ticket<Upgrade>, address: Option<IpAddr>, choice: Choice, decision: Decision },
-    /// There is a result in the reload queue.
+    /// A result has been added to the reload queue.
     Reload,
 }

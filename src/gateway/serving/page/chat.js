@@ -1,18 +1,18 @@
-// The demo page. It uses the JavaScript client of clients/js, which the server serves as fdpush.js. It inserts text from
-// peers as text nodes, never as markup.
-// The sections of this script: bounds, connection, messages, presence, groups, sending, drawing, start.
+// The script of the demo page. The script uses the JavaScript client of clients/js, which the server serves as
+// fdpush.js. The script inserts text from other users as text nodes, never as markup. The sections of this script:
+// bounds, connection, messages, presence, groups, sending, drawing, start.
 
 import { Client } from "./fdpush.js";
 
-const LOBBY = "lobby";           // every tab joins this group; its joined and left frames update the roster
-const GRACE_MS = 3000;           // time for a uid that left to reconnect (a reload); then the page queries this uid
-const CONFIRM_MS = 15000;        // interval of the query for all users on the roster
-const ANSWER_MS_MAX = 10000;     // a server without an answer in this time counts as dead
-const RETRY_MS_FIRST = 500;      // first maximum of the reconnect delay
-const PEOPLE_MAX = 200;          // users on the roster; one `online` query covers all of them
+const LOBBY = "lobby";           // the group that every tab joins; the `joined` and `left` frames of the lobby update the roster
+const GRACE_MS = 3000;           // a user who left has this time to reconnect, for example after a page reload
+const CONFIRM_MS = 15000;        // interval of the `online` query about all users on the roster
+const ANSWER_MS_MAX = 10000;     // maximum time that the client waits for an answer of the server
+const RETRY_MS_FIRST = 500;      // maximum of the first reconnect delay
+const PEOPLE_MAX = 200;          // maximum number of users on the roster; one `online` query covers all users on the roster
 const LOG_MAX = 500, FRAMES_MAX = 200, TEXT_MAX = 20000, FRAME_TEXT_MAX = 2000;
 
-// Close codes: the text for the user.
+// The text that the page shows for each close code.
 const CLOSE_CODES = new Map([
   [1000, "The server closed the connection."],
   [1001, "The server is shutting down or restarting."],
@@ -24,21 +24,21 @@ const CLOSE_CODES = new Map([
   [4003, "The token has expired. Log in again for a new one."],
 ]);
 
-// Codes of requests whose result is not known, because the connection ended.
+// The error codes of requests whose result is unknown, because the connection ended before the answer.
 const LOST = ["closed", "connection_lost", "not_connected"];
 
-// A page that was loaded by https must connect by wss, because browsers refuse ws from such a page.
+// A page that was loaded by https must connect by wss, because browsers block ws connections of an https page.
 const SCHEME = location.protocol === "https:" ? "wss:" : "ws:";
 
 const $ = (id) => document.getElementById(id);
 const encoder = new TextEncoder();
 
-const session = { uid: null, groups: [] };   // kept when the page reloads; uid is null before the login, and "" if anonymous
+const session = { uid: null, groups: [] };   // kept when the page reloads; uid is null before the login, and "" for an anonymous user
 const people = new Map();                    // uid → { state, offlineTimer, item, … }
 const groups = new Map();                    // name → { item, count, countTimer }
 let client = null;                           // null before the login
-let myFd = null;                             // null without a connection
-let hasFailed = false;                       // whether a connection or an attempt of this client has ended
+let myFd = null;                             // null while the page is not connected
+let hasFailed = false;                       // whether this client has lost a connection or failed to connect
 let confirmTimer;
 
 /* Connection */
@@ -68,7 +68,8 @@ function disconnect() {
   old?.close();
 }
 
-// A closed client has rejected its joins, so a new client joins the groups of the session.
+// A closed client has rejected all its join requests. So `connect` creates a new client, which joins the groups of the
+// session.
 function retry() {
   if (client.state === "closed") connect();
   else client.connect();
@@ -101,7 +102,8 @@ function handleError({ code, message, group }) {
   refuseGroup(group, message);
 }
 
-// Shows the time until the answer. Without an answer, the returned promise ends as `request` does.
+// Shows the round-trip time of a request. If the request fails, the returned promise rejects with the error of the
+// request.
 async function timed(request) {
   const sentAt = performance.now();
   const answer = await request;
@@ -111,10 +113,11 @@ async function timed(request) {
 
 /* Messages */
 
-// The client joins its groups again before it calls this function.
+// The client sends its join requests before the client calls this function.
 function handleWelcome({ fd, uid, heartbeat }) {
   myFd = fd;
-  // The known fds are from the time before this connection. All members of the lobby answer the hello below with their fds.
+  // The fds on the roster are from an earlier connection, so the page removes these fds. The page then sends a hello to
+  // the lobby, and each member of the lobby answers with its fd.
   for (const person of people.values()) showFds(person, new Set());
   $("my-uid").textContent = uid ?? "anonymous";
   $("my-fd").textContent = `fd ${fd}`;
@@ -153,13 +156,16 @@ function showHeartbeat({ mode, every_ms } = {}) {
 
 /* Presence */
 //
-// The lobby's `joined` and `left` frames report changes. For users who joined earlier, the page sends a hello to the
-// lobby, and each member answers to this fd only. This suits small groups. A large site should query its back end.
+// The `joined` and `left` frames of the lobby report changes of the roster. To find users who joined earlier, the page
+// sends a hello to the lobby, and each member of the lobby answers to the fd of this page only. The hello suits small
+// groups, because each member answers every hello. A site with many users should query its back end for the users who
+// are online.
 //
-// A user is `online`, `suspect` or `offline`. A suspect is shown as online. If the user is still missing GRACE_MS later,
-// the user becomes offline. So a reload, and a query during a reload, do not change the display.
+// A user is `online`, `suspect` or `offline`. The roster shows a suspect as online. A suspect who is still missing
+// after GRACE_MS becomes offline. So the page reload of a user does not change the roster.
 
-// Sends a frame of the presence protocol. The promise rejects if the connection ends first: the next welcome sends a hello.
+// Sends a presence message to other pages. The promise rejects if the connection ends before the answer. After the next
+// welcome, the page sends another hello.
 function pushPresence(target, kind) {
   return timed(client.push(target, { kind }));
 }
@@ -172,8 +178,9 @@ function handlePresence({ fd, group, all, data }) {
   return data?.kind === "here" && group === undefined && !all;
 }
 
-// Removes closed fds of a user with several tabs. The server sends no frame when one tab of a uid closes and another stays
-// open. So the page pushes to each fd: `matched` is 0 for a closed fd.
+// Removes closed fds of a user who has several fds. If a uid has several connections, the server sends no frame when
+// one of the connections closes. So the page pushes a message to each fd of the user. In the ack of a push to a closed
+// fd, `matched` is 0.
 function probeFds(person) {
   if (person.fds.size < 2 || myFd === null) return;
   for (const fd of person.fds) {
@@ -190,7 +197,8 @@ function markOnline(uid, fd) {
   showPerson(person, "online");
   if (fd === undefined || person.fds.has(fd)) return;
   showFds(person, person.fds.add(fd));
-  // The new fd may belong to a user whose old connection has ended, but the server has not detected this end yet.
+  // An older connection of this user may have ended, but the server may not have detected the end yet. So the page
+  // probes the fds of the user now and after GRACE_MS.
   probeFds(person);
   clearTimeout(person.probeTimer);
   person.probeTimer = setTimeout(probeFds, GRACE_MS, person);
@@ -203,7 +211,8 @@ function markSuspect(uid) {
   person.offlineTimer = setTimeout(() => askOnline([uid], () => showPerson(person, "offline")), GRACE_MS);
 }
 
-// Queries all users on the roster. Also runs at each welcome, to find out which suspects are online.
+// Asks the server which users on the roster are online. The page also calls this function at each welcome, because a
+// suspect may be online again.
 function confirm() {
   for (const person of people.values()) {
     if (person.state !== "suspect") continue;
@@ -219,14 +228,16 @@ function askOnline(uids, onMissing) {
   timed(client.online(uids)).then((online) => {
     beat();
     for (const uid of uids) online.includes(uid) ? markOnline(uid) : onMissing(uid);
-  }, () => {});   // the page asks again after the next welcome
+  }, () => {});   // after a failed query, the page repeats the query at the next welcome
 }
 
-// A notice has one user as `uid` and several as `uids`. A notice about very many users has only the current count.
+// A `joined` or `left` frame names one user in `uid`, or several users in `uids`. A frame about very many users names
+// no user. Each frame has `count`, the number of users in the group.
 function handleMembership({ type, group: name, uid, uids = uid === undefined ? [] : [uid], count }) {
   if (name === LOBBY) {
     for (const each of uids) type === "joined" ? markOnline(each) : markSuspect(each);
-    // A page that joins the lobby sends a hello, so `joined` without uids needs no query. `left` without uids needs one.
+    // A page that joins the lobby sends a hello, so a `joined` frame without uids needs no query. A `left` frame
+    // without uids needs a query.
     if (!uids.length && type === "left") confirm();
   }
   const group = groups.get(name);
@@ -234,7 +245,8 @@ function handleMembership({ type, group: name, uid, uids = uid === undefined ? [
   clearTimeout(group.countTimer);
   group.hasCount = true;
   const settle = () => { group.count.textContent = count; };
-  // A user who left is counted until GRACE_MS later, as on the roster.
+  // If a user leaves, the page shows the smaller count GRACE_MS later, because the roster also shows the user as online
+  // for GRACE_MS.
   if (type === "joined") settle(); else group.countTimer = setTimeout(settle, GRACE_MS);
 }
 
@@ -267,7 +279,8 @@ async function leave(name) {
 
 /* Sending */
 
-// Returns the receiver, for the frame and for the display. If the form has no valid receiver, shows a message and returns null.
+// Returns the receiver of the message: `address` for the frame, and `scope` for the message log. If the form has no
+// valid receiver, shows an error and returns null.
 function target() {
   const kind = $("target-kind").value, field = $("target-name"), name = field.value;
   const fault = kind === "all" ? "" : !name ? "Enter a receiver."
@@ -375,8 +388,8 @@ function showPerson(person, state) {
   showLobbyCount();
 }
 
-// A second tab of a uid causes no `joined` frame, so this page may not know the count of the lobby. Until the first `joined`
-// frame, the lobby shows the number of online users on the roster.
+// A second tab of a uid causes no `joined` frame, so this page may not know how many users are in the lobby. Until the
+// first `joined` or `left` frame of the lobby, the lobby shows the number of online users on the roster.
 function showLobbyCount() {
   const lobby = groups.get(LOBBY);
   if (lobby && !lobby.hasCount) lobby.count.textContent = $("people-count").textContent;
@@ -399,7 +412,7 @@ function addGroup(name) {
   $("groups").append(item);
   groups.set(name, { item, count, countTimer: undefined, hasCount: false });
   if (name === LOBBY) {
-    choose.title = "Every tab joins the lobby. Its frames update the roster.";
+    choose.title = "Every tab joins the lobby. The frames of the lobby update the roster.";
     showLobbyCount();
   }
   if (name !== LOBBY && !session.groups.includes(name)) session.groups.push(name);
@@ -459,7 +472,7 @@ function showFrame({ direction, text }) {
   while ($("frames").children.length > FRAMES_MAX) $("frames").lastChild.remove();
 }
 
-// Returns whether the frame belongs to the page's presence protocol and is not a message of a user.
+// Returns whether a frame is a presence frame that updates the roster, and not a message of a user.
 function isPresenceFrame(text) {
   return /"kind":"(hello|here)"|"type":"online"|"group":"lobby"/.test(text);
 }
@@ -501,8 +514,8 @@ function logOut() {
   $("uid").select();
 }
 
-// `#uid=alice` or `?uid=alice` connects at once. The page moves the name from the URL to the session, so a user who logged
-// out stays logged out after a reload.
+// A URL with `#uid=alice` or `?uid=alice` connects at once. The page moves the name from the URL to the session, so a
+// user who logged out stays logged out after a reload.
 function start() {
   const named = [location.hash.slice(1), location.search].map((part) => new URLSearchParams(part).get("uid"));
   const uid = named[0] ?? named[1] ?? session.uid;
