@@ -1,4 +1,4 @@
-//! Accepts connections, and refuses them with 503 when a limit is reached.
+//! Accepts connections, and refuses connections when a limit is reached.
 
 use std::fs::File;
 use std::io;
@@ -27,13 +27,15 @@ const ACCEPTS_PER_TURN_MAX: usize = 512;
 /// The number of spare descriptors: see [`Acceptor::spares`].
 const SPARES: usize = 16;
 
-/// The descriptors that each further loop needs: its spares, epoll, wake-up and listeners.
+/// The number of descriptors that each loop after the first needs.
+///
+/// The descriptors are the spare descriptors, the epoll instance, the waker and the listeners.
 const DESCRIPTORS_PER_LOOP: u64 = SPARES as u64 + 16;
 
 /// The number of accept(2) errors in a turn after which a listener pauses.
 const FAILURES_PER_TURN_MAX: usize = 16;
 
-/// The time for which a listener pauses after errors. A freed descriptor also ends the pause.
+/// The time for which a listener pauses after errors of accept(2). A freed descriptor also ends the pause.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
@@ -46,8 +48,8 @@ const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n
 ///
 /// [`handle_event`](Acceptor::handle_event) records that clients wait at a listener.
 /// [`accept_pending`](Acceptor::accept_pending) then accepts these clients once a turn, control connections first. An
-/// accepted socket becomes a connection of the [`Core`], or gets a 503 response.
-/// [`handle_freed`](Acceptor::handle_freed) reports that descriptors are free again.
+/// accepted socket becomes a connection of the [`Core`], or is refused. [`handle_freed`](Acceptor::handle_freed)
+/// reports that descriptors are free again.
 #[derive(Debug)]
 pub struct Acceptor {
     /// The listeners, by the index in their epoll token.
@@ -56,7 +58,7 @@ pub struct Acceptor {
     /// Spare descriptors. When no other descriptor is free, control connections use all spare descriptors except the
     /// last. The last spare descriptor is used to accept a client and refuse it with 503.
     spares: Vec<OwnedFd>,
-    /// The response to a control connection over the limit.
+    /// The response to a control connection over the limit of control connections.
     control_full: Vec<u8>,
     /// The response to a control connection when no descriptor is free.
     control_exhausted: Vec<u8>,
@@ -78,21 +80,21 @@ struct ListenerState {
     listener: Option<Listener>,
     kind: ListenerKind,
     tls: Option<ListenerTls>,
-    /// Whether clients may wait. Edge-triggered epoll reports waiting clients once.
+    /// Whether clients may wait in the listener's queue. Edge-triggered epoll reports waiting clients once.
     is_pending: bool,
-    /// The end of a pause in accepting.
+    /// The end of the listener's pause, if the listener pauses.
     retry: Option<Retry>,
 }
 
 #[derive(Copy, Clone, Debug)]
 struct Retry {
     at: Tick,
-    /// Whether a connection was freed since the pause began. A freed connection ends the pause.
+    /// Whether a connection has been freed since the pause began. A freed connection ends the pause.
     is_freed: bool,
 }
 
 impl Acceptor {
-    /// Creates an acceptor. `control_connections_max` is for the text of 503 responses.
+    /// Creates an acceptor. The text of some 503 responses contains `control_connections_max`.
     pub fn new(endpoints: Vec<Endpoint>, control_connections_max: u32, rate: RateLimit) -> Acceptor {
         let listener = |endpoint: Endpoint| {
             let Endpoint { listener, kind, tls } = endpoint;
@@ -109,7 +111,7 @@ impl Acceptor {
         acceptor
     }
 
-    /// Records that epoll reported clients at a listener.
+    /// Records that epoll reported waiting clients of a listener.
     pub fn handle_event(&mut self, listener: usize) {
         if let Some(listener) = self.listeners.get_mut(listener) {
             listener.is_pending = true;
@@ -134,7 +136,7 @@ impl Acceptor {
         self.listeners.iter().filter_map(|listener| Some(listener.retry?.at)).min()
     }
 
-    /// Closes the listeners for clients.
+    /// Closes all listeners except control listeners.
     ///
     /// Control listeners stay open, so that health checks can ask whether the server is draining.
     pub fn close(&mut self) {
@@ -155,7 +157,7 @@ impl Acceptor {
 
     /// Accepts waiting clients, at most [`ACCEPTS_PER_TURN_MAX`] per listener.
     ///
-    /// Control listeners come first.
+    /// Control listeners accept before the other listeners.
     pub fn accept_pending(&mut self, core: &mut Core, epoll: &mio::Registry) -> io::Result<()> {
         for is_control in [true, false] {
             for index in 0..self.listeners.len() {
@@ -205,8 +207,9 @@ impl Acceptor {
 
     /// Accepts one connection. A control connection may use a spare descriptor.
     ///
-    /// A control connection uses the last spare descriptor only if another control connection can be closed, whose
-    /// descriptor is free at the end of the turn. Otherwise the last spare descriptor is kept for refusals.
+    /// A control connection uses the last spare descriptor only if another control connection can be closed. The
+    /// descriptor of the closed connection is free at the end of the turn. If no control connection can be closed, the
+    /// last spare descriptor is kept for refusals.
     fn accept_one(&mut self, index: usize, core: &mut Core) -> io::Result<Accepted> {
         let ListenerState { listener: Some(listener), kind, .. } = &self.listeners[index] else {
             return Ok(Accepted::Empty);
@@ -259,7 +262,8 @@ impl Acceptor {
     /// Adds a socket that another loop accepted.
     pub fn admit_sent(&self, accepted: AcceptedSocket, core: &mut Core, epoll: &mio::Registry) {
         let AcceptedSocket { socket, peer, listener, place } = accepted;
-        // A loop that drains has no TLS settings any more. The socket is closed, as are those in the listener's queue.
+        // A loop that drains has no TLS settings any more. So the sent socket is closed, like a socket in the queue of
+        // a closed listener.
         if !core.is_draining() {
             self.insert(socket, peer, listener, Some(place), core, epoll);
         }
@@ -281,7 +285,7 @@ impl Acceptor {
         let Some(slot) = core.insert(socket, peer, *kind, tls.as_ref()) else {
             return core.count_full(*kind == ListenerKind::Control, "all slots are in use or retired");
         };
-        // The removal of the connection frees its place.
+        // When the connection is removed, its place is freed.
         place.into_iter().for_each(Place::keep);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = epoll.register(&mut SourceFd(&descriptor), Token(slot.index()), interest) {
@@ -332,7 +336,7 @@ impl Acceptor {
 
     /// Accepts one client with a spare descriptor, and refuses the client.
     ///
-    /// Returns whether a client got the response.
+    /// Returns whether a client was refused.
     fn refuse_with_spare(&mut self, index: usize, core: &mut Core) -> io::Result<bool> {
         let Some(listener) = &self.listeners[index].listener else { return Ok(false) };
         if self.spares.pop().is_none() {
@@ -352,7 +356,7 @@ impl Acceptor {
         Ok(is_answered)
     }
 
-    /// Opens spare descriptors until there are [`SPARES`] or the system has none left.
+    /// Opens spare descriptors, until [`SPARES`] are open or no descriptor is free.
     fn refill(&mut self) {
         while self.spares.len() < SPARES
             && let Ok(file) = File::open("/dev/null")

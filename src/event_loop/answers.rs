@@ -105,8 +105,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Sends a response before unwritten messages of a push to many connections.
     ///
-    /// The response must not be the answer to a push, because that answer follows the messages of the push. For
-    /// instance, the response to a health check is sent in this way.
+    /// The response must not report the result of a push, because such a response follows the messages of the push. For
+    /// instance, this method sends the response to a health check.
     fn respond_at_once(&mut self, fd: Fd, response: Response) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let is_alone = self.core.table().connection(slot).is_some_and(|connection| connection.queued_bytes() == 0);

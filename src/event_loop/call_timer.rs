@@ -1,4 +1,4 @@
-//! Measures the time that handlers take, and decides which warnings are logged.
+//! Measures the time that handlers take, and limits the warnings about long calls.
 //!
 //! Reading a clock around each message would cost too much. So time is measured in intervals with the coarse clock. An
 //! interval ends after the input of each socket, and before and after each handler call except `on_message`. The time

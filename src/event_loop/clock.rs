@@ -51,7 +51,8 @@ pub mod virtual_clock {
 
 /// Reads the coarse monotonic clock (`CLOCK_MONOTONIC_COARSE`).
 ///
-/// The result can be some milliseconds old. A read of this clock costs a fraction of a read of the exact clock.
+/// The result can be some milliseconds old. A read of the coarse clock takes a fraction of the time of a read of the
+/// exact clock.
 #[inline]
 pub fn coarse() -> coarsetime::Instant {
     coarsetime::Instant::now_without_cache_update()
@@ -69,7 +70,7 @@ pub struct Clock {
     pub turn_start: Instant,
     /// The duration of the previous turn.
     pub last_turn: Duration,
-    /// The second, counted from tick 0, of the last `Date` header.
+    /// The second of the last `Date` line, counted from tick 0.
     dated: u64,
 }
 
@@ -127,19 +128,19 @@ pub struct Reading {
 #[derive(Copy, Clone, Debug)]
 pub struct Second {
     wall: SystemTime,
-    /// The time since tick 0.
+    /// The time from tick 0 to this second.
     elapsed: Duration,
 }
 
 impl Second {
-    /// Writes the `Date` line of HTTP responses to `line`, in place of its text.
+    /// Replaces the text of `line` with the `Date` line of HTTP responses.
     ///
     /// The memory of `line` is reused, so that a new second allocates no memory.
     pub fn write_date_line(self, line: &mut String) {
         write_date_line(line, HttpDate::from(self.wall));
     }
 
-    /// Returns the wall-clock time of tick 0. `before` is the result of the last reading.
+    /// Returns the wall-clock time of tick 0. `before` is the result of the previous call.
     ///
     /// The result differs from `before` only if the wall clock was set, not if it drifts.
     pub fn started_at(self, before: SystemTime) -> SystemTime {

@@ -1,6 +1,6 @@
 //! The [`Context`] that handlers use, and the commands of other threads.
 //!
-//! The loop makes a [`Context`] for each call of a handler. The methods of `Context` are in `src/context.rs`.
+//! The loop creates a [`Context`] for each call of a handler. The methods of `Context` are in `src/context.rs`.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -15,24 +15,25 @@ use crate::event_loop::timers::TimerId;
 /// The value of a notice: see [`Remote::notify`](crate::Remote::notify).
 pub type Notice = Box<dyn Any + Send>;
 
-/// The running server, for handlers: push, bind uids, join groups, close, start timers.
+/// Controls the running server in handlers: push, bind, join, close, timers.
 ///
 /// Every closure and every method of [`Handler`](crate::Handler) gets a context, which is valid until the closure or
-/// method returns. No method of the context blocks or calls a handler: if a handler closes a connection, its `on_close`
-/// is called after the handler has returned. The messages that a turn pushes to a connection are written together, at
-/// the end of the turn.
+/// method returns. No method of the context blocks or calls a handler: if a handler closes a connection, the `on_close`
+/// of this connection is called after the handler has returned. The messages that a turn pushes to a connection are
+/// written together, at the end of the turn.
 ///
 /// Most methods take an [`Fd`]. After the connection of an fd has ended, the result of these methods is `Gone`, even if
 /// another connection uses the same slot. A push returns an [`Outcome`](crate::Outcome) or, for many connections, a
 /// [`Delivery`](crate::Delivery). A method that changes a connection returns a [`Change`](crate::Change).
 ///
-/// With several [loops](crate::Server::loops), a handler runs on one loop, and its context acts on all loops. A push to
-/// connections of other loops, and a change of a connection of another loop, is sent to these loops at the end of the
-/// turn: the result is `Forwarded`, and [`Delivery::forwarded`](crate::Delivery::forwarded) counts the loops. All that one
-/// loop sends to another arrives in order: pushes, changes, the shutdown, and the commands of a [`Remote`](crate::Remote)
-/// that a handler uses. A message that is on its way to a connection when the connection ends is lost, like a message in
-/// its queue. The methods that read a connection or list connections speak of the handler's own loop.
-/// [`Remote`](crate::Remote) speaks of all loops.
+/// With several [loops](crate::Server::loops), a handler runs on one loop, and its context acts on all loops. A loop
+/// sends a push to connections of another loop, and a change of a connection of another loop, at the end of the turn.
+/// The result of such a push or change is `Forwarded`, and [`Delivery::forwarded`](crate::Delivery::forwarded) counts
+/// the loops that a push is sent to. Everything that one loop sends to another loop arrives in order: pushes, changes,
+/// the shutdown, and the commands of a [`Remote`](crate::Remote) that a handler uses. A message that is on its way to a
+/// connection when the connection ends is lost, like a message in its queue. The methods that read or list connections
+/// return only connections of the handler's own loop. The methods of [`Remote`](crate::Remote) return connections of
+/// all loops.
 ///
 /// A push takes anything that is [`Into<Push>`](crate::Push): a received message, a `&str`, a `&[u8]`, or a
 /// [`Frame`](crate::Frame) that is encoded once for many pushes. [`IntoPush`](crate::IntoPush) adds `.except(&[fd])` to
@@ -91,7 +92,7 @@ pub struct Replies(Slab<Box<dyn PendingReply>>);
 
 /// A reply that a handler waits for, and the closure that gets its result.
 pub trait PendingReply {
-    /// Polls the reply, and returns whether the result is there.
+    /// Polls the reply, and returns whether the result is available.
     fn poll(&mut self) -> bool;
 
     /// Calls the closure with the result, after [`poll`](PendingReply::poll) has returned `true`.
@@ -128,14 +129,14 @@ impl TimerClosures {
 }
 
 impl Replies {
-    /// Adds the reply that `make` makes for its key.
+    /// Adds a reply. `make` gets the key of the reply and returns the reply.
     pub fn insert(&mut self, make: impl FnOnce(usize) -> Box<dyn PendingReply>) {
         let entry = self.0.vacant_entry();
         let reply = make(entry.key());
         entry.insert(reply);
     }
 
-    /// Removes the reply with this key, if its result is there.
+    /// Removes the reply with this key, if its result is available.
     pub fn take_ready(&mut self, key: usize) -> Option<Box<dyn PendingReply>> {
         if self.0.get_mut(key)?.poll() { self.0.try_remove(key) } else { None }
     }

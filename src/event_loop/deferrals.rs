@@ -6,20 +6,20 @@ use crate::fd::Fd;
 use crate::protocol::deferral::Deferral;
 use crate::protocol::upgrade::Upgrade;
 
-/// The number of the last [`Ticket`](crate::Ticket), and the answers to send.
+/// The number of the last [`Ticket`](crate::Ticket), and the answers that are not sent yet.
 ///
-/// An answer waits here until the running handler has returned. Then the answer is sent, if its ticket is the ticket of
-/// the current request of the connection.
+/// An answer waits in this value until the running handler has returned. Then the loop sends the answer, if its ticket
+/// belongs to the current request of the connection.
 #[derive(Debug, Default)]
 pub struct Deferrals {
     /// The last number that was given to a ticket.
     made: u64,
-    /// The answers, in order. A response to a plain request is stored as [`Upgrade::Refuse`].
+    /// The answers, the oldest first. A response to a plain request is stored as [`Upgrade::Refuse`].
     answers: VecDeque<(Fd, Deferral, Upgrade)>,
 }
 
 impl Deferrals {
-    /// Returns a new number.
+    /// Returns the number of a new ticket.
     pub fn number(&mut self) -> Deferral {
         self.made += 1;
         Deferral(self.made)

@@ -11,7 +11,7 @@ use crate::tick::Tick;
 pub struct Drain {
     /// The time at which the loop ends, even if connections are left.
     pub until: Tick,
-    /// Whether only control connections are left, and the drain is ending them.
+    /// Whether the drain is closing control connections, which it closes last.
     pub is_last: bool,
     started: Tick,
     spread_ms: u128,

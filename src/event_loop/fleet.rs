@@ -9,8 +9,8 @@ use crate::fd::{Fd, Numbering};
 
 /// The inboxes of all loops of a server.
 ///
-/// The inboxes are known when the server runs. Handles that were made before share this value. What they send waits here,
-/// in order, until the inboxes are known.
+/// The inboxes are set when the server starts to run. A [`Remote`](crate::Remote) that was created earlier shares this
+/// value. Its commands wait in this value, in order, until the inboxes are set.
 #[derive(Debug)]
 pub struct Fleet<C>(Arc<Shared<C>>);
 
@@ -30,7 +30,7 @@ struct EarlyCommands<C> {
     is_closed: bool,
 }
 
-/// Closes the fleet of a server that did not run, when the value is dropped.
+/// Closes the fleet on drop, so that waiting commands are dropped.
 #[derive(Debug)]
 pub struct FleetEnd<C>(pub Fleet<C>);
 
@@ -50,10 +50,12 @@ impl<C> Fleet<C> {
     pub fn set(&self, senders: Box<[Sender<C>]>) {
         let mut early = self.lock();
         for route in std::mem::take(&mut early.routes) {
-            // The inboxes are empty, and each has the bound of the waiting commands.
+            // No inbox rejects a waiting command: the inboxes are empty, and the bound of an inbox is the bound of the
+            // waiting commands.
             let _ = route(&senders);
         }
-        // A server runs once, so the inboxes are not set yet. Under the lock, no later command comes before the others.
+        // A server runs once, so the inboxes are not set yet. The lock is held, so no later command is sent before the
+        // waiting commands.
         let _ = self.0.senders.set(senders);
     }
 
@@ -74,7 +76,7 @@ impl<C> Fleet<C> {
         route: impl FnOnce(&[Sender<C>]) -> Result<(), Rejected> + Send + 'static,
     ) -> Result<(), Rejected> {
         let mut early = self.lock();
-        // The server may run since the caller has looked.
+        // The server may have started to run after the caller's check.
         if let Some(senders) = self.senders() {
             drop(early);
             return route(senders);

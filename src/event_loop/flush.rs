@@ -10,8 +10,8 @@ use crate::fd::Slot;
 
 /// The number of listed connections that a flush writes to before it reads the clock.
 ///
-/// Listed connections have replies, or messages of pushes to few connections. Even a turn that started late writes to
-/// this many connections.
+/// Listed connections have replies, or messages of pushes to few connections. Each flush writes to at least this number
+/// of listed connections, even after a long turn.
 const LISTED_MIN: usize = 1024;
 
 /// The number of bytes that are written between two clock reads.
@@ -71,8 +71,8 @@ impl<H: Handler> EventLoop<H> {
     /// Writes replies, and empties the journal.
     ///
     /// The unwritten output of a push to many connections is moved to queues if the queues would take little memory.
-    /// Otherwise the output stays in the journal until the journal is close to its maximum size. Then the output is
-    /// written.
+    /// Otherwise the output stays in the journal until the journal is close to its maximum size. At that size, the
+    /// output is written.
     #[cold]
     fn clear_journal(&mut self) {
         self.core.table_mut().begin_flush();
@@ -86,8 +86,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Writes to connections with replies, or with messages of pushes to few connections.
     ///
-    /// These connections come before the connections that earlier flushes have not written to, so that a reply does not
-    /// wait behind a push to many connections.
+    /// Listed connections come before the connections that earlier flushes did not reach, so that a reply does not wait
+    /// behind a push to many connections.
     fn flush_listed(&mut self, is_timed: bool) {
         let mut written = 0;
         let mut deadline = None;

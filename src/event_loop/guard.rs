@@ -121,7 +121,7 @@ impl fmt::Display for ServedConnection<'_> {
             write!(f, ", fd {fd}")?;
         }
         if let Some(uid) = self.uid {
-            // The client may have chosen the uid. The quotes keep the uid from forging a log line.
+            // The client may have chosen the uid. The quotes prevent a forged log line.
             write!(f, ", uid {uid:?}")?;
         }
         self.peer.map_or(Ok(()), |peer| write!(f, ", peer {peer}"))

@@ -12,19 +12,20 @@ use crate::protocol::request::Request;
 use crate::protocol::response::Response;
 use crate::protocol::upgrade::Upgrade;
 
-/// Receives the events of a server. Every method has a default.
+/// Receives the events of a server. Every method of this trait has a default.
 ///
 /// Implement this trait for a type that holds the state of a program, and pass the value to
 /// [`Server::handler`](crate::Server::handler). A program without shared state can set closures instead: see
 /// [`Server::on_open`](crate::Server::on_open). The order of events for a WebSocket is `on_upgrade`, `on_open`, any
 /// number of `on_message`, `on_ping` and `on_pong`, and `on_close`. There is one `on_close` for each `on_open`.
 ///
-/// With several [loops](crate::Server::loops), each loop has its own handler, and calls all methods for its own connections,
-/// also [`on_start`](Handler::on_start) and [`on_stop`](Handler::on_stop).
+/// With several [loops](crate::Server::loops), each loop has its own handler. A loop calls the handler for the
+/// connections of this loop. Each loop also calls [`on_start`](Handler::on_start) and [`on_stop`](Handler::on_stop).
 ///
 /// All methods are called on the thread of the loop, one at a time. No method is called from within another method, for
-/// instance by a push. A method must not block: a call of over 100 ms is logged with the name of the method. A panic is
-/// logged, and closes the connection of the call with code 1011. The server goes on.
+/// instance by a push. A method must not block: a call of over 100 ms is logged with the name of the method. A panic in
+/// a method is logged, and closes the connection of the call with code 1011. The server continues to run after the
+/// panic.
 ///
 /// ```no_run
 /// use fdpush::{Context, Fd, Handler, Message, Server};
@@ -100,17 +101,17 @@ pub trait Handler {
     /// A piece of a body arrived, after `on_head` returned [`BodyMode::stream`].
     ///
     /// The handler sends the response itself, with the [`ticket`](Context::ticket) from `on_head`: see
-    /// [`begin_response`](Context::begin_response). While the client does not read the response, no more of the body is
-    /// read.
+    /// [`begin_response`](Context::begin_response). While the client does not read the response, the loop does not read
+    /// further bytes of the body.
     fn on_body(&mut self, ctx: &mut Context<'_>, fd: Fd, state: &mut dyn Any, event: BodyEvent<'_>) {
         let _ = (ctx, fd, state, event);
     }
 
     /// A plain HTTP request arrived on the same port (Swoole's `request`).
     ///
-    /// `None` means that nothing is served at this path: the client gets 426 if the request should have been an
-    /// upgrade, else 404. With [`Context::defer_response`], the answer comes later, for instance from another thread.
-    /// With [`Context::begin_response`], the answer comes in pieces.
+    /// `None` means that the handler serves nothing at this path. The client then gets 404, or 426 if the request looks
+    /// like an upgrade from which a proxy removed headers. With [`Context::defer_response`], the answer comes later,
+    /// for instance from another thread. With [`Context::begin_response`], the answer comes in pieces.
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
         let _ = (ctx, fd, request);
         None

@@ -1,11 +1,13 @@
 //! The budget of TLS handshakes.
 //!
-//! The answer to a client hello takes a key exchange and a signature, which take much longer than a message. Many
-//! clients that connect at once must not delay connected clients. So a turn answers few hellos, and the other hellos
-//! wait in a queue. Only the hello has a budget: the other steps of a handshake are cheap.
+//! The answer to a client hello needs a key exchange and a signature. Both take much longer than the handling of a
+//! message. Many clients that connect at once must not delay connected clients. So a turn answers few hellos, and the
+//! other hellos wait in a queue. The budget counts only client hellos, because the other steps of a handshake take
+//! little time.
 //!
-//! Control connections wait in a queue of their own. While both queues have entries, connections are taken alternately
-//! from the two queues. So neither many clients nor many control connections can use up the whole budget.
+//! Control connections wait in a separate queue. While both queues have entries, connections are taken alternately from
+//! the two queues. So clients cannot use up the budget of control connections, and control connections cannot use up
+//! the budget of clients.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,22 +16,22 @@ use crate::event_loop::rate_limit::RateLimit;
 use crate::fd::Fd;
 use crate::tick::Tick;
 
-/// The maximum number of hellos that one turn answers. Each answer takes 0.1 to 0.3 ms, and delays the messages of a
-/// turn.
+/// The maximum number of hellos that one turn answers. Each answer takes 0.1 to 0.3 ms, and delays the messages of the
+/// same turn.
 const PER_TURN_MAX: u32 = 1;
 
 /// The maximum number of waiting connections that one turn reads.
 ///
-/// A read of an incomplete hello uses no budget of handshakes, but takes time.
+/// A read of an incomplete hello does not count in the budget of handshakes, but takes time.
 const READS_PER_TURN_MAX: u32 = 64;
 
-/// The budget of handshakes, and the connections that wait for it.
+/// The budget of handshakes, and the connections that wait for budget.
 ///
 /// [`begin_turn`](Handshakes::begin_turn) is called once a turn. Then [`take`](Handshakes::take) returns the waiting
 /// connections that are read first. For any other connection whose next read may answer a hello, the caller asks
 /// [`may_answer_new`](Handshakes::may_answer_new). If the result is `true`, the caller reads the connection, else the
 /// caller passes the connection to [`wait`](Handshakes::wait). [`handle_answered`](Handshakes::handle_answered) reports
-/// an answer.
+/// that a hello was answered.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     /// The waiting connections of clients, the oldest first.
@@ -50,7 +52,7 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Creates a budget with a rate limit that may be shared.
+    /// Creates a budget whose rate limit several loops may share.
     pub fn new(rate: RateLimit) -> Handshakes {
         Handshakes { rate, ..Handshakes::default() }
     }
@@ -87,8 +89,8 @@ impl Handshakes {
 
     /// Removes the next waiting connection, if its hello may be answered.
     ///
-    /// A control connection comes first. If the last call returned a control connection and clients wait, a client
-    /// comes first.
+    /// A waiting control connection comes before waiting clients, except after a call that returned a control
+    /// connection.
     pub fn take(&mut self, now: Tick) -> Option<Fd> {
         if !self.has_waiting() || self.reads_left == 0 || !self.may_answer(now) {
             return None;

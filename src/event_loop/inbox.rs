@@ -1,7 +1,7 @@
 //! Commands of other threads and posts of other loops: one bounded queue that wakes the loop.
 //!
-//! The queue is the only way to a loop, so all that one thread sends to a loop arrives in order. Only an item in an empty
-//! queue wakes the loop. The loop then takes items until the queue is empty.
+//! All commands and posts for a loop go through this queue, so the commands and posts of one thread arrive in order.
+//! Only an item that is added to an empty queue wakes the loop. The loop then takes items until the queue is empty.
 
 use std::collections::VecDeque;
 use std::io;
@@ -36,14 +36,14 @@ pub struct Inbox<C>(Arc<Shared<C>>);
 struct Shared<C> {
     queue: Mutex<Queue<C>>,
     waker: Arc<Waker>,
-    /// The thread of the loop, set when the loop runs.
+    /// The thread of the loop, set when the loop starts to run.
     thread: OnceLock<ThreadId>,
 }
 
 #[derive(Debug)]
 struct Queue<C> {
     items: VecDeque<Item<C>>,
-    /// The number of items that are commands. The memory of posts has its own bound.
+    /// The number of items that are commands. The memory of posts has a separate bound.
     commands: usize,
     commands_max: usize,
     /// Empty batches, whose memory is reused.
@@ -98,7 +98,7 @@ impl<C> Inbox<C> {
         self.0.lock().commands_max = commands_max;
     }
 
-    /// Moves at most `max` items into `into`, and returns whether more wait.
+    /// Moves at most `max` items into `into`, and returns whether more items wait.
     ///
     /// If more items wait, the caller must call this method again, because no event wakes the loop for these items.
     pub fn take(&self, max: usize, into: &mut VecDeque<Item<C>>) -> bool {
@@ -175,7 +175,7 @@ impl<C> Sender<C> {
 
     /// Sends the posts of the loop `from`, and leaves an empty batch in their place. Returns the counted memory.
     ///
-    /// The posts to a loop that has ended are dropped, because it has no connections.
+    /// Posts to a loop that has ended are dropped, because such a loop has no connections.
     pub fn send_posts(&self, from: usize, batch: &mut Box<Batch>) -> usize {
         let mut queue = self.0.lock();
         if queue.is_closed {
@@ -187,7 +187,7 @@ impl<C> Sender<C> {
         let mut bytes = batch.bytes();
         let was_empty = queue.items.is_empty();
         let is_appended = match queue.items.back_mut() {
-            // A loop that is held up then has few batches, each with the posts of many turns.
+            // Posts are appended to the last batch of the same loop, so the inbox of a slow loop has few batches.
             Some(Item::Posts(last, waiting)) if *last == from => waiting.append(batch),
             _ => false,
         };
@@ -204,11 +204,11 @@ impl<C> Sender<C> {
         bytes
     }
 
-    /// Sends one command to each loop that has not ended, or no command.
+    /// Sends one command to each running loop, or to no loop.
     ///
     /// `command` is called once for each loop that gets a command. The senders must be in the same order in all calls,
-    /// because all inboxes are locked together. With `own`, that loop gets no command, and the command was accepted before,
-    /// so it is sent also to full inboxes.
+    /// because all inboxes are locked together. If `own` is the number of a loop, this loop gets no command, and the
+    /// other loops get the command even if their inboxes are full.
     ///
     /// # Errors
     /// [`Full`](Rejected::Full): an inbox is full. [`Closed`](Rejected::Closed): all loops have ended.

@@ -125,7 +125,7 @@ impl<H: Handler> EventLoop<H> {
         }
         let (is_hung_up, is_tls, was_http) = (socket.is_hung_up, socket.is_tls(), connection.is_http());
         let read = self.core.table_mut().read(slot, buffer);
-        // A TLS session decides by itself whether another read may return more.
+        // For a TLS session, the report of the session says whether another read may return more bytes.
         let has_more = is_tls && self.handle_tls_read(slot);
         match read {
             Io::Done(count @ 1..) => {

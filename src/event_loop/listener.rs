@@ -21,7 +21,7 @@ use crate::tls::ListenerTls;
 
 /// The maximum number of connections that wait to be accepted.
 ///
-/// The listeners of mio have a backlog of 128, which is too short when many clients reconnect at once.
+/// The backlog is long, because many clients can reconnect at once. The kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// The number of unsent bytes above which a socket is not writable (`TCP_NOTSENT_LOWAT`).
@@ -60,7 +60,7 @@ pub struct Listener {
     pub injected: std::cell::RefCell<std::collections::VecDeque<Errno>>,
 }
 
-/// A listener of one loop, or the place of a listener whose connections another loop accepts.
+/// A listener of one loop, or an empty entry for a listener of another loop.
 ///
 /// All loops have the same list of endpoints, so that a loop knows the kind and the TLS settings of a socket that another
 /// loop accepted.
@@ -151,7 +151,7 @@ impl Listener {
         Ok(Listener::new(socket, Address::Unix(path.to_owned()), Some(file)))
     }
 
-    /// Creates a listener from a listening socket. The socket file of such a listener is not removed.
+    /// Creates a listener from a listening socket. A drop of such a listener does not remove its socket file.
     pub fn adopt(socket: OwnedFd) -> Result<Listener, Error> {
         let socket = Socket::from(socket);
         if !socket.is_listener().map_err(Error::Socket)? {
@@ -177,14 +177,15 @@ impl Listener {
         if !self.is_bound_here || self.kind == ListenerKind::Control {
             return Ok(None);
         }
-        // The kernel reads the option of the first socket when the second is bound, so the option may be set late. A
-        // server with one loop does not set it: another process of the same user could listen on the port.
+        // The kernel reads SO_REUSEPORT of the first socket when the second socket is bound, so the first socket may
+        // set the option after its bind. A server with one loop does not set SO_REUSEPORT, because another process of
+        // the same user could then listen on the port.
         socket2::SockRef::from(&self.socket).set_reuse_port(true)?;
         let again = Listener::bind_tcp_with(address, true)?;
         Ok(Some(Listener { kind: self.kind, tls: self.tls.clone(), ..again }))
     }
 
-    /// Returns the place of this listener in a loop that does not accept its connections.
+    /// Returns the entry for a loop that does not accept this listener's connections.
     pub fn place(&self) -> Endpoint {
         Endpoint { listener: None, kind: self.kind, tls: self.tls.clone() }
     }
@@ -222,7 +223,7 @@ impl Listener {
         }
     }
 
-    /// Returns the address, with the port that was bound.
+    /// Returns the address. The port is the port that was bound.
     pub fn address(&self) -> &Address {
         &self.address
     }
@@ -299,7 +300,7 @@ pub fn refuse(socket: &OwnedFd, response: &[u8]) {
 fn classify(error: Errno) -> io::Result<Accepted> {
     match error {
         Errno::AGAIN => Ok(Accepted::Empty),
-        // accept(2) lists these errors as network errors of the new connection, after which the caller should retry.
+        // According to accept(2), these errors are network errors of the new connection, and the caller should retry.
         Errno::INTR
         | Errno::CONNABORTED
         | Errno::NETDOWN

@@ -1,6 +1,7 @@
-//! The loop. No other module uses epoll, sockets, system calls or the clock.
+//! The event loop: epoll, sockets, system calls and the clock. Layers 0 and 1 use no epoll, socket, system call or
+//! clock.
 //!
-//! [`EventLoop`] runs the turns. The doc of `EventLoop` lists the steps of a turn. [`Core`] is the state.
+//! [`EventLoop`] runs the turns. The doc of `EventLoop` lists the steps of a turn. [`Core`] is the state of a loop.
 
 mod accept;
 mod answers;
@@ -92,14 +93,15 @@ const EVENTS_MAX: usize = if cfg!(test) { 4 } else { 512 };
 /// Only a wait that returned [`EVENTS_MAX`] events is repeated.
 const WAITS_PER_TURN_MAX: usize = if cfg!(test) { 2 } else { 32 };
 
-/// The maximum time in each turn for the items of the inbox. The next turn carries out the remaining items.
+/// The maximum time in each turn for the items of the inbox. The next turn carries out the remaining items of the
+/// inbox.
 const COMMANDS_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// The number of items that are taken from the inbox under one lock.
 const ITEMS_AT_ONCE: usize = 8;
 
-/// The epoll token of the waker. Connections have their slots as tokens, up to `u32::MAX`. The waker and the signals
-/// have the two largest tokens, and the listeners have the next lower tokens.
+/// The epoll token of the waker. The epoll token of a connection is its slot, which is at most `u32::MAX`. The waker
+/// and the signals have the two largest tokens. The listeners have the next lower tokens.
 const TOKEN_WAKER: Token = Token(usize::MAX);
 const TOKEN_SIGNALS: Token = Token(usize::MAX - 1);
 const TOKEN_LISTENERS_END: usize = usize::MAX - 1;
@@ -113,7 +115,7 @@ pub struct Config {
     pub second_login: SecondLogin,
     /// The trusted proxies of listeners of [`ListenerKind::Proxied`].
     pub proxies: ProxyFilter,
-    /// Whether SIGTERM and SIGINT begin to drain this loop.
+    /// Whether this loop catches SIGTERM and SIGINT, which begin a drain.
     pub catches_signals: bool,
 }
 
@@ -123,20 +125,20 @@ pub struct Config {
 /// [`Prepared::new`] adds the listeners, [`EventLoop::new`] adds the handler, and [`EventLoop::run`] runs turns until the loop
 /// has drained. A turn has these steps, in this order:
 ///
-/// 1. Wait for events, at most until the next deadline. Then read the clock: this is the time of the whole turn.
+/// 1. Wait for events, at most until the next deadline. Then read the clock. The result is the time of the whole turn.
 /// 2. Run the commands of other threads, and carry out the posts of other loops, in the order of their arrival, for at most
 ///    [`COMMANDS_TIME_MAX`].
 /// 3. Handle the events. This step only records which sockets can be read or written.
-/// 4. While the loop drains, close WebSockets that are due. Apply new limits.
-/// 5. Accept connections. Epoll reports the first bytes of these connections in the next turn.
+/// 4. While the loop drains, close the WebSockets whose close is due. Apply new limits.
+/// 5. Accept connections. Epoll reports the first bytes of a new connection in the next turn.
 /// 6. Read once from each connection that has bytes, for at most one [`Portion`], and call the handler for the
-///    messages. A connection is read at most once in a turn, so that a fast client does not delay other clients. A turn
-///    answers few TLS handshakes.
+///    messages. A connection is read at most once in a turn, so that a fast client does not delay other clients. The
+///    number of TLS handshakes in a turn is limited.
 /// 7. Fire timers. Timers fire after reads, because bytes that arrived in time prevent a timeout.
 /// 8. Call `on_close` for the connections that closed, send deferred answers, and call `on_turn_end`.
 /// 9. Send posts to other loops. Flush: write to each connection that has output. The flush comes after all handlers, so
 ///    that all messages of the turn to one connection take one system call.
-/// 10. Free the slots of finished connections. This step is the last, so that no event of the turn reaches a new
+/// 10. Free the slots of finished connections. This step comes last, so that no event of the turn reaches a new
 ///     connection in the same slot.
 ///
 /// A handler is never called from within a handler. Events that a handler causes are queued, and the loop handles them
@@ -144,7 +146,8 @@ pub struct Config {
 ///
 /// Sockets are registered with epoll once, edge-triggered. Epoll does not report bytes a second time, so a connection
 /// with unread bytes is on the list of ready connections. A connection with output is on a list of the table until a
-/// flush has written the output. The loop does not wait for events while one of these lists has entries.
+/// flush has written the output. While the list of ready connections or the list of connections with output has
+/// entries, the loop does not wait for events.
 #[derive(Debug)]
 pub struct EventLoop<H> {
     core: Core,
@@ -184,7 +187,7 @@ pub struct Prepared {
     siblings: Option<Siblings>,
 }
 
-/// Creates an epoll instance, and an inbox that wakes it.
+/// Creates an epoll instance, and an inbox that wakes its loop.
 pub fn open(commands_max: usize) -> Result<(Poll, Inbox<Command>), Error> {
     let poll = Poll::new().map_err(Error::Poll)?;
     let waker = Waker::new(poll.registry(), TOKEN_WAKER).map_err(Error::Poll)?;
@@ -194,8 +197,7 @@ pub fn open(commands_max: usize) -> Result<(Poll, Inbox<Command>), Error> {
 impl Prepared {
     /// Prepares a loop with the epoll instance and the inbox of [`open`].
     ///
-    /// # Errors
-    /// [`Error::Signals`], [`Error::Socket`], [`Error::Poll`].
+    /// # Errors The error is [`Error::Signals`], [`Error::Socket`] or [`Error::Poll`].
     pub fn new(
         config: Config,
         connections_max: usize,
@@ -494,8 +496,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Calls `on_close` for the connections that closed.
     ///
-    /// This function sends no deferred answers. An answer can open a WebSocket, whose input calls this function again:
-    /// many answers would overflow the stack.
+    /// This function sends no deferred answers. A deferred answer can open a WebSocket, and the input of this WebSocket
+    /// calls this function again. A long chain of such calls would overflow the stack.
     fn call_on_close(&mut self) {
         while let Some((fd, closed)) = self.core.begin_on_close() {
             self.call("on_close", Some(fd), |handler, ctx| handler.on_close(ctx, fd, &closed));

@@ -1,4 +1,4 @@
-//! Carries out the posts of other loops, and ends together with them.
+//! Carries out the posts of other loops, and ends all loops together.
 
 use crate::event_loop::handler::Handler;
 use crate::event_loop::inbox::Item;
@@ -9,7 +9,7 @@ use crate::event_loop::{Command, EventLoop};
 impl<H: Handler> EventLoop<H> {
     /// Carries out the posts of a loop, until the portion is over. Returns whether all posts are carried out.
     ///
-    /// Posts that are left are the next item of the next turn.
+    /// The next turn first carries out the posts that are left.
     pub(super) fn carry_out(&mut self, from: usize, mut batch: Box<Batch>, portion: &mut Portion) -> bool {
         while let Some(post) = batch.pop() {
             self.handle_post(&batch, post);
@@ -37,7 +37,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Sends the posts of this turn to the inboxes of the other loops, and a shutdown behind them.
+    /// Sends the posts of this turn to the other loops, and then a requested shutdown.
     #[inline]
     pub(super) fn send_posts(&mut self) {
         if self.core.siblings().is_some() {
@@ -66,7 +66,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Returns whether the loop ends: it has drained, and so have all other loops.
+    /// Returns whether the loop ends: all loops have drained, or were interrupted.
     ///
     /// A loop that has drained serves the commands of other threads until the other loops have drained, too.
     pub(super) fn is_over(&mut self) -> bool {

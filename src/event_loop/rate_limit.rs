@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::tick::Tick;
 use crate::token_bucket::{Rate, Take, TokenBucket};
 
-/// A token bucket and its rate, or `None` if there was no limit so far.
+/// A token bucket and its rate, or `None` while there is no limit.
 pub type Bucket = Option<(Rate, TokenBucket)>;
 
 /// A token bucket that several loops share.
@@ -20,7 +20,7 @@ pub enum RateLimit {
 }
 
 impl RateLimit {
-    /// Takes a token, and returns whether there was a token. `None` for `per_second` means that there is no limit.
+    /// Takes a token, and returns whether the bucket had a token. `None` for `per_second` means that there is no limit.
     pub fn take(&mut self, per_second: Option<u32>, now: Tick) -> bool {
         match self {
             RateLimit::Own(bucket) => take_token(bucket, per_second, now),
@@ -37,9 +37,10 @@ impl Default for RateLimit {
     }
 }
 
-/// Takes a token for one connection or one TLS handshake, and returns whether there was a token.
+/// Takes the token of one connection or one TLS handshake.
 ///
-/// A new rate starts with a full bucket. Without a rate, the result is always `true`.
+/// Returns whether the bucket had a token. A new rate starts with a full bucket. Without a rate, the result is always
+/// `true`.
 fn take_token(bucket: &mut Bucket, per_second: Option<u32>, now: Tick) -> bool {
     let Some(per_second) = per_second else {
         *bucket = None;

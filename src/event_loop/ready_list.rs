@@ -1,4 +1,4 @@
-//! The connections to read without an event of epoll.
+//! The list of connections that the loop reads without a new epoll event.
 
 use crate::connection::SlotSet;
 use crate::fd::Slot;
@@ -41,7 +41,7 @@ impl ReadyList {
         self.vacant.insert(slot);
     }
 
-    /// Records that the entry of a vacant slot was taken.
+    /// Records that the entry of a vacant slot was taken from the list.
     #[cold]
     pub fn skip(&mut self, slot: Slot) {
         self.vacant.remove(slot);

@@ -15,7 +15,7 @@ use crate::tick::Tick;
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
-    /// The list of connections to read that contains the socket.
+    /// The list that contains the socket, if any.
     pub listing: Listing,
     /// Whether epoll has reported bytes that were not all read.
     pub is_readable: bool,
@@ -24,13 +24,13 @@ pub struct Socket {
     is_tls: bool,
 }
 
-/// The list of connections to read that contains a socket, if there is one.
+/// The list that contains a socket, if any.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Listing {
     None,
     /// The list of ready connections.
     Ready,
-    /// The list of connections whose TLS hello waits, because a turn answers few hellos.
+    /// The queue of connections whose TLS hello waits for the budget of handshakes.
     Handshakes,
 }
 
@@ -86,7 +86,7 @@ impl Transport for Socket {
             return sessions.write(self.as_raw_fd(), &mut PlainSocket(&self.fd), slices);
         }
         let (sent, offered) = match slices {
-            // For one slice, `send` is cheaper: the kernel need not copy a vector of slices.
+            // For one slice, `send` takes less time than `sendmsg`, because the kernel copies no vector of slices.
             [only] => (send(&self.fd, only), only.len()),
             _ => (send_vector(&self.fd, slices), slices.iter().map(|slice| slice.len()).sum()),
         };
@@ -140,8 +140,8 @@ impl Transport for Socket {
     }
 
     fn reset(&mut self, _: &mut TlsSessions) {
-        // The stream ends with a reset, and a TLS session also ends without `close_notify`. Each of these shows the
-        // client that the response is incomplete.
+        // The stream ends with a reset, and a TLS session also ends without `close_notify`. The reset, and the missing
+        // `close_notify`, show the client that the response is incomplete.
         let _ = rustix::net::sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
     }
 
@@ -191,7 +191,7 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Io {
     }
 }
 
-/// The socket below a TLS session.
+/// The socket that carries the records of a TLS session.
 #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "no socket has a session"))]
 struct PlainSocket<'a>(&'a OwnedFd);
 

@@ -1,5 +1,5 @@
-//! The files of unix sockets. A stale file, on which no process listens, is replaced. A file is removed when its socket
-//! is closed.
+//! The files of unix sockets. A new socket replaces a stale file, on which no process listens. A file is removed when
+//! its socket is closed.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode.
+    /// The numbers of the device and of the inode of the file.
     identity: (u64, u64),
 }
 

@@ -13,8 +13,8 @@ use crate::tls::TlsCounts;
 
 /// The counters of a server: see [`Remote::stats`](crate::Remote::stats) and [`Context::stats`](crate::Context::stats).
 ///
-/// With several [loops](crate::Server::loops), these are the sums of all loops, or the counters of one loop. The limits of
-/// connections are those of the server.
+/// With several [loops](crate::Server::loops), `Remote::stats` returns the sums of all loops, and `Context::stats`
+/// returns the counters of one loop. The limits of connections apply to the whole server.
 ///
 /// A field of type `u64` counts since the start and never decreases. A field of type `usize` is the present number, or
 /// a limit. All fields are from the same moment.
@@ -51,8 +51,8 @@ pub struct Stats {
     pub accept_errors: u64,
     /// Client requests refused since the start, by HTTP status.
     ///
-    /// These are new connections over a limit (503), invalid HTTP, and upgrades that a rule or a handler refused. A
-    /// response of [`on_request`](crate::Handler::on_request) does not count.
+    /// The numbers include new connections over a limit (503), requests with invalid HTTP, and upgrades that a rule or
+    /// a handler refused. A response of [`on_request`](crate::Handler::on_request) does not count.
     pub refused_by_status: BTreeMap<u16, u64>,
     /// Control connections refused since the start because a limit was reached. `refused` does not count these
     /// connections.
@@ -72,7 +72,8 @@ pub struct Stats {
     pub opened: u64,
     /// WebSockets closed since the start: `opened == closed + open`.
     pub closed: u64,
-    /// Closed WebSockets by [`Cause::as_str`](crate::Cause::as_str). A cause that never occurred is missing.
+    /// Closed WebSockets by [`Cause::as_str`](crate::Cause::as_str). The map has no entry for a cause that never
+    /// occurred.
     pub closed_by_cause: BTreeMap<&'static str, u64>,
     /// uids with at least one connection.
     pub users: usize,
@@ -83,7 +84,7 @@ pub struct Stats {
     /// A shared frame counts once. Messages of the current turn that the loop has not tried to write are not in a queue
     /// yet.
     pub queued_bytes: usize,
-    /// Bytes of memory of unfinished messages, heads and bodies.
+    /// The memory of unfinished messages, heads and bodies of clients, in bytes.
     ///
     /// The maximum is `inbound_total_bytes_max` plus the bytes of one read.
     pub inbound_bytes: usize,
@@ -93,7 +94,7 @@ pub struct Stats {
     pub compression: Compression,
     /// Messages dropped since the start because a queue was full, counted per receiver.
     ///
-    /// An HTTP response counts, too, if a full queue ended its connection.
+    /// An HTTP response counts, too, if its connection was closed because a queue was full.
     pub dropped: u64,
     /// Dropped messages whose receiver was closed under [`SlowReader::Close`](crate::SlowReader).
     pub dropped_by_close: u64,
@@ -118,9 +119,9 @@ pub struct Stats {
     pub turn_time: Histogram,
     /// The time from a push until the socket has accepted the last byte of the output.
     ///
-    /// A duration is recorded each time that all output of a connection is written. Output that is written in the turn
-    /// of its push counts with the duration of the whole turn, which is an upper bound. Output that a full socket did
-    /// not accept counts from the failed write on, in milliseconds.
+    /// A duration is recorded each time that all output of a connection is written. For output that is written in the
+    /// turn of its push, the recorded duration is the duration of the whole turn, which is an upper bound. For output
+    /// that a full socket did not accept, the duration is counted from the failed write, in milliseconds.
     pub write_delay: Histogram,
     /// TLS handshakes by outcome.
     pub tls: TlsCounts,

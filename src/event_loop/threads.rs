@@ -18,10 +18,10 @@ use crate::event_loop::siblings::Siblings;
 use crate::event_loop::siblings::process::{Process, Settings};
 use crate::event_loop::{Config, EventLoop, Prepared, open};
 
-/// Makes the handler of a loop, from the number of the loop.
+/// Creates the handler of a loop, from the number of the loop.
 pub type Factory<H> = Arc<Mutex<dyn FnMut(usize) -> H + Send>>;
 
-/// Runs a server with one loop on this thread. `make` makes its handler.
+/// Runs a server with one loop on this thread. `make` creates the handler.
 pub fn run_one<H: Handler>(
     config: Config,
     listeners: Vec<Listener>,
@@ -101,7 +101,7 @@ fn run_all<H: Handler>(all: Vec<Prepared>, shared: &Shared<'_, H>) -> Result<(),
             waiting.push((start, prepared, thread));
         }
         let start = |(start, prepared, thread): (mpsc::Sender<Prepared>, Prepared, _)| {
-            // The thread waits for its parts.
+            // The send succeeds, because the thread waits for the parts of its loop.
             let _ = start.send(prepared);
             thread
         };
@@ -125,7 +125,7 @@ fn run_loop<H: Handler>(index: usize, prepared: Prepared, shared: &Shared<'_, H>
     }
 }
 
-/// Drains the other loops when a loop has ended, also by a panic.
+/// Drains the other loops on drop, when a loop has ended or panicked.
 struct LoopEnd<'a> {
     index: usize,
     process: &'a Process,
@@ -150,7 +150,8 @@ fn connections_max(config: &Config, listeners: &[Listener], loops: usize) -> Res
 
 /// Returns the endpoints of each loop.
 ///
-/// The first loop has all listeners that cannot be opened once more, and hands the sockets of clients to the other loops.
+/// The first loop has all listeners whose address cannot be bound again, and sends accepted sockets of clients to the
+/// other loops.
 fn distribute(listeners: Vec<Listener>, loops: usize) -> Vec<Vec<Endpoint>> {
     let mut endpoints: Vec<Vec<Endpoint>> = (0..loops).map(|_| Vec::new()).collect();
     for listener in listeners {
