@@ -139,7 +139,10 @@ impl<C> Sender<C> {
         self.push(command, |queue| if queue.commands < queue.commands_max { Ok(true) } else { Err(Rejected::Full) })
     }
 
-    /// Sends a command that was accepted before, also to a full inbox.
+    /// Sends a command, even if the inbox is full.
+    ///
+    /// The caller limits these commands: another inbox has accepted the command before, or a pending reply needs the
+    /// command.
     pub fn send_over(&self, command: C) -> Result<(), Rejected> {
         self.push(command, |_| Ok(true))
     }

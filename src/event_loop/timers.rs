@@ -23,14 +23,15 @@ pub struct Timers {
     timers: Slab<Timer>,
     /// The serial number of the last timer.
     last: u64,
-    /// The difference of two serial numbers: the number of loops. So a timer of one loop is no timer of another loop.
+    /// The step from one serial number to the next, which is the number of loops. So two loops never use the same
+    /// serial number.
     step: u64,
 }
 
 #[derive(Debug)]
 struct Timer {
     serial: u64,
-    /// The period. With `None`, the timer fires once.
+    /// The period of a repeating timer, or `None` if the timer fires once.
     every: Option<Duration>,
     at: Tick,
 }

@@ -63,8 +63,8 @@ impl TlsSessions {
 
     /// Reads once from a socket, and decrypts the bytes.
     ///
-    /// The second result is whether another read may return more without an epoll event. `is_hung_up` is whether epoll
-    /// has reported the end of the peer's stream.
+    /// The second result is whether another read may return more bytes without a new epoll event. `is_hung_up` is
+    /// whether epoll has reported the end of the peer's stream.
     pub fn read(
         &mut self,
         descriptor: RawFd,
@@ -122,7 +122,7 @@ impl TlsSessions {
         }
     }
 
-    /// Returns the memory of unfinished input of a socket.
+    /// Returns the memory of unfinished input of a socket, in bytes.
     pub fn inbound_bytes(&self, descriptor: RawFd) -> usize {
         self.stream(descriptor).map_or(0, TlsStream::inbound_bytes)
     }
@@ -164,6 +164,6 @@ impl TlsSessions {
 }
 
 fn index(descriptor: RawFd) -> usize {
-    // The kernel's descriptors are not negative.
+    // A descriptor of the kernel is never negative.
     usize::try_from(descriptor).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! Marks the slots that a search has found, so that a slot in several sets is found once.
 //!
-//! A mark is the number of a search. Marks of earlier searches do not count, so a new search need not clear them.
+//! A mark is the number of a search. Marks of earlier searches do not count, so a new search does not clear old marks.
 
 use crate::fd::Slot;
 

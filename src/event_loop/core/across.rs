@@ -1,6 +1,6 @@
-//! Pushes and changes that cross loops.
+//! Pushes to, and changes of, connections of other loops.
 //!
-//! These functions do nothing in a server with one loop, which has no [`Siblings`].
+//! In a server with one loop, which has no [`Siblings`], these functions send nothing.
 
 use compact_str::CompactString;
 
@@ -16,7 +16,7 @@ use crate::protocol::close::CloseCode;
 use crate::registry::{Change, FormerNames};
 
 impl Core {
-    /// Makes this loop one of several loops. The core must be empty.
+    /// Makes this loop one of several loops. The core must have no connections yet.
     pub fn set_siblings(&mut self, siblings: Siblings) {
         self.table.set_numbering(siblings.numbering());
         self.timers = Timers::new(siblings.index(), siblings.loops());
@@ -35,7 +35,7 @@ impl Core {
         self.siblings.as_deref_mut()
     }
 
-    /// Returns whether an fd belongs to this loop, with or without a connection.
+    /// Returns whether an fd belongs to this loop, even if its connection has ended.
     pub fn owns(&self, fd: Fd) -> bool {
         self.table.numbering().local(fd).is_some()
     }
@@ -56,7 +56,8 @@ impl Core {
     pub(super) fn push_uid_across(&mut self, uid: &str, push: Push<'_>) -> Delivery {
         let find = |directory: &Directory, parts: &mut Vec<Part>| directory.find_loops_of_uid(uid, parts);
         // A second search in the directory could find another loop, and the message would reach no connection. So the
-        // message goes to the connection that this search has found, also if another loop replaces it meanwhile.
+        // message goes to the connection that the first search found, even if a login on another loop has replaced this
+        // connection in the meantime.
         let push_here = |core: &mut Core| core.push_bound(std::iter::once(uid), push);
         self.push_to_loops(find, push_here, || Target::Uid(uid.into()), push)
     }
@@ -143,7 +144,9 @@ impl Core {
         delivery
     }
 
-    /// Returns for each loop the names that it holds, without duplicates, and the number of connections with these names.
+    /// Returns the names that each loop holds, and the number of connections with these names.
+    ///
+    /// A name is listed once for each loop.
     fn list_names(
         &mut self,
         names: impl Iterator<Item = impl AsRef<str>>,
@@ -168,7 +171,7 @@ impl Core {
         lists
     }
 
-    /// Pushes to the receivers that are listed for each loop.
+    /// Pushes to the receivers in the list of each loop.
     fn push_lists<T>(
         &mut self,
         mut lists: Vec<(Vec<T>, usize)>,
@@ -213,7 +216,8 @@ impl Core {
         match &posted.target {
             Target::Fd(fd) => _ = self.push(*fd, push),
             Target::Fds(fds) => _ = self.push_fds_here(fds.iter().copied(), push),
-            // A login on another loop may have replaced the connection since the push. The message was for this one.
+            // A login on another loop may have replaced the connection since the push. The message still goes to the
+            // replaced connection.
             Target::Uid(uid) => _ = self.push_bound(std::iter::once(uid), push),
             Target::Uids(uids) => _ = self.push_bound(uids.iter(), push),
             Target::Group(group) => _ = self.push_group_here(group, push),
@@ -264,7 +268,7 @@ impl Core {
         }
     }
 
-    /// Returns whether the change was sent, or `None` if the fd belongs to this loop.
+    /// Returns whether the change was sent, or `None` if no other running loop has the fd.
     fn forward_change(&mut self, fd: Fd, change: impl FnOnce() -> ConnectionChange) -> Option<bool> {
         let to = self.other_loop_of(fd)?;
         Some(self.siblings.as_mut()?.post(to, Post::Change(fd, change())))
@@ -307,7 +311,7 @@ impl Core {
 
     /// Removes all members of a group on the other loops, and returns their number.
     ///
-    /// The members of a loop do not count if the post does not fit into its bound.
+    /// The members on a loop do not count if the posts to this loop have reached their bound.
     pub(super) fn ungroup_elsewhere(&mut self, group: &str) -> usize {
         let Some(siblings) = &mut self.siblings else { return 0 };
         let mut parts = Vec::new();
@@ -319,7 +323,7 @@ impl Core {
         sent.map(|part| part.count as usize).sum()
     }
 
-    /// Records that a connection has ended, and that its names are free.
+    /// Records the end of a WebSocket, and releases its uid and groups in the directory.
     pub(super) fn release_names(&mut self, fd: Fd, names: &FormerNames) {
         let Some(siblings) = &self.siblings else { return };
         let (process, index) = (siblings.process(), siblings.index());
@@ -337,7 +341,7 @@ impl Core {
         self.siblings.as_ref().map_or(1, |siblings| siblings.loops())
     }
 
-    /// Returns the loop of an fd that belongs to another loop.
+    /// Returns the loop of an fd that belongs to another running loop.
     fn other_loop_of(&self, fd: Fd) -> Option<usize> {
         self.siblings.as_ref()?.other_loop_of(fd)
     }

@@ -18,10 +18,10 @@ impl Core {
         if is_closing { CloseOutcome::Closing } else { CloseOutcome::Gone }
     }
 
-    /// Closes several connections for a handler. Returns how many of them were open, or belong to another loop that gets
-    /// the close.
+    /// Closes several connections for a handler. Returns the number of connections that were open, or whose close was
+    /// sent to another loop.
     ///
-    /// The connections of a loop share one close frame, which is written after the output of all other connections.
+    /// The connections of a loop share one close frame. The frame is written after the output of all other connections.
     pub fn close_fds(&mut self, fds: impl Iterator<Item = Fd>, code: CloseCode, reason: &str) -> usize {
         if !may_send_close(code, reason) {
             return 0;

@@ -49,7 +49,7 @@ impl Core {
     }
 
     /// Closes the oldest control connection that [`keep_control`](Core::keep_control) does not protect. Returns `false`
-    /// if there is none. The descriptor of the closed connection is free when the turn ends.
+    /// if there is no such connection. The descriptor of the closed connection is free when the turn ends.
     pub fn evict_control(&mut self) -> bool {
         let Some(slot) = self.table.take_oldest_control() else { return false };
         self.step(slot, Connection::abort);
@@ -110,7 +110,7 @@ impl Core {
     /// Ends a response in pieces.
     pub fn end_response(&mut self, fd: Fd) -> Outcome {
         let outcome = self.step_response(fd, Connection::end_response);
-        // If the bytes of the next request have arrived already, epoll does not report them again.
+        // The bytes of the next request may have arrived already, and epoll does not report these bytes again.
         if outcome.is_queued() {
             self.make_ready(self.table.own_slot(fd));
         }

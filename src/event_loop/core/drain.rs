@@ -18,7 +18,7 @@ impl Core {
     /// Requests a shutdown of the server.
     ///
     /// With several loops, the loop sends the shutdown to the inboxes of all loops, also to its own. So each loop first
-    /// carries out the messages that were sent to it before, and then calls [`drain_all`](Core::drain_all).
+    /// carries out the earlier items of its inbox, and then calls [`drain_all`](Core::drain_all).
     pub fn shut_down(&mut self) {
         match &mut self.siblings {
             Some(siblings) => siblings.wants_drain = true,
@@ -26,7 +26,7 @@ impl Core {
         }
     }
 
-    /// Begins to drain, and requests that the other loops do so, too.
+    /// Begins to drain, and requests the drain of all other loops.
     pub fn drain_all(&mut self) {
         self.shut_down();
         self.begin_drain();
@@ -53,9 +53,9 @@ impl Core {
         self.close_due();
     }
 
-    /// Closes the WebSockets that are due now, at most [`CLOSES_PER_TURN_MAX`].
+    /// Closes the WebSockets whose close is due, at most [`CLOSES_PER_TURN_MAX`].
     ///
-    /// The next turn closes the other WebSockets that are due. The next turn begins at once, because
+    /// The next turn closes the remaining WebSockets whose close is due. The next turn begins at once, because
     /// [`next_deadline`](Core::next_deadline) has passed.
     pub fn close_due(&mut self) {
         let now = self.now();
@@ -65,7 +65,7 @@ impl Core {
         }
     }
 
-    /// Closes all WebSockets, even WebSockets that are not due yet.
+    /// Closes all WebSockets, even WebSockets whose close is not due yet.
     pub fn close_all(&mut self) {
         while let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(Tick::NEVER)) {
             self.close_drained(fd);
@@ -80,7 +80,7 @@ impl Core {
 
     /// Returns whether the drain is complete.
     ///
-    /// When only control connections are left, this call begins to end them.
+    /// When only control connections are left, this call begins to close the control connections.
     pub fn is_drained(&mut self) -> bool {
         let (left, control) = (self.table.count(), self.table.control_count());
         // Until the other loops have drained, control connections are served.

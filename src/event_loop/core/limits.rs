@@ -1,7 +1,7 @@
 //! Applies new limits to open connections: each turn updates some of the connections.
 //!
-//! Most limits are read from `Env` when they are checked. Three values that depend on limits are updated here: the size
-//! of the read buffer, the `TCP_USER_TIMEOUT` of sockets, and the deadlines in the wheel.
+//! Most limits are read from `Env` when they are checked. This module updates three values that depend on limits: the
+//! size of the read buffer, the `TCP_USER_TIMEOUT` of sockets, and the deadlines in the wheel.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Core {
         self.replace_limits(limits);
     }
 
-    /// Returns an error if the limits are too small for the number of loops.
+    /// Returns an error if the limits are invalid, or too small for the number of loops.
     pub fn check_limits(&self, limits: &Limits) -> Result<(), LimitError> {
         limits.check()?;
         limits.check_shares(self.siblings.as_ref().map_or(1, |siblings| siblings.loops()))

@@ -1,4 +1,4 @@
-//! The state of the loop, and the actions of handlers on it.
+//! The state of the loop, and the actions of handlers on this state.
 //!
 //! This module calls no handler. This module queues closed connections and deferred answers. The loop handles these
 //! closes and answers when the current handler has returned.
@@ -67,7 +67,7 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 ///    earlier, so that an event of this turn cannot reach a new connection in the same slot.
 /// 7. [`end_turn`](Core::end_turn) with the duration of the turn.
 ///
-/// [`step`](Core::step) makes every transition of a connection that may end it, except input and pushes. Its duties
+/// [`step`](Core::step) makes every transition that may end a connection, except input and pushes. The duties of `step`
 /// are, in this order:
 ///
 /// 1. `step` adds the connection to the list of the flush: [`Table::step`].
@@ -77,7 +77,7 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 ///    [`record_slow_consumers`](Core::record_slow_consumers).
 /// 4. `step` arms the wheel with the next timeout of the connection: [`arm`](Core::arm).
 ///
-/// [`change`](Core::change) makes every transition that cannot end the connection, with the duties 1, 3 and 4.
+/// [`change`](Core::change) makes every transition that cannot end a connection, with the duties 1, 3 and 4.
 /// [`accept`](Core::accept) and [`respond`](Core::respond) have the same duties, and do more work before duty 3. The
 /// same duties apply to input: the loop records each event of the input, and arms the wheel after the read if a
 /// deadline may have changed.
@@ -117,7 +117,7 @@ pub struct Core {
     open: SlotSet,
     /// The slots that the current search for receivers has found.
     visited: VisitedSlots,
-    /// The list of the receivers of the current push. Pushes reuse its memory.
+    /// The list of the receivers of the current push. All pushes reuse the memory of this list.
     found: Vec<Slot>,
     /// The other loops, or `None` if the server has one loop.
     siblings: Option<Box<Siblings>>,
@@ -242,7 +242,7 @@ impl Core {
         self.proxies.trusts(peer)
     }
 
-    /// Returns the connections.
+    /// Returns the table of connections.
     #[inline]
     pub fn table(&self) -> &Table {
         &self.table
@@ -417,8 +417,8 @@ impl Core {
         &mut self.deferrals
     }
 
-    /// Records an epoll event of a socket. Returns whether the client is gone and the loop will not read the socket. In
-    /// this case, the caller must end the connection, because no read reports the end of the stream.
+    /// Records an epoll event of a socket. Returns whether the client has disconnected and the loop will not read the
+    /// socket. In this case, the caller must end the connection, because no read reports the end of the stream.
     #[inline]
     pub fn handle_readiness(&mut self, slot: Slot, event: &mio::event::Event) -> bool {
         let Some((connection, socket, _)) = self.table.parts(slot) else { return false };
@@ -478,7 +478,7 @@ impl Core {
         self.ready.put_back(slots);
     }
 
-    /// Reports that a slot that was taken from the list of connections to read has no connection.
+    /// Reports that a slot from the list of connections to read has no connection.
     #[cold]
     pub fn skip_ready(&mut self, slot: Slot) {
         self.ready.skip(slot);

@@ -25,7 +25,8 @@ impl Core {
     /// follow.
     pub fn reserve(&mut self, slot: Slot, uid: &str) -> Change {
         match self.second_login {
-            // The claim would close the earlier connection, so it is made when the connection has opened.
+            // The claim would close the earlier connection of the uid. So the claim is made when the new connection has
+            // opened.
             SecondLogin::KickOld if is_name(uid) => Change::Done,
             _ => self.claim(slot, uid),
         }
@@ -54,7 +55,7 @@ impl Core {
         }
     }
 
-    /// Decides whether a connection may have a uid. The other loops learn the decision at once.
+    /// Decides whether a connection may have a uid. All loops see the decision at once.
     fn claim(&mut self, slot: Slot, uid: &str) -> Change {
         if !is_name(uid) {
             return Change::BadName;
@@ -77,7 +78,8 @@ impl Core {
             Claim::Taken => return Change::Taken,
             Claim::Full => return Change::Full,
             Claim::Replaced(old) => {
-                // If the old connection is on this loop, the bind closes it. A kick is always sent.
+                // If the old connection is on this loop, the bind closes the old connection. The post of a kick is
+                // never refused.
                 if let Some(to) = siblings.other_loop_of(old) {
                     siblings.post(to, Post::Change(old, ConnectionChange::Kick(uid.into())));
                 }
@@ -86,7 +88,7 @@ impl Core {
         Change::Done
     }
 
-    /// Binds a connection to a uid that it may have.
+    /// Binds a connection to the uid that it has claimed.
     fn bind_claimed(&mut self, slot: Slot, uid: &str) -> Change {
         if let (Some(siblings), Some(before)) = (&self.siblings, self.registry.uid_of(slot)) {
             siblings.process().directory.release(before, self.table.fd_of(slot), siblings.index());
@@ -132,13 +134,16 @@ impl Core {
     /// Returns whether a uid has at most one connection, which a connection of another loop may replace.
     ///
     /// A replaced connection stays bound until its loop closes it. Until then, a command of another thread for the uid
-    /// leaves it out. Pushes to its fd and to its groups reach it.
+    /// skips the replaced connection. A push to the fd, or to a group, of the replaced connection reaches it.
     #[inline]
     pub(super) fn has_owners(&self) -> bool {
         self.siblings.as_ref().is_some_and(|siblings| siblings.process().directory.is_exclusive())
     }
 
-    /// Returns the owner of a uid, on any loop, or `None` if a uid can have several connections.
+    /// Returns the owner of a uid, which is its only connection on all loops.
+    ///
+    /// The outer `Option` is `None` if a uid can have several connections. The inner `Option` is `None` if the uid has
+    /// no connection.
     pub fn owner_of(&self, uid: &str) -> Option<Option<Fd>> {
         self.has_owners().then(|| self.siblings.as_ref()?.process().directory.owner(uid))
     }

@@ -1,4 +1,4 @@
-//! Pushes to one connection, to uids, to groups and to all.
+//! Pushes to one connection, to uids, to groups and to all connections.
 //!
 //! The functions whose names end in `_here` push to the connections of this loop. The other functions push to the
 //! connections of all loops.
@@ -80,8 +80,8 @@ impl Core {
 
     /// Pushes to the connections of several uids on this loop, for a command that all loops carry out.
     ///
-    /// A connection that another loop has replaced is left out. `found` gets the positions of the uids that have
-    /// connections on this loop.
+    /// A connection that a login on another loop has replaced is skipped. `found` gets the positions of the uids that
+    /// have connections on this loop.
     pub fn push_uids_here<'n>(
         &mut self,
         uids: impl Iterator<Item = &'n str>,
@@ -107,7 +107,9 @@ impl Core {
         self.push_found(slots, push)
     }
 
-    /// Pushes to the connections of this loop that are bound to these uids, also if another loop has replaced them.
+    /// Pushes to the connections of this loop that are bound to these uids.
+    ///
+    /// A connection that a login on another loop has replaced also gets the message.
     pub(super) fn push_bound(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         let mut found = self.begin_search(&push);
         for uid in uids {

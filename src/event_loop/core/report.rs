@@ -15,7 +15,7 @@ use crate::peer::Peer;
 use crate::tls::TlsCounts;
 
 impl Core {
-    /// Returns the counters of the server.
+    /// Returns the counters of this loop.
     pub fn stats(&self) -> Stats {
         let (counters, counts) = (&self.counters, &self.table.env().counts);
         Stats {
@@ -107,7 +107,8 @@ impl Core {
             }
         }
         let Refusal::Origin(error) = refusal else { return self.refuse(fd, refusal.status(), refusal) };
-        // The error contains text from the client, in which quotes and all bytes that are not visible ASCII are escaped.
+        // The error contains text from the client. In this text, quotes and all bytes that are not visible ASCII are
+        // escaped.
         self.refuse(fd, refusal.status(), format_args!("\"{error}\""));
         if let Some(count) = self.counters.origin.count(self.table.env().now) {
             log::warn!("fd {fd}: refused with 403: \"{error}\" ({count} refused by origin since the last warning)");
@@ -158,7 +159,7 @@ impl Core {
         }
     }
 
-    /// Counts a new connection that got 503 because a limit is reached.
+    /// Counts a new connection that was refused because a limit is reached.
     pub fn count_full(&mut self, is_control: bool, reason: impl fmt::Display) {
         let refusals = self.counters.refusals(is_control);
         refusals.full += 1;

@@ -18,7 +18,7 @@ impl Core {
     /// Starts a timer.
     pub fn add_timer(&mut self, delay: Duration, every: Option<Duration>) -> TimerId {
         // The time of the turn may be old, because handlers took long, so the clock is read again. The clock is rounded
-        // down, so one more millisecond keeps the timer from firing early.
+        // down, so the delay gets one more millisecond: the timer must not fire early.
         let at = self.epoch.now().after(delay.saturating_add(Duration::from_millis(1)));
         let timer = self.timers.add(at, every);
         self.wheel.arm(Owner::Timer(timer.index()), at);
@@ -106,7 +106,7 @@ impl Core {
         self.wheel.pop_expired()
     }
 
-    /// Handles the deadlines of a connection that have passed.
+    /// Handles the expired deadlines of a connection.
     pub fn handle_tick(&mut self, slot: Slot) {
         let is_late = self.table.has_late_record(slot);
         self.step(slot, if is_late { Connection::handle_late_record } else { Connection::handle_tick });

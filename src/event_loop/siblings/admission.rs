@@ -1,4 +1,4 @@
-//! The connections of clients on each loop, and the choice of a loop for a new connection.
+//! The number of client connections of each loop, and the choice of a loop for a new connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use crate::tick::Tick;
 
-/// A loop may have more connections than the emptiest loop by one part in this number.
+/// The balance of loops: a loop may exceed the emptiest loop by 1/64.
 ///
-/// Then no loop has more than 1/64 above the mean, plus the connections that other loops admit at the same moment.
+/// So a loop has at most 1/64 more connections than the mean of all loops, plus the connections that other loops admit
+/// at the same moment.
 const MARGIN_PART: usize = 64;
 
-/// The time after which a turn that goes on has stalled its loop.
+/// The duration of a turn after which its loop counts as stalled.
 ///
-/// A stalled loop gets no connections from other loops, because the clients would wait.
+/// A stalled loop gets no connections from other loops, because the clients of these connections would wait.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The number of client connections of all loops.
@@ -22,22 +23,22 @@ const STALLED_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Admission {
     clients: AtomicUsize,
-    /// The client connections of each loop.
+    /// The number of client connections of each loop.
     loads: Box<[AtomicUsize]>,
-    /// The start of the turn of each loop, in ticks from 1, or 0 while the loop waits for events.
+    /// The tick at which the current turn of each loop began, plus 1. The value is 0 while the loop waits for events.
     turns: Box<[AtomicU64]>,
 }
 
-/// A place for one client connection. When the value is dropped, the place is free.
+/// A place for one client connection on a loop. When this value is dropped, the place is freed.
 #[derive(Debug)]
 pub struct Place {
-    /// The value is `None` if a connection has the place.
+    /// The value is `None` after a connection has taken the place.
     admission: Option<Arc<Admission>>,
     index: usize,
 }
 
 impl Admission {
-    /// Creates the counters of this number of loops.
+    /// Creates the counters for `loops` loops.
     pub fn new(loops: usize) -> Admission {
         Admission {
             clients: AtomicUsize::new(0),
@@ -64,8 +65,8 @@ impl Admission {
     /// Takes a place for a connection that the loop `own` accepted. Returns `None` if the process has `max` client
     /// connections.
     ///
-    /// The place is on the own loop, unless this loop has more connections than the emptiest loop by a margin. A loop whose
-    /// turn began [`STALLED_AFTER`] ago or earlier is not chosen.
+    /// The place is on the loop `own`, unless this loop has over 1/64 more connections than the emptiest loop. Another
+    /// loop whose turn began [`STALLED_AFTER`] ago or earlier is not chosen.
     pub fn admit(self: &Arc<Self>, own: usize, max: usize, now: Tick) -> Option<Place> {
         let more = |clients: usize| (clients < max).then_some(clients + 1);
         self.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
@@ -99,7 +100,8 @@ impl Place {
         self.index
     }
 
-    /// Gives the place to a connection of the loop. [`Admission::release`] frees it.
+    /// Gives the place to a connection of the loop. [`Admission::release`] frees the place when the connection is
+    /// removed.
     pub fn keep(mut self) {
         self.admission = None;
     }

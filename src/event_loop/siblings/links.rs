@@ -2,30 +2,31 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The counted memory of the posts that were carried out, for each pair of a sending and a receiving loop.
+/// The counted memory of the posts that receiving loops have carried out.
 ///
-/// The sending loop knows what it has sent, so the difference is the memory of the posts on their way.
+/// The sending loop knows the counted memory of the posts that it has sent. The difference of both numbers is the
+/// memory of the posts on their way.
 #[derive(Debug)]
 pub struct Links {
     loops: usize,
-    /// The sums since the start, by sending loop, then by receiving loop.
+    /// The sums since the start in bytes, by sending loop, then by receiving loop.
     carried: Box<[AtomicUsize]>,
 }
 
 impl Links {
-    /// Creates the links between this number of loops.
+    /// Creates the links between `loops` loops.
     pub fn new(loops: usize) -> Links {
         Links { loops, carried: (0..loops * loops).map(|_| AtomicUsize::new(0)).collect() }
     }
 
-    /// Returns the counted memory of the posts that were carried out.
+    /// Returns the counted memory of the posts of `from` that `to` has carried out.
     ///
-    /// The changes of these posts in the directory are visible to the caller.
+    /// The caller sees all changes that these posts have made in the directory.
     pub fn carried(&self, from: usize, to: usize) -> usize {
         self.carried[from * self.loops + to].load(Ordering::Acquire)
     }
 
-    /// Records that posts were carried out.
+    /// Records that the loop `to` has carried out posts of the loop `from`.
     pub fn record_carried(&self, from: usize, to: usize, bytes: usize) {
         self.carried[from * self.loops + to].fetch_add(bytes, Ordering::Release);
     }

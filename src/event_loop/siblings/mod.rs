@@ -1,4 +1,4 @@
-//! The other loops of the server, as one loop sees them.
+//! The view that one loop has of the other loops of the server.
 
 pub mod admission;
 pub mod links;
@@ -15,10 +15,11 @@ use crate::limits::Limits;
 
 /// The other loops of the server.
 ///
-/// A loop collects its posts to another loop in a [`Batch`]. [`send_posts`](Siblings::send_posts) sends the batches to the
-/// inboxes, once in a turn, and before anything else that this loop sends to another loop. So all that one loop sends to
-/// another arrives in order. The pushes and changes on their way to one loop are bounded by
-/// [`forward_bytes_max`](Limits::forward_bytes_max). Kicks and accepted sockets are bounded by the number of connections.
+/// A loop collects its posts to another loop in a [`Batch`]. [`send_posts`](Siblings::send_posts) sends the batches to
+/// the inboxes, once in a turn, and before anything else that this loop sends to another loop. So everything that one
+/// loop sends to another loop arrives in order. The pushes and changes on their way to one loop are bounded by
+/// [`forward_bytes_max`](Limits::forward_bytes_max). Kicks and accepted sockets are bounded by the number of
+/// connections.
 #[derive(Debug)]
 pub struct Siblings {
     process: Arc<Process>,
@@ -30,19 +31,19 @@ pub struct Siblings {
     has_posts: bool,
     /// The counted memory of the posts that were sent since the start, by receiving loop.
     sent: Vec<usize>,
-    /// The position of the last bind or join to each loop: the counted memory of all posts up to it.
+    /// For each receiving loop, the counted memory of all posts up to the last bind or join.
     ///
-    /// Until the loop has carried it out, the directory does not have its name.
+    /// Until the receiving loop has carried out this bind or join, the directory may lack its uid or group.
     names_at: Vec<usize>,
-    /// Whether the directory may lack a name of `names_at`.
+    /// Whether the directory may lack the uid or group of a bind or join that was posted.
     has_pending: bool,
-    /// The loops that a search in the directory found. Searches reuse its memory.
+    /// The loops that a search in the directory found. All searches reuse the memory of this list.
     pub parts: Vec<Part>,
-    /// The limits of the process. The limits of the loop are a share of them.
+    /// The limits of the whole process. Each loop has a share of these limits.
     pub limits: Limits,
-    /// The changes of settings that this loop has applied.
+    /// The number of changes of the settings that this loop has applied.
     settings_seen: u64,
-    /// Whether a shutdown was requested.
+    /// Whether a shutdown was requested on this loop.
     pub wants_drain: bool,
     /// Whether this loop has sent the shutdown to all loops.
     pub has_sent_shutdown: bool,
@@ -53,7 +54,7 @@ pub struct Siblings {
 }
 
 impl Siblings {
-    /// Creates the view of the loop `index`.
+    /// Creates the view that the loop `index` has of the other loops.
     pub fn new(index: usize, process: Arc<Process>, limits: Limits) -> Siblings {
         let loops = process.loops();
         Siblings {
@@ -75,7 +76,7 @@ impl Siblings {
         }
     }
 
-    /// Returns the shared state.
+    /// Returns the state that all loops share.
     pub fn process(&self) -> &Arc<Process> {
         &self.process
     }
@@ -90,7 +91,7 @@ impl Siblings {
         self.outgoing.len()
     }
 
-    /// Returns the slots of fds that belong to this loop.
+    /// Returns the numbering of the slots and fds of this loop.
     pub fn numbering(&self) -> Numbering {
         self.numbering
     }
@@ -137,9 +138,10 @@ impl Siblings {
         true
     }
 
-    /// Adds the loops to which a bind or a join is on its way to the result of a search in the directory.
+    /// Adds each loop with a pending bind or join to `parts`, the result of a directory search.
     ///
-    /// A push that follows the bind must go to that loop, although the directory does not have the name yet.
+    /// A push that follows a bind or join must go to the same loop, although the directory does not have the uid or
+    /// group yet.
     pub fn add_pending(&mut self, parts: &mut Vec<Part>) {
         if self.has_pending {
             self.add_all_pending(parts);
@@ -160,15 +162,16 @@ impl Siblings {
         }
     }
 
-    /// Returns whether a post fits into the bound.
+    /// Returns whether a post of `bytes` bytes to a loop fits into the bound.
     ///
-    /// If no post waits, a post may be larger than the bound. So a long list of receivers is not always refused.
+    /// If no other post waits, a post may be larger than the bound. So a post with a very long list of receivers can be
+    /// sent.
     fn has_room(&self, to: usize, bytes: usize) -> bool {
         let waiting = self.waiting(to);
         waiting == 0 || waiting + bytes <= self.limits.forward_bytes_max
     }
 
-    /// Returns the counted memory of the posts to a loop that are not carried out.
+    /// Returns the counted memory of the posts to a loop that the loop has not carried out.
     fn waiting(&self, to: usize) -> usize {
         self.sent[to] - self.process.links.carried(self.index, to) + self.outgoing[to].bytes()
     }

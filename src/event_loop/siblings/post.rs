@@ -14,21 +14,22 @@ use crate::protocol::close::CloseCode;
 use crate::protocol::frame::Opcode;
 use crate::protocol::shared::Frame;
 
-/// The longest payload that is copied into each batch. A longer message is encoded once, and the batches share it.
+/// The longest payload that is copied into each batch, in bytes. A longer message is encoded once, and all batches
+/// share its frame.
 const COPIED_BYTES_MAX: usize = 512;
 
-/// The memory of posts, and the memory of payloads, up to which an empty batch is kept.
+/// The maximum memory of the posts, and of the payloads, of an empty batch that is kept.
 ///
 /// Each pair of loops keeps at most one batch, so the memory grows with the square of the number of loops.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
-/// The most posts that [`Batch::append`] moves, because a lock is held meanwhile.
+/// The maximum number of posts that [`Batch::append`] moves. The inbox is locked during the move.
 const APPENDED_MAX: usize = 32;
 
-/// The most payload bytes of a batch that grows by [`Batch::append`].
+/// The maximum number of payload bytes of a batch to which [`Batch::append`] adds posts.
 const APPENDED_BYTES_MAX: usize = 1 << 20;
 
-/// The memory of a batch besides its posts and payloads.
+/// The memory of a batch without its posts and payloads, in bytes.
 const BATCH_BYTES: usize = 512;
 
 /// Posts of one loop to another, in order.
@@ -39,7 +40,7 @@ pub struct Batch {
     payloads: Vec<u8>,
     /// The counted memory of the posts.
     ///
-    /// Posts that the number of connections bounds do not count: kicks and accepted sockets.
+    /// Kicks and accepted sockets do not count, because the number of connections bounds these posts.
     bytes: usize,
 }
 
@@ -102,7 +103,9 @@ pub enum ConnectionChange {
     Ping(Box<[u8]>),
     SetHeartbeat(Option<Heartbeat>),
     SetPaused(bool),
-    /// Closes the connection, because a later login has replaced it, unless it has another uid or owns the uid again.
+    /// Closes a connection that a later login has replaced.
+    ///
+    /// The connection stays open if it has another uid, or owns the uid again.
     Kick(CompactString),
 }
 
@@ -111,7 +114,7 @@ pub enum ConnectionChange {
 pub struct AcceptedSocket {
     pub socket: OwnedFd,
     pub peer: Peer,
-    /// The index of the listener.
+    /// The index of the listener in the list of endpoints.
     pub listener: usize,
     pub place: Place,
 }
@@ -120,7 +123,7 @@ pub struct AcceptedSocket {
 #[derive(Debug)]
 pub struct ForwardedPush<'a> {
     push: Push<'a>,
-    /// The encoded message, after the first loop that shares it.
+    /// The encoded message. It is set when the first loop needs a shared frame.
     frame: Option<Frame>,
 }
 
@@ -190,7 +193,7 @@ impl Batch {
         &self.payloads
     }
 
-    /// Removes all posts. Returns whether the memory is worth keeping.
+    /// Removes all posts. Returns whether the memory of the batch is small enough to be kept.
     pub fn clear(&mut self) -> bool {
         self.posts.clear();
         self.payloads.clear();
@@ -203,7 +206,8 @@ impl Post {
     /// Returns the counted memory of the post.
     pub fn bytes(&self) -> usize {
         let more = match self {
-            // A kick has one earlier login, and a socket has a place. So the number of connections bounds them.
+            // Each kick closes one connection, and each socket has a `Place`. So the number of connections bounds
+            // these posts.
             Post::Change(_, ConnectionChange::Kick(_)) | Post::Socket(_) => return 0,
             Post::Push(_) => 0,
             Post::Change(_, change) => change.bytes(),
@@ -220,7 +224,7 @@ impl Post {
 }
 
 impl ConnectionChange {
-    /// Returns the memory besides the size of the value.
+    /// Returns the memory outside the value itself, in bytes.
     fn bytes(&self) -> usize {
         match self {
             ConnectionChange::Bind(name)
@@ -261,7 +265,7 @@ impl<'a> ForwardedPush<'a> {
 
     /// Returns the counted memory of a post of this push.
     ///
-    /// A shared message counts for each loop, because one loop may keep it longer than the others.
+    /// A shared message counts for each loop, because one loop may keep the message longer than another loop.
     pub fn bytes(&self, target: &Target, excepted: usize) -> usize {
         let key = self.push.key.map_or(0, str::len);
         size_of::<Post>() + target.bytes() + excepted * size_of::<Fd>() + key + self.push.content.len()

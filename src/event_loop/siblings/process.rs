@@ -26,16 +26,17 @@ pub struct Process {
     wakers: Box<[Arc<Waker>]>,
     pub accepts: SharedBucket,
     pub handshakes: SharedBucket,
-    /// The open WebSockets of each loop.
+    /// The number of open WebSockets of each loop.
     open: Box<[AtomicUsize]>,
     memberships: AtomicUsize,
     settings: Mutex<Settings>,
     /// The number of changes of the settings.
     version: AtomicU64,
-    /// The loops that have drained or ended, and their number.
+    /// For each loop, whether it has drained or ended.
     has_drained: Box<[AtomicBool]>,
+    /// The number of loops that have drained or ended.
     drained: AtomicUsize,
-    /// The loops whose threads have ended.
+    /// For each loop, whether its thread has ended.
     has_ended: Box<[AtomicBool]>,
     /// Whether all loops end at once.
     is_interrupted: AtomicBool,
@@ -117,7 +118,7 @@ impl Process {
         self.wake_all();
     }
 
-    /// Returns the settings, if they changed since `seen`.
+    /// Returns the settings, if their version is not `seen`. Then `seen` becomes this version.
     pub fn new_settings(&self, seen: &mut u64) -> Option<Settings> {
         if self.version.load(Ordering::Acquire) == *seen {
             return None;
@@ -142,7 +143,7 @@ impl Process {
         self.drained.load(Ordering::Acquire) - own + 1 >= self.loops()
     }
 
-    /// Records that the thread of a loop has ended, and removes what is left of its connections.
+    /// Records that the thread of a loop has ended, and removes its connections from the directory.
     ///
     /// After a panic outside a handler, the loop has not closed its connections.
     pub fn record_ended(&self, index: usize) {

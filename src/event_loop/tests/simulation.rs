@@ -1,10 +1,11 @@
 //! Simulates one to four loops under one virtual clock, and compares them with an oracle.
 //!
-//! The loops are real: core, table, registry, directory, inboxes, batches and epoll. They run on this thread, one turn at a
-//! time, in an order from a seed. The clock is virtual, and each read of it advances it, so that loops also leave posts to
-//! their next turn. Handlers call random methods of [`Context`] between turns, clients connect and disconnect, and another
-//! thread sends commands. The oracle knows for each message the clients that must and may receive it, the order of the
-//! messages of each source, and the owner of each uid. At the end of a run, the directory is compared with all registries.
+//! The loops are real: core, table, registry, directory, inboxes, batches and epoll. The loops run on this thread, one
+//! turn at a time, in a random order that the seed determines. Each read of the virtual clock advances the clock, so
+//! that a turn can end before all posts are carried out. Handlers call random methods of [`Context`] between turns,
+//! clients connect and disconnect, and another thread sends commands. For each message, the oracle knows the clients
+//! that must receive the message and the clients that may receive it. The oracle also knows the order of the messages
+//! of each source, and the owner of each uid. At the end of a run, the directory is compared with all registries.
 //!
 //! ```text
 //! cargo test --lib simulation                            the first seeds
@@ -12,15 +13,15 @@
 //! LOOPS_SEED=123 cargo test --lib simulation             one seed
 //! ```
 //!
-//! Each of these faults was planted once. The first seed that finds it:
+//! Each fault of the table was planted once. The table has the first seed that finds the fault.
 //!
 //! | fault | seed |
 //! |---|---|
-//! | directory: `release` ignores which connection owns the uid | 4 |
+//! | directory: `release` does not compare the owner of the uid with the connection | 4 |
 //! | directory: `add` does not count | 0 |
 //! | batch: `append` does not move the ranges of the payloads | 0 |
-//! | inbox: posts that are left go behind later items | 199 |
-//! | claim: a kick does not look for a later claim of the same connection | 955 |
+//! | inbox: the remaining posts are carried out after later items | 199 |
+//! | claim: a kick ignores a later claim of the same connection | 955 |
 //! | claim: the replaced owner is not kicked | 4 |
 //! | push: a push does not follow a join that is on its way | 0 |
 //! | shutdown: the shutdown is sent before the posts | 0 |
@@ -47,13 +48,13 @@ use crate::registry::Change;
 use client::Client;
 use oracle::{Id, Names, Oracle, Receivers};
 
-/// The number of seeds without `LOOPS_SEEDS`.
+/// The number of seeds if `LOOPS_SEEDS` is not set.
 const SEEDS: u64 = 16;
 
 /// The number of steps of a run.
 const STEPS: usize = 400;
 
-/// The most clients that are connected at the same time.
+/// The maximum number of clients that are connected at the same time.
 const CLIENTS_MAX: usize = 10;
 
 const UIDS: [&str; 3] = ["a", "b", "c"];
@@ -98,7 +99,7 @@ impl Handler for Recorder {
     }
 }
 
-/// A run.
+/// One run of the simulation.
 struct Simulation {
     rng: Rng,
     policy: SecondLogin,
@@ -107,7 +108,7 @@ struct Simulation {
     clients: Vec<Client>,
     opened: Opened,
     oracle: Oracle,
-    /// The replies to the pushes of another thread.
+    /// Closures that wait for the replies to pushes of another thread.
     replies: Vec<Box<dyn FnOnce()>>,
     is_ending: bool,
 }
@@ -268,7 +269,7 @@ impl Simulation {
         &self.loops[self.index_of(fd)]
     }
 
-    /// Changes a name of a client, on its loop or from another loop.
+    /// Changes the uid or a group of a client, on its loop or from another loop.
     fn rename(&mut self) {
         let Some((id, fd)) = self.any_client() else { return };
         let index = self.any_loop();
@@ -429,7 +430,7 @@ impl Simulation {
 
     // Checks.
 
-    /// Shows the names of all open clients to the oracle.
+    /// Passes the uids and groups of all open clients to the oracle.
     fn observe(&mut self) {
         let names: Names = self
             .open()
@@ -496,7 +497,7 @@ impl Simulation {
         }
     }
 
-    /// Shuts all loops down, behind a last message.
+    /// Sends a last message, and then shuts all loops down.
     fn end(&mut self) {
         let (index, text) = (self.any_loop(), self.oracle.next().to_string());
         self.record(Some(index), Receivers::All, &[]);

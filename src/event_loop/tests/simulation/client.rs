@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
-/// A client. Its socket is in the kernel, and everything else is in this thread.
+/// A client with a real socket. The code of the client runs on the thread of the simulation.
 #[derive(Debug)]
 pub struct Client {
     /// `None` after the client has disconnected.
@@ -48,7 +48,7 @@ impl Client {
         self.stream = None;
     }
 
-    /// Reads what the server has written.
+    /// Reads the bytes that the server has written.
     pub fn receive(&mut self) {
         let Some(stream) = &mut self.stream else { return };
         let mut bytes = [0; 4096];

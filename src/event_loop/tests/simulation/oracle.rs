@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The number of a client.
 pub type Id = usize;
 
-/// The names of the clients that are open, by client.
+/// The uid and the groups of each open client.
 pub type Names = BTreeMap<Id, (Option<String>, BTreeSet<String>)>;
 
 /// The receivers of a message.
@@ -23,13 +23,13 @@ struct Sent {
     /// The source of the message. Messages of one source arrive in order.
     source: Option<usize>,
     receivers: Receivers,
-    /// Each of these clients receives the message, because it is a receiver from the send on.
+    /// Each of these clients must receive the message, because the client stays a receiver after the send.
     must: BTreeSet<Id>,
     /// Each of these clients has the message in its queue.
     queued: BTreeSet<Id>,
-    /// These clients get the name of the receivers on the way, before the message.
+    /// A post with a name of the receivers is on its way to each of these clients, before the message.
     promised: BTreeSet<Id>,
-    /// These clients were receivers at some time.
+    /// Each of these clients was a receiver at some time after the send.
     may: BTreeSet<Id>,
 }
 
@@ -37,7 +37,7 @@ struct Sent {
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Owner {
     Client(Id),
-    /// A client may have claimed the uid and ended, without a step between.
+    /// A client may have claimed the uid and ended within one step.
     Unknown,
 }
 
@@ -45,7 +45,8 @@ pub enum Owner {
 #[derive(Debug, Default)]
 pub struct Oracle {
     sent: Vec<Sent>,
-    /// The number of messages that were sent before the loops were last at rest. They have reached all queues.
+    /// The number of messages that were sent before the loops were last at rest. These messages have reached all
+    /// queues.
     queued: usize,
     names: Names,
     owners: BTreeMap<String, Owner>,
@@ -55,14 +56,14 @@ pub struct Oracle {
     pub binds: Vec<(Id, String)>,
     /// Joins and binds that another loop has sent since the loops were at rest.
     ///
-    /// A client can get a name and lose it in one step, and receive a message meanwhile.
+    /// A client can get a name and lose the name in one step, and receive a message in between.
     sent_names: Vec<(Id, String)>,
-    /// Names that clients have lost or may lose since the loops were at rest. The client is `None` for all members of a
-    /// group. The name is empty for the uid of a client.
+    /// Names that clients have lost or may lose since the loops were at rest. The client is `None` if all members of a
+    /// group lose the name. The name is empty if a client loses its uid.
     unsure: Vec<(Option<Id>, String)>,
     /// The clients that have disconnected by themselves. They receive nothing more.
     gone: BTreeSet<Id>,
-    /// The owners that ended while no other client had claimed their uid. No login may have closed them.
+    /// The owners that ended while no other client had claimed their uid. A login must not have closed these owners.
     pub unreplaced: BTreeSet<Id>,
 }
 
@@ -71,7 +72,7 @@ impl Oracle {
         Oracle { is_exclusive, ..Oracle::default() }
     }
 
-    /// Compares with the names after a step.
+    /// Updates the oracle with the names of all clients after a step.
     pub fn observe(&mut self, names: Names) {
         let mut ended_owners = Vec::new();
         for (uid, owner) in std::mem::take(&mut self.owners) {
