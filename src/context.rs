@@ -29,7 +29,7 @@ impl Context<'_> {
         self.core.push(fd, push.into())
     }
 
-    /// Pushes to several connections, of all loops.
+    /// Pushes to several connections, on all loops.
     ///
     /// If `fds` has an fd twice, the connection gets the message once. An fd without an open WebSocket does not count
     /// in [`matched`](Delivery::matched).
@@ -91,10 +91,10 @@ impl Context<'_> {
     /// Binds a connection to a uid of 1 to 128 bytes.
     ///
     /// An earlier uid of the connection is replaced. [`Server::second_login`](crate::Server::second_login) decides
-    /// about the other connections of the uid: they stay, they are closed, or they make the result of this call
-    /// [`Change::Taken`]. The policy and [`uid_connections_max`](Limits::uid_connections_max) hold for all loops together.
-    /// The uid is removed when the connection ends. The result is [`Change::Already`] if the connection has this uid
-    /// already, [`Change::Full`] if the limit of the uid is reached, and [`Change::Forwarded`] if the fd belongs to another
+    /// about the other connections of the uid: they stay, they are closed, or this call returns [`Change::Taken`]. The
+    /// policy and [`uid_connections_max`](Limits::uid_connections_max) hold for all loops together. The uid is removed
+    /// when the connection ends. The result is [`Change::Already`] if the connection has this uid already,
+    /// [`Change::Full`] if the limit of the uid is reached, and [`Change::Forwarded`] if the fd belongs to another
     /// loop.
     pub fn bind(&mut self, fd: Fd, uid: impl AsRef<str>) -> Change {
         self.core.bind(fd, uid.as_ref())
@@ -156,8 +156,8 @@ impl Context<'_> {
 
     /// Removes all members from a group, on all loops, and returns their number.
     ///
-    /// Each other loop removes its members when it gets the command. The returned number includes the members that
-    /// these loops have at the time of this call. A later push from this loop does not reach these members. If the
+    /// Each other loop removes its members when it gets the command. The returned number includes the members that the
+    /// other loops have at the time of this call. A later push from this loop does not reach these members. If the
     /// command to a loop does not fit into [`forward_bytes_max`](Limits::forward_bytes_max), the members of that loop
     /// stay in the group, and the number does not include them.
     pub fn ungroup(&mut self, group: &str) -> usize {
@@ -204,8 +204,8 @@ impl Context<'_> {
     /// milliseconds, so thousands of close frames do not delay other clients. If [`close`](Context::close) would return
     /// [`CloseOutcome::Invalid`] for the code or the reason, no WebSocket is closed.
     ///
-    /// An fd of another loop counts if its loop gets the close, whether the WebSocket is open or not. The close does not
-    /// count, and is not sent, if it does not fit into [`forward_bytes_max`](Limits::forward_bytes_max).
+    /// The result counts an fd of another loop if the close is sent to that loop, even if the WebSocket is not open. A
+    /// close that does not fit into [`forward_bytes_max`](Limits::forward_bytes_max) is not sent and is not counted.
     pub fn close_fds(&mut self, fds: impl IntoIterator<Item = Fd>, code: impl Into<CloseCode>, reason: &str) -> usize {
         self.core.close_fds(fds.into_iter(), code.into(), reason)
     }
@@ -309,9 +309,9 @@ impl Context<'_> {
 
     /// Calls `call` with the context and the value of a connection.
     ///
-    /// Inside `call`, a handler can push data from the value. The value is removed before the call and stored again
-    /// after it, unless the call stored another value. If the call panics, the value is dropped. Returns `None` if the
-    /// connection has no value, or a value of another type.
+    /// Inside `call`, a handler can push data from the value. The value is removed before the call, and stored again
+    /// after the call, unless the call stored another value. If the call panics, the value is dropped. Returns `None`
+    /// if the connection has no value, or a value of another type.
     pub fn with_session<T: 'static, R>(
         &mut self,
         fd: Fd,
@@ -355,7 +355,7 @@ impl Context<'_> {
         self.core.stats()
     }
 
-    /// Gives a connection its own heartbeat in place of the server's.
+    /// Gives a connection its own heartbeat in place of the server's heartbeat.
     ///
     /// The result is [`Change::Done`], [`Change::Forwarded`] if the fd belongs to another loop, or [`Change::Gone`] if no
     /// connection has this fd or the connection is closing.
@@ -369,8 +369,8 @@ impl Context<'_> {
 
     /// Gives a connection the heartbeat of the server again.
     ///
-    /// This method undoes [`set_heartbeat`](Context::set_heartbeat) and [`protect`](Context::protect). It has the same
-    /// results as `set_heartbeat`.
+    /// This method undoes [`set_heartbeat`](Context::set_heartbeat) and [`protect`](Context::protect). The results are
+    /// those of `set_heartbeat`.
     pub fn reset_heartbeat(&mut self, fd: Fd) -> Change {
         self.core.set_heartbeat(fd, None)
     }
@@ -399,7 +399,7 @@ impl Context<'_> {
     ///
     /// The length of a queue is recorded when a push adds a message to it.
     ///
-    /// A handler that pushes much data can pause its source while a queue is long.
+    /// A handler that pushes much data can pause its source of data while a queue is long.
     pub fn take_longest_queue(&mut self) -> usize {
         self.core.take_longest_queue()
     }
@@ -493,7 +493,7 @@ impl Context<'_> {
 
     /// Requests one call of [`on_turn_end`](crate::Handler::on_turn_end) at the end of this turn of this loop.
     ///
-    /// A request from within `on_turn_end` is for the end of the next turn, which follows at once.
+    /// A request from within `on_turn_end` applies to the end of the next turn, which follows at once.
     pub fn request_turn_end(&mut self) {
         self.core.request_turn_end();
     }
@@ -551,7 +551,7 @@ impl Context<'_> {
 
     /// Returns whether an fd belongs to this loop.
     ///
-    /// The number of the fd determines the loop. So the result is the same whether a connection has this fd or not.
+    /// The number of the fd determines the loop. So the result does not depend on whether a connection has this fd.
     pub fn is_own(&self, fd: Fd) -> bool {
         self.core.owns(fd)
     }
@@ -567,7 +567,7 @@ impl Context<'_> {
 
     /// Returns whether this loop is [shutting down](Context::shutdown).
     ///
-    /// The other loops begin to shut down within one of their turns.
+    /// Each other loop begins to shut down in one of its next turns.
     pub fn is_draining(&self) -> bool {
         self.core.is_draining()
     }

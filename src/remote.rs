@@ -1,4 +1,4 @@
-//! The server's handle for other threads.
+//! The handle with which other threads control the server.
 
 mod error;
 mod gather;
@@ -36,16 +36,17 @@ use self::route::{job, send_shutdown, send_to_loop};
 /// The inbox is bounded by [`Limits::inbox_max`](crate::Limits::inbox_max). A command that a full inbox rejects has no
 /// effect, and its reply is [`RemoteError::Full`].
 ///
-/// With several [loops](crate::Server::loops), each loop has an inbox. A command for one connection goes to the loop of its
-/// fd. A command for uids, groups or all connections goes to all loops, and the reply is ready when all loops have carried
-/// it out: counts are sums, and lists have the connections of all loops. [`call`](Remote::call) and
-/// [`notify`](Remote::notify) go to one loop: the first, or the loop whose [`Context::remote`] made the handle.
+/// With several [loops](crate::Server::loops), each loop has an inbox. A command for one connection goes to the loop of
+/// its fd. A command for uids, groups or all connections goes to all loops, and the reply is ready when all loops have
+/// carried out the command. Counts in the reply are the sums of all loops, and lists contain the connections of all
+/// loops. A command of [`call`](Remote::call) or [`notify`](Remote::notify) goes to one loop: the first loop, or the
+/// loop whose [`Context::remote`] created the handle.
 ///
-/// Each loop carries out the commands of one thread in order. When the reply to a `call` is ready, the messages of the
-/// call are in the inboxes of their loops, so they come before later commands. A handler can use a `Remote`, too: its
-/// commands come after the messages that the handler has pushed before. While a command for a uid or a group runs, a
-/// user can disconnect, and connect again on another loop. If no loop has found a connection for this reason, all loops
-/// carry out the command once more, perhaps after later commands.
+/// Each loop carries out the commands of one thread in order. When the reply to a `call` is ready, the messages that
+/// the call has pushed are in the inboxes of their loops, so these messages come before later commands. A handler can
+/// use a `Remote`, too. The commands of a handler come after the messages that the handler has pushed earlier. While a
+/// command for a uid or a group runs, a user can disconnect, and connect again on another loop. If no loop has found a
+/// connection for this reason, all loops carry out the command once more, perhaps after later commands.
 ///
 /// ```no_run
 /// use fdpush::{RemoteError, Server};
@@ -64,7 +65,7 @@ use self::route::{job, send_shutdown, send_to_loop};
 /// ```
 #[derive(Clone)]
 pub struct Remote {
-    /// The number of the loop for calls and notices.
+    /// The number of the loop that gets calls and notices.
     home: usize,
     /// The inboxes of all loops.
     fleet: Fleet<Command>,
@@ -106,15 +107,16 @@ impl Remote {
 
     /// Runs `call` on the loop's thread, like a handler.
     ///
-    /// Use `call` for an action that has no method here, for instance `remote.call(move |ctx| ctx.protect(fd))`. The
-    /// other methods are short forms of `call`, [`call_at`](Remote::call_at) and [`call_each`](Remote::call_each). With
-    /// several loops, `call` runs on the first loop, or on the loop whose [`Context::remote`] made the handle.
+    /// Use `call` for an action that `Remote` has no method for, for instance `remote.call(move |ctx|
+    /// ctx.protect(fd))`. The other methods are short forms of `call`, [`call_at`](Remote::call_at) and
+    /// [`call_each`](Remote::call_each). With several loops, `call` runs on the first loop, or on the loop whose
+    /// [`Context::remote`] created the handle.
     pub fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static) -> Reply<T> {
         let (sender, receiver) = oneshot::channel();
         self.reply(send_to_loop(&self.fleet, self.home, Command::Call(job(call, sender))), receiver)
     }
 
-    /// Runs `call` on the loop to which an fd belongs, whether a connection has this fd or not.
+    /// Runs `call` on the loop of an fd, even if no connection has this fd.
     pub fn call_at<T: Send + 'static>(
         &self,
         fd: Fd,
@@ -134,9 +136,9 @@ impl Remote {
         self.gather(call, |_, parts| parts)
     }
 
-    /// Runs `call` on each loop, and makes one result of all results.
+    /// Runs `call` on each loop, and combines the results into one result.
     ///
-    /// `finish` makes this result, on the loop whose `call` ends last.
+    /// `finish` combines the results, on the loop whose `call` ends last.
     fn gather<T: Send + 'static, U: Send + 'static>(
         &self,
         call: impl Fn(&mut Context<'_>) -> T + Send + Sync + 'static,
@@ -155,7 +157,7 @@ impl Remote {
         Reply { receiver: sent.map(|()| receiver).map_err(RemoteError::from), remote: self.clone() }
     }
 
-    /// See [`Context::push`]. The message is encoded here, on the calling thread.
+    /// See [`Context::push`]. The calling thread encodes the message.
     pub fn push<'p>(&self, fd: Fd, push: impl Into<Push<'p>>) -> Reply<Outcome> {
         let push = OwnedPush::from(push.into());
         self.call_at(fd, move |ctx| ctx.push(fd, push.as_push()))
@@ -228,8 +230,8 @@ impl Remote {
         let uid = uid.into();
         let searched = uid.clone();
         // The command goes to all loops, so that each loop has carried out the earlier commands of this thread. The
-        // last loop then asks the directory, which knows the uids of all loops. So a user who has moved from one loop
-        // to another is not missed.
+        // last loop then asks the directory, which knows the uids of all loops. So the result is also right for a user
+        // who has moved from one loop to another.
         let answer = move |ctx: Option<&Context<'_>>, parts: Vec<bool>| match ctx {
             Some(ctx) => ctx.is_online(&searched),
             None => parts.contains(&true),
@@ -237,7 +239,7 @@ impl Remote {
         self.gather(move |ctx| ctx.is_online(&uid), answer)
     }
 
-    /// Returns the connections of a uid: for each loop, the last bound first.
+    /// Returns the connections of a uid on all loops, the last bound of each loop first.
     pub fn fds_of(&self, uid: impl Into<String>) -> Reply<Vec<Fd>> {
         self.scatter(Listed { name: uid.into(), kind: NameKind::Uid, rounds: 0 })
     }
@@ -260,7 +262,7 @@ impl Remote {
         self.gather(move |ctx| ctx.core.ungroup_here(&group), |_, parts| parts.into_iter().sum())
     }
 
-    /// Returns the members of a group, on all loops, in no order.
+    /// Returns the members of a group, on all loops, in no particular order.
     pub fn members(&self, group: impl Into<String>) -> Reply<Vec<Fd>> {
         self.scatter(Listed { name: group.into(), kind: NameKind::Group, rounds: 0 })
     }
@@ -315,7 +317,7 @@ impl Remote {
     /// Sends a notice to the handler's [`on_notice`](crate::Handler::on_notice).
     ///
     /// With several loops, the handler of the first loop gets the notice, or the handler of the loop whose
-    /// [`Context::remote`] made the handle.
+    /// [`Context::remote`] created the handle.
     ///
     /// # Errors
     /// [`RemoteError::Full`], [`RemoteError::Closed`].
@@ -326,8 +328,8 @@ impl Remote {
 
     /// Shuts the server down, on all loops: see [`Context::shutdown`].
     ///
-    /// With several loops, the first loop takes the shutdown, or the loop whose [`Context::remote`] made the handle. The
-    /// other loops get the shutdown from this loop, behind the messages of earlier commands.
+    /// With several loops, the shutdown goes to the first loop, or to the loop whose [`Context::remote`] created the
+    /// handle. This loop sends the shutdown to the other loops, after the messages of earlier commands.
     ///
     /// Commands that were sent before the shutdown run first. A full inbox does not reject a shutdown. A second call
     /// does nothing.
@@ -335,8 +337,8 @@ impl Remote {
     /// # Errors
     /// The error is [`RemoteError::Closed`] if the server has ended already.
     pub fn shutdown(&self) -> Result<(), RemoteError> {
-        // The loop passes the shutdown on behind the messages that earlier commands have forwarded. If the loop has ended,
-        // the other loops drain already.
+        // The loop sends the shutdown to the other loops after the messages that earlier commands have forwarded. If
+        // the loop has ended, the other loops drain already.
         send_shutdown(&self.fleet, self.home).map_err(RemoteError::from)
     }
 }

@@ -86,7 +86,7 @@ impl Server<Closures> {
     /// Listens on `address` for TLS: see [`listen_tls`](Server::listen_tls).
     ///
     /// # Errors
-    /// As [`bind`](Server::bind).
+    /// The errors are those of [`bind`](Server::bind).
     #[cfg(feature = "tls")]
     pub fn bind_tls(address: impl AsRef<str>, tls: TlsConfig) -> Result<Server, Error> {
         let listeners = Listener::bind_all(address.as_ref())?;
@@ -96,7 +96,7 @@ impl Server<Closures> {
     /// Works like [`bind_tls`](Server::bind_tls), on a socket that listens already.
     ///
     /// # Errors
-    /// As [`from_listener`](Server::from_listener).
+    /// The errors are those of [`from_listener`](Server::from_listener).
     #[cfg(feature = "tls")]
     pub fn from_tls_listener(socket: impl Into<OwnedFd>, tls: TlsConfig) -> Result<Server, Error> {
         Server::with(vec![Listener::adopt(socket.into())?.with_tls(&tls)])
@@ -150,8 +150,8 @@ impl Server<Closures> {
 
     /// Sets a function that makes the handler of each [loop](Server::loops), in place of closures.
     ///
-    /// The function gets the number of the loop, from 0. It is called on the thread of the loop, so a handler need not be
-    /// `Send`. The calls are made one at a time, so a call must not wait for another call.
+    /// The function gets the number of the loop, from 0. The thread of the loop calls the function, so a handler need
+    /// not be `Send`. The calls are made one at a time, so a call must not wait for another call.
     ///
     /// ```no_run
     /// use fdpush::{Context, Fd, Handler, Message, Server};
@@ -174,7 +174,7 @@ impl Server<Closures> {
 
     fn with_handlers<H: Handler>(self, handlers: Handlers<H>) -> Server<H> {
         if matches!(&self.handlers, Handlers::One(closures, _) if !closures.is_empty()) {
-            log::warn!("closures dropped: a handler was set after them");
+            log::warn!("closures dropped: a handler was set after the closures");
         }
         let Server { loops, config, listeners, poll, inbox, fleet, .. } = self;
         Server { handlers, loops, config, listeners, poll, inbox, fleet }
@@ -185,8 +185,8 @@ impl<H: Handler> Server<H> {
     /// Sets the number of loops, from 1 to 256. The default is one loop.
     ///
     /// Each loop is a thread with its own connections and its own handler. The first loop runs on the thread that calls
-    /// [`run`](Server::run). Closures are cloned for each loop, so that each loop has its own copy of the values that they
-    /// capture. A program with a handler of its own type passes a function to [`handlers`](Server::handlers).
+    /// [`run`](Server::run). Closures are cloned for each loop, so that each loop has its own copy of the captured
+    /// values. A program with a handler of its own type passes a function to [`handlers`](Server::handlers).
     ///
     /// - **Connections** stay on the loop that serves them, and their fds name the loop: [`Fd::slot`]. A new connection
     ///   stays on the loop that accepted it, unless this loop has over 1/64 more connections than the emptiest loop.
@@ -196,8 +196,8 @@ impl<H: Handler> Server<H> {
     /// - **Pushes** reach the connections of all loops. For the connections of the handler's own loop, a push is queued
     ///   at once. Each other loop that has receivers gets the messages of a turn together, at the end of the turn: see
     ///   [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and are
-    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the others, and gets no connections from
-    ///   them while one of its turns takes over a second.
+    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the other loops. While a turn of a loop
+    ///   takes over a second, the loop gets no connections from other loops.
     /// - **Uids**: [`second_login`](Server::second_login) and [`Limits::uid_connections_max`] are exact for all loops.
     /// - **Limits** hold for the server. Each loop has an equal share of the memory limits
     ///   [`queue_total_bytes_max`](Limits::queue_total_bytes_max) and
@@ -208,9 +208,9 @@ impl<H: Handler> Server<H> {
     ///   drained. If a loop ends by an error, or by a panic outside a handler, all other loops drain. A second signal
     ///   ends all loops at once, unless the first loop has ended by an error.
     ///
-    /// The doc of each method of [`Context`] says whether the method applies to the own loop or to all loops. The
-    /// methods of [`Remote`] apply to all loops, except that a [`call`](Remote::call) and a [notice](Remote::notify) go
-    /// to one loop.
+    /// The doc of each method of [`Context`] says whether the method applies to the handler's own loop or to all loops.
+    /// The methods of [`Remote`] apply to all loops, except that a [`call`](Remote::call) and a
+    /// [notice](Remote::notify) go to one loop.
     pub fn loops(mut self, loops: usize) -> Self {
         self.loops = loops;
         self
@@ -219,7 +219,7 @@ impl<H: Handler> Server<H> {
     /// Listens on one more address, for the same handlers.
     ///
     /// # Errors
-    /// As [`bind`](Server::bind).
+    /// The errors are those of [`bind`](Server::bind).
     pub fn listen(mut self, address: impl AsRef<str>) -> Result<Self, Error> {
         self.listeners.extend(Listener::bind_all(address.as_ref())?);
         Ok(self)
@@ -231,7 +231,7 @@ impl<H: Handler> Server<H> {
     /// HTTP gets status 400. A [PROXY header](Server::proxy_protocol) comes before the handshake, and is not encrypted.
     ///
     /// # Errors
-    /// As [`bind`](Server::bind).
+    /// The errors are those of [`bind`](Server::bind).
     #[cfg(feature = "tls")]
     pub fn listen_tls(mut self, address: impl AsRef<str>, tls: TlsConfig) -> Result<Self, Error> {
         self.listeners
@@ -242,7 +242,7 @@ impl<H: Handler> Server<H> {
     /// Works like [`listen_tls`](Server::listen_tls), on a socket that listens already.
     ///
     /// # Errors
-    /// As [`from_listener`](Server::from_listener).
+    /// The errors are those of [`from_listener`](Server::from_listener).
     #[cfg(feature = "tls")]
     pub fn listen_tls_on(mut self, socket: impl Into<OwnedFd>, tls: TlsConfig) -> Result<Self, Error> {
         self.listeners.push(Listener::adopt(socket.into())?.with_tls(&tls));
@@ -252,7 +252,7 @@ impl<H: Handler> Server<H> {
     /// Uses one more socket that listens already.
     ///
     /// # Errors
-    /// As [`from_listener`](Server::from_listener).
+    /// The errors are those of [`from_listener`](Server::from_listener).
     pub fn listen_on(mut self, socket: impl Into<OwnedFd>) -> Result<Self, Error> {
         self.listeners.push(Listener::adopt(socket.into())?);
         Ok(self)
@@ -296,7 +296,7 @@ impl<H: Handler> Server<H> {
     /// `{"error":{"code":"too_large","message":"…"}}`.
     ///
     /// # Errors
-    /// As [`bind`](Server::bind).
+    /// The errors are those of [`bind`](Server::bind).
     pub fn listen_control(mut self, address: impl AsRef<str>) -> Result<Self, Error> {
         let mut listeners = Listener::bind_all(address.as_ref())?;
         listeners.iter_mut().for_each(|listener| listener.kind = ListenerKind::Control);
@@ -307,7 +307,7 @@ impl<H: Handler> Server<H> {
     /// Works like [`listen_control`](Server::listen_control), on a socket that is bound and listens already.
     ///
     /// # Errors
-    /// As [`from_listener`](Server::from_listener).
+    /// The errors are those of [`from_listener`](Server::from_listener).
     pub fn listen_control_on(mut self, socket: impl Into<OwnedFd>) -> Result<Self, Error> {
         let mut listener = Listener::adopt(socket.into())?;
         listener.kind = ListenerKind::Control;
@@ -318,7 +318,7 @@ impl<H: Handler> Server<H> {
     /// Works like [`listen_control`](Server::listen_control), for TLS.
     ///
     /// # Errors
-    /// As [`bind`](Server::bind).
+    /// The errors are those of [`bind`](Server::bind).
     #[cfg(feature = "tls")]
     pub fn listen_control_tls(mut self, address: impl AsRef<str>, tls: TlsConfig) -> Result<Self, Error> {
         for mut listener in Listener::bind_all(address.as_ref())? {
@@ -331,7 +331,7 @@ impl<H: Handler> Server<H> {
     /// Works like [`listen_control_tls`](Server::listen_control_tls), on a socket that is bound and listens already.
     ///
     /// # Errors
-    /// As [`from_listener`](Server::from_listener).
+    /// The errors are those of [`from_listener`](Server::from_listener).
     #[cfg(feature = "tls")]
     pub fn listen_control_tls_on(mut self, socket: impl Into<OwnedFd>, tls: TlsConfig) -> Result<Self, Error> {
         let mut listener = Listener::adopt(socket.into())?;
@@ -340,7 +340,7 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// Sets the limits. [`run`](Server::run) checks them.
+    /// Sets the limits. [`run`](Server::run) checks the limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.inbox.set_bound(limits.inbox_max);
         self.fleet.0.set_bound(limits.inbox_max);
@@ -481,9 +481,9 @@ macro_rules! closures {
         }
 
         /// The methods that set closures. A closure replaces an earlier closure of the same event. Closures are `Send`,
-        /// so that the server is `Send`, and `Clone`, so that each [loop](Server::loops) has its own copy. The server
-        /// copies a closure also if it has one loop, and keeps the copy. So a captured `Arc` or `Sender` exists twice.
-        /// A program whose closures cannot be `Send` or `Clone` implements [`Handler`].
+        /// so that the server is `Send`, and `Clone`, so that each [loop](Server::loops) has its own copy. A server
+        /// with one loop also copies each closure and keeps the copy. So a captured `Arc` or `Sender` exists twice. A
+        /// program whose closures cannot be `Send` or `Clone` implements [`Handler`].
         impl Server<Closures> {
             $($(#[$doc])*
             pub fn $event(
@@ -575,7 +575,7 @@ impl<F: ?Sized> Closure<F> {
 }
 
 impl Closures {
-    /// Returns a factory of copies.
+    /// Returns a factory that copies these closures.
     fn copies(self) -> Factory<Closures> {
         Arc::new(Mutex::new(move |_| self.copy()))
     }

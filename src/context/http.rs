@@ -65,8 +65,8 @@ impl Context<'_> {
     /// Answers the request of a ticket, from a handler.
     ///
     /// This method works like [`Ticket::answer`], but does not use the inbox. The answer is sent when the handler has
-    /// returned. The result is [`Change::Done`], or [`Change::Gone`] if the client has disconnected or got a 503
-    /// meanwhile. The answer to a request of another loop uses the inbox of that loop. Then the result is
+    /// returned. The result is [`Change::Done`], or [`Change::Gone`] if the client has already disconnected or got a
+    /// 503. The answer to a request of another loop uses the inbox of that loop. For such an answer, the result is
     /// [`Change::Forwarded`], or [`Change::Full`] if that inbox is full.
     pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) -> Change {
         if !self.core.owns(ticket.fd()) {
@@ -97,8 +97,8 @@ impl Context<'_> {
     ///
     /// The ticket comes from [`defer_response`](Context::defer_response), or from [`ticket`](Context::ticket) in
     /// `on_head`, which stores the ticket for `on_body`. Returns `None` if the client has disconnected, if a response
-    /// has begun already, or if `response` has an invalid header. In the last case the client gets a 500. The result is
-    /// also `None` if the connection belongs to another loop. Then the client gets a 503.
+    /// has begun already, or if `response` has an invalid header. After an invalid header, the client gets a 500. The
+    /// result is also `None` if the connection belongs to another loop, and this client gets a 503.
     ///
     /// [`write_response`]: Context::write_response
     /// [`end_response`]: Context::end_response
@@ -146,8 +146,8 @@ impl Context<'_> {
     ///
     /// The outcome is `Gone` if the connection has ended. The outcome is `Dropped` if the queue of a client that does
     /// not read would exceed [`queue_bytes_max`](crate::Limits::queue_bytes_max), or if the queued bytes of all
-    /// responses would exceed [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). In both cases the
-    /// connection is ended, so that the client sees that the response is incomplete.
+    /// responses would exceed [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max). After the outcome
+    /// `Dropped`, the connection is closed, so that the client sees that the response is incomplete.
     pub fn write_response(&mut self, stream: &ResponseStream, piece: &[u8]) -> Outcome {
         self.core.write_response(stream.fd(), piece)
     }

@@ -8,7 +8,7 @@ impl Context<'_> {
     ///
     /// After a login on another loop has replaced a connection, this connection counts until its loop has closed it.
     ///
-    /// With a million users, a call that visits all of them blocks the loop for tens of milliseconds.
+    /// With a million users, an iteration over all users blocks the loop for tens of milliseconds.
     /// [`scan_users`](Context::scan_users) returns the users in portions.
     pub fn users(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().users()
@@ -27,13 +27,13 @@ impl Context<'_> {
     /// portion. A portion has at most `max` users, or at most 256 users if `max` is below 256. A portion can be empty,
     /// even if it is not the last.
     ///
-    /// Users can come and go between two portions. A user who stays online during the whole scan is returned once. A
-    /// user who goes online during the scan may be missing. A user who goes offline and online again during the scan may
-    /// be missing or be returned twice.
+    /// Users can go online and offline between two portions. A user who stays online during the whole scan is returned
+    /// once. A user who goes online during the scan may be missing. A user who goes offline and online again during the
+    /// scan may be missing or be returned twice.
     ///
-    /// With several [loops](crate::Server::loops), each loop has a list of its own, and a user counts as online on a
-    /// loop while the user has a connection on that loop. A user with connections on several loops is in the list of
-    /// each of these loops. A cursor belongs to the loop that returned it.
+    /// With several [loops](crate::Server::loops), each loop has its own list of users. A user is in the list of a loop
+    /// while the user has a connection on that loop. A user with connections on several loops is in the list of each of
+    /// these loops. A cursor belongs to the loop that returned it.
     ///
     /// ```
     /// use fdpush::{Context, ScanCursor};
@@ -59,7 +59,7 @@ impl Context<'_> {
 
     /// Returns each group that has members on this loop, with the number of these members, in no particular order.
     ///
-    /// With a million groups, a call that visits all of them blocks the loop for tens of milliseconds.
+    /// With a million groups, an iteration over all groups blocks the loop for tens of milliseconds.
     /// [`scan_groups`](Context::scan_groups) returns the groups in portions.
     pub fn groups(&self) -> impl Iterator<Item = (&str, usize)> {
         self.core.registry().groups()

@@ -12,12 +12,13 @@ pub enum RemoteError {
     Full,
     /// The server has ended. The command has no effect.
     Closed,
-    /// The command panicked on the thread of a loop. The command may have taken effect in part. The server goes on.
+    /// The command panicked on the thread of a loop. The command may have taken effect in part. The server continues to
+    /// run.
     Panicked,
-    /// The result did not come in time. The command may still be carried out.
+    /// The result did not arrive within the timeout. The command may still be carried out.
     TimedOut,
-    /// The thread of a loop called [`Reply::wait`](crate::Reply::wait), which would block forever. Inside a handler, use
-    /// its [`Context`](crate::Context).
+    /// The thread of a loop called [`Reply::wait`](crate::Reply::wait), which would block forever. Inside a handler,
+    /// use the [`Context`](crate::Context) of the handler.
     OwnThread,
 }
 

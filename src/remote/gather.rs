@@ -1,4 +1,4 @@
-//! Commands to all loops, and the results of their parts.
+//! Commands that all loops carry out, and the combination of their results.
 
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,8 +12,8 @@ use crate::remote::owned_push::OwnedPush;
 
 /// The maximum number of rounds of one command.
 ///
-/// A round that has missed a connection is repeated. A further round misses again only if the user or the member changes
-/// its loop again meanwhile.
+/// In a round, each loop carries out the command once. If a round has missed a connection, another round follows. The
+/// next round misses the connection only if the client connects to yet another loop in the meantime.
 const ROUNDS_MAX: u32 = 16;
 
 /// A command that all loops carry out.
@@ -23,16 +23,17 @@ pub trait Gather: Send + Sync + Sized + 'static {
     /// The result of all loops.
     type Output: Send + 'static;
 
-    /// Carries out the part of a loop.
+    /// Carries out the command on one loop.
     fn run(&self, ctx: &mut Context<'_>) -> Self::Part;
 
-    /// Makes the result of the parts, in the order of loops, or the next round.
+    /// Combines the parts into the result, or returns the command of the next round.
     ///
-    /// The caller is the loop whose part is the last. `ctx` is `None` if a loop has ended and dropped its part.
+    /// The parts are in the order of loops. The caller is the loop that delivers the last part. `ctx` is `None` if this
+    /// loop has ended and dropped its part.
     fn finish(&self, ctx: Option<&Context<'_>>, parts: Vec<Self::Part>) -> Step<Self>;
 }
 
-/// The end of a round.
+/// The outcome of a round.
 pub enum Step<G: Gather> {
     Done(G::Output),
     /// All loops carry out a further command.
@@ -48,7 +49,7 @@ pub fn run_alone<G: Gather>(gather: &G, ctx: &mut Context<'_>) -> G::Output {
     }
 }
 
-/// A call on each loop.
+/// A closure that runs on each loop, and a closure that combines the results.
 pub struct Parts<C, F, T, U> {
     call: C,
     finish: F,
@@ -63,27 +64,27 @@ pub struct Named {
     earlier: Earlier,
 }
 
-/// The earlier rounds of a push.
+/// The results of the earlier rounds of a push.
 #[derive(Clone, Default)]
 struct Earlier {
     rounds: u32,
     sum: Delivery,
-    /// The connections that have the message, if the push has several names. A further round leaves them out, because they
-    /// may have got another of the names meanwhile.
+    /// The connections that have the message already, if the push has several names. The next round excludes these
+    /// connections, because they may have got another name of the push in the meantime.
     reached: Vec<Fd>,
 }
 
-/// The part of one loop in a push.
+/// The result of a push on one loop.
 #[derive(Default)]
 pub struct NamedPart {
     delivery: Delivery,
     /// The positions of the names that have connections on the loop.
     found: Vec<usize>,
-    /// The connections of these names, if the push has several names.
+    /// The connections of the loop that have one of the names, if the push has several names.
     reached: Vec<Fd>,
 }
 
-/// The list of the connections of a name.
+/// A command that lists the connections of a name.
 pub struct Listed {
     pub name: String,
     pub kind: NameKind,
@@ -154,8 +155,10 @@ impl Gather for Named {
         part
     }
 
-    /// Makes the sum. A name that no loop has found, although it has connections now, is searched once more: a user has
-    /// moved from a loop that had not carried out its part to a loop that had.
+    /// Adds the parts.
+    ///
+    /// If no loop has found a name that has connections now, the next round searches the name. The user of such a name
+    /// left a loop before the loop searched, and connected to another loop after that loop had searched.
     fn finish(&self, ctx: Option<&Context<'_>>, parts: Vec<NamedPart>) -> Step<Named> {
         let mut earlier = self.earlier.clone();
         let mut is_found = vec![false; self.names.len()];
@@ -205,7 +208,8 @@ impl Gather for Listed {
         {
             return Step::Done(owner.into_iter().collect());
         }
-        // As with a push: a name that no loop has found is searched once more.
+        // If no loop has found a name that has connections now, the next round searches the name, like the next round
+        // of a push.
         if fds.is_empty() && rounds + 1 < ROUNDS_MAX && kind.exists(ctx, name) {
             return Step::Again(Listed { name: name.clone(), kind: *kind, rounds: rounds + 1 });
         }
@@ -247,7 +251,8 @@ struct State<G: Gather> {
     reply: Option<oneshot::Sender<Result<G::Output, RemoteError>>>,
 }
 
-/// The obligation of one loop to deliver its part. A dropped obligation is that of a loop that has ended.
+/// The obligation of one loop to deliver its part. If the loop has ended, the drop of this value records that the part
+/// is missing.
 struct Obligation<G: Gather> {
     round: Round<G>,
     index: usize,
@@ -260,15 +265,15 @@ impl<G: Gather> Round<G> {
         Round(Arc::new(Shared { gather, state: Mutex::new(state) }))
     }
 
-    /// Sends the command to all loops, or to none.
+    /// Sends the command to all loops, or to no loop.
     pub fn scatter(&self, senders: &[Sender<Command>]) -> Result<(), Rejected> {
-        // No loop carries out its part before all parts are sent, because all inboxes are locked meanwhile.
+        // All inboxes are locked during the send, so no loop carries out its part before all parts are sent.
         Sender::send_each(senders, None, |index| self.command(index))
     }
 
     /// Carries out the part of this loop, and sends the command to the other loops.
     ///
-    /// The command was accepted, so it is sent also to full inboxes.
+    /// An inbox has accepted the command already, so the command is sent even to full inboxes.
     pub fn scatter_from(&self, ctx: &mut Context<'_>) {
         ctx.send_posts();
         let own = ctx.loop_index();

@@ -1,8 +1,8 @@
-//! The ways of a command to the inboxes of its loops.
+//! Sends commands to the inboxes of their loops.
 //!
-//! A command of another thread goes to the inbox of its loop at once. A command that a handler sends goes to the inbox of
-//! the handler's own loop, which passes it on behind its posts. So the commands and the posts of one loop to another
-//! arrive in order.
+//! A command of another thread goes to the inbox of its loop at once. A command that a handler sends goes to the inbox
+//! of the handler's own loop. That loop sends its posts, and then sends the command to the command's loop. So the
+//! commands and the posts of one loop to another arrive in order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -14,7 +14,7 @@ use crate::remote::gather::{Gather, Round, run_alone};
 /// A command that runs on the thread of a loop.
 pub type Call = Box<dyn FnOnce(&mut Context<'_>) + Send>;
 
-/// Sends a command to the loop of a connection, whether the connection exists or not.
+/// Sends a command to the loop of an fd, even if no connection has this fd.
 pub fn send_to_fd(fleet: &Fleet<Command>, fd: Fd, call: Call) -> Result<(), Rejected> {
     send(fleet, move |senders| loop_of(senders, fd), Command::Call(call))
 }
@@ -44,7 +44,7 @@ fn send(
     })
 }
 
-/// Passes a command on to its loop. The command was accepted, so it is sent also to a full inbox.
+/// Sends an accepted command to its loop, even if the inbox of the loop is full.
 fn pass_on(ctx: &mut Context<'_>, to: usize, command: Command) {
     ctx.send_posts();
     if let Some(target) = ctx.parts.fleet.senders().and_then(|senders| senders.get(to)) {
@@ -53,9 +53,9 @@ fn pass_on(ctx: &mut Context<'_>, to: usize, command: Command) {
     }
 }
 
-/// Sends a shutdown to a loop, which passes it on to the other loops.
+/// Sends a shutdown to a loop, which sends the shutdown to the other loops.
 ///
-/// If a handler sends the shutdown, its own loop takes it.
+/// If a handler sends the shutdown, the shutdown goes to the handler's own loop.
 pub fn send_shutdown(fleet: &Fleet<Command>, home: usize) -> Result<(), Rejected> {
     fleet.send(move |senders| {
         let to = own_inbox(senders).map_or(home, |(own, _)| own);
@@ -63,7 +63,7 @@ pub fn send_shutdown(fleet: &Fleet<Command>, home: usize) -> Result<(), Rejected
     })
 }
 
-/// Sends a command to all loops, or to none.
+/// Sends a command to all loops, or to no loop.
 pub fn scatter<G: Gather>(
     fleet: &Fleet<Command>,
     gather: G,
@@ -90,7 +90,7 @@ fn own_inbox(senders: &[Sender<Command>]) -> Option<(usize, &Sender<Command>)> {
     Some((own, senders.get(own)?))
 }
 
-/// Makes a command that sends the result of `call` as its reply.
+/// Creates a command that sends the result of `call` as its reply.
 ///
 /// The messages that `call` has pushed to other loops are sent before the reply.
 pub fn job<T: Send + 'static>(

@@ -1,4 +1,4 @@
-//! Results of commands for handlers, which cannot wait.
+//! Passes the results of commands to handlers, which must not block.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::remote::{RemoteError, Reply, ReplyFuture};
 impl<T: 'static> Reply<T> {
     /// Calls `then` with the result, on the loop of `ctx`.
     ///
-    /// A handler uses this method in place of [`wait`](Reply::wait), which would block its loop. The call comes after the
-    /// handler has returned, also if the inbox has rejected the command. The messages that the command has pushed to
-    /// connections of this loop are then queued, so a message that `then` pushes comes after them. The results of two
-    /// commands can come in another order than the commands, if other loops carry them out. If the loop ends before the
-    /// result comes, `then` is dropped.
+    /// A handler uses this method in place of [`wait`](Reply::wait), which would block its loop. `then` is called after
+    /// the handler has returned, even if the inbox has rejected the command. The messages that the command has pushed
+    /// to connections of this loop are queued before the call, so a message that `then` pushes comes after these
+    /// messages. If other loops carry out two commands, the results can arrive in a different order than the commands.
+    /// If the loop ends before the result comes, `then` is dropped.
     ///
     /// ```no_run
     /// use fdpush::{Response, Server};
@@ -44,7 +44,7 @@ impl<T: 'static> Reply<T> {
         ctx.parts.replies.insert(|key| {
             let waker = Waker::from(Arc::new(ReplyWaker { fleet, home, key }));
             let mut pending = Pending { future, waker, result: None, then };
-            // A reply that is ready needs a command of its own, because nothing wakes the loop for it.
+            // If the reply is ready already, no later event wakes the loop for the reply, so the loop is woken now.
             if pending.poll() {
                 pending.waker.wake_by_ref();
             }
@@ -54,7 +54,7 @@ impl<T: 'static> Reply<T> {
 }
 
 impl Context<'_> {
-    /// Calls the closure of a reply, if the result is there.
+    /// Calls the closure of a reply, if the result is available.
     fn complete_reply(&mut self, key: usize) {
         if let Some(reply) = self.parts.replies.take_ready(key) {
             reply.call(self);
@@ -89,7 +89,7 @@ impl<T, F: FnOnce(&mut Context<'_>, Result<T, RemoteError>)> PendingReply for Pe
 /// Wakes a loop when a reply is ready.
 struct ReplyWaker {
     fleet: Fleet<Command>,
-    /// The number of the loop.
+    /// The number of the loop that waits for the reply.
     home: usize,
     /// The key of the reply on this loop.
     key: usize,
