@@ -3,8 +3,8 @@
 //! A server with several loops has one directory. Its entries are in shards, and each shard has a lock, so that loops
 //! rarely wait for each other. A server with one loop has no directory.
 //!
-//! The directory also decides which connection of a uid may log in. A decision is made under the lock of the uid's shard,
-//! so it is exact even if a uid logs in on all loops at the same moment.
+//! The directory also decides whether a connection may have a uid. The shard of the uid is locked during the decision,
+//! so the decision is exact even if clients log in with one uid on all loops at the same moment.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,12 +23,12 @@ const _: () = assert!(size_of::<Entry>() <= 48);
 /// The loops that have connections of each uid, and members of each group.
 ///
 /// A loop records each of its changes before it acts on the change: [`claim`](Directory::claim) before a connection is
-/// bound to a uid, and [`release`](Directory::release) when a connection ends or gets another uid. [`join`](Directory::join)
-/// and [`leave`](Directory::leave) do the same for groups.
+/// bound to a uid, and [`release`](Directory::release) when a connection ends or gets another uid.
+/// [`join`](Directory::join) and [`leave`](Directory::leave) record the changes of groups.
 #[derive(Debug)]
 pub struct Directory {
     shards: Box<[Mutex<Shard>]>,
-    /// The hash function, with a random seed: clients choose the names, and could otherwise make them collide.
+    /// The hash function. Without its random seed, clients could choose names whose hashes collide.
     hasher: SipHasher13,
     logins: Logins,
     numbering: Numbering,
@@ -39,7 +39,7 @@ pub struct Directory {
 pub enum Logins {
     /// A uid has any number of connections.
     Many,
-    /// The last connection replaces the earlier connection.
+    /// A further connection replaces the earlier connection.
     ReplaceOld,
     /// A further connection is refused.
     RefuseNew,
@@ -90,7 +90,7 @@ enum Holders {
 }
 
 impl Directory {
-    /// Creates an empty directory for this number of loops.
+    /// Creates an empty directory for `loops` loops.
     pub fn new(loops: usize, logins: Logins) -> Directory {
         let random = RandomState::new();
         Directory {
@@ -151,7 +151,7 @@ impl Directory {
 
     /// Returns the only connection of a uid.
     ///
-    /// The result is `None` if the uid has no connection, or with [`Logins::Many`].
+    /// The result is `None` if the uid has no connection, or if the rule is [`Logins::Many`].
     pub fn owner(&self, uid: &str) -> Option<Fd> {
         self.find_uid(uid, |holders| match holders {
             Holders::Owner(fd) => Some(*fd),
@@ -246,7 +246,7 @@ impl Directory {
     }
 }
 
-/// Locks a shard. No code panics under the lock, so the shard is valid.
+/// Locks a shard. No code panics while it holds the lock, so the shard is valid even if the lock is poisoned.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_has_ended_leaves_nothing() {
+    fn a_loop_that_has_ended_leaves_no_entry() {
         let directory = Directory::new(LOOPS, Logins::Many);
         for number in 0..4 {
             assert_eq!(directory.claim("u", fd(number), number % LOOPS, None), Claim::Granted);

@@ -30,7 +30,7 @@
 //! # Logging
 //!
 //! The server logs through the `log` crate: refused origins, a full server, handlers that panicked or blocked. Without
-//! a logger nothing is written. Any logger works, for instance `simple_logger`:
+//! a logger, no log line is written. Any logger works, for instance `simple_logger`:
 //!
 //! ```no_run
 //! # use fdpush::Server;
@@ -40,7 +40,7 @@
 //! # }
 //! ```
 //!
-//! The thread of the loop calls the logger. While the logger blocks, the server serves no client. A logger that panics
+//! The thread of the loop calls the logger. While the logger blocks, the server serves no client. A panic of the logger
 //! outside a handler ends [`Server::run`]. `simple_logger` can block and can panic: it writes with `eprintln!`, which
 //! blocks on a full pipe and panics if standard error cannot be written. If standard error can block or fail, use a
 //! logger with a thread and a bounded queue, as `fdpush serve` does.
@@ -48,8 +48,8 @@
 //! Text from clients is quoted and escaped, as by `{:?}`, in every log line.
 //!
 //! With TLS, rustls also logs faults of clients: a line at the level WARN for each fault, with the target `rustls`. A
-//! client can repeat such a fault. So a logger should limit the rate of this target, as `fdpush serve` does, or limit its
-//! level to ERROR.
+//! client can repeat such a fault. So a logger should limit the rate of log lines with this target, as `fdpush serve`
+//! does, or limit their level to ERROR.
 //!
 //! [`Context::stats`] returns the server's counters, for instance of connections, messages and refused requests.
 //!
@@ -68,7 +68,7 @@
 //! layer 3   server   context   remote   ticket       the public API: Server, Context, Remote, Ticket
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! layer 2   event_loop/                        epoll, sockets, system calls, the clock: the turns of the loop
-//!              core ── context ── handler      state; the value for handlers; the trait that is called
+//!              core ── context ── handler      state of a loop; argument of handlers; trait of handlers
 //!              accept ── listener ── socket    new connections; system calls
 //!              inbox   signals   timers        commands of other threads and loops; SIGTERM; deadlines of handlers
 //!              tls_sessions   handshakes       TLS sessions by socket; the bound on handshakes
@@ -90,8 +90,8 @@
 //!
 //! # Features
 //!
-//! - `gateway`, on by default: the binary `fdpush` and its dependencies. A program that uses only the crate turns it
-//!   off: `fdpush = { version = "0.1", default-features = false }`.
+//! - `gateway`, on by default: the binary `fdpush` and its dependencies. A program that uses only the crate turns this
+//!   feature off: `fdpush = { version = "0.1", default-features = false }`.
 //! - `tls`, on with `gateway`: TLS listeners, `Server::listen_tls`, with rustls and the cryptography of ring.
 //! - `unstable`: internals for the tests, benches and fuzz targets of this repository. These internals are not
 //!   documented, and any release may change them.

@@ -25,8 +25,8 @@ impl<'a> Message<'a> {
 
 /// A message and the options of its push.
 ///
-/// Every method that takes a `Push` also takes a [`Message`], a `&str`, a `&[u8]` or a `&`[`Frame`]. All of these are
-/// borrowed: pass a new `String` as `&format!(…)`. [`IntoPush`] adds the options to all of these types.
+/// Every method that takes a `Push` also takes a [`Message`], a `&str`, a `&[u8]` or a `&`[`Frame`]. These values are
+/// borrowed, so a new `String` is passed as `&format!(…)`. [`IntoPush`] adds the options to all of these types.
 #[derive(Copy, Clone, Debug)]
 pub struct Push<'a> {
     pub(crate) content: Content<'a>,
@@ -170,7 +170,8 @@ impl<'a> From<&'a Frame> for Push<'a> {
 ///
 /// `Queued` means that the message is in the queue of the connection. The message is written unless the connection ends
 /// first, or the queues together reach [`queue_total_bytes_max`](crate::Limits::queue_total_bytes_max) and this queue
-/// is among the longest. `Queued` does not mean that the client received the message: TCP cannot confirm that.
+/// is among the longest. `Queued` does not mean that the client received the message: TCP does not report this to the
+/// server.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -207,9 +208,9 @@ impl Outcome {
 
 /// The result of a push to many connections.
 ///
-/// `matched == queued + dropped`. With several [loops](crate::Server::loops), a push of a handler returns before the other
-/// loops have taken the message. Then these counts are the counts of the handler's own loop, and `forwarded` is not 0. The
-/// results of [`Remote`](crate::Remote) count all loops.
+/// `matched == queued + dropped`. With several [loops](crate::Server::loops), a push of a handler returns before the
+/// other loops have taken the message. The counts of such a push are the counts of the handler's own loop, and
+/// `forwarded` is not 0. The results of [`Remote`](crate::Remote) count all loops.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub struct Delivery {

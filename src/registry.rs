@@ -7,8 +7,8 @@
 //! its position in the array of its group. So the removal of a slot searches no list: it takes one step for each
 //! membership of the slot, however large the groups are.
 //!
-//! A user exists while a slot is bound to it. A group exists while it has a member. The memory of an unused name is
-//! freed, because clients choose uids and group names, and could otherwise fill the memory with names.
+//! A user exists while a slot is bound to its uid. A group exists while it has a member. The memory of an unused name
+//! is freed, because clients choose uids and group names, and could otherwise fill the memory with names.
 
 mod arena;
 mod change;
@@ -64,8 +64,8 @@ const NO_SLOT: Slot = Slot(NONE);
 ///    [`ungroup`](Registry::ungroup). The registry has no limits of its own. A caller with limits compares
 ///    [`group_count_of`](Registry::group_count_of) and [`membership_count`](Registry::membership_count) before `join`.
 /// 4. The connection ends: [`remove`](Registry::remove), once, before the slot is reused. Otherwise the next connection
-///    in this slot would have the uid and the groups of the ended connection. The result has the uid and the groups for
-///    the close event.
+///    in this slot would have the uid and the groups of the ended connection. The result of `remove` has the uid and
+///    the groups for the close event.
 ///
 /// Iterators borrow the registry. So a caller that wants to close the visited connections first collects their slots.
 ///
@@ -238,7 +238,7 @@ impl Registry {
 
     /// Returns the number of slots of a uid.
     ///
-    /// 0 means that the user is offline. O(1).
+    /// 0 means that the user is offline. The call takes O(1) time.
     pub fn count_of(&self, uid: &str) -> usize {
         self.users.get(uid).map_or(0, |user| user.count as usize)
     }
@@ -262,7 +262,7 @@ impl Registry {
 
     /// Returns the number of groups of the slot.
     ///
-    /// O(1).
+    /// The call takes O(1) time.
     pub fn group_count_of(&self, slot: Slot) -> usize {
         link(self.slot(slot).memberships).map_or(0, |newest| self.memberships[newest].prev as usize)
     }
@@ -291,7 +291,7 @@ impl Registry {
 
     /// Removes a group and returns the number of its members.
     ///
-    /// O(members).
+    /// The call takes O(members) time.
     pub fn ungroup(&mut self, group: &str) -> usize {
         let Some(group) = self.groups.find(group) else {
             return 0;
@@ -341,17 +341,17 @@ impl Registry {
         self.groups.iter().map(|(_, group)| (group.name.as_str(), group.members.len()))
     }
 
-    /// Returns the number of uids. O(1).
+    /// Returns the number of uids in O(1) time.
     pub fn user_count(&self) -> usize {
         self.users.len()
     }
 
-    /// Returns the number of groups. O(1).
+    /// Returns the number of groups in O(1) time.
     pub fn group_count(&self) -> usize {
         self.groups.len()
     }
 
-    /// Returns the number of memberships in all groups. O(1).
+    /// Returns the number of memberships in all groups in O(1) time.
     pub fn membership_count(&self) -> usize {
         self.memberships.len()
     }

@@ -1,8 +1,9 @@
 //! A hash table that grows in steps.
 //!
-//! A hash table that grows moves all its entries in one call. For the uids of a million connections, this takes 250 ms,
-//! and the loop serves no client meanwhile. So a large table is split into several tables. The hash of an entry selects
-//! its table, and the tables grow at different times. A call that grows one table moves about a 64th of all entries.
+//! An ordinary hash table that grows moves all its entries in one call. For the uids of a million connections, such a
+//! call takes 250 ms, and the loop serves no client during the call. So a large table is split into several tables. The
+//! hash of an entry selects its table, and the tables grow at different times. A call that grows one table moves about
+//! a 64th of all entries.
 
 use std::iter::{Chain, Flatten};
 use std::vec;
@@ -25,13 +26,14 @@ const TABLE_KEPT: usize = 64;
 
 /// A hash table of entries.
 ///
-/// As with [`HashTable`], the caller hashes and compares entries, because an entry of the registry is an id, and its
-/// key is stored elsewhere. The argument `hash_of` of the methods is a function that returns the hash of an entry.
+/// The caller hashes and compares entries, as for a [`HashTable`]. The reason is that an entry of the registry is an
+/// id, and the key of the entry is stored elsewhere. The argument `hash_of` of the methods is a function that returns
+/// the hash of an entry.
 #[derive(Debug)]
 pub struct SplitTable<T> {
-    /// All entries before the split; empty after it.
+    /// The table of all entries before the split. After the split, this table is empty.
     first: HashTable<T>,
-    /// The tables after the split; empty before it.
+    /// The tables of the entries after the split. Before the split, there are no such tables.
     rest: Box<[HashTable<T>]>,
 }
 
@@ -67,7 +69,7 @@ impl<T> SplitTable<T> {
         self.table_mut(hash).find_mut(hash, is_equal)
     }
 
-    /// Adds an entry, which must not be in the table, and returns it.
+    /// Adds an entry, and returns a reference to the entry. The entry must not be in the table yet.
     pub fn insert(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> &mut T {
         if self.first.len() == SPLIT_LEN {
             self.split(&hash_of);
@@ -99,7 +101,7 @@ impl<T> SplitTable<T> {
     /// Moves all entries from the first table to the other tables.
     #[cold]
     fn split(&mut self, hash_of: impl Fn(&T) -> u64) {
-        // The additional capacity keeps the tables from growing soon after the split.
+        // Because of the additional capacity, the tables do not grow soon after the split.
         let table = |_| HashTable::with_capacity(SPLIT_LEN / TABLES * 3 / 2);
         self.rest = (0..TABLES).map(table).collect();
         for entry in std::mem::take(&mut self.first) {
@@ -188,7 +190,7 @@ mod tests {
         assert!(table.rest.is_empty());
         assert!(
             table.first.capacity() <= TABLE_KEPT,
-            "the first table must shrink, but has {}",
+            "the first table must shrink, but its capacity is {}",
             table.first.capacity()
         );
     }

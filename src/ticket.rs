@@ -71,7 +71,7 @@ impl<A> Ticket<A> {
 impl Ticket<Upgrade> {
     /// Answers the upgrade, from any thread.
     ///
-    /// The answer is dropped if the client has disconnected or got a 503 meanwhile.
+    /// The answer is dropped if the client has already disconnected or got a 503.
     ///
     /// # Errors
     /// [`RemoteError::Full`], [`RemoteError::Closed`].
@@ -83,7 +83,7 @@ impl Ticket<Upgrade> {
 impl Ticket<Response> {
     /// Answers the request, from any thread.
     ///
-    /// The answer is dropped if the client has disconnected or got a 503 meanwhile.
+    /// The answer is dropped if the client has already disconnected or got a 503.
     ///
     /// # Errors
     /// [`RemoteError::Full`], [`RemoteError::Closed`].

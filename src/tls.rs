@@ -1,10 +1,10 @@
 //! TLS (RFC 8446 and RFC 5246): certificates, settings, and the engine of a session.
 //!
-//! The implementation is rustls. Only this module imports rustls, so that only this module changes when a new version of
-//! rustls has a different interface.
+//! The implementation is rustls. Of the layers 0 to 3, only this module imports rustls. So only this module changes
+//! when a new version of rustls has a different interface for sessions.
 //!
 //! The engine has neither a socket nor buffers of its own: `connection/tls.rs` connects the engine to a stream, and the
-//! loop lends the buffers.
+//! loop provides the buffers.
 
 #[cfg(feature = "tls")]
 mod config;

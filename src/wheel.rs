@@ -1,7 +1,7 @@
 //! The timer wheel: one deadline for each connection and each timer.
 //!
-//! The wheel does not know connections or timers, and does not read a clock. Its time is the last [`Tick`] that
-//! [`Wheel::advance`] was given.
+//! The wheel does not know connections or timers, and does not read a clock. The time of the wheel is the last [`Tick`]
+//! that [`Wheel::advance`] was given.
 //!
 //! Data structure: level `n` counts in units of 256ⁿ ticks. A block is 256 units. A level has two blocks of slots, one
 //! slot per unit: the present block and the next block. A deadline further away is stored on a higher level. When the
@@ -43,15 +43,16 @@ const _: () = assert!(SLOTS == 2 << UNIT_BITS, "a level must hold two blocks");
 ///
 /// The wheel has no thread and reads no clock. The caller drives the wheel, once per turn of its loop, in this order:
 ///
-/// 1. [`next`](Wheel::next) returns the latest time to call `advance`. The loop waits for events until then.
+/// 1. [`next`](Wheel::next) returns the latest time to call `advance`. The loop waits for events at most until this
+///    time.
 /// 2. [`advance`](Wheel::advance) sets the present time, read once after the wait. All due deadlines expire.
-/// 3. [`pop_expired`](Wheel::pop_expired) returns their owners, one per call, until it returns `None`. The caller
-///    handles each owner before it pops the next. Before the next pop, the caller may arm and cancel any owner. A
-///    cancelled owner is not popped. A deadline that is armed for the present expires at the next `advance`, so the
-///    repeated calls of `pop_expired` end.
+/// 3. [`pop_expired`](Wheel::pop_expired) returns the owners of the expired deadlines, one per call, until the result
+///    is `None`. The caller handles each owner before it pops the next owner. Before the next pop, the caller may arm
+///    and cancel any owner. A cancelled owner is not popped. A deadline that is armed for the present expires at the
+///    next `advance`, so the repeated calls of `pop_expired` end.
 /// 4. [`arm`](Wheel::arm), [`arm_no_later`](Wheel::arm_no_later) and [`cancel`](Wheel::cancel) may be called at any
 ///    time. A popped owner has no deadline until it is armed again. An owner that ends must be cancelled before its
-///    index is reused, or the next owner of the index gets its deadline.
+///    index is reused. Otherwise the next owner of the index gets the deadline of the ended owner.
 ///
 /// A deadline that moves with every message, such as a heartbeat, is not armed at each message. The caller keeps the
 /// time of the last message, lets the armed deadline expire, and then arms a deadline for the remaining time: see
@@ -79,10 +80,10 @@ pub struct Wheel {
     now: Tick,
     /// Deadlines after `now`.
     levels: Box<[Level; LEVELS]>,
-    /// Deadlines that were not after the present when they were armed.
+    /// Deadlines that were at or before the present when they were armed.
     ///
-    /// These deadlines expire at the next `advance`. If they expired at once, an owner that always re-arms itself for
-    /// the present would keep the caller in its loop over `pop_expired`.
+    /// These deadlines expire at the next `advance`. If these deadlines expired at once, an owner that always re-arms
+    /// itself for the present would keep the caller in its loop over `pop_expired`.
     overdue: List,
     /// Expired deadlines that were not popped, in the order of their time.
     expired: List,
@@ -113,7 +114,7 @@ impl Wheel {
 
     /// Sets the owner's deadline.
     ///
-    /// The owner's earlier deadline is removed, also if it has expired and was not popped. A tick in the past counts as
+    /// The owner's earlier deadline is removed, even if it has expired and was not popped. A tick in the past counts as
     /// the present tick, and the deadline then expires at the next [`advance`](Wheel::advance).
     pub fn arm(&mut self, owner: Owner, at: Tick) {
         let link = Link::to(owner);
@@ -164,7 +165,7 @@ impl Wheel {
 
     /// Returns the latest time for the next call of [`advance`](Wheel::advance).
     ///
-    /// Returns `None` if nothing is armed. The result is never later than the earliest deadline. If the earliest
+    /// Returns `None` if no deadline is armed. The result is never later than the earliest deadline. If the earliest
     /// deadline has passed, the result is the present. The result may be earlier than any deadline, because a far
     /// deadline cascades once for each level.
     pub fn next(&self) -> Option<Tick> {
@@ -177,8 +178,9 @@ impl Wheel {
 
     /// Sets the present time to `now` and expires all due deadlines.
     ///
-    /// [`pop_expired`](Wheel::pop_expired) returns their owners. A tick before the present is ignored. Empty slots are
-    /// skipped: the cost depends on the deadlines that expire or cascade, not on the distance to `now`.
+    /// [`pop_expired`](Wheel::pop_expired) returns the owners of the expired deadlines. A tick before the present is
+    /// ignored. Empty slots are skipped: the cost depends on the deadlines that expire or cascade, not on the distance
+    /// to `now`.
     pub fn advance(&mut self, now: Tick) {
         if now < self.now {
             return;
@@ -304,12 +306,13 @@ impl Wheel {
         } else if self.overdue.first == link {
             self.nodes.unlink(&mut self.overdue, link);
         } else {
-            // The node is expired, or overdue but not the first. In both cases only the neighbours of the node change.
+            // The node is in the list `expired`, or is in the list `overdue` and is not its first node. In both cases
+            // only the neighbours of the node change.
             self.nodes.unlink(&mut self.expired, link);
         }
     }
 
-    /// Returns the deadlines in a list and asserts all links.
+    /// Returns the deadlines in a list, and asserts that all links are consistent.
     fn checked_deadlines(&self, list: List) -> impl Iterator<Item = Tick> + '_ {
         let mut link = list.first;
         let mut steps = 0;

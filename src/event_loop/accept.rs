@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_accept_does_not_lose_the_clients_behind_it() {
+    fn an_error_of_accept_loses_no_waiting_client() {
         for error in [Errno::PERM, Errno::ACCESS, Errno::NOPROTOOPT, Errno::NONET, Errno::OPNOTSUPP, Errno::CONNABORTED]
         {
             let (mut acceptor, mut core, poll, address) = acceptor();

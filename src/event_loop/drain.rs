@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_spread_all_are_due_at_once() {
+    fn without_a_spread_all_closes_are_due_at_once() {
         let mut drain = drain(0, 3);
         assert_eq!(drain.next(), Tick(1000));
         assert_eq!(std::iter::from_fn(|| drain.pop_due(Tick(1000))).count(), 3);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_turn_closes_all_that_are_due() {
+    fn a_late_turn_closes_all_due_connections() {
         let mut drain = drain(1000, 10);
         assert_eq!(std::iter::from_fn(|| drain.pop_due(Tick(1550))).count(), 6);
     }

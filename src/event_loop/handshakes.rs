@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn incomplete_hellos_of_one_kind_leave_half_of_the_reads_to_the_other() {
+    fn incomplete_hellos_of_one_kind_leave_half_of_the_reads_to_the_other_kind() {
         let mut handshakes = waiting(200);
         wait(&mut handshakes, CONTROL..CONTROL + 200);
         handshakes.begin_turn(None);

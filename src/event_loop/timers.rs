@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_of_one_loop_is_unknown_to_the_others() {
+    fn a_timer_of_one_loop_is_unknown_to_other_loops() {
         let mut loops = [0, 1, 2].map(|index| Timers::new(index, 3));
         let ids = loops.each_mut().map(|timers| timers.add(Tick(5), None));
         for (index, timers) in loops.iter_mut().enumerate() {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeating_timer_keeps_its_period_and_skips_missed_ones() {
+    fn a_repeating_timer_keeps_its_period_and_skips_missed_periods() {
         let mut timers = Timers::default();
         let timer = timers.add(Tick(10), Some(Duration::from_millis(10)));
         let mut fire = |now| timers.fire(timer.index(), Tick(now)).and_then(|fired| fired.again);

@@ -35,7 +35,7 @@ pub(super) trait Key: Eq {
 pub(super) struct KeyedArena<T> {
     entries: Arena<T>,
     index: SplitTable<u32>,
-    /// The hash function, with a random seed: otherwise clients could choose keys whose hashes collide.
+    /// The hash function. Without its random seed, clients could choose keys whose hashes collide.
     hasher: SipHasher13,
     /// The id that was found last. If the key of this entry is searched again, no hash is needed.
     ///

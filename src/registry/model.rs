@@ -243,8 +243,8 @@ fn remove_pairs(pairs: &mut Vec<(Slot, String)>, matches: impl Fn(&(Slot, String
 
 /// Returns the uids and group names that the operations use.
 ///
-/// Some names are short enough to be stored inline, and some are stored on the heap. One name is empty, one has the
-/// maximum length, and one is longer.
+/// Some names are short enough to be stored inline, and some are stored on the heap. One name is empty, one name has
+/// the maximum length, and one name is longer than the maximum.
 fn names() -> Vec<String> {
     let mut names: Vec<String> = ["a", "b", "10010", "Zoë", "小明", ""].map(String::from).into();
     names.extend([24, 25, NAME_BYTES_MAX, NAME_BYTES_MAX + 1].map(|bytes| "x".repeat(bytes)));

@@ -1,15 +1,16 @@
 //! Portions of the lists of users and groups.
 //!
-//! A list of millions of names takes longer than a turn of the loop may take. So a caller can read a list in portions,
-//! one a turn. An entry keeps its place in the list while it exists, however many other entries come and go.
+//! A call that reads a list of millions of names takes longer than a turn of the loop may take. So a caller can read a
+//! list in portions, one portion in each turn. An entry keeps its place in the list while it exists, however many other
+//! entries are added and removed.
 
 use crate::registry::Registry;
 
 /// A position in the list of users or groups.
 ///
 /// The default value is the start of the list. [`Context::scan_users`](crate::Context::scan_users) and
-/// [`Context::scan_groups`](crate::Context::scan_groups) return the later positions. The position in one list has no
-/// meaning in the other list.
+/// [`Context::scan_groups`](crate::Context::scan_groups) return the later positions. A position in the list of users
+/// has no meaning in the list of groups.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct ScanCursor(usize);
 
@@ -53,7 +54,7 @@ mod tests {
     const PORTION: usize = 256;
 
     #[test]
-    fn names_that_stay_are_returned_once_while_others_come_and_go() {
+    fn names_that_stay_are_returned_once_while_other_names_come_and_go() {
         let mut registry = Registry::new();
         let change = |registry: &mut Registry, slot: Slot, name: &str| {
             assert_eq!(registry.bind(slot, name, SecondLogin::Multi, &mut Vec::new()), Change::Done);

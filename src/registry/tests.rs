@@ -58,7 +58,7 @@ fn kick_old_returns_the_other_slots_and_keeps_them_bound() {
 }
 
 #[test]
-fn reject_new_changes_nothing() {
+fn reject_new_does_not_change_the_registry() {
     let mut registry = Registry::new();
     assert_eq!(bind(&mut registry, Slot(0), "ann", SecondLogin::RejectNew).0, Change::Done);
     assert_eq!(bind(&mut registry, Slot(0), "ann", SecondLogin::RejectNew).0, Change::Already);

@@ -68,7 +68,7 @@ impl TlsConfig {
 
     /// Returns the present settings, for a new connection.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        // A lock is cheap enough, because it is taken only once for each accepted connection.
+        // The lock costs little time, because it is taken only once for each accepted connection.
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -111,7 +111,7 @@ impl TlsBuilder {
         Ok(self)
     }
 
-    /// Sets the lowest version. The default is TLS 1.2.
+    /// Sets the lowest TLS version that the server accepts. The default is TLS 1.2.
     pub fn version_min(mut self, version: TlsVersion) -> TlsBuilder {
         self.version_min = version;
         self

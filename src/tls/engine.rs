@@ -227,7 +227,7 @@ fn encrypt(
 }
 
 impl Ciphertext {
-    /// Returns the records.
+    /// Returns the records in the buffer.
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.filled).unwrap_or_default()
     }

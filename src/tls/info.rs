@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub struct TlsInfo {
-    /// The version.
+    /// The TLS version of the session.
     pub version: TlsVersion,
     /// The IANA name of the cipher suite: `TLS_AES_128_GCM_SHA256`.
     pub cipher: &'static str,

@@ -3,8 +3,8 @@
 //! All lists of the wheel share two arenas of nodes.
 //!
 //! This module owns the nodes and their links. This module does not know the meaning of a list. A list is identified by
-//! its first node. Both ends are reachable from the first node, so concatenation is O(1). Any other node is removed
-//! through its neighbours, so its list need not be known.
+//! its first node. Both ends are reachable from the first node, so concatenation is O(1). A node that is not the first
+//! is removed through its neighbours, so the removal does not need to know the list of the node.
 
 use crate::fd::Slot;
 use std::ops::{Index, IndexMut};

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn kicks_are_always_sent_and_leave_room() {
+    fn kicks_are_always_sent_and_do_not_use_the_bound() {
         let mut siblings = first_of_two();
         for _ in 0..1000 {
             assert!(siblings.post(1, change(ConnectionChange::Kick("u".into()))));
