@@ -17,7 +17,7 @@ use crate::registry::Change;
 use crate::remote::Remote;
 
 impl Context<'_> {
-    // Pushes.
+    // The methods below push messages.
 
     /// Pushes to one connection (Swoole's `push`).
     ///
@@ -86,7 +86,7 @@ impl Context<'_> {
         self.core.ping(fd, payload)
     }
 
-    // uids.
+    // The methods below are for uids.
 
     /// Binds a connection to a uid of 1 to 128 bytes.
     ///
@@ -134,7 +134,7 @@ impl Context<'_> {
         self.core.connection_count(uid) > 0
     }
 
-    // Groups.
+    // The methods below are for groups.
 
     /// Adds a connection to a group. The name has 1 to 128 bytes.
     ///
@@ -159,7 +159,7 @@ impl Context<'_> {
     /// Each other loop removes its members when it gets the command. The returned number includes the members that the
     /// other loops have at the time of this call. A later push from this loop does not reach these members. If the
     /// command to a loop does not fit into [`forward_bytes_max`](Limits::forward_bytes_max), the members of that loop
-    /// stay in the group, and the number does not include them.
+    /// stay in the group and are not counted.
     pub fn ungroup(&mut self, group: &str) -> usize {
         self.core.ungroup(group)
     }
@@ -186,7 +186,7 @@ impl Context<'_> {
         self.core.groups_of(fd)
     }
 
-    // Connections.
+    // The methods below are for single connections.
 
     /// Closes a WebSocket with a code and a reason (Swoole's `disconnect`).
     ///
@@ -360,8 +360,7 @@ impl Context<'_> {
     /// The result is [`Change::Done`], [`Change::Forwarded`] if the fd belongs to another loop, or [`Change::Gone`] if no
     /// connection has this fd or the connection is closing.
     ///
-    /// # Errors
-    /// A period or count of the heartbeat is invalid. Nothing was changed.
+    /// # Errors A period or count of the heartbeat is invalid. The heartbeat of the connection has not changed.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> Result<Change, LimitError> {
         heartbeat.check()?;
         Ok(self.core.set_heartbeat(fd, Some(heartbeat)))
@@ -397,7 +396,7 @@ impl Context<'_> {
 
     /// Returns the greatest length that any output queue of this loop had since the last call, in bytes.
     ///
-    /// The length of a queue is recorded when a push adds a message to it.
+    /// The length of a queue is recorded when a push adds a message to the queue.
     ///
     /// A handler that pushes much data can pause its source of data while a queue is long.
     pub fn take_longest_queue(&mut self) -> usize {
@@ -425,7 +424,7 @@ impl Context<'_> {
         self.core.set_paused(fd, false)
     }
 
-    // Timers, settings, other threads.
+    // The methods below are for timers, settings and other threads.
 
     /// Calls `closure` once on this loop, `delay` from now (Swoole's `Timer::after`).
     ///
@@ -509,8 +508,7 @@ impl Context<'_> {
     /// Open connections get the new limits within a few turns of the loop. A deadline that is already running does not
     /// change: the deadline of an HTTP head, a body, an answer or a close handshake.
     ///
-    /// # Errors
-    /// A limit is invalid. Nothing was changed.
+    /// # Errors A limit is invalid. The limits have not changed.
     pub fn set_limits(&mut self, limits: Limits) -> Result<(), LimitError> {
         self.core.check_limits(&limits)?;
         self.core.set_limits(limits);
@@ -560,7 +558,7 @@ impl Context<'_> {
     ///
     /// The server accepts no more connections. The server closes every WebSocket with code 1001, and spreads the closes
     /// over [`drain_for`](Limits::drain_for). [`run`](crate::Server::run) returns when the last connection has ended,
-    /// or after [`drain_time_max`](Limits::drain_time_max). A second call does nothing.
+    /// or after [`drain_time_max`](Limits::drain_time_max). A second call has no effect.
     pub fn shutdown(&mut self) {
         self.core.shut_down();
     }

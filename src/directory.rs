@@ -241,7 +241,7 @@ impl Directory {
     }
 
     fn lock(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // `HashTable` uses the lowest bits and the seven highest bits of a hash. So other bits select the shard.
+        // `HashTable` uses the lowest bits and the seven highest bits of a hash, so other bits select the shard.
         lock(&self.shards[(hash >> 48) as usize % SHARDS])
     }
 }

@@ -179,8 +179,8 @@ pub enum Outcome {
     Queued,
     /// The message was not queued: a limit on queues is reached.
     ///
-    /// This queue is full, or all queues together are full and this queue is among the longest. The slow-consumer
-    /// policy dropped the message or closed the connection.
+    /// The queue of the connection is full, or all queues together are full and this queue is among the longest. The
+    /// slow-consumer policy dropped the message or closed the connection.
     Dropped,
     /// No open WebSocket has this fd.
     ///
@@ -225,7 +225,7 @@ pub struct Delivery {
     /// A loop gets the message only if it has connections that the push addresses, or if a bind or a join from this
     /// loop is still on its way to that loop. If the message does not fit into
     /// [`forward_bytes_max`](crate::Limits::forward_bytes_max), the addressed connections of that loop count as matched
-    /// and dropped. In this case, a connection in several addressed groups counts once for each of these groups, and
+    /// and dropped. On such a loop, a connection in several addressed groups counts once for each of these groups, and
     /// excluded connections and closed fds count, too. With one loop, `forwarded` is 0.
     pub forwarded: usize,
 }

@@ -82,7 +82,7 @@ const NO_SLOT: Slot = Slot(NONE);
 /// The test `the_example_of_the_documentation` runs this example.
 #[derive(Debug)]
 pub struct Registry {
-    /// The entries, by slot.
+    /// The entries of the slots, indexed by slot.
     ///
     /// The vector grows to the largest slot that was ever bound or joined.
     slots: Vec<SlotEntry>,

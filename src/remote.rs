@@ -320,7 +320,7 @@ impl Remote {
     /// [`Context::remote`] created the handle.
     ///
     /// # Errors
-    /// [`RemoteError::Full`], [`RemoteError::Closed`].
+    /// The error is [`RemoteError::Full`] or [`RemoteError::Closed`].
     pub fn notify(&self, notice: impl Any + Send) -> Result<(), RemoteError> {
         let notice = Command::Notice(Box::new(notice));
         send_to_loop(&self.fleet, self.home, notice).map_err(RemoteError::from)
@@ -332,7 +332,7 @@ impl Remote {
     /// handle. This loop sends the shutdown to the other loops, after the messages of earlier commands.
     ///
     /// Commands that were sent before the shutdown run first. A full inbox does not reject a shutdown. A second call
-    /// does nothing.
+    /// has no effect.
     ///
     /// # Errors
     /// The error is [`RemoteError::Closed`] if the server has ended already.
@@ -349,9 +349,9 @@ impl<T> Reply<T> {
     /// The server carries out commands only while it runs. Do not wait on the thread that calls
     /// [`Server::run`](crate::Server::run) later.
     ///
-    /// # Errors
-    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked). On the
-    /// thread of a loop, `wait` returns [`OwnThread`](RemoteError::OwnThread) at once, and the command is carried out later.
+    /// # Errors The error is [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed) or
+    /// [`Panicked`](RemoteError::Panicked). On the thread of a loop, `wait` returns
+    /// [`OwnThread`](RemoteError::OwnThread) at once, and the loop carries out the command later.
     pub fn wait(self) -> Result<T, RemoteError> {
         self.check_thread()?;
         self.receiver?.recv().unwrap_or(Err(RemoteError::Closed))
@@ -374,7 +374,7 @@ impl<T> Reply<T> {
     /// A producer that needs no results can use the error to slow down: `remote.broadcast(text).sent()?`.
     ///
     /// # Errors
-    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed).
+    /// The error is [`Full`](RemoteError::Full) or [`Closed`](RemoteError::Closed).
     pub fn sent(self) -> Result<Reply<T>, RemoteError> {
         match self.receiver {
             Ok(_) => Ok(self),
@@ -400,7 +400,7 @@ impl<T> Future for ReplyFuture<T> {
     type Output = Result<T, RemoteError>;
 
     /// # Errors
-    /// [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed), [`Panicked`](RemoteError::Panicked).
+    /// The error is [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed) or [`Panicked`](RemoteError::Panicked).
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         match &mut self.receiver {
             Ok(receiver) => Pin::new(receiver).poll(cx).map(|result| result.unwrap_or(Err(RemoteError::Closed))),

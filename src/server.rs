@@ -28,14 +28,15 @@ use crate::tls::TlsConfig;
 /// A WebSocket server that is bound to its addresses and not running yet.
 ///
 /// [`bind`](Server::bind) listens at once, so that a program knows the port before the server runs: see
-/// [`local_addr`](Server::local_addr). The `on_*` methods set closures for events. The other methods change settings.
-/// The order of these calls matters only where the doc of a method says so. [`run`](Server::run) consumes the server
-/// and returns when the server has shut down. Clients that connect before `run` wait in the backlog.
+/// [`local_addr`](Server::local_addr). The `on_*` methods set closures for events. The other methods add addresses and
+/// change settings. The order of these calls matters only where the doc of a method says so. [`run`](Server::run)
+/// consumes the server and returns when the server has shut down. Clients that connect before `run` wait in the
+/// backlog.
 ///
 /// A `Server` with closures is [`Send`], because its closures are `Send`: it can be built on one thread and run on
-/// another. [`handler`](Server::handler) takes a value of the program's own type instead. The value need not be `Send`
-/// if the server runs on the thread that built it. With the handle from [`remote`](Server::remote), other threads push
-/// messages and shut the server down.
+/// another. Instead of closures, [`handler`](Server::handler) takes a value of the program's own type. This value need
+/// not be `Send` if the server runs on the thread that built the server. With the handle from
+/// [`remote`](Server::remote), other threads push messages and shut the server down.
 ///
 /// ```no_run
 /// use fdpush::Server;
@@ -109,7 +110,7 @@ impl Server<Closures> {
     /// the file of a unix socket.
     ///
     /// # Errors
-    /// [`Error::NotListening`], [`Error::UnsupportedSocket`], [`Error::Socket`].
+    /// The error is [`Error::NotListening`], [`Error::UnsupportedSocket`] or [`Error::Socket`].
     pub fn from_listener(socket: impl Into<OwnedFd>) -> Result<Server, Error> {
         Server::with(vec![Listener::adopt(socket.into())?])
     }
@@ -189,10 +190,10 @@ impl<H: Handler> Server<H> {
     /// values. A program with a handler of its own type passes a function to [`handlers`](Server::handlers).
     ///
     /// - **Connections** stay on the loop that serves them, and their fds name the loop: [`Fd::slot`]. A new connection
-    ///   stays on the loop that accepted it, unless this loop has over 1/64 more connections than the emptiest loop.
-    ///   Then the emptiest loop gets the connection. Each loop has its own socket for a TCP address that the server
-    ///   bound (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of sockets that were passed
-    ///   in, and has all control connections.
+    ///   stays on the loop that accepted it. If this loop has over 1/64 more connections than the emptiest loop, the
+    ///   emptiest loop gets the new connection. Each loop has its own socket for a TCP address that the server bound
+    ///   (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of sockets that were passed in,
+    ///   and has all control connections.
     /// - **Pushes** reach the connections of all loops. For the connections of the handler's own loop, a push is queued
     ///   at once. Each other loop that has receivers gets the messages of a turn together, at the end of the turn: see
     ///   [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and are
@@ -399,13 +400,12 @@ impl<H: Handler> Server<H> {
     ///
     /// This call raises the descriptor limit of the process to the hard limit.
     ///
-    /// # Errors
-    /// Before the loop starts: [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`], [`Error::Socket`],
-    /// [`Error::Loops`], [`Error::OneHandler`], [`Error::Thread`]. While the loop runs: [`Error::Interrupted`] after a
-    /// second signal, [`Error::Poll`], [`Error::Accept`]. Before `run` returns an error of a running loop, it calls
-    /// `on_close` for every open WebSocket, and `on_stop`. With several loops, `run` returns when all loops have ended,
-    /// and returns the error that came first. If a loop ended by a panic outside a handler, `run` then resumes this
-    /// panic.
+    /// # Errors Before the loops start, the error is [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`],
+    /// [`Error::Socket`], [`Error::Loops`], [`Error::OneHandler`] or [`Error::Thread`]. While the loops run, the error
+    /// is [`Error::Interrupted`] after a second signal, [`Error::Poll`] or [`Error::Accept`]. Before `run` returns an
+    /// error of a running loop, `run` calls `on_close` for every open WebSocket, and then `on_stop`. With several
+    /// loops, `run` returns when all loops have ended, and returns the error that came first. If a loop ended by a
+    /// panic outside a handler, `run` then resumes this panic.
     pub fn run(self) -> Result<(), Error> {
         let Server { handlers, loops, config, listeners, poll, inbox, fleet } = self;
         if !(1..=LOOPS_MAX).contains(&loops) {
@@ -459,7 +459,7 @@ macro_rules! closures {
                 $(self.$event.is_none() &&)* $(self.$question.is_none() &&)* true
             }
 
-            /// Returns a copy of the closures, as they were when they were set. The copy cannot be copied.
+            /// Returns a copy of the closures, as they were when they were set. A copy cannot be copied again.
             fn copy(&self) -> Closures {
                 Closures {
                     $($event: self.$event.as_ref().and_then(Closure::copy),)*

@@ -74,7 +74,7 @@ impl Ticket<Upgrade> {
     /// The answer is dropped if the client has already disconnected or got a 503.
     ///
     /// # Errors
-    /// [`RemoteError::Full`], [`RemoteError::Closed`].
+    /// The error is [`RemoteError::Full`] or [`RemoteError::Closed`].
     pub fn answer(self, answer: impl Into<Upgrade>) -> Result<(), RemoteError> {
         self.send(answer.into())
     }
@@ -86,7 +86,7 @@ impl Ticket<Response> {
     /// The answer is dropped if the client has already disconnected or got a 503.
     ///
     /// # Errors
-    /// [`RemoteError::Full`], [`RemoteError::Closed`].
+    /// The error is [`RemoteError::Full`] or [`RemoteError::Closed`].
     pub fn answer(self, answer: impl Into<Response>) -> Result<(), RemoteError> {
         self.send(answer.into().into())
     }

@@ -5,8 +5,8 @@
 //!
 //! Data structure: level `n` counts in units of 256ⁿ ticks. A block is 256 units. A level has two blocks of slots, one
 //! slot per unit: the present block and the next block. A deadline further away is stored on a higher level. When the
-//! time enters a block, the deadlines of the following block are in one slot of the next higher level. These deadlines
-//! cascade from this slot into the slots of the lower level. Eight levels cover all values of `u64`.
+//! time enters a block, the deadlines of the following block are in one slot of the next higher level. Then each of
+//! these deadlines moves to a slot of the lower level: the deadlines cascade. Eight levels cover all values of `u64`.
 //!
 //! Two blocks instead of one, and 256 units instead of the usual 64, keep the cascades of a million heartbeats short.
 //! Every deadline within 65 seconds is on level 0 or 1 when it is armed, so it cascades at most once. A cascade moves
@@ -135,8 +135,8 @@ impl Wheel {
 
     /// Sets the owner's deadline unless an earlier or equal deadline is set.
     ///
-    /// To postpone a deadline, the caller lets the old deadline expire, and then arms the new deadline. So an owner
-    /// costs one operation per period, however often it is active.
+    /// To postpone a deadline, the caller lets the old deadline expire, and then arms the new deadline. So the wheel
+    /// does one operation per period for an owner, however often the owner is active.
     pub fn arm_no_later(&mut self, owner: Owner, at: Tick) {
         let at = at.max(self.now);
         if self.deadline(owner).is_none_or(|armed| armed > at) {

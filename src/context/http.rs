@@ -12,8 +12,8 @@ use crate::ticket::{ResponseStream, Ticket};
 impl Context<'_> {
     /// Defers the answer to an upgrade, for instance until another thread has queried a database.
     ///
-    /// `on_upgrade` returns the [`Upgrade`] of this call. The program then answers with the [`Ticket`], within
-    /// [`answer_time_max`](crate::Limits::answer_time_max). After this time the client gets a 503.
+    /// `on_upgrade` returns the [`Upgrade`] of this call. The program then answers with the [`Ticket`]. Without an
+    /// answer within [`answer_time_max`](crate::Limits::answer_time_max), the client gets a 503.
     ///
     /// If the client disconnects before the answer, or shuts down its side of the stream, the connection ends. The
     /// value that [`set_session`](Context::set_session) stored is then dropped.
@@ -43,7 +43,7 @@ impl Context<'_> {
     /// Defers the response to a plain HTTP request.
     ///
     /// `on_request` returns the [`Response`] of this call. The program then answers with the [`Ticket`], at once or in
-    /// pieces, within [`answer_time_max`](crate::Limits::answer_time_max). After this time the client gets a 503.
+    /// pieces. Without an answer within [`answer_time_max`](crate::Limits::answer_time_max), the client gets a 503.
     #[must_use = "on_request must return the Response"]
     pub fn defer_response(&mut self, fd: Fd) -> (Response, Ticket<Response>) {
         let ticket = self.ticket(fd);
@@ -88,12 +88,12 @@ impl Context<'_> {
         self.core.has_ticket(ticket.fd(), ticket.number())
     }
 
-    // HTTP in pieces.
+    // The methods below send a response in pieces.
 
     /// Begins a response in pieces to the request of a ticket, on the loop of the connection.
     ///
     /// The body of `response` is not sent. [`write_response`] sends a piece, and [`end_response`] ends the response.
-    /// Both methods need the [`ResponseStream`] that this method returns.
+    /// `write_response` and `end_response` need the [`ResponseStream`] that this method returns.
     ///
     /// The ticket comes from [`defer_response`](Context::defer_response), or from [`ticket`](Context::ticket) in
     /// `on_head`, which stores the ticket for `on_body`. Returns `None` if the client has disconnected, if a response

@@ -25,7 +25,7 @@ impl Context<'_> {
     ///
     /// The first portion is at `ScanCursor::default()`. The cursor of the next portion is `None` after the last
     /// portion. A portion has at most `max` users, or at most 256 users if `max` is below 256. A portion can be empty,
-    /// even if it is not the last.
+    /// even if it is not the last portion.
     ///
     /// Users can go online and offline between two portions. A user who stays online during the whole scan is returned
     /// once. A user who goes online during the scan may be missing. A user who goes offline and online again during the

@@ -79,7 +79,7 @@ pub enum Command {
     Shutdown,
 }
 
-/// The closures of timers. A timer without a closure calls `on_timer`.
+/// The closures of timers, by timer. A timer without a closure calls `on_timer`.
 #[derive(Default)]
 pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 

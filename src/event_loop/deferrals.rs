@@ -8,8 +8,8 @@ use crate::protocol::upgrade::Upgrade;
 
 /// The number of the last [`Ticket`](crate::Ticket), and the answers that are not sent yet.
 ///
-/// An answer waits in this value until the running handler has returned. Then the loop sends the answer, if its ticket
-/// belongs to the current request of the connection.
+/// An answer waits in this value until the running handler has returned. When the handler has returned, the loop sends
+/// the answer, if its ticket belongs to the current request of the connection.
 #[derive(Debug, Default)]
 pub struct Deferrals {
     /// The last number that was given to a ticket.

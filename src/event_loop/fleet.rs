@@ -35,7 +35,7 @@ struct EarlyCommands<C> {
 pub struct FleetEnd<C>(pub Fleet<C>);
 
 impl<C> Fleet<C> {
-    /// Creates the fleet of a server that does not run yet. At most `commands_max` commands wait until it runs.
+    /// Creates the fleet of a server that does not run yet. At most `commands_max` commands wait until the server runs.
     pub fn new(commands_max: usize) -> Fleet<C> {
         let early = EarlyCommands { routes: Vec::new(), commands_max, is_closed: false };
         Fleet(Arc::new(Shared { senders: OnceLock::new(), early: Mutex::new(early) }))

@@ -1,6 +1,6 @@
 //! The budget of TLS handshakes.
 //!
-//! The answer to a client hello needs a key exchange and a signature. Both take much longer than the handling of a
+//! The answer to a client hello needs a key exchange and a signature, which take much longer than the handling of a
 //! message. Many clients that connect at once must not delay connected clients. So a turn answers few hellos, and the
 //! other hellos wait in a queue. The budget counts only client hellos, because the other steps of a handshake take
 //! little time.

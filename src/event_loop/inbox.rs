@@ -176,7 +176,8 @@ impl<C> Sender<C> {
         Ok(())
     }
 
-    /// Sends the posts of the loop `from`, and leaves an empty batch in their place. Returns the counted memory.
+    /// Sends the posts of the loop `from`, and leaves an empty batch in their place. Returns the counted memory of the
+    /// posts, in bytes.
     ///
     /// Posts to a loop that has ended are dropped, because such a loop has no connections.
     pub fn send_posts(&self, from: usize, batch: &mut Box<Batch>) -> usize {

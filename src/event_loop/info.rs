@@ -17,7 +17,7 @@ use crate::tls::TlsInfo;
 pub struct Info {
     /// The fd of the connection.
     pub fd: Fd,
-    /// The state. A push reaches only an open WebSocket.
+    /// The state of the connection. A push reaches only an open WebSocket.
     pub state: State,
     /// The uid, if the connection is bound to a uid.
     pub uid: Option<String>,

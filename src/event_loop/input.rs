@@ -51,7 +51,7 @@ impl<H: Handler> EventLoop<H> {
         self.buffer = buffer;
     }
 
-    /// Reads from a connection of a TLS listener, unless it awaits a hello and the budget of handshakes is used up.
+    /// Reads from a connection of a TLS listener, unless the connection must wait for the budget of handshakes.
     fn read_ready_tls(&mut self, slot: Slot, buffer: &mut [u8]) {
         if self.may_read_hello(slot) {
             self.read_ready_slot(slot, buffer);
@@ -149,7 +149,8 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Passes bytes to a connection, and its events to the handler. Then arms the wheel.
+    /// Passes bytes to a connection, and its events to the handler. After the events, the wheel is armed with the
+    /// deadline of the connection.
     ///
     /// `was_http` says whether the connection spoke HTTP before these bytes.
     #[inline]
@@ -218,7 +219,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// Reads and writes once more before a timeout closes a connection.
     ///
-    /// If a handler blocked or the machine was suspended, the next wait may not return all events. So bytes of the
+    /// If a handler blocked or the machine was suspended, the next wait may not return all events, and bytes of the
     /// client may still be in the kernel.
     pub(super) fn recheck_before_timeout(&mut self, slot: Slot) {
         let table = self.core.table_mut();

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// A change of limits that is not applied to all connections yet.
 #[derive(Debug)]
 pub struct LimitUpdate {
-    /// The next slot to update.
+    /// The next slot whose connection gets the new limits.
     pub next: u32,
-    /// The new `write_time_max`, if it changed.
+    /// The new `write_time_max`, if the change of limits has changed this limit.
     pub write_time_max: Option<Duration>,
 }

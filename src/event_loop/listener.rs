@@ -21,7 +21,8 @@ use crate::tls::ListenerTls;
 
 /// The maximum number of connections that wait to be accepted.
 ///
-/// The backlog is long, because many clients can reconnect at once. The kernel limits it to `net.core.somaxconn`.
+/// The backlog is long, because many clients can reconnect at once. The kernel limits the backlog to
+/// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// The number of unsent bytes above which a socket is not writable (`TCP_NOTSENT_LOWAT`).
@@ -171,7 +172,8 @@ impl Listener {
 
     /// Listens on the same address with one more socket, for another loop (`SO_REUSEPORT`).
     ///
-    /// Returns `None` if [`bind_all`](Listener::bind_all) did not bind the socket, or if it is not a TCP socket for clients.
+    /// Returns `None` if [`bind_all`](Listener::bind_all) did not bind the socket, or if the socket is not a TCP socket
+    /// for clients.
     pub fn listen_again(&self) -> io::Result<Option<Listener>> {
         let Address::Tcp(address) = self.address else { return Ok(None) };
         if !self.is_bound_here || self.kind == ListenerKind::Control {
@@ -287,7 +289,7 @@ pub fn user_timeout(write_time_max: Duration) -> Duration {
 /// Sends a response to a refused client.
 pub fn refuse(socket: &OwnedFd, response: &[u8]) {
     // The client's bytes are read first: a close with unread bytes resets the connection, and the response can be lost.
-    // Errors are ignored, because they mean that the client has disconnected.
+    // An error means that the client has disconnected, so errors are ignored.
     let _ = rustix::net::recv(socket, &mut [0; 4096], RecvFlags::empty());
     let _ = rustix::net::send(socket, response, SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(socket, Shutdown::Write);

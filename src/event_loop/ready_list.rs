@@ -56,7 +56,7 @@ impl ReadyList {
         is_listed
     }
 
-    /// Returns the number of entries.
+    /// Returns the number of slots in the list.
     pub fn len(&self) -> usize {
         self.slots.len()
     }

@@ -34,7 +34,7 @@ pub struct Stats {
     pub open: usize,
     /// Connections in any state, including HTTP connections and closing connections.
     pub connections: usize,
-    /// Connections of [control listeners](crate::Server::listen_control). `connections` includes them.
+    /// Connections of [control listeners](crate::Server::listen_control). `connections` includes control connections.
     pub control: usize,
     /// The limit of connections, not counting control connections.
     pub connections_max: usize,
@@ -125,7 +125,7 @@ pub struct Stats {
     pub write_delay: Histogram,
     /// TLS handshakes by outcome.
     pub tls: TlsCounts,
-    /// The time since the start.
+    /// The time since the server started.
     pub uptime: Duration,
 }
 

@@ -10,10 +10,10 @@ use crate::event_loop::Rejected;
 pub enum RemoteError {
     /// [`Limits::inbox_max`](crate::Limits::inbox_max) commands wait for a loop. The command has no effect.
     Full,
-    /// The server has ended. The command has no effect.
+    /// The server has ended. A command that the server has not carried out has no effect.
     Closed,
     /// The command panicked on the thread of a loop. The command may have taken effect in part. The server continues to
-    /// run.
+    /// run after the panic.
     Panicked,
     /// The result did not arrive within the timeout. The command may still be carried out.
     TimedOut,

@@ -92,7 +92,7 @@ pub struct Listed {
     pub rounds: u32,
 }
 
-/// The kind of a name.
+/// The kind of a name: the name of a user or of a group.
 #[derive(Copy, Clone)]
 pub enum NameKind {
     Uid,
@@ -155,7 +155,7 @@ impl Gather for Named {
         part
     }
 
-    /// Adds the parts.
+    /// Adds the results of all loops.
     ///
     /// If no loop has found a name that has connections now, the next round searches the name. The user of such a name
     /// left a loop before the loop searched, and connected to another loop after that loop had searched.
@@ -297,7 +297,7 @@ impl<G: Gather> Round<G> {
         Obligation { round: Round(Arc::clone(&self.0)), index, is_met: false }
     }
 
-    /// Delivers a part. The last part ends the round.
+    /// Delivers the part of one loop. The last part ends the round.
     fn deliver(&self, ctx: Option<&mut Context<'_>>, index: usize, part: Option<G::Part>, has_panicked: bool) {
         let mut state = self.lock();
         state.parts[index] = part;

@@ -133,10 +133,10 @@ impl TlsBuilder {
         Ok(self)
     }
 
-    /// Builds the config.
+    /// Builds the TLS settings.
     ///
     /// # Errors
-    /// [`TlsError::NoPair`], [`TlsError::Settings`].
+    /// The error is [`TlsError::NoPair`] or [`TlsError::Settings`].
     pub fn build(self) -> Result<TlsConfig, TlsError> {
         let TlsBuilder { provider, pairs, version_min, client_ca } = self;
         if pairs.is_empty() {

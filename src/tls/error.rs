@@ -11,10 +11,10 @@ pub enum TlsError {
     /// The text is not PEM (RFC 7468).
     #[error("invalid PEM")]
     Pem(#[source] Box<dyn Error + Send + Sync>),
-    /// There is no `CERTIFICATE` section.
+    /// The text has no `CERTIFICATE` section.
     #[error("no certificate found")]
     NoCertificate,
-    /// There is no private key section: PKCS#8, PKCS#1 or SEC1.
+    /// The text has no section with a private key: PKCS#8, PKCS#1 or SEC1.
     #[error("no private key found")]
     NoKey,
     /// A certificate cannot be parsed.
@@ -29,7 +29,7 @@ pub enum TlsError {
     /// No pair of certificate and key was added.
     #[error("no certificate and key set")]
     NoPair,
-    /// The settings are invalid.
+    /// The TLS settings are invalid.
     #[error("invalid TLS settings")]
     Settings(#[source] Box<dyn Error + Send + Sync>),
 }

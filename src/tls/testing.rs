@@ -113,7 +113,7 @@ impl TestClient {
         CONTENT_TYPE.set(None);
     }
 
-    /// Sends `close_notify`.
+    /// Sends the alert `close_notify`, which ends the client's stream.
     pub fn close(&mut self) {
         self.connection.send_close_notify();
     }

@@ -40,7 +40,7 @@ impl Core {
         self.table.numbering().local(fd).is_some()
     }
 
-    // Pushes.
+    // The methods below push to connections of other loops.
 
     /// Pushes to a connection of another loop.
     #[inline(never)]
@@ -226,7 +226,7 @@ impl Core {
         }
     }
 
-    // Changes.
+    // The methods below change connections of other loops.
 
     /// Sends a change of a connection to its loop.
     #[cold]

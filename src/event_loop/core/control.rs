@@ -93,7 +93,7 @@ impl Core {
         self.step_response(fd, |connection, env| connection.begin_response(response, env))
     }
 
-    /// Begins or ends a response in pieces with `step`. `step` returns whether it succeeded.
+    /// Begins or ends a response in pieces with `step`. `step` returns whether the transition was made.
     fn step_response(&mut self, fd: Fd, step: impl FnOnce(&mut Connection, &mut Env) -> bool) -> Outcome {
         let Some(slot) = self.table.slot_of(fd) else { return Outcome::Gone };
         let Some(is_done) = self.change(slot, step) else { return Outcome::Gone };

@@ -265,7 +265,7 @@ impl Core {
         self.table.env().now
     }
 
-    // Transitions.
+    // The methods below make transitions of connections.
 
     /// Makes a transition of a connection, and returns whether it closed an open WebSocket.
     pub fn step(
@@ -306,8 +306,7 @@ impl Core {
 
     /// Accepts an upgrade: see [`Connection::accept`].
     ///
-    /// # Errors
-    /// The answer of the handler is invalid. The client gets a 500.
+    /// # Errors The answer of the handler is invalid. The client gets status 500.
     pub fn accept(&mut self, slot: Slot, accept: &Accept, request: &Request<'_>) -> Result<Option<Vec<u8>>, String> {
         let fd = self.table.fd_of(slot);
         let accepted = self.table.step(slot, |connection, env| connection.accept(fd, accept, request, env));
@@ -418,7 +417,8 @@ impl Core {
     }
 
     /// Records an epoll event of a socket. Returns whether the client has disconnected and the loop will not read the
-    /// socket. In this case, the caller must end the connection, because no read reports the end of the stream.
+    /// socket. If the result is `true`, the caller must end the connection, because no read reports the end of the
+    /// stream.
     #[inline]
     pub fn handle_readiness(&mut self, slot: Slot, event: &mio::event::Event) -> bool {
         let Some((connection, socket, _)) = self.table.parts(slot) else { return false };
@@ -472,7 +472,7 @@ impl Core {
         self.ready.take(slots);
     }
 
-    /// Puts `slots` at the front of the list of connections to read. `slots` is empty afterwards.
+    /// Puts `slots` at the front of the list of connections to read. After the call, `slots` is empty.
     #[inline]
     pub fn return_ready(&mut self, slots: &mut Vec<Slot>) {
         self.ready.put_back(slots);

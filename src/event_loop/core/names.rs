@@ -133,8 +133,9 @@ impl Core {
 
     /// Returns whether a uid has at most one connection, which a connection of another loop may replace.
     ///
-    /// A replaced connection stays bound until its loop closes it. Until then, a command of another thread for the uid
-    /// skips the replaced connection. A push to the fd, or to a group, of the replaced connection reaches it.
+    /// A replaced connection stays bound until its loop closes it. Until the close, a command of another thread for the
+    /// uid skips the replaced connection. A push to the fd or to a group of the replaced connection still reaches the
+    /// replaced connection.
     #[inline]
     pub(super) fn has_owners(&self) -> bool {
         self.siblings.as_ref().is_some_and(|siblings| siblings.process().directory.is_exclusive())

@@ -1,7 +1,7 @@
 //! Pushes to one connection, to uids, to groups and to all connections.
 //!
-//! The functions whose names end in `_here` push to the connections of this loop. The other functions push to the
-//! connections of all loops.
+//! A function whose name ends in `_here` pushes to the connections of this loop. A public function with any other name
+//! pushes to the connections of all loops.
 
 use crate::connection::Outbound;
 use crate::event_loop::core::Core;

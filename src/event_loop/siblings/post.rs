@@ -123,7 +123,7 @@ pub struct AcceptedSocket {
 #[derive(Debug)]
 pub struct ForwardedPush<'a> {
     push: Push<'a>,
-    /// The encoded message. It is set when the first loop needs a shared frame.
+    /// The encoded message. The field is set when the first loop needs a shared frame.
     frame: Option<Frame>,
 }
 
@@ -150,7 +150,7 @@ impl Batch {
         self.bytes += BATCH_BYTES;
     }
 
-    /// Moves the posts of `later` to the end of this batch, if they are few. Returns whether they were moved.
+    /// Moves the posts of `later` to the end of this batch, if the posts are few. Returns whether the posts were moved.
     pub fn append(&mut self, later: &mut Batch) -> bool {
         if later.posts.len() > APPENDED_MAX || self.payloads.len() + later.payloads.len() > APPENDED_BYTES_MAX {
             return false;

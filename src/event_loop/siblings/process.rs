@@ -118,7 +118,8 @@ impl Process {
         self.wake_all();
     }
 
-    /// Returns the settings, if their version is not `seen`. Then `seen` becomes this version.
+    /// Returns the settings, if the number of changes is not `seen`. A call that returns settings sets `seen` to the
+    /// number of changes.
     pub fn new_settings(&self, seen: &mut u64) -> Option<Settings> {
         if self.version.load(Ordering::Acquire) == *seen {
             return None;

@@ -199,7 +199,7 @@ impl Simulation {
         self.replies.into_iter().for_each(|wait| wait());
     }
 
-    // Steps.
+    // The methods below are the steps of a run.
 
     fn any_loop(&mut self) -> usize {
         self.rng.below(self.loops.len())
@@ -428,7 +428,7 @@ impl Simulation {
         self.record(None, to, &[]);
     }
 
-    // Checks.
+    // The methods below check the loops.
 
     /// Passes the uids and groups of all open clients to the oracle.
     fn observe(&mut self) {

@@ -61,7 +61,7 @@ pub struct Oracle {
     /// Names that clients have lost or may lose since the loops were at rest. The client is `None` if all members of a
     /// group lose the name. The name is empty if a client loses its uid.
     unsure: Vec<(Option<Id>, String)>,
-    /// The clients that have disconnected by themselves. They receive nothing more.
+    /// The clients that have disconnected by themselves. These clients receive no further messages.
     gone: BTreeSet<Id>,
     /// The owners that ended while no other client had claimed their uid. A login must not have closed these owners.
     pub unreplaced: BTreeSet<Id>,
@@ -93,7 +93,7 @@ impl Oracle {
         let ended = |id: &Id| !self.names.contains_key(id);
         for (id, uid) in self.binds.extract_if(.., |(id, _)| ended(id)) {
             self.owners.insert(uid, Owner::Unknown);
-            // The client may have got the other uid, and have lost it to a login, in this step.
+            // In this step, the client may have got the uid of the bind and lost this uid to a login.
             ended_owners.retain(|(_, owner)| *owner != id);
         }
         ended_owners.retain(|(uid, _)| !self.owners.contains_key(uid));
