@@ -466,7 +466,7 @@ impl Context<'_> {
 
     /// Calls [`on_timer`](crate::Handler::on_timer) once, `delay` from now.
     ///
-    /// This method works like [`after`](Context::after), for timers that need access to the
+    /// This method works like [`after`](Context::after), for timers whose calls need access to the
     /// [`Handler`](crate::Handler).
     pub fn set_timer(&mut self, delay: Duration) -> TimerId {
         self.core.add_timer(delay, None)
@@ -474,7 +474,7 @@ impl Context<'_> {
 
     /// Calls [`on_timer`](crate::Handler::on_timer) every `period`.
     ///
-    /// This method works like [`every`](Context::every), for timers that need access to the
+    /// This method works like [`every`](Context::every), for timers whose calls need access to the
     /// [`Handler`](crate::Handler).
     pub fn set_interval(&mut self, period: Duration) -> TimerId {
         let period = period.max(Duration::from_millis(1));

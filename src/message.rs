@@ -231,7 +231,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Creates a result from two counts. `matched` is their sum.
+    /// Creates a result from the counts of queued and dropped messages. `matched` is the sum of both counts.
     pub fn new(queued: usize, dropped: usize) -> Delivery {
         Delivery { matched: queued + dropped, queued, dropped, forwarded: 0 }
     }

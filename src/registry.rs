@@ -238,7 +238,7 @@ impl Registry {
 
     /// Returns the number of slots of a uid.
     ///
-    /// 0 means that the user is offline. The call takes O(1) time.
+    /// The result 0 means that the user is offline. The call takes O(1) time.
     pub fn count_of(&self, uid: &str) -> usize {
         self.users.get(uid).map_or(0, |user| user.count as usize)
     }

@@ -82,8 +82,8 @@ impl Context<'_> {
 
     /// Returns whether the request of a ticket still waits for its answer.
     ///
-    /// The result is `false` after the client has disconnected or got a 503. A handler can then stop its work for the
-    /// answer. The result is also `false` if the connection belongs to another loop.
+    /// The result is `false` after the client has disconnected or got a 503. If the result is `false`, a handler can
+    /// stop its work for the answer. The result is also `false` if the connection belongs to another loop.
     pub fn is_pending<A>(&self, ticket: &Ticket<A>) -> bool {
         self.core.has_ticket(ticket.fd(), ticket.number())
     }

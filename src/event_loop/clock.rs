@@ -51,8 +51,8 @@ pub mod virtual_clock {
 
 /// Reads the coarse monotonic clock (`CLOCK_MONOTONIC_COARSE`).
 ///
-/// The result can be some milliseconds old. A read of the coarse clock takes a fraction of the time of a read of the
-/// exact clock.
+/// The returned time can be some milliseconds old. A read of the coarse clock takes a fraction of the time of a read of
+/// the exact clock.
 #[inline]
 pub fn coarse() -> coarsetime::Instant {
     coarsetime::Instant::now_without_cache_update()

@@ -82,7 +82,7 @@ impl<C> Fleet<C> {
             return route(senders);
         }
         if early.is_closed {
-            // The lock is released first, because the drop of the route runs code of the program.
+            // The lock is released before the route is dropped, because the drop runs code of the program.
             drop(early);
             return Err(Rejected::Closed);
         }
@@ -132,7 +132,7 @@ impl<C> Drop for FleetEnd<C> {
         let mut early = self.0.lock();
         early.is_closed = true;
         let dropped = std::mem::take(&mut early.routes);
-        // The lock is released first, because the drop of a command runs code of the program.
+        // The lock is released before the commands are dropped, because the drop runs code of the program.
         drop(early);
         drop(dropped);
     }

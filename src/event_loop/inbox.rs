@@ -127,7 +127,8 @@ impl<C> Drop for Inbox<C> {
         let mut queue = self.0.lock();
         queue.is_closed = true;
         let dropped = std::mem::take(&mut queue.items);
-        // The lock is released first, because the drop of a command may run code that sends a command.
+        // The lock is released before the commands are dropped, because the drop of a command may run code that sends a
+        // command.
         drop(queue);
         drop(dropped);
     }

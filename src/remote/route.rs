@@ -84,7 +84,8 @@ pub fn scatter<G: Gather>(
     })
 }
 
-/// Returns the loop that runs on this thread, and its inbox. A server with one loop needs no search.
+/// Returns the loop that runs on this thread, and its inbox. In a server with one loop, the result is `None`, because
+/// its only loop needs no search.
 fn own_inbox(senders: &[Sender<Command>]) -> Option<(usize, &Sender<Command>)> {
     let own = if senders.len() > 1 { own_of(senders)? } else { return None };
     Some((own, senders.get(own)?))

@@ -52,11 +52,11 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 
 /// The state of a loop: connections, uids and groups, deadlines and counters.
 ///
-/// The methods are of two kinds. A [`Context`](crate::Context) calls the actions of handlers, such as
+/// The methods of `Core` are of two kinds. A [`Context`](crate::Context) calls the actions of handlers, such as
 /// [`push`](Core::push), [`bind`](Core::bind) and [`close`](Core::close). The [`EventLoop`](super::EventLoop) calls the
 /// following methods, once or more in each turn, in this order:
 ///
-/// 1. [`set_time`](Core::set_time) with the time of the turn. All deadlines of the turn are compared with this time.
+/// 1. [`set_time`](Core::set_time) with the time of the turn. All deadlines are compared with the time of the turn.
 /// 2. [`insert`](Core::insert) for each accepted socket.
 /// 3. [`take_ready`](Core::take_ready) for the connections to read. The loop passes their input to the table, which
 ///    returns messages that borrow from the read buffer.
@@ -390,7 +390,7 @@ impl Core {
 
     /// Takes the next closed connection, for `on_close`.
     ///
-    /// The uid and the groups of this connection are available until [`end_on_close`](Core::end_on_close).
+    /// The uid and the groups of the returned connection are available until [`end_on_close`](Core::end_on_close).
     #[inline]
     pub fn begin_on_close(&mut self) -> Option<(Fd, Closed)> {
         let close = self.pending_closes.pop_front()?;

@@ -21,8 +21,8 @@ impl Core {
 
     /// Reserves a uid for a connection that is about to open.
     ///
-    /// If the result is `Done`, [`bind_reserved`](Core::bind_reserved) or [`release_reserved`](Core::release_reserved) must
-    /// follow.
+    /// If the result is `Done`, the caller must call [`bind_reserved`](Core::bind_reserved) or
+    /// [`release_reserved`](Core::release_reserved) later.
     pub fn reserve(&mut self, slot: Slot, uid: &str) -> Change {
         match self.second_login {
             // The claim would close the earlier connection of the uid. So the claim is made when the new connection has

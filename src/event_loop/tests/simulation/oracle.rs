@@ -132,7 +132,7 @@ impl Oracle {
         self.binds.retain(|(bound, name)| (*bound, name.as_str()) != (id, uid));
     }
 
-    /// Returns the clients that are online with a uid, or `None` if the oracle does not know.
+    /// Returns the clients that are online with a uid, or `None` if the oracle does not know the owner of the uid.
     pub fn online(&self, uid: &str) -> Option<BTreeSet<Id>> {
         let bound = |(_, (bound, _)): &(&Id, &(Option<String>, BTreeSet<String>))| bound.as_deref() == Some(uid);
         let bound: BTreeSet<Id> = self.names.iter().filter(bound).map(|(id, _)| *id).collect();
