@@ -39,8 +39,9 @@ impl Context<'_> {
 
     /// Pushes to all connections of a uid, on all loops.
     ///
-    /// `matched` and `forwarded` are 0 if the uid is offline. If this loop has forwarded a bind of the uid to another
-    /// loop ([`Change::Forwarded`]), that loop carries out the bind before the push.
+    /// If the uid is offline, `matched` is 0. Then `forwarded` is 0, too, unless a bind or a join from this loop is on
+    /// its way to another loop. If this loop has forwarded a bind of the uid to another loop ([`Change::Forwarded`]),
+    /// that loop carries out the bind before the push.
     pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_uid(uid, push.into())
     }

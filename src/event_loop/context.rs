@@ -32,8 +32,8 @@ pub type Notice = Box<dyn Any + Send>;
 /// the loops that a push is sent to. Everything that one loop sends to another loop arrives in order: pushes, changes,
 /// the shutdown, and the commands of a [`Remote`](crate::Remote) that a handler uses. A message that is on its way to a
 /// connection when the connection ends is lost, like a message in its queue. The methods that read or list connections
-/// return only connections of the handler's own loop. The methods of [`Remote`](crate::Remote) return connections of
-/// all loops.
+/// return only connections of the handler's own loop. The methods that count the connections of a uid or the members of
+/// a group count all loops. The methods of [`Remote`](crate::Remote) return connections of all loops.
 ///
 /// A push takes anything that is [`Into<Push>`](crate::Push): a received message, a `&str`, a `&[u8]`, or a
 /// [`Frame`](crate::Frame) that is encoded once for many pushes. [`IntoPush`](crate::IntoPush) adds `.except(&[fd])` to

@@ -17,7 +17,7 @@ use crate::tls::TlsCounts;
 /// returns the counters of one loop. The limits of connections apply to the whole server.
 ///
 /// A field of type `u64` counts since the start and never decreases. A field of type `usize` is the present number, or
-/// a limit. All fields are from the same moment.
+/// a limit. All counters of one loop are from the same moment.
 ///
 /// ```
 /// # use fdpush::Context;
