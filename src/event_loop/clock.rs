@@ -1,7 +1,7 @@
 //! The loop's clocks: the monotonic clock for deadlines, and the wall clock for reported times.
 //!
-//! No other file of the loop reads a clock. A turn reads the monotonic clock at its start and at its end. A step with a
-//! time limit, and the start of a timer, read the monotonic clock again.
+//! No other file of the loop reads the monotonic clock. A turn reads the monotonic clock at its start and at its end. A
+//! step with a time limit, and the start of a timer, read the monotonic clock again.
 
 use std::time::{Duration, Instant, SystemTime};
 
