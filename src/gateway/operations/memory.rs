@@ -1,9 +1,10 @@
 //! The allocator of the process, and the return of freed memory to the kernel.
 //!
-//! The allocator is mimalloc. The allocator of glibc keeps most of the memory that was freed after a peak.
+//! The allocator is mimalloc. After a peak of memory use, the allocator of glibc keeps most of the freed memory.
 //!
-//! mimalloc returns a page to the kernel a second after the page became free, but it looks for such pages only when
-//! another page is freed. An idle server frees no page, so a thread allocates and frees a block from time to time.
+//! mimalloc returns a free page to the kernel one second after the page became free. mimalloc looks for such pages only
+//! when another page is freed. An idle server frees no page. So the thread `fdpush-memory` allocates and frees a block
+//! once a second.
 
 use std::hint::black_box;
 use std::io;
@@ -17,13 +18,14 @@ use crate::gateway::runtime::threads;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// The time between two blocks that the thread allocates and frees.
+/// The interval at which the thread `fdpush-memory` allocates and frees a block.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The size of the block in bytes. A block of this size has a page of its own, so freeing the block frees the page.
+/// The size of the block that `fdpush-memory` allocates, in bytes. mimalloc puts no other block into the page of a
+/// block of this size. So freeing the block frees the page.
 const BLOCK_BYTES: usize = 8 << 20;
 
-/// Starts the thread that makes mimalloc return free pages. The thread ends with the process.
+/// Starts the thread that makes mimalloc return free pages to the kernel. The thread runs until the process ends.
 ///
 /// # Errors
 ///
@@ -33,7 +35,7 @@ pub fn return_free_pages() -> io::Result<()> {
         loop {
             thread::park_timeout(PERIOD);
             let mut block: Vec<u8> = Vec::new();
-            // The thread writes nothing to the block, so the kernel assigns almost no memory to it.
+            // The thread writes nothing to the block, so the kernel assigns almost no memory to the block.
             let _ = block.try_reserve_exact(BLOCK_BYTES);
             drop(black_box(block));
         }

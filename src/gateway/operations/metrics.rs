@@ -1,7 +1,7 @@
-//! `/metrics` in the text format of OpenMetrics 1.0.
+//! Encodes the response of `/metrics` in the text format of OpenMetrics 1.0.
 //!
-//! This module owns the metric names and the counts of API requests. All other numbers come in a [`Snapshot`] at a
-//! scrape. So a message needs no atomic operation, and a scrape takes no lock of the loop.
+//! This module owns the metric names and the counts of API requests. A [`Snapshot`] contains all other numbers at the
+//! time of a scrape. So the loop counts a message without an atomic operation, and a scrape takes no lock of the loop.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,14 +22,14 @@ use rustix::process::{Resource, getrlimit};
 use crate::gateway::push::datagrams;
 use crate::gateway::runtime::threads::Tally;
 
-/// The media type of [`Metrics::encode`].
+/// The media type of the text that [`Metrics::encode`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The counts of API requests. Clones share the counts, even between threads.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     api_requests: Family<ApiRequest, Counter>,
-    /// The counter of `/api/push` with status 200. Empty before the first such answer.
+    /// The counter of answers of `/api/push` with status 200. The cell is empty before the first such answer.
     pushes: OnceLock<Counter>,
 }
 
@@ -39,16 +39,16 @@ struct ApiRequest {
     status: u16,
 }
 
-/// The numbers that one scrape returns. Fields that are named after events, such as `opens`, are counters since the
-/// start.
+/// The numbers that one scrape returns. A field that is named after an event, such as `opens`, counts the events since
+/// the start of the server.
 #[derive(Clone, Default, Debug)]
 pub struct Snapshot {
-    /// Connections by state: `open` for WebSockets; `other` for HTTP and closing connections of clients; `api` for
-    /// connections of back ends.
+    /// The number of connections by state: `open` for WebSockets; `other` for HTTP connections and closing connections
+    /// of clients; `api` for connections of back ends.
     pub connections: BTreeMap<&'static str, usize>,
-    /// The limit of clients' connections, in the states `open` and `other` together.
+    /// The maximum number of client connections in the states `open` and `other` together.
     pub connections_max: usize,
-    /// The limit of connections in the state `api`.
+    /// The maximum number of connections in the state `api`.
     pub api_connections_max: usize,
     pub uids: usize,
     pub groups: usize,
@@ -57,12 +57,12 @@ pub struct Snapshot {
     pub opens: u64,
     /// The number of closed WebSockets by [`Cause::as_str`](fdpush::Cause::as_str).
     pub closes: BTreeMap<&'static str, u64>,
-    /// Refused requests of clients, by HTTP status.
+    /// The number of refused client requests, by HTTP status.
     pub refusals: BTreeMap<u16, u64>,
     pub untrusted_proxies: u64,
-    /// The number of API connections that were closed to accept other connections.
+    /// The number of API connections that the server closed to accept newer API connections.
     pub api_evictions: u64,
-    /// Refused requests of back ends, by HTTP status.
+    /// The number of API requests that were refused before routing, by HTTP status.
     pub api_refusals: BTreeMap<u16, u64>,
     pub messages_in: u64,
     pub messages_out: u64,
@@ -70,12 +70,14 @@ pub struct Snapshot {
     pub bytes_out: u64,
     pub compression: Compression,
     pub tls: TlsCounts,
-    /// The end of the validity of each certificate file in seconds since 1970, by file and name.
+    /// The time when the certificates of each file expire, in seconds since 1970. The key is the file and a certificate
+    /// name.
     pub certificates: BTreeMap<(String, String), u64>,
     pub queue_bytes: usize,
-    /// The memory of unfinished messages, heads and bodies, in bytes.
+    /// The memory of unfinished messages, unfinished request heads and unfinished request bodies, in bytes.
     pub inbound_bytes: usize,
-    /// The messages that slow readers did not get, by policy: `close`, `drop_newest`, `conflate`, `too_large`.
+    /// The number of messages that slow clients did not get, by policy: `close`, `drop_newest`, `conflate`,
+    /// `too_large`.
     pub drops: BTreeMap<&'static str, u64>,
     pub heartbeats_missed: u64,
     pub turns: Durations,
@@ -84,38 +86,39 @@ pub struct Snapshot {
     pub webhook_queue: usize,
     pub webhook_sent: u64,
     pub webhook_failures: u64,
-    /// Dropped events by reason: `refused`, `timed_out`, `queue_full`, `out_of_memory`, `shutdown`, `too_large`.
+    /// The number of dropped webhook events by reason: `refused`, `timed_out`, `queue_full`, `out_of_memory`,
+    /// `shutdown`, `too_large`.
     pub webhook_given_up: BTreeMap<&'static str, u64>,
-    /// Authentications by result: `accepted`, `refused`, `failed`, `timed_out`, `overflowed`, `gone`.
+    /// The number of authentications by outcome: `accepted`, `refused`, `failed`, `timed_out`, `overflowed`, `gone`.
     pub auth: BTreeMap<&'static str, u64>,
-    /// The number of clients whose request waits in the queue of the connect hook.
+    /// The number of clients whose upgrade request waits in the queue of the connect hook.
     pub auth_waiting: usize,
     pub datagrams: datagrams::DatagramCounts,
-    /// The states of the threads, by name.
+    /// The states of the threads, by the name of the thread.
     pub threads: BTreeMap<&'static str, Tally>,
     pub log_lines_dropped: u64,
-    /// The descriptors of this process.
+    /// The number of file descriptors of this process, and the limit of this number.
     pub descriptors: Descriptors,
 }
 
-/// A histogram of durations, as in Prometheus.
+/// A histogram of durations with cumulative buckets, as in Prometheus.
 #[derive(Clone, Default, Debug)]
 pub struct Durations {
     /// The sum of all durations.
     pub sum: Duration,
     /// The number of durations.
     pub count: u64,
-    /// The upper bound of each bucket in ascending order, with the number of durations up to this bound. The infinite
-    /// bucket is not included.
+    /// The upper bound of each bucket in ascending order, with the number of durations up to this bound. The list does
+    /// not contain the bucket `+Inf`.
     pub buckets: Vec<(Duration, u64)>,
 }
 
-/// The number of connections up to which the descriptors are counted one by one.
+/// The maximum number of connections at which the file descriptors are counted one by one.
 ///
-/// Counting ten thousand descriptors takes about a millisecond.
+/// Counting ten thousand file descriptors takes about a millisecond.
 const COUNTED_MAX: usize = 10_000;
 
-/// File descriptors of this process.
+/// The number of open file descriptors of this process, and the limit of this number.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Descriptors {
     pub used: u64,
@@ -124,23 +127,26 @@ pub struct Descriptors {
 }
 
 impl Metrics {
-    /// Creates counters at 0.
+    /// Creates metrics whose counters are 0.
     pub fn new() -> Metrics {
         Metrics { api_requests: Family::default(), pushes: OnceLock::new() }
     }
 
-    /// Counts an answer of the API. `path` is the route, such as `/api/users/{uid}`. If `path` were the path of the
-    /// request, each path would add a time series.
+    /// Counts an answer of the API.
+    ///
+    /// `path` is the route, such as `/api/users/{uid}`, and not the path of the request. Each value of `path` adds a
+    /// time series.
     pub fn count_api_request(&self, path: &'static str, status: u16) {
         let counter = || self.api_requests.get_or_create(&ApiRequest { path, status }).clone();
         match (path, status) {
-            // This is the most common answer, so its counter is not looked up in the map.
+            // Status 200 of `/api/push` is the most common answer. So the counter of this answer is not looked up in
+            // the map.
             ("/api/push", 200) => self.pushes.get_or_init(counter).inc(),
             _ => counter().inc(),
         };
     }
 
-    /// Encodes all metrics as text of the type [`CONTENT_TYPE`].
+    /// Encodes all metrics as text of the media type [`CONTENT_TYPE`].
     pub fn encode(&self, snapshot: Snapshot) -> String {
         let mut registry = Registry::default();
         let api = self.api_requests.clone();
@@ -153,23 +159,24 @@ impl Metrics {
 }
 
 impl Descriptors {
-    /// Returns the number of open descriptors, and the limit.
+    /// Returns the number of open file descriptors, and the limit of this number.
     ///
-    /// Since Linux 6.2, the size of the directory `/proc/self/fd` is the number of descriptors. On an older system the
-    /// descriptors are counted. With very many connections counting takes long, so the number of connections is used.
+    /// Since Linux 6.2, the size of the directory `/proc/self/fd` is the number of descriptors. On an older kernel,
+    /// this function counts the descriptors. If there are more than [`COUNTED_MAX`] connections, this function returns
+    /// the number of connections, because counting takes long.
     pub fn now(connections: usize) -> Descriptors {
         let max = getrlimit(Resource::Nofile).current;
         let size = fs::metadata("/proc/self/fd").map_or(0, |directory| directory.len());
         Descriptors { used: if size > 0 { size } else { Descriptors::count(connections) }, max }
     }
 
-    /// Counts the descriptors. If there are more than [`COUNTED_MAX`] connections, returns the number of connections
-    /// instead.
+    /// Counts the file descriptors of this process. If there are more than [`COUNTED_MAX`] connections, returns the
+    /// number of connections.
     fn count(connections: usize) -> u64 {
         if connections > COUNTED_MAX {
             return connections as u64;
         }
-        // The descriptor with which this function reads the directory does not count.
+        // The open directory uses one file descriptor, which is subtracted from the count.
         fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1)) as u64
     }
 }
@@ -191,7 +198,7 @@ impl Snapshot {
         let connections = self.connections.iter().map(|(state, count)| (*state, *count as u64));
         writer.family(MetricType::Gauge, "fdpush_connections", "Connections by state", "state", connections)?;
         let (clients, api) = (self.connections_max as u64, self.api_connections_max as u64);
-        writer.gauge("fdpush_connections_max", "Maximum number of clients' connections", clients)?;
+        writer.gauge("fdpush_connections_max", "Maximum number of client connections", clients)?;
         writer.gauge("fdpush_api_connections_max", "Maximum number of API connections", api)?;
         writer.gauge("fdpush_uids", "Uids with at least one connection", self.uids as u64)?;
         writer.gauge("fdpush_groups", "Groups with at least one member", self.groups as u64)?;
@@ -204,7 +211,7 @@ impl Snapshot {
         writer.family(
             MetricType::Counter,
             "fdpush_refusals",
-            "Refused requests of clients by HTTP status",
+            "Client requests refused, by HTTP status",
             "status",
             refusals,
         )?;
@@ -213,9 +220,13 @@ impl Snapshot {
         writer.family(MetricType::Counter, "fdpush_api_refusals", help, "status", refusals)?;
         let help = "Connections closed because their peer is not a trusted proxy";
         writer.counter("fdpush_untrusted_proxies", help, self.untrusted_proxies)?;
-        let help = "API connections closed to accept newer connections";
+        let help = "API connections closed to accept newer API connections";
         writer.counter("fdpush_api_evictions", help, self.api_evictions)?;
-        writer.counter("fdpush_heartbeats_missed", "Heartbeats without an answer in time", self.heartbeats_missed)
+        writer.counter(
+            "fdpush_heartbeats_missed",
+            "Heartbeats that a client did not answer in time",
+            self.heartbeats_missed,
+        )
     }
 
     fn encode_tls(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -258,7 +269,11 @@ impl Snapshot {
         )?;
         writer.gauge("fdpush_queue_bytes", "Bytes in the send queues of connections", self.queue_bytes as u64)?;
         let inbound = self.inbound_bytes as u64;
-        writer.gauge("fdpush_inbound_bytes", "Bytes of memory for unfinished messages, heads and bodies", inbound)?;
+        writer.gauge(
+            "fdpush_inbound_bytes",
+            "Bytes of memory for unfinished messages, request heads and request bodies",
+            inbound,
+        )?;
         let auth = self.auth.iter().map(|(outcome, count)| (*outcome, *count));
         writer.family(
             MetricType::Counter,
@@ -269,14 +284,14 @@ impl Snapshot {
         )?;
         writer.gauge(
             "fdpush_auth_waiting",
-            "Clients in the queue for a request to auth_url",
+            "Clients that wait in the queue for a request to auth_url",
             self.auth_waiting as u64,
         )?;
         let drops = self.drops.iter().map(|(policy, count)| (*policy, *count));
         writer.family(
             MetricType::Counter,
             "fdpush_drops",
-            "Messages not delivered to slow readers, by policy",
+            "Messages not delivered to slow clients, by policy",
             "policy",
             drops,
         )
@@ -284,19 +299,19 @@ impl Snapshot {
 
     fn encode_compression(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let counts = &self.compression;
-        writer.counter("fdpush_deflate_opens", "WebSockets with permessage-deflate", counts.connections)?;
+        writer.counter("fdpush_deflate_opens", "WebSockets opened with permessage-deflate", counts.connections)?;
         let messages = [("in", counts.messages_in), ("out", counts.messages_out)];
         let help = "Compressed messages, which fdpush_messages_total also counts";
         writer.family(MetricType::Counter, "fdpush_deflate_messages", help, "direction", messages)?;
         let bytes = [("before", counts.bytes_out), ("after", counts.bytes_out_deflated)];
-        let help = "Payload bytes of compressed messages to clients, counted once for all receivers";
+        let help = "Payload bytes of messages to clients, before and after compression, counted once for all receivers";
         writer.family(MetricType::Counter, "fdpush_deflate_bytes", help, "stage", bytes)?;
         let bytes = [("before", counts.bytes_in_deflated), ("after", counts.bytes_in)];
-        let help = "Payload bytes of compressed messages from clients";
+        let help = "Payload bytes of compressed messages from clients, before and after inflation";
         writer.family(MetricType::Counter, "fdpush_inflate_bytes", help, "stage", bytes)?;
         let help = "Messages from clients that are not valid compressed data, or that inflate to too many bytes";
         writer.counter("fdpush_inflate_failures", help, counts.failures)?;
-        let help = "Number of times that a client waited because its messages inflated to many bytes";
+        let help = "Number of times that inflated_bytes_per_second_max delayed the input of a client";
         writer.counter("fdpush_inflate_holds", help, counts.holds)
     }
 
@@ -306,8 +321,12 @@ impl Snapshot {
             "Duration of the turns of the event loop, without the wait for events",
             &self.turns,
         )?;
-        writer.histogram("fdpush_push_to_write", "Time from a push to the write of its last byte", &self.pushes)?;
-        writer.gauge("fdpush_timers", "Active timers", self.timers as u64)
+        writer.histogram(
+            "fdpush_push_to_write",
+            "Time from the push of a message to the write of the last byte of the message",
+            &self.pushes,
+        )?;
+        writer.gauge("fdpush_timers", "Active timers of the event loop", self.timers as u64)
     }
 
     fn encode_process(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -337,13 +356,13 @@ impl Snapshot {
         writer.family(
             MetricType::Counter,
             "fdpush_thread_failures",
-            "Panics and errors of the server's threads, by thread",
+            "Panics and errors of the threads of the server, by thread",
             "thread",
             failures,
         )?;
-        writer.counter("fdpush_log_lines_dropped", "Log lines dropped instead of written", self.log_lines_dropped)?;
+        writer.counter("fdpush_log_lines_dropped", "Log lines dropped and not written", self.log_lines_dropped)?;
         writer.gauge("fdpush_descriptors_used", "Open file descriptors of the process", self.descriptors.used)?;
-        // If there is no limit, the metric is left out.
+        // If the number of file descriptors has no limit, this metric is not written.
         if let Some(max) = self.descriptors.max {
             writer.gauge("fdpush_descriptors_max", "Maximum number of file descriptors of the process", max)?;
         }
@@ -398,8 +417,8 @@ impl Writer<'_> {
         })
     }
 
-    /// Writes a histogram in seconds. `durations` has cumulative numbers, but the encoder needs the number of each
-    /// bucket.
+    /// Writes a histogram in seconds. The counts in `durations` are cumulative, but the encoder needs the count of each
+    /// single bucket.
     fn histogram(&mut self, name: &str, help: &str, durations: &Durations) -> fmt::Result {
         let mut so_far = 0;
         let mut buckets: Vec<(f64, u64)> = Vec::with_capacity(durations.buckets.len() + 1);
@@ -541,7 +560,7 @@ mod tests {
         let descriptors = Descriptors::now(0);
         assert!(descriptors.used >= files.len() as u64, "{descriptors:?}");
         assert!(descriptors.max.is_none_or(|max| max >= descriptors.used), "{descriptors:?}");
-        // Before Linux 6.2, `now` calls `count`.
+        // On Linux before 6.2, `now` calls `count`.
         assert!((files.len() as u64..COUNTED_MAX as u64).contains(&Descriptors::count(0)));
         assert_eq!(Descriptors::count(COUNTED_MAX + 1), COUNTED_MAX as u64 + 1);
     }

@@ -12,13 +12,14 @@ use crate::gateway::push::datagrams;
 use crate::gateway::runtime::threads;
 use crate::gateway::tls::files::{ClientAuthorities, Pair, TlsFiles};
 
-/// The statuses with which this server refuses clients. A connect hook can also use other statuses.
+/// The HTTP statuses with which the server itself refuses client requests. A connect hook can refuse a client with any
+/// other status.
 const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
 
-/// The statuses with which API connections are refused before routing.
+/// The HTTP statuses with which the server refuses API requests before routing.
 const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 
-/// Returns the snapshot of these statistics.
+/// Returns a metrics snapshot of the given statistics.
 pub fn of(
     stats: &Stats,
     tls: &TlsFiles,
@@ -109,8 +110,10 @@ fn certificate_ends(tls: &TlsFiles) -> BTreeMap<(String, String), u64> {
     tls.pairs.iter().map(end_of_chain).chain(tls.client_authorities.iter().filter_map(end_of_authorities)).collect()
 }
 
-/// Adds zero counts for missing keys. Without the zero counts, a series would begin with its first event, and a rate
-/// would not include this event.
+/// Adds a count of 0 for each missing key.
+///
+/// Without this count, a time series would begin after the first event. Then the function `rate` of Prometheus would
+/// not include the first event.
 fn from_zero<K: Copy + Ord, const N: usize>(all: [K; N], counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
     let zeros = all.map(|key| (key, 0));
     zeros.into_iter().chain(counts.iter().map(|(key, count)| (*key, *count))).collect()

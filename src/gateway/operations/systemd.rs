@@ -14,19 +14,19 @@ use sd_notify::NotifyState;
 
 use crate::gateway::runtime::threads;
 
-/// The `FileDescriptorName=` of the API's sockets.
+/// The `FileDescriptorName=` of the API sockets.
 const API: &str = "api";
 
 /// The maximum number of inherited sockets.
 const SOCKETS_MAX: u64 = 1024;
 
-/// The first inherited descriptor, unless the environment names another first descriptor.
+/// The number of the first inherited descriptor, unless `LISTEN_FDS_FIRST_FD` is set to another number.
 const FIRST_DESCRIPTOR: u64 = 3;
 
-/// The maximum wait for the service manager to receive a notification.
+/// The maximum time that the server waits until the service manager receives a notification.
 const NOTIFY_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The sockets that the service manager passed.
+/// The sockets that the service manager passed to the server.
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// The sockets for clients, which replace the default of --listen.
@@ -67,8 +67,7 @@ impl Inherited {
                 (socket, API) => inherited.api.push(socket),
                 (ApiSocket::Http(socket), _) => inherited.listen.push(socket),
                 (socket, name) => {
-                    let why =
-                        format!("systemd passed {socket} as {name:?}: only sockets named {API:?} can be of this kind");
+                    let why = format!("systemd passed {socket} with the name {name:?}: expected the name {API:?}");
                     return Err(invalid(why));
                 }
             }
@@ -77,7 +76,7 @@ impl Inherited {
     }
 }
 
-/// Refuses a number of inherited sockets that is so large that checking each would take long.
+/// Returns an error if `LISTEN_FDS` exceeds [`SOCKETS_MAX`]. The check of so many sockets would take long.
 fn check_count() -> io::Result<()> {
     let is_ours = match env::var("LISTEN_PID") {
         Ok(pid) => pid.is_empty() || pid == std::process::id().to_string(),
@@ -135,8 +134,10 @@ pub fn notify_stopping() {
     notify(NotifyState::Stopping);
 }
 
-/// Sends a notification on a separate thread, because the call blocks if the service manager does not read its socket.
-/// The server continues after [`NOTIFY_TIME_MAX`] at the latest.
+/// Sends a notification to the service manager.
+///
+/// A separate thread sends the notification, because sending blocks while the service manager does not read its socket.
+/// This function returns after [`NOTIFY_TIME_MAX`] at the latest.
 fn notify(state: NotifyState<'static>) {
     if env::var_os("NOTIFY_SOCKET").is_none() {
         return;
@@ -144,7 +145,7 @@ fn notify(state: NotifyState<'static>) {
     let text = state.to_string();
     let (sender, receiver) = mpsc::channel();
     let started = threads::spawn("fdpush-notify", move || {
-        // The error is ignored, because nothing receives the result after `NOTIFY_TIME_MAX`.
+        // A send error is ignored, because the receiver of the result is closed after `NOTIFY_TIME_MAX`.
         let _ = sender.send(sd_notify::notify(std::slice::from_ref(&state)));
         Ok(())
     });

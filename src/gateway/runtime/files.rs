@@ -1,4 +1,4 @@
-//! Reads the files of settings: regular files only, with bounds on size and time.
+//! Reads files that the settings name. Only regular files are read, with bounds on size and time.
 //!
 //! A FIFO, a device or a file system that does not answer must not block the start or a reload. So this module opens a
 //! file without blocking, checks that the file is regular, and reads the file on a new thread.
@@ -14,7 +14,8 @@ use rustix::fs::OFlags;
 
 use super::threads;
 
-/// The maximum size of a file of certificates, in bytes. Mozilla's roots have about 230,000 bytes.
+/// The maximum size of a certificate file, in bytes. The file of the root certificates of Mozilla has about 230,000
+/// bytes.
 pub const CERTIFICATE_BYTES_MAX: u64 = 8 << 20;
 
 /// The maximum time to read a file.
@@ -29,7 +30,7 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     within(READ_TIME_MAX, move || read_now(&path, bytes_max))
 }
 
-/// Reads a file as UTF-8, and removes a byte order mark at its start.
+/// Reads a file as UTF-8, and removes a byte order mark at the start of the text.
 ///
 /// # Errors
 /// The file cannot be read (see [`read`]), or is not UTF-8.
@@ -39,12 +40,12 @@ pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
 }
 
 fn read_now(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
-    // With these flags, `open` does not wait for the other end of a FIFO, and a terminal does not become the
-    // controlling terminal.
+    // With these flags, `open` does not wait for a writer of a FIFO, and a terminal does not become the controlling
+    // terminal.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let file = opened.map_err(|error| match error.kind() {
-        // The kernel returns this error for a socket.
+        // The kernel returns `ENXIO` if the file is a socket.
         _ if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => not_regular(),
         ErrorKind::IsADirectory => not_regular(),
         _ => error.to_string(),
@@ -66,7 +67,9 @@ fn not_regular() -> String {
     "not a regular file".to_owned()
 }
 
-/// Returns the result of `read`, or an error after `time_max`. After this error, the thread may still be reading.
+/// Runs `read` on a new thread. Returns the result of `read`, or an error after `time_max`.
+///
+/// After this error, the new thread may still be reading.
 fn within<T: Send + 'static>(
     time_max: Duration,
     read: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -74,21 +77,21 @@ fn within<T: Send + 'static>(
     let (sender, receiver) = channel();
     let mut read = Some(read);
     let started = threads::spawn("fdpush-file", move || {
-        // `read` is called only once: if `read` panics, the thread ends.
+        // `read` is called only once. If `read` panics, the thread ends, because the second run finds no `read`.
         if let Some(read) = read.take() {
-            // The error is ignored, because nothing receives the result after `time_max`.
+            // A send error is ignored, because the receiver of the result is closed after `time_max`.
             let _ = sender.send(read());
         }
         Ok(())
     });
     started.map_err(|error| format!("cannot start a thread to read the file: {error}"))?;
     receiver.recv_timeout(time_max).unwrap_or_else(|error| match error {
-        RecvTimeoutError::Timeout => Err(format!("not readable within {time_max:?}")),
-        RecvTimeoutError::Disconnected => Err("the reading thread panicked".to_owned()),
+        RecvTimeoutError::Timeout => Err(format!("file not readable within {time_max:?}")),
+        RecvTimeoutError::Disconnected => Err("the thread that reads the file panicked".to_owned()),
     })
 }
 
-/// Returns the path of a temporary file for a test. No other test and no earlier run of the tests uses it.
+/// Returns the path of a temporary file for a test. No other test and no earlier test run uses this path.
 #[cfg(test)]
 pub fn unused_path() -> PathBuf {
     use std::hash::{BuildHasher, RandomState};
@@ -138,10 +141,10 @@ mod tests {
     fn a_file_that_is_not_read_in_time_is_an_error() {
         let (_held, never) = channel::<Result<(), String>>();
         let read = move || never.recv().unwrap_or(Ok(()));
-        assert_eq!(within(Duration::from_millis(10), read), Err("not readable within 10ms".to_owned()));
+        assert_eq!(within(Duration::from_millis(10), read), Err("file not readable within 10ms".to_owned()));
         assert_eq!(
             within(READ_TIME_MAX, || panic!("panic of the test")),
-            Err::<(), _>("the reading thread panicked".into())
+            Err::<(), _>("the thread that reads the file panicked".into())
         );
     }
 }

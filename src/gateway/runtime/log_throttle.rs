@@ -1,4 +1,4 @@
-//! A throttle for log lines that several threads share.
+//! A throttle of log lines. Several threads can share the throttle.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -8,19 +8,20 @@ use fdpush::shared::Tick;
 
 use super::clock;
 
-/// A [`LogThrottle`](fdpush::shared::LogThrottle) behind a lock.
+/// A [`LogThrottle`](fdpush::shared::LogThrottle) that a lock protects.
 #[derive(Debug)]
 pub struct LogThrottle {
     start: Instant,
     throttle: Mutex<fdpush::shared::LogThrottle>,
 }
 
-/// The number of suppressed lines, written at the end of the next line. Nothing is written if the number is 0.
+/// The number of log lines that were suppressed before a line. The line ends with the text of this number. The text is
+/// empty if the number is 0.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Suppressed(u64);
 
 impl Suppressed {
-    /// No suppressed lines.
+    /// The number 0: no log line was suppressed.
     pub const NONE: Suppressed = Suppressed(0);
 }
 
@@ -34,12 +35,13 @@ impl fmt::Display for Suppressed {
 }
 
 impl LogThrottle {
-    /// Creates a throttle that allows one line in `period`.
+    /// Creates a throttle that allows one log line in each `period`.
     pub fn new(period: Duration) -> LogThrottle {
         LogThrottle { start: clock::now(), throttle: Mutex::new(fdpush::shared::LogThrottle::new(period)) }
     }
 
-    /// Returns the number of suppressed lines if a line may be written now. Otherwise counts one more suppressed line.
+    /// Returns the number of suppressed lines if a line may be written now. Otherwise returns `None` and counts one
+    /// more suppressed line.
     pub fn admit(&self, now: Instant) -> Option<Suppressed> {
         let elapsed = now.saturating_duration_since(self.start).as_millis().try_into().unwrap_or(u64::MAX);
         // No code panics while it holds this lock, so the throttle is always valid.

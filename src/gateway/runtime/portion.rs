@@ -2,20 +2,24 @@
 
 use fdpush::{Context, Fd};
 
-/// The maximum number of connections and their memberships that one turn of the loop removes or notifies. Also the
-/// maximum number of entries that the lists of one turn visit.
+/// The maximum number of connections and group memberships that one turn of the loop removes or notifies. This constant
+/// is also the maximum number of entries that list commands visit in one turn.
 ///
-/// Ten thousand connections in two groups each reach this maximum. Their removal takes about 10 ms.
+/// Ten thousand connections that are each in two groups reach this maximum. The removal of these connections takes
+/// about 10 ms.
 pub const WORK_MAX: usize = 30_000;
 
-/// The work that several commands may still do in one turn.
+/// The budget of work that all list requests in one turn of the loop share.
 #[derive(Debug, Default)]
 pub struct TurnBudget {
     spent: usize,
 }
 
 impl TurnBudget {
-    /// Takes the work of one portion, which is at most [`WORK_MAX`]. Returns `false` if too little work is left.
+    /// Takes the work of one portion from the budget. Returns `false` if the rest of the budget is smaller than the
+    /// work.
+    ///
+    /// Work above [`WORK_MAX`] counts as [`WORK_MAX`].
     pub fn take(&mut self, work: usize) -> bool {
         let spent = self.spent + work.clamp(1, WORK_MAX);
         let is_within = spent <= WORK_MAX;
@@ -25,13 +29,14 @@ impl TurnBudget {
         is_within
     }
 
-    /// Ends the turn.
+    /// Restores the whole budget at the end of a turn.
     pub fn reset(&mut self) {
         self.spent = 0;
     }
 }
 
-/// Takes items until their work reaches [`WORK_MAX`]. With the last item, the work may exceed this maximum.
+/// Takes items until the sum of their work reaches [`WORK_MAX`]. The work of the last item may make the sum exceed
+/// [`WORK_MAX`].
 pub fn take_portion<T>(mut items: impl Iterator<Item = T>, work_of: impl Fn(&T) -> usize) -> Vec<T> {
     let (mut portion, mut work) = (Vec::new(), 0);
     while work < WORK_MAX
@@ -43,12 +48,12 @@ pub fn take_portion<T>(mut items: impl Iterator<Item = T>, work_of: impl Fn(&T) 
     portion
 }
 
-/// Returns the work for a connection: 1, and 1 for each of its groups.
+/// Returns the work for a connection: 1 for the connection, and 1 for each of its groups.
 pub fn connection_work(ctx: &Context<'_>, fd: Fd) -> usize {
     1 + ctx.groups_of(fd).len()
 }
 
-/// Returns the work for a group: 1, and 1 for each of its members.
+/// Returns the work for a group: 1 for the group, and 1 for each of its members.
 pub fn group_work(ctx: &Context<'_>, group: &str) -> usize {
     1 + ctx.member_count(group)
 }
@@ -72,11 +77,11 @@ mod tests {
         let mut budget = TurnBudget::default();
         for _ in 0..3 {
             assert!(budget.take(10_000) && budget.take(19_999));
-            assert!(!budget.take(2), "29,999 and 2 exceed the maximum");
+            assert!(!budget.take(2), "work of 29,999 and 2 exceeds the maximum of 30,000");
             assert!(budget.take(0), "a portion without entries counts as 1");
             assert!(!budget.take(0));
             budget.reset();
-            assert!(budget.take(usize::MAX), "a portion of a longer list has the maximum of work");
+            assert!(budget.take(usize::MAX), "a portion with more work than the maximum takes the whole budget");
             assert!(!budget.take(1));
             budget.reset();
         }

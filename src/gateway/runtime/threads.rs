@@ -1,12 +1,12 @@
-//! The supervised threads of the server. These are all threads except the thread of the loop.
+//! Supervises the threads of the server. All threads except those of event loops are supervised.
 //!
-//! If a thread panics or returns an error, the failure is counted and logged, and the work starts again on the same
-//! thread. After the first failure in a minute the work restarts at once. After further failures the work restarts
-//! after a pause, which doubles each time. During its pause, a thread is `down`: `/readyz` answers 503 and
-//! `fdpush_threads_down` counts the thread.
+//! If the work of a thread panics or returns an error, the failure is counted and logged, and the work starts again on
+//! the same thread. After the first failure, and after a failure of a run of at least a minute, the work restarts at
+//! once. After each further failure, the work restarts after a pause. Each further failure doubles the pause. During
+//! the pause, the thread is `down`: `/readyz` answers 503, and `fdpush_threads_down` counts the thread.
 //!
-//! The work is a `FnMut`. Its state must survive a panic, so the state is outside the call, for example in a queue or
-//! in the captured worker.
+//! The work is an `FnMut` closure. The state of the work must survive a panic. So the closure captures the state, and
+//! has no state in local variables.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::clock;
 
-/// After a run of at least this length, a failure causes no pause.
+/// The minimum duration of a run after which a failure causes no pause.
 const STABLE_TIME: Duration = Duration::from_secs(60);
 
 /// The pause after the second failure. Each further failure doubles the pause, up to `PAUSE_MAX`.
@@ -27,7 +27,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The states of the threads with one name.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Tally {
-    /// The number of threads that have started and not ended. `down <= alive`.
+    /// The number of threads that have started and not ended. `alive` includes the threads in `down`.
     pub alive: usize,
     /// The number of threads that failed and have not restarted.
     pub down: usize,

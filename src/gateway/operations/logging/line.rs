@@ -1,7 +1,7 @@
 //! Formats a log record as one line.
 //!
-//! Each byte of a line passes through [`Escape`], so untrusted text cannot end a line, begin another or send control
-//! sequences to a terminal. The caller puts untrusted text in quotes with `{:?}`.
+//! Each byte of a line passes through [`Escape`], so untrusted text cannot end a line, begin another line or send
+//! control sequences to a terminal. The caller puts untrusted text in quotes with `{:?}`.
 
 use std::fmt::{self, Write};
 use std::time::SystemTime;
@@ -10,19 +10,20 @@ use log::Level;
 
 /// The maximum length of a line with its line end, in bytes.
 ///
-/// A write of up to `PIPE_BUF` (4096) bytes to a pipe is atomic. So lines of several processes are not mixed.
+/// A write of up to `PIPE_BUF` (4096) bytes to a pipe is atomic. So the lines of several processes that write to one
+/// pipe are not mixed.
 pub const LINE_BYTES_MAX: usize = 4096;
 
-/// The text that marks the end of a line that was cut.
+/// The text that ends each line that was cut to [`LINE_BYTES_MAX`].
 const CUT: &str = " [cut]";
 
-/// Formats a line like simple_logger: time (UTC), level, target, message.
+/// Formats a log line as simple_logger does: time (UTC), level, target, message.
 pub fn format(time: SystemTime, level: Level, target: &str, message: fmt::Arguments<'_>) -> String {
     let time = humantime::format_rfc3339_millis(time);
     finish(format_args!("{time} {level:<5} [{target}] {message}"))
 }
 
-/// Formats a line without time and level.
+/// Formats a line that has no time, no level and no target.
 pub fn plain(text: &str) -> String {
     finish(format_args!("{text}"))
 }

@@ -1,14 +1,16 @@
-//! The log of `fdpush serve`: lines on standard error, which never block the server.
+//! The log of `fdpush serve`. The log goes to standard error, and a blocked standard error does not block the server.
 //!
-//! The caller formats a line and puts it into a bounded queue. The thread `fdpush-log` writes the lines. The caller
-//! never waits and never writes. So a full disk, a closed pipe or a pipe without a reader does not affect the loop. A
-//! line that does not fit or cannot be written is dropped and counted. The next written line contains the count.
+//! A thread that logs formats a line and puts the line into a bounded queue. The thread `fdpush-log` writes the lines
+//! of the queue to standard error. Only `fdpush-log` waits for standard error. So a full disk, a closed pipe or a pipe
+//! without a reader does not affect the loop. A line that does not fit into the queue, or that cannot be written, is
+//! dropped and counted. Before the next line, `fdpush-log` writes the number of dropped lines.
 //!
-//! simple_logger filters the records by level and module. Its own output is not used, because its `eprintln!` panics if
-//! standard error fails, and blocks if standard error is full. The module `line` writes the format of simple_logger.
+//! simple_logger filters the records by level and module. The output of simple_logger is not used. simple_logger writes
+//! with `eprintln!`, which panics if standard error fails, and blocks if standard error is a full pipe. The module
+//! `line` formats lines as simple_logger does.
 //!
-//! `print_error` and `print` are for output outside the log. These functions replace `eprintln!` and `println!`, which
-//! can panic.
+//! `print_error` and `print` write output that is not a log line. `print_error` replaces `eprintln!`, and `print`
+//! replaces `println!`, because both macros can panic.
 
 mod line;
 mod queue;
@@ -30,15 +32,15 @@ use self::queue::LogQueue;
 use crate::gateway::runtime::log_throttle::{LogThrottle, Suppressed};
 use crate::gateway::runtime::{clock, threads};
 
-/// The maximum wait for the last lines at the end of the process.
+/// The maximum time that the end of the process waits until the last log lines are written.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The crates of which only warnings and errors are logged. The other lines of these crates would contain requests of
-/// clients, with cookies.
+/// The crates of which only warnings and errors are logged. The info, debug and trace lines of these crates can contain
+/// requests of clients, with cookies.
 const WARN_ONLY: [&str; 3] = ["ureq", "ureq_proto", RUSTLS];
 
-/// The TLS library, which warns of faults of clients, such as a refused renegotiation. A client can repeat such a
-/// fault.
+/// The log target of the TLS library. rustls logs a warning for each fault of a client, such as a refused
+/// renegotiation. A client can repeat such a fault many times a second.
 const RUSTLS: &str = "rustls";
 
 /// The minimum interval between two warnings of [`RUSTLS`].
@@ -49,7 +51,7 @@ const PANIC: &str = "fdpush::panic";
 
 static QUEUE: LogQueue = LogQueue::new();
 
-/// Whether the writing thread was started.
+/// Whether the thread `fdpush-log` was started.
 static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
 struct Logger {
@@ -57,16 +59,17 @@ struct Logger {
     rustls: LogThrottle,
 }
 
-/// A guard that flushes the log when it is dropped, even by a panic.
+/// A guard that flushes the log when the guard is dropped, even by a panic.
 pub struct Flush;
 
-/// Starts the writing thread, and installs the logger and the panic hook.
+/// Starts the thread `fdpush-log`, and installs the logger and the panic hook.
 ///
 /// # Errors
 ///
 /// The system cannot start a thread.
 pub fn install() -> io::Result<()> {
-    // By default, SIGXFSZ ends a process that writes beyond `RLIMIT_FSIZE`. With a handler, only the write fails.
+    // By default, SIGXFSZ ends a process that writes beyond `RLIMIT_FSIZE`. With a handler for SIGXFSZ, only the write
+    // fails.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let mut writer = writer::Writer::new();
     threads::spawn("fdpush-log", move || writer.run(&QUEUE))?;
@@ -83,7 +86,7 @@ pub fn dropped() -> u64 {
     QUEUE.dropped()
 }
 
-/// Prints lines to standard error, after the log lines that wait in the queue. Errors are ignored.
+/// Prints lines to standard error, after the log lines that wait in the queue. Write errors are ignored.
 pub fn print_error(text: &str) {
     if IS_INSTALLED.load(Ordering::Acquire) {
         text.lines().for_each(|text| QUEUE.push(line::plain(text)));
@@ -92,7 +95,9 @@ pub fn print_error(text: &str) {
     }
 }
 
-/// Prints to standard output. A reader that closes standard output before the end, like `head`, is not an error.
+/// Prints text to standard output.
+///
+/// The result is `Ok` if the reader of standard output, such as `head`, closes the pipe early.
 ///
 /// # Errors
 ///
@@ -116,7 +121,7 @@ impl Logger {
         Logger { filter, rustls: LogThrottle::new(RUSTLS_PERIOD) }
     }
 
-    /// Returns the number of earlier records that were suppressed, or `None` if this record is suppressed.
+    /// Returns the number of suppressed earlier records, or `None` if the new record is suppressed.
     fn admit(&self, metadata: &Metadata<'_>, now: impl FnOnce() -> Instant) -> Option<Suppressed> {
         let rest = metadata.target().strip_prefix(RUSTLS).filter(|rest| rest.is_empty() || rest.starts_with("::"));
         match rest {
@@ -146,8 +151,8 @@ impl Log for Logger {
     }
 }
 
-/// Logs a panic. This function is the panic hook. The line is written at every log level, because a panic is a fault of
-/// the server.
+/// Logs a panic. This function is the panic hook. A panic is logged even with the log level `off`, because a panic is a
+/// fault of the server.
 fn log_panic(info: &PanicHookInfo<'_>) {
     let message = info.payload_as_str().unwrap_or("a value that is not text");
     let error = |text: std::fmt::Arguments<'_>| {
@@ -163,7 +168,8 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     if backtrace.status() == BacktraceStatus::Captured {
         backtrace.to_string().lines().for_each(|line| error(format_args!("{line}")));
     }
-    // After these messages, the standard library aborts the process, so the waiting lines are written now.
+    // After a panic with one of these messages, the standard library aborts the process. So the queued log lines are
+    // written now.
     if message.starts_with("panic in a destructor during cleanup")
         || message.starts_with("panic in a function that cannot")
     {
@@ -187,7 +193,8 @@ mod tests {
         }
     }
 
-    /// Runs as a child process of the tests below, which read its standard error.
+    /// This test is the child process of the tests below. The parent process reads the standard error of the child
+    /// process.
     #[test]
     fn child() {
         let Ok(what) = std::env::var(CHILD) else { return };
@@ -231,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_lines_and_the_last_ones_are_written() {
+    fn records_are_lines_and_the_last_records_are_written() {
         let (lines, is_well) = run_child("log");
         assert!(is_well && lines.len() == 4, "{lines:?}");
         assert_eq!(without_time(&lines[0]), r"INFO  [fdpush::gateway::operations::logging::tests] one\ntwo");

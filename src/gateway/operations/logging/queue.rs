@@ -8,17 +8,17 @@ use std::time::Duration;
 /// The maximum number of bytes in the queue, including the line that is being written.
 const BYTES_MAX: usize = 1 << 20;
 
-/// The memory of a line besides its text, in bytes.
+/// The memory that a queued line uses in addition to its text, in bytes.
 const LINE_OVERHEAD: usize = 64;
 
 /// The queue of log lines.
 pub struct LogQueue {
     state: Mutex<QueueState>,
-    /// The writer waits here for log lines.
+    /// The condition variable on which the writer waits for log lines.
     for_writer: Condvar,
-    /// [`LogQueue::flush`] waits here for the writer.
+    /// The condition variable on which [`LogQueue::flush`] waits for the writer.
     for_flush: Condvar,
-    /// The number of dropped lines since the start.
+    /// The number of dropped log lines since the start of the process.
     dropped: AtomicU64,
 }
 
@@ -28,14 +28,14 @@ struct QueueState {
     bytes: usize,
     /// The number of bytes in the line that is being written.
     writing: usize,
-    /// The number of lines that were dropped after the last entry. No entry counts these lines yet.
+    /// The number of lines that were dropped after the last entry was queued. The next entry reports this number.
     unreported: u64,
 }
 
 /// A log line to be written.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// The number of lines that were dropped before this line.
+    /// The number of lines that were dropped directly before this line.
     pub dropped_before: u64,
     /// A line with its line end. The text is empty if the entry only reports dropped lines.
     pub line: String,
@@ -69,10 +69,12 @@ impl LogQueue {
         self.for_writer.notify_one();
     }
 
-    /// Waits for the next log line. The call also marks the line of the previous call as written.
+    /// Waits for the next log line.
+    ///
+    /// The call also marks the line that the previous call returned as written.
     pub fn take(&self) -> Entry {
         let mut state = self.lock();
-        // The line counts as written even if the writer panicked.
+        // The previous line counts as written even if the writer panicked.
         state.bytes -= std::mem::take(&mut state.writing);
         let is_idle = |state: &mut QueueState| state.entries.is_empty() && state.unreported == 0;
         if is_idle(&mut state) {
@@ -118,7 +120,7 @@ fn cost(line: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// Fills the queue with this text. Returns the number of lines that fit.
+    /// Fills the queue with lines of the given text. Returns the number of lines that fit into the queue.
     fn fill(queue: &LogQueue, text: &str) -> usize {
         let count = BYTES_MAX / cost(text);
         (0..count).for_each(|_| queue.push(text.to_owned()));
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_in_order_and_a_gap_is_reported_in_its_place() {
+    fn lines_are_in_order_and_dropped_lines_are_reported_in_order() {
         let queue = LogQueue::new();
         let text = "x".repeat(1000);
         let count = fill(&queue, &text);
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_at_the_end_is_reported_by_itself() {
+    fn dropped_lines_after_the_last_line_are_reported_without_a_line() {
         let queue = LogQueue::new();
         let count = fill(&queue, "x");
         queue.push("y".to_owned());

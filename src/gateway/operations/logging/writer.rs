@@ -1,7 +1,7 @@
 //! The thread that writes log lines to standard error.
 //!
-//! Only this thread blocks when standard error is a full pipe or a stopped terminal. The thread uses system calls,
-//! because `std::io::Stderr` holds its lock while a write blocks.
+//! Only this thread blocks when standard error is a full pipe or a stopped terminal. The thread writes with system
+//! calls, because `std::io::Stderr` holds its lock while a write blocks.
 
 use std::io;
 use std::time::SystemTime;
@@ -13,13 +13,13 @@ use rustix::io::Errno;
 use super::line;
 use super::queue::{Entry, LogQueue};
 
-/// The log target of lines that the log itself writes.
+/// The log target of the lines about dropped log lines.
 const LOG: &str = "fdpush::log";
 
 /// The state of the writer between two lines.
 pub struct Writer {
     output: Output,
-    /// The number of dropped lines that no line has reported yet.
+    /// The number of dropped lines that no written line has reported yet.
     unreported: u64,
 }
 
@@ -78,7 +78,7 @@ impl Output {
                     bytes = rest;
                 }
                 Err(Errno::INTR) => {}
-                // Another process that shares the pipe or terminal has made it non-blocking.
+                // Another process that shares the pipe or terminal has made the pipe or terminal non-blocking.
                 Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error),
