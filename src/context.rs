@@ -39,9 +39,9 @@ impl Context<'_> {
 
     /// Pushes to all connections of a uid, on all loops.
     ///
-    /// If the uid is offline, `matched` is 0. Then `forwarded` is 0, too, unless a bind or a join from this loop is on
-    /// its way to another loop. If this loop has forwarded a bind of the uid to another loop ([`Change::Forwarded`]),
-    /// that loop carries out the bind before the push.
+    /// If the uid is offline, `matched` is 0. For an offline uid, `forwarded` is 0, too, unless a bind or a join from
+    /// this loop is on its way to another loop. If this loop has forwarded a bind of the uid to another loop
+    /// ([`Change::Forwarded`]), that loop carries out the bind before the push.
     pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_uid(uid, push.into())
     }
@@ -263,8 +263,8 @@ impl Context<'_> {
     ///
     /// The result is [`Change::Done`], also if the connection was protected already, or [`Change::Gone`] if the fd
     /// belongs to no control connection. The result is [`Change::Full`] if
-    /// [`control_connections_max`](Limits::control_connections_max) other connections are protected. The handler should
-    /// then answer with 503. [`Stats::control_refused`] counts these results.
+    /// [`control_connections_max`](Limits::control_connections_max) other connections are protected. After the result
+    /// `Full`, the handler should answer with 503. [`Stats::control_refused`] counts the results `Full`.
     pub fn keep_control(&mut self, fd: Fd) -> Change {
         self.core.keep_control(fd)
     }

@@ -1,7 +1,7 @@
 //! The directory: for each uid and each group, the loops that have its connections.
 //!
-//! A server with several loops has one directory. Its entries are in shards, and each shard has a lock, so that loops
-//! rarely wait for each other. A server with one loop has no directory.
+//! A server with several loops has one directory. The entries of the directory are in shards, and each shard has a
+//! lock, so that loops rarely wait for each other. A server with one loop has no directory.
 //!
 //! The directory also decides whether a connection may have a uid. The shard of the uid is locked during the decision,
 //! so the decision is exact even if clients log in with one uid on all loops at the same moment.

@@ -28,9 +28,9 @@ use self::route::{job, send_shutdown, send_to_loop};
 
 /// A handle on a server for other threads. A clone is cheap.
 ///
-/// The methods are actions of [`Context`]. Each method puts a command into the server's inbox and returns a [`Reply`]
-/// at once. A thread can block until the reply is ready, an async task can await the reply, and the reply can be
-/// dropped. The loop carries out the commands of one thread in order, also commands that were sent before
+/// The methods of `Remote` are the actions of [`Context`]. Each method puts a command into the server's inbox and
+/// returns a [`Reply`] at once. A thread can block until the reply is ready, an async task can await the reply, and the
+/// reply can be dropped. The loop carries out the commands of one thread in order, also commands that were sent before
 /// [`Server::run`](crate::Server::run). A message is encoded on the calling thread.
 ///
 /// The inbox is bounded by [`Limits::inbox_max`](crate::Limits::inbox_max). A command that a full inbox rejects has no
@@ -369,7 +369,7 @@ impl<T> Reply<T> {
         })
     }
 
-    /// Returns the reply if the inbox accepted the command, without waiting.
+    /// Returns the reply, without waiting, if the inbox has accepted the command.
     ///
     /// A producer that needs no results can use the error to slow down: `remote.broadcast(text).sent()?`.
     ///

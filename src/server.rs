@@ -75,8 +75,8 @@ impl Server<Closures> {
     /// Listens on `address`: `host:port`, `[v6]:port` or `unix:PATH`.
     ///
     /// Port 0 takes a free port, which [`local_addr`](Server::local_addr) returns. If a host name has several
-    /// addresses, the server listens on each. A listener on an IPv6 address accepts only IPv6. A socket file on which
-    /// no process listens is replaced. The server removes its socket file when it ends.
+    /// addresses, the server listens on each address. A listener on an IPv6 address accepts only IPv6. A socket file on
+    /// which no process listens is replaced. The server removes its socket file when it ends.
     ///
     /// # Errors
     /// [`Error::Listen`] names the address. The source of this error is the error of the system.
@@ -189,11 +189,11 @@ impl<H: Handler> Server<H> {
     /// [`run`](Server::run). Closures are cloned for each loop, so that each loop has its own copy of the captured
     /// values. A program with a handler of its own type passes a function to [`handlers`](Server::handlers).
     ///
-    /// - **Connections** stay on the loop that serves them, and their fds name the loop: [`Fd::slot`]. A new connection
-    ///   stays on the loop that accepted it. If this loop has over 1/64 more connections than the emptiest loop, the
-    ///   emptiest loop gets the new connection. Each loop has its own socket for a TCP address that the server bound
-    ///   (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of sockets that were passed in,
-    ///   and has all control connections.
+    /// - **Connections** stay on the loop that serves them. The fd of a connection names the loop: [`Fd::slot`]. A new
+    ///   connection stays on the loop that accepted it. If this loop has over 1/64 more connections than the emptiest
+    ///   loop, the emptiest loop gets the new connection. Each loop has its own socket for a TCP address that the
+    ///   server bound (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of sockets that were
+    ///   passed in, and has all control connections.
     /// - **Pushes** reach the connections of all loops. For the connections of the handler's own loop, a push is queued
     ///   at once. Each other loop that has receivers gets the messages of a turn together, at the end of the turn: see
     ///   [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and are
@@ -291,10 +291,10 @@ impl<H: Handler> Server<H> {
 
     /// Listens on one more address for back ends and operators: a control listener.
     ///
-    /// The listener serves plain HTTP, no WebSocket. [`Request::is_control`] is `true` for its requests. Its
-    /// connections count towards [`Limits::control_connections_max`], not [`Limits::connections_max`]. The listener
-    /// stays open during a shutdown. Error responses of the server itself are JSON on this listener:
-    /// `{"error":{"code":"too_large","message":"…"}}`.
+    /// The listener serves plain HTTP, no WebSocket. [`Request::is_control`] is `true` for the requests of the
+    /// listener. The connections of the listener count towards [`Limits::control_connections_max`], not
+    /// [`Limits::connections_max`]. The listener stays open during a shutdown. Error responses of the server itself are
+    /// JSON on this listener: `{"error":{"code":"too_large","message":"…"}}`.
     ///
     /// # Errors
     /// The errors are those of [`bind`](Server::bind).

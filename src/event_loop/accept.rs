@@ -285,7 +285,7 @@ impl Acceptor {
         let Some(slot) = core.insert(socket, peer, *kind, tls.as_ref()) else {
             return core.count_full(*kind == ListenerKind::Control, "all slots are in use or retired");
         };
-        // When the connection is removed, its place is freed.
+        // When the connection is removed, the place of the connection is freed.
         place.into_iter().for_each(Place::keep);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = epoll.register(&mut SourceFd(&descriptor), Token(slot.index()), interest) {

@@ -1,8 +1,8 @@
 //! Measures the time that handlers take, and limits the warnings about long calls.
 //!
-//! Reading a clock around each message would cost too much. So time is measured in intervals with the coarse clock. An
-//! interval ends after the input of each socket, and before and after each handler call except `on_message`. The time
-//! of an interval is attributed to the call that ends the interval.
+//! Clock reads before and after each message would take too much time. So time is measured in intervals with the coarse
+//! clock. An interval ends after the input of each socket, and before and after each handler call except `on_message`.
+//! The time of an interval is attributed to the call that ends the interval.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Creates a drain of these connections, spread evenly over `drain_for`.
+    /// Creates a drain of the WebSockets `open`. The closes are spread evenly over `drain_for`.
     pub fn new(now: Tick, limits: &Limits, open: VecDeque<Fd>) -> Drain {
         Drain {
             until: now.after(limits.drain_time_max),

@@ -9,7 +9,7 @@ use crate::limits::LimitError;
 /// An error of binding or running a server.
 ///
 /// The text does not repeat the [`source`](std::error::Error::source), which is the error of the system. `Error`
-/// converts into an [`io::Error`] with both texts.
+/// converts into an [`io::Error`] with the texts of the error and of its source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -10,7 +10,7 @@ use crate::fd::{Fd, Numbering};
 /// The inboxes of all loops of a server.
 ///
 /// The inboxes are set when the server starts to run. A [`Remote`](crate::Remote) that was created earlier shares this
-/// value. Its commands wait in this value, in order, until the inboxes are set.
+/// value. The commands of such a `Remote` wait in this value, in order, until the inboxes are set.
 #[derive(Debug)]
 pub struct Fleet<C>(Arc<Shared<C>>);
 

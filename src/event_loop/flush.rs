@@ -72,7 +72,7 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// The unwritten output of a push to many connections is moved to queues if the queues would take little memory. If
     /// the queues would take much memory, the output stays in the journal until the journal is close to its maximum
-    /// size. At that size, the output is written.
+    /// size. When the journal is close to its maximum size, the output is written.
     #[cold]
     fn clear_journal(&mut self) {
         self.core.table_mut().begin_flush();

@@ -27,11 +27,11 @@ const READS_PER_TURN_MAX: u32 = 64;
 
 /// The budget of handshakes, and the connections that wait for budget.
 ///
-/// [`begin_turn`](Handshakes::begin_turn) is called once a turn. Then [`take`](Handshakes::take) returns the waiting
-/// connections that are read first. For any other connection whose next read may answer a hello, the caller asks
-/// [`may_answer_new`](Handshakes::may_answer_new). If the result is `true`, the caller reads the connection, else the
-/// caller passes the connection to [`wait`](Handshakes::wait). [`handle_answered`](Handshakes::handle_answered) reports
-/// that a hello was answered.
+/// [`begin_turn`](Handshakes::begin_turn) is called once a turn. After this call, [`take`](Handshakes::take) returns
+/// the waiting connections that are read first. For any other connection whose next read may answer a hello, the caller
+/// asks [`may_answer_new`](Handshakes::may_answer_new). If the result is `true`, the caller reads the connection, else
+/// the caller passes the connection to [`wait`](Handshakes::wait). [`handle_answered`](Handshakes::handle_answered)
+/// reports that a hello was answered.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     /// The waiting connections of clients, the oldest first.

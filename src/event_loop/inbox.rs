@@ -242,7 +242,7 @@ impl<C> Sender<C> {
         Ok(())
     }
 
-    /// Returns whether the loop runs on this thread, where waiting for the loop would deadlock.
+    /// Returns whether the loop runs on `thread`. The thread of a loop must not wait for the loop.
     pub fn runs_on(&self, thread: ThreadId) -> bool {
         self.0.thread.get().is_some_and(|own| *own == thread)
     }

@@ -478,7 +478,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Calls `on_close` and sends deferred answers, until none are pending.
+    /// Calls `on_close` and sends deferred answers, until no close and no answer is pending.
     #[inline]
     fn handle_pending(&mut self) {
         if self.core.has_pending_closes() || self.core.deferrals().has_answers() {

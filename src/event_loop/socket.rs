@@ -19,7 +19,8 @@ pub struct Socket {
     pub listing: Listing,
     /// Whether epoll has reported bytes that were not all read.
     pub is_readable: bool,
-    /// Whether epoll has reported the end of the peer's stream. A read of 0 bytes then confirms the end.
+    /// Whether epoll has reported the end of the peer's stream. After this event, a read of 0 bytes confirms the end of
+    /// the stream.
     pub is_hung_up: bool,
     is_tls: bool,
 }

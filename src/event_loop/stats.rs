@@ -75,7 +75,7 @@ pub struct Stats {
     /// Closed WebSockets by [`Cause::as_str`](crate::Cause::as_str). The map has no entry for a cause that never
     /// occurred.
     pub closed_by_cause: BTreeMap<&'static str, u64>,
-    /// uids with at least one connection.
+    /// Users (uids) with at least one connection.
     pub users: usize,
     /// Groups with at least one member.
     pub groups: usize,
@@ -104,8 +104,8 @@ pub struct Stats {
     pub too_large: u64,
     /// Pings sent by heartbeats.
     pub pings: u64,
-    /// Heartbeats without an answer in time. `closed_by_cause` counts the connections that were closed for missed
-    /// heartbeats.
+    /// Heartbeats that a client did not answer in time. `closed_by_cause` counts the connections that were closed for
+    /// missed heartbeats.
     pub missed_heartbeats: u64,
     /// Pushes sent to other [loops](crate::Server::loops) since the start, counted per receiving loop.
     pub forwarded: u64,

@@ -28,7 +28,7 @@ struct Tls {
 }
 
 impl TlsSessions {
-    /// Creates the shared buffers, unless they exist.
+    /// Creates the shared buffers, unless the buffers exist already.
     pub fn make_buffers(&mut self, read_bytes: usize, inbound: MemoryTotal) {
         self.tls
             .get_or_insert_with(|| Box::new(Tls { streams: Vec::new(), shared: TlsShared::new(read_bytes, inbound) }));

@@ -24,7 +24,7 @@ impl VisitedSlots {
         }
     }
 
-    /// Marks a slot, and returns whether this is its first visit.
+    /// Marks a slot, and returns whether the current search visits the slot for the first time.
     #[inline]
     pub fn visit(&mut self, slot: Slot) -> bool {
         std::mem::replace(&mut self.searches[slot.index()], self.current) != self.current

@@ -22,7 +22,7 @@ pub(super) trait Keyed {
     fn key(&self) -> &Self::Key;
 }
 
-/// A key.
+/// A key of an entry.
 pub(super) trait Key: Eq {
     /// Returns the hash of the key.
     fn hash(&self, hasher: &SipHasher13) -> u64;

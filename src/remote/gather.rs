@@ -18,9 +18,9 @@ const ROUNDS_MAX: u32 = 16;
 
 /// A command that all loops carry out.
 pub trait Gather: Send + Sync + Sized + 'static {
-    /// The result of one loop.
+    /// The result of the command on one loop.
     type Part: Send + 'static;
-    /// The result of all loops.
+    /// The combined result of all loops.
     type Output: Send + 'static;
 
     /// Carries out the command on one loop.

@@ -14,7 +14,7 @@ impl<T: 'static> Reply<T> {
     /// the handler has returned, even if the inbox has rejected the command. The messages that the command has pushed
     /// to connections of this loop are queued before the call, so a message that `then` pushes comes after these
     /// messages. If other loops carry out two commands, the results can arrive in a different order than the commands.
-    /// If the loop ends before the result comes, `then` is dropped.
+    /// If the loop ends before the result arrives, `then` is dropped.
     ///
     /// ```no_run
     /// use fdpush::{Response, Server};

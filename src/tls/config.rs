@@ -80,7 +80,7 @@ impl fmt::Debug for TlsConfig {
 }
 
 impl TlsBuilder {
-    /// Sets the cryptography. This call must precede the calls of `pair`.
+    /// Sets the provider of cryptography. This call must precede the calls of `pair`.
     #[cfg(any(test, feature = "unstable"))]
     pub(super) fn provider(self, provider: Arc<CryptoProvider>) -> TlsBuilder {
         TlsBuilder { provider, ..self }

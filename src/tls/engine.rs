@@ -29,7 +29,7 @@ pub struct Received {
     pub is_closed: bool,
 }
 
-/// An error of the peer or of the session. The text is for the log.
+/// An error of the peer or of the session. The text of the error is for the log.
 #[derive(Debug)]
 pub struct EngineError(rustls::Error);
 

@@ -228,7 +228,7 @@ impl Core {
 
     // The methods below change connections of other loops.
 
-    /// Sends a change of a connection to its loop.
+    /// Sends a change to the loop of the connection.
     #[cold]
     pub(super) fn change_elsewhere(&mut self, fd: Fd, change: impl FnOnce() -> ConnectionChange) -> Change {
         match self.forward_change(fd, change) {
@@ -238,7 +238,7 @@ impl Core {
         }
     }
 
-    /// Sends a close of a connection to its loop.
+    /// Sends a close command to the loop of the connection.
     #[cold]
     pub(super) fn close_elsewhere(&mut self, fd: Fd, code: CloseCode, reason: &str) -> CloseOutcome {
         match self.forward_change(fd, || ConnectionChange::Close(code, reason.into())) {
@@ -248,7 +248,7 @@ impl Core {
         }
     }
 
-    /// Sends an abort of a connection to its loop.
+    /// Sends an abort command to the loop of the connection.
     #[cold]
     pub(super) fn abort_elsewhere(&mut self, fd: Fd) -> AbortOutcome {
         match self.forward_change(fd, || ConnectionChange::Abort) {
@@ -258,7 +258,7 @@ impl Core {
         }
     }
 
-    /// Sends a ping of a connection to its loop.
+    /// Sends a ping command to the loop of the connection.
     #[cold]
     pub(super) fn ping_elsewhere(&mut self, fd: Fd, payload: &[u8]) -> Outcome {
         match self.forward_change(fd, || ConnectionChange::Ping(payload.into())) {
@@ -298,7 +298,7 @@ impl Core {
         }
     }
 
-    /// Closes a connection because its uid connected again.
+    /// Closes a connection because a later connection has its uid.
     pub(super) fn kick(&mut self, slot: Slot) {
         self.close_slot(slot, CloseCode::KICKED, "uid connected again", Cause::Kicked);
     }

@@ -1,4 +1,4 @@
-//! Closes of connections that a handler requests.
+//! Closes connections at the request of a handler.
 
 use crate::connection::{Cause, CloseOutcome, Closed, Outbound};
 use crate::event_loop::core::Core;

@@ -17,8 +17,8 @@ const CLOSES_PER_TURN_MAX: usize = 256;
 impl Core {
     /// Requests a shutdown of the server.
     ///
-    /// With several loops, the loop sends the shutdown to the inboxes of all loops, also to its own. So each loop first
-    /// carries out the earlier items of its inbox, and then calls [`drain_all`](Core::drain_all).
+    /// With several loops, the loop sends the shutdown to the inboxes of all loops, including its own inbox. So each
+    /// loop first carries out the earlier items of its inbox, and then calls [`drain_all`](Core::drain_all).
     pub fn shut_down(&mut self) {
         match &mut self.siblings {
             Some(siblings) => siblings.wants_drain = true,

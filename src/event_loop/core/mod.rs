@@ -134,7 +134,8 @@ pub struct PendingClose {
 impl Core {
     /// Creates a core without connections.
     ///
-    /// `connections_max` is the limit of all loops. The core reserves address space for `reserved` connections.
+    /// `connections_max` is the limit of client connections of all loops together. The core reserves address space for
+    /// `reserved` connections.
     pub fn new(
         connections_max: usize,
         reserved: usize,
@@ -267,7 +268,7 @@ impl Core {
 
     // The methods below make transitions of connections.
 
-    /// Makes a transition of a connection, and returns whether it closed an open WebSocket.
+    /// Makes a transition of a connection. Returns whether the transition closed an open WebSocket.
     pub fn step(
         &mut self,
         slot: Slot,

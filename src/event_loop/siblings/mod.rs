@@ -182,7 +182,9 @@ impl Siblings {
         self.has_posts
     }
 
-    /// Sends the posts with `send`, which gets the receiving loop and the posts, and returns their counted memory.
+    /// Sends the posts with `send`.
+    ///
+    /// `send` gets the number of the receiving loop and the posts, and returns the counted memory of the posts.
     #[inline(never)]
     pub fn send_posts(&mut self, mut send: impl FnMut(usize, &mut Box<Batch>) -> usize) {
         self.has_posts = false;

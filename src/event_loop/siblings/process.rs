@@ -138,7 +138,7 @@ impl Process {
         }
     }
 
-    /// Returns whether all loops but this one have drained or ended.
+    /// Returns whether all loops except the loop `index` have drained or ended.
     pub fn have_others_drained(&self, index: usize) -> bool {
         let own = usize::from(self.has_drained[index].load(Ordering::Acquire));
         self.drained.load(Ordering::Acquire) - own + 1 >= self.loops()

@@ -13,7 +13,7 @@
 //! LOOPS_SEED=123 cargo test --lib simulation             one seed
 //! ```
 //!
-//! Each fault of the table was planted once. The table has the first seed that finds the fault.
+//! Each fault in the table was added to the code once. The table has the first seed that finds the fault.
 //!
 //! | fault | seed |
 //! |---|---|
@@ -214,7 +214,7 @@ impl Simulation {
         self.loops[index].turn(&mut self.events, Some(Duration::ZERO)).expect("the turn succeeds");
     }
 
-    /// Calls a method of the context on a loop, as a handler would.
+    /// Calls a method of the context on a loop, as a handler does.
     fn call<T>(&mut self, index: usize, call: impl FnOnce(&mut Context<'_>) -> T) -> T {
         let mut result = None;
         let event_loop = &mut self.loops[index];

@@ -38,7 +38,7 @@ impl Client {
         }
     }
 
-    /// Returns whether the client has not disconnected.
+    /// Returns whether the client is still connected.
     pub fn is_connected(&self) -> bool {
         self.stream.is_some()
     }

@@ -1,4 +1,6 @@
 //! The rules that the simulation checks: delivery, order, and owners of uids.
+//!
+//! In this file, a name is a uid or the name of a group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
