@@ -14,8 +14,8 @@ use crate::gateway::identity::proxies::address_of;
 use crate::gateway::runtime::clock;
 use crate::gateway::serving::session::Session;
 
-/// The maximum number of `offline` events that one timer emits. The next turn emits the remaining events. In tests, the
-/// maximum is low, so that a test reaches it.
+/// The maximum number of `offline` events that the emitter emits when its timer fires. The next turn of the loop emits
+/// the remaining `offline` events. In tests, this maximum is low, so that a test can reach the maximum.
 const OFFLINE_MAX: usize = if cfg!(test) { 64 } else { 1024 };
 
 /// The emitter of webhook events. The emitter also decides when a uid is online or offline.
@@ -33,7 +33,7 @@ impl EventEmitter {
         EventEmitter { webhook, debounce: Debounce::new(presence_delay), timer: None }
     }
 
-    /// Emits an `open` event. `groups` are the groups that the connection joined.
+    /// Emits an `open` event. `groups` are the groups that the new connection joined.
     pub fn emit_open(&mut self, ctx: &Context<'_>, fd: Fd, request: &Request<'_>, groups: &[String]) {
         let Some(webhook) = self.webhook.as_ref().filter(|webhook| webhook.wants(Kind::Open)) else { return };
         let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
@@ -89,10 +89,11 @@ impl EventEmitter {
         }
     }
 
-    /// Handles the end of a connection of a uid. If it was the last connection of the uid, `offline` follows after the
-    /// delay.
+    /// Handles the end of a connection of a uid. After the last connection of the uid has ended, emits `offline` when
+    /// the presence delay has passed.
     ///
-    /// The caller must call this function when `Context::is_online` no longer counts the connection, as in `on_close`.
+    /// The caller must call this function only after `Context::is_online` has stopped counting the ended connection,
+    /// for example in `on_close`.
     pub fn handle_departure(&mut self, ctx: &mut Context<'_>, uid: &str) {
         let Some(webhook) = self.presence().filter(|_| !ctx.is_online(uid)) else { return };
         if let Some(offline) = self.debounce.depart(uid, clock::now()) {
@@ -101,8 +102,8 @@ impl EventEmitter {
         self.arm(ctx);
     }
 
-    /// Emits `offline` events for uids whose delay has passed, at most [`OFFLINE_MAX`]. Returns `false` if the timer
-    /// does not belong to the emitter.
+    /// Emits `offline` events for at most [`OFFLINE_MAX`] uids whose presence delay has passed. Returns `false` if
+    /// `timer` is not the timer of the emitter.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
         if self.timer != Some(timer) {
             return false;
@@ -117,7 +118,8 @@ impl EventEmitter {
         true
     }
 
-    /// Emits `offline` for all uids that wait for their delay, when the server ends.
+    /// At the end of the server, emits `offline` for each uid that has no connection and is still online for the back
+    /// end.
     pub fn end(&mut self) {
         let Some(webhook) = self.presence() else { return };
         while let Some(deadline) = self.debounce.next_deadline() {
@@ -157,7 +159,8 @@ mod tests {
     const UIDS: usize = 2 * OFFLINE_MAX + 1;
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// A handler that makes many uids depart at its start, and counts the events that each timer emits.
+    /// A handler that lets many uids arrive and depart at the start of the server. The handler counts the `offline`
+    /// events that the emitter emits for each timer.
     struct Departures {
         events: EventEmitter,
         webhook: Arc<Webhook>,
@@ -185,7 +188,7 @@ mod tests {
         let (stop, remote) = channel();
         let server = thread::spawn(move || {
             let contact = BackendConfig {
-                // No back end listens on this port, so all events wait.
+                // No back end listens on this port, so all events stay in the queue.
                 url: BackendUrl::parse("http://127.0.0.1:1/").expect("the URL is valid"),
                 node: "node".to_owned(),
                 secret: None,

@@ -1,4 +1,4 @@
-//! Requests to back ends: the signed HTTP client, the webhook, and the events that go to it.
+//! Requests to back ends: the signed HTTP client, the webhook, and the emitter of webhook events.
 
 pub mod backend;
 pub mod emitter;

@@ -1,33 +1,36 @@
-//! Presence of uids with a delay: a uid goes offline only when it has had no connection for the delay. So a page
-//! refresh causes no event.
+//! Presence of uids with a delay: a uid goes offline only after it has had no connection for the whole presence delay.
+//! So a page refresh causes no `offline` event.
 //!
 //! The state machine has no clock and no I/O. The state machine does not count connections. The caller of the state
 //! machine asks the server whether a uid has a connection. All uids have the same delay, so the queue of departures is
-//! in the order of their deadlines. If a uid comes back, its entry in the queue is stale and is skipped.
+//! sorted by deadline. If a uid gets a connection again before its deadline, the departure of the uid in the queue is
+//! stale and is skipped.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The maximum number of departures in the queue. This maximum bounds the memory if the delay is long and many uids
-/// depart. In tests, the maximum is low, so that a test reaches it.
+/// The maximum number of departures in the queue. This maximum bounds the memory of the queue if the delay is long and
+/// many uids depart. In tests, this maximum is low, so that a test can reach the maximum.
 const DEPARTURES_MAX: usize = if cfg!(test) { 256 } else { 1 << 20 };
 
-/// The uids that are online in the view of the back end. The server counts the connections of a uid.
+/// The uids that are online for the back end: uids with a connection, and uids whose presence delay has not passed. The
+/// server counts the connections of a uid. This type does not count connections.
 #[derive(Debug)]
 pub struct Debounce {
     delay: Duration,
-    /// The online uids. The value is the number of the last departure, or `None` while the uid has a connection.
+    /// The online uids. The value of a uid is the sequence number of its last departure, or `None` while the uid has a
+    /// connection.
     uids: HashMap<Arc<str>, Option<u64>>,
     departures: VecDeque<Departure>,
-    /// The number of the last departure of any uid.
+    /// The sequence number of the newest departure among the departures of all uids.
     sequence: u64,
 }
 
 /// A uid whose last connection ended, and the time at which the uid goes offline.
 ///
-/// The entry is stale if the uid has come back or has a later departure.
+/// A departure is stale if its uid has got a connection again or has a later departure.
 #[derive(Debug)]
 struct Departure {
     deadline: Instant,
@@ -36,7 +39,7 @@ struct Departure {
 }
 
 impl Debounce {
-    /// Creates an empty state. A uid goes offline `delay` after its last connection ended.
+    /// Creates a state without uids. A uid goes offline `delay` after its last connection ended.
     pub fn new(delay: Duration) -> Debounce {
         Debounce { delay, uids: HashMap::new(), departures: VecDeque::new(), sequence: 0 }
     }
@@ -57,16 +60,17 @@ impl Debounce {
         is_new
     }
 
-    /// Records that a uid has no connection. The delay starts with the first of several such calls.
+    /// Records that a uid has no connection. If the uid has already departed, a second call of this function does not
+    /// restart the delay.
     ///
-    /// If the queue of departures is full, the oldest departure ends before its delay. Returns the uid of this
-    /// departure, which is then offline.
+    /// If the queue of departures is full, the uid of the oldest departure goes offline before its delay has passed.
+    /// Returns the uid that goes offline because of a full queue.
     pub fn depart(&mut self, uid: &str, now: Instant) -> Option<Arc<str>> {
         let Some((name, None)) = self.uids.get_key_value(uid) else { return None };
         let name = Arc::clone(name);
         self.sequence += 1;
         self.uids.insert(Arc::clone(&name), Some(self.sequence));
-        // The deadlines must be in order, even if the clock goes back.
+        // The deadlines in the queue must be in order, even if the clock goes back.
         let earliest = self.departures.back().map_or(now, |last| last.deadline);
         let deadline = (now + self.delay).max(earliest);
         self.departures.push_back(Departure { deadline, uid: name, sequence: self.sequence });
@@ -76,7 +80,7 @@ impl Debounce {
         offline
     }
 
-    /// Removes and returns a uid whose delay has passed at `now`. The caller must repeat the call until it returns
+    /// Removes and returns a uid whose delay has passed at `now`. The caller must repeat the call until `poll` returns
     /// `None`.
     pub fn poll(&mut self, now: Instant) -> Option<Arc<str>> {
         loop {
@@ -166,7 +170,7 @@ mod tests {
         assert_eq!(
             debounce.depart("last", now).as_deref(),
             Some("first"),
-            "the oldest departure must end before its delay"
+            "the uid of the oldest departure must go offline before its delay has passed"
         );
         debounce.arrive("next");
         assert_eq!(debounce.depart("next", now), None, "a stale departure must make no uid offline");

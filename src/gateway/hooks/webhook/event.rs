@@ -1,7 +1,7 @@
 //! The webhook events and their JSON. The reference is `docs/webhooks.md`.
 //!
-//! Each event is encoded once, into a buffer with a bound. So text that grows by escapes never takes more memory than
-//! the bound. For example, a control character takes six bytes of JSON.
+//! Each event is encoded once, into a buffer with a maximum length. So the JSON of an event never exceeds this maximum
+//! length, even if escapes make a text longer. For example, JSON writes a control character as an escape of six bytes.
 
 use std::io;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ pub enum Event<'a> {
         fd: Fd,
         uid: Option<&'a str>,
         peer: Peer,
-        /// The address of the client, from a trusted proxy if the client connected through one.
+        /// The address of the client. If the client connected through a trusted proxy, the proxy states this address.
         address: Option<IpAddr>,
         /// The path of the request, percent-decoded.
         path: &'a str,
@@ -33,7 +33,7 @@ pub enum Event<'a> {
         /// are missing and `path` is cut.
         is_truncated: bool,
     },
-    /// A client sent a text message, whether or not it is a valid frame.
+    /// A client sent a text message. The text need not be a valid frame.
     Message { fd: Fd, uid: Option<&'a str>, text: &'a str },
     /// A client sent a valid frame of type `send`.
     Send { fd: Fd, uid: Option<&'a str>, data: &'a RawValue },
@@ -58,18 +58,19 @@ pub enum Kind {
 
 /// The smallest allowed value of `webhook_event_bytes_max`.
 ///
-/// Every event except `message` and `send` fits into this size. An `open` event is truncated if needed.
+/// Every event except `message` and `send` events fits into this size, because a larger `open` event is truncated.
 pub const EVENT_BYTES_MAX_MIN: usize = 4 << 10;
 
-/// The maximum length of the path in a truncated `open` event. In JSON, the path can be six times as long.
+/// The maximum length of the path in a truncated `open` event, in bytes. With JSON escapes, the path can be six times
+/// as long.
 const TRUNCATED_PATH_BYTES_MAX: usize = 256;
 
 /// The reason why an event could not be encoded.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum EventError {
-    /// The JSON exceeds its bound.
+    /// The JSON of the event exceeds the maximum length.
     TooLarge,
-    /// Memory for the JSON could not be allocated.
+    /// Memory for the JSON of the event could not be allocated.
     OutOfMemory,
 }
 
@@ -91,10 +92,10 @@ impl Event<'_> {
 
     /// Returns the event and its time, in milliseconds since 1970, as a JSON object of at most `bytes_max` bytes.
     ///
-    /// A longer `open` event is truncated.
+    /// An `open` event that would be longer is truncated.
     ///
     /// # Errors
-    /// Another event is longer, or there is not enough memory for the event.
+    /// The event is longer than `bytes_max` and cannot be truncated, or memory for the event cannot be allocated.
     pub fn to_json(self, time_ms: u64, bytes_max: usize) -> Result<Vec<u8>, EventError> {
         match (self.encode(time_ms, bytes_max), self.truncated()) {
             (Err(EventError::TooLarge), Some(truncated)) => truncated.encode(time_ms, bytes_max),
@@ -118,7 +119,7 @@ impl Event<'_> {
         Some(Event::Open { fd, uid, peer, address, path, groups: &[], attributes: None, is_truncated: true })
     }
 
-    /// Estimates the length of the JSON, so that one allocation is usually enough.
+    /// Estimates the length of the JSON of the event in bytes, so that one allocation is usually enough.
     fn bytes_about(&self) -> usize {
         let payload = match self {
             Event::Open { groups, attributes, .. } => {
@@ -146,7 +147,8 @@ impl Kind {
         }
     }
 
-    /// Returns whether a client's frame causes events of this type. A full queue drops events of frames first.
+    /// Returns whether a client's frame causes events of this type. A full queue drops `message` and `send` events
+    /// before other events.
     pub fn is_frame(self) -> bool {
         matches!(self, Kind::Message | Kind::Send)
     }
@@ -178,7 +180,7 @@ impl FromIterator<Kind> for Kinds {
     }
 }
 
-/// The default types are `open`, `message` and `close`.
+/// The default event types are `open`, `message` and `close`.
 impl Default for Kinds {
     fn default() -> Kinds {
         [Kind::Open, Kind::Message, Kind::Close].into_iter().collect()
@@ -244,7 +246,7 @@ fn by(by: By) -> &'static str {
     }
 }
 
-/// A buffer with a maximum length, in bytes. A longer write fails.
+/// A buffer with a maximum length. A write that would exceed the maximum length fails.
 struct Bounded {
     bytes: Vec<u8>,
     bytes_max: usize,
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn open() {
+    fn an_open_event_has_the_documented_json() {
         let attributes = RawValue::from_string(r#"{"plan": "pro"}"#.to_owned()).expect("the text is JSON");
         let peer = Peer::V4 { ip: [203, 0, 113, 9], port: 4711 };
         let (uid, path, groups) = (Some("10086"), "/chät", ["a", "b\"c"].as_slice());
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn message() {
+    fn a_message_event_has_the_documented_json() {
         let text = "line\nbreak \"quote\" \u{0} 消息";
         let event = Event::Message { fd: fd(), uid: Some("u"), text };
         assert_eq!(
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn send() {
+    fn a_send_event_copies_its_data_unchanged() {
         let data = RawValue::from_string(r#"{"order": [1,2]}"#.to_owned()).expect("the text is JSON");
         let event = Event::Send { fd: fd(), uid: Some("u"), data: &data };
         assert_eq!(
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_counts_bytes_of_json() {
+    fn the_maximum_length_of_an_event_counts_bytes_of_json() {
         let control = "\u{1}".repeat(1000);
         let event = Event::Message { fd: fd(), uid: None, text: &control };
         let length = event.to_json(1, usize::MAX).expect("the value can be written as JSON").len();
@@ -361,15 +363,16 @@ mod tests {
     #[test]
     fn a_failed_allocation_is_an_error() {
         let mut json = Bounded { bytes: Vec::new(), bytes_max: usize::MAX };
-        // An allocation has at most `isize::MAX` bytes, so this one must fail.
+        // An allocation has at most `isize::MAX` bytes, so an allocation of `usize::MAX` bytes must fail.
         let error = json.reserve(usize::MAX).expect_err("the allocation fails");
         assert_eq!(EventError::of(error.kind()), EventError::OutOfMemory);
-        let full = serde_json::to_writer(Bounded { bytes: Vec::new(), bytes_max: 3 }, "text").expect_err("no space");
+        let full =
+            serde_json::to_writer(Bounded { bytes: Vec::new(), bytes_max: 3 }, "text").expect_err("the buffer is full");
         assert_eq!(full.io_error_kind().map(EventError::of), Some(EventError::TooLarge));
     }
 
     #[test]
-    fn every_event_but_a_frame_fits_into_the_smallest_bound() {
+    fn every_event_but_message_and_send_fits_into_the_smallest_bound() {
         let long = "\u{1}".repeat(fdpush::NAME_BYTES_MAX);
         let (path, groups) = ("/\u{1}ä".repeat(100_000), vec!["\u{1}"; 1000]);
         let attributes = RawValue::from_string(format!("[{}1]", "1,".repeat(50_000))).expect("the text is JSON");
@@ -405,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn close_and_presence() {
+    fn close_and_presence_events_have_the_documented_json() {
         let (code, cause) = (CloseCode::KICKED, Cause::Kicked);
         let closed = Closed::new(code, "elsewhere", By::Server, cause);
         assert_eq!(
@@ -421,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_a_set() {
+    fn event_types_form_a_set() {
         let kinds = Kinds::default();
         for kind in [Kind::Open, Kind::Message, Kind::Close] {
             assert!(kinds.contains(kind), "{}", kind.as_str());

@@ -1,7 +1,8 @@
 //! The webhook: sends events to a back end over HTTP.
 //!
-//! The loop's thread encodes an event and puts it into a bounded queue. Another thread posts batches in order. The
-//! thread repeats a batch until the back end accepts it or the events are too old. The reference is `docs/webhooks.md`.
+//! The loop's thread encodes an event and puts it into a bounded queue. A worker thread posts batches of events in
+//! order. The worker thread repeats a failed request until the back end accepts the events or the events are too old.
+//! The reference is `docs/webhooks.md`.
 
 pub mod debounce;
 pub mod event;
@@ -28,23 +29,24 @@ use crate::gateway::runtime::clock;
 use crate::gateway::runtime::log_throttle::LogThrottle;
 use crate::gateway::runtime::threads;
 
-/// The minimum interval between two log lines about a full queue.
+/// The minimum interval between two log lines about dropped events.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The default of [`Config::batch_bytes_max`]: below the body limits of Express (100 KiB) and nginx (1 MiB).
+/// The default of [`Config::batch_bytes_max`], in bytes. This default is below the limits of Express (100 KiB) and
+/// nginx (1 MiB) for the body of a request.
 pub const BATCH_BYTES_MAX: usize = 96 << 10;
 
 /// The default of [`Config::event_bytes_max`]: twice the default of `message_bytes_max`, plus space for the other
-/// fields.
+/// members of an event.
 ///
-/// The event of every valid frame fits into this length. Valid JSON has no control characters except tab, line feed and
-/// carriage return, so each byte of a frame takes at most two bytes of the event.
+/// With the default settings, the event of every valid frame fits into this length. Valid JSON has no control
+/// characters except tab, line feed and carriage return, so each byte of a frame takes at most two bytes of the event.
 pub const EVENT_BYTES_MAX: usize = (2 << 20) + event::EVENT_BYTES_MAX_MIN;
 
-/// The largest allowed value of [`Config::event_bytes_max`].
+/// The largest allowed value of [`Config::event_bytes_max`], in bytes.
 pub const EVENT_BYTES_MAX_MAX: usize = 64 << 20;
 
-/// The default of [`Config::queue_bytes_max`].
+/// The default of [`Config::queue_bytes_max`], in bytes.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event of the maximum length must fit into the queue");
@@ -55,26 +57,26 @@ pub struct Config {
     pub contact: BackendConfig,
     /// The types of events that are sent.
     pub kinds: Kinds,
-    /// The maximum number of waiting events. Above this number, `message` and `send` events are dropped. Above twice
-    /// this number, all events are dropped.
+    /// The maximum number of events that wait or are in flight. Above this number, new `message` and `send` events are
+    /// dropped. Above twice this number, all new events are dropped.
     pub queue_max: usize,
-    /// The maximum number of bytes in waiting events. Above this number, `message` and `send` events are dropped. Above
-    /// twice this number, all events are dropped.
+    /// The maximum number of bytes in events that wait or are in flight. Above this number, new `message` and `send`
+    /// events are dropped. Above twice this number, all new events are dropped.
     pub queue_bytes_max: usize,
     /// The maximum number of events in a request.
     pub batch_max: usize,
-    /// The maximum length of the body of a request. An event that exceeds this length is sent alone.
+    /// The maximum length of the body of a request, in bytes. An event that exceeds this length is sent alone.
     pub batch_bytes_max: usize,
-    /// The maximum length of the JSON of an event. A longer `message` or `send` event is not sent, and a longer `open`
-    /// event is truncated.
+    /// The maximum length of the JSON of an event, in bytes. A longer `message` or `send` event is not sent, and a
+    /// longer `open` event is truncated.
     pub event_bytes_max: usize,
-    /// The maximum time of a request to the back end, from its start to the end of the answer.
+    /// The maximum time from the start of a request to the end of its answer.
     pub timeout: Duration,
-    /// The maximum age of an event after a failed request. An older event is dropped.
+    /// The maximum age of an event. After a failed request, events over this age are dropped.
     pub retry_time_max: Duration,
-    /// The maximum pause after the first failure. Each further failure doubles this maximum.
+    /// The maximum pause after the first failed request. Each further failed request doubles the maximum pause.
     pub backoff_first: Duration,
-    /// The maximum pause after any number of failures.
+    /// The maximum pause after any number of failed requests.
     pub backoff_max: Duration,
     /// The maximum pause that a `Retry-After` header can cause.
     pub retry_after_max: Duration,
@@ -157,7 +159,8 @@ impl Webhook {
         })
     }
 
-    /// Returns whether events of this type are enabled. The caller need not create events of other types.
+    /// Returns whether events of this type are enabled. The caller need not create an event of a type that is not
+    /// enabled.
     pub fn wants(&self, kind: Kind) -> bool {
         self.kinds.contains(kind)
     }

@@ -1,9 +1,11 @@
-//! The queue of webhook events: bounded, in order, with each loss counted by its reason.
+//! The bounded queue of webhook events. The queue keeps the order of the events, and counts lost events by reason.
 //!
-//! The loop's thread pushes events. The worker takes batches from the front. Each event gets the next sequence number
-//! when it is pushed, even if the queue is full, so the receiver sees a gap for each lost event.
+//! The loop's thread pushes events. The worker takes batches of events from the front of the queue. Each event gets the
+//! next sequence number when it is pushed, even if the queue is full. So the back end sees a gap in the sequence
+//! numbers for each lost event.
 //!
-//! The lock is held for a short time only. JSON is written and many events are freed without the lock.
+//! A thread holds the lock of the queue only for a short time. A thread that writes JSON or frees many events does not
+//! hold the lock.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,18 +14,20 @@ use std::time::{Duration, Instant};
 /// The maximum number of events that [`EventQueue::failed`] drops before it releases the lock.
 const GIVE_UP_AT_ONCE: usize = 256;
 
-/// A waiting event.
+/// An event that waits or is in flight.
 #[derive(Debug)]
 pub struct Entry {
     pub seq: u64,
+    /// The time at which the event was pushed.
     pub at: Instant,
-    /// A JSON object without its sequence number.
+    /// The event as a JSON object, without the member `seq`.
     pub json: Box<[u8]>,
 }
 
-/// The bounds of the queue, which also count the batch in flight.
+/// The bounds of the queue. The events of the batch in flight also count for these bounds.
 ///
-/// Above these bounds, `message` and `send` events are dropped. Other events are dropped above twice these bounds.
+/// Above these bounds, new `message` and `send` events are dropped. Above twice these bounds, all new events are
+/// dropped.
 #[derive(Copy, Clone, Debug)]
 pub struct Bounds {
     pub events_max: usize,
@@ -61,39 +65,39 @@ pub struct GivenUp {
     pub refused: u64,
     /// The number of events that the back end did not accept in time.
     pub timed_out: u64,
-    /// The number of events that found the queue full.
+    /// The number of events that were dropped because the queue was full.
     pub queue_full: u64,
     /// The number of events for which no memory could be allocated.
     pub out_of_memory: u64,
-    /// The number of events that were in the queue when the server ended.
+    /// The number of events that were dropped because the server ended.
     pub shutdown: u64,
-    /// The number of `message` and `send` events that exceeded `webhook_event_bytes_max`. The client got an error, and
-    /// no sequence number was used.
+    /// The number of `message` and `send` events that exceeded `webhook_event_bytes_max`. The client of such an event
+    /// got an error. Such an event has no sequence number.
     pub too_large: u64,
 }
 
 impl GivenUp {
-    /// Returns the number of gaps in the sequence.
+    /// Returns the number of gaps in the sequence numbers of the events.
     pub fn gaps(&self) -> u64 {
         self.refused + self.timed_out + self.queue_full + self.out_of_memory + self.shutdown
     }
 }
 
 impl Entry {
-    /// Returns the number of bytes that the event adds to a body.
+    /// Returns the maximum number of bytes that the event adds to the body of a request.
     pub fn bytes(&self) -> usize {
         self.json.len() + SEQ_BYTES
     }
 }
 
-/// The queue between the loop's thread and the worker.
+/// The queue of events from the loop's thread to the worker.
 #[derive(Debug)]
 pub struct EventQueue {
     bounds: Bounds,
     state: Mutex<QueueState>,
-    /// The worker waits here for events or for the end of a pause.
+    /// The condition variable on which the worker waits for events or for the end of a pause.
     for_worker: Condvar,
-    /// [`EventQueue::finish`] waits here for the worker.
+    /// The condition variable on which [`EventQueue::finish`] waits for the worker.
     for_finisher: Condvar,
 }
 
@@ -103,19 +107,19 @@ struct QueueState {
     /// The number of bytes in events that wait or are in flight.
     bytes: usize,
     last_seq: u64,
-    /// `queued` counts the events in `waiting` and the events in flight.
+    /// The statistics of the events. `queued` counts the events in `waiting` and the events in flight.
     stats: WebhookStats,
     phase: Phase,
-    /// The number of events that were dropped because the queue ended. `finish` returns this number.
+    /// The number of events that were dropped because the queue ended. [`EventQueue::finish`] returns this number.
     dropped_at_end: usize,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Phase {
     Open,
-    /// The queue accepts no more events. The waiting events are sent until this time.
+    /// The queue accepts no more events. The worker sends the waiting events until this time.
     Finishing(Instant),
-    /// No more events are sent.
+    /// The queue has ended. The worker sends no more events.
     Over,
 }
 
@@ -132,8 +136,8 @@ impl EventQueue {
         EventQueue { bounds, state: Mutex::new(state), for_worker: Condvar::new(), for_finisher: Condvar::new() }
     }
 
-    /// Gives an event its sequence number, and appends the event. Returns `false` if the queue is full or has ended, or
-    /// has no memory for the event.
+    /// Gives an event its sequence number, and appends the event to the queue. Drops the event and returns `false` if
+    /// the queue is full or has ended, or has no memory for the event.
     pub fn push(&self, json: Box<[u8]>, is_frame: bool, at: Instant) -> bool {
         let factor = if is_frame { 1 } else { 2 };
         let mut state = self.lock();
@@ -164,7 +168,8 @@ impl EventQueue {
         true
     }
 
-    /// Waits for events and takes a batch. Returns `None` when the queue has ended.
+    /// Waits for events and takes a batch. Returns `None` if the queue has ended, or if the queue is empty and accepts
+    /// no more events.
     pub fn take(&self, bounds: BatchBounds) -> Option<VecDeque<Entry>> {
         let guard = self.lock();
         let is_idle = |state: &mut QueueState| state.waiting.is_empty() && state.phase == Phase::Open;
@@ -199,7 +204,7 @@ impl EventQueue {
         self.lock().stats.failures += 1;
     }
 
-    /// Counts a refused request that had only the first event, and drops this event.
+    /// Counts a refused request whose only event was the first event of the batch. Drops this event.
     pub fn drop_refused(&self, batch: &mut VecDeque<Entry>) {
         let mut state = self.lock();
         state.stats.failures += 1;
@@ -212,7 +217,7 @@ impl EventQueue {
         batch.pop_front();
     }
 
-    /// Counts an event for which no memory could be allocated. The event gets a sequence number, so the receiver sees a
+    /// Counts an event for which no memory could be allocated. The event gets a sequence number, so the back end sees a
     /// gap.
     pub fn drop_unallocated(&self) {
         let mut state = self.lock();
@@ -227,8 +232,8 @@ impl EventQueue {
 
     /// Counts a failed request that can be repeated.
     ///
-    /// Drops the events older than `before`, first from the batch, then from the queue. Returns the number of dropped
-    /// events.
+    /// Drops the events that were pushed earlier than `before`, first from the batch, then from the queue. Returns the
+    /// number of dropped events.
     pub fn failed(&self, batch: &mut VecDeque<Entry>, before: Option<Instant>) -> usize {
         let is_old = |entry: &&Entry| before.is_some_and(|before| entry.at < before);
         let mut old: Vec<Entry> = batch.drain(..batch.iter().take_while(is_old).count()).collect();
@@ -252,10 +257,10 @@ impl EventQueue {
         count
     }
 
-    /// Waits before the next request, at most until the queue ends.
+    /// Waits for `time` before the next request, but at most until the queue ends.
     ///
-    /// The wait also ends when the queue starts to finish, unless the caller already knows this (`is_finishing`).
-    /// Returns whether the queue has started to finish.
+    /// The wait also ends when the queue starts to finish. If `is_finishing` is `true`, the caller already knows that
+    /// the queue is finishing, and the wait continues. Returns whether the queue is finishing or has ended.
     pub fn pause(&self, time: Duration, now: Instant, is_finishing: bool) -> bool {
         let state = self.lock();
         let time = state.time_left(now).map_or(time, |left| left.min(time));
@@ -269,8 +274,8 @@ impl EventQueue {
         state.phase != Phase::Open
     }
 
-    /// Returns the timeout of a request: `timeout`, or the time until the deadline of a stopping server if that time is
-    /// shorter. Returns `None` if no time is left.
+    /// Returns the timeout of the next request: the shorter of `timeout` and the time until the deadline of a stopping
+    /// server. Returns `None` if the deadline has passed or the queue has ended.
     pub fn timeout(&self, timeout: Duration, now: Instant) -> Option<Duration> {
         let state = self.lock();
         let time = state.time_left(now).map_or(timeout, |left| left.min(timeout));
@@ -290,7 +295,7 @@ impl EventQueue {
         let is_busy = |state: &mut QueueState| state.stats.queued > 0 && state.phase != Phase::Over;
         let waited = self.for_finisher.wait_timeout_while(state, left, is_busy);
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        // If the worker has already ended the queue, this call counts no event a second time.
+        // If the worker has already ended the queue, this call of `end` counts no event a second time.
         let waiting = state.end();
         let dropped = std::mem::take(&mut state.dropped_at_end);
         drop(state);
@@ -318,7 +323,7 @@ impl EventQueue {
         }
     }
 
-    /// Locks the state. No code panics while it holds this lock, so the state is always valid.
+    /// Locks the state. No thread panics while it holds this lock, so the state is always valid.
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -339,8 +344,8 @@ impl QueueState {
         debug_assert!(self.stats.queued >= self.waiting.len());
     }
 
-    /// The first call ends the queue and counts its events as dropped. Returns the waiting events, so that the caller
-    /// frees them without the lock.
+    /// The first call of `end` ends the queue and counts the events of the queue as dropped. Returns the waiting
+    /// events, so that the caller frees them without the lock.
     fn end(&mut self) -> VecDeque<Entry> {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;

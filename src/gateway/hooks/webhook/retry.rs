@@ -1,12 +1,12 @@
-//! Pauses between attempts: exponential back-off with full jitter. With jitter, many servers do not send at the same
-//! time when their back end recovers.
+//! Pauses between the attempts to send a request: exponential back-off with full jitter. With jitter, many servers do
+//! not send at the same time when their back end recovers.
 
 use std::time::Duration;
 
-/// The maximum number of times that the pause doubles. The factor must fit into 32 bits.
+/// The maximum number of times that the maximum pause doubles. The factor 2^`DOUBLINGS_MAX` must fit into 32 bits.
 const DOUBLINGS_MAX: u32 = 31;
 
-/// A generator of pauses, which become longer with consecutive failures.
+/// A generator of random pauses. The maximum pause doubles with each consecutive failure.
 #[derive(Debug)]
 pub struct Retry {
     first: Duration,
@@ -16,8 +16,8 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Creates pauses of at most `first` after the first failure. Each further failure doubles this maximum, up to
-    /// `longest`.
+    /// Creates a generator of pauses. The pause after the first failure is at most `first`. Each further failure
+    /// doubles the maximum pause, up to `longest`.
     pub fn new(first: Duration, longest: Duration) -> Retry {
         Retry { first, longest, failures: 0, random: fastrand::Rng::new() }
     }

@@ -58,7 +58,8 @@ fn await_stats(webhook: &Webhook, is_met: impl Fn(WebhookStats) -> bool) {
     }
 }
 
-/// Returns the requests in order: for each, whether the back end accepted it, and the sequence numbers of its events.
+/// Returns the requests in order. For each request, returns whether the back end accepted the request, and the sequence
+/// numbers of the events in the request.
 fn took(double: &MockBackend, is_taken: impl Fn(usize) -> bool) -> Vec<(bool, Vec<u64>)> {
     let requests = std::iter::from_fn(|| double.try_next());
     requests.enumerate().map(|(index, received)| (is_taken(index), seqs(&received))).collect()
@@ -106,7 +107,7 @@ fn order_holds_across_failures_of_all_kinds() {
         3 => MockReply::Raw(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_vec()),
         4 => MockReply::Answer(429, ""),
         5 => MockReply::Answer(204, ""),
-        // The events are accepted although the answer's body is incomplete.
+        // An answer with status 200 accepts the events, even if the body of the answer is incomplete.
         _ => MockReply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()),
     });
     let webhook = start(Config { batch_max: 10, ..config(&double) });
@@ -200,12 +201,12 @@ fn dropped_events_leave_gaps() {
     });
     let kinds = [Kind::Message, Kind::Online].into_iter().collect();
     let webhook = start(Config { queue_max: 3, kinds, ..config(&double) });
-    emit_text(&webhook, "1, which is on its way and counts");
+    emit_text(&webhook, "1 is in flight and counts");
     assert_eq!(seqs(&double.next()), [1]);
     emit_text(&webhook, "2");
     emit_text(&webhook, "3");
-    emit_text(&webhook, "4 is one too many");
-    for uid in ["5", "6", "7", "8 is one too many"] {
+    emit_text(&webhook, "4 exceeds queue_max");
+    for uid in ["5", "6", "7", "8 exceeds twice queue_max"] {
         webhook.emit(Event::Online { uid });
     }
     emit_text(&webhook, "9");
@@ -221,7 +222,7 @@ fn dropped_events_leave_gaps() {
 }
 
 #[test]
-fn old_events_are_dropped_and_later_ones_are_sent() {
+fn old_events_are_dropped_and_later_events_are_sent() {
     let double = MockBackend::start(|received| {
         let is_good = received.json()["events"]
             .as_array()
@@ -235,7 +236,7 @@ fn old_events_are_dropped_and_later_ones_are_sent() {
     let start = clock::now();
     emit_text(&webhook, "bad");
     await_stats(&webhook, |stats| stats.given_up.timed_out == 1);
-    assert!(clock::now() - start >= retry_time_max, "the event must not be given up before retry_time_max");
+    assert!(clock::now() - start >= retry_time_max, "the event must not be dropped before retry_time_max");
     emit_text(&webhook, "good");
     await_stats(&webhook, |stats| stats.sent == 1);
     let requests = took(&double, |_| false);
@@ -308,7 +309,7 @@ fn many_old_events_are_dropped_at_once() {
         assert!(queue.push(Box::from(&b"{}"[..]), true, second(number)));
     }
     let mut batch = queue.take(BatchBounds { events_max: 100, bytes_max: 1 << 20 }).expect("events wait in the queue");
-    assert_eq!(queue.failed(&mut batch, None), 0, "without a time limit no event must be given up");
+    assert_eq!(queue.failed(&mut batch, None), 0, "without a maximum age, no event must be dropped");
     assert_eq!(queue.failed(&mut batch, Some(second(50))), 50);
     assert_eq!((batch.len(), batch[0].seq), (50, 51), "the other events must stay in the batch");
     assert_eq!(queue.failed(&mut batch, Some(second(900))), 850);
@@ -360,10 +361,10 @@ fn bad_status(received: &Received) -> Option<u16> {
 }
 
 #[test]
-fn a_refused_event_is_dropped_and_blocks_no_other() {
+fn a_refused_event_is_dropped_and_blocks_no_other_event() {
     for status in [400, 401, 403, 404, 410, 413, 422, 431, 499] {
         let double = start_selective_back_end();
-        // After a refusal there must be no pause: one of this length would exceed the deadline of the test.
+        // A refusal must cause no pause. A pause of this length would exceed the deadline of the test.
         let pause = TEST_TIMEOUT * 10;
         let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
         for number in 1..=100 {
@@ -375,8 +376,9 @@ fn a_refused_event_is_dropped_and_blocks_no_other() {
         let stats = webhook.stats();
         assert_eq!((stats.sent, stats.queued, stats.given_up), (99, 0, given_up), "{status}");
         let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
-        // The first request has only the events that were emitted before it was sent. Seven requests are refused until
-        // a single event is left. Then the number of events in a request doubles again.
+        // The first request has only the events that were emitted before this request was sent. The back end refuses up
+        // to seven requests until a request has a single event. After the refusal of the single event, each accepted
+        // request doubles the number of events in the next request.
         assert!(requests.len() <= 24, "{}", requests.len());
         let taken: Vec<u64> = requests.iter().filter(|request| bad_status(request).is_none()).flat_map(seqs).collect();
         let expected: Vec<u64> = (1..=100).filter(|seq| *seq != 63).collect();
@@ -387,7 +389,7 @@ fn a_refused_event_is_dropped_and_blocks_no_other() {
 }
 
 #[test]
-fn a_back_end_that_refuses_all_gets_about_one_request_per_event() {
+fn a_back_end_that_refuses_all_events_gets_about_one_request_per_event() {
     let double = MockBackend::always(404, "not found");
     let webhook = start(Config { queue_max: 1000, ..config(&double) });
     for number in 0..200 {
@@ -420,7 +422,7 @@ fn consecutive_refusals_cause_a_pause() {
 #[test]
 fn refused_and_failing_events_keep_their_order() {
     let count = AtomicUsize::new(0);
-    // Every third request fails, whatever its events are.
+    // Every third request fails with status 503, regardless of its events.
     let is_well = move || !count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
     let double = MockBackend::start(move |received| match bad_status(received) {
         _ if !is_well() => MockReply::Answer(503, ""),
@@ -465,7 +467,8 @@ fn a_refusal_counts_even_if_its_body_is_invalid() {
             Some(_) => reply(endless.clone()),
             None => MockReply::Answer(200, ""),
         });
-        // The head of the slow answer takes 0.2 s. A request whose head is late on a busy machine is repeated.
+        // The slow back end needs 0.2 s for the head of its answer. If the head arrives after the timeout on a busy
+        // machine, the webhook repeats the request.
         let webhook = start(Config { timeout: Duration::from_secs(2), ..config(&double) });
         emit_text(&webhook, "bad 400");
         await_stats(&webhook, |stats| stats.given_up.refused == 1);

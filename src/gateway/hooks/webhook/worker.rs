@@ -1,8 +1,8 @@
 //! The thread that posts events to the back end in order, one batch at a time.
 //!
-//! After the refusal of a batch, the next request has half of its events, until the back end refuses a single event.
-//! This event is dropped at once, so it does not block later events. A request that may succeed later is repeated after
-//! a pause.
+//! After the back end refuses a request, the next request has half as many events. If the back end refuses a request
+//! with a single event, this event is dropped at once and does not block later events. A request that may succeed later
+//! is repeated after a pause.
 
 use std::collections::{TryReserveError, VecDeque};
 use std::fmt;
@@ -27,14 +27,14 @@ const ENVELOPE_BYTES: usize = 80;
 /// From this number of consecutive refused events on, each refusal causes a pause.
 const REFUSALS_IN_A_ROW_MAX: u32 = 100;
 
-/// The pause after each refusal from [`REFUSALS_IN_A_ROW_MAX`] on. A back end that refuses everything gets at most 50
-/// requests a second.
+/// The pause after a refused event, if at least [`REFUSALS_IN_A_ROW_MAX`] consecutive events were refused. A back end
+/// that refuses every event gets at most 50 requests a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The maximum number of ranges of sequence numbers in a log line.
 const RANGES_LOGGED_MAX: usize = 10;
 
-/// The worker and its state.
+/// The worker that posts events, and the state of this worker.
 #[derive(Debug)]
 pub struct Worker {
     queue: Arc<EventQueue>,
@@ -47,11 +47,11 @@ pub struct Worker {
     /// The refused events of the batch in flight.
     refused: RefusedBatches,
     /// The maximum number of events in the next request. This number is halved when a request may be too large, and
-    /// doubled after a success.
+    /// doubled after an accepted request.
     window: usize,
-    /// The number of events that were refused since the last success.
+    /// The number of events that were refused since the last accepted request.
     refusals_in_a_row: u32,
-    /// Whether the worker knows that the queue is finishing.
+    /// Whether the worker knows that the queue accepts no more events.
     is_finishing: bool,
     failures: LogThrottle,
     losses: LogThrottle,
@@ -61,9 +61,9 @@ pub struct Worker {
 #[derive(Debug)]
 pub struct Rules {
     pub batch: BatchBounds,
-    /// The maximum time of a request to the back end.
+    /// The maximum time from the start of a request to the end of its answer.
     pub timeout: Duration,
-    /// The maximum age of an event after a failed request. An older event is dropped.
+    /// The maximum age of an event. After a failed request, events over this age are dropped.
     pub retry_time_max: Duration,
     /// The maximum pause that a `Retry-After` header can cause.
     pub retry_after_max: Duration,
@@ -73,7 +73,7 @@ pub struct Rules {
 /// The reason why a request was not accepted.
 #[derive(Debug)]
 enum DeliveryError {
-    /// The status of the answer, and the pause that it requests.
+    /// The back end answered with this status. The second field is the pause that `Retry-After` requests.
     Status(u16, Option<Duration>),
     Failure(Failure),
     /// Memory for the body of the request could not be allocated.
@@ -115,12 +115,12 @@ impl Worker {
         }
     }
 
-    /// Posts batches until the server stops, and the queue is empty or its deadline is over. After a panic, the supervisor calls `run` again, which continues with the
-    /// batch in flight.
+    /// Posts batches until the server stops. A stopping server posts the waiting events until its deadline. After a
+    /// panic, the supervisor calls `run` again. The new call of `run` continues with the batch in flight.
     pub fn run(&mut self) {
         if !self.in_flight.is_empty() {
-            // If events are in flight here, the last run ended with a panic. Old events are dropped then, as after a
-            // failed request.
+            // If events are in flight at the start of `run`, the previous call of `run` ended with a panic. A panic
+            // counts as a failed request, so old events are dropped.
             self.give_up_old(clock::now());
             self.deliver();
         }
@@ -157,8 +157,8 @@ impl Worker {
         }
     }
 
-    /// Handles the refusal of the first `count` events. Halves the number of events in the next request. If there is
-    /// only one event, drops this event.
+    /// Handles the refusal of a request with the first `count` events. If `count` is 1, drops the refused event. If
+    /// `count` is greater than 1, halves the number of events in the next request.
     fn handle_refusal(&mut self, count: usize, status: u16) {
         let now = clock::now();
         // The back end answered, so the pause after the next failure is short again.
@@ -168,7 +168,7 @@ impl Worker {
             self.queue.count_refused_request();
             if let Some(more) = self.failures.admit(now) {
                 log::warn!(
-                    "the webhook answered {status} to a request of {count} events; the next request has half of them{more}"
+                    "the webhook answered {status} to a request of {count} events; the next request has half as many{more}"
                 );
             }
             return;
@@ -187,7 +187,8 @@ impl Worker {
     /// Handles a failed request that can be repeated: drops old events, and pauses.
     fn handle_failure(&mut self, count: usize, error: &DeliveryError) {
         let now = clock::now();
-        // The first failure does not halve the window, because its cause may not be the number of events.
+        // The first failure does not halve the window, because the cause of a single failure may not be the number of
+        // events.
         if error.may_be_the_events() && self.rules.retry.failures() > 0 {
             self.window = (count / 2).max(1);
         }
@@ -324,7 +325,7 @@ mod tests {
     use crate::gateway::hooks::webhook::queue::Bounds;
 
     #[test]
-    fn the_next_run_sends_the_batch_of_a_panicked_one() {
+    fn the_next_run_sends_the_batch_of_a_panicked_run() {
         let double = MockBackend::always(200, "");
         let queue = Arc::new(EventQueue::new(Bounds { events_max: 10, bytes_max: 1000 }));
         let backend = Arc::new(Backend::new(double.contact(), 1).expect("the client of the back end can be created"));
