@@ -1,7 +1,8 @@
 //! The users in each group, and the changes that no notice has reported yet.
 //!
-//! A user with several connections in a group joins once and leaves once. Changes are combined: one notice names all
-//! users who left, and another all users who joined. A user who joined and left between two notices appears in neither.
+//! A user with several connections in a group joins once and leaves once. The changes of a group are combined: one
+//! notice names all users who left, and a second notice names all users who joined. If a user joins and leaves between
+//! two notices, no notice names the user.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -15,10 +16,11 @@ use crate::gateway::wire::frame::{NoticeKind, PresenceNotice};
 #[derive(Debug, Default)]
 pub struct GroupPresence {
     groups: SplitTable<(CompactString, Group)>,
-    /// The groups with changes, in the order in which they will be notified. If a push notifies a group earlier, the
-    /// group stays in this list and has no notice left.
+    /// The groups with changes, in the order in which the server sends their notices. If a push sends the notices of a
+    /// group earlier, the group stays in this list without a pending notice.
     changed: VecDeque<CompactString>,
-    /// The hasher has a random seed, because clients choose the names and could make them collide.
+    /// A hasher with a random seed. Clients choose the names of groups. With a known seed, a client could choose names
+    /// with equal hashes.
     hasher: RandomState,
 }
 
@@ -34,16 +36,17 @@ struct User {
     uid: CompactString,
     /// The number of connections of the user in the group, at least 1.
     connections: u32,
-    /// Whether the user joined after the last notice.
+    /// Whether the user joined after the last notice of the group.
     is_new: bool,
 }
 
-/// The changes since the last notice.
+/// The changes of a group since its last notice.
 #[derive(Debug, Default)]
 struct Changes {
-    /// All users who joined, even those who left again. The same user can occur twice.
+    /// The uids of all users who joined, even of users who left again. The same uid can occur several times.
     joined: Vec<CompactString>,
-    /// Users who left after a notice had named them as joined. Each user occurs once, and may have joined again.
+    /// The uids of users who left after a notice had named them as joined. Each uid occurs once. A user in this list
+    /// may have joined again.
     left: Vec<CompactString>,
 }
 
@@ -91,8 +94,8 @@ impl GroupPresence {
         true
     }
 
-    /// Removes all users of `group`. Returns a notice about the users who were named as joined before, or `None` if
-    /// there are none.
+    /// Removes all users of `group`. Returns a notice that names as left all users whom earlier notices named as
+    /// joined. Returns `None` if there is no such user.
     pub fn clear(&mut self, group: &str) -> Option<PresenceNotice> {
         let hash = self.hasher.hash_one(group);
         let (_, entry) = self.groups.find_mut(hash, |(name, _)| name == group)?;
@@ -105,7 +108,7 @@ impl GroupPresence {
         (!uids.is_empty()).then_some(PresenceNotice { kind: NoticeKind::Left, uids, count: 0 })
     }
 
-    /// Returns the next group with changes.
+    /// Removes and returns the next group in the list of groups with changes.
     pub fn next_changed(&mut self) -> Option<CompactString> {
         self.changed.pop_front()
     }
@@ -115,7 +118,7 @@ impl GroupPresence {
         !self.changed.is_empty()
     }
 
-    /// Returns the notices for `group` in order, and marks its changes as notified.
+    /// Takes the pending changes of `group`, and returns their notices. The notice of users who left comes first.
     pub fn take_notices(&mut self, group: &str) -> [Option<PresenceNotice>; 2] {
         let GroupPresence { groups, hasher, .. } = self;
         let hash = hasher.hash_one(group);

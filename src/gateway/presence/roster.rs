@@ -1,8 +1,9 @@
-//! Uids and memberships. All changes of uids and groups go through this module, so that it can notify groups and the
-//! back end.
+//! The uids and the group memberships of connections. All changes of uids and memberships go through this module, so
+//! that this module can notify the members of groups and the back end.
 //!
-//! The members of a group get a notice about users who joined and users who left, once in a turn of the loop. The back
-//! end gets events of users who go online and offline.
+//! The members of a group get notices about users who joined and users who left. The server sends the notices of a
+//! group at the end of a turn of the loop, or before a push to the group. The back end gets events about users who go
+//! online and users who go offline.
 
 use std::fmt;
 use std::iter;
@@ -47,7 +48,7 @@ impl Roster {
         }
     }
 
-    /// Sets the connection limit of a uid. The limit does not apply to open connections.
+    /// Sets the connection limit of a uid. The limit closes no connection that is already open.
     pub fn set_uid_connections_max(&mut self, max: Option<u32>) {
         self.uid_connections_max = max;
     }
@@ -77,7 +78,8 @@ impl Roster {
         }
     }
 
-    /// Joins a new connection to the groups that its session lists. Returns the groups that it joined, each once.
+    /// Adds a new connection to the groups that its session lists. Returns the groups that the connection joined,
+    /// without duplicates.
     fn join_first_groups(&mut self, ctx: &mut Context<'_>, fd: Fd) -> Vec<String> {
         let listed = ctx.session_mut::<Session>(fd).map(|session| std::mem::take(&mut session.groups));
         let mut joined = listed.unwrap_or_default();
@@ -90,7 +92,9 @@ impl Roster {
         if refused > 0
             && let Some(more) = self.refusals.admit(clock::now())
         {
-            log::warn!("fd {fd}: {refused} of the {count} groups of its identity are over a limit of groups{more}");
+            log::warn!(
+                "fd {fd}: {refused} of the {count} groups of its identity not joined: group limit reached{more}"
+            );
         }
         joined
     }
@@ -119,7 +123,7 @@ impl Roster {
         change
     }
 
-    /// Adds a connection to a group. All members get a notice at the end of the turn.
+    /// Adds a connection to a group. All members of the group get a notice at the end of the turn of the loop.
     pub fn join(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
         let change = ctx.join(fd, group);
         if change.is_done() {
@@ -128,7 +132,8 @@ impl Roster {
         change
     }
 
-    /// Removes a connection from a group. The remaining members get a notice at the end of the turn.
+    /// Removes a connection from a group. The remaining members of the group get a notice at the end of the turn of the
+    /// loop.
     pub fn leave(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) -> Change {
         let change = ctx.leave(fd, group);
         if change.is_done()
@@ -167,9 +172,11 @@ impl Roster {
         self.events.handle_departure(ctx, &uid);
     }
 
-    /// Sends the notices of a portion of the groups with changes. The next turn notifies the other groups.
+    /// Sends the notices of a portion of the groups with changes. The next turn of the loop sends the notices of the
+    /// remaining groups.
     ///
-    /// Without this limit, a client that leaves a thousand large groups would occupy the loop with its notices.
+    /// Without this limit, a client that leaves a thousand large groups would occupy the loop with the notices about
+    /// its departure.
     pub fn notify_groups(&mut self, ctx: &mut Context<'_>) {
         let changed = iter::from_fn(|| self.presence.next_changed());
         for group in take_portion(changed, |group| group_work(ctx, group)) {

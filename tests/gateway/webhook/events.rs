@@ -61,7 +61,7 @@ fn an_open_event_has_the_groups_that_were_joined() {
     let event = Events::of(&backend).next();
     assert_eq!(event, json!({"type": "open", "fd": fd, "uid": "ann", "path": "/", "groups": groups}));
     assert_eq!(gateway.get("/api/groups")["groups"].as_array().map(Vec::len), Some(2));
-    gateway.logged(&format!("fd {fd}: 2 of the 5 groups of its identity are over a limit of groups"));
+    gateway.logged(&format!("fd {fd}: 2 of the 5 groups of its identity not joined: group limit reached"));
 }
 
 #[test]
