@@ -1,4 +1,4 @@
-//! The certificate authorities that this server trusts for back ends (`webhook_ca_file`).
+//! The certificate authorities that this server trusts when it connects to back ends (`webhook_ca_file`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ impl Authorities {
         for item in parse_pem(pem) {
             match item.map_err(|why| why.to_string())? {
                 PemItem::Certificate(certificate) => {
-                    // Without this check, an unusable certificate would be skipped silently, and every back end would
-                    // be refused.
+                    // Without this check, the HTTP client would skip an unusable certificate without an error, and
+                    // would later refuse the certificates of back ends.
                     let read = store.add(certificate.der().into());
                     read.map_err(|why| format!("certificate {}: {why}", certificates.len() + 1))?;
                     certificates.push(certificate);

@@ -1,16 +1,17 @@
 //! Answers that arrive before the whole request was sent.
 //!
-//! A back end that refuses a body by its length may answer early and close the connection without reading the body.
-//! Then the next write fails, but the answer can still be read (RFC 9112 section 9.6). The HTTP client would give up
-//! after a failed write. This transport discards bytes that it cannot write, so the client continues and reads the
-//! answer. If the back end sent no answer, the read fails.
+//! A back end that refuses a request body because of its length may answer and close the connection before it has read
+//! the body. After such an early answer, the next write of the HTTP client fails, but the client can still read the
+//! answer (RFC 9112 section 9.6). Without this module, the HTTP client would give up after a failed write.
+//! [`EarlyAnswer`] discards bytes that it cannot write, so the HTTP client continues and reads the answer. If the back
+//! end sent no answer, the read of the HTTP client fails.
 
 use std::io;
 
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// The connector that wraps the transport of the previous connector in an [`EarlyAnswer`].
+/// A connector that wraps the transport of the previous connector in an [`EarlyAnswer`].
 #[derive(Debug)]
 pub struct EarlyAnswers;
 
@@ -18,7 +19,7 @@ pub struct EarlyAnswers;
 #[derive(Debug)]
 pub struct EarlyAnswer<T> {
     inner: T,
-    /// Whether a write has failed. Bytes of later writes are discarded.
+    /// Whether a write has failed. After a failed write, the bytes of later writes are discarded.
     is_write_closed: bool,
 }
 

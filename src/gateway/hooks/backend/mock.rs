@@ -23,7 +23,7 @@ pub struct MockBackend {
 /// A received request.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// The method and the target, for example `POST /hook`.
+    /// The method and the target of the request, for example `POST /hook`.
     pub line: String,
     headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -35,9 +35,9 @@ pub enum MockReply {
     Answer(u16, &'static str),
     /// Writes these bytes and closes the connection.
     Raw(Vec<u8>),
-    /// Writes this text and then its last byte again and again, at one byte per 10 ms.
+    /// Writes one byte of this text every 10 ms, and then repeats the last byte until the client closes the connection.
     Trickle(&'static str),
-    /// Does not answer. The thread ends when the client closes the connection.
+    /// Does not answer. The thread of the connection ends when the client closes the connection.
     Hang,
 }
 
@@ -70,19 +70,20 @@ impl MockBackend {
                     return;
                 }
                 let (sender, serve) = (sender.clone(), Arc::clone(&serve));
-                // The error is ignored, because the client may close the connection at any time.
+                // An error of `serve` is ignored, because the client may close the connection at any time.
                 thread::spawn(move || drop(serve(stream, &sender)));
             }
         });
         MockBackend { address, requests, is_over }
     }
 
-    /// Starts a back end with one answer for all requests.
+    /// Starts a back end that gives the same answer to all requests.
     pub fn always(status: u16, body: &'static str) -> MockBackend {
         MockBackend::start(move |_| MockReply::Answer(status, body))
     }
 
-    /// Returns the configuration of a client for this back end, without a signature, with the node name `node-1`.
+    /// Returns the configuration of a client of this back end. The client has the node name `node-1` and does not sign
+    /// its requests.
     pub fn contact(&self) -> BackendConfig {
         let url = BackendUrl::parse(&format!("http://{}/hook?v=1", self.address)).expect("the URL is valid");
         BackendConfig { url, node: "node-1".to_owned(), secret: None, authorities: None }
@@ -93,7 +94,7 @@ impl MockBackend {
         self.requests.recv_timeout(TEST_TIMEOUT).expect("a request arrives")
     }
 
-    /// Returns the next request, or `None` if none has arrived.
+    /// Returns the next request, or `None` if no request has arrived.
     pub fn try_next(&self) -> Option<Received> {
         self.requests.try_recv().ok()
     }
@@ -102,7 +103,7 @@ impl MockBackend {
 impl Drop for MockBackend {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // This connection wakes the accepting thread, which then ends.
+        // This connection wakes the thread that accepts connections. The woken thread ends.
         drop(TcpStream::connect(self.address));
     }
 }
@@ -128,8 +129,8 @@ fn serve(
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while let Some(received) = read(&mut reader)? {
-        // The test gets the request before the back end answers, so the test can see unanswered requests. The error is
-        // ignored, because the receiver is gone if the test has ended.
+        // The test gets the request before the back end answers, so the test can see unanswered requests. An error of
+        // `send` is ignored, because the test may have ended and dropped the receiver.
         let _ = requests.send(received.clone());
         match reply(&received) {
             MockReply::Answer(status, body) => {

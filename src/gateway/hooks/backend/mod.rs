@@ -1,7 +1,8 @@
-//! The HTTP client for back ends: one signed POST of JSON, with bounds on its time and its answer.
+//! The HTTP client for back ends. The client posts signed JSON. Limits bound the time of a request and the length of an
+//! answer.
 //!
-//! A request blocks its thread, so it must not run on the loop's thread. The client does not know the meaning of
-//! requests and answers.
+//! A request blocks the thread that sends it, so the loop's thread must not send requests. The HTTP client does not
+//! know the meaning of requests and answers.
 
 pub mod authorities;
 mod early_answer;
@@ -42,7 +43,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// more, and a request on a closing connection fails.
 const IDLE_MAX: Duration = Duration::from_secs(3);
 
-/// The minimum timeout of a request. `ureq` would take zero as no timeout.
+/// The minimum timeout of a request. `ureq` treats a timeout of zero as no timeout.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 /// The address of a back end, and the credentials of this server.
@@ -63,8 +64,9 @@ pub struct BackendConfig {
 pub struct BackendUrl {
     /// The URL without user and password.
     uri: Uri,
-    /// User and password, sent as Basic authentication (RFC 7617). User and password are percent-decoded, because a URL
-    /// can contain an `@` of a password only in encoded form.
+    /// The user and the password of the URL, as the header of Basic authentication (RFC 7617). The user and the
+    /// password are percent-decoded, because a URL contains characters such as `@` of a password only in
+    /// percent-encoded form.
     authorization: Option<HeaderValue>,
 }
 
@@ -77,21 +79,21 @@ pub struct Backend {
     secret: Mutex<Option<SigningKey>>,
 }
 
-/// An answer that is not a redirect.
+/// An HTTP answer that is not a redirect.
 #[derive(Debug)]
 pub struct Answer {
     /// The HTTP status of the answer, 200 or above.
     pub status: u16,
-    /// The pause that `Retry-After` requests. The value has no upper bound.
+    /// The pause that the header `Retry-After` requests. The length of this pause has no upper bound.
     pub retry_after: Option<Duration>,
-    /// The body, or the reason why it is incomplete.
+    /// The body, or the reason why the body is incomplete.
     pub body: Result<Vec<u8>, Failure>,
 }
 
 /// The reason why there is no answer, or no complete body of the answer.
 #[derive(Debug)]
 pub enum Failure {
-    /// The back end answered with a redirect of this status. Redirects are not followed, because the signed body and
+    /// The back end answered with a redirect with this status. Redirects are not followed, because the signed body and
     /// the clients' headers are only for the configured URL.
     Redirected(u16),
     /// There was no connection, no answer in time, or no valid HTTP.
@@ -111,7 +113,8 @@ impl Backend {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            // Variables such as `HTTP_PROXY` are ignored, because only the settings may choose the back end.
+            // Environment variables such as `HTTP_PROXY` are ignored, because only the settings may choose the back
+            // end.
             .proxy(None)
             .tls_config(TlsConfig::builder().root_certs(authorities.map_or(RootCerts::WebPki, RootCerts::from)).build())
             .user_agent(concat!("fdpush/", env!("CARGO_PKG_VERSION")))
@@ -136,8 +139,8 @@ impl Backend {
         *self.secret.lock().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 
-    /// Posts `body`, which is JSON, and waits for the answer. `timeout` includes everything from the DNS lookup to the
-    /// last byte of the answer.
+    /// Posts `body`, which is JSON, and waits for the answer. `timeout` bounds the time from the DNS lookup to the last
+    /// byte of the answer.
     pub fn post(&self, body: &[u8], timeout: Duration) -> Result<Answer, Failure> {
         catch_unwind(AssertUnwindSafe(|| self.exchange(body, timeout)))
             .unwrap_or_else(|panic| Err(Failure::Panicked(panic)))
@@ -187,7 +190,8 @@ impl BackendUrl {
         BackendUrl::of(uri).ok_or_else(|| invalid("invalid user or host in the URL".to_owned()))
     }
 
-    /// Returns the addresses of the URL if its host is an IP address or `localhost`. No name is resolved.
+    /// Returns the addresses of the URL if its host is an IP address or `localhost`. Returns no address for any other
+    /// host, because this function does not resolve DNS names.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         let host = self.uri.host().unwrap_or_default();
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -234,11 +238,11 @@ pub fn node_header(node: &str) -> io::Result<HeaderValue> {
 
 /// Returns whether a URL has a valid port or no port.
 ///
-/// `Uri` accepts an invalid port and ignores it, so the request would go to the default port.
+/// `Uri` accepts an invalid port and ignores this port. Without this check, a request would go to the default port.
 fn has_valid_port(uri: &Uri) -> bool {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
-    // The port follows the last colon, except for a colon inside the brackets of an IPv6 address.
+    // The port follows the last colon, unless this colon is inside the brackets of an IPv6 address.
     match place.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
         Some((_, port)) => port.is_empty() || uri.port_u16().is_some_and(|port| port != 0),
         None => true,
@@ -246,7 +250,7 @@ fn has_valid_port(uri: &Uri) -> bool {
 }
 
 impl Failure {
-    /// Returns whether the timeout was reached.
+    /// Returns whether the request reached its timeout.
     pub fn is_timeout(&self) -> bool {
         match self {
             Failure::Failed(ureq::Error::Timeout(_)) => true,
@@ -255,8 +259,8 @@ impl Failure {
         }
     }
 
-    /// Returns whether the connection ended without an answer. Such an end is normal if the back end closes an idle
-    /// connection.
+    /// Returns whether the connection ended before the answer was complete. Such an end is normal if the back end
+    /// closes an idle connection.
     pub fn is_disconnect(&self) -> bool {
         let Failure::Failed(ureq::Error::Io(error)) = self else { return false };
         matches!(

@@ -1,14 +1,15 @@
-//! The header `Retry-After` (RFC 9110 section 10.2.3): seconds or a date.
+//! The header `Retry-After` (RFC 9110 section 10.2.3): a number of seconds or a date.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Parses the header value, and returns the requested pause. `now_ms` is the current time in milliseconds since 1970.
+/// Parses the value of a `Retry-After` header, and returns the requested pause. `now_ms` is the current time in
+/// milliseconds since 1970.
 ///
 /// A date in the past is a pause of zero. Returns `None` if the value is invalid. The caller must bound the pause.
 pub fn parse(value: &str, now_ms: u64) -> Option<Duration> {
     let value = value.trim_ascii();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that overflows counts as the maximum.
+        // A number of seconds that exceeds 64 bits counts as the largest number of 64 bits.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
@@ -19,11 +20,12 @@ pub fn parse(value: &str, now_ms: u64) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    /// Sun, 06 Nov 1994 08:49:37 GMT, the example of the RFC.
+    /// The current time in this test, in milliseconds since 1970: Sun, 06 Nov 1994 08:49:37 GMT, the date in the
+    /// examples of RFC 9110.
     const NOW_MS: u64 = 784_111_777_000;
 
     #[test]
-    fn seconds_or_a_date() {
+    fn a_pause_is_a_number_of_seconds_or_a_date() {
         let seconds = |value: &str| parse(value, NOW_MS).map(|pause| pause.as_secs());
         for (value, expected) in [
             ("0", Some(0)),

@@ -42,10 +42,10 @@ impl fmt::Debug for SigningKey {
 mod tests {
     use super::*;
 
-    /// The first vector is RFC 4231 section 4.3. The second vector has a key that is longer than a block, and its
-    /// signature comes from OpenSSL and Python.
+    /// The first test vector is from RFC 4231 section 4.3. The key of the second test vector is longer than a block of
+    /// SHA-256. OpenSSL and Python computed the signature of the second test vector.
     #[test]
-    fn known_vectors() {
+    fn signatures_match_known_test_vectors() {
         let secret = SigningKey::new("Jefe").expect("the secret is valid");
         assert_eq!(
             secret.sign(b"what do ya want for nothing?"),
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_is_masked() {
+    fn debug_output_hides_the_secret_and_an_empty_secret_is_refused() {
         let secret = SigningKey::new("hush").expect("the secret is valid");
         assert_eq!(format!("{secret:?}"), "***");
         assert!(SigningKey::new("").is_err());

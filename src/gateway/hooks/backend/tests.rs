@@ -1,4 +1,4 @@
-//! Tests with a back end that sends valid, invalid and late answers, or no answer.
+//! Tests of the HTTP client with a back end that sends valid, invalid and late answers, or no answer.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn urls_are_http_and_name_a_host() {
 }
 
 #[test]
-fn a_node_can_be_named_in_a_header() {
+fn a_node_name_that_is_no_header_value_is_refused() {
     let url = BackendUrl::parse("http://localhost/").expect("the URL is valid");
     for bad in ["", "a\nb", "Zürich"] {
         let contact = BackendConfig { url: url.clone(), node: bad.to_owned(), secret: None, authorities: None };
@@ -73,7 +73,7 @@ fn user_and_password_are_sent_decoded() {
     let authority = double.contact().url.to_string().replace("http://", "").replace("/hook", "");
     for (userinfo, wanted) in [
         ("user:pass", Some("Basic dXNlcjpwYXNz")),
-        // us@er:p:w
+        // The text before the encoding in base64 is `us@er:p:w`.
         ("us%40er:p%3Aw", Some("Basic dXNAZXI6cDp3")),
         ("user", Some("Basic dXNlcjo=")),
         ("", None),
@@ -106,7 +106,7 @@ fn every_status_but_a_redirect_is_an_answer() {
 }
 
 #[test]
-fn the_time_of_a_request_is_bounded() {
+fn a_timeout_ends_a_request_without_a_complete_answer() {
     let wastes: [fn() -> MockReply; 3] = [
         || MockReply::Hang,
         || MockReply::Trickle("HTTP/1.1 200 OK\r\nX-Long: a"),
@@ -141,7 +141,7 @@ fn an_answer_must_be_complete_http_within_its_limit() {
 
 /// The body of the request is larger than all socket buffers, so a write fails when the connection is reset.
 #[test]
-fn an_answer_before_the_end_of_the_body_counts() {
+fn an_answer_before_the_end_of_the_request_body_counts() {
     let double = MockBackend::unread(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
     let backend = backend(&double);
     let body = vec![b'a'; 64 << 20];
@@ -156,7 +156,8 @@ fn an_answer_before_the_end_of_the_body_counts() {
 
 #[test]
 fn a_closed_port_is_a_failure() {
-    // Port 1 is not used. Another process could get a port that the kernel has assigned to this test before.
+    // No process listens on port 1. This test does not take a free port from the kernel, because another process could
+    // listen on this port before the test connects.
     let url = BackendUrl::parse("http://127.0.0.1:1/").expect("the URL is valid");
     let contact = BackendConfig { url, node: "node-1".to_owned(), secret: None, authorities: None };
     let backend = Backend::new(contact, 1).expect("the client of the back end can be created");
