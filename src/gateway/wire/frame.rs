@@ -1,6 +1,7 @@
 //! The JSON frames of clients: parsing and writing.
 //!
-//! `data` is any JSON. `data` is not parsed further. The bytes of `data` are copied into the message unchanged.
+//! The member `data` of a frame is any JSON value. The server does not interpret `data`. The server copies the bytes of
+//! `data` into the message unchanged.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -23,7 +24,7 @@ const UIDS_MAX: usize = 1000;
 /// The maximum number of uids in one notice, as documented in docs/api.md and the README.
 pub const NOTICE_UIDS_MAX: usize = 100;
 
-/// The maximum length of the end of a notice in bytes. The end contains a count of up to 20 digits.
+/// The maximum length of the text `"count":N}` at the end of a notice, in bytes. The number N has up to 20 digits.
 const NOTICE_END_BYTES_MAX: usize = 32;
 
 /// A frame of a client.
@@ -57,7 +58,7 @@ pub struct FrameError {
     pub message: String,
 }
 
-/// The `id` of a frame as it was written, or `None` if the frame has no `id`.
+/// The JSON text of the `id` of a frame, or `None` if the frame has no `id`.
 pub type Id<'a> = Option<&'a str>;
 
 /// The members of a frame, not yet checked.
@@ -154,8 +155,8 @@ impl<'a> Members<'a> {
                 return Err(FrameError::bad_request(format!("push takes either {first} or {second}")));
             }
             (Some(("to", to)), None) if to.get().starts_with('[') => {
-                // Duplicates are removed: a frame that lists one uid a thousand times must not cause a thousand searches of
-                // its connections.
+                // Duplicate uids are removed, because a frame that lists one uid a thousand times must not cause a
+                // thousand searches for the connections of this uid.
                 Target::Uids(names::distinct(uids(to, "to", "a uid or an array of uids")?))
             }
             (Some(("to", to)), None) => Target::Uids(vec![name(to, "to")?]),
@@ -219,7 +220,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// A visitor that collects the members. A member with the value `null` counts as absent, except for `data`.
+/// A visitor that collects the members of a frame. A member with the value `null` counts as absent, except for `data`.
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {
@@ -244,12 +245,14 @@ impl<'de> Visitor<'de> for MembersVisitor {
                 "data" => &mut members.data,
                 "uids" => &mut members.uids,
                 _ => {
-                    // A frame may have a hundred thousand unknown members, so only the first is copied.
+                    // A frame may have a hundred thousand unknown members, so only the name of the first unknown member
+                    // is copied.
                     members.unknown.get_or_insert_with(|| cut(&name).into_owned());
                     continue;
                 }
             };
-            // A duplicate `id` has priority, because the answer to such a frame has no `id`.
+            // If a frame has several duplicate members, a duplicate `id` is reported, because the answer to a frame
+            // with a duplicate `id` has no `id`.
             let is_first = |known: &str| known != "id" && name == "id";
             if place.replace(value).is_some() && members.duplicate.as_deref().is_none_or(is_first) {
                 members.duplicate = Some(name.into_owned());
@@ -278,23 +281,23 @@ impl FrameError {
         FrameError { code: "too_large", message: message.into() }
     }
 
-    /// Returns the error of a frame over the message rate.
+    /// Returns the error of a frame that exceeds the message rate of its client.
     pub fn rate_limited(message: impl Into<String>) -> FrameError {
         FrameError { code: "rate_limited", message: message.into() }
     }
 
-    /// Returns the error of a frame when the queue to the back end is full.
+    /// Returns the error of a frame that is not forwarded, because the queue of webhook events is full.
     pub fn unavailable(message: impl Into<String>) -> FrameError {
         FrameError { code: "unavailable", message: message.into() }
     }
 
-    /// Returns the error of a frame without permission.
+    /// Returns the error of a frame for which the client has no permission.
     pub fn not_allowed(message: impl Into<String>) -> FrameError {
         FrameError { code: "not_allowed", message: message.into() }
     }
 }
 
-/// A uid, or `null` for a client without a uid.
+/// A uid as a JSON string, or `null` for a client without a uid.
 struct Uid<'a>(Option<&'a str>);
 
 impl fmt::Display for Uid<'_> {
@@ -315,11 +318,11 @@ impl fmt::Display for IdMember<'_> {
     }
 }
 
-/// Returns the first frame of a connection.
+/// Returns the frame `welcome`, which is the first frame to a new client.
 pub fn welcome(fd: Fd, uid: Option<&str>, heartbeat: &Heartbeat) -> String {
     let (mode, every) = match *heartbeat {
         Heartbeat::Off => ("off", std::time::Duration::ZERO),
-        // The interval is half of the maximum, so one heartbeat may be late.
+        // The announced interval is half of the maximum idle time, so a late heartbeat does not close the connection.
         Heartbeat::Client { idle_max } => ("client", idle_max / 2),
         Heartbeat::Ping { every, .. } => ("ping", every),
         Heartbeat::Push { every } => ("push", every),
@@ -328,13 +331,13 @@ pub fn welcome(fd: Fd, uid: Option<&str>, heartbeat: &Heartbeat) -> String {
     format!(r#"{{"type":"welcome","fd":{fd},"uid":{uid},"heartbeat":{{"mode":"{mode}","every_ms":{every}}}}}"#)
 }
 
-/// Returns the answer to a push.
+/// Returns the answer to a frame of type `push`.
 pub fn push_ack(id: &str, delivery: Delivery) -> String {
     let Delivery { matched, queued, dropped, .. } = delivery;
     format!(r#"{{"type":"ack","id":{id},"matched":{matched},"queued":{queued},"dropped":{dropped}}}"#)
 }
 
-/// Returns the answer that confirms a frame and has no content besides its id.
+/// Returns the answer that confirms a frame and contains only the `id` of the frame.
 pub fn ack(id: &str) -> String {
     format!(r#"{{"type":"ack","id":{id}}}"#)
 }
@@ -345,7 +348,7 @@ pub fn error(id: Id<'_>, error: &FrameError) -> String {
     format!(r#"{{"type":"error",{id}"code":"{code}","message":{message}}}"#)
 }
 
-/// Returns the answer to `online`.
+/// Returns the answer to a frame of type `online`.
 pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
     let mut text = format!(r#"{{"type":"online",{}"online":["#, IdMember(id));
     append_names(&mut text, uids);
@@ -353,13 +356,13 @@ pub fn online<'u>(id: Id<'_>, uids: impl Iterator<Item = &'u str>) -> String {
     text
 }
 
-/// A notice for the members of a group: users joined or left.
+/// A notice to the members of a group about users who joined or left.
 #[derive(Debug)]
 pub struct PresenceNotice {
     pub kind: NoticeKind,
     /// The uids of the users who joined or left, at least one.
     pub uids: Vec<CompactString>,
-    /// The number of users in the group now.
+    /// The number of users in the group after these users joined or left.
     pub count: usize,
 }
 
@@ -371,8 +374,9 @@ pub enum NoticeKind {
 
 /// Returns a notice as JSON.
 ///
-/// A notice has one user as `uid`, and several users as `uids`. The notice has no names if there are more than
-/// [`NOTICE_UIDS_MAX`], or if the names do not fit into a queue. `count` is always present.
+/// A notice about one user has the member `uid`, and a notice about several users has the member `uids`. A notice has
+/// neither member if it is about more than [`NOTICE_UIDS_MAX`] users, or if its uids do not fit into the queue of a
+/// connection. Every notice has the member `count`.
 pub fn notice(group: &str, notice: &PresenceNotice, queue_bytes_max: usize) -> String {
     let (kind, group, count) = (notice.kind.as_str(), Quoted(group), notice.count);
     let mut text = format!(r#"{{"type":"{kind}","group":{group},"#);

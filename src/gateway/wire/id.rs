@@ -1,12 +1,12 @@
 //! The `id` of a client frame or an API command.
 //!
-//! The sender chooses the `id`, and the answer repeats it byte for byte.
+//! The sender chooses the `id`, and the answer repeats the `id` byte for byte.
 
 use std::fmt;
 
 use serde_json::value::RawValue;
 
-/// The maximum length of an `id` as it was written.
+/// The maximum length of the JSON text of an `id`, in bytes.
 const ID_BYTES_MAX: usize = 128;
 
 /// An `id` that is neither a string nor a number, or is too long.

@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 
 use super::suggestion::nearest;
 
-/// The maximum number of bytes of input that an error repeats.
+/// The maximum number of bytes of the input that an error text repeats.
 const ECHO_BYTES_MAX: usize = 64;
 
-/// A string, borrowed if it has no escapes.
+/// A JSON string. A string without escapes is borrowed from the input.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
@@ -27,11 +27,12 @@ impl AsRef<str> for Text<'_> {
     }
 }
 
-/// An array. `{}` also counts as an empty array, because Lua writes an empty array as `{}`.
+/// A JSON array. `{}` also counts as an empty array, because Lua writes an empty array as `{}`.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct List<T>(pub Vec<T>);
 
-/// An object. Duplicate members at any depth are refused, because parsers disagree about them.
+/// A JSON object. Duplicate members at any depth are refused, because JSON parsers disagree about the value of a
+/// duplicate member.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Object(pub Map<String, Value>);
 
@@ -55,14 +56,14 @@ impl<T: fmt::Display> Serialize for AsText<T> {
 pub struct Quoted<'a>(pub &'a str);
 
 impl Quoted<'_> {
-    /// Appends the string without a formatter, which would be too slow for each message.
+    /// Appends the string to `out` without a formatter, because a formatter is too slow for each message.
     pub fn append_to(&self, out: &mut String) {
         // Writing to a string does not fail.
         let _ = self.write_to(out);
     }
 
     fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
-        // Most names have no character to escape, so they are copied without a serializer.
+        // Most strings have no character that JSON must escape. Such a string is copied without a serializer.
         if self.0.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
             out.write_char('"')?;
             out.write_str(self.0)?;
@@ -78,13 +79,13 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Returns the start of a client's or back end's text, for an error message.
+/// Returns at most the first [`ECHO_BYTES_MAX`] bytes of a text of a client or back end, for an error text.
 pub fn cut(text: &str) -> Cow<'_, str> {
     let end = (0..=ECHO_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
     if text.len() > ECHO_BYTES_MAX { format!("{}…", &text[..end]).into() } else { text.into() }
 }
 
-/// Returns a parser error in which the quoted input is cut.
+/// Returns the error text of a JSON parser in which the quoted input is cut.
 pub fn cut_quoted(message: &str) -> Cow<'_, str> {
     let (Some(start), Some(end)) = (message.find(['`', '"']), message.rfind(", expected ")) else {
         return message.into();
@@ -98,9 +99,11 @@ pub fn cut_quoted(message: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns the JSON of an object without a byte order mark (RFC 8259 section 8.1), and `{}` for PHP's empty array `[]`.
+/// Returns the JSON of an object without a byte order mark (RFC 8259 section 8.1). Returns `{}` for `[]`, because PHP
+/// writes an empty object as `[]`.
 ///
-/// Returns `None` for an array with elements, because serde would read them as the members in order.
+/// Returns `None` for an array with elements, because serde would read the elements as the values of the object's
+/// members.
 pub fn object_text(json: &[u8]) -> Option<&[u8]> {
     let json = strip_bom(json);
     match json.trim_ascii().strip_prefix(b"[") {
@@ -110,7 +113,7 @@ pub fn object_text(json: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Returns the text after a UTF-8 byte order mark.
+/// Returns the JSON without a UTF-8 byte order mark at its start.
 pub fn strip_bom(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json)
 }
@@ -128,9 +131,10 @@ pub fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> 
     }
 }
 
-/// Returns the error of an unexpected member, with the most similar member and all members of the call.
+/// Returns the error text for a member that `call` does not have. The error text suggests the most similar member, and
+/// lists all members of `call`.
 pub fn unexpected_member(call: &str, name: &str, members: &[&str]) -> String {
-    // A long name is cut, because the comparison takes quadratic time.
+    // A long name is cut, because the comparison of two names takes quadratic time.
     let name = cut(name);
     let hint = match nearest(&name.to_ascii_lowercase(), members.iter().copied()) {
         Some(meant) => format!("; did you mean {meant:?}?"),
@@ -139,7 +143,7 @@ pub fn unexpected_member(call: &str, name: &str, members: &[&str]) -> String {
     format!("{call} has no member {name:?}{hint} members: {}", members.join(", "))
 }
 
-/// Deserializes an object, `null`, or PHP's empty array, which stands for an empty object.
+/// Deserializes an object, `null`, or `[]`. `[]` counts as an empty object, because PHP writes an empty object as `[]`.
 pub fn optional_object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -196,7 +200,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         Ok(items)
     }
 
-    // An object with members is refused, because the array could mean its names or its values.
+    // An object with members is refused, because the array could mean the names or the values of the members.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<T>, A::Error> {
         match map.next_key::<IgnoredAny>()? {
             None => Ok(Vec::new()),
@@ -232,7 +236,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-/// A JSON value without duplicate members. `Value` itself keeps the last duplicate.
+/// A JSON value without duplicate members. `serde_json::Value` accepts duplicate members, and keeps the last of them.
 struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {
@@ -294,7 +298,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 impl Seconds {
     const MAX: f64 = (1_u64 << 53) as f64;
 
-    /// Returns whole seconds, rounded down, and 0 for a time before 1970.
+    /// Returns the time in whole seconds, rounded down. Returns 0 for a time before 1970.
     pub fn whole(self) -> u64 {
         self.0.floor().max(0.0) as u64
     }
@@ -315,13 +319,14 @@ pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Checks JSON that is forwarded unchanged, so that parsers of all languages can read it.
+/// Checks JSON that the server forwards unchanged, so that the parsers of all languages can read this JSON.
 ///
-/// The JSON may have at most 127 levels of nesting. Its numbers must be in the range of a double, and its surrogates
-/// must be in pairs. A back end whose parser fails on one value would lose the whole batch of events.
+/// The JSON may have at most 127 levels of nesting. The numbers in the JSON must be in the range of a double, and the
+/// surrogates in its strings must be in pairs. If the parser of a back end failed on one value, the back end would lose
+/// the whole batch of events.
 ///
 /// # Errors
-/// The error states the violated rule.
+/// The JSON breaks a rule. The error states this rule.
 pub fn portable(text: &str) -> Result<&RawValue, serde_json::Error> {
     serde_json::from_str::<Portable>(text)?;
     serde_json::from_str(text)

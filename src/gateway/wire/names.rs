@@ -1,8 +1,8 @@
 //! Names in JSON: uids, groups and conflation keys.
 //!
 //! A name is a JSON string, or an integer that stands for its decimal text, because back ends in PHP and Python use
-//! integer keys. A name has 1 to 128 bytes. Two names are equal if their bytes are equal: nothing is trimmed, folded or
-//! normalised. The reference is `docs/api.md`.
+//! integer keys. A name has 1 to 128 bytes. Two names are equal if their bytes are equal. The server does not trim
+//! names, does not change their case, and does not normalise them. The reference is `docs/api.md`.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Name<'a>(pub Cow<'a, str>);
 
-/// The invalid length of a name.
+/// An invalid length of a name, in bytes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct BadLength(pub usize);
 
@@ -26,7 +26,7 @@ pub fn check(name: &str) -> Result<(), BadLength> {
     if is_name(name) { Ok(()) } else { Err(BadLength(name.len())) }
 }
 
-/// Removes duplicates and keeps the order.
+/// Removes duplicates from `items`, and keeps the order of the other items.
 pub fn distinct<T: Eq + Hash>(mut items: Vec<T>) -> Vec<T> {
     if items.len() > 1 {
         let mut seen = HashSet::with_capacity(items.len());
@@ -51,8 +51,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
 
 struct NameVisitor;
 
-/// Floats are refused, even integral ones: above 2⁵³ one float stands for many integers. JSON parsers turn integers
-/// over 64 bits into floats, so such integers are refused, too.
+/// Floating-point numbers are refused, even if they have no fraction, because one floating-point number above 2⁵³
+/// stands for several integers. JSON parsers turn integers over 64 bits into floating-point numbers, so integers over
+/// 64 bits are refused, too.
 impl<'de> Visitor<'de> for NameVisitor {
     type Value = Cow<'de, str>;
 
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_their_decimal_text() {
+    fn an_integer_is_the_name_with_its_decimal_text() {
         for (json, name) in [
             (r#""10010""#, "10010"),
             ("10010", "10010"),
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_bounded() {
+    fn the_length_of_a_name_is_bounded() {
         assert_eq!(check("a").and(check(&"a".repeat(128))), Ok(()));
         assert_eq!(check(""), Err(BadLength(0)));
         assert_eq!(

@@ -1,11 +1,11 @@
 //! Suggestions for mistyped words.
 
-/// Returns the most similar name, if at most one letter in three differs.
+/// Returns the name that is most similar to `word`, if at most a third of the letters, or one letter, differ.
 pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let length = word.chars().count();
     let slips_max = (length / 3).max(1);
-    // The distance is at least the difference of the lengths. This check avoids most computations of a distance, whose
-    // time is proportional to the product of the lengths.
+    // The edit distance of two words is at least the difference of their lengths. This filter avoids most computations
+    // of an edit distance. The time of such a computation is proportional to the product of the lengths of both words.
     let names = names.filter(|name| name.len().abs_diff(length) <= slips_max);
     let near = names.map(|name| (strsim::damerau_levenshtein(word, name), name));
     near.filter(|(slips, _)| *slips <= slips_max).min().map(|(_, name)| name)

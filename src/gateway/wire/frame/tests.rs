@@ -1,4 +1,4 @@
-//! Tests of frames: valid input, errors that name the member, and the documented output.
+//! Tests of client frames: valid frames, invalid frames and their errors, and the documented frames to clients.
 
 use std::time::Duration;
 
