@@ -8,17 +8,18 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// The maximum length of an API key, in bytes. A key must fit into a header.
+/// The maximum length of an API key, in bytes. An API key must fit into an HTTP header.
 const KEY_BYTES_MAX: usize = 512;
 
-/// The API keys. With several keys, a key can be replaced without an interruption.
+/// The set of valid API keys. The set can contain an old and a new key, so a back end can change its key without an
+/// interruption.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
     digests: Vec<[u8; 32]>,
 }
 
 impl ApiKeys {
-    /// Creates the set of keys. The caller has checked each key with [`check`].
+    /// Creates the set of keys. The caller must check each key with [`check`] before this call.
     pub fn new<'a>(keys: impl IntoIterator<Item = &'a str>) -> ApiKeys {
         ApiKeys { digests: keys.into_iter().map(sha256).collect() }
     }
@@ -28,7 +29,7 @@ impl ApiKeys {
         self.digests.is_empty()
     }
 
-    /// Returns whether an `Authorization` header has a key of this set: `Bearer <key>`.
+    /// Returns whether an `Authorization` header has the form `Bearer <key>` with a key of this set.
     pub fn authorize(&self, header: Option<&str>) -> bool {
         header.and_then(super::bearer).is_some_and(|key| self.contains(key))
     }
@@ -38,7 +39,7 @@ impl ApiKeys {
         super::bearer(header).is_some()
     }
 
-    /// Returns whether the set has this key. Compares all keys, even after a match.
+    /// Returns whether the set has this key. This function compares all keys of the set, even after a match.
     pub fn contains(&self, key: &str) -> bool {
         let digest = sha256(key);
         let is_any = self.digests.iter().fold(Choice::from(0), |any, known| any | known.ct_eq(&digest));
@@ -46,7 +47,7 @@ impl ApiKeys {
     }
 }
 
-/// Shows only the number of keys.
+/// Debug output shows only the number of keys.
 impl fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ApiKeys({})", self.digests.len())

@@ -1,9 +1,9 @@
 //! The connect hook asks a back end over HTTP whether to accept a client.
 //!
 //! The loop's thread puts each request into a bounded queue, which serves client addresses in turn. A few worker
-//! threads take requests from the queue and wait for the back end. The timeout of a request starts when the request
-//! enters the queue. Another thread watches the deadlines, so each request is answered in time even if all workers wait
-//! for the back end. If a client disconnects, its request is removed from the queue.
+//! threads take requests from the queue, send them to the back end, and wait for the answers. The timeout of a request
+//! starts when the request enters the queue. The watch thread answers each request at its deadline, even if all worker
+//! threads wait for the back end. If a client disconnects, its request is removed from the queue.
 
 pub mod decision;
 
@@ -30,10 +30,10 @@ use crate::gateway::runtime::clock;
 use crate::gateway::runtime::log_throttle::LogThrottle;
 use crate::gateway::runtime::threads;
 
-/// The minimum interval between two log lines about failures.
+/// The minimum interval between two log lines about failed requests.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The minimum length of `watched` at which answered requests are removed from the list.
+/// The minimum length of the list [`HookState::watched`] at which answered requests are removed from this list.
 const WATCHED_MIN: usize = 64;
 
 /// The back end of the connect hook and its limits.
@@ -45,9 +45,9 @@ pub struct Config {
     /// The number of worker threads: the maximum number of requests that wait for the back end's answer at the same
     /// time.
     pub threads: usize,
-    /// The maximum number of requests that wait for a thread.
+    /// The maximum number of requests that wait for a worker thread.
     pub queue_max: usize,
-    /// The maximum number of requests of one source that wait for a thread. A source is an IPv4 address, an IPv6
+    /// The maximum number of requests of one source that wait for a worker thread. A source is an IPv4 address, an IPv6
     /// network, or all clients of unix sockets.
     pub source_queue_max: usize,
 }
@@ -61,15 +61,15 @@ pub struct Hook {
 /// The numbers of requests since the start, by result.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct HookStats {
-    /// The number of requests that wait for a thread now.
+    /// The number of requests that wait for a worker thread now.
     pub waiting: usize,
     pub accepted: u64,
     pub refused: u64,
     /// The number of requests that the back end did not answer, or answered invalidly.
     pub failed: u64,
     pub timed_out: u64,
-    /// The number of requests that were refused, or removed for a request of another source, because the queue was
-    /// full.
+    /// The number of requests that were refused because the queue was full, or were removed from the full queue for a
+    /// request of another source.
     pub overflowed: u64,
     /// The number of requests whose client disconnected before the decision.
     pub gone: u64,
@@ -89,9 +89,9 @@ struct Shared {
     timeout: Duration,
     bounds: Bounds,
     state: Mutex<HookState>,
-    /// Workers wait here for requests.
+    /// The condition variable on which the worker threads wait for requests.
     for_worker: Condvar,
-    /// The watch thread waits here for deadlines.
+    /// The condition variable on which the watch thread waits for deadlines.
     for_watch: Condvar,
     failures: LogThrottle,
 }
@@ -117,7 +117,8 @@ struct QueuedRequest {
     open: Arc<Open>,
 }
 
-/// A request for an upgrade that waits for a decision. Each request gets exactly one decision, unless it is cancelled.
+/// A request for an upgrade that waits for a decision. Each request gets exactly one decision, unless the request is
+/// cancelled.
 struct Open {
     source: Source,
     deadline: Instant,
@@ -129,8 +130,8 @@ type DecisionCallback = Box<dyn FnOnce(Decision) + Send>;
 
 /// A request that a worker has taken from the queue.
 ///
-/// Dropping this value ends the request in the count of its source, so the queue may return another request of this
-/// source.
+/// A source has a maximum number of requests that are being served. Dropping this value lowers the number of the source
+/// by one, so the queue may return another request of the source.
 struct Served<'a> {
     shared: &'a Shared,
     source: Source,
@@ -150,9 +151,10 @@ enum HookError {
         source: Source,
         bounds: Bounds,
     },
-    /// A request of another source took the place of this request, because this source has more requests.
+    /// A request of another source took the place of this request, because the source of this request has more requests
+    /// in the queue.
     Displaced(Source),
-    /// The client disconnected before the second attempt.
+    /// The client disconnected before the second attempt to send its request.
     Gone,
     Over,
 }
@@ -171,7 +173,7 @@ impl Hook {
         let bounds = Bounds {
             items_max: config.queue_max,
             source_items_max: config.source_queue_max,
-            // One source may use at most three quarters of the threads.
+            // One source may use at most three quarters of the worker threads, rounded up.
             source_served_max: threads - threads / 4,
         };
         let state = HookState {
@@ -202,11 +204,12 @@ impl Hook {
 
     /// Asks the back end about a client request, and returns at once.
     ///
-    /// `source` is the IPv4 address or IPv6 network of the client. The queue serves sources in turn.
+    /// `source` is the IPv4 address or IPv6 network of the client, or `None` for a client of a unix socket. The queue
+    /// serves sources in turn.
     ///
     /// `answer` is called once with the decision, within the timeout, on another thread. If the queue is full, `answer`
-    /// is called on this thread before `ask` returns. `answer` must not block. `answer` is not called after the
-    /// returned [`Pending`] was dropped.
+    /// is called on the thread of the caller before `ask` returns. `answer` must not block. `answer` is not called
+    /// after the returned [`Pending`] was dropped.
     pub fn ask(
         &self,
         fd: Fd,
@@ -276,7 +279,7 @@ impl Shared {
     fn work(&self) {
         while let Some(served) = self.next_request() {
             let QueuedRequest { fd, address, request, open } = &served.request;
-            // The client may have disconnected, or the deadline may have passed.
+            // A request is already answered or cancelled if its deadline has passed or its client has disconnected.
             if open.is_answered() {
                 continue;
             }
@@ -344,7 +347,8 @@ impl Shared {
             let is_over = state.is_over;
             let first = state.watched.pop_front_if(|first| is_over || first.deadline <= now || first.is_answered());
             if let Some(first) = first {
-                // If the request is still in the queue, no worker may take it any more.
+                // If the request is still in the queue, the request must leave the queue, so that no worker takes an
+                // answered request.
                 let removed = state.requests.remove(first.source, |request| Arc::ptr_eq(&request.open, &first));
                 drop(state);
                 drop(removed);
@@ -393,14 +397,14 @@ impl Shared {
         answer(decision.unwrap_or(Decision::Unavailable));
     }
 
-    /// Locks the state. No code panics while it holds this lock, so the state is always valid.
+    /// Locks the state. No thread panics while it holds this lock, so the state is always valid.
     fn lock(&self) -> MutexGuard<'_, HookState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Checks the subprotocol that the back end chose. A client closes a connection whose subprotocol it did not offer (RFC
-/// 6455 section 4.1).
+/// Checks that the client offered the subprotocol that the back end chose. A client closes a connection with a
+/// subprotocol that the client did not offer (RFC 6455 section 4.1).
 fn check_offered(decision: Decision, request: &Request<'_>) -> Result<Decision, HookError> {
     match &decision {
         Decision::Accept(Identity { subprotocol: Some(chosen), .. })
@@ -435,7 +439,7 @@ impl Drop for Served<'_> {
         state.requests.release(self.source);
         let is_ready = state.requests.is_ready();
         drop(state);
-        // If the worker is ending because of a panic, it serves no more requests, so another worker is woken.
+        // A worker that ends because of a panic serves no more requests, so another worker is woken.
         if is_ready {
             self.shared.for_worker.notify_one();
         }

@@ -1,9 +1,9 @@
-//! Expiry of identities: closes each connection at its `exp`.
+//! Expiry of identities: closes each connection when the identity of its client expires.
 //!
-//! `exp` is a time of the wall clock, but the timers of the loop use the monotonic clock. The two clocks diverge when a
-//! person or NTP sets the wall clock, or when the machine was suspended. So a timer only starts a check, and the check
-//! compares `exp` with the wall clock. One timer serves all connections. This timer fires at the first expiry, and at
-//! least once in each [`CHECK_INTERVAL`].
+//! `exp` is a time of the wall clock, but the timers of the loop use the monotonic clock. The wall clock and the
+//! monotonic clock diverge if a person or NTP sets the wall clock, or if the machine is suspended. So a timer only
+//! starts a check, and the check compares `exp` with the wall clock. One timer serves all connections. The timer fires
+//! at the first expiry of all connections, and at least once in each [`CHECK_INTERVAL`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,7 +18,8 @@ use crate::gateway::runtime::portion::{connection_work, take_portion};
 /// The maximum interval between two checks of the wall clock.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The maximum number of connections that expire in one check. The next turn closes the remaining expired connections.
+/// The maximum number of connections that expire in one check. The next turn of the loop closes the remaining expired
+/// connections.
 const DUE_MAX: usize = 1024;
 
 /// The connections whose identity expires.
@@ -47,8 +48,8 @@ impl Expiries {
         }
     }
 
-    /// Removes a connection that has ended. The timer is not cancelled: a check without an expired connection does
-    /// nothing.
+    /// Removes a connection that has ended. The timer is not cancelled, because a check without an expired connection
+    /// does nothing.
     pub fn remove(&mut self, fd: Fd, exp: u64) {
         self.by_time.remove(&(exp, fd));
     }
@@ -63,7 +64,8 @@ impl Expiries {
 
     /// Removes and returns at most [`DUE_MAX`] expired connections, up to a [portion](take_portion).
     ///
-    /// The next turn returns the remaining expired connections. `work_of` returns the work for a connection.
+    /// The next turn of the loop returns the remaining expired connections. `work_of` returns the amount of work that
+    /// the end of a connection causes.
     fn take_due(&mut self, now_ms: u64, work_of: impl Fn(Fd) -> usize) -> Vec<Fd> {
         let due = iter::from_fn(|| {
             self.by_time.first().filter(|(exp, _)| left(*exp, now_ms).is_zero())?;
@@ -86,7 +88,7 @@ impl Expiries {
     }
 }
 
-/// Returns the time until an identity expires.
+/// Returns the time until an identity with this `exp` expires.
 fn left(exp: u64, now_ms: u64) -> Duration {
     Duration::from_secs(exp + LEEWAY).saturating_sub(Duration::from_millis(now_ms))
 }
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_forward_ends_a_connection_at_the_next_check() {
+    fn a_jump_of_the_clock_forward_ends_a_connection_at_the_next_check() {
         static WALL: AtomicU64 = AtomicU64::new(START * 1000);
         let (address, remote, closed) = serve(|| WALL.load(Ordering::Relaxed), Duration::from_millis(10));
         let _long = connect(address, START + 3 * HOUR);
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_back_keeps_a_valid_connection() {
+    fn a_jump_of_the_clock_back_keeps_a_valid_connection() {
         /// The number of clock reads. The first read returns a time shortly before the expiry. All later reads return a
         /// time about an hour before the expiry.
         static CLOCK_READS: AtomicU64 = AtomicU64::new(0);

@@ -1,5 +1,5 @@
-//! The rule that some API addresses require API keys. An API that other machines can reach needs a key, because its
-//! callers can push, bind and close.
+//! The rule that some API addresses require API keys. An API that other machines can reach needs a key, because the
+//! callers of the API can push messages, bind uids and close connections.
 //!
 //! The rule checks the bound addresses. The settings were already checked, but a service manager may pass any other
 //! socket.
@@ -24,10 +24,10 @@ impl Exposure {
         Exposure(tcp.chain(udp).find(|(address, _)| !address.is_local()).map(|(_, name)| name))
     }
 
-    /// Checks that there are keys if the API needs them.
+    /// Checks that the set of keys is not empty if other machines can reach the API.
     ///
     /// # Errors
-    /// The API needs keys and has none. The error names the address.
+    /// Other machines can reach the API, and the set of keys is empty. The error names the address of the API.
     pub fn check(&self, keys: &ApiKeys) -> Result<(), String> {
         match &self.0 {
             Some(open) if keys.is_empty() => Err(format!(

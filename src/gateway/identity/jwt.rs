@@ -1,8 +1,8 @@
 //! JSON Web Tokens (RFC 7519): identities signed by the back end.
 //!
-//! This module finds the token of a request, verifies it, and issues tokens for `fdpush token`. Each key has one
+//! This module finds the token of a request, verifies the token, and issues tokens for `fdpush token`. Each key has one
 //! algorithm, and the token cannot choose another algorithm. The signature is verified before the claims are parsed.
-//! Before that, only the form of the token and its `alg` are read.
+//! Before the verification of the signature, only the header of the token is parsed.
 //!
 //! No error repeats a part of the token, because errors appear in logs and in answers to clients.
 
@@ -70,7 +70,7 @@ pub enum TokenError {
     Audience,
 }
 
-/// The content of a token to issue.
+/// The content of a token that [`issue`] signs.
 #[derive(Copy, Clone, Debug)]
 pub struct Grant<'a> {
     pub uid: &'a str,
@@ -81,7 +81,7 @@ pub struct Grant<'a> {
     pub audience: Option<&'a str>,
 }
 
-/// The members of a token's header that the server uses. `kid`, `jku`, `jwk` and `x5u` are not read, because a token
+/// The members of a token's header that the server reads. `kid`, `jku`, `jwk` and `x5u` are not read, because a token
 /// must not choose its key.
 #[derive(Deserialize)]
 struct Head<'a> {
@@ -91,7 +91,7 @@ struct Head<'a> {
     crit: Option<&'a RawValue>,
 }
 
-/// The claims that the server uses, before any check. A claim that is `null` counts as missing.
+/// The claims that the server reads, before they are checked. A claim with the value `null` counts as missing.
 #[derive(Deserialize)]
 struct Claims<'a> {
     #[serde(borrow)]
@@ -124,8 +124,9 @@ struct Issued<'a> {
 
 /// Returns the token of a request.
 ///
-/// The token is in `?token=`, else in `Authorization: Bearer` (RFC 6750 section 2.1), else in the subprotocol
-/// `bearer.<token>`. The subprotocol is for browsers, which cannot set headers. An empty token counts as missing.
+/// The server searches the token in this order: query parameter `token`, header `Authorization: Bearer` (RFC 6750
+/// section 2.1), subprotocol `bearer.<token>`. Browsers use the subprotocol, because a browser cannot set headers. An
+/// empty token counts as missing.
 ///
 /// # Errors
 /// The parameter `token` is ambiguous, or there are several `Authorization` headers.
@@ -168,7 +169,7 @@ impl Keys {
         self.verify_at(token, clock::unix_seconds())
     }
 
-    /// Works like [`Keys::verify`]. `now` is the current time in seconds since 1970.
+    /// Verifies a token at the time `now`, in seconds since 1970.
     fn verify_at(&self, token: &str, now: u64) -> Result<Identity, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
@@ -191,7 +192,7 @@ impl Keys {
             match crypto::verify(signature, message.as_bytes(), key, algorithm) {
                 Ok(true) => return Ok(()),
                 Ok(false) => error = TokenError::Signature,
-                // The keys are known to be usable, so the error means that the signature is not base64url.
+                // All keys are usable, so an error of `verify` means that the signature is not base64url.
                 Err(_) => return Err(TokenError::Malformed),
             }
         }
@@ -203,7 +204,8 @@ impl Keys {
         if has_expired(exp, now) {
             return Err(TokenError::Expired);
         }
-        // A fraction of a second is rounded so that it shortens the validity of the token, as with `exp`.
+        // A fraction of a second in `nbf` is rounded up, so that the rounding does not extend the validity of the
+        // token.
         if seconds("nbf", claims.nbf)?.is_some_and(|Seconds(nbf)| nbf.ceil() > (now + LEEWAY) as f64) {
             return Err(TokenError::Early);
         }
@@ -255,7 +257,7 @@ impl Audience {
 /// Issues a token, signed with HS256.
 ///
 /// # Errors
-/// [`Keys::verify`] would not accept the secret or a part of `grant`.
+/// The secret, a name in `grant`, or the lifetime of the token is invalid.
 pub fn issue(secret: &[u8], grant: &Grant<'_>) -> Result<String, String> {
     issue_at(secret, grant, clock::unix_seconds())
 }

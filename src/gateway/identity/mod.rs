@@ -1,4 +1,4 @@
-//! The identity of clients, and the ways to establish it.
+//! The identity of clients, and the ways to authenticate a client.
 //!
 //! This module owns the [`Identity`] and the rules of its names. Most submodules do not import each other.
 
@@ -21,7 +21,7 @@ use crate::gateway::wire::names::{self, BadLength};
 
 /// The tolerated difference between the clocks of the back end and of this server, in seconds.
 ///
-/// An identity expires this much later than its `exp`, for new clients and for open connections.
+/// An identity expires this number of seconds after its `exp`, for new clients and for open connections.
 pub const LEEWAY: u64 = 5;
 
 /// The maximum number of groups of an identity.
@@ -38,14 +38,14 @@ pub struct Identity {
     /// Data of the back end, stored with the connection.
     pub attributes: Map<String, Value>,
     /// The expiry in seconds since 1970. The server applies the expiry [`LEEWAY`] seconds later. The value is at most
-    /// 2⁵³, so that no sum overflows.
+    /// 2⁵³, so that `exp` plus [`LEEWAY`] does not overflow.
     pub exp: Option<u64>,
     /// The subprotocol that the back end chose among those that the client offered.
     pub subprotocol: Option<String>,
 }
 
-/// An invalid name in an identity. The error has the position and the length of the name, but not the name itself,
-/// because the name is untrusted.
+/// An invalid name or an invalid number of groups in an identity. The error has the position and the length of the
+/// name, but not the name itself, because the name is untrusted.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum NameError {
     /// The uid has this invalid length in bytes.
@@ -72,8 +72,8 @@ impl Identity {
     }
 }
 
-/// Returns whether an identity with this `exp` has expired at `now`, in seconds since 1970. Fractions of a second are
-/// cut off.
+/// Returns whether an identity with this `exp` has expired at `now`, in seconds since 1970. A fraction of a second in
+/// `exp` is cut off.
 pub fn has_expired(exp: Seconds, now: u64) -> bool {
     exp.0.floor() + LEEWAY as f64 <= now as f64
 }
@@ -100,7 +100,7 @@ fn bearer(header: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !credentials.is_empty()).then_some(credentials)
 }
 
-/// Returns whether a request has several `Authorization` headers. Values that are not UTF-8 count, too.
+/// Returns whether a request has several `Authorization` headers. A header with a value that is not UTF-8 also counts.
 pub fn has_several_authorizations(request: &Request<'_>) -> bool {
     request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("authorization")).nth(1).is_some()
 }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn bearers() {
+    fn the_credentials_of_a_bearer_header_are_returned() {
         for (header, credentials) in [
             ("Bearer abc", Some("abc")),
             ("bearer  a b ", Some("a b")),

@@ -36,7 +36,8 @@ impl Permissions {
                 (self.has(Permission::Join), "join and leave groups")
             }
             ClientFrame::Online { .. } => (self.has(Permission::Online), "query who is online"),
-            // Each client may send data to the back end, because the back end decides what to accept.
+            // Each client may send frames of type `heartbeat` and `send`. The back end decides which data of `send`
+            // frames it accepts.
             ClientFrame::Heartbeat | ClientFrame::Send { .. } => (true, ""),
         };
         if is_permitted { Ok(()) } else { Err(FrameError::not_allowed(format!("no permission to {what}"))) }

@@ -1,9 +1,9 @@
 //! Client addresses behind proxies.
 //!
-//! This module knows the trusted proxies and parses their header. Each proxy appends the address of its peer to the
-//! header. So an address in the header can be trusted if the proxy that appended it is trusted. From the right, the
-//! first address that is not a trusted proxy is the client's address. All addresses to the left of the client's address
-//! may be forged.
+//! This module knows the trusted proxies, and parses the header in which proxies forward client addresses. Each proxy
+//! appends the address of its peer to the header. So an address in the header can be trusted if the proxy that appended
+//! it is trusted. The rightmost address in the header that is not the address of a trusted proxy is the client's
+//! address. All addresses to the left of the client's address may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -38,8 +38,8 @@ impl Proxies {
         }
     }
 
-    /// Returns the address of the client that a trusted proxy forwards. Returns `None` if the peer is not trusted, or
-    /// the header has no address.
+    /// Returns the client address that a trusted proxy states in its header. Returns `None` if the peer is not trusted,
+    /// or the header has no address.
     pub fn forwarded(&self, request: &Request<'_>) -> Option<IpAddr> {
         let name = match self.header {
             ForwardedHeader::XForwardedFor => "x-forwarded-for",
@@ -55,7 +55,8 @@ impl Proxies {
         }
         let hops: Vec<Option<IpAddr>> = lines.flat_map(|line| self.hops(line)).collect();
         let mut client_address = None;
-        // An element that is not an address ends the search. Then the last address that was found counts.
+        // An element that is not an address ends the search from right to left. The address that was found last is then
+        // the client's address.
         for ip in hops.into_iter().rev().map_while(|hop| hop) {
             client_address = Some(ip);
             if !self.trusts(ip) {
@@ -74,7 +75,7 @@ impl Proxies {
         let Ok(line) = str::from_utf8(line) else { return vec![None] };
         match self.header {
             ForwardedHeader::XForwardedFor => line.split(',').map(address).collect(),
-            // If a line is malformed, all of its elements are ignored.
+            // A malformed line counts as one element that is not an address.
             ForwardedHeader::Forwarded => split(line, ',')
                 .map_or(vec![None], |elements| elements.into_iter().map(|element| address(for_of(element)?)).collect()),
         }
@@ -82,13 +83,13 @@ impl Proxies {
 }
 
 /// Returns the address of the client: the address from a trusted proxy, or the address of the peer. Returns `None` for
-/// a unix socket.
+/// a unix socket without a forwarded address.
 pub fn address_of(ctx: &Context<'_>, fd: Fd, peer: Peer) -> Option<IpAddr> {
     let forwarded = ctx.session::<Session>(fd).and_then(|session| session.forwarded);
     forwarded.or_else(|| Some(peer.ip()?.to_canonical()))
 }
 
-/// Parses an address with or without a port, and IPv6 with or without brackets.
+/// Parses an IP address with or without a port. An IPv6 address may be in brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim_ascii();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -107,7 +108,8 @@ fn for_of(element: &str) -> Option<&str> {
     Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// Splits at a separator outside quoted strings (RFC 9110 section 5.6.4). Returns `None` if a quoted string has no end.
+/// Splits a text at each separator outside quoted strings (RFC 9110 section 5.6.4). Returns `None` if a quoted string
+/// has no end.
 fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let pieces = text.split(|char| {
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_parsed_by_rfc_7239() {
+    fn the_header_forwarded_is_parsed_by_rfc_7239() {
         let table: [(&[&str], Option<&str>); 14] = [
             (&["for=203.0.113.9"], Some("203.0.113.9")),
             (&["by=10.0.0.2; FOR = 203.0.113.9 ;proto=https"], Some("203.0.113.9")),
@@ -173,8 +175,8 @@ mod tests {
             (&["for=1.1.1.1, for=_hidden"], None),
             (&["for=1.1.1.1, for=unknown, for=10.0.0.1"], Some("10.0.0.1")),
             (&["for=1.1.1.1, by=10.0.0.2"], None),
-            // A client can open a quote and not close it. If the proxy adds its element to the same line, no address of
-            // this line counts. If the proxy adds a line, this new line counts.
+            // A client can open a quoted string and not close it. If the proxy adds its element to the line of the
+            // client, no address in this line counts. If the proxy adds a new line, the address in the new line counts.
             (&[r#"for=1.1.1.1;x=", for=203.0.113.9"#], None),
             (&[r#"for=1.1.1.1;x=", for="[2001:db8::7]""#], None),
             (&[r#"for=1.1.1.1;x=""#, "for=203.0.113.9"], Some("203.0.113.9")),

@@ -1,9 +1,10 @@
-//! Selection of a subprotocol among those that a client offers (RFC 6455 section 1.9).
+//! Selection of a subprotocol among the subprotocols that a client offers (RFC 6455 section 1.9).
 //!
 //! A browser that offers subprotocols closes a connection if the server selects none of them (WHATWG WebSockets,
-//! "establish a WebSocket connection"). Many other clients also close such a connection. Until then, the server would
-//! count the connection as open, and `kick_old` would close a valid connection of the same uid. So a client that offers
-//! subprotocols gets one of its offers, or is refused with 400.
+//! "establish a WebSocket connection"). Many other clients also close a connection without a selected subprotocol.
+//! Until the client closes such a connection, the server would count the connection as open, and `kick_old` would close
+//! a valid connection of the same uid. So the server selects one of the subprotocols that a client offers, or refuses
+//! the client with 400.
 
 use std::str::FromStr;
 
@@ -20,9 +21,9 @@ pub struct Subprotocol(String);
 pub enum Choice {
     /// The client offers no subprotocol.
     NotOffered,
-    /// The subprotocol that is selected.
+    /// The server selects this subprotocol.
     One(String),
-    /// The client offers no subprotocol of this server.
+    /// The client offers subprotocols, and the server supports none of them.
     NoneInCommon,
 }
 
@@ -49,7 +50,8 @@ impl AsRef<str> for Subprotocol {
     }
 }
 
-/// Selects the first of `spoken` that the client offers, or else a `bearer.…` that the client offers.
+/// Selects the first of `spoken`, the subprotocols of the server, that the client offers. If the client offers none of
+/// them, selects the first `bearer.…` that the client offers.
 ///
 /// The selected `bearer.…` need not contain the verified token, which may be elsewhere in the request.
 pub fn choose(request: &Request<'_>, spoken: &[Subprotocol]) -> Choice {
@@ -65,7 +67,7 @@ fn choose_of(offers: &[&str], spoken: &[Subprotocol]) -> Choice {
     }
 }
 
-/// Returns the response with status 400 to a client that offers no subprotocol of this server.
+/// Returns the response with status 400 to a client whose subprotocols the server does not support.
 pub fn refuse(spoken: &[Subprotocol]) -> Response {
     Response::text(400, none_in_common(spoken))
 }
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_tokens() {
+    fn a_subprotocol_of_the_server_is_a_token_and_carries_no_bearer_token() {
         for name in ["chat", "chat.v1", "v12.stomp", "!#$%&'*+-.^_`|~09aZ", "bearer."] {
             assert!(name.parse::<Subprotocol>().is_ok(), "{name}");
         }

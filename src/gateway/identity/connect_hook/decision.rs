@@ -8,13 +8,13 @@ use crate::gateway::identity::{Identity, has_expired};
 use crate::gateway::wire::json::{List, Object, Seconds, Text, optional_object, read_object};
 use crate::gateway::wire::names::Name;
 
-/// The body of a refusal without a message.
+/// The body of a refusal for which the back end gave no message.
 const REFUSED: &str = "refused";
 
 /// The body of a refusal of an expired identity.
 const EXPIRED: &str = "identity has expired\n";
 
-/// The maximum length of the message of a refusal. A longer message is cut.
+/// The maximum length of the message of a refusal, in bytes. A longer message is cut.
 const REFUSAL_BYTES_MAX: usize = 1024;
 
 /// The decision about a client.
@@ -28,7 +28,7 @@ pub enum Decision {
     Unavailable,
 }
 
-/// The JSON object that accepts a client. Unknown fields are ignored.
+/// The JSON object that accepts a client. Unknown members of the object are ignored.
 #[derive(Deserialize)]
 struct AcceptAnswer<'a> {
     #[serde(borrow, default)]
@@ -49,7 +49,8 @@ struct RefuseAnswer<'a> {
     message: Text<'a>,
 }
 
-/// Parses the body of an answer with status 200. `now` is in seconds since 1970. An expired identity is a refusal.
+/// Parses the body of an answer with status 200. `now` is in seconds since 1970. If the identity in the answer has
+/// expired, returns a refusal.
 pub fn accept(body: &[u8], now: u64) -> Result<Decision, String> {
     let AcceptAnswer { uid, groups, attributes, exp, subprotocol } = read_object(body)?;
     let uid = uid.map(|uid| uid.0.into_owned());
@@ -62,7 +63,8 @@ pub fn accept(body: &[u8], now: u64) -> Result<Decision, String> {
     Ok(Decision::Accept(Identity { attributes, exp: exp.map(Seconds::whole), subprotocol, ..identity }))
 }
 
-/// Parses the body of an answer with a status from 400 to 499. The member `message` becomes the text of the refusal.
+/// Parses the body of an answer with a status from 400 to 499. The member `message` of the body becomes the text of the
+/// refusal.
 pub fn refuse(status: u16, body: &[u8]) -> Decision {
     let message = read_object(body).map_or(Cow::Borrowed(REFUSED), |refused: RefuseAnswer<'_>| refused.message.0);
     let cut = message.floor_char_boundary(REFUSAL_BYTES_MAX);
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts() {
+    fn a_valid_answer_accepts_the_client() {
         let all =
             r#"{"uid": "1\u0030", "groups": ["a", "b"], "attributes": {"x" : [1]}, "exp": 1700000000, "more": 1}"#;
         assert_eq!(text(all), r#"Some("10") ["a", "b"] {"x":[1]} Some(1700000000)"#);
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn does_not_accept() {
+    fn an_invalid_answer_is_an_error() {
         let long = "u".repeat(NAME_BYTES_MAX + 1);
         let long = [format!(r#"{{"uid":"{long}"}}"#), format!(r#"{{"groups":["{long}"]}}"#)];
         let many = format!(r#"{{"groups":[{}"a"]}}"#, r#""a","#.repeat(GROUPS_MAX));
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses() {
+    fn the_message_of_an_answer_is_the_text_of_the_refusal() {
         let body = |body: &str| match refuse(403, body.as_bytes()) {
             Decision::Refuse { status: 403, body } => body,
             other => panic!("{other:?}"),

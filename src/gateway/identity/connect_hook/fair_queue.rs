@@ -1,9 +1,10 @@
-//! A bounded queue that serves its sources in turn, one item of each. So a source with many items delays the next item
-//! of another source by at most one item.
+//! A bounded queue that serves its sources in turn, one item of each source at a time. So a source with many items
+//! delays the next item of another source by at most one item.
 //!
-//! A source is a client address as limits count it: an IPv4 address, an IPv6 network, or `None` for all clients of unix
-//! sockets. The queue does not read its items. A popped item counts as being served until its source is released. The
-//! number of items of a source that are being served has a bound, so that other sources find a free worker.
+//! A source is the unit for which the server counts clients: an IPv4 address, an IPv6 network, or `None` for all
+//! clients of unix sockets. The queue does not read its items. A popped item counts as being served until the caller
+//! releases the source of the item. The number of items of a source that are being served has a bound, so that other
+//! sources find a free worker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ pub struct Bounds {
 /// The reason why an item is refused.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Full {
-    /// The source has reached its bound.
+    /// The source has reached its maximum number of waiting items.
     Source,
     /// The queue is full, and each other source has at most one item more than the source of the refused item.
     All,
@@ -49,7 +50,8 @@ pub struct FairQueue<T> {
 struct SourceState<T> {
     items: VecDeque<T>,
     served: usize,
-    /// The key of the source in `turns`. `None` if no item waits, or `served` has reached its bound.
+    /// The key of the source in `turns`. The key is `None` if no item of the source waits, or if `served` has reached
+    /// its bound.
     turn: Option<u64>,
 }
 
@@ -77,11 +79,11 @@ impl<T> FairQueue<T> {
 
     /// Appends an item to the waiting items of its source.
     ///
-    /// If the queue is full, the source with the most items loses its last item, which is returned. That source must
-    /// have at least two waiting items more than `source`.
+    /// If the queue is full, removes and returns the last item of the source with the most items. The source with the
+    /// most items must have at least two waiting items more than `source`.
     ///
     /// # Errors
-    /// The queue is full, or the source has reached its bound.
+    /// The queue is full, or the source has reached its maximum number of waiting items.
     pub fn push(&mut self, source: Source, item: T) -> Result<Option<T>, Full> {
         let length = self.sources.get(&source).map_or(0, |state| state.items.len());
         if length >= self.bounds.source_items_max {
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_served_up_to_its_bound_at_a_time() {
+    fn the_number_of_served_items_of_a_source_is_bounded() {
         let mut queue = FairQueue::new(BOUNDS);
         for number in 0..3 {
             assert_eq!(queue.push(source(1), number), Ok(None));
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_source_with_most_makes_room() {
+    fn the_source_with_the_most_items_loses_its_last_item() {
         let mut queue = FairQueue::new(BOUNDS);
         for number in 0..4 {
             assert_eq!(queue.push(source(1), number), Ok(None));
@@ -244,7 +246,7 @@ mod tests {
         assert_eq!(
             queue.push(source(3), 32),
             Err(Full::All),
-            "an item must be refused if no source has two items more than its own"
+            "an item must be refused if no source has two items more than the source of the item"
         );
         assert_eq!(queue.push(source(4), 40), Ok(Some(31)), "an item of a source without items must be accepted");
         assert_eq!(queue.remove(source(2), |item| *item == 20), Some(20));

@@ -10,7 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::gateway::wire::json::AsText;
 
 /// Returns the JSON that describes a client's request. The JSON includes cookies and `Authorization`, because the back
-/// end needs them.
+/// end needs them to authenticate the client.
 pub fn to_json(node: &str, fd: Fd, address: Option<IpAddr>, request: &Request<'_>) -> Vec<u8> {
     let body = RequestBody {
         node,
@@ -39,8 +39,8 @@ struct RequestBody<'a> {
     headers_base64: Option<Headers<'a>>,
 }
 
-/// The headers of a request whose values have the form `form`. Each name appears once, in lower case, with its values
-/// in order.
+/// The headers of a request whose values have the form `form`. Each header name appears once, in lower case, with the
+/// values of this header in order.
 ///
 /// A value that is not UTF-8 is encoded in base64. With U+FFFD in place of invalid bytes, two different values could
 /// become equal, and a back end could find the session of another user.

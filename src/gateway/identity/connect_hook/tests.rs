@@ -88,7 +88,7 @@ fn ask_from(hook: &Hook, request: &Request<'_>, address: [u8; 4]) -> Asked {
     let (sender, verdicts) = mpsc::channel();
     let address = Some(IpAddr::from(address));
     let pending = hook.ask(fd(7), address, address, request.clone().into_owned(), move |verdict| {
-        // The error is ignored, because the receiver is gone if the test no longer waits for the decision.
+        // An error of `send` is ignored, because the test may have dropped the receiver.
         let _ = sender.send(verdict);
     });
     Asked { verdicts, pending }
@@ -173,7 +173,7 @@ fn a_request_without_an_answer_is_repeated_once() {
 }
 
 #[test]
-fn a_slow_back_end_has_the_timeout_and_no_more() {
+fn a_slow_back_end_delays_a_decision_until_the_timeout_at_most() {
     let wastes: [fn() -> MockReply; 2] =
         [|| MockReply::Hang, || MockReply::Trickle("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n{ ")];
     let is_in_time = |waste: fn() -> MockReply, timeout: Duration| {
@@ -190,8 +190,9 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
         let stats = hook.stats();
         assert_eq!(stats.timed_out + stats.failed, 12, "{stats:?}");
         assert!(stats.timed_out >= 10 && stats.waiting == 0, "{stats:?}");
-        // `ask` does not wait for the back end. All requests were decided at their deadline, also those in the queue. If
-        // the two workers had served the twelve requests one after the other, the time would be six times as long.
+        // `ask` does not wait for the back end. All requests were decided at their deadline, also the requests in the
+        // queue. If the two workers had served the twelve requests one after the other, the time would be six times as
+        // long.
         asked < timeout && taken < timeout * 5
     };
     for waste in wastes {
@@ -202,7 +203,7 @@ fn a_slow_back_end_has_the_timeout_and_no_more() {
 }
 
 #[test]
-fn the_watch_answers_if_all_workers_hang() {
+fn the_watch_thread_answers_if_all_workers_hang() {
     // The only worker hangs in the callback of a request.
     let double = MockBackend::always(200, r#"{"uid":"a"}"#);
     let timeout = Duration::from_millis(100);
@@ -214,12 +215,12 @@ fn the_watch_answers_if_all_workers_hang() {
     loop {
         let (held, reached) = (Arc::clone(&held), reached.clone());
         let _pending = hook.ask(fd(1), None, None, request.clone().into_owned(), move |verdict| {
-            // On a busy machine, the watch thread may call the callback. Then the callback returns at once, because
-            // only the worker may hang in this test.
+            // On a busy machine, the watch thread may call the callback. The callback returns at once on the watch
+            // thread, because only the worker may hang in this test.
             let is_worker = matches!(verdict, Decision::Accept(_));
             reached.send(is_worker).expect("the test waits");
             if is_worker {
-                // The worker waits here until the test ends.
+                // The worker waits here until the test drops `hold`.
                 let _ = held.lock().expect("no thread panics while it holds the lock").recv();
             }
         });
@@ -289,7 +290,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
         server.on_upgrade(move |ctx, fd, request| {
             let (later, ticket) = ctx.defer_upgrade(fd);
             let pending = hook.ask(fd, None, None, request.clone().into_owned(), move |verdict| {
-                // The error is ignored, because the client may have disconnected.
+                // An error of the ticket is ignored, because the client may have disconnected.
                 let _ = ticket.answer(upgrade(verdict));
             });
             ctx.set_session(fd, pending);
@@ -323,7 +324,7 @@ fn gated() -> (MockBackend, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
     let double = MockBackend::start(move |_| {
-        // The back end waits here until the test sends a message or ends.
+        // The back end waits here until the test sends a message or drops `open`.
         let _ = gate.lock().expect("no thread panics while it holds the lock").recv();
         MockReply::Answer(200, r#"{"uid":"a"}"#)
     });
@@ -361,7 +362,7 @@ fn a_request_of_a_disconnected_client_is_not_sent() {
 }
 
 #[test]
-fn addresses_take_turns_and_none_has_all_workers() {
+fn addresses_take_turns_and_no_address_has_all_workers() {
     let (double, open) = gated();
     // One address may use only three of the four workers.
     let hook = Hook::start(Config { threads: 4, ..config(&double) }).expect("the hook can start");
@@ -428,13 +429,13 @@ fn the_watch_list_does_not_grow_with_disconnected_clients() {
 }
 
 #[test]
-fn a_panic_in_an_answer_ends_no_worker_and_releases_its_source() {
+fn a_panic_in_a_callback_ends_no_worker_and_releases_its_source() {
     let double = MockBackend::always(200, "{}");
     let hook = Hook::start(Config { threads: 1, ..config(&double) }).expect("the hook can start");
     let (request, address) = (request(), Some(IpAddr::from([203, 0, 113, 9])));
     let _panics = hook.ask(fd(7), address, address, request.clone().into_owned(), |_| panic!("panic of the test"));
-    // There is one worker, and it serves at most one request of this address. This request is sent only if the panic
-    // has released the source and the worker has restarted.
+    // The only worker serves at most one request of this address at a time. So the second request is sent only if the
+    // panic has released the source and the worker has restarted.
     let next = ask(&hook, &request);
     assert!(matches!(next.recv_timeout(TEST_TIMEOUT), Ok(Decision::Accept(_))));
 }

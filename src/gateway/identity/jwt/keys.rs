@@ -1,7 +1,7 @@
 //! The keys that verify tokens: secrets, and public keys in PEM files.
 //!
-//! This module checks the keys before the server starts. A public key that cannot be used is refused. Such a key must
-//! not become an HS256 secret: everybody knows the public key, so everybody could sign tokens.
+//! This module checks the keys before the server starts. A public key that cannot be used is refused. An unusable
+//! public key must not become an HS256 secret, because everybody knows the public key and could sign tokens with it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,8 @@ pub struct Keys {
     pub(super) audience: Option<String>,
 }
 
-/// A key file with its content. `fdpush token` and the server both read keys with this type, so both use the same
-/// bytes.
+/// A key file with its content. `fdpush token` and the server both read keys with this type, so both use the same bytes
+/// of a file as the key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyFile {
     path: PathBuf,
@@ -80,15 +80,15 @@ impl KeyFile {
     }
 }
 
-/// Returns whether bytes are UTF-16 of ASCII text, as some editors and shells write it. Random bytes do not have this
-/// form.
+/// Returns whether bytes are UTF-16 of ASCII text, as some editors and shells write text. Random bytes are not UTF-16
+/// of ASCII text.
 fn is_utf16(bytes: &[u8]) -> bool {
     let units = bytes.strip_prefix(b"\xff\xfe").or_else(|| bytes.strip_prefix(b"\xfe\xff")).unwrap_or(bytes);
     let is_zero = |start: usize| units.iter().skip(start).step_by(2).all(|byte| *byte == 0);
     !units.is_empty() && units.len().is_multiple_of(2) && (is_zero(0) || is_zero(1))
 }
 
-/// Hides the content, which may be a secret.
+/// Debug output hides the content of the file, because the content may be a secret.
 impl fmt::Debug for KeyFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyFile").field("path", &self.path).finish_non_exhaustive()
@@ -96,10 +96,12 @@ impl fmt::Debug for KeyFile {
 }
 
 impl Keys {
-    /// Creates an HS256 key from each of `secrets`, and a key from each file. A PEM public key is for RS256, ES256 or
-    /// EdDSA. Any other file is an HS256 secret, without a final line end.
+    /// Creates an HS256 key from each of `secrets`, and a key from each of `files`. A file with a PEM public key gives
+    /// a key for RS256, ES256 or EdDSA. Any other file contains an HS256 secret. A line end at the end of the file is
+    /// not part of the secret.
     ///
-    /// A token is valid if any key of its algorithm verifies it. So a key can be replaced while its tokens are in use.
+    /// A token is valid if any key of its algorithm verifies the token. So a key can be replaced while tokens of the
+    /// old key are in use.
     ///
     /// # Errors
     ///
@@ -119,14 +121,14 @@ impl Keys {
         Ok(Keys { keys, issuer: None, audience: None })
     }
 
-    /// Sets the required issuer, `iss`. Without this call, `iss` is not checked.
+    /// Sets the required issuer, `iss`. If no issuer is set, the claim `iss` is not checked.
     #[must_use]
     pub fn issuer(self, issuer: Option<String>) -> Keys {
         Keys { issuer, ..self }
     }
 
-    /// Sets the required audience. `aud` must be this audience, or an array that contains it. Without this call, `aud`
-    /// is not checked.
+    /// Sets the required audience. `aud` must be this audience, or an array that contains it. If no audience is set,
+    /// the claim `aud` is not checked.
     #[must_use]
     pub fn audience(self, audience: Option<String>) -> Keys {
         Keys { audience, ..self }
@@ -198,7 +200,7 @@ fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
         }
         _ => return Err(format!("expected {SUPPORTED_KEYS}")),
     }
-    // Each parser accepts only keys with the algorithm identifier of its own kind.
+    // Each of these parsers accepts only keys of its own kind: RSA, EC or EdDSA.
     let by_kind = [
         (DecodingKey::from_rsa_pem(pem), Algorithm::RS256),
         (DecodingKey::from_ec_pem(pem), Algorithm::ES256),
@@ -211,8 +213,8 @@ fn public_key(pem: &[u8]) -> Result<(DecodingKey, Algorithm), String> {
         .ok_or_else(|| format!("expected {SUPPORTED_KEYS}"))
 }
 
-/// Returns whether the key can verify tokens. Without this check, an unusable key would be found only at the first
-/// token.
+/// Returns whether the key can verify tokens. Without this check, the server would find an unusable key only when the
+/// first client sends a token.
 fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
     let Ok(bytes) = key.try_get_as_bytes() else { return false };
     match algorithm {
@@ -220,7 +222,7 @@ fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
             let parts = (rust_crypto::DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(bytes);
             parts.is_ok_and(|(modulus, _)| modulus.len() >= MODULUS_BYTES_MIN)
         }
-        // With a shorter key, the verifier would panic.
+        // The verifier would panic with an Ed25519 key of fewer than 32 bytes.
         Algorithm::EdDSA if bytes.len() != 32 => false,
         _ => crypto::verify("", b"", key, algorithm).is_ok(),
     }

@@ -1,5 +1,6 @@
-//! Keys and tokens that other programs made. The samples are the examples of the RFCs, and tokens of OpenSSL and PyJWT
-//! for `{"sub":"10010","groups":["room","staff"],"exp":4102444800}`.
+//! Keys and tokens that other programs created. The samples `RFC_*` are examples of RFCs. OpenSSL and PyJWT created the
+//! other samples. The claims of the tokens of OpenSSL and PyJWT are
+//! `{"sub":"10010","groups":["room","staff"],"exp":4102444800}`.
 
 /// The secret of [`HS256`].
 pub const SECRET: &str = "a secret of thirty-two bytes or so";
@@ -39,7 +40,7 @@ pub const RS256: &str = "\
      soTqtdRVI5yOTNw-gctMIJgaKch2JKkr1-I1VSC_DzuCfuHGQYibf1kGU3NXqhJZJ2b-c584KhpftDyE88DZLENl-lbwRAtufmP4cmpFy6bT\
      huYucsEPj9lygMmOE2-hVTG5TtoR-fCbm41xV7LW-2sXUhbu8zS17FzjiyxQ";
 
-/// A token that is signed with RS512 by the key of [`RSA`]. The key itself is for RS256 only.
+/// A token that is signed with RS512 by the key of [`RSA`]. The server uses the key of [`RSA`] only for RS256.
 pub const RS512: &str = "\
      eyJhbGciOiJSUzUxMiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMDAxMCIsImdyb3VwcyI6WyJyb29tIiwic3RhZmYiXSwiZXhwIjo0MTAyNDQ\
      0ODAwfQ.TTDGE1zAzD29ILX4o3DO5zctNi0UnWw_CzwsGdUxezlBJcKYZlBpTwyFrXSy6pLF5UC2oANjat4E9RexVuQ2CRLWI9qfnd7AZwAo\
@@ -119,7 +120,7 @@ MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEf83OJ3D2xF1Bg8vub9tLe1gHMzV7
 -----END PUBLIC KEY-----
 ";
 
-/// RFC 8037 appendix A.4: a signed sentence without claims.
+/// The EdDSA example of RFC 8037 appendix A.4. The payload is a sentence, and not an object of claims.
 pub const RFC_EDDSA: &str = "\
      eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcN\
      R4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";

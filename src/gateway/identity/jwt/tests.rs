@@ -1,14 +1,14 @@
-//! Tests of tokens for each kind of key, and of invalid and forged tokens.
+//! Tests of tokens for each kind of key, of invalid tokens, and of forged tokens.
 
 use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::gateway::runtime::files;
 
-/// A time in 2023, at which the samples are valid.
+/// A time in 2023 at which the sample tokens are valid, in seconds since 1970.
 const NOW: u64 = 1_700_000_000;
 
-/// The time until which the samples are valid.
+/// The `exp` of the sample tokens, in seconds since 1970.
 const EXP: u64 = 4_102_444_800;
 
 /// A file that is removed when this value is dropped.
@@ -28,7 +28,7 @@ impl Drop for File {
     }
 }
 
-/// A secret that signed none of the samples.
+/// A secret that signed no sample token.
 const OTHER: &str = "another secret of at least 32 bytes";
 
 fn try_load(secrets: &[&str], files: &[&[u8]]) -> Result<Keys, String> {
@@ -42,7 +42,7 @@ fn load(secrets: &[&str], files: &[&str]) -> Keys {
     try_load(secrets, &files).expect("the keys are usable")
 }
 
-/// Returns a token with this header and these claims, signed with HS256 under this secret.
+/// Returns a token with this header and these claims, signed with HS256 by this secret.
 fn sign(head: &str, claims: &str, secret: &str) -> String {
     let message = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(head), BASE64_URL_SAFE_NO_PAD.encode(claims));
     let key = EncodingKey::from_secret(secret.as_bytes());
@@ -88,7 +88,7 @@ fn a_previous_secret_verifies_and_an_unknown_one_does_not() {
 }
 
 #[test]
-fn the_examples_of_the_rfcs() {
+fn the_example_tokens_of_the_rfcs_are_verified() {
     let secret = BASE64_URL_SAFE_NO_PAD.decode(samples::RFC_SECRET).expect("the text is base64url");
     let table: [(&[u8], &str); 3] = [
         (&secret, samples::RFC_HS256),
@@ -172,14 +172,15 @@ fn a_header_cannot_choose_a_key_or_an_extension() {
 }
 
 #[test]
-fn a_cut_token_is_refused() {
+fn a_cut_or_changed_token_is_refused() {
     let keys = load(&[samples::SECRET], &[samples::RSA, samples::EC, samples::ED]);
-    // Checks with elliptic curves are slow, so the test tries only every eleventh position of their tokens.
+    // The verification of ES256 and EdDSA signatures is slow, so the test cuts ES256 and EdDSA tokens only at every
+    // eleventh position.
     for (token, step) in [(samples::HS256, 1), (samples::ES256, 11), (samples::EDDSA, 11)] {
         for cut in (0..token.len()).rev().step_by(step) {
             assert!(keys.verify_at(&token[..cut], NOW).is_err(), "{cut}");
-            // The character at this position is replaced. The unused bits of the last character must be zero, so a
-            // change of the last character must be refused, too.
+            // The test replaces the character at the position `cut`. The unused bits of the last character must be
+            // zero, so a change of the last character must be refused, too.
             let other = if token.as_bytes()[cut] == b'A' { 'B' } else { 'A' };
             let forged = format!("{}{other}{}", &token[..cut], &token[cut + 1..]);
             assert!(keys.verify_at(&forged, NOW).is_err(), "{cut}");
@@ -214,7 +215,7 @@ fn a_cut_token_is_refused() {
 }
 
 #[test]
-fn times() {
+fn the_times_in_a_token_are_checked() {
     const TIME: &str = "a number of seconds since 1970";
     let keys = load(&[samples::SECRET], &[]);
     let (exp, nbf) = (|why| Err(TokenError::ClaimType("exp", why)), |why| Err(TokenError::ClaimType("nbf", why)));
@@ -251,7 +252,7 @@ fn times() {
 }
 
 #[test]
-fn names() {
+fn the_names_in_a_token_are_checked() {
     const NAME: &str = "a string or an integer of 64 bits";
     const NAMES: &str = "an array of strings or integers of 64 bits";
     let keys = load(&[samples::SECRET], &[]);
