@@ -25,6 +25,7 @@ need() {
 missing=()
 need qemu-system-x86_64 qemu-system-x86
 need cpio cpio
+need ip iproute2
 [[ -x /bin/busybox ]] && ! ldd /bin/busybox &>/dev/null || missing+=(busybox-static)
 if ((${#missing[@]} > 0)); then
     echo "installing ${missing[*]}"
@@ -66,8 +67,10 @@ mkdir -p "$image"/{bin,dev,proc,sys,tmp,lib/modules}
 cp /bin/busybox "$image/bin/busybox"
 cp "$FDPUSH_BIN" "$image/bin/fdpush"
 cp "$MILLION_BIN" "$image/bin/million"
+# The ip of busybox cannot set the minimum retransmission timeout of a route.
+cp "$(command -v ip)" "$image/bin/iproute"
 [[ -z $uws ]] || cp "$uws" "$image/bin/uws"
-for program in "$image"/bin/{fdpush,million} ${uws:+"$uws"}; do
+for program in "$image"/bin/{fdpush,million,iproute} ${uws:+"$uws"}; do
     ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
         mkdir -p "$image$(dirname "$library")"
         cp -n "$library" "$image$library"
@@ -93,6 +96,11 @@ echo $((6 * count + 1000000)) >/proc/sys/fs/file-max
 echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range
 echo 9501,9502 >/proc/sys/net/ipv4/ip_local_reserved_ports
 echo 65535 >/proc/sys/net/core/somaxconn
+# The loopback interface queues all segments of a broadcast and their acknowledgements on one processor.
+echo $((4 * count + 10000)) >/proc/sys/net/core/netdev_max_backlog
+# Emulation delays acknowledgements by more than the default minimum retransmission timeout of 200 ms. Retransmissions of delivered
+# segments would delay further acknowledgements.
+iproute route change local 127.0.0.0/8 dev lo proto kernel scope host src 127.0.0.1 table local rto_min 3s
 # The values are pages for the data of all TCP sockets. A broadcast occupies the buffers of both ends of each connection.
 echo "$((2 * count + 50000)) $((3 * count + 100000)) $((4 * count + 200000))" >/proc/sys/net/ipv4/tcp_mem
 ulimit -n $((3 * count + 100000))

@@ -18,6 +18,7 @@ pub struct Api {
     address: SocketAddr,
     stream: TcpStream,
     received: Vec<u8>,
+    /// The time of the last request. The server's idle timeout begins after its response, which the caller may read late.
     used: Instant,
 }
 
@@ -64,7 +65,6 @@ impl Api {
         }
         let body = String::from_utf8_lossy(&self.received[head..head + length]).into_owned();
         self.received.drain(..head + length);
-        self.used = Instant::now();
         if text.starts_with("http/1.1 200") { Ok(body) } else { Err(failure(format!("{text}{body}"))) }
     }
 

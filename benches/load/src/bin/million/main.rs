@@ -28,6 +28,9 @@ use self::run::Run;
 /// The period of pings in runs that do not measure heartbeats.
 const LONG_PING: Duration = Duration::from_hours(24);
 
+/// The maximum number of connections to uWebSockets. The values of uWebSockets are for comparison only.
+const UWS_COUNT_MAX: usize = 1_000_000;
+
 /// Measures servers with many connections.
 #[derive(Parser, Debug)]
 struct Command {
@@ -109,6 +112,7 @@ fn measure(options: &Options) -> io::Result<()> {
     let title = "peak memory of the machine: kernel, server and client, MiB";
     report.tell(title, options.count, "", grouped(used as usize));
     if let Some(uws) = &options.uws {
+        let sizes: Vec<usize> = sizes.iter().copied().filter(|size| *size <= UWS_COUNT_MAX.max(sizes[0])).collect();
         for kind in [Kind::UwsBare, Kind::UwsUid] {
             uws::measure(uws, &sizes, kind, &mut report)?;
         }

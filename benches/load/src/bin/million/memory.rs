@@ -92,6 +92,17 @@ pub fn stolen_seconds() -> io::Result<f64> {
     Ok(ticks.ok_or(io::ErrorKind::InvalidData)? / 100.0)
 }
 
+/// Returns the number of packets that the kernel dropped since its start because the queue of a processor was full
+/// (`net.core.netdev_max_backlog`).
+pub fn dropped_packets() -> io::Result<u64> {
+    dropped(&fs::read_to_string("/proc/net/softnet_stat")?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Adds the second column of `/proc/net/softnet_stat`, which has one line for each processor and hexadecimal numbers.
+fn dropped(stat: &str) -> Option<u64> {
+    stat.lines().map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +113,11 @@ mod tests {
             "TCP                  84    104   2432   13    8 : tunables    0    0    0 : slabdata      8      8      0";
         assert_eq!(cache(line), Some(("TCP".to_owned(), 8 * 8 * 4096)));
         assert_eq!(cache("# name <active_objs>"), None);
+    }
+
+    #[test]
+    fn dropped_packets_of_all_processors_are_added() {
+        assert_eq!(dropped("0000a1b2 0000000f 00000000\n00000001 00000010 00000000\n"), Some(31));
+        assert_eq!(dropped("0000a1b2\n"), None);
     }
 }

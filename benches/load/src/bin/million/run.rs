@@ -132,7 +132,7 @@ impl<'a> Run<'a> {
         let ends = 2.0 * (size - base) as f64;
         let each = |bytes: u64| format!("{:.0}", bytes as f64 / ends);
         let used = empty.available.saturating_sub(now.available).saturating_sub(now.user.saturating_sub(empty.user));
-        self.report.tell("kernel, slab of one end of a connection, bytes", size, "about 4,000", each(slab.total()));
+        self.report.tell("kernel, slab of one end of a connection, bytes", size, "about 4,500", each(slab.total()));
         self.report.tell("… sockets (TCP, inode)", size, "3,200", each(slab.sockets));
         self.report.tell("… epoll", size, "200", each(slab.epoll));
         self.report.tell("… files (filp, dentry)", size, "450", each(slab.files));
@@ -223,6 +223,7 @@ impl<'a> Run<'a> {
     }
 
     fn broadcast(&mut self) -> io::Result<()> {
+        let dropped = memory::dropped_packets()?;
         self.begin()?;
         let started = Instant::now();
         self.send_broadcasts(1)?;
@@ -240,6 +241,9 @@ impl<'a> Run<'a> {
         let came = self.clients.counts.broadcasts;
         let title = "deliveries of three broadcasts at once, each once and in order";
         self.report.check(title, self.count, grouped(expected), grouped(came), expected == came);
+        let dropped = memory::dropped_packets()? - dropped;
+        let title = "packets that the loopback interface dropped during the broadcasts";
+        self.report.check(title, self.count, 0, dropped, dropped == 0);
         Ok(())
     }
 
@@ -253,8 +257,11 @@ impl<'a> Run<'a> {
         }
         let deliveries = open * usize::from(number);
         self.turn_until("all clients must receive the broadcasts", Duration::from_secs(1800), |clients| {
-            clients.counts.broadcasts >= deliveries
+            clients.counts.broadcasts >= deliveries || !clients.counts.ends.is_empty()
         })?;
+        if !self.clients.counts.ends.is_empty() {
+            return Err(failure(format!("connections ended during a broadcast: {:?}", self.clients.counts)));
+        }
         for _ in 0..number {
             let answer = self.api.receive()?;
             let (matched, queued) = (member(&answer, "matched")?, member(&answer, "queued")?);

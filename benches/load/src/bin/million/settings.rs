@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::api::{Api, member};
-use crate::clients::{Clients, Kind};
+use crate::clients::{BROADCAST, Clients, Kind};
+use crate::memory;
 use crate::report::{Report, grouped};
 use crate::server::{API_PORT, PORT, Server};
 use crate::{Options, failure};
@@ -30,12 +31,16 @@ const UNREAD_COUNT: usize = 500;
 const UNREAD_MESSAGES: usize = 3;
 const UNREAD_BYTES: usize = 16 << 10;
 
+/// The maximum number of broadcasts that the check of the backlog sends.
+const BROADCASTS: usize = 50;
+
 /// Checks each setting. No measurement may follow, because the kernel module conntrack stays loaded.
 pub fn check(options: &Options, modules: &Path, report: &mut Report) -> io::Result<()> {
     descriptors(options, report)?;
     nr_open(report)?;
     ports(options, report)?;
     tcp_mem(options, report)?;
+    backlog(options, report)?;
     conntrack(options, modules, report)
 }
 
@@ -91,6 +96,18 @@ fn tcp_mem(options: &Options, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
+/// Checks that the loopback interface drops packets over `net.core.netdev_max_backlog`.
+fn backlog(options: &Options, report: &mut Report) -> io::Result<()> {
+    let before = sysctl("net/core/netdev_max_backlog", "1")?;
+    let few = dropped_by_broadcasts(options)?;
+    sysctl("net/core/netdev_max_backlog", &before)?;
+    let many = dropped_by_broadcasts(options)?;
+    let title = "`netdev_max_backlog` of 1, and the earlier value: packets that loopback dropped";
+    let came = format!("{} and {}", grouped(few as usize), grouped(many as usize));
+    report.check(title, COUNT, "over 0 and 0", came, few > 0 && many == 0);
+    Ok(())
+}
+
 /// Checks the limit of connection tracking: over `nf_conntrack_max`, the first packet of a connection is dropped.
 fn conntrack(options: &Options, modules: &Path, report: &mut Report) -> io::Result<()> {
     for module in ["libcrc32c", "nf_defrag_ipv4", "nf_defrag_ipv6", "nf_conntrack"] {
@@ -141,6 +158,25 @@ fn queued_unread(options: &Options) -> io::Result<usize> {
         api.call("/api/push", &format!(r#"{{"all":true,"text":"{}"}}"#, "x".repeat(UNREAD_BYTES)))?;
     }
     member(&api.call("/api/stats", "")?, "queued_bytes")
+}
+
+/// Sends broadcasts until the loopback interface has dropped a packet, and returns the number of dropped packets.
+fn dropped_by_broadcasts(options: &Options) -> io::Result<u64> {
+    let _server = Server::start(&options.server, &arguments(), API_PORT)?;
+    let mut clients = Clients::new(PORT)?;
+    clients.open_until(COUNT, Kind::Bare)?;
+    let mut api = Api::connect(API_PORT)?;
+    let before = memory::dropped_packets()?;
+    let mut dropped = 0;
+    for number in 1..=BROADCASTS {
+        api.call("/api/push", &format!(r#"{{"all":true,"text":"{}{number}"}}"#, char::from(BROADCAST)))?;
+        clients.turn(Duration::from_millis(100))?;
+        dropped = memory::dropped_packets()? - before;
+        if dropped > 0 {
+            break;
+        }
+    }
+    Ok(dropped)
 }
 
 fn arguments() -> Vec<String> {
