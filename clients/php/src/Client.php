@@ -27,8 +27,8 @@ use Fdpush\Result\User;
 /**
  * A client of the HTTP API of `fdpush serve`.
  *
- * All requests of a client use one connection, which stays open between the requests. Each method throws
- * ApiException if the server refuses the request, and TransportException if there is no complete answer.
+ * All requests of a client use one connection, which stays open between the requests. Each method throws ApiException
+ * if the server refuses the request. Each method throws TransportException if the client gets no complete answer.
  *
  * A uid or group is a string of 1 to 128 bytes of UTF-8, or an integer, which stands for its decimal text.
  */
@@ -37,8 +37,8 @@ final class Client
     private readonly Transport $transport;
 
     /**
-     * @param string|Transport $server  `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH`, or a transport, which then
-     *                                  has the key and the timeout
+     * @param string|Transport $server  `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH`, or a transport. With a
+     *                                  transport, `$key` and `$timeout` have no effect
      * @param string           $key     the API key, or '' for a server without keys
      * @param float            $timeout the maximum time of a request in seconds
      */
@@ -66,13 +66,14 @@ final class Client
     }
 
     /**
-     * Sends many messages, and yields the result of each, in order, with the key that the push has in `$pushes`.
+     * Sends many messages, and yields their results in the order of the pushes. The key of a result is the key that its
+     * push has in `$pushes`.
      *
      * The method takes pushes from `$pushes` only when it needs them, and sends them in requests of at most
-     * `$pushesMax` pushes and 256 KiB. So the memory does not grow with the number of pushes. Nothing is sent before the
-     * generator is iterated.
+     * `$pushesMax` pushes and 256 KiB. So the memory use does not grow with the number of pushes. Nothing is sent
+     * before the generator is iterated.
      *
-     * If a request fails, the generator first yields the results that arrived, and then throws.
+     * If a request fails, the generator first yields the results that have arrived, and then throws the exception.
      *
      * @template TKey
      * @param iterable<TKey, Push> $pushes
@@ -94,13 +95,13 @@ final class Client
         yield from $request->send($this->transport);
     }
 
-    /** Sets the uid of a connection, and replaces an earlier one. */
+    /** Sets the uid of a connection. The new uid replaces an earlier uid. */
     public function bind(int $fd, string|int $uid): ChangeResult
     {
         return $this->change('bind', ['fd' => $fd, 'uid' => $uid]);
     }
 
-    /** Removes the uid of connections. The connections and their groups stay. */
+    /** Removes the uid of connections. The connections stay open and stay in their groups. */
     public function unbind(Target $target): ChangeResult
     {
         return $this->change('unbind', $target->memberByFdOrUid());
@@ -137,7 +138,7 @@ final class Client
     }
 
     /**
-     * Closes connections after their queued messages, and returns the number of selected connections.
+     * Closes connections after their queued messages are sent, and returns the number of selected connections.
      *
      * @param int    $code   1000 to 1003, 1007 to 1014 or 3000 to 4999
      * @param string $reason at most 123 bytes
@@ -171,7 +172,7 @@ final class Client
     }
 
     /**
-     * Yields all online uids in their order. Reads the list in pages.
+     * Yields all online users in the order of their uids. Reads the list in pages.
      *
      * @param string|null $after the uid after which the list begins
      * @return \Generator<int, User>
@@ -182,7 +183,7 @@ final class Client
     }
 
     /**
-     * Yields the connections of a user. Reads the list in pages. A user who is offline has none.
+     * Yields the connections of a user. Reads the list in pages. For an offline user, yields nothing.
      *
      * @return \Generator<int, Connection>
      */
@@ -230,14 +231,14 @@ final class Client
         return $this->pages('/api/connections', 'connections', Connection::read(...), $after, $pageSize);
     }
 
-    /** Returns an open WebSocket, or null if it has ended. */
+    /** Returns an open WebSocket, or null if the connection has ended. */
     public function connection(int $fd): ?Connection
     {
         return $this->callOrNull('GET', "/api/connections/$fd", null, Connection::read(...));
     }
 
     /**
-     * Returns the attributes of a connection, or null if it has ended.
+     * Returns the attributes of a connection, or null if the connection has ended.
      *
      * @return array<array-key, mixed>|null
      */
@@ -258,7 +259,7 @@ final class Client
     }
 
     /**
-     * Merges members into the attributes of a connection (RFC 7386): a member that is null is removed.
+     * Merges members into the attributes of a connection (RFC 7386). A null value removes its member.
      *
      * Returns all attributes, or null if the connection has ended.
      *
@@ -270,6 +271,7 @@ final class Client
         return $this->changeAttributes('PATCH', $fd, Json::encodeObject($attributes));
     }
 
+    /** Returns the statistics of the server. */
     public function stats(): Stats
     {
         return $this->call('GET', '/api/stats', null, Stats::read(...));
@@ -314,7 +316,7 @@ final class Client
         };
         do {
             $query = http_build_query(['limit' => $size] + ($after === null ? [] : ['after' => $after]), '', '&', PHP_QUERY_RFC3986);
-            // A user who is offline has no list.
+            // For the connections of an offline user, the server answers 404. Then the list is empty.
             [$items, $after] = $this->callOrNull('GET', "$path?$query", null, $readPage) ?? [[], null];
             foreach ($items as $item) {
                 yield $item;

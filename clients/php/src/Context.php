@@ -7,10 +7,10 @@ namespace Fdpush;
 /** The client whose event the back end handles, as in GatewayWorker's `Context`. */
 final class Context
 {
-    /** The fd of the webhook's event. Methods such as `Gateway::sendToCurrentClient` use it. */
+    /** The fd in the webhook's event. Methods such as `Gateway::sendToCurrentClient` use this fd. */
     public static string|int|null $client_id = null;
 
-    /** Ends the handling of an event. */
+    /** Removes the current client after an event. */
     public static function clear(): void
     {
         self::$client_id = null;

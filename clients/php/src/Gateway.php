@@ -15,9 +15,10 @@ use Fdpush\Result\Member;
  *
  *     use Fdpush\Gateway;      // instead of: use GatewayWorker\Lib\Gateway;
  *
- * Parameters and return values are those of GatewayWorker, with these differences. A `client_id` is an fd: a positive
- * integer. A uid in an answer is a string. An error throws: ApiException, TransportException, or InvalidArgumentException
- * for a `client_id` that is not an fd. A command for a connection that has ended does nothing, as in GatewayWorker.
+ * Parameters and return values are the same as in GatewayWorker, with these differences. A `client_id` is an fd: a
+ * positive integer. A uid in a return value is a string. A failed call throws ApiException or TransportException. A
+ * `client_id` that is not an fd throws InvalidArgumentException. A command for a connection that has ended does
+ * nothing, as in GatewayWorker.
  */
 class Gateway
 {
@@ -25,24 +26,24 @@ class Gateway
     public static string $registerAddress = Address::DEFAULT;
     /** The API key, or '' for a server without keys. */
     public static string $secretKey = '';
-    /** Sends messages as binary frames instead of text frames. */
+    /** With true, messages are binary frames. With false, messages are text frames. */
     public static bool $binary = false;
 
-    /** Unused: curl limits a connect to 3 s. Applications of GatewayWorker may set this property. */
+    /** Has no effect: curl limits a connect to 3 s. The property exists because applications of GatewayWorker may set it. */
     public static int $connectTimeout = 3;
-    /** Unused: the connection always stays open. Applications of GatewayWorker may set this property. */
+    /** Has no effect: the connection always stays open. The property exists because applications of GatewayWorker may set it. */
     public static bool $persistentConnection = true;
-    /** Unused: there is no registry process. Applications of GatewayWorker may set this property. */
+    /** Has no effect: there is no registry process. The property exists because applications of GatewayWorker may set it. */
     public static bool $addressesCacheDisable = false;
 
-    /** The maximum number of names in one push. The server accepts 10,000 in a body of 1 MiB. */
+    /** The maximum number of uids or fds in one request. The server accepts up to 10,000 in a body of up to 1 MiB. */
     private const NAMES_MAX = 1000;
 
     private static ?Client $client = null;
     /** @var array{string, string}|null the address and the key of the client; null if the application has set the client */
     private static ?array $server = null;
 
-    /** Returns the client that all methods use. It has the calls that GatewayWorker does not have. */
+    /** Returns the client that all methods use. The client also has calls that GatewayWorker does not have. */
     public static function client(): Client
     {
         $server = [self::$registerAddress, self::$secretKey];
@@ -53,16 +54,16 @@ class Gateway
         return self::$client;
     }
 
-    /** Sets the client that all methods use, for example one with TLS options. Null restores the default. */
+    /** Sets the client that all methods use, for example a client with TLS options. Null restores the default client. */
     public static function setClient(?Client $client): void
     {
         [self::$client, self::$server] = [$client, null];
     }
 
     /**
-     * Sends to all connections, or to those of a list.
+     * Sends a message to all connections, or to the connections of a list.
      *
-     * @param array<string|int>|null            $client_id_array   an empty list addresses no connection
+     * @param array<string|int>|null            $client_id_array   an empty list selects no connection
      * @param array<string|int>|string|int|null $exclude_client_id
      */
     public static function sendToAll(
@@ -83,7 +84,11 @@ class Gateway
         }
     }
 
-    /** Sends to a connection. Returns whether the message is queued; GatewayWorker also returns true for an ended connection. */
+    /**
+     * Sends a message to a connection. Returns whether the message is queued.
+     *
+     * GatewayWorker also returns true for a connection that has ended.
+     */
     public static function sendToClient(string|int $client_id, string|int|float|\Stringable $message, bool $raw = false): bool
     {
         self::refuseRaw($raw);
@@ -97,7 +102,7 @@ class Gateway
     }
 
     /**
-     * Sends to every connection of one or several users. A duplicate uid gets the message once.
+     * Sends a message to every connection of one or several users. A uid that is listed twice gets the message once.
      *
      * @param string|int|array<string|int> $uid
      */
@@ -111,7 +116,7 @@ class Gateway
     }
 
     /**
-     * Sends to the members of one or several groups. A member of two groups gets the message once.
+     * Sends a message to the members of one or several groups. A member of two groups gets the message once.
      *
      * @param string|int|array<string|int>      $group
      * @param array<string|int>|string|int|null $exclude_client_id
@@ -128,7 +133,7 @@ class Gateway
         self::push($excluded === [] ? $push : $push->except(Target::fds($excluded)), $message);
     }
 
-    /** Sets the uid of a connection, and replaces an earlier one. */
+    /** Sets the uid of a connection. The new uid replaces an earlier uid. */
     public static function bindUid(string|int $client_id, string|int $uid): void
     {
         self::client()->bind(self::fd($client_id), $uid);
@@ -198,7 +203,7 @@ class Gateway
         return $fds;
     }
 
-    /** Returns the uid of a connection, or null if it has none or has ended. */
+    /** Returns the uid of a connection, or null if the connection has no uid or has ended. */
     public static function getUidByClientId(string|int $client_id): ?string
     {
         return self::client()->connection(self::fd($client_id))?->uid;
@@ -282,7 +287,7 @@ class Gateway
         return self::map(self::members($group), static fn (Member $member): int => $member->fd);
     }
 
-    /** Returns the number of members of a group, or of all open connections without a group. */
+    /** Returns the number of members of a group. If `$group` is empty, returns the number of all open connections. */
     public static function getClientIdCountByGroup(string|int|null $group = ''): int
     {
         return self::isAll($group) ? self::getAllClientIdCount() : self::client()->memberCount((string) $group);
@@ -403,7 +408,11 @@ class Gateway
         return array_map(count(...), self::getAllGroupUidList());
     }
 
-    /** Closes a connection after its queued messages, and before that sends a last message. Returns whether it was open. */
+    /**
+     * Sends a last message, then closes a connection after its queued messages are sent.
+     *
+     * Returns whether the connection was open. Without `$message`, there is no last message.
+     */
     public static function closeClient(string|int $client_id, string|int|float|\Stringable|null $message = null): bool
     {
         if ($message !== null) {
@@ -418,7 +427,11 @@ class Gateway
         return self::closeClient(self::current(__FUNCTION__), $message);
     }
 
-    /** Drops a connection at once, without a close frame. Returns whether it was open. The name is GatewayWorker's. */
+    /**
+     * Drops a connection at once, without a close frame. Returns whether the connection was open.
+     *
+     * GatewayWorker has the same misspelled name.
+     */
     public static function destoryClient(string|int $client_id): bool
     {
         return self::client()->abort(Target::fd(self::fd($client_id))) > 0;
@@ -431,7 +444,7 @@ class Gateway
     }
 
     /**
-     * Sets the session of a connection, and replaces an earlier one.
+     * Sets the session of a connection. The new session replaces an earlier session.
      *
      * @param array<array-key, mixed> $session
      */
@@ -441,7 +454,8 @@ class Gateway
     }
 
     /**
-     * Merges members into the session of a connection (RFC 7386): null removes a member, and a list replaces a list.
+     * Merges members into the session of a connection (RFC 7386): null removes a member, and a list replaces the
+     * earlier list.
      *
      * @param array<array-key, mixed> $session
      */
@@ -451,7 +465,7 @@ class Gateway
     }
 
     /**
-     * Returns the session of a connection, or null if it has ended.
+     * Returns the session of a connection, or null if the connection has ended.
      *
      * @return array<array-key, mixed>|null
      */
@@ -460,19 +474,19 @@ class Gateway
         return self::client()->attributes(self::fd($client_id));
     }
 
-    /** Not supported. */
+    /** Always throws, because fdpush stores no serialized sessions. */
     public static function setSocketSession(string|int $client_id, string $session_str): never
     {
         throw new UnsupportedException('setSocketSession is internal to GatewayWorker, which stores serialized PHP: use setSession');
     }
 
-    /** Not supported. */
+    /** Always throws, because fdpush has no BusinessWorker processes. */
     public static function setBusinessWorker(object $business_worker_instance): never
     {
         throw new UnsupportedException('there are no BusinessWorker processes: events arrive by webhook, see docs/webhooks.md');
     }
 
-    /** Sends a message, and returns the number of connections whose queue has it. */
+    /** Sends a message, and returns the number of connections whose queue has the message. */
     private static function push(Push $push, string|int|float|\Stringable $message): int
     {
         $message = (string) $message;
@@ -526,7 +540,7 @@ class Gateway
     }
 
     /**
-     * Returns a value of each item, also as its key. Items whose value is null are left out.
+     * Returns an array that has the value of each item as a key and as a value. Omits items whose value is null.
      *
      * @template T
      * @template V of array-key

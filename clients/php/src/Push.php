@@ -20,7 +20,7 @@ final class Push
     {
     }
 
-    /** Begins a push to these connections. */
+    /** Creates a push to the connections that a target selects. */
     public static function to(Target $target): self
     {
         return new self(array_map(Json::encode(...), $target->member()));
@@ -44,25 +44,25 @@ final class Push
         return $this->withContent('binary', base64_encode($bytes));
     }
 
-    /** Excludes the connections of these targets. A second call replaces the first. */
+    /** Excludes the connections of these targets. A second call replaces the targets of the first call. */
     public function except(Target ...$targets): self
     {
         return $this->with('except', (object) Target::except(...$targets));
     }
 
-    /** Sets the conflation key: with `slow_reader = "conflate"`, the message replaces an unsent one of the same key. */
+    /** Sets the conflation key: with `slow_reader = "conflate"`, the message replaces an unsent message with this key. */
     public function key(string|int $key): self
     {
         return $this->with('key', $key);
     }
 
-    /** Sends the message uncompressed, for a secret in one message with text of other users. */
+    /** Sends the message uncompressed. Use this for a message that contains a secret and text of other users. */
     public function uncompressed(): self
     {
         return $this->with('compress', false);
     }
 
-    /** Sets an identifier of at most 128 bytes. The result or the error contains it. */
+    /** Sets an identifier of at most 128 bytes. The result or the error of the push contains this identifier. */
     public function id(string|int $id): self
     {
         return $this->with('id', $id);

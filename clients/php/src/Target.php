@@ -81,7 +81,7 @@ final class Target
     }
 
     /**
-     * Returns the same for a command that accepts fds and uids only.
+     * Returns the member that selects the connections by fd or uid. Throws if the target is a group or all connections.
      *
      * @internal
      * @return array<string, list<string|int>|bool|string|int>

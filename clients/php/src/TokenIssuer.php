@@ -9,7 +9,7 @@ use Fdpush\Internal\Json;
 /** Issues tokens for clients of a server with `--auth jwt`: JSON Web Tokens, signed with HS256. */
 final class TokenIssuer
 {
-    /** The minimum length of a secret (RFC 7518 section 3.2). A shorter secret can be guessed from a token. */
+    /** The minimum length of a secret (RFC 7518 section 3.2). An attacker can guess a shorter secret from a token. */
     private const SECRET_BYTES_MIN = 32;
     private const NAME_BYTES_MAX = 128;
     private const GROUPS_MAX = 1000;
@@ -33,9 +33,9 @@ final class TokenIssuer
      * Returns a token. A client connects with `?token=…`, `Authorization: Bearer …` or the subprotocol `bearer.…`.
      *
      * @param string|int        $uid    the uid of the client
-     * @param int               $ttl    the lifetime in seconds; the server then closes the connection with 4003
+     * @param int               $ttl    the lifetime in seconds; 5 s after its end, the server closes the connection with 4003
      * @param array<string|int> $groups the groups that the connection joins at once
-     * @param int|null          $now    the current time in seconds since 1970; null reads the clock
+     * @param int|null          $now    the current time in seconds since 1970; with null, the time of the clock
      */
     public function issue(string|int $uid, int $ttl = 3600, array $groups = [], ?int $now = null): string
     {

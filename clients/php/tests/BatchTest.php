@@ -63,7 +63,7 @@ final class BatchTest extends TestCase
         self::assertSame(0, $taken, 'nothing is sent before the generator is iterated');
         foreach ($results as $index => $result) {
             self::assertSame($index, $result->id);
-            // One push after those of the request shows that the request is complete.
+            // A request of 10 pushes is sent when the client has taken the 11th push.
             self::assertSame(min(25, intdiv($index, 10) * 10 + 11), $taken);
         }
         self::assertSame(24, $index);

@@ -93,7 +93,7 @@ final class GatewayTest extends TestCase
     public function testEachMethodInTheDocumentIsTested(): void
     {
         $page = (string) file_get_contents(__DIR__ . '/../../../docs/gatewayworker.md');
-        // Excludes the table of settings, which has properties.
+        // Excludes the table of settings, because it lists properties and no methods.
         preg_match_all('/`([a-z]\w+)(?:\([^`]*\))?`(?=[^|]*\|)/m', $this->methodTables($page), $found);
         self::assertGreaterThan(35, count(array_unique($found[1])));
         $tests = (string) file_get_contents(__FILE__);
@@ -139,7 +139,7 @@ final class GatewayTest extends TestCase
         Gateway::sendToUid(10010, 'to a');
         Gateway::sendToUid(['x' => '10010', 'y' => 'b', 'z' => 10010], 'to both');
         Gateway::sendToUid([], 'to no user');
-        // More uids than one push may have.
+        // The server accepts at most 10,000 uids in one push. So `sendToUid` must send several pushes.
         Gateway::sendToUid([...range(1, 12_000), 'b'], 'to many');
         self::assertSame(['to a', 'to both', 'to many'], self::texts($a, 3));
         self::assertSame(['to both', 'to many'], self::texts($b, 2));
@@ -226,7 +226,7 @@ final class GatewayTest extends TestCase
         self::assertSame([[], []], [Gateway::getClientSessionsByGroup('none'), Gateway::getClientSessionsByGroup('')]);
         Gateway::setSession($a->fd, []);
         self::assertSame([], Gateway::getSession($a->fd));
-        // The client of an event may have left.
+        // The client may disconnect before the back end handles its event. Then these calls must do nothing.
         Gateway::setSession(9999, ['a' => 1]);
         Gateway::updateSession(9999, ['a' => 1]);
     }

@@ -54,7 +54,7 @@ final class TokenIssuerTest extends TestCase
         }
     }
 
-    public function testTheTokenIsThatOfRfc7515(): void
+    public function testTheTokenHasTheFormOfRfc7515(): void
     {
         $token = (new TokenIssuer(self::SECRET))->issue('a', 10, [], 1789000000);
         $parts = array_map(static fn (string $part): string => (string) base64_decode(strtr($part, '-_', '+/'), true), explode('.', $token));

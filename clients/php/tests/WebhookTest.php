@@ -51,7 +51,7 @@ final class WebhookTest extends TestCase
         }
     }
 
-    public function testAnyChangeIsRefused(): void
+    public function testAChangedBodyOrSignatureIsRefused(): void
     {
         $body = '{"node":"n","run":"r","sent_ms":1789000000000,"given_up":0,"events":[]}';
         $signature = self::sign($body);
@@ -88,7 +88,7 @@ final class WebhookTest extends TestCase
         foreach ([-61, 61] as $difference) {
             try {
                 $verifier->events($body, self::sign($body), 1789000000 + $difference);
-                self::fail("a request of $difference s must be refused");
+                self::fail("a request with a time difference of $difference s must be refused");
             } catch (WebhookException $error) {
                 self::assertSame(401, $error->status);
             }
@@ -106,7 +106,7 @@ final class WebhookTest extends TestCase
         $verifier->verify('{}', self::sign('{}', ''));
     }
 
-    public function testASignedBodyOfAnotherFormIsMalformed(): void
+    public function testAMalformedBodyWithAValidSignatureIsRefused(): void
     {
         foreach (['', '[]', '{', '{"node":1}', '{"node":"n","run":"r","sent_ms":"1","given_up":0,"events":[]}'] as $body) {
             try {

@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Fdpush\Exception;
 
-/** The interface of all exceptions of this client, except those for invalid arguments. */
+/** The interface of all exceptions of this client, except the exceptions for invalid arguments. */
 interface FdpushException extends \Throwable
 {
 }

@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace Fdpush\Exception;
 
 /**
- * A request without a complete answer of the server.
+ * A request got no complete answer from the server.
  *
  * The server may or may not have executed the command. A repeated push may be delivered twice.
  */

@@ -7,7 +7,7 @@ namespace Fdpush\Http;
 use Fdpush\Exception\TransportException;
 use Fdpush\Internal\Address;
 
-/** Sends requests with the extension curl, all on one connection that stays open. */
+/** Sends requests with the extension curl. All requests use one connection, which stays open. */
 final class CurlTransport implements Transport
 {
     private readonly Address $address;
@@ -17,7 +17,7 @@ final class CurlTransport implements Transport
     /**
      * @param string            $address `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`
      * @param string            $key     the API key, or '' for a server without keys
-     * @param float             $timeout the maximum time of a request in seconds; a connect may take 3 s of it
+     * @param float             $timeout the maximum time of a request in seconds, of which the connect may take at most 3 s
      * @param array<int, mixed> $options curl options, such as CURLOPT_CAINFO, CURLOPT_SSLCERT and CURLOPT_SSLKEY
      */
     public function __construct(
@@ -37,15 +37,16 @@ final class CurlTransport implements Transport
         curl_setopt_array($handle, $this->options + $this->timeouts($type) + [
             CURLOPT_URL => $this->address->url . $path,
             CURLOPT_CUSTOMREQUEST => $method,
-            // The header `Expect` is disabled, because curl waits a second for the answer to it.
+            // Without `Expect:`, curl sends `Expect: 100-continue` with a large body, and waits up to a second for the
+            // answer.
             CURLOPT_HTTPHEADER => [...$this->address->headers($type), 'Expect:'],
             CURLOPT_WRITEFUNCTION => static function (\CurlHandle $handle, string $piece) use (&$received): int {
                 $received .= $piece;
                 return strlen($piece);
             },
-            // A name such as `..` in a path is not a directory.
+            // Without this option, curl removes `..` from the path. A group may have the name `..`.
             CURLOPT_PATH_AS_IS => true,
-            // A proxy from the environment would get the API key.
+            // An empty proxy disables a proxy from the environment. Such a proxy would get the API key.
             CURLOPT_PROXY => '',
         ]);
         if ($this->address->socket !== null) {

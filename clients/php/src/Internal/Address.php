@@ -16,7 +16,7 @@ final class Address
     /** The default timeout in seconds. It is longer than the server's `answer_time_max`, 10 s. */
     public const TIMEOUT = 15.0;
 
-    /** The address as errors name it. */
+    /** The address in error messages. */
     public readonly string $name;
     /** The part of each URL before the path. */
     public readonly string $url;
@@ -26,7 +26,7 @@ final class Address
     public function __construct(string $address, #[\SensitiveParameter] private readonly string $key)
     {
         if (preg_match('/[^\x21-\x7e]/', $key) === 1) {
-            throw new \InvalidArgumentException('an API key has visible ASCII characters only');
+            throw new \InvalidArgumentException('an API key must contain only visible ASCII characters');
         }
         if (str_starts_with($address, 'unix:')) {
             $this->name = $address;

@@ -15,7 +15,7 @@ use Fdpush\Http\Response;
  */
 final class Answer
 {
-    /** The number of bytes of an answer that an error repeats, if the answer is not from fdpush. */
+    /** If an answer is not from fdpush, the error message contains at most this number of bytes of the answer. */
     private const TEXT_BYTES_MAX = 200;
 
     /**

@@ -11,7 +11,7 @@ use Fdpush\Result\PushError;
 use Fdpush\Result\PushResult;
 
 /**
- * One request of a batch: pushes with their keys, in bounded memory.
+ * One request of a batch. It contains pushes with their keys, up to a maximum size.
  *
  * @internal
  * @template TKey
@@ -28,11 +28,11 @@ final class BatchRequest
     public function __construct(private readonly int $pushesMax)
     {
         if ($pushesMax < 1) {
-            throw new \InvalidArgumentException('a request of a batch needs at least 1 push');
+            throw new \InvalidArgumentException('the maximum number of pushes in a request must be at least 1');
         }
     }
 
-    /** Returns whether a push with this JSON belongs into this request. An empty request has room for any push. */
+    /** Returns whether this request has room for a push with this JSON. An empty request has room for any push. */
     public function hasRoom(string $json): bool
     {
         $bytes = strlen($this->body) + strlen($json) + 1;
@@ -47,7 +47,7 @@ final class BatchRequest
     }
 
     /**
-     * Sends the pushes, and yields the result of each with its key.
+     * Sends the pushes, and yields the result of each push with the key of the push.
      *
      * @return \Generator<TKey, PushResult|PushError>
      */
@@ -65,7 +65,7 @@ final class BatchRequest
         if ($response->status !== 200) {
             throw Answer::error($response);
         }
-        // The text after the last line end is empty, or an incomplete answer.
+        // The last element is the text after the last line end. It is empty, or an incomplete answer.
         $lines = array_slice(explode("\n", $response->body), 0, -1);
         foreach (array_slice($this->keys, 0, count($lines)) as $index => $key) {
             yield $key => Answer::parse($lines[$index], self::result(...));

@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace Fdpush\Internal;
 
 /**
- * JSON encoding with the flags that the server's rules require.
+ * Encodes JSON with the flags that the server requires.
  *
  * @internal
  */
@@ -24,7 +24,7 @@ final class Json
     }
 
     /**
-     * Encodes an array as a JSON object, also if it is empty.
+     * Encodes an array as a JSON object, also if the array is empty.
      *
      * @param array<array-key, mixed> $members
      */

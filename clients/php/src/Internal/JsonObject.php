@@ -7,7 +7,7 @@ namespace Fdpush\Internal;
 /**
  * A JSON object from the server. Each method checks the type of a member.
  *
- * Unknown members are ignored, because later versions of the server may add some.
+ * Unknown members are ignored, because later versions of the server may add members.
  *
  * @internal
  */

@@ -15,22 +15,22 @@ final class Connection
         public readonly ?string $uid,
         /** @var list<string> */
         public readonly array $groups,
-        /** The remote end of the socket, `ADDRESS:PORT` or `unix`. */
+        /** The remote address of the socket: `ADDRESS:PORT` or `unix`. */
         public readonly string $peer,
-        /** The client's address, also behind a trusted proxy. May be null for `unix`. */
+        /** The address of the client, not of a trusted proxy. Null is possible if `peer` is `unix`. */
         public readonly ?string $address,
         /** The time of the connect, in milliseconds since 1970. */
         public readonly int $connectedAtMs,
         public readonly int $connectedForMs,
-        /** The time since the client last sent bytes. */
+        /** The time since the client last sent bytes, in milliseconds. */
         public readonly int $idleForMs,
         public readonly int $messagesIn,
         public readonly int $messagesOut,
         public readonly int $bytesIn,
         public readonly int $bytesOut,
-        /** The bytes that wait for the client to read. */
+        /** The number of bytes in the queue of the connection. */
         public readonly int $queuedBytes,
-        /** Null if the connection to the server has no TLS. */
+        /** The TLS session, or null for a connection without TLS. */
         public readonly ?Tls $tls,
     ) {
     }

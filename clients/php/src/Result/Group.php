@@ -11,7 +11,7 @@ final class Group
 {
     public function __construct(
         public readonly string $name,
-        /** The number of its members, which are connections. */
+        /** The number of members of the group. Members are connections. */
         public readonly int $count,
     ) {
     }

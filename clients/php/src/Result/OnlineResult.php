@@ -10,7 +10,7 @@ use Fdpush\Internal\JsonObject;
 final class OnlineResult
 {
     public function __construct(
-        /** @var array<array-key, list<int>> the fds of each online uid; PHP makes numeric uids integer keys */
+        /** @var array<array-key, list<int>> the fds of each online uid; PHP converts the key of a numeric uid to an integer */
         public readonly array $online,
         /** @var list<string> the uids without a connection */
         public readonly array $offline,

@@ -6,13 +6,13 @@ namespace Fdpush\Result;
 
 use Fdpush\Internal\JsonObject;
 
-/** The error of one push in a batch. The push has no effect, and the other pushes are executed. */
+/** The error of one push in a batch. The push has no effect. The server executes the other pushes of the batch. */
 final class PushError
 {
     public function __construct(
         /** The code of the error, such as `bad_request`. */
         public readonly string $errorCode,
-        /** A text for people. */
+        /** The error message, a text for people. */
         public readonly string $message,
         /** The `id` of the push, or null. */
         public readonly string|int|null $id,

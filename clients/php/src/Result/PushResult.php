@@ -10,13 +10,13 @@ use Fdpush\Internal\JsonObject;
 final class PushResult
 {
     public function __construct(
-        /** The number of connections that the target selects, without the excluded ones. */
+        /** The number of connections that the target selects, without the excluded connections. */
         public readonly int $matched,
         /** The number of connections whose queue has the message. */
         public readonly int $queued,
-        /** The number of connections that read too slowly. */
+        /** The number of connections that do not get the message, because they read too slowly. */
         public readonly int $dropped,
-        /** @var list<string> the uids of the target without a connection */
+        /** @var list<string> the uids of the target that have no connection */
         public readonly array $offline,
         /** The `id` of the push, or null. */
         public readonly string|int|null $id,

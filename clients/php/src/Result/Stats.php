@@ -19,7 +19,7 @@ final class Stats
         public readonly int $users,
         /** The number of groups with members. */
         public readonly int $groups,
-        /** The number of all connections, those of the API included. */
+        /** The number of all connections, including connections to the API. */
         public readonly int $connections,
         public readonly int $connectionsMax,
         public readonly int $messagesIn,

@@ -11,7 +11,7 @@ final class User
 {
     public function __construct(
         public readonly string $uid,
-        /** The number of its connections. */
+        /** The number of connections of the uid. */
         public readonly int $connections,
     ) {
     }

@@ -17,9 +17,9 @@ final class ConnectRequest
         /** The name of the server. */
         public readonly string $node,
         public readonly int $fd,
-        /** The remote end of the socket, `ADDRESS:PORT` or `unix`. */
+        /** The remote address of the socket: `ADDRESS:PORT` or `unix`. */
         public readonly string $peer,
-        /** The client's address, or null for `unix`. */
+        /** The client's address, or null if `peer` is `unix`. */
         public readonly ?string $address,
         public readonly string $method,
         /** The request target, such as `/chat?room=7`, not decoded. */
@@ -29,7 +29,7 @@ final class ConnectRequest
     ) {
     }
 
-    /** Returns the value of a header, or null if the request has no such header or several. */
+    /** Returns the value of a header, or null if the request has no value or several values of this header. */
     public function header(string $name): ?string
     {
         $values = $this->headers[strtolower($name)] ?? [];
@@ -40,7 +40,7 @@ final class ConnectRequest
     public static function read(JsonObject $body): self
     {
         $headers = self::headers($body, 'headers');
-        // Values that are not UTF-8 are in another member, in base64.
+        // Header values that are not UTF-8 are in the member `headers_base64`, encoded as base64.
         foreach (self::headers($body, 'headers_base64') as $name => $values) {
             foreach ($values as $value) {
                 $bytes = base64_decode($value, true);

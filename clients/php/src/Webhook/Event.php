@@ -16,7 +16,7 @@ final class Event
         public readonly string $type,
         /** The time of the event, in milliseconds since 1970. */
         public readonly int $timeMs,
-        /** The connection, or null for an event of a uid. */
+        /** The fd of the connection, or null for an event of a uid. */
         public readonly ?int $fd,
         /** The uid, or null for an anonymous connection. */
         public readonly ?string $uid,

@@ -6,13 +6,13 @@ namespace Fdpush\Webhook;
 
 use Fdpush\Internal\JsonObject;
 
-/** A request with events, in order. */
+/** The events of one webhook request, in order. */
 final class EventBatch
 {
     public function __construct(
         /** The name of the server. */
         public readonly string $node,
-        /** The identifier of this start of the server. */
+        /** The identifier of the server's run. It changes with each start of the server. */
         public readonly string $run,
         /** The time of the request, in milliseconds since 1970. */
         public readonly int $sentMs,

@@ -14,7 +14,7 @@ final class Verifier
     private readonly array $secrets;
 
     /**
-     * @param string|list<string> $secrets   the secret `webhook_secret`; for a rotation, the old and the new one
+     * @param string|list<string> $secrets   the secret `webhook_secret`; during a rotation, the old and the new secret
      * @param int                 $tolerance the maximum difference between the time of an event request and the current
      *                                       time, in seconds
      */
@@ -32,7 +32,7 @@ final class Verifier
      *
      * @param string      $body      the raw body, `file_get_contents('php://input')`
      * @param string|null $signature the header `X-Fdpush-Signature`, `$_SERVER['HTTP_X_FDPUSH_SIGNATURE'] ?? null`
-     * @param int|null    $now       the current time in seconds since 1970; null reads the clock
+     * @param int|null    $now       the current time in seconds since 1970; with null, the time of the clock
      *
      * @throws WebhookException the signature is invalid, the request is too old, or the body is malformed
      */
@@ -41,13 +41,14 @@ final class Verifier
         $batch = $this->read($body, $signature, EventBatch::read(...));
         $difference = abs($batch->sentMs - ($now ?? time()) * 1000);
         if ($difference > $this->tolerance * 1000) {
-            throw new WebhookException("the request was sent $difference ms from now, over {$this->tolerance} s", 401);
+            $limit = "limit {$this->tolerance} s";
+            throw new WebhookException("the time of the request differs from the current time by $difference ms ($limit)", 401);
         }
         return $batch;
     }
 
     /**
-     * Verifies and reads a request of the connect hook. This request has no time, and it has no side effects.
+     * Verifies and reads a request of the connect hook. This request has no timestamp, because it has no side effects.
      *
      * @throws WebhookException the signature is invalid, or the body is malformed
      */
