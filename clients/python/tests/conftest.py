@@ -1,4 +1,4 @@
-"""Runs `fdpush serve`, and both clients as one: each test of the API runs with `Client` and with `AsyncClient`."""
+"""Runs `fdpush serve`. Each test of the API runs with `Client` and with `AsyncClient`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import fdpush
 
 
 class BlockingClient:
-    """Calls the methods of an AsyncClient from a test that is not asynchronous. A generator's items are a list."""
+    """Calls the methods of an AsyncClient from a blocking test. For an asynchronous generator, returns a list of its items."""
 
     def __init__(self, client: fdpush.AsyncClient, portal: BlockingPortal) -> None:
         self._client = client
@@ -34,7 +34,7 @@ class BlockingClient:
 
 
 class Clients:
-    """Creates clients of one kind, and closes their connections at the end."""
+    """Creates clients of one kind, blocking or asynchronous. `disconnect` closes their connections."""
 
     def __init__(self, portal: BlockingPortal | None) -> None:
         self._portal = portal
@@ -71,7 +71,7 @@ def clients(request: pytest.FixtureRequest) -> Iterator[Clients]:
 
 
 class Server:
-    """A running server. Its WebSockets are closed at the end."""
+    """A running server. The fixture closes its WebSockets after the test."""
 
     def __init__(self, *flags: str) -> None:
         self.gateway = Gateway(*flags)

@@ -31,7 +31,7 @@ def test_results_are_in_order(server: Server, client: Any) -> None:
 
 
 class Counted:
-    """Pushes that are counted when they are taken."""
+    """Yields pushes and counts the yielded pushes."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -50,7 +50,7 @@ def test_pushes_are_taken_only_when_needed(server: Server) -> None:
         assert pushes.taken == 0, "nothing is sent before the iterator is iterated"
         for index, result in enumerate(results):
             assert result.id == index
-            # One push after those of the request shows that the request is complete.
+            # A request of 10 pushes is sent when the client has taken the 11th push.
             assert pushes.taken == min(25, index // 10 * 10 + 11)
         assert index == 24
 
@@ -116,7 +116,7 @@ ANSWERS = b'{"id":1,"matched":1,"queued":1,"dropped":0,"offline":[]}\n{"id":2,"m
 
 
 class EndingStream(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that ends too early, with an error or without."""
+    """A response body that is incomplete. Raises an error after its last byte if `fails` is true."""
 
     def __init__(self, fails: bool) -> None:
         self.fails = fails

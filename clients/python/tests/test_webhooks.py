@@ -106,7 +106,7 @@ def test_the_connect_hook_of_a_server(back_end: BackEnd) -> None:
         (EMPTY, "sha1=" + hmac.new(SECRET.encode(), EMPTY, hashlib.sha1).hexdigest()),
     ],
 )
-def test_any_change_is_refused(body: bytes, signature: str | None) -> None:
+def test_a_changed_body_or_signature_is_refused(body: bytes, signature: str | None) -> None:
     assert WebhookVerifier(SECRET).events(EMPTY, sign(EMPTY), now=1789000000).node == "n"
     with pytest.raises(WebhookError) as refused:
         WebhookVerifier(SECRET).events(body, signature, now=1789000000)
@@ -118,7 +118,7 @@ def test_an_old_request_is_refused() -> None:
     for difference in (-60, 60):
         assert verifier.events(EMPTY, sign(EMPTY), now=1789000000 + difference).events == []
     for now in (1789000000 - 61, 1789000000 + 61, None):
-        with pytest.raises(WebhookError, match="over 60 s") as refused:
+        with pytest.raises(WebhookError, match=r"by \d+ s \(limit 60 s\)") as refused:
             verifier.events(EMPTY, sign(EMPTY), now=now)
         assert refused.value.status == 401
 
@@ -134,7 +134,7 @@ def test_two_secrets_during_a_rotation() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{", b'{"node":1}', b"\xff", EMPTY.replace(b"1789000000000", b'"1"'), b"[" * 100_000]
 )
-def test_a_signed_body_of_another_form_is_malformed(body: bytes) -> None:
+def test_a_malformed_body_with_a_valid_signature_is_refused(body: bytes) -> None:
     with pytest.raises(WebhookError) as refused:
         WebhookVerifier(SECRET).events(body, sign(body))
     assert refused.value.status == 400

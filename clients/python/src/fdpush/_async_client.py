@@ -30,9 +30,9 @@ T = TypeVar("T")
 class AsyncClient:
     """A client of the HTTP API of `fdpush serve`.
 
-    The client keeps its connections open between requests, and several tasks of one event loop may use it. Each method
-    raises ApiError if the server refuses the request, and TransportError if there is no complete answer. Create the client
-    after a fork.
+    The client keeps its connections open between requests. Several tasks of one event loop may use the client. Each method
+    raises ApiError if the server refuses the request. Each method raises TransportError if the client gets no complete
+    answer. A process that forks must create the client after the fork.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class AsyncClient:
         Args:
             address: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
             key: The API key, or "" for a server without keys.
-            timeout: The maximum time without progress in seconds. A connect takes at most 3 s.
-            verify: The TLS context, with the trusted authorities and the client certificate.
-            transport: The transport of httpx, in place of a network connection.
+            timeout: The maximum time in seconds without received or sent bytes. A connect takes at most 3 s.
+            verify: The TLS context, which has the trusted authorities and the client certificate.
+            transport: A transport of httpx that replaces the network connection.
         """
         server = requests.Address.parse(address, key)
         limits = httpx.Limits(keepalive_expiry=requests.KEEP_ALIVE)
@@ -63,7 +63,7 @@ class AsyncClient:
             headers=server.headers,
             timeout=httpx.Timeout(timeout, connect=connect),
             transport=transport,
-            # A proxy from the environment would get the API key.
+            # httpx must not use a proxy from the environment, because the proxy would get the API key.
             trust_env=False,
         )
 
@@ -89,11 +89,11 @@ class AsyncClient:
     async def batch(
         self, pushes: Iterable[Push] | AsyncIterable[Push], pushes_max: int = 1000
     ) -> AsyncIterator[PushResult | PushError]:
-        """Sends many messages, and yields the result of each, in order.
+        """Sends many messages, and yields their results in the order of the pushes.
 
         The method takes pushes from `pushes` only when it needs them, and sends them in requests of at most `pushes_max`
-        pushes and 64 KiB. So the memory does not grow with the number of pushes. Nothing is sent before the iterator is
-        iterated. If a request fails, the iterator first yields the results that arrived, and then raises.
+        pushes and 64 KiB. So the memory use does not grow with the number of pushes. Nothing is sent before the iterator is
+        iterated. If a request fails, the iterator first yields the results that have arrived, and then raises the exception.
         """
         batch = requests.BatchRequest(pushes_max)
         async for push in _each(pushes):
@@ -106,11 +106,11 @@ class AsyncClient:
             yield result
 
     async def bind(self, fd: int, uid: Name) -> ChangeResult:
-        """Sets the uid of a connection, and replaces an earlier one."""
+        """Sets the uid of a connection. The new uid replaces an earlier uid."""
         return await self._send(requests.bind(fd, uid))
 
     async def unbind(self, target: Target) -> ChangeResult:
-        """Removes the uid of connections. The connections and their groups stay."""
+        """Removes the uid of connections. The connections stay open and stay in their groups."""
         return await self._send(requests.unbind(target))
 
     async def join(self, target: Target, groups: Name | Iterable[Name]) -> ChangeResult:
@@ -126,7 +126,7 @@ class AsyncClient:
         return await self._send(requests.ungroup(groups))
 
     async def close(self, target: Target, code: int = 1000, reason: str = "") -> int:
-        """Closes connections after their queued messages, and returns the number of selected connections.
+        """Closes connections after their queued messages are sent, and returns the number of selected connections.
 
         `code` is 1000 to 1003, 1007 to 1014 or 3000 to 4999. `reason` has at most 123 bytes.
         """
@@ -145,15 +145,15 @@ class AsyncClient:
         return not (await self.online([uid])).offline
 
     def users(self, after: str | None = None, page_size: int = 1000) -> AsyncIterator[User]:
-        """Yields all online uids after the uid `after` in their order. Reads the list in pages."""
+        """Yields all online users after the uid `after`, in the order of their uids. Reads the list in pages."""
         return self._pages(lambda after: requests.users(after, page_size), after)
 
     def user_connections(self, uid: Name, after: int | None = None, page_size: int = 1000) -> AsyncIterator[Connection]:
-        """Yields the connections of a user. Reads the list in pages. A user who is offline has none."""
+        """Yields the connections of a user. Reads the list in pages. For an offline user, yields nothing."""
         return self._pages(lambda after: requests.user_connections(uid, after, page_size), after)
 
     def groups(self, after: str | None = None, page_size: int = 1000) -> AsyncIterator[Group]:
-        """Yields all groups after the group `after` in the order of their names. Reads the list in pages."""
+        """Yields all groups after the group `after`, in the order of their names. Reads the list in pages."""
         return self._pages(lambda after: requests.groups(after, page_size), after)
 
     def members(self, group: Name, after: int | None = None, page_size: int = 1000) -> AsyncIterator[Member]:
@@ -169,26 +169,26 @@ class AsyncClient:
         return self._pages(lambda after: requests.connections(after, page_size), after)
 
     async def connection(self, fd: int) -> Connection | None:
-        """Returns an open WebSocket, or None if it has ended."""
+        """Returns an open WebSocket, or None if the connection has ended."""
         return await self._send(requests.connection(fd))
 
     async def attributes(self, fd: int) -> dict[str, Any] | None:
-        """Returns the attributes of a connection, or None if it has ended."""
+        """Returns the attributes of a connection, or None if the connection has ended."""
         return await self._send(requests.attributes("GET", fd, None))
 
     async def set_attributes(self, fd: int, attributes: dict[str, Any]) -> dict[str, Any] | None:
-        """Replaces the attributes of a connection. Returns them, or None if the connection has ended."""
+        """Replaces the attributes of a connection. Returns the new attributes, or None if the connection has ended."""
         return await self._send(requests.attributes("PUT", fd, attributes))
 
     async def merge_attributes(self, fd: int, attributes: dict[str, Any]) -> dict[str, Any] | None:
-        """Merges members into the attributes of a connection (RFC 7386): a member that is None is removed.
+        """Merges members into the attributes of a connection (RFC 7386). A value of None removes its member.
 
         Returns all attributes, or None if the connection has ended.
         """
         return await self._send(requests.attributes("PATCH", fd, attributes))
 
     async def stats(self) -> Stats:
-        """Returns statistics of the server."""
+        """Returns the statistics of the server."""
         return await self._send(requests.stats())
 
     async def is_ready(self) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class FdpushError(Exception):
-    """The base class of all exceptions of this client, except those for invalid arguments."""
+    """The base class of all exceptions of this client, except the exceptions for invalid arguments."""
 
 
 class TransportError(FdpushError):
-    """A request without a complete answer of the server.
+    """A request got no complete answer from the server.
 
     The server may or may not have executed the command. A repeated push may be delivered twice.
     """
@@ -24,9 +24,9 @@ class TransportError(FdpushError):
 
 
 class ApiError(FdpushError):
-    """An error that the server answered. A refused command has no effect.
+    """An error in the answer of the server. A refused command has no effect.
 
-    `message` is for people. Programs should use `code`.
+    `message` is a text for people. Programs should use `code`.
     """
 
     def __init__(self, status: int, code: str, message: str, id: str | int | float | None = None) -> None:
@@ -36,7 +36,7 @@ class ApiError(FdpushError):
         #: The code of the error, such as `bad_request`. Empty if the answer is not from fdpush.
         self.code = code
         self.message = message
-        #: The `id` of the push, if it had one.
+        #: The `id` of the push, or None if the push has no `id`.
         self.id = id
 
     def __str__(self) -> str:
@@ -44,12 +44,12 @@ class ApiError(FdpushError):
 
 
 class WebhookError(FdpushError):
-    """A webhook request that must be refused."""
+    """The exception for a webhook request that the back end must refuse."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message, status)
         self.message = message
-        #: The HTTP status of the answer: 401 for a signature or a time, 400 for another body.
+        #: The HTTP status of the answer: 401 for an invalid signature or time, 400 for a malformed body.
         self.status = status
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""JSON as the server's rules require, and typed access to JSON objects from the server."""
+"""Encodes JSON as the server requires, and gives typed access to JSON objects from the server."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 def encode(value: object) -> str:
     """Encodes a value.
 
-    Raises ValueError for a float without a JSON form and for a text without a UTF-8 form.
+    Raises ValueError for a float that JSON cannot represent, and for a text that UTF-8 cannot represent.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # A lone surrogate has no UTF-8 form.
+    # This call raises ValueError for a lone surrogate, which UTF-8 cannot represent.
     text.encode()
     return text
 
 
 class Malformed(ValueError):
-    """A text from the server that has another form than documented."""
+    """A text from the server does not have the documented form."""
 
 
 class JsonObject:
     """A JSON object. Each method checks the type of a member.
 
-    Unknown members are ignored, because later versions of the server may add some.
+    Unknown members are ignored, because later versions of the server may add members.
     """
 
     def __init__(self, members: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ class JsonObject:
     def parse(text: str | bytes) -> JsonObject:
         try:
             return _object(json.loads(text))
-        # A deep nesting raises RecursionError.
+        # json.loads raises RecursionError for deeply nested JSON.
         except (ValueError, RecursionError) as error:
             raise Malformed(f"expected a JSON object: {error}") from error
 

@@ -84,14 +84,14 @@ class Push:
         """Creates a push.
 
         Args:
-            to: The connections that get the message.
+            to: Selects the connections that get the message.
             data: JSON data, which clients get inside a frame of the type `message`. None is the JSON value null.
             text: The payload of a text frame.
             binary: The payload of a binary frame.
-            exclude: Connections that do not get the message.
-            key: With `slow_reader = "conflate"`, the message replaces an unsent one of the same key.
-            compress: False sends the message uncompressed, for a secret in one message with text of other users.
-            id: An identifier of at most 128 bytes. The result or the error contains it.
+            exclude: Selects connections that do not get the message.
+            key: With `slow_reader = "conflate"`, the message replaces an unsent message with this key.
+            compress: False sends the message uncompressed. Use False for a message with a secret and text of other users.
+            id: An identifier of at most 128 bytes. The result or the error of the push contains this identifier.
         """
         members: dict[str, object] = {to.kind: to.value}
         if data is not _ABSENT:
@@ -117,7 +117,7 @@ class Push:
 
 
 def by_fd_or_uid(target: Target) -> dict[str, object]:
-    """Returns the member of a command that selects connections by fd or uid only."""
+    """Returns the member that selects connections by fd or uid. Raises ValueError for a group or all connections."""
     if target.kind not in ("fd", "fds", "uid", "uids"):
         raise ValueError(f"this command selects connections by fd or uid, not by {target.kind}")
     return {target.kind: target.value}
@@ -129,7 +129,7 @@ def name_list(names: Name | Iterable[Name]) -> list[Name]:
 
 
 def _names(names: Iterable[Name]) -> Sequence[Name]:
-    # Each character of a string would become a name.
+    # tuple() would make a name of each character of a string.
     if isinstance(names, str):
         raise TypeError("expected several names, found a string")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""The requests of the API, without input and output. Both clients send these requests and read the answers with them."""
+"""The requests of the API, without network access. Both clients send these requests, and read answers with `Request.read`."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ DEFAULT_TIMEOUT = 15.0
 #: The maximum time of a connect in seconds.
 CONNECT_TIMEOUT_MAX = 3.0
 
-#: Seconds for which an unused connection stays open. The server closes it after `keep_alive_max`, 60 s.
+#: Seconds for which the client keeps an unused connection open. The server closes an unused connection after
+#: `keep_alive_max`, 60 s.
 KEEP_ALIVE = 50.0
 
 #: The maximum size of the body of a batch request with more than one push, in bytes. httpx sends the whole body before it
-#: reads, so the buffers of the sockets and of the server must have room for the answers.
+#: reads the answer, so the buffers of the sockets and of the server must have room for the answer.
 BATCH_BYTES_MAX = 64 << 10
 
-#: The number of bytes of an answer that an error repeats, if the answer is not from fdpush.
+#: If an answer is not from fdpush, the error message contains at most this number of bytes of the answer.
 _TEXT_BYTES_MAX = 200
 
 
@@ -57,7 +58,7 @@ class Address:
     @staticmethod
     def parse(address: str, key: str) -> Address:
         if re.search(r"[^\x21-\x7e]", key):
-            raise ValueError("an API key has visible ASCII characters only")
+            raise ValueError("an API key must contain only visible ASCII characters")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         if address.startswith("unix:"):
             return Address("http://localhost", address[len("unix:") :], headers)
@@ -89,17 +90,17 @@ class Page(Generic[T]):
 
 
 class BatchRequest:
-    """The pushes of one request of a batch, in bounded memory."""
+    """The pushes of one request of a batch, up to a maximum size."""
 
     def __init__(self, pushes_max: int) -> None:
         if pushes_max < 1:
-            raise ValueError("a request of a batch needs at least 1 push")
+            raise ValueError("the maximum number of pushes in a request must be at least 1")
         self._pushes_max = pushes_max
         self._bytes = 0
         self._lines: list[bytes] = []
 
     def has_room(self, push: Push) -> bool:
-        """Returns whether a push belongs into this request. An empty request has room for any push."""
+        """Returns whether this request has room for a push. An empty request has room for any push."""
         fits = self._bytes + len(push.json.encode()) + 1 <= BATCH_BYTES_MAX
         return not self._lines or (fits and len(self._lines) < self._pushes_max)
 
@@ -128,7 +129,7 @@ class BatchRequest:
     def _read(self, status: int, body: bytes) -> list[PushResult | PushError]:
         if status != 200:
             raise _error(status, body)
-        # The text after the last line end is empty, or an incomplete answer.
+        # The last element is the text after the last line end. It is empty, or an incomplete answer.
         return [_parse(line, _push_outcome) for line in body.split(b"\n")[:-1]]
 
 
@@ -228,7 +229,7 @@ def _page(path: str, name: str, read: Callable[[JsonObject], T], after: Name | N
         return Page([read(item) for item in answer.objects(name)], after if isinstance(after, (str, int)) else None)
 
     optional = _optional_reader(read_page)
-    # A user who is offline has no list.
+    # For the connections of an offline user, the server answers 404. Then the page is empty.
     return Request("GET", f"{path}?{urlencode(parameters)}", lambda status, body: optional(status, body) or Page([], None))
 
 
@@ -277,5 +278,5 @@ def _error(status: int, body: bytes) -> ApiError:
 
 
 def _segment(name: Name) -> str:
-    # The names `.` and `..` are not directories.
+    # A group may have the name `.` or `..`. httpx would remove such a segment from the path.
     return quote(str(name), safe="").replace(".", "%2E")

@@ -12,13 +12,13 @@ from ._json import JsonObject
 class PushResult:
     """The result of an executed push. `matched` is `queued` plus `dropped`."""
 
-    #: The number of connections that the target selects, without the excluded ones.
+    #: The number of connections that the target selects, without the excluded connections.
     matched: int
     #: The number of connections whose queue has the message.
     queued: int
-    #: The number of connections that read too slowly.
+    #: The number of connections that do not get the message, because they read too slowly.
     dropped: int
-    #: The uids of the target without a connection.
+    #: The uids of the target that have no connection.
     offline: list[str]
     #: The `id` of the push, or None.
     id: str | int | float | None = None
@@ -36,11 +36,11 @@ class PushResult:
 
 @dataclass(frozen=True)
 class PushError:
-    """The error of one push in a batch. The push has no effect, and the other pushes are executed."""
+    """The error of one push in a batch. The push has no effect. The server executes the other pushes of the batch."""
 
     #: The code of the error, such as `bad_request`.
     code: str
-    #: A text for people.
+    #: The error message, a text for people.
     message: str
     #: The `id` of the push, or None.
     id: str | int | float | None = None
@@ -85,7 +85,7 @@ class User:
     """An online uid in a list of users."""
 
     uid: str
-    #: The number of its connections.
+    #: The number of connections of the uid.
     connections: int
 
     @staticmethod
@@ -98,7 +98,7 @@ class Group:
     """A group in a list of groups."""
 
     name: str
-    #: The number of its members, which are connections.
+    #: The number of members of the group. Members are connections.
     count: int
 
     @staticmethod
@@ -141,22 +141,22 @@ class Connection:
     #: The uid, or None for an anonymous connection.
     uid: str | None
     groups: list[str]
-    #: The remote end of the socket, `ADDRESS:PORT` or `unix`.
+    #: The remote address of the socket: `ADDRESS:PORT` or `unix`.
     peer: str
-    #: The client's address, also behind a trusted proxy. May be None for `unix`.
+    #: The address of the client, not of a trusted proxy. None is possible if `peer` is `unix`.
     address: str | None
     #: The time of the connect, in milliseconds since 1970.
     connected_at_ms: int
     connected_for_ms: int
-    #: The time since the client last sent bytes.
+    #: The time since the client last sent bytes, in milliseconds.
     idle_for_ms: int
     messages_in: int
     messages_out: int
     bytes_in: int
     bytes_out: int
-    #: The bytes that wait for the client to read.
+    #: The number of bytes in the queue of the connection.
     queued_bytes: int
-    #: None if the connection to the server has no TLS.
+    #: The TLS session, or None for a connection without TLS.
     tls: Tls | None
 
     @staticmethod
@@ -193,7 +193,7 @@ class Stats:
     users: int
     #: The number of groups with members.
     groups: int
-    #: The number of all connections, those of the API included.
+    #: The number of all connections, including connections to the API.
     connections: int
     connections_max: int
     messages_in: int

@@ -1,4 +1,4 @@
-"""Tokens for clients of a server with `--auth jwt`."""
+"""Issues tokens for clients of a server with `--auth jwt`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ._json import encode
 from ._push import Name
 
-#: The minimum length of a secret (RFC 7518 section 3.2). A shorter secret can be guessed from a token.
+#: The minimum length of a secret (RFC 7518 section 3.2). An attacker can guess a shorter secret from a token.
 _SECRET_BYTES_MIN = 32
 _NAME_BYTES_MAX = 128
 _GROUPS_MAX = 1000
@@ -40,9 +40,9 @@ class TokenIssuer:
 
         Args:
             uid: The uid of the client.
-            ttl: The lifetime in seconds. Then the server closes the connection with 4003.
+            ttl: The lifetime in seconds. The server closes the connection with 4003, 5 s after the end of the lifetime.
             groups: The groups that the connection joins at once.
-            now: The current time in seconds since 1970. None reads the clock.
+            now: The current time in seconds since 1970. With None, the time of the clock.
         """
         if ttl < 1:
             raise ValueError("the lifetime of a token must be at least 1 s")

@@ -27,7 +27,7 @@ class Event:
     type: str
     #: The time of the event, in milliseconds since 1970.
     time_ms: int
-    #: The connection, or None for an event of a uid.
+    #: The fd of the connection, or None for an event of a uid.
     fd: int | None
     #: The uid, or None for an anonymous connection.
     uid: str | None
@@ -48,11 +48,11 @@ class Event:
 
 @dataclass(frozen=True)
 class EventBatch:
-    """A request with events, in order."""
+    """The events of one webhook request, in order."""
 
     #: The name of the server.
     node: str
-    #: The identifier of this start of the server.
+    #: The identifier of the server's run. It changes with each start of the server.
     run: str
     #: The time of the request, in milliseconds since 1970.
     sent_ms: int
@@ -81,9 +81,9 @@ class ConnectRequest:
     #: The name of the server.
     node: str
     fd: int
-    #: The remote end of the socket, `ADDRESS:PORT` or `unix`.
+    #: The remote address of the socket: `ADDRESS:PORT` or `unix`.
     peer: str
-    #: The client's address, or None for `unix`.
+    #: The client's address, or None if `peer` is `unix`.
     address: str | None
     method: str
     #: The request target, such as `/chat?room=7`, not decoded.
@@ -92,7 +92,7 @@ class ConnectRequest:
     headers: dict[str, list[str | bytes]]
 
     def header(self, name: str) -> str | bytes | None:
-        """Returns the value of a header, or None if the request has no such header or several."""
+        """Returns the value of a header, or None if the request has no value or several values of this header."""
         values = self.headers.get(name.lower(), [])
         return values[0] if len(values) == 1 else None
 
@@ -124,7 +124,7 @@ class WebhookVerifier:
         """Creates a verifier.
 
         Args:
-            secrets: The secret `webhook_secret`. For a rotation, the old and the new one.
+            secrets: The secret `webhook_secret`. During a rotation, the old and the new secret.
             tolerance: The maximum difference between the time of an event request and the current time, in seconds.
         """
         secrets = [secrets] if isinstance(secrets, str) else list(secrets)
@@ -140,7 +140,7 @@ class WebhookVerifier:
         Args:
             body: The raw body.
             signature: The header `X-Fdpush-Signature`, or None.
-            now: The current time in seconds since 1970. None reads the clock.
+            now: The current time in seconds since 1970. With None, the time of the clock.
 
         Raises:
             WebhookError: The signature is invalid, the request is too old, or the body is malformed.
@@ -148,11 +148,12 @@ class WebhookVerifier:
         batch = self._read(body, signature, EventBatch.read)
         difference = abs(batch.sent_ms / 1000 - (time.time() if now is None else now))
         if difference > self._tolerance:
-            raise WebhookError(f"the request was sent {difference:.0f} s from now, over {self._tolerance:g} s", 401)
+            text = "the time of the request differs from the current time by"
+            raise WebhookError(f"{text} {difference:.0f} s (limit {self._tolerance:g} s)", 401)
         return batch
 
     def connect(self, body: bytes, signature: str | None) -> ConnectRequest:
-        """Verifies and reads a request of the connect hook. This request has no time, and it has no side effects.
+        """Verifies and reads a request of the connect hook. This request has no timestamp, because it has no side effects.
 
         Raises:
             WebhookError: The signature is invalid, or the body is malformed.
