@@ -1,7 +1,7 @@
 /** A name of a user, a group or a key: 1 to 128 bytes of UTF-8. An integer is the same name as its decimal text. */
 export type Name = string | number;
 
-/** The receivers of a push. With `key`, a newer push may replace an older one in the queue of a slow reader. */
+/** The receivers of a push. With `key`, a push may replace an older push with the same key in the queue of a slow reader. */
 export type Target = { key?: Name } & (
   | { to: Name | Name[] }
   | { fd: number }
@@ -9,15 +9,15 @@ export type Target = { key?: Name } & (
   | { all: true }
 );
 
-/** `connecting`: an attempt runs. `waiting`: the next attempt follows after a delay. `closed`: there is no next attempt. */
+/** `connecting`: the client connects. `waiting`: the client connects again after a delay. `closed`: the client does not connect. */
 export type State = "closed" | "connecting" | "open" | "waiting";
 
 /** The codes of the server's error frames. */
 export type ServerErrorCode = "bad_frame" | "bad_request" | "not_allowed" | "rate_limited" | "too_large" | "unavailable";
 
 /**
- * The codes of this client. `not_connected`: the request was not sent. `connection_lost`: the request was sent, but its
- * answer is unknown. `closed`: the client is closed. `overloaded`: 1,000 requests have no answer yet.
+ * The codes of this client. `not_connected`: the request was not sent. `connection_lost`: the request was sent, but the connection
+ * ended before the answer. `closed`: the client is closed. `overloaded`: 1,000 requests have no answer yet.
  */
 export type ClientErrorCode = "not_connected" | "connection_lost" | "closed" | "overloaded";
 
@@ -26,7 +26,7 @@ export class RequestError extends Error {
   readonly code: ServerErrorCode | ClientErrorCode;
 }
 
-/** The answer to a push: the number of connections that the target selects, that queued the message, and that dropped it. */
+/** The answer to a push. `matched` connections are in the target: `queued` of them queued the message, `dropped` dropped it. */
 export interface PushAck {
   type: "ack";
   id: number;
@@ -45,14 +45,14 @@ export interface Message {
   type: "message";
   from?: string | null;
   fd?: number;
-  /** The group that the message was sent to. A back end may send one message to several `groups`. */
+  /** The group to which the message was sent. A back end may send one message to several groups: then `groups` has them. */
   group?: string;
   groups?: string[];
   all?: true;
   data: any;
 }
 
-/** Users joined or left a group: one `uid`, 2 to 100 `uids`, or only the new number of users. */
+/** Users joined or left a group. The event has one `uid`, 2 to 100 `uids`, or neither. `count` is the new number of users. */
 export interface Presence {
   type: "joined" | "left";
   group: string;
@@ -65,14 +65,14 @@ export interface Opened {
   fd: number;
   uid: string | null;
   heartbeat: { mode: "off" | "client" | "ping" | "push"; every_ms: number };
-  /** Whether this client was open before. Messages of the time between were not received. */
+  /** Whether this client was open before. The client has not received the messages between the two connections. */
   isReconnect: boolean;
 }
 
 export interface Closed {
   code: number;
   reason: string;
-  /** The time until the next attempt in milliseconds, or `null` if there is none. */
+  /** The time until the client connects again in milliseconds, or `null` if the client does not connect again. */
   delay: number | null;
 }
 
@@ -83,9 +83,9 @@ export interface Events {
   message: Message;
   joined: Presence;
   left: Presence;
-  /** An error that belongs to no promise: of a frame over the message rate, or of a group that cannot be joined again. */
+  /** An error without the id of a request, such as `rate_limited`, or the error of a `group` that the client cannot join again. */
   error: { code: ServerErrorCode | ClientErrorCode; message: string; group?: string };
-  /** A text of a back end that is not a frame (`text` in the API). */
+  /** A text message of a back end that is not a frame (`text` in the API). */
   text: string;
   /** A binary message of a back end (`binary` in the API). */
   binary: ArrayBuffer;
@@ -93,7 +93,7 @@ export interface Events {
   frame: { direction: "in" | "out"; text: string };
 }
 
-/** The part of a WebSocket class that the client uses. The browser's, Node's and that of the package `ws` have it. */
+/** The part of a WebSocket class that the client uses. The classes of browsers, of Node and of the package `ws` have this part. */
 export type WebSocketClass = new (url: string, protocols?: string[]) => {
   binaryType: any;
   onmessage: any;
@@ -107,13 +107,13 @@ export type WebSocketClass = new (url: string, protocols?: string[]) => {
 export interface Options {
   /** The name of the user, for `--auth trust`. */
   uid?: Name;
-  /** The token, for `--auth jwt` and `webhook`. A function is called before each attempt. */
+  /** The token, for `--auth jwt` and `webhook`. The client calls a function before each attempt to connect. */
   token?: string | (() => string | Promise<string>);
-  /** The WebSocket class. Default: the global one. Node has a global one from version 22 on. */
+  /** The WebSocket class. Default: the global class `WebSocket`. Node has this global class from version 22 on. */
   WebSocket?: WebSocketClass;
-  /** Milliseconds without a welcome or an answer until the client ends the connection. Default: 20,000. */
+  /** The maximum time until the `welcome` frame or an answer, in ms. Then the client ends the connection. Default: 20,000. */
   timeout?: number;
-  /** Milliseconds without a received message until the client sends a heartbeat. Default: 25,000. */
+  /** The time without a received message until the client sends a heartbeat, in milliseconds. Default: 25,000. */
   heartbeat?: number;
   /** The first maximum of the reconnect delay in milliseconds. Default: 1,000. */
   retryFirst?: number;
@@ -126,9 +126,9 @@ export class Client {
   readonly state: State;
   /** The fd of the connection, or `null` without a connection. */
   readonly fd: number | null;
-  /** The uid of the connection, or `null` if it is anonymous or there is none. */
+  /** The uid of the connection. `null` for an anonymous connection, and without a connection. */
   readonly uid: string | null;
-  /** Starts an attempt at once, unless the client is open or connecting. */
+  /** Connects at once, unless the client is open or connecting. */
   connect(): this;
   /** Closes the connection. The client does not reconnect. */
   close(code?: number, reason?: string): void;
@@ -138,11 +138,11 @@ export class Client {
   push(target: Target, data: unknown): Promise<PushAck>;
   /** Sends data to the back end's webhook. */
   send(data: unknown): Promise<Ack>;
-  /** Joins a group, also after each reconnect. Without a connection, the promise waits for one. */
+  /** Joins a group, also after each reconnect. Without a connection, the promise waits for the next connection. */
   join(group: Name): Promise<void>;
   /** Leaves a group. */
   leave(group: Name): Promise<void>;
-  /** Resolves with those of the uids that are online. */
+  /** Resolves with the online uids of a list. */
   online(uids: Name[]): Promise<string[]>;
 }
 

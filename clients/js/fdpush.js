@@ -1,23 +1,23 @@
 /**
  * The client of `fdpush serve`: one ES module without dependencies, for browsers and for Node 20 or newer.
  *
- * A `Client` keeps one WebSocket. The states are `connecting`, `open`, `waiting` (for the next attempt) and `closed`.
- * Each frame of the client has an id, and the server answers each of them once, in order.
- * `fdpush.d.ts` has the types, README.md the description of the events and options.
+ * A `Client` keeps one WebSocket. Its states are `connecting`, `open`, `waiting` (for the next attempt to connect) and `closed`.
+ * Each frame of the client has an id. The server answers each frame once, in the order of the frames. The file
+ * fdpush.d.ts has the types. README.md describes the events and options.
  */
 
 const DEFAULTS = {
-  retryFirst: 1000,     // first maximum of the reconnect delay in ms; the maximum doubles with each attempt
-  retryMax: 30_000,     // largest maximum; the delay is uniform from 0 to the maximum ("full jitter")
-  timeout: 20_000,      // time for the welcome and for an answer
-  heartbeat: 25_000,    // a connection without a received message for this time is checked
+  retryFirst: 1000,     // first maximum of the reconnect delay, in ms; the maximum doubles with each attempt to connect
+  retryMax: 30_000,     // largest maximum in ms; the reconnect delay is a uniform random part of the maximum ("full jitter")
+  timeout: 20_000,      // maximum time until the `welcome` frame, and until an answer, in ms
+  heartbeat: 25_000,    // if no message arrives for this time, in ms, the client checks the connection
 };
 const STABLE_MS = 10_000;         // a connection that lasts this long resets the maximum of the delay
-const TIMER_MS_MAX = 2 ** 31 - 1; // a timer with a longer delay would fire at once
+const TIMER_MS_MAX = 2 ** 31 - 1; // JavaScript fires a timer with a longer delay at once
 const LATE_MS = 1000;             // a timer that fires this late shows that the page was frozen
-const REQUESTS_MAX = 1000;        // requests without an answer
+const REQUESTS_MAX = 1000;        // maximum number of requests without an answer
 
-/** The requests that may be sent twice without harm. The client sends them again after a reconnect. */
+/** The types of requests that have the same effect once and twice. The client sends such requests again after a reconnect. */
 const REPEATABLE = ["join", "leave", "online"];
 
 /** Returns whether the client must not reconnect after this close code. */
@@ -25,7 +25,7 @@ const isFinal = (code) => code === 1000 || code === 1008 || code >= 4000;
 
 const now = () => performance.now();
 
-/** The error of a request. `code` is the code of the server's error frame, or one of this client: see README.md. */
+/** The error of a request. `code` is the code of the server's error frame, or a code of this client: see README.md. */
 export class RequestError extends Error {
   constructor(code, message) {
     super(message);
@@ -45,14 +45,15 @@ export class Client {
   #url;
   #options;
   #socket = null;
-  #attempt = 0;             // number of the current attempt; a token that arrives for an earlier one is ignored
-  #failures = 0;            // attempts since the last stable connection
+  #attempt = 0;             // number of the current attempt to connect; a token that arrives for an earlier attempt is ignored
+  #failures = 0;            // number of attempts to connect since the last stable connection
   #wasOpen = false;
   #receivedAt = 0;
   #isProbing = false;
-  #timers = {};             // by purpose: connect (deadline or delay), heartbeat, stable
+  #timers = {};             // timers by purpose: connect (deadline or delay of an attempt), heartbeat, stable
   #lastId = 0;
-  #requests = new Map();    // by id, the sent ones in order; a request without a connection waits here for the next welcome
+  // The requests by id. Sent requests are in the order of sending. Without a connection, requests wait here for the next welcome.
+  #requests = new Map();
   #sentCount = 0;           // number of the last sent request
   #answeredCount = 0;       // number of the last answered request
   #groups = new Set();      // the groups that the client joins after each welcome
@@ -103,7 +104,7 @@ export class Client {
     return this.#request({ type: "send", data });
   }
 
-  /** Joins a group, also after each reconnect. */
+  /** Joins a group, also after each reconnect. Resolves when the server has answered. */
   async join(group) {
     this.#groups.add(`${group}`);
     await this.#request({ type: "join", group: `${group}` });
@@ -114,7 +115,7 @@ export class Client {
     await this.#request({ type: "leave", group: `${group}` });
   }
 
-  /** Resolves with those of the uids that are online. */
+  /** Resolves with the online uids of a list. */
   async online(uids) {
     return (await this.#request({ type: "online", uids })).online;
   }
@@ -134,14 +135,14 @@ export class Client {
       socket.binaryType = "arraybuffer";
       socket.onmessage = ({ data }) => { if (socket === this.#socket) this.#receive(data); };
       socket.onclose = ({ code, reason }) => { if (socket === this.#socket) this.#end(code, reason); };
-      // After an error, onclose follows, except after a failed attempt in Node 20.
+      // After `onerror`, the WebSocket calls `onclose`. Node 20 does not call `onclose` if the attempt to connect failed.
       socket.onerror = () => { if (socket === this.#socket && this.state === "connecting") this.#end(1006, ""); };
     } catch (error) {
       if (attempt === this.#attempt) this.#end(1006, `${error}`);
     }
   }
 
-  /** Ends a connection or an attempt, and starts the next attempt after a delay unless the code is final. */
+  /** Ends a connection or an attempt to connect. Starts the next attempt after a delay, unless `isLast` is true. */
   #end(code, reason, isLast = isFinal(code)) {
     const attempt = ++this.#attempt;
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
@@ -189,7 +190,7 @@ export class Client {
     for (const group of this.#groups) {
       if (waiting.some(({ frame }) => frame.group === group)) continue;
       this.#enqueue({ type: "join", group }).catch(({ code, message }) => {
-        // A group that the server refused is no longer in the set. Otherwise, the next welcome repeats the join.
+        // If the server refused the join, the group is no longer in `#groups`. Otherwise the client joins after the next welcome.
         if (!this.#groups.has(group)) this.#emit("error", { code, message, group });
       });
     }
@@ -197,7 +198,7 @@ export class Client {
 
   /* Heartbeat and page */
 
-  /** Scripts of a browser do not see pings, so the client sends frames to find out whether the server answers. */
+  /** Scripts in a browser do not see pings. So the client sends heartbeat frames to check whether the server answers. */
   #startHeartbeat({ mode, every_ms } = {}) {
     const isRequired = mode === "client";
     const every = Math.min(this.#options.heartbeat, isRequired && every_ms || TIMER_MS_MAX);
@@ -208,7 +209,7 @@ export class Client {
     this.#setTimer("heartbeat", every, beat);
   }
 
-  /** Sends a heartbeat. The connection ends if there is no answer. */
+  /** Sends a heartbeat. If the server does not answer in time, the client ends the connection. */
   #probe() {
     if (this.#isProbing) return;
     this.#isProbing = true;
@@ -216,7 +217,7 @@ export class Client {
     this.#request({ type: "heartbeat" }, this.#options.timeout / 2).then(done, done);
   }
 
-  /** A page that becomes visible, and a network that comes back, connect at once, and check an open connection. */
+  /** Handles a page that becomes visible, and a network that returns. Connects at once, or checks the open connection. */
   #wake = () => {
     if (globalThis.document?.visibilityState === "hidden") return;
     if (this.state === "open") this.#probe();
@@ -260,7 +261,7 @@ export class Client {
   #startDeadline(id, request, delay) {
     const due = now() + delay;
     request.deadline = setTimeout(() => {
-      // The messages that arrived while the page was frozen are delivered after this timer.
+      // After a freeze of the page, this timer fires before the messages that arrived during the freeze are delivered.
       if (now() - due > LATE_MS) this.#startDeadline(id, request, LATE_MS);
       else if (this.#mayWait(request)) this.#startDeadline(id, request, request.timeout);
       else if (!request.isSent) this.#reject(id, "not_connected", "there is no connection");
@@ -268,13 +269,13 @@ export class Client {
     }, Math.min(delay, TIMER_MS_MAX));
   }
 
-  /** Returns whether a request may wait longer: a join for a connection, or a sent request on a slow network. */
+  /** Returns whether a request may wait longer: a join that waits for a connection, or a sent request on a slow network. */
   #mayWait(request) {
     if (!request.isSent) return request.frame.type === "join";
     const unsent = this.#socket.bufferedAmount;
     const isSending = unsent > 0 && unsent !== request.unsent;
     request.unsent = unsent;
-    // Answers arrive in order: after a later answer, the answer to this request does not arrive.
+    // Answers arrive in the order of the requests. If the answer to a later request has arrived, this request gets no answer.
     return isSending || (request.count > this.#answeredCount && now() - this.#receivedAt < request.timeout);
   }
 
@@ -307,7 +308,7 @@ export class Client {
   #handleError({ id, code, message }) {
     const frame = this.#requests.get(id)?.frame;
     if (!frame) this.#emit("error", { code, message });
-    // The server does not parse a frame over its rate. Answers arrive in order, so the oldest request has no answer.
+    // The server does not parse a frame above the rate limit, so this error has no id. It belongs to the oldest sent request.
     if (code === "rate_limited") id ??= [...this.#requests].find(([, { isSent }]) => isSent)?.[0];
     else if (frame?.type === "join") this.#groups.delete(frame.group);
     this.#reject(id, code, message);
@@ -326,7 +327,7 @@ export class Client {
     }
   }
 
-  /** Replaces a timer. Without an action, the old timer is only cleared. */
+  /** Replaces a timer. Without `act`, only clears the old timer. */
   #setTimer(purpose, delay, act) {
     clearTimeout(this.#timers[purpose]);
     this.#timers[purpose] = act && setTimeout(act, Math.min(delay, TIMER_MS_MAX));

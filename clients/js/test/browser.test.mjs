@@ -1,4 +1,4 @@
-// Tests the client in Chromium: the module that `fdpush serve` has built in, through a proxy whose address does not change.
+// Tests the client in Chromium. The pages load the module from `fdpush serve`, through a proxy whose address does not change.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -9,7 +9,7 @@ import { DEADLINE_MS, startProxy, startServer, until } from "./servers.mjs";
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const RETRY = { retryFirst: 50, retryMax: 200 };
-// With this delay, only an event of the page causes an attempt.
+// With this reconnect delay, only an event of the page causes an attempt to connect during a test.
 const NO_RETRY = { retryFirst: 2 ** 31 - 1, retryMax: 2 ** 31 - 1 };
 
 let browser, server, proxy, context;
@@ -111,7 +111,7 @@ test("on a slow network, every message arrives once and in order, on one connect
   assert.equal(await page.evaluate(() => heard.close.length), 0);
 });
 
-test("a frozen page receives the messages of its sleep, in order, on the same connection", async () => {
+test("a page that was frozen receives the messages of this time, in order, on the same connection", async () => {
   const page = await openPage();
   const fd = await page.evaluate(() => client.fd);
   const session = await context.newCDPSession(page);
@@ -132,7 +132,7 @@ test("a page that was frozen during a restart connects when it is active again",
   await startAgain();
   await session.send("Page.setWebLifecycleState", { state: "active" });
   await until("the page notices the end of its connection", async () => {
-    // The event `resume` may come before the end of the connection. Then the page becomes visible later.
+    // The event `resume` may come before the client notices the end of its connection. So the test makes the page visible again.
     await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
     return page.evaluate(() => heard.open.length === 2);
   });
@@ -148,7 +148,7 @@ test("a page that is online again connects at once", async () => {
   await context.setOffline(true);
   await until("the page is offline", () => page.evaluate(() => !navigator.onLine));
   await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
-  assert.equal(await stateOf(page), "waiting");   // without a network, there is no attempt
+  assert.equal(await stateOf(page), "waiting");   // without a network, the client does not try to connect
   assert.equal(proxy.accepted, attempts);
   await context.setOffline(false);
   await hasState(page, "open");

@@ -1,4 +1,4 @@
-// Tests the client with a double of the WebSocket class, under a clock of the test.
+// Tests the client with a double of the WebSocket class, and with a clock that the test controls.
 
 import assert from "node:assert/strict";
 import { afterEach, mock, test } from "node:test";
@@ -42,7 +42,7 @@ test("a request resolves with its ack, and rejects with the code of its error", 
   client.close();
 });
 
-test("a request before the welcome waits for it, and rejects if it does not arrive", async () => {
+test("a request before the welcome waits for the welcome, and rejects if no welcome arrives", async () => {
   const { advance } = mockTime();
   const double = connectDouble();
   const first = double.client.push({ all: true }, 1);
@@ -82,7 +82,7 @@ test("a lost connection rejects pushes, and repeats joins, leaves and queries", 
   client.close();
 });
 
-test("without an answer the connection ends, but not while bytes are transferred", async () => {
+test("a connection without an answer ends, but not while bytes are transferred", async () => {
   const { advance, freeze } = mockTime();
   const double = await open({ heartbeat: 1e9, retryFirst: 30_000 });
   const { client, socket } = double;
@@ -91,29 +91,29 @@ test("without an answer the connection ends, but not while bytes are transferred
   await advance(20_000);
   socket.bufferedAmount = 500;
   await advance(20_000);
-  assert.equal(client.state, "open");   // the buffer became smaller
+  assert.equal(client.state, "open");   // the client waits, because the send buffer became smaller
   socket.bufferedAmount = 0;
   await advance(10_000);
   socket.deliver({ type: "message", data: 1 });
   await advance(10_000);
   assert.equal(client.state, "open");   // a message arrived
   const answered = client.online([]);
-  socket.answer({ type: "online", online: [] });   // a later answer: the answer to the push does not arrive
+  socket.answer({ type: "online", online: [] });   // the answer to a later request arrives, so the push gets no answer
   await answered;
   freeze(60_000);
   await advance(19_990);
-  assert.equal(client.state, "open");   // the timer fired late
+  assert.equal(client.state, "open");   // the client waits, because the timer fired late
   await advance(2000);
   assert.equal(client.state, "waiting");
   assert.deepEqual(double.of("close"), [{ code: 1006, reason: "no answer received", delay: 15_000 }]);
   assert.deepEqual(socket.closed, { code: 1000, reason: "" });
   assert.equal(await pushed, "connection_lost");
-  socket.deliver(WELCOME);   // a message of the old connection has no effect
+  socket.deliver(WELCOME);   // a message on the old connection has no effect
   assert.equal(client.state, "waiting");
   client.close();
 });
 
-test("the server answers in order, so a frame over the rate is the oldest request", async () => {
+test("an error `rate_limited` without an id rejects the oldest request", async () => {
   const { client, socket, of } = await open();
   const [first, second] = [codeOf(client.push({ all: true }, 1)), codeOf(client.push({ all: true }, 2))];
   socket.deliver({ type: "error", code: "rate_limited", message: "slow down" });
@@ -136,7 +136,7 @@ test("more than 1,000 requests without an answer are refused", async () => {
   client.close();
 });
 
-test("the order of the answers is the order of sending, also after a reconnect", async () => {
+test("the client expects answers in the order in which it sent the requests, also after a reconnect", async () => {
   const { advance } = mockTime();
   const double = await open();
   const { client } = double;
@@ -156,7 +156,7 @@ test("the order of the answers is the order of sending, also after a reconnect",
 
 /* Groups */
 
-test("groups are joined again before waiting requests, except left and refused ones", async () => {
+test("after a reconnect, the client joins its groups first, except left and refused groups", async () => {
   const { advance } = mockTime();
   const double = await open();
   const { client } = double;
@@ -233,7 +233,7 @@ test("an attempt without a welcome ends after the timeout", async () => {
   double.client.close();
 });
 
-test("close ends the requests and the attempts, and connect starts again", async () => {
+test("close ends all requests and attempts to connect, and connect starts again", async () => {
   const { advance } = mockTime();
   const double = await open();
   const { client } = double;
@@ -252,7 +252,7 @@ test("close ends the requests and the attempts, and connect starts again", async
   await settled();
   assert.equal(double.sockets.length, 2);
   double.socket.end(1006);
-  client.connect();   // does not wait for the delay
+  client.connect();   // connects without the reconnect delay
   await settled();
   assert.equal(double.sockets.length, 3);
   await advance(5000);
@@ -305,7 +305,7 @@ test("a token function is called before each attempt, and its failure is a faile
 
 /* Heartbeat */
 
-test("the client checks a quiet connection, and ends it without an answer", async () => {
+test("the client checks a quiet connection, and ends the connection if no answer arrives", async () => {
   const { advance } = mockTime();
   const double = await open();
   await advance(25_000);
@@ -322,7 +322,7 @@ test("the client checks a quiet connection, and ends it without an answer", asyn
   double.client.close();
 });
 
-test("in the mode client, heartbeats do not depend on received messages", async () => {
+test("in the heartbeat mode client, heartbeats do not depend on received messages", async () => {
   const { advance } = mockTime();
   const double = await open({}, { ...WELCOME, heartbeat: { mode: "client", every_ms: 3000 } });
   for (let beat = 1; beat <= 3; beat++) {
@@ -336,7 +336,7 @@ test("in the mode client, heartbeats do not depend on received messages", async 
 
 /* Page events */
 
-test("a visible page and a network that comes back connect at once, and check an open connection", async () => {
+test("when a page becomes visible or a network returns, the client connects at once or checks its open connection", async () => {
   const page = new EventTarget(), document = Object.assign(new EventTarget(), { visibilityState: "visible" });
   const network = { onLine: true };
   const [addEventListener, removeEventListener] = [page.addEventListener.bind(page), page.removeEventListener.bind(page)];
@@ -359,7 +359,7 @@ test("a visible page and a network that comes back connect at once, and check an
       assert.equal(client.state, "waiting");
       network.onLine = false;
       target.dispatchEvent(new Event(type));
-      assert.equal(client.state, "waiting");   // without a network, an attempt would fail
+      assert.equal(client.state, "waiting");   // without a network, the client does not try to connect
       network.onLine = true;
       document.visibilityState = "hidden";
       target.dispatchEvent(new Event(type));

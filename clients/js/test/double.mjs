@@ -11,7 +11,7 @@ export function mockTime() {
   mock.timers.enable({ apis: ["setTimeout"] });
   mock.method(performance, "now", () => time);
   mock.method(Math, "random", () => 0.5);
-  // Advances in steps of 10 ms, so that a timer that a timer starts also fires at its time.
+  // Advances the clock in steps of 10 ms. So a timer that another timer starts also fires at the right time.
   const advance = async (ms) => {
     for (const end = time + ms; time < end;) {
       time += 10;
@@ -19,7 +19,7 @@ export function mockTime() {
       await settled();
     }
   };
-  // Advances the clock, and fires the timers only afterwards, as after a freeze of the page.
+  // Advances the clock first and fires the timers later, as a browser does after a freeze of the page.
   const freeze = (ms) => { time += ms; };
   return { advance, freeze };
 }

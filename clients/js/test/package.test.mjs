@@ -29,7 +29,7 @@ test("the package has no dependencies and no scripts", async () => {
   assert.doesNotMatch(await read("fdpush.js"), /^\s*import |require\(|import\(/m);
 });
 
-test("the types accept every use and refuse mistakes", () => {
+test("the types accept every valid use and refuse invalid uses", () => {
   const tsc = join(HERE, "node_modules/typescript/bin/tsc");
   const options = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom", "--types", "ws"];
   execFileSync(process.execPath, [tsc, ...options, "test/types.ts"], { cwd: HERE, stdio: "inherit" });
@@ -53,7 +53,7 @@ test("the example of the README runs, after the package is installed", async () 
     await server.call("/api/push", { group: "room", data: "from the back end" });
     await until("the example receives the message", () => printed.includes("from the back end"));
     await server.call("/api/close", { uid: "10086", code: 4000, reason: "signed out" });
-    assert.deepEqual(await ended, [0, null]);   // after the final code, no timer keeps the process
+    assert.deepEqual(await ended, [0, null]);   // after a final close code, no timer keeps the process running
     assert.match(printed, /offline/);
   } finally {
     await rm(directory, { recursive: true });

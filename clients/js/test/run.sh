@@ -1,6 +1,6 @@
 #!/bin/sh
-# Tests the JavaScript client: with a double, against the server in Node, and in headless Chromium. Needs a built `fdpush`,
-# node 20 or newer, and Debian's chromium.
+# Tests the JavaScript client with a double of the WebSocket class, against the server in Node, and in headless Chromium. Needs a
+# built `fdpush`, node 20 or newer, and Debian's chromium.
 #   FDPUSH_BIN  the binary to test   (default: target/release/fdpush of this repository)
 #   CHROMIUM    the browser to drive (default: /usr/bin/chromium)
 #   NODE        the node to run      (default: node)
@@ -19,6 +19,6 @@ cd "$here/.."
 install() { npm install --no-package-lock --no-audit --no-fund --loglevel=error; }
 # A download can fail, so the script tries twice.
 install || install
-# Node 20 has its WebSocket only with this option.
+# Node 20 has the global class WebSocket only with this option.
 "${NODE:-node}" -e 'process.exit(typeof WebSocket === "undefined" ? 0 : 1)' && export NODE_OPTIONS=--experimental-websocket
 exec "${NODE:-node}" --test --test-concurrency=2 --test-reporter=spec test/*.test.mjs

@@ -8,7 +8,7 @@ import { connect } from "../fdpush.js";
 import { DEADLINE_MS, startBackEnd, startProxy, startServer, until } from "./servers.mjs";
 
 const CLASSES = { ws: WebSocket, global: globalThis.WebSocket };
-// A short delay, so that a test of a reconnect is short.
+// The reconnect delay is short, so that the tests of reconnects are short.
 const RETRY = { retryFirst: 50, retryMax: 200 };
 const SECRET = "a secret of the test with more than 32 bytes";
 

@@ -23,7 +23,7 @@ export async function startServer(flags = [], env = {}) {
   const args = ["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", ...flags];
   const child = spawn(process.env.FDPUSH_BIN, args, { env: { ...process.env, ...env }, stdio: ["ignore", "ignore", "pipe"] });
   const kill = () => child.kill("SIGKILL");
-  process.once("exit", kill);   // also ends the server after a failed test
+  process.once("exit", kill);   // ends the server also after a failed test
   const exited = once(child, "exit");
   const stop = async (signal = "SIGKILL") => {
     child.kill(signal);
@@ -47,10 +47,10 @@ export async function startServer(flags = [], env = {}) {
 }
 
 /**
- * Starts a TCP proxy. Its address stays the same when the server behind it is replaced: `proxy.target = server`.
+ * Starts a TCP proxy. `proxy.target = server` replaces the server behind the proxy. The address of the proxy stays the same.
  *
- * Without a target, the proxy resets each connection. With `bytesEach`, it forwards that many bytes at a time, with a pause
- * of 1 ms. While `isStalled`, it forwards nothing, and neither end sees an error.
+ * Without a target, the proxy resets each connection. With `bytesEach`, the proxy forwards this number of bytes at a time, with
+ * pauses of 1 ms. While `isStalled` is true, the proxy forwards nothing, and neither end of a connection sees an error.
  */
 export async function startProxy(target) {
   const proxy = { target, bytesEach: Infinity, isStalled: false, accepted: 0 };

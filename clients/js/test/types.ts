@@ -31,17 +31,17 @@ async function use(): Promise<void> {
   }
 }
 
-// @ts-expect-error: a push has one kind of target
+// @ts-expect-error: a push must have exactly one kind of target
 client.push({}, 1);
-// @ts-expect-error: all is true
+// @ts-expect-error: all must be true
 client.push({ all: false }, 1);
-// @ts-expect-error: an unknown event
+// @ts-expect-error: the event does not exist
 client.on("unknown", () => {});
-// @ts-expect-error: a message has no such member
+// @ts-expect-error: a message does not have this member
 client.on("message", ({ sender }) => sender);
-// @ts-expect-error: the state cannot be set
+// @ts-expect-error: a program cannot set the state
 client.state = "open";
-// @ts-expect-error: an unknown option
+// @ts-expect-error: the option does not exist
 connect("ws://localhost/", { user: "10086" });
 
 use();
