@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs every fuzz target, with the committed corpora and the findings of earlier runs on this machine.
-#   fuzz/all.sh HOURS   hours for each target; may be a fraction
+#   fuzz/all.sh HOURS   runs each target for HOURS hours, which may be a fraction
 #   FUZZ_SECONDS        seconds for each target, instead of HOURS
-#   FUZZ_JOBS           targets at a time (default: number of cores)
+#   FUZZ_JOBS           number of targets that run at the same time (default: number of cores)
 # The script stores new inputs in fuzz/found/TARGET. It reports a crash, and stores the input of the crash in
 # fuzz/artifacts/TARGET. Fix the fault, then add the input to fuzz/corpus/TARGET. `cargo test` replays fuzz/corpus.
 set -euo pipefail

@@ -2,7 +2,7 @@
 # Checks packaging/ and docs/ against the server: every file can be parsed; settings, metrics, links and anchors exist; the
 # dashboard and docs/operations.md name every metric; docs/operations.md has a row for every alert.
 #   packaging/check.sh             checks that need no server
-#   packaging/check.sh METRICS     also checks each metric in the files against METRICS, a URL or a file of /metrics
+#   packaging/check.sh METRICS     also checks each metric in the files against METRICS, the URL of /metrics or a file with its text
 #   packaging/check.sh --live BIN  starts BIN on unused ports, and runs the checks of METRICS and FDPUSH_BIN against it
 #   FDPUSH_KEY                     the API key of the server at METRICS, if it requires one
 #   FDPUSH_BIN                     also checks the settings file against this binary's settings, defaults and `check` command

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Compares the cost of a back end's push in `fdpush serve`, in Nchan, and in the handler of bench_server, which reads no
 # JSON. Prints the medians of all rounds. Each round runs every server once.
-#   benches/load/api.sh [PATTERN]    measurements with matching names, all by default
+#   benches/load/api.sh [PATTERN]    runs the measurements whose names match PATTERN (default: all)
 #   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
 # post         32 keep-alive connections, each with its own receiver and one post in flight: server's CPU µs a post
 # post-5000    5,000 posts a second: time from the scheduled post to its delivery, p50 and p99 in µs; server's CPU in %
 # batch        only fdpush: one endless /api/batch to 32 receivers, with one message of 20 bytes a line. Prints messages a
 #              second, server's CPU µs a message, and peak memory in MiB
-# batch-128B   the same with messages of 128 bytes
+# batch-128B   the measurement `batch` with messages of 128 bytes
 # The script measures Nchan if nginx has this module (Debian: apt install nginx libnginx-mod-nchan).
 set -euo pipefail
 cd "$(dirname "$0")"

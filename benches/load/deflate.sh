@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Measures the fan-out of a deflated JSON message of 1 KiB to 1,000 receivers, and the memory of idle connections that
 # negotiated permessage-deflate.
-#   benches/load/deflate.sh          ROUNDS, SECONDS_EACH and cores: see run.sh
-# Compares the server's CPU time for each delivery, and the throughput, with those of fdpush without compression. The other
-# servers are uWebSockets with its shared compressor (needs zlib1g-dev), and Nchan if nginx has this module (Debian: apt
-# install nginx libnginx-mod-nchan).
+#   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
+# Compares each server with fdpush without compression: the server's CPU time for each delivery, and the throughput. The
+# servers are fdpush with compression, uWebSockets with its shared compressor (needs zlib1g-dev), and Nchan if nginx has this
+# module (Debian: apt install nginx libnginx-mod-nchan).
 set -euo pipefail
 cd "$(dirname "$0")"
 servers=$'fdpush\nfdpush-deflate\nuws-deflate '"$(./uws/build.sh) deflate"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Counts the user-space instructions of an operation in fdpush's bench server and in the raw server, under callgrind. The
-# script subtracts the counts of a short run from those of a long run, to exclude the start and the upgrades. Other load on
-# the machine does not change the counts.
-#   benches/load/instructions.sh [PATTERN]   shapes with matching names, all by default
+# Counts the user-space instructions of an operation in fdpush's bench server and in the raw server, under callgrind. The script
+# subtracts the count of a short run from the count of a long run, to exclude the start and the upgrades. Other load on the machine
+# does not change the counts.
+#   benches/load/instructions.sh [PATTERN]   measures the shapes whose names match PATTERN (default: all)
 #   SERVERS          the servers, as for run.sh
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -26,7 +26,7 @@ fdpush=$(built ../../Cargo.toml examples/bench_server)
 source ./measure.sh
 
 port=$((27000 + RANDOM % 2000))
-# run COMMAND OPTIONS SECONDS: sets `counted` to the instructions and the operations.
+# run COMMAND OPTIONS SECONDS: runs a server under callgrind, and sets `counted` to its instructions and to the operations.
 run() {
     port=$((port + 1))
     start "valgrind --quiet --tool=callgrind --callgrind-out-file=$scratch/$port $1 127.0.0.1:$port" "127.0.0.1:$port"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Measures fdpush's bench server and the raw epoll server for each shape, and prints a table of medians.
-#   benches/load/run.sh [PATTERN]   shapes with matching names, all by default
+#   benches/load/run.sh [PATTERN]   measures the shapes whose names match PATTERN (default: all)
 #   ROUNDS           number of rounds (default 5); each round runs every server once
 #   SECONDS_EACH     measured seconds of each run (default 1)
-#   SERVERS          the servers, one a line: `name command`; the address is appended to the command. `raw` and `fdpush`
-#                    without a command are built here. The script compares each server with the first.
+#   SERVERS          the servers, one on each line: `name command`. The script appends the address to the command. `raw` and
+#                    `fdpush` without a command are built here. The script compares each server with the first server.
 #                    The clients of a server whose name ends with `-deflate` negotiate permessage-deflate. `fdpush-deflate`
 #                    without a command is built here. See deflate.sh.
 #                    `uws/build.sh` and `bun/install.sh` print the commands of other servers.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Counts the system calls of fdpush's bench server for each message and for each connection, for each shape, under strace. A
-# turn in the trace goes from one epoll_wait to the next. Other load on the machine does not change the counts.
-#   benches/load/syscalls.sh [PATTERN]   shapes with matching names, all by default
+# Counts the system calls of fdpush's bench server under strace, for each message and for each connection. In the trace, a
+# turn goes from one epoll_wait to the next. Other load on the machine does not change the counts.
+#   benches/load/syscalls.sh [PATTERN]   measures the shapes whose names match PATTERN (default: all)
 #   SERVER           the command of another server to measure; the script appends the address, and with TLS the certificate and key
 # With TLS, the handshake and the session ticket are not counted. Needs strace and OpenSSL.
 set -euo pipefail
@@ -35,9 +35,9 @@ finish() {
 }
 trap finish EXIT
 
-# count FRAME_BYTES FRAMES OPENING TRACE: counts the calls after the upgrades. The last of the OPENING first writes of a
-# connection is the response to the upgrade. With TLS, the answer to the hello and the session ticket precede this response, and
-# each record of at most 16 KiB has 22 more bytes.
+# count FRAME_BYTES FRAMES OPENING TRACE: counts the system calls after the upgrades. The first OPENING writes of a connection
+# belong to its upgrade, and the last of these writes is the response. With TLS, the answer to the hello and the session ticket
+# precede the response. With TLS, each record of at most 16 KiB has 22 more bytes.
 count() {
     awk -v frame="$1" -v frames="$2" -v opening="$3" '
         function payload(bytes) { return opening > 1 ? bytes - 22 * int((bytes + 16405) / 16406) : bytes }

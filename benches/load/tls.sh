@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Measures TLS 1.3 with AES-128-GCM in fdpush's bench server, and in uWebSockets and nginx with OpenSSL. Prints medians.
-#   benches/load/tls.sh [PATTERN]   shapes with matching names, all by default
+#   benches/load/tls.sh [PATTERN]   measures the shapes whose names match PATTERN (default: all)
 #   ROUNDS, SECONDS_EACH, SERVER_CORE, LOAD_CORE   as for run.sh
 # echo, fan-out      server's CPU µs a message or delivery; `plain` is fdpush's bench server without TLS
 # handshakes         server's CPU µs of a full and of a resumed handshake, with an ECDSA P-256 certificate and X25519
-# idle-10000         private bytes of the server a connection, idle and after 100 messages
+# idle-10000         the server's private memory for each connection, in bytes: idle, and after 100 messages
 # storm              p99 of the echo delay of 1,000 connected clients, without and during 2,000 full handshakes a second, and the
 #                    second value divided by the first. No core becomes idle: see start_spinners in measure.sh.
-# The ratio is fdpush's CPU time an operation, divided by that of the other server. `cargo bench --bench cipher` measures the
-# cost of the cipher alone. Needs gcc, g++, OpenSSL and nginx (Debian: apt install g++ libssl-dev nginx-light).
+# The ratio is fdpush's CPU time an operation, divided by the other server's CPU time an operation. `cargo bench --bench cipher`
+# measures the cost of the cipher alone. Needs gcc, g++, OpenSSL and nginx (Debian: apt install g++ libssl-dev nginx-light).
 set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Keeps N WebSockets open in one `fdpush serve` in a virtual machine, measures the server, and prints a table.
 #   benches/million/run.sh [N] [GiB]   N connections (default 1000000) in a machine with this memory (default: depends on N)
-#   HEARTBEAT    the heartbeat period in seconds; the last run keeps the connections for two periods (default 300)
+#   HEARTBEAT    the heartbeat period in seconds (default 300). The test of heartbeats takes two periods
 #   DRAIN        the value of --drain-for in seconds (default 30)
 #   UWS          1: measure uWebSockets in the same machine, too (default 1 if g++ is installed, else 0)
 #   ACCEL        kvm or tcg (default: kvm if /dev/kvm opens, else tcg)
@@ -130,7 +130,7 @@ boots_with_kvm() {
 accel=${ACCEL:-}
 [[ -n $accel ]] || if boots_with_kvm; then accel=kvm; else accel=tcg; fi
 began=$SECONDS
-# The console also prints lines of the BIOS, the kernel and the server's log. The script shows none of them.
+# The console also prints lines of the BIOS, the kernel and the server's log. The script does not show these lines.
 shown='^(\|| *$|[0-9]+ connections,|failed:|exit status:)'
 {
     echo "$count connections, $gib GiB, 2 virtual processors, accelerator: $accel, $(basename "$kernel"/boot/vmlinuz-*)"

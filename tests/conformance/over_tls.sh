@@ -46,5 +46,5 @@ TIMEOUTclose = 10
 END
 stunnel "$files/stunnel.conf" &
 children+=($!)
-# If stunnel or the server ends, the script ends the other.
+# If stunnel or the server ends, the script ends the other process.
 wait -n

@@ -29,7 +29,7 @@ server = subprocess.Popen([os.environ["FDPUSH_BIN"], "serve", "--listen", "127.0
 
 
 def block(page, text):
-    """Returns the only PHP program of a page that contains a text."""
+    """Returns the PHP program of a page that contains `text`. Only one program may contain this text."""
     [found] = [block for block in re.findall(r"(?ms)^```php\n(.*?)^```$", pathlib.Path(page).read_text()) if text in block]
     return found
 
@@ -61,7 +61,7 @@ def connect(uid):
 
 
 def text(stream):
-    """Returns the next text message."""
+    """Returns the next text message of a WebSocket."""
     head = stream.read(2)
     assert head[0] == 0x81, head
     length = int.from_bytes(stream.read(2), "big") if head[1] == 126 else head[1]
@@ -81,7 +81,7 @@ try:
     README = "clients/php/README.md"
 
     push, client_push = block("docs/api.md", "file_get_contents"), block(README, "$client->push(")
-    # Each program runs with the extensions of the installation, and with none.
+    # Each program runs with the installed PHP extensions, and without extensions (`php -n`).
     runs = [(program, options) for program in (push, client_push) for options in ([], ["-n"])]
     for program, options in runs:
         assert php(program, *options) == ("offline\n", "")

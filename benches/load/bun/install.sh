@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Bun from npm, and prints the command of server.js:
+# Installs Bun from npm, and prints the command that starts server.js with Bun:
 #   SERVERS=$'raw\nfdpush\nbun '"$(benches/load/bun/install.sh)" benches/load/run.sh 'echo|fanout|p2p'
 # Needs npm (Debian: apt install npm).
 set -euo pipefail
