@@ -93,7 +93,7 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Returns the text of an error, followed by the texts of its sources.
+/// Returns the text of an error with the texts of its sources.
 ///
 /// An example is `cannot listen on 127.0.0.1:9501: Address already in use`.
 fn with_sources(error: &dyn Error) -> String {
@@ -109,7 +109,7 @@ fn takes_settings(line: &[OsString]) -> bool {
     line.get(1).is_some_and(|name| ["serve", "config", "check"].iter().any(|known| name == known))
 }
 
-/// Prints warnings to standard error, for the commands that do not write a log.
+/// Prints warnings to standard error, for the commands without a log.
 fn warn(warnings: impl IntoIterator<Item: Display>) {
     for warning in warnings {
         logging::print_error(&format!("fdpush: warning: {warning}\n"));

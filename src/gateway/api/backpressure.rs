@@ -1,10 +1,10 @@
 //! Backpressure for batches: a batch is paused while the queues of its receivers are long.
 //!
-//! The body of a batch arrives in pieces. The API pauses the batch after a piece if the queue of a receiver is then
-//! over half of `queue_bytes_max`, or if all queues together are over half of `queue_total_bytes_max`. The batch
-//! continues when the queues of these receivers are at most a quarter of `queue_bytes_max`, and all queues together are
-//! at most half of `queue_total_bytes_max`. The batch also continues after [`PAUSE_TIME_MAX`], so a receiver that does
-//! not read cannot stop the batch.
+//! The body of a batch request arrives in pieces. After a piece, the API pauses the batch if the queue of a receiver
+//! holds more bytes than half of `queue_bytes_max`, or if all queues together hold more bytes than half of
+//! `queue_total_bytes_max`. The batch continues when the queue of each such receiver holds at most a quarter of
+//! `queue_bytes_max`, and all queues together hold at most half of `queue_total_bytes_max`. A pause lasts at
+//! most [`PAUSE_TIME_MAX`], so a receiver that does not read cannot stop a batch.
 
 use std::time::{Duration, Instant};
 
@@ -12,33 +12,38 @@ use fdpush::{Context, Fd, TimerId};
 
 use crate::gateway::wire::target::Target;
 
-/// The maximum pause of a batch.
+/// The maximum duration of one pause of a batch.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The interval between two checks of the queues during a pause.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The maximum number of receivers that one batch waits for.
+/// The maximum number of receivers whose queues one paused batch waits for.
 const RECEIVERS_MAX: usize = 1024;
 
-/// The paused batches.
+/// The paused batches, and the timer that checks whether they can continue.
 #[derive(Default, Debug)]
 pub struct PausedBatches {
     paused: Vec<PausedBatch>,
     timer: Option<TimerId>,
-    /// The receivers of the current piece whose queues are over half of `queue_bytes_max`.
+    /// The receivers of the current batch piece whose queues exceed half of `queue_bytes_max`.
     receivers: Vec<Fd>,
 }
 
 #[derive(Debug)]
 struct PausedBatch {
+    /// The connection that sends the batch request.
     batch: Fd,
+    /// The receivers whose queues the batch waits for.
     receivers: Vec<Fd>,
+    /// The time at which the pause ends at the latest.
     until: Instant,
 }
 
 impl PausedBatches {
-    /// Stores those receivers of a batch line whose queues are over half of `queue_bytes_max`.
+    /// Stores the receivers of a batch line that have long queues.
+    ///
+    /// A queue is long if it holds more bytes than half of `queue_bytes_max`.
     pub fn record_receivers(&mut self, ctx: &mut Context<'_>, target: &Target<'_>) {
         let long = ctx.limits().queue_bytes_max / 2;
         if ctx.take_longest_queue() <= long || self.receivers.len() >= RECEIVERS_MAX {
@@ -59,19 +64,25 @@ impl PausedBatches {
         }
     }
 
-    /// Pauses `batch` after a piece, if stored receivers or all queues together have too many bytes.
+    /// Pauses a batch after a piece of its body, if queues are long.
+    ///
+    /// `batch` is the connection that sends the batch request. Queues are long if [`record_receivers`] has stored a
+    /// receiver, or if all queues together hold more bytes than half of `queue_total_bytes_max`.
+    ///
+    /// [`record_receivers`]: PausedBatches::record_receivers
     pub fn pause(&mut self, ctx: &mut Context<'_>, batch: Fd, now: Instant) {
         let receivers = std::mem::take(&mut self.receivers);
-        // `ctx.pause` changes nothing after the last piece, because the request is then complete.
+        // After the last piece of the body, the request is complete, so `ctx.pause` has no effect.
         if (!receivers.is_empty() || is_crowded(ctx)) && ctx.pause(batch).is_done() {
             self.paused.push(PausedBatch { batch, receivers, until: now + PAUSE_TIME_MAX });
             self.arm(ctx);
         }
     }
 
-    /// Resumes the batches whose queues are short enough, or whose pause has lasted [`PAUSE_TIME_MAX`].
+    /// Resumes the batches that need not wait for long queues any more.
     ///
-    /// Returns `false` if `timer` is not the timer of the paused batches.
+    /// Also resumes each batch that was paused for [`PAUSE_TIME_MAX`]. Returns `false` if `timer` is not the timer of
+    /// the paused batches.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, now: Instant) -> bool {
         if self.timer != Some(timer) {
             return false;

@@ -1,4 +1,6 @@
-//! `POST /api/batch`: one push command and one answer per line, in bounded memory.
+//! `POST /api/batch`: executes one push command per line of the request body, in bounded memory.
+//!
+//! Each line of the response body is the answer to one command.
 
 use fdpush::{Context, Response, ResponseStream, Ticket};
 
@@ -8,44 +10,46 @@ use super::parts::ApiParts;
 use super::push::{self, BatchLine};
 use crate::gateway::wire::json::strip_bom;
 
-/// The reason why a line is not executed.
+/// The reason why the command in a batch line is not executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Skipped {
+    /// The line is longer than `line_bytes_max`.
     Overlong,
+    /// Memory for the line could not be allocated.
     OutOfMemory,
 }
 
-/// The state of a batch between two pieces of its body.
+/// The state of a batch request between two pieces of its body.
 #[derive(Debug)]
 pub struct Batch {
-    /// The bytes of the last line, until its line end arrives.
+    /// The bytes of the line whose line end has not arrived yet.
     partial: Vec<u8>,
-    /// The reason why the bytes of the last line are dropped. `None` if `partial` stores them.
+    /// The reason why the bytes of an incomplete line are discarded. `None` if `partial` stores the bytes.
     skipped: Option<Skipped>,
     line_bytes_max: usize,
-    /// The ticket with which the request is answered. `None` after the head of the response was written.
+    /// The ticket for the response to the batch request. `None` after the head of the response was written.
     ticket: Option<Ticket<Response>>,
-    /// The stream of the response. `None` before the head is written, and after the response has ended.
+    /// The stream of the response body. `None` before the response begins, and after the response has ended.
     pub response: Option<ResponseStream>,
-    /// The number of lines that were handled so far, also empty and skipped lines.
+    /// The number of lines handled so far, including empty and skipped lines.
     lines: u64,
 }
 
 impl Batch {
-    /// Creates a batch whose lines have at most `line_bytes_max` bytes. `ticket` belongs to the request of the batch.
+    /// Creates a batch whose lines have at most `line_bytes_max` bytes. `ticket` belongs to the batch request.
     pub fn new(ticket: Ticket<Response>, line_bytes_max: usize) -> Batch {
         let (ticket, response) = (Some(ticket), None);
         Batch { partial: Vec::new(), skipped: None, line_bytes_max, ticket, response, lines: 0 }
     }
 
-    /// Begins the response. Returns `false` if the response has begun before.
+    /// Begins the response to the batch request. Returns `false` if the response has already begun.
     pub fn begin(&mut self, ctx: &mut Context<'_>, head: &Response) -> bool {
         let Some(ticket) = self.ticket.take() else { return false };
         self.response = ctx.begin_response(ticket, head);
         true
     }
 
-    /// Executes the lines that end in `piece`, and appends an answer for each to `out`.
+    /// Executes the command of each line that ends in `piece`. Appends one answer per command to `out`.
     pub fn handle_piece(
         &mut self,
         ctx: &mut Context<'_>,
@@ -67,7 +71,7 @@ impl Batch {
         self.keep(piece);
     }
 
-    /// Executes the last line if it has no line end.
+    /// Executes the command of a last line that has no line end.
     pub fn handle_end(
         &mut self,
         ctx: &mut Context<'_>,
@@ -102,7 +106,7 @@ impl Batch {
             self.lines += 1;
             let error = match skipped {
                 Skipped::Overlong => {
-                    ApiError::too_large(format!("line limit exceeded ({} bytes)", self.line_bytes_max))
+                    ApiError::too_large(format!("line length limit exceeded ({} bytes)", self.line_bytes_max))
                 }
                 Skipped::OutOfMemory => ApiError::out_of_memory(),
             };
@@ -137,8 +141,8 @@ impl Batch {
 
 /// Reserves memory for `more` bytes of an incomplete line.
 ///
-/// The memory at least doubles, so that a line in many pieces is not copied many times. The memory never exceeds
-/// `bytes_max`, the maximum length of a line.
+/// If the memory must grow, its size at least doubles, so that a line in many pieces is not copied many times. The size
+/// of the memory never exceeds `bytes_max`, the maximum length of a line.
 fn reserve(line: &mut Vec<u8>, more: usize, bytes_max: usize) -> Result<(), Skipped> {
     let length = line.len() + more;
     if length > bytes_max {

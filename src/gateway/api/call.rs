@@ -1,4 +1,4 @@
-//! The calls of the HTTP API: paths, labels and methods.
+//! The calls of the HTTP API: their paths, HTTP methods and labels in the metrics.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use super::command;
 use super::error::ApiError;
 
-/// A call, identified by its path.
+/// A call of the HTTP API. The path of a request determines the call.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Call<'a> {
     Push,
@@ -33,15 +33,15 @@ pub enum Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Returns the call with this percent-encoded path.
+    /// Returns the API call of a percent-encoded path.
     ///
-    /// In each segment, an escape is equivalent to its character (RFC 3986 section 6.2.2.2). An escaped slash does not
-    /// separate segments.
+    /// In a path segment, a percent-encoded character is equivalent to the plain character (RFC 3986 section 6.2.2.2).
+    /// A percent-encoded slash does not separate path segments.
     pub fn of(path: &'a str) -> Option<Call<'a>> {
         Call::without_name(path).or_else(|| Call::of_segments(path))
     }
 
-    /// Returns a call whose decoded path contains no name and no fd.
+    /// Returns the API call of a decoded path without names and fds.
     fn without_name(path: &str) -> Option<Call<'static>> {
         Some(match path {
             "/api/push" => Call::Push,
@@ -64,10 +64,10 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Returns a call whose path contains a percent-encoded name, fd or character.
+    /// Returns the API call of a path with names, fds or percent-encoded characters.
     fn of_segments(path: &'a str) -> Option<Call<'a>> {
-        // The path of a call has at most four segments. In a longer path, all further segments are in the fifth
-        // element.
+        // The path of an API call has at most four segments. If a path is longer, the fifth element of `encoded`
+        // contains all segments after the fourth segment.
         let encoded: Vec<&str> = path.strip_prefix('/')?.splitn(5, '/').collect();
         let decoded: Vec<Cow<'_, str>> = encoded.iter().map(|segment| decode(segment).ok()).collect::<Option<_>>()?;
         let decoded: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
@@ -81,7 +81,9 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Returns the label of the call in the metrics. Names in the path are not part of the label.
+    /// Returns the label of the API call in the metrics.
+    ///
+    /// The label contains a placeholder, such as `{uid}`, in place of a name or fd in the path.
     pub fn label(self) -> &'static str {
         match self {
             Call::Push => "/api/push",
@@ -107,7 +109,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Returns the allowed methods, as in the header `Allow`.
+    /// Returns the allowed HTTP methods of the API call. The format is that of the header `Allow`.
     pub fn allowed(self) -> &'static str {
         match self {
             Call::Push | Call::Batch | Call::Bind | Call::Unbind | Call::Join | Call::Leave => "POST",
@@ -118,28 +120,28 @@ impl<'a> Call<'a> {
     }
 
     pub fn allows(self, method: &str) -> bool {
-        // GET includes HEAD. The connection omits the body of the response to a HEAD.
+        // A call that allows GET also allows HEAD. The connection omits the body of the response to a HEAD request.
         let method = if method == "HEAD" { "GET" } else { method };
         let allowed = self.allowed();
         allowed == method || allowed.split(", ").any(|allowed| allowed == method)
     }
 
-    /// Returns whether the call needs no API key, as `/healthz` and `/readyz`.
+    /// Returns whether the API call needs no API key. Only `/healthz` and `/readyz` need no API key.
     pub fn is_open(self) -> bool {
         matches!(self, Call::Healthy | Call::Ready)
     }
 }
 
-/// Decodes a name in a path, and checks the length of the name.
+/// Decodes a percent-encoded uid or group name, and checks the length.
 pub fn decode_name(segment: &str) -> Result<Cow<'_, str>, ApiError> {
     let name = decode(segment)?;
     command::check_name(&name, "name in the path")?;
     Ok(name)
 }
 
-/// Decodes a segment of a path.
+/// Decodes a percent-encoded segment of a path.
 pub fn decode(segment: &str) -> Result<Cow<'_, str>, ApiError> {
-    // The parser of heads has already refused a path that is not percent-encoded UTF-8.
+    // The parser of HTTP request heads has already refused a path that is not percent-encoded UTF-8.
     percent_decode_str(segment).decode_utf8().map_err(|_| ApiError::bad_request("path must be percent-encoded UTF-8"))
 }
 

@@ -1,4 +1,4 @@
-//! The command that closes connections.
+//! The command of `POST /api/close`, which closes connections.
 
 use std::borrow::Cow;
 use std::vec;
@@ -14,23 +14,24 @@ use super::verbs;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::portion::{connection_work, take_portion};
 
-/// A close command. The command closes the connections that match the target when the command is parsed.
+/// A close command. The command closes the connections that matched its target when the command was parsed.
 #[derive(Debug)]
 pub struct Close {
     code: CloseCode,
     reason: String,
+    /// Whether the connections are closed without a close frame.
     is_abort: bool,
-    /// The connections that are still to be closed.
+    /// The connections that the command has not closed yet.
     left: vec::IntoIter<Fd>,
     /// The number of connections that the command has closed so far.
     matched: usize,
 }
 
 impl Close {
-    /// Parses a command, and finds its connections.
+    /// Parses a close command, and finds the connections that match its target.
     ///
     /// # Errors
-    /// The command is invalid.
+    /// The close command is invalid.
     pub fn read(ctx: &Context<'_>, body: &[u8]) -> Result<Close, ApiError> {
         let mut command = Command::read(body, &command::CLOSE)?;
         let target = command.take_target(true)?;

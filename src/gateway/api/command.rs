@@ -1,4 +1,4 @@
-//! The commands of back ends: JSON is parsed and checked before anything is executed.
+//! Parses and checks the JSON commands of back ends before their execution.
 
 use std::borrow::Cow;
 
@@ -16,10 +16,12 @@ use crate::gateway::wire::json::{self, List, Object, Text, cut, cut_quoted, opti
 use crate::gateway::wire::names::{self, Name};
 use crate::gateway::wire::target::Target;
 
-/// The maximum number of uids, fds and groups in one command, including the names in `except`.
+/// The maximum number of uids, fds and groups in one command.
+///
+/// The uids, fds and groups in the member `except` count too.
 const NAMES_MAX: usize = 10_000;
 
-/// An API call, and the JSON members that its command may have.
+/// The name of an API call, and the JSON members of its command.
 #[derive(Copy, Clone, Debug)]
 pub struct Shape {
     call: &'static str,
@@ -34,7 +36,9 @@ pub const PUSH: Shape = Shape {
     ],
 };
 
-/// The push command in a datagram. A datagram has no header, so its command has the API key in `auth`.
+/// The shape of the push command in a datagram.
+///
+/// A datagram has no HTTP header, so the push command contains the API key in the member `auth`.
 pub const DATAGRAM: Shape = Shape {
     call: "push",
     members: &[
@@ -54,13 +58,13 @@ pub const CLOSE: Shape = Shape {
     members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "code", "reason", "abort"],
 };
 
-/// The shape of attributes: a JSON object with any members.
+/// The shape of connection attributes: a JSON object with any members.
 const ATTRIBUTES: Shape = Shape { call: "attributes", members: &[] };
 
-/// The members that `except` may have.
+/// The shape of the JSON object `except` in a push command.
 const EXCEPT: Shape = Shape { call: "except", members: &["uid", "uids", "fd", "fds", "group", "groups"] };
 
-/// The members of a push or of another command, as they were sent.
+/// The JSON members of an API command, with unchecked values.
 ///
 /// [`Command::read`] refuses a member that is not in the [`Shape`] of the command.
 #[derive(Default, Deserialize)]
@@ -83,7 +87,7 @@ pub struct Command<'a> {
     text: Option<Text<'a>>,
     #[serde(borrow)]
     binary: Option<Text<'a>>,
-    /// The value is boxed, because it is large and rare.
+    /// The value of `except` is boxed, because it is large and rare.
     #[serde(borrow, deserialize_with = "optional_object")]
     except: Option<Box<ExceptMembers<'a>>>,
     #[serde(borrow)]
@@ -91,7 +95,7 @@ pub struct Command<'a> {
     compress: Option<bool>,
     #[serde(borrow)]
     id: Option<&'a RawValue>,
-    /// The API key of a datagram.
+    /// The API key in the push command of a datagram.
     #[serde(borrow)]
     pub auth: Option<Text<'a>>,
     pub code: Option<u16>,
@@ -100,7 +104,7 @@ pub struct Command<'a> {
     pub abort: Option<bool>,
 }
 
-/// The member `except`, as it was sent.
+/// The members of the JSON object `except`, with unchecked values.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ExceptMembers<'a> {
@@ -118,7 +122,7 @@ struct ExceptMembers<'a> {
 
 /// A push command whose members were checked.
 pub struct PushCommand<'a> {
-    /// The `id` of the command, as it was sent.
+    /// The JSON text of the member `id`, unchanged. The answer to the command repeats this text.
     pub id: Option<&'a str>,
     pub target: Target<'a>,
     pub envelope: Envelope<'a>,
@@ -127,7 +131,7 @@ pub struct PushCommand<'a> {
     pub may_compress: bool,
 }
 
-/// The receivers that a push excludes, without duplicates.
+/// The fds, uids and groups that a push command excludes, without duplicates.
 #[derive(Default, Debug)]
 pub struct Except<'a> {
     pub fds: Vec<Fd>,
@@ -135,18 +139,18 @@ pub struct Except<'a> {
     pub groups: Vec<Cow<'a, str>>,
 }
 
-/// Parses the attributes of a connection, which are any JSON object.
+/// Parses the attributes of a connection. Any JSON object is valid.
 pub fn read_attributes(json: &[u8]) -> Result<Object, ApiError> {
     read(json, &ATTRIBUTES)
 }
 
-/// Parses a JSON object. Errors name the call and the members of `shape`.
+/// Parses a JSON object. The error for an unknown member names the call and the members of `shape`.
 fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiError> {
     let json = json::object_text(json).ok_or(ApiError::bad_request("expected a JSON object, found an array"))?;
-    // UTF-8 is checked once here, and not for each string.
+    // The whole JSON text is checked for valid UTF-8 once, so that the parser need not check each string.
     let parsed = str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), serde_json::from_str);
     parsed.map_err(|error| {
-        // `serde_path_to_error` is slow, so it runs only after an error.
+        // `serde_path_to_error` is slow, so it parses the JSON text again only after `serde_json` has found an error.
         let mut reader = serde_json::Deserializer::from_slice(json);
         let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut reader) else {
             return ApiError::bad_request(plain(&error));
@@ -154,12 +158,12 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
         let (path, is_nested) = (error.path().to_string(), error.path().iter().nth(1).is_some());
         let first = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
         let message = match unknown_member(error.inner()) {
-            // The path begins with a member that only other calls have.
+            // The faulty value is in a member that only other API calls have.
             _ if shape.lacks(&first) => shape.unexpected_member(&first),
-            // The only member with members of its own is `except`.
+            // `except` is the only member whose value is a JSON object with a fixed set of members.
             Some(name) if is_nested => EXCEPT.unexpected_member(&name),
             Some(name) => shape.unexpected_member(&name),
-            // The object itself is invalid, or one of its member names is not a string.
+            // The JSON text is not a valid object, or a member name in the object is not a string.
             None if path == "." || path.ends_with('?') => plain(error.inner()),
             None => format!("{}: {}", cut(&path), plain(error.inner())),
         };
@@ -167,16 +171,17 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
     })
 }
 
-/// Returns the name of the unknown member, if this is the fault that the parser reports.
+/// Returns the name of the unknown member that an error reports, if any.
 fn unknown_member(error: &serde_json::Error) -> Option<String> {
     let text = error.to_string();
     let (name, _) = text.strip_prefix("unknown field `")?.rsplit_once("`, expected ")?;
     Some(name.to_owned())
 }
 
-/// Returns the parser's error in terms of JSON instead of Rust.
+/// Describes a parser error in terms of JSON instead of Rust types.
 ///
-/// The text does not contain the number of the line in a batch: the answer contains this number as `line`.
+/// A line number in the text counts the lines of one command. The line number of the command in a batch is in the
+/// member `line` of the answer.
 fn plain(error: &serde_json::Error) -> String {
     let place = match (error.line(), error.column()) {
         (0, _) | (_, 0) => String::new(),
@@ -210,7 +215,7 @@ fn plain(error: &serde_json::Error) -> String {
     format!("expected {wanted}, found {found}{place}")
 }
 
-/// Returns a command's `id`, even if the command is otherwise invalid.
+/// Returns the `id` of a command, even if other members are invalid.
 pub fn find_id(json: &[u8]) -> Option<&str> {
     #[derive(Deserialize)]
     struct OnlyId<'a> {
@@ -222,7 +227,7 @@ pub fn find_id(json: &[u8]) -> Option<&str> {
 }
 
 impl Shape {
-    /// Returns whether the member belongs to other commands only.
+    /// Returns whether only other API calls have the member `name`.
     fn lacks(&self, name: &str) -> bool {
         let is_known = DATAGRAM.members.contains(&name) || CLOSE.members.contains(&name);
         is_known && !self.members.is_empty() && !self.members.contains(&name)
@@ -237,21 +242,21 @@ impl Shape {
 }
 
 impl<'a> PushCommand<'a> {
-    /// Parses and checks a push.
+    /// Parses and checks a push command.
     ///
     /// # Errors
-    /// The errors are those of [`Command::read`].
+    /// The push command is invalid. The error message names the faulty member.
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<PushCommand<'a>, ApiError> {
         Command::read(json, shape)?.take_push()
     }
 }
 
 impl<'a> Command<'a> {
-    /// Parses the command in a body, in a line of a batch or in a datagram.
+    /// Parses a command from a request body, a batch line or a datagram.
     ///
     /// # Errors
-    /// The error message names the faulty member. A member that the call does not have is refused, because ignoring
-    /// such a member would hide a mistake of the caller.
+    /// The error message names the faulty member. A member that the API call does not have is an error, because
+    /// ignoring an unknown member would hide a mistake of the back end.
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<Command<'a>, ApiError> {
         let command: Result<Command<'a>, ApiError> = read(json, shape);
         if let Ok(command) = &command
@@ -259,11 +264,11 @@ impl<'a> Command<'a> {
         {
             return Err(ApiError::bad_request(shape.unexpected_member(name)));
         }
-        // A command is large, so the result of the parser is returned as it is, without a move.
+        // A `Command` is a large value, so the parser's result is returned directly and is not moved.
         command
     }
 
-    /// Returns the checked push.
+    /// Checks the members of a push command, and returns the push command.
     pub fn take_push(&mut self) -> Result<PushCommand<'a>, ApiError> {
         Ok(PushCommand {
             id: check_id(self.id.take())?,
@@ -275,7 +280,9 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// Returns the target. `with_groups` allows `group`, `groups` and `all`.
+    /// Checks and returns the target of a command.
+    ///
+    /// The target may be in `group`, `groups` or `all` only if `with_groups` is `true`.
     pub fn take_target(&mut self, with_groups: bool) -> Result<Target<'a>, ApiError> {
         check_count(self.count_names())?;
         let mut given = count(&[self.uid.is_some(), self.uids.is_some(), self.fd.is_some(), self.fds.is_some()]);
@@ -313,7 +320,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Returns the content of the message.
+    /// Returns the content of the message of a push command.
     fn take_envelope(&mut self) -> Result<Envelope<'a>, ApiError> {
         match (self.data.take(), self.text.take(), self.binary.take()) {
             (Some(data), None, None) => Ok(Envelope::Data { from: None, data: data.get() }),
@@ -331,7 +338,7 @@ impl<'a> Command<'a> {
         Ok(Some(key.0))
     }
 
-    /// Returns the excluded receivers.
+    /// Checks and returns the receivers in the member `except`.
     fn take_except(&mut self) -> Result<Except<'a>, ApiError> {
         let Some(except) = self.except.take() else { return Ok(Except::default()) };
         let ExceptMembers { fd, fds: numbers, uid, uids, group, groups } = *except;
@@ -345,7 +352,7 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// Returns the groups in `group` or `groups`, without duplicates.
+    /// Returns the group names in the member `group` or `groups`, without duplicates.
     pub fn take_groups(&mut self) -> Result<Vec<Cow<'a, str>>, ApiError> {
         check_count(self.count_names())?;
         match (self.group.take(), self.groups.take()) {
@@ -356,7 +363,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Returns the fd and the uid of a `bind`.
+    /// Returns the fd and the uid of a `bind` command.
     pub fn take_binding(&mut self) -> Result<(Fd, Cow<'a, str>), ApiError> {
         let fd = self.fd.take().ok_or(ApiError::bad_request("missing member: fd"))?;
         let fd = to_fd(fd, "fd")?;
@@ -365,14 +372,14 @@ impl<'a> Command<'a> {
         Ok((fd, uid.0))
     }
 
-    /// Returns the uids of `online`, without duplicates.
+    /// Returns the uids of an `online` command, without duplicates.
     pub fn take_uids(&mut self) -> Result<Vec<Cow<'a, str>>, ApiError> {
         check_count(self.count_names())?;
         let uids = self.uids.take().ok_or(ApiError::bad_request("missing member: uids"))?;
         names(uids.0, "uids")
     }
 
-    /// Returns the number of names and fds in all lists.
+    /// Returns the number of names and fds in all lists of the command.
     fn count_names(&self) -> usize {
         let names = |names: &Option<List<Name<'a>>>| names.as_ref().map_or(0, |list| list.0.len());
         let numbers = |numbers: &Option<List<u64>>| numbers.as_ref().map_or(0, |list| list.0.len());
@@ -381,7 +388,7 @@ impl<'a> Command<'a> {
         numbers(&self.fds) + names(&self.uids) + names(&self.groups) + except
     }
 
-    /// Returns the names of the present members.
+    /// Returns the names of the members that the command contains.
     fn members(&self) -> impl Iterator<Item = &'static str> {
         let members = [
             ("uid", self.uid.is_some()),
@@ -412,7 +419,7 @@ fn count(are_so: &[bool]) -> usize {
     are_so.iter().filter(|is_so| **is_so).count()
 }
 
-/// Checks the number of names in one command. Each name costs time and memory.
+/// Checks the number of names and fds in one command. Each name and each fd costs time and memory.
 fn check_count(count: usize) -> Result<(), ApiError> {
     match count {
         0..=NAMES_MAX => Ok(()),
@@ -433,7 +440,7 @@ fn to_fd(number: u64, member: &str) -> Result<Fd, ApiError> {
     Fd::from_u64(number).ok_or_else(|| ApiError::bad_request(format!("{member}: {number} is not an fd")))
 }
 
-/// Checks the length of a uid, a group or a key. The error names `member`.
+/// Checks the length of a uid, a group name or a conflation key. The text of the error begins with `member`.
 pub fn check_name(name: &str, member: &str) -> Result<(), ApiError> {
     names::check(name).map_err(|error| ApiError::bad_request(format!("{member}: {error}")))
 }
@@ -442,10 +449,11 @@ fn check_id(id: Option<&RawValue>) -> Result<Option<&str>, ApiError> {
     id.map(id::check).transpose().map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
-/// Decodes the bytes of a binary message.
+/// Decodes the base64 text of a binary message.
 fn decode_base64(text: &[u8]) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
-    // With this memory, the decoder allocates nothing. A failed allocation in the decoder would end the process.
+    // The memory for the decoded bytes is reserved here, so the decoder allocates no memory. A failed allocation in the
+    // decoder would end the process.
     bytes.try_reserve_exact(decoded_len_estimate(text.len())).map_err(|_| ApiError::out_of_memory())?;
     let decoded = STANDARD.decode_vec(text, &mut bytes);
     decoded.map_err(|error| ApiError::bad_request(format!("binary: not base64: {error}")))?;
@@ -456,7 +464,7 @@ fn decode_base64(text: &[u8]) -> Result<Vec<u8>, ApiError> {
 mod tests {
     use super::*;
 
-    /// Returns the error message of an invalid push.
+    /// Returns the error message for an invalid push command.
     fn refusal(json: impl AsRef<[u8]>) -> String {
         let outcome = PushCommand::read(json.as_ref(), &PUSH);
         outcome.err().expect("the push is invalid").message.into_owned()
@@ -501,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_member_lists_the_known_ones() {
+    fn the_error_for_an_unknown_member_lists_the_known_members() {
         let all = "members: uid, uids, fd, fds, group, groups";
         for (shape, json, message) in [
             (

@@ -1,8 +1,12 @@
-//! The lists of the connections of one user and of the members of one group, in the order of their slots.
+//! Lists the connections of one user or the members of one group.
 //!
-//! A list of at most [`WORK_MAX`] connections visits all of them. A longer list instead visits the open connections in
-//! the order of their slots, and finds out which of them belong to the list. So a longer list ends as soon as its page
-//! is full. A longer list can continue in a later turn, because a connection keeps its slot.
+//! The entries of a list are in the order of the connections' slots.
+//!
+//! A list of at most [`WORK_MAX`] connections visits all connections of the user or group in one turn of the loop.
+//!
+//! A list of more than [`WORK_MAX`] connections visits all open connections of the server in the order of their slots,
+//! and selects the connections of the user or group. The visit ends when the page of the list is full. The visit can
+//! continue in a later turn, because a connection keeps its slot.
 
 use fdpush::{Context, Fd};
 use serde::Serialize;
@@ -14,12 +18,12 @@ use super::page::Page;
 use super::verbs::json;
 use crate::gateway::runtime::portion::WORK_MAX;
 
-/// A page of the list of the connections of a user or of a group.
+/// One page of the list of a user's connections or a group's members.
 #[derive(Debug)]
 pub struct ConnectionList {
     owner: Owner,
     limit: usize,
-    /// The fd after which the page begins.
+    /// The page begins after the slot of this fd. `None` for the first page of the list.
     after: Option<Fd>,
     search: Search,
 }
@@ -31,29 +35,30 @@ enum Owner {
     Group(String),
 }
 
-/// A search for the first connections of a list, among all open connections.
+/// A search among all open connections for the first connections of a list.
 #[derive(Debug)]
 struct Search {
-    /// The last visited connection. Before the first portion, the fd after which the page begins.
+    /// The last connection that the search has visited. Before the first visit, the fd after which the page begins.
     visited: Option<Fd>,
-    /// The connections of the list: those of the page, and one more if there are more.
+    /// The connections of the page. If the list continues after the page, one further connection of the list.
     found: Vec<Fd>,
+    /// The maximum number of connections on the page, plus 1.
     found_max: usize,
 }
 
 impl ConnectionList {
-    /// Creates a page of the connections of a user.
+    /// Creates a page of the list of a user's connections.
     ///
     /// # Errors
-    /// `after` is not an fd.
+    /// The parameter `after` of the request is not an fd.
     pub fn of_user(uid: String, page: &Page) -> Result<ConnectionList, ApiError> {
         ConnectionList::new(Owner::User(uid), page)
     }
 
-    /// Creates a page of the members of a group.
+    /// Creates a page of the list of a group's members.
     ///
     /// # Errors
-    /// `after` is not an fd.
+    /// The parameter `after` of the request is not an fd.
     pub fn of_group(group: String, page: &Page) -> Result<ConnectionList, ApiError> {
         ConnectionList::new(Owner::Group(group), page)
     }
@@ -101,7 +106,7 @@ impl ConnectionList {
         json(&Group { group, count: ctx.member_count(group), members, next })
     }
 
-    /// Returns the connections of the page, and whether there are more.
+    /// Returns the connections of the page. The `bool` states whether the list continues after the page.
     fn page(&self) -> (&[Fd], bool) {
         let found = &self.search.found;
         (&found[..found.len().min(self.limit)], found.len() > self.limit)
@@ -135,7 +140,7 @@ impl List for ConnectionList {
 }
 
 impl Owner {
-    /// Returns the connections of the list, in no particular order.
+    /// Returns all connections of the user or group, in no particular order.
     fn connections(&self, ctx: &Context<'_>) -> Vec<Fd> {
         match self {
             Owner::User(uid) => ctx.fds_of(uid),
@@ -152,7 +157,7 @@ impl Owner {
 }
 
 impl Search {
-    /// Visits open connections in the order of their slots. Returns whether enough connections of the list are found.
+    /// Visits open connections in the order of their slots. Returns whether `found_max` connections are found.
     fn visit(&mut self, fds: &[Fd], is_listed: impl Fn(Fd) -> bool) -> bool {
         self.visited = fds.last().copied().or(self.visited);
         let missing = self.found_max - self.found.len();
@@ -161,9 +166,9 @@ impl Search {
     }
 }
 
-/// Returns the first connections after `after` in the order of their slots, at most `max`.
+/// Returns the first `max` connections after the slot of `after`, sorted by slot.
 ///
-/// Only these connections are sorted.
+/// The function sorts only the returned connections, not all of `fds`.
 fn first_after(after: Option<Fd>, mut fds: Vec<Fd>, max: usize) -> Vec<Fd> {
     if let Some(after) = after {
         fds.retain(|fd| fd.slot() > after.slot());
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_finds_each_connection_that_stays_on_one_page() {
+    fn each_listed_connection_that_stays_open_is_on_exactly_one_page() {
         let mut open: BTreeSet<Fd> = (0..2000).map(fd).collect();
         let is_listed = |fd: Fd| fd.as_u64().is_multiple_of(9);
         let mut other = 0;
@@ -215,8 +220,8 @@ mod tests {
                 if search.visit(&fds, is_listed) || is_last {
                     break;
                 }
-                // Between two portions, a connection outside the list ends, and another connection outside the list
-                // opens.
+                // Between two portions, a connection that is not in the list closes, and another connection that is not
+                // in the list opens.
                 other += 7;
                 open.remove(&fd(other * 9));
                 open.insert(fd(3000 + other * 9));

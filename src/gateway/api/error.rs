@@ -7,7 +7,7 @@ use fdpush::Response;
 
 use crate::gateway::wire::json::Quoted;
 
-/// An error: an HTTP status, a code for programs and a message for people.
+/// An error of the HTTP API: an HTTP status, a code for programs and a message for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiError {
     pub status: u16,
@@ -48,7 +48,9 @@ impl ApiError {
         ApiError::new(413, "too_large", message)
     }
 
-    /// Returns the error for a connection over the limit of `max` API connections.
+    /// Returns the error for a connection over the limit on API connections.
+    ///
+    /// `max` is the maximum number of API connections.
     pub fn full(max: u32) -> ApiError {
         ApiError::new(503, "unavailable", format!("API connection limit reached ({max})"))
     }
@@ -65,9 +67,10 @@ impl ApiError {
         ApiError::new(415, "unsupported_media_type", format!("Content-Type must be {wanted}"))
     }
 
-    /// Appends the error as a JSON object.
+    /// Appends the error as a JSON object to `out`.
     ///
-    /// `id` is the `id` of the command, and `line` is the number of its line in a batch, counted from 1.
+    /// `id` is the member `id` of the refused command. `line` is the line number of the refused command in a batch,
+    /// counted from 1.
     pub fn write(&self, id: Option<&str>, line: Option<u64>, out: &mut String) {
         out.push('{');
         // Writing to a string does not fail.

@@ -1,30 +1,33 @@
-//! The first names after a given name, selected from names in any order.
+//! Selects the names for one page of a sorted list from unsorted names.
 //!
-//! `benches/state.rs` includes this file, so the file uses no other module of the gateway.
+//! `benches/state.rs` includes this file, so this file uses no other module of the gateway.
 
 use std::collections::BTreeSet;
 
 use compact_str::CompactString;
 
-/// The first names after a given name, in order.
+/// The first names after a given name, in sorted order.
 #[derive(Debug)]
 pub struct FirstNames {
+    /// All selected names come after this name. `None` if the selection begins with the first name.
     after: Option<String>,
-    /// The maximum number of names.
+    /// The maximum number of selected names.
     max: usize,
-    /// The names, each once: a portion of a list can repeat a name of an earlier portion.
+    /// The selected names, without duplicates. A portion of a list can repeat a name of an earlier portion.
     kept: BTreeSet<CompactString>,
 }
 
 impl FirstNames {
-    /// Selects at most `max` names, at least one. All of them come after `after`.
+    /// Creates an empty selection for the first `max` names after `after`.
     pub fn new(after: Option<String>, max: usize) -> FirstNames {
         FirstNames { after, max, kept: BTreeSet::new() }
     }
 
-    /// Considers a name.
+    /// Adds a name to the selection.
     ///
-    /// The whole list is never sorted: most names are compared with the last kept name only.
+    /// The method ignores a name that does not come after `after`, and a name that comes after `max` selected names.
+    /// The method does not sort the whole list, because it compares most names only with `after` and the last selected
+    /// name.
     #[inline]
     pub fn add(&mut self, name: &str) {
         let is_behind = self.after.as_deref().is_none_or(|after| name > after);
@@ -42,7 +45,7 @@ impl FirstNames {
         self.kept.len()
     }
 
-    /// Returns the selected names in order.
+    /// Returns the selected names in sorted order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.kept.iter().map(CompactString::as_str)
     }

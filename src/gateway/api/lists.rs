@@ -1,9 +1,12 @@
-//! Lists that may take several turns of the loop.
+//! Answers requests for lists that may take several event loop turns.
 //!
-//! A list that visits at most [`WORK_MAX`] entries is carried out in one turn, so its page shows one state. The answer
-//! to such a list is sent in the turn of its request, as long as the lists of this turn visit at most [`WORK_MAX`]
-//! entries. All other lists wait. At the end of each turn, the waiting lists visit at most [`WORK_MAX`] entries, one
-//! list after the other, so that a short list does not wait for the end of a long list.
+//! A list of at most [`WORK_MAX`] entries visits all its entries in one turn, so its page shows the state at one
+//! moment. The list is answered in the turn of its request, if all lists of this turn together visit at most
+//! [`WORK_MAX`] entries. All other lists wait.
+//!
+//! At the end of each turn, the waiting lists together visit at most [`WORK_MAX`] entries. A waiting list visits one
+//! portion of its entries and then moves to the back of the queue, so that a short list does not wait until a long list
+//! is complete.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,28 +17,33 @@ use super::error::ApiError;
 use super::response::{json_response, uncached};
 use crate::gateway::runtime::portion::{TurnBudget, WORK_MAX};
 
-/// A list that takes several turns is refused while this number of lists is in progress.
+/// The limit on the number of waiting lists.
 ///
-/// The limit bounds memory, because each list in progress keeps the entries of its page. The lists that take one turn
-/// need no limit: their number is at most the number of API connections.
+/// If this number of lists is waiting, a new list that takes several turns is refused.
+///
+/// The limit bounds memory, because each waiting list stores the entries of its page. The lists that take one turn need
+/// no limit, because the limit of API connections also bounds the number of these lists.
 const WAITING_MAX: usize = 16;
 
-/// A list of which one page is requested.
+/// A list of connections, users or groups. A request asks for one page of the list.
 pub trait List: fmt::Debug {
-    /// Returns the number of entries to visit.
+    /// Returns the number of entries of the whole list.
     fn work(&self, ctx: &Context<'_>) -> usize;
 
-    /// Visits the next portion, at most [`WORK_MAX`] entries. Returns whether the page is complete.
+    /// Visits the next portion of the list, at most [`WORK_MAX`] entries. Returns whether the page is complete.
     fn visit_portion(&mut self, ctx: &Context<'_>) -> bool;
 
-    /// Returns the JSON of a complete page. Entries that have ended since their visit are left out.
+    /// Returns the JSON of a complete page.
+    ///
+    /// The JSON does not contain entries that no longer exist, for example connections that have closed since the
+    /// visit.
     ///
     /// # Errors
-    /// The list does not exist, or the page cannot be serialized.
+    /// The user whose connections are listed is not online, or the page cannot be serialized.
     fn json(&self, ctx: &Context<'_>) -> Result<String, ApiError>;
 }
 
-/// The lists in progress, and the work of this turn.
+/// The waiting lists, and the work budget of the current turn.
 #[derive(Debug, Default)]
 pub struct Lists {
     waiting: VecDeque<(Ticket<Response>, Box<dyn List>)>,
@@ -43,10 +51,11 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// Carries out a list, or defers its answer.
+    /// Answers a request for a list, or defers the response.
     ///
     /// # Errors
-    /// The list takes several turns, and too many lists are in progress. Other errors are those of [`List::json`].
+    /// The list takes several turns, and [`WAITING_MAX`] lists are waiting. All errors of [`List::json`] are also
+    /// possible.
     pub fn execute(
         &mut self,
         ctx: &mut Context<'_>,
@@ -57,7 +66,7 @@ impl Lists {
         if work > WORK_MAX && self.waiting.len() >= WAITING_MAX {
             return Err(ApiError::busy(format!("limit of long lists in progress reached ({WAITING_MAX})")));
         }
-        // The end of the turn resets the budget.
+        // `handle_turn_end` resets the budget, so it must run at the end of this turn.
         ctx.request_turn_end();
         if work <= WORK_MAX && self.budget.take(work) && list.visit_portion(ctx) {
             return Ok(json_response(list.json(ctx)?));
@@ -67,9 +76,9 @@ impl Lists {
         Ok(response)
     }
 
-    /// Carries out portions of the waiting lists, and answers those that are complete.
+    /// Visits portions of the waiting lists, and answers lists with complete pages.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {
-        // The lists of clients that are gone end here.
+        // A waiting list is dropped if its client has disconnected.
         self.waiting.retain(|(ticket, _)| ctx.is_pending(ticket));
         self.budget.reset();
         while let Some((_, list)) = self.waiting.front()

@@ -1,8 +1,8 @@
-//! Commands that may take several turns of the loop.
+//! Executes commands that may take several turns of the event loop.
 //!
 //! A command with at most [`WORK_MAX`] connections and memberships is carried out in one turn, so no other request sees
-//! only a part of its effect. A longer command is carried out in portions, one a turn, and is answered after the last
-//! portion.
+//! only a part of the command's effect. A command with more connections and memberships is carried out in portions, one
+//! portion per turn. The server answers the command after the last portion.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,39 +14,43 @@ use super::response::uncached;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::portion::WORK_MAX;
 
-/// The maximum number of commands in progress. The limit bounds the memory of these commands, because each of them
-/// stores its connections or groups.
+/// The maximum number of commands in progress that take several turns.
+///
+/// The limit bounds memory, because each command in progress stores its connections or groups.
 const WAITING_MAX: usize = 16;
 
 /// A command that can be carried out in portions.
 pub trait LongCommand: fmt::Debug {
-    /// Returns the number of connections and memberships of all later portions.
+    /// Returns the number of connections and memberships in all remaining portions.
     fn work(&self, ctx: &Context<'_>) -> usize;
 
-    /// Carries out the next portion: about [`WORK_MAX`] connections and memberships.
+    /// Carries out the next portion of the command: about [`WORK_MAX`] connections and memberships.
     fn carry_out_portion(&mut self, ctx: &mut Context<'_>, roster: &mut Roster);
 
-    /// Returns whether all portions were carried out.
+    /// Returns whether all portions of the command were carried out.
     fn is_done(&self) -> bool;
 
-    /// Returns the answer to a command that is done.
+    /// Returns the response to the command, after all portions were carried out.
     ///
     /// # Errors
     /// The answer cannot be serialized.
     fn response(&self) -> Result<Response, ApiError>;
 }
 
-/// The commands in progress, the oldest first.
+/// The commands in progress that take several turns, the oldest first.
 #[derive(Debug, Default)]
 pub struct LongCommands {
     waiting: VecDeque<(Ticket<Response>, Box<dyn LongCommand>)>,
 }
 
 impl LongCommands {
-    /// Carries out a command, or the first portion of a longer command, whose response is deferred.
+    /// Carries out the first portion of a command.
+    ///
+    /// If the command has further portions, the response is deferred to a later turn.
     ///
     /// # Errors
-    /// The command takes several turns, and too many such commands are in progress. A refused command has no effect.
+    /// The command takes several turns, and [`WAITING_MAX`] other commands are in progress. A refused command has no
+    /// effect.
     pub fn execute(
         &mut self,
         ctx: &mut Context<'_>,
@@ -72,9 +76,10 @@ impl LongCommands {
         !self.waiting.is_empty()
     }
 
-    /// Carries out the next portion, or answers a command that is done.
+    /// Carries out a portion of the oldest command, or answers this command.
     ///
-    /// The answer comes a turn after the last portion, when `on_close` was called for all closed connections.
+    /// A command is answered in the turn after its last portion. At that time, the event loop has called `on_close` for
+    /// all connections that the command has closed.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
         match self.waiting.front_mut() {
             Some((_, command)) if !command.is_done() => command.carry_out_portion(ctx, roster),

@@ -1,4 +1,4 @@
-//! Calls about connections, their attributes, and statistics.
+//! API calls about connections, the attributes of connections, and server statistics.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -13,12 +13,13 @@ use super::verbs::json;
 use crate::gateway::identity::proxies::address_of;
 use crate::gateway::serving::session::Session;
 
-/// A page of connections ends after the entry with which it exceeds this number of group names.
+/// The number of group names at which a page of connections ends.
 ///
-/// Without this limit, a page of 1,000 connections with 1,000 groups each would have a million names.
+/// The entry that exceeds this number is the last entry of the page. Without this limit, a page of 1,000 connections
+/// with 1,000 groups each would contain a million group names.
 const GROUP_NAMES_MAX: usize = 10_000;
 
-/// The JSON of a connection.
+/// The JSON object that describes a connection.
 #[derive(Serialize)]
 pub struct Connection {
     fd: u64,
@@ -26,7 +27,7 @@ pub struct Connection {
     groups: Vec<String>,
     peer: String,
     address: Option<IpAddr>,
-    /// The time when the WebSocket opened, in milliseconds since 1970.
+    /// The time when the WebSocket opened, in milliseconds since the Unix epoch.
     connected_at_ms: u64,
     connected_for_ms: u64,
     idle_for_ms: u64,
@@ -77,9 +78,10 @@ impl Connection {
     }
 }
 
-/// Returns the entries of a page, up to the limit of group names, and the member `next` of the answer.
+/// Returns the entries and the member `next` of a page of connections.
 ///
-/// Connections that have ended, and connections that `is_listed` rejects, are not on the page.
+/// The page contains no connection that has closed or that `is_listed` rejects. [`GROUP_NAMES_MAX`] limits the number
+/// of entries.
 pub fn page_entries(
     ctx: &Context<'_>,
     fds: &[Fd],
@@ -128,7 +130,10 @@ pub fn attributes(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
     }
 }
 
-/// Replaces the attributes of a connection, or merges a patch into them (RFC 7386).
+/// Changes the attributes of a connection.
+///
+/// If `merges` is `true`, `body` is a JSON merge patch to the old attributes (RFC 7386). Otherwise `body` replaces the
+/// old attributes.
 pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool) -> Result<String, ApiError> {
     let fd = open_fd(ctx, fd)?;
     let given = super::command::read_attributes(body)?.0;
@@ -139,7 +144,7 @@ pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool
     } else {
         given
     };
-    // Without this limit, patches could make the attributes grow without end.
+    // Without this limit, the attributes could grow with each merge patch, without a bound.
     let (json, bytes_max) = (json(&attributes)?, ctx.limits().body_bytes_max);
     if json.len() > bytes_max {
         let what = format!("attributes limit exceeded ({} of {bytes_max} bytes)", json.len());
@@ -152,8 +157,10 @@ pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool
     Ok(json)
 }
 
-/// Applies a JSON merge patch (RFC 7386 section 2): `null` removes a member, objects are merged, and any other value
-/// replaces the old value.
+/// Applies a JSON merge patch to a JSON object (RFC 7386 section 2).
+///
+/// The value `null` in the patch removes a member of the object. An object in the patch is merged into the member. Any
+/// other value in the patch replaces the value of the member.
 fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
     for (name, value) in patch {
         match value {
@@ -260,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patches_as_in_rfc_7386() {
+    fn merge_patches_have_the_results_of_rfc_7386() {
         let table = [
             (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
             (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),

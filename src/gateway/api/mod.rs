@@ -1,7 +1,7 @@
 //! The HTTP API for back ends and operators: authentication, routing and answers.
 //!
-//! Requests arrive on the control listeners and are executed on the loop's thread, in order. The reference is
-//! `docs/api.md`.
+//! Requests arrive on the control listeners, which are the listeners of `--api`. The thread of the event loop executes
+//! the requests in the order of arrival. `docs/api.md` is the reference of the API.
 
 mod backpressure;
 mod batch;
@@ -47,27 +47,30 @@ use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::clock;
 use crate::gateway::runtime::threads;
 
-/// The state of the API: its keys, paused batches and reused memory.
+/// The state of the API: API keys, paused batches, and the commands and lists in progress.
 pub struct Api {
-    /// The keys, shared with the threads that receive datagrams.
+    /// The API keys, which the API shares with the threads that receive datagrams.
     keys: Arc<Mutex<ApiKeys>>,
+    /// The answers to the lines of one batch piece. The memory is reused for the next piece.
     answers: String,
     paused: PausedBatches,
     long: LongCommands,
     lists: Lists,
 }
 
-/// A refused request.
+/// A request that the API refuses with an error.
 struct RefusedRequest {
-    /// The label of the call in the metrics.
+    /// The label of the API call in the metrics.
     label: &'static str,
     error: ApiError,
-    /// The methods for the header `Allow`. `None` if the method is not the fault.
+    /// The value of the response header `Allow`. `None` if the method of the request is allowed or was not checked.
     allow: Option<&'static str>,
 }
 
 impl Api {
-    /// Creates an API that requires one of these keys. With an empty set, the API requires no key.
+    /// Creates an API whose requests need one of the keys in `keys`.
+    ///
+    /// If `keys` is empty, requests need no API key.
     pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
         Api {
             keys,
@@ -78,7 +81,7 @@ impl Api {
         }
     }
 
-    /// Replaces the keys for all later requests.
+    /// Replaces the API keys for all later requests and datagrams.
     pub fn set_keys(&mut self, keys: ApiKeys) {
         *self.keys() = keys;
     }
@@ -87,7 +90,7 @@ impl Api {
         lock(&self.keys)
     }
 
-    /// Admits a request with a body, or refuses it before its body is read.
+    /// Admits or refuses a request with a body before reading the body.
     pub fn handle_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>, metrics: &Metrics) -> BodyMode {
         match self.admit(ctx, fd, request) {
             Ok(Call::Batch) => BodyMode::stream(Batch::new(ctx.ticket(fd), ctx.limits().body_bytes_max)),
@@ -96,7 +99,7 @@ impl Api {
         }
     }
 
-    /// Handles a piece of the body of a batch.
+    /// Handles a piece, or the end, of the body of a batch request.
     pub fn handle_piece(
         &mut self,
         ctx: &mut Context<'_>,
@@ -106,8 +109,8 @@ impl Api {
         parts: &mut ApiParts<'_>,
     ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
-        // The response begins with the first piece of the body and not earlier: a client that waits for `100 Continue`
-        // would not get it after the response has begun.
+        // The response begins when the first piece of the body has arrived. A client that waits for `100 Continue`
+        // before it sends the body would not get `100 Continue` from a response that begins earlier.
         if batch.begin(ctx, &ndjson()) {
             parts.metrics.count_api_request(Call::Batch.label(), 200);
         }
@@ -127,15 +130,15 @@ impl Api {
         }
     }
 
-    /// Handles a timer. Returns `false` if the timer does not belong to the API.
+    /// Handles an expired timer. Returns `false` if the timer does not belong to the API.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
         self.paused.handle_timer(ctx, timer, clock::now())
     }
 
-    /// Answers a complete request.
+    /// Answers a request whose body is complete.
     ///
-    /// A request with a body was admitted by [`handle_head`](Api::handle_head), before its body was read. This function
-    /// does not admit the request again.
+    /// [`handle_head`](Api::handle_head) has admitted each request with a body, so `respond` checks only requests
+    /// without a body.
     pub fn respond(
         &mut self,
         ctx: &mut Context<'_>,
@@ -154,7 +157,7 @@ impl Api {
         };
         let response = match call {
             Call::Push => push(ctx, parts, request.body()),
-            // A batch without a body has no pieces, so its response is empty.
+            // A batch request without a body contains no commands, so the body of the response is empty.
             Call::Batch => ndjson(),
             Call::Metrics => {
                 Response::new(200).header("Content-Type", metrics::CONTENT_TYPE).body(metrics_text(ctx).into_bytes())
@@ -186,7 +189,7 @@ impl Api {
         uncached(response)
     }
 
-    /// Carries out a command or a list that may take several turns.
+    /// Executes a command or list request that may take several turns.
     fn execute_long(
         &mut self,
         ctx: &mut Context<'_>,
@@ -213,18 +216,18 @@ impl Api {
         }
     }
 
-    /// Continues commands and lists that take several turns.
+    /// Continues the commands and lists that take several turns of the loop.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
         self.long.handle_turn_end(ctx, roster);
         self.lists.handle_turn_end(ctx);
     }
 
-    /// Returns whether a command that takes several turns is in progress.
+    /// Returns whether a command that takes several loop turns is in progress.
     pub fn has_long_command(&self) -> bool {
         self.long.is_active()
     }
 
-    /// Executes the push of a datagram, which [`check_datagram`] has authenticated.
+    /// Executes the push command of a datagram that [`check_datagram`] has authenticated.
     pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8], parts: &mut ApiParts<'_>) {
         self.answers.clear();
         let outcome = PushCommand::read(datagram, &command::DATAGRAM)
@@ -234,10 +237,11 @@ impl Api {
         }
     }
 
-    /// Checks a request. The connection of a valid request counts in `control_connections_max` from then on.
+    /// Checks a request, and protects the connection of a valid request.
     ///
-    /// A counted connection is never closed to make room for another connection. Probes and requests for metrics do not
-    /// count, so they are answered even when the limit is reached.
+    /// A protected connection counts towards `control_connections_max`, and the server never closes it to make room for
+    /// a new connection. Health probes and requests for metrics do not protect their connection, so the server answers
+    /// them even when `control_connections_max` is reached.
     fn admit<'r>(&self, ctx: &mut Context<'_>, fd: Fd, request: &'r Request<'_>) -> Result<Call<'r>, RefusedRequest> {
         let checked = self.check(request);
         match &checked {
@@ -252,7 +256,7 @@ impl Api {
         checked
     }
 
-    /// Authenticates a request and returns its call.
+    /// Authenticates a request and returns its API call.
     fn check<'r>(&self, request: &'r Request<'_>) -> Result<Call<'r>, RefusedRequest> {
         let call = Call::of(request.raw_path());
         let refused = |error| RefusedRequest { label: call.map_or("other", Call::label), allow: None, error };
@@ -274,8 +278,11 @@ impl Api {
 
     /// Checks the sender of a request.
     ///
-    /// If there are API keys, the request needs one of them. Without keys, the request must not come from a web page.
-    /// The peer and the `Host` must be this machine, and an `Origin` must be the server's own origin.
+    /// If API keys are set, the request must contain one of the API keys.
+    ///
+    /// If no API keys are set, the request must come from this machine: the peer address and the header `Host` must
+    /// belong to this machine. If the request has the header `Origin`, a web page has sent the request. In this case,
+    /// the origin of the page must be the origin of the server.
     fn check_caller(&self, request: &Request<'_>) -> Result<(), ApiError> {
         let keys = self.keys();
         if !keys.is_empty() {
@@ -302,36 +309,46 @@ impl Api {
     }
 }
 
-/// Checks a datagram on the thread that received it. Only a valid datagram is sent to the loop.
+/// Checks a datagram on the thread that received the datagram.
+///
+/// Only a datagram without an error is passed to the event loop.
 ///
 /// # Errors
-/// The command is invalid. Status 401: API keys are set, and the member `auth` is missing or wrong.
+/// The push command in the datagram is invalid, or the API key in the member `auth` is missing or unknown. The status
+/// of an error about the API key is 401.
 pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiError> {
     let mut command = Command::read(datagram, &command::DATAGRAM)?;
     let shown = command.auth.take();
     command.take_push()?;
-    // The keys are locked only after the command was parsed, because the loop may wait for the lock.
+    // This thread locks the API keys after it has parsed the command, because the event loop may wait for the lock.
     let keys = lock(keys);
     match shown {
         _ if keys.is_empty() => Ok(()),
         Some(key) if keys.contains(key.as_ref()) => Ok(()),
         Some(_) => Err(ApiError::unauthorized("unknown API key")),
-        None => Err(ApiError::unauthorized("missing API key: give it as member \"auth\"")),
+        None => Err(ApiError::unauthorized("missing API key: send the API key in the member \"auth\"")),
     }
 }
 
-/// Locks the keys. The keys are only replaced as a whole, so a lock that was poisoned by a panic still has valid keys.
+/// Locks the API keys.
+///
+/// The API keys are always replaced as a whole, so they are valid even after a thread that held the lock has panicked.
 fn lock(keys: &Mutex<ApiKeys>) -> MutexGuard<'_, ApiKeys> {
     keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns whether a request came from this machine. A listener without keys has a local address, but a forwarding rule
-/// of the kernel can make the listener reachable from other machines.
+/// Returns whether a peer is on this machine.
+///
+/// An API without API keys listens on local addresses only. But a forwarding rule of the kernel can make a local
+/// address reachable from other machines.
 fn is_this_machine(peer: Peer) -> bool {
     peer.is_loopback() || peer == Peer::Unix
 }
 
-/// Checks the `Content-Type`. An HTML form of a foreign web page cannot send the accepted types.
+/// Checks the header `Content-Type` of a request.
+///
+/// An HTML form on a web page cannot send the content types that the API accepts. So a web page of another origin
+/// cannot send commands with an HTML form.
 fn check_content_type(call: Call<'_>, request: &Request<'_>) -> Result<(), ApiError> {
     if matches!(request.method(), "GET" | "HEAD") {
         return Ok(());
@@ -357,8 +374,8 @@ impl RefusedRequest {
         let response = self.error.response(None);
         match self.allow {
             Some(allow) => response.header("Allow", allow),
-            // RFC 9110 section 10.2.3 defines `Retry-After`. The connection closes, because the limit of API
-            // connections is reached.
+            // The limit of API connections is reached, so the server closes this connection. RFC 9110 section 10.2.3
+            // defines `Retry-After`.
             None if self.error.status == 503 => response.header("Retry-After", "1").close(),
             None => response,
         }
@@ -406,11 +423,11 @@ fn answer(
         | Call::Group(_)
         | Call::Metrics
         | Call::Healthy
-        | Call::Ready => Err(ApiError::not_found("not here")),
+        | Call::Ready => Err(ApiError::not_found("unknown path")),
     }
 }
 
-/// Returns the head of the response to a batch.
+/// Returns the head of the response to a batch request.
 fn ndjson() -> Response {
     Response::new(200).header("Content-Type", "application/x-ndjson")
 }
@@ -424,7 +441,9 @@ fn ready(ctx: &Context<'_>) -> Response {
     }
 }
 
-/// Returns the reason why the server is not ready. `thread_down` is the name of a failed thread.
+/// Returns the reason why the server is not ready. Returns `None` if the server is ready.
+///
+/// `thread_down` is the name of a thread that has failed.
 fn unreadiness(is_draining: bool, is_full: bool, thread_down: Option<&str>) -> Option<Cow<'static, str>> {
     match thread_down {
         _ if is_draining => Some("draining".into()),

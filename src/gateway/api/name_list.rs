@@ -10,14 +10,14 @@ use super::page::Page;
 use super::verbs::json;
 use crate::gateway::runtime::portion::WORK_MAX;
 
-/// A page of the list of users or groups.
+/// One page of the list of all users or of all groups.
 #[derive(Debug)]
 pub struct NameList {
     kind: Kind,
     limit: usize,
-    /// The names of the page, and one more name if there are more.
+    /// The names of the page. If the list continues after the page, one further name of the list.
     names: FirstNames,
-    /// The start of the next portion.
+    /// The position in the registry where the next portion starts.
     cursor: ScanCursor,
 }
 
@@ -28,12 +28,12 @@ enum Kind {
 }
 
 impl NameList {
-    /// Creates a page of the list of users.
+    /// Creates a page of the list of all users.
     pub fn users(page: Page) -> NameList {
         NameList::new(Kind::Users, page)
     }
 
-    /// Creates a page of the list of groups.
+    /// Creates a page of the list of all groups.
     pub fn groups(page: Page) -> NameList {
         NameList::new(Kind::Groups, page)
     }
@@ -109,13 +109,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_consecutive() {
+    fn consecutive_pages_contain_each_name_once() {
         const LIMIT: usize = 60;
         let names: Vec<String> = (0..250).map(|number| format!("user-{:03}", number * 7 % 250)).collect();
         let (mut after, mut seen, mut has_more) = (None, Vec::new(), true);
         while has_more {
             let mut page = FirstNames::new(after, LIMIT + 1);
-            // Some names are added twice, as by a scan during which a user goes offline and online again.
+            // Some names are added twice. A scan also adds a name twice if the user goes offline and online again
+            // during the scan.
             names.iter().chain(names.iter().step_by(3)).for_each(|name| page.add(name));
             seen.extend(page.iter().take(LIMIT).map(str::to_owned));
             has_more = page.len() > LIMIT;

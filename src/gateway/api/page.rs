@@ -1,4 +1,4 @@
-//! The parameters of a request for one page of a list.
+//! The query parameters `after` and `limit`, which select one page of a list.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -8,14 +8,18 @@ use fdpush::{Fd, QueryError, Request};
 use super::error::ApiError;
 use crate::gateway::wire::json::{cut, unexpected_member};
 
-/// The default number of entries in a page. `LIMIT_MAX` is the maximum.
+/// The value of the parameter `limit` for a request without `limit`.
 const LIMIT: usize = 100;
+
+/// The largest value of the parameter `limit`.
 const LIMIT_MAX: usize = 1000;
 
-/// The parameters of a request for one page of a list.
+/// The query parameters of a request for one page of a list.
 #[derive(Debug)]
 pub struct Page {
+    /// The name or the fd after which the page begins. `None` for the first page of a list.
     pub after: Option<String>,
+    /// The maximum number of entries on the page.
     pub limit: usize,
 }
 
@@ -39,19 +43,19 @@ impl Page {
         Ok(Page { after: given("after")?, limit })
     }
 
-    /// Returns the fd after which the page begins.
+    /// Returns the fd after which the page begins. Returns `None` for the first page of a list.
     pub fn after_fd(&self) -> Result<Option<Fd>, ApiError> {
         self.after.as_deref().map(|after| parse_fd(after, "after")).transpose()
     }
 }
 
-/// Parses an fd. An error names `member`.
+/// Parses the decimal digits of an fd. The text of an error begins with `member`.
 pub fn parse_fd(text: &str, member: &str) -> Result<Fd, ApiError> {
     let fd = parse_number(text).and_then(Fd::from_u64);
     fd.ok_or_else(|| ApiError::bad_request(format!("{member}: {:?} is not an fd", cut(text))))
 }
 
-/// Parses a number that consists of digits. `FromStr` also accepts a plus sign.
+/// Parses a number that consists of decimal digits. `FromStr` alone would also accept a plus sign.
 fn parse_number<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }

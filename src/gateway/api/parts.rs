@@ -1,10 +1,10 @@
-//! The parts of the gateway that an API call changes or reads.
+//! The parts of the gateway that an API call reads or changes.
 
 use crate::gateway::operations::metrics::Metrics;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::push::publish::Publisher;
 
-/// The parts of the gateway that the API uses.
+/// The roster, the publisher and the metrics of the gateway.
 pub struct ApiParts<'a> {
     pub roster: &'a mut Roster,
     pub publisher: &'a mut Publisher,

@@ -1,4 +1,4 @@
-//! The push command of `POST /api/push`, of a batch line and of a datagram.
+//! Executes the push commands of `POST /api/push`, of batch lines and of datagrams.
 
 use fdpush::shared::SlotSet;
 use fdpush::{Context, Delivery, Fd};
@@ -11,17 +11,17 @@ use crate::gateway::push::publish::{Options, PublishError};
 use crate::gateway::wire::frame::append_names;
 use crate::gateway::wire::target::Target;
 
-/// The line of a push command in a batch.
+/// A line of a batch. The line contains one push command.
 pub struct BatchLine<'a> {
     /// The number of the line, counted from 1.
     pub line: u64,
-    /// The paused batches, which store the receivers that a batch waits for.
+    /// The paused batches. They store the receivers whose queues a batch waits for.
     pub paused: &'a mut PausedBatches,
 }
 
-/// Executes a push command, and appends its answer or error to `out`.
+/// Parses and executes a push command.
 ///
-/// Returns the HTTP status.
+/// Appends the answer or the error of the push command to `out`. Returns the HTTP status of the answer or error.
 pub fn handle_command(
     ctx: &mut Context<'_>,
     parts: &mut ApiParts<'_>,
@@ -40,7 +40,11 @@ pub fn handle_command(
     }
 }
 
-/// Executes a push and appends its answer to `out`. After an error, nothing was sent and nothing was appended.
+/// Executes a push command and appends its answer to `out`.
+///
+/// # Errors
+/// The message is too long, or memory for the message could not be allocated. A push command with an error sends no
+/// message and appends no answer.
 pub fn execute(
     ctx: &mut Context<'_>,
     parts: &mut ApiParts<'_>,
@@ -51,9 +55,9 @@ pub fn execute(
     let PushCommand { id, target, envelope, except, key, may_compress } = command;
     let except = excluded_fds(ctx, except);
     let mut offline: Vec<&str> = match target {
-        // The offline uids are found before the push: the push may close the connection of a slow reader, whose uid
-        // must not count as offline. A single uid is usually online, so it is looked up after the push, and only if the
-        // push matched no connection.
+        // The offline uids are found before the push, because the push may close the connection of a slow consumer. The
+        // uid of the slow consumer must not count as offline. The uid of a push to one uid is usually online, so this
+        // uid is looked up after the push, and only if the push matched no connection.
         Target::Uids(uids) if uids.len() > 1 => {
             uids.iter().map(AsRef::as_ref).filter(|uid| !ctx.is_online(uid)).collect()
         }
@@ -78,13 +82,13 @@ pub fn execute(
     Ok(())
 }
 
-/// Returns the excluded connections, without duplicates.
+/// Returns the connections that `except` excludes from a push, without duplicates.
 fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     let Except { fds, uids, groups } = except;
     let mut found = fds.clone();
     if !uids.is_empty() || !groups.is_empty() {
         let mut seen = SlotSet::default();
-        // An old fd of a slot must not hide the open connection at the same slot.
+        // Stale fds are removed, because `seen` contains slots: a stale fd would hide the open connection in its slot.
         found.retain(|fd| ctx.is_open(*fd) && seen.insert(fd.slot()));
         uids.iter().for_each(|uid| found.extend(ctx.fds_of(uid).into_iter().filter(|fd| seen.insert(fd.slot()))));
         groups
@@ -94,7 +98,9 @@ fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     found
 }
 
-/// Appends the answer. A formatter would be too slow, because batches can need a million answers a second.
+/// Appends the JSON answer to a push command to `out`.
+///
+/// A batch can need a million answers per second. The formatter of the standard library is too slow for this rate.
 fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mut String) {
     out.push('{');
     if let Some(id) = id {

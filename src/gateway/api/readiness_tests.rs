@@ -1,4 +1,4 @@
-//! `/readyz` and `/healthz` over a socket, while a supervised thread is down.
+//! Tests of `/readyz` and `/healthz` over a socket, while a supervised thread is down.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,11 +14,13 @@ use crate::gateway::push::publish::Publisher;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// `/readyz` names only the first failed thread in alphabetical order, and other tests of this process also have failed
-/// threads. So this name comes before theirs.
+/// The name of the thread that fails in the test.
+///
+/// `/readyz` names only the first failed thread in alphabetical order. Other tests of this process also have failed
+/// threads, so `NAME` must come before the names of those threads.
 const NAME: &str = "a-test-thread";
 
-/// A handler that answers requests to the API, and does nothing else.
+/// A handler that only answers requests to the HTTP API.
 struct ProbeHandler {
     api: Api,
     roster: Roster,
@@ -82,7 +84,7 @@ fn a_thread_that_is_down_makes_the_server_not_ready_until_it_runs_again() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
         get(address, "/healthz").starts_with("HTTP/1.1 200 "),
-        "/healthz must stay 200, because a restart of the process would not help"
+        "the status of /healthz must stay 200, because a restart of the process would not help"
     );
 
     orders.send(()).expect("the thread waits for orders");

@@ -1,8 +1,8 @@
-//! Responses of the API.
+//! Responses of the HTTP API.
 
 use fdpush::Response;
 
-/// Returns a response with status 200 and this JSON.
+/// Returns a response with status 200 and a JSON body.
 pub fn json_response(mut json: String) -> Response {
     json.push('\n');
     Response::json(200, json)

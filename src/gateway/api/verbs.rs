@@ -1,4 +1,4 @@
-//! The commands that change or query the registry: bind, unbind, join, leave, ungroup, online.
+//! The API commands about users and groups: bind, unbind, join, leave, ungroup, online.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +16,12 @@ use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::portion::{connection_work, group_work, take_portion};
 use crate::gateway::wire::target::Target;
 
-/// The maximum number of memberships in one command: connections times groups. This number of changes takes about as
-/// long as a turn may spend on commands.
+/// The maximum number of memberships in one join or leave command: connections times groups.
+///
+/// A join or leave command is carried out in one turn of the loop, so this limit bounds the duration of the turn.
 const MEMBERSHIPS_MAX: usize = 10_000;
 
-/// The number of connections that a command matched, and the number that it changed.
+/// The numbers of connections that a command matched and changed.
 #[derive(Copy, Clone, Default, Debug, Serialize)]
 struct Changed {
     matched: usize,
@@ -35,7 +36,7 @@ impl Changed {
             Change::Already => {}
             Change::Taken => return Err(ApiError { status: 409, code: "taken", message: change.to_string().into() }),
             Change::Full => return Err(ApiError::too_many(change.to_string())),
-            // The name is invalid, or a later version of the crate has a new variant.
+            // The name is invalid, or a later version of the crate has added a variant to `Change`.
             _ => return Err(ApiError::bad_request(change.to_string())),
         }
         self.matched += 1;
@@ -52,7 +53,7 @@ pub fn bind(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<S
     json(&changed)
 }
 
-/// A command that removes the uids of connections.
+/// An unbind command, which removes the uids of connections.
 #[derive(Debug)]
 pub struct Unbind {
     left: vec::IntoIter<Fd>,
@@ -60,10 +61,10 @@ pub struct Unbind {
 }
 
 impl Unbind {
-    /// Parses a command, and finds its connections.
+    /// Parses an unbind command, and finds the connections that match its target.
     ///
     /// # Errors
-    /// The command is invalid.
+    /// The unbind command is invalid.
     pub fn read(ctx: &Context<'_>, body: &[u8]) -> Result<Unbind, ApiError> {
         let target = Command::read(body, &command::UNBIND)?.take_target(false)?;
         Ok(Unbind { left: connections(ctx, &target).into_iter(), changed: Changed::default() })
@@ -78,7 +79,7 @@ impl LongCommand for Unbind {
     fn carry_out_portion(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
         for fd in take_portion(&mut self.left, |fd| connection_work(ctx, *fd)) {
             let change = roster.unbind(ctx, fd);
-            // A connection that has ended in the meantime does not count.
+            // A connection that has closed since the command was parsed does not count as matched.
             self.changed.matched += usize::from(change.is_ok());
             self.changed.changed += usize::from(change.is_done());
         }
@@ -103,7 +104,7 @@ pub fn join(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<S
         }
         change
     });
-    // A refused command must have no effect, so its joins are undone.
+    // A join command with an error must have no effect, so the command leaves the groups that it has joined.
     if total.is_err() {
         for (fd, group) in joined.into_iter().rev() {
             roster.leave(ctx, fd, group);
@@ -117,7 +118,7 @@ pub fn leave(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<
     json(&memberships.change(|fd, group| roster.leave(ctx, fd, group))?)
 }
 
-/// The memberships that a command names: each connection in each group.
+/// The memberships of a join or leave command: each connection of the command in each group of the command.
 struct Memberships<'a> {
     connections: Vec<Fd>,
     groups: Vec<Cow<'a, str>>,
@@ -138,8 +139,9 @@ impl<'a> Memberships<'a> {
         Ok(Memberships { connections, groups })
     }
 
-    /// Changes each membership, up to the first error. A connection counts once, even if several of its memberships
-    /// change.
+    /// Changes each membership, and stops at the first error.
+    ///
+    /// A connection counts once in the result, even if several of its memberships change.
     fn change<'m>(&'m self, mut change: impl FnMut(Fd, &'m str) -> Change) -> Result<Changed, ApiError> {
         let mut total = Changed::default();
         for fd in &self.connections {
@@ -154,7 +156,7 @@ impl<'a> Memberships<'a> {
     }
 }
 
-/// A command that empties groups. All members of one group are removed in one turn.
+/// An ungroup command, which removes all members of groups. All members of one group leave in one turn of the loop.
 #[derive(Debug)]
 pub struct Ungroup {
     left: vec::IntoIter<String>,
@@ -162,10 +164,10 @@ pub struct Ungroup {
 }
 
 impl Ungroup {
-    /// Parses a command.
+    /// Parses an ungroup command.
     ///
     /// # Errors
-    /// The command is invalid.
+    /// The ungroup command is invalid.
     pub fn read(body: &[u8]) -> Result<Ungroup, ApiError> {
         let groups = Command::read(body, &command::UNGROUP)?.take_groups()?;
         let groups: Vec<String> = groups.into_iter().map(Cow::into_owned).collect();

@@ -5,7 +5,7 @@
 //! [`DatagramStatus`].
 //!
 //! The sender of a datagram gets no answer, so the module counts lost datagrams. A datagram is lost if the inbox of the
-//! event loop is full, if the datagram is longer than the receive buffer, or if the kernel drops the datagram.
+//! event loop is full, if the datagram is longer than [`DATAGRAM_BYTES_MAX`], or if the kernel drops the datagram.
 
 pub mod pending;
 
@@ -247,8 +247,8 @@ impl Shared {
             // With the flag TRUNC, `recv` returns the length of the whole datagram as `len`, even if the buffer is
             // shorter than the datagram.
             match recv(&socket.socket, &mut buffer[..], RecvFlags::TRUNC) {
-                // The owner has set `stops` and shut the socket down. The thread stops, even if `recv` returned a
-                // datagram.
+                // `DatagramReceiver::drop` has set `stops` and shut the socket down. The thread stops, even if `recv`
+                // returned a datagram.
                 Ok(_) if self.stops.load(Ordering::Acquire) => break,
                 Ok((_, len)) if len > DATAGRAM_BYTES_MAX => {
                     log::debug!(

@@ -34,7 +34,7 @@ pub enum PublishError {
     OutOfMemory,
 }
 
-/// The usual length of a JSON message without data and group names, in bytes.
+/// The usual bytes of a JSON message without data and group names.
 ///
 /// A name with JSON escapes can need more bytes.
 const ENVELOPE_BYTES: usize = 256;

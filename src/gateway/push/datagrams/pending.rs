@@ -1,4 +1,4 @@
-//! Bounds the total bytes of the datagrams that wait for the event loop.
+//! Bounds the total bytes of datagrams that wait for the event loop.
 //!
 //! The inbox of the event loop bounds the number of waiting datagrams, but not their bytes.
 
@@ -6,10 +6,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The maximum total bytes of one socket's datagrams that wait for the event loop.
+/// The maximum bytes of one socket's datagrams that wait for the loop.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
-/// The total bytes of one socket's datagrams that wait for the event loop.
+/// The total bytes of one socket's datagrams that wait for the loop.
 #[derive(Default, Debug)]
 pub struct PendingBytes(Arc<AtomicUsize>);
 
@@ -22,7 +22,7 @@ pub struct Datagram {
 }
 
 impl PendingBytes {
-    /// Copies a datagram for the event loop, and adds its length to the total.
+    /// Copies a datagram for the event loop, and counts its bytes.
     ///
     /// Returns `None` if the total would exceed [`WAITING_BYTES_MAX`].
     pub fn admit(&self, datagram: &[u8]) -> Option<Datagram> {
