@@ -111,7 +111,7 @@ impl Api {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
         // The response begins when the first piece of the body has arrived. A client that waits for `100 Continue`
         // before it sends the body would not get `100 Continue` from a response that begins earlier.
-        if batch.begin(ctx, &ndjson()) {
+        if batch.begin(ctx, &uncached(ndjson())) {
             parts.metrics.count_api_request(Call::Batch.label(), 200);
         }
         self.answers.clear();
@@ -371,7 +371,7 @@ fn check_content_type(call: Call<'_>, request: &Request<'_>) -> Result<(), ApiEr
 impl RefusedRequest {
     fn response(&self, metrics: &Metrics) -> Response {
         metrics.count_api_request(self.label, self.error.status);
-        let response = self.error.response(None);
+        let response = uncached(self.error.response(None));
         match self.allow {
             Some(allow) => response.header("Allow", allow),
             // The limit of API connections is reached, so the server closes this connection. RFC 9110 section 10.2.3

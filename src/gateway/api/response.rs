@@ -8,7 +8,7 @@ pub fn json_response(mut json: String) -> Response {
     Response::json(200, json)
 }
 
-/// Adds `Cache-Control: no-store`, which every response of the API has.
+/// Adds the header `Cache-Control: no-store` to a response. Every response of the API contains this header.
 pub fn uncached(response: Response) -> Response {
     response.header("Cache-Control", "no-store")
 }

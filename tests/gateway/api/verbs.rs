@@ -381,8 +381,24 @@ fn invalid_paths_methods_and_bodies_are_refused() {
     }
     let reply = gateway.call("POST", "/api/push", &[JSON], &"x".repeat(1025));
     assert_eq!(reply.status, 413);
-    let head = gateway.call("GET", "/api/stats", &[], "");
-    assert_eq!(head.header("Cache-Control"), Some("no-store"));
+}
+
+#[test]
+fn no_response_of_the_api_may_be_cached() {
+    let gateway = Gateway::start(&[]);
+    for (method, path, body, status) in [
+        ("GET", "/api/stats", "", 200),
+        ("GET", "/api", "", 404),
+        ("GET", "/api/users/ann", "", 404),
+        ("GET", "/api/push", "", 405),
+        ("PUT", "/api/push", "{}", 405),
+        ("POST", "/api/push", "{", 400),
+        ("POST", "/api/batch", "{", 200),
+        ("POST", "/api/batch", "", 200),
+    ] {
+        let reply = gateway.call(method, path, &[JSON], body);
+        assert_eq!((reply.status, reply.header("Cache-Control")), (status, Some("no-store")), "{method} {path}");
+    }
 }
 
 #[test]
