@@ -1,4 +1,4 @@
-//! The names and the validity of a certificate (RFC 5280).
+//! Parses the names and the validity period of a certificate (RFC 5280).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 
-/// The maximum number of names of a certificate that one line lists. A certificate may have thousands of names.
+/// The maximum number of names of a certificate that one log line lists. A certificate may have thousands of names.
 const NAMES_LISTED_MAX: usize = 20;
 
 /// A certificate, without its key.
@@ -18,11 +18,11 @@ pub struct Certificate {
     /// The DNS names and addresses for which the certificate is valid.
     pub names: Vec<String>,
     subject: String,
-    /// The start of the validity, in seconds since 1970.
+    /// The start of the validity period, in seconds since 1970.
     pub not_before: u64,
-    /// The end of the validity, in seconds since 1970.
+    /// The end of the validity period, in seconds since 1970.
     pub not_after: u64,
-    /// Whether the certificate is that of an authority (RFC 5280 section 4.2.1.9).
+    /// Whether the certificate belongs to a certificate authority (RFC 5280 section 4.2.1.9).
     pub is_authority: bool,
 }
 
@@ -45,7 +45,8 @@ impl Certificate {
         let is_root_without_extensions = tbs.version == Version::V1 && tbs.issuer == tbs.subject;
         Ok(Certificate {
             names,
-            // The text has the form of RFC 4514, which escapes only the control characters of ASCII.
+            // The subject is a text in the form of RFC 4514. RFC 4514 escapes only the control characters of ASCII, so
+            // all other control characters are replaced by `?`.
             subject: tbs.subject.to_string().replace(char::is_control, "?"),
             not_before: tbs.validity.not_before.to_unix_duration().as_secs(),
             not_after: tbs.validity.not_after.to_unix_duration().as_secs(),
@@ -53,12 +54,12 @@ impl Certificate {
         })
     }
 
-    /// Returns the reason why clients refuse the certificate at this time, if they do.
+    /// Returns the reason why clients refuse the certificate at the time `now`. Returns `None` if clients accept it.
     pub fn fault_at(&self, now: u64) -> Option<String> {
         Some(format!("the certificate of {self} {}", self.invalidity_at(now)?))
     }
 
-    /// Returns `expired at …` or `is not valid before …`, if the certificate is not valid at this time.
+    /// Returns `expired at …` or `is not valid before …`, if the certificate is not valid at the time `now`.
     pub fn invalidity_at(&self, now: u64) -> Option<String> {
         match self {
             _ if now > self.not_after => Some(format!("expired at {}", UnixTime(self.not_after))),
@@ -67,13 +68,13 @@ impl Certificate {
         }
     }
 
-    /// Returns the subject, or the names if the subject is empty.
+    /// Returns the subject of the certificate, or the names if the subject is empty.
     pub fn subject(&self) -> String {
         if self.subject.is_empty() { self.to_string() } else { self.subject.clone() }
     }
 }
 
-/// Writes the names, or the subject if there are none.
+/// Writes the names of the certificate, or the subject if the certificate has no names.
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((first, others)) = self.names.split_first() else { return f.write_str(&self.subject) };
@@ -90,7 +91,7 @@ impl fmt::Display for Certificate {
 
 impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The last second of the year 9999, which means no end (RFC 5280 section 4.1.2.5).
+        // The last second of the year 9999. A certificate with this end never expires (RFC 5280 section 4.1.2.5).
         const LAST: u64 = 253_402_300_799;
         humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(self.0.min(LAST))).fmt(f)
     }
@@ -125,7 +126,7 @@ mod tests {
         OpqQMAQeuHw0I7XhRxTF8uFxckZEvEdy4sQCIF8lb9xDjRS4gnCS8aDXl4cC9iNARjMyQz6+CqAxfzy6\n\
         -----END CERTIFICATE-----";
 
-    /// A certificate of version 1 with the subject `backend` that an authority signed, made by OpenSSL.
+    /// A certificate of version 1 with the subject `backend`, made by OpenSSL and signed by an authority.
     const LEAF_V1: &str = "-----BEGIN CERTIFICATE-----\n\
         MIIBHTCBxQIUR46kVzKZEUk16gvVVPsyjBonvFswCgYIKoZIzj0EAwIwEjEQMA4GA1UEAwwHZ29vZCBjYTAeFw0yNjExMjgwMzM3\n\
         MzVaFw0yNjExMzAwMzM3MzVaMBIxEDAOBgNVBAMMB2JhY2tlbmQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAREIb2eJRHb8QdD\n\

@@ -1,7 +1,7 @@
-//! Warnings before the end of a certificate.
+//! Logs warnings before a certificate expires.
 //!
-//! The end of a certificate is a time of the wall clock, but the timers of the loop use the monotonic clock. So a timer
-//! only starts a check, and the check reads the wall clock.
+//! The expiry of a certificate is a time of the wall clock, but the timers of the loop use the monotonic clock. So an
+//! hourly timer starts a check, and the check reads the wall clock.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,19 +12,20 @@ use fdpush::{Context, TimerId};
 use super::certificate::{Certificate, UnixTime};
 use super::files::{Chain, ClientAuthorities, TlsFiles};
 
-/// Warnings about a certificate start this long before its end.
+/// The time before the expiry of a certificate at which the warnings start.
 const WARNING_TIME: Duration = Duration::from_secs(14 * DAY.as_secs());
 
-/// The minimum interval between two warnings about one certificate. A reload warns at once, even within this interval.
+/// The minimum interval between two warnings about one certificate. A reload repeats the warnings even within this
+/// interval.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The interval between two checks while the server runs.
+/// The interval between two checks of the certificates.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// The times of the last warnings about certificates, and the timer of the next check.
+/// The times of the last warnings about certificates, and the timer of the next certificate check.
 #[derive(Debug)]
 pub struct ExpiryWatch {
-    /// The time of the last warning of a certificate, in seconds since 1970.
+    /// The time of the last warning about each certificate, in seconds since 1970.
     warned_at: BTreeMap<CertificatePlace, u64>,
     timer: Option<TimerId>,
     /// The function that reads the wall clock, in milliseconds since 1970.
@@ -34,7 +35,7 @@ pub struct ExpiryWatch {
 /// The setting and the file of a certificate, and the number of the certificate in the file.
 type CertificatePlace = (&'static str, PathBuf, usize);
 
-/// A warning, as the level and the text of a log line.
+/// A warning about a certificate: the level and the text of a log line.
 #[derive(PartialEq, Eq, Debug)]
 struct Warning {
     level: log::Level,
@@ -42,12 +43,12 @@ struct Warning {
 }
 
 impl ExpiryWatch {
-    /// Creates a watch that has not warned yet. `wall_ms` reads the wall clock, in milliseconds since 1970.
+    /// Creates a watch that has written no warning. `wall_ms` reads the wall clock, in milliseconds since 1970.
     pub fn new(wall_ms: fn() -> u64) -> ExpiryWatch {
         ExpiryWatch { warned_at: BTreeMap::new(), timer: None, wall_ms }
     }
 
-    /// Warns of these new certificates if needed, and starts the periodic checks.
+    /// Warns about new certificates that expire soon, and starts the periodic checks.
     pub fn start(&mut self, ctx: &mut Context<'_>, files: &TlsFiles) {
         self.warned_at.clear();
         self.check(files);
@@ -56,7 +57,7 @@ impl ExpiryWatch {
         }
     }
 
-    /// Checks the certificates and returns `true`, if the timer belongs to this watch.
+    /// Checks the certificates, if the timer belongs to this watch. Otherwise returns `false`.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, files: &TlsFiles) -> bool {
         if self.timer.take_if(|own| *own == timer).is_none() {
             return false;
@@ -77,7 +78,8 @@ impl ExpiryWatch {
         let of_authorities = files.client_authorities.iter().flat_map(|own| warnings_of_authorities(own, now));
         let mut warnings = Vec::new();
         for (place, warning) in of_chains.chain(of_authorities) {
-            // If the clock was set back, the last warning is in the future and does not count.
+            // If the wall clock was set back, the time of the last warning is in the future. Such a time does not
+            // suppress a new warning.
             let last = self.warned_at.get(&place).filter(|last| **last <= now);
             if last.is_none_or(|last| now - last >= DAY.as_secs()) {
                 self.warned_at.insert(place, now);
@@ -98,7 +100,7 @@ impl Warning {
     }
 }
 
-/// Returns the warnings of a chain at this time.
+/// Returns the warnings about the certificates of a chain at the time `now`.
 fn warnings_of_chain(chain: &Chain, now: u64) -> impl Iterator<Item = (CertificatePlace, Warning)> {
     let (file, server) = (chain.file().display(), chain.server());
     let of_server = chain.fault_at(now).map(Warning::error).or_else(|| {
@@ -113,7 +115,7 @@ fn warnings_of_chain(chain: &Chain, now: u64) -> impl Iterator<Item = (Certifica
     numbered.map(|(number, warning)| (("tls_cert", chain.file().to_owned(), number), warning))
 }
 
-/// Returns the warnings of the authorities of API clients at this time.
+/// Returns the warnings about the certificate authorities of API clients at the time `now`.
 fn warnings_of_authorities(
     authorities: &ClientAuthorities,
     now: u64,
@@ -131,7 +133,7 @@ fn warnings_of_authorities(
     })
 }
 
-/// Returns the text about the end of a certificate, if the end is near: `expires in 3 days, at …`.
+/// Returns the text `expires in 3 days, at …`, if a certificate expires within [`WARNING_TIME`].
 fn near_end(certificate: &Certificate, now: u64) -> Option<String> {
     let left = certificate.not_after.saturating_sub(now);
     if left > WARNING_TIME.as_secs() {
@@ -157,7 +159,7 @@ mod tests {
     use super::*;
     use crate::gateway::runtime::files;
 
-    /// The start of the validity of the certificates in these tests, 2026-01-31, in seconds since 1970.
+    /// The start of the validity period of the certificates in these tests, 2026-01-31, in seconds since 1970.
     const START: u64 = 1_769_817_600;
     const HOUR: u64 = 3600;
 
@@ -166,19 +168,19 @@ mod tests {
         TlsFiles { pairs: pairs.into(), keyless: Vec::new(), client_authorities: None, version_min }
     }
 
-    /// Returns a certificate that is valid for `days`, with its key.
+    /// Returns a certificate that is valid for `days` days, with its key.
     fn pair(name: &str, days: u64) -> Pair {
         pair_with(name, days, None)
     }
 
-    /// Works like [`pair`]. The file has one more certificate, which is valid for `other_days`.
+    /// Works like [`pair`]. The file of the chain has a second certificate, which is valid for `other_days` days.
     fn pair_with(name: &str, days: u64, other_days: Option<u64>) -> Pair {
         read_file(name, days, other_days, |path| Pair::read(&Chain::read(path)?, path))
     }
 
-    /// Reads a file with a certificate that is valid for `days`, with its key.
+    /// Reads a file that has a certificate, valid for `days` days, and the key of this certificate.
     ///
-    /// The file may have one more certificate, which is valid for `other_days`.
+    /// The file has a second certificate if `other_days` is set. The second certificate is valid for `other_days` days.
     fn read_file<T>(
         name: &str,
         days: u64,
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_warned_of_once_a_day_from_14_days_before_its_end() {
+    fn warnings_about_a_certificate_come_daily_from_14_days_before_its_expiry() {
         let files = files([pair("soon.example", 30), pair("later.example", 300)]);
         let end = START + 30 * DAY.as_secs();
         let mut watch = ExpiryWatch::new(|| 0);
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_certificates_of_a_chain_are_warned_of_and_are_no_error() {
+    fn an_invalid_intermediate_certificate_causes_a_warning_and_no_error() {
         let files = files([pair_with("chain.example", 300, Some(20))]);
         let mut watch = ExpiryWatch::new(|| 0);
         let mut at = |day: u64| watch.take_warnings(&files, START + day * DAY.as_secs());
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_causes_a_warning() {
+    fn a_clock_that_is_set_back_causes_a_new_warning() {
         let files = files([pair("back.example", 10)]);
         let mut watch = ExpiryWatch::new(|| 0);
         let mut count = |now: u64| watch.take_warnings(&files, now).len();
@@ -253,7 +255,7 @@ mod tests {
         assert_eq!((count(now), count(now), count(now - HOUR), count(now)), (1, 0, 1, 0));
     }
     #[test]
-    fn the_authorities_of_api_clients_are_warned_of() {
+    fn authorities_of_api_clients_cause_warnings_before_their_expiry() {
         let mut files = files([pair("server.example", 300)]);
         let authorities = read_file("authority.example", 20, Some(300), ClientAuthorities::read);
         let start = format!("api_client_ca {}: the certificate of authority.example ", authorities.file().display());

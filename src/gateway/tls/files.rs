@@ -1,6 +1,6 @@
-//! The files of TLS: certificates, keys, and authorities for client certificates.
+//! Reads the files of TLS: certificates, keys, and authorities for client certificates.
 //!
-//! The files are read and checked together, so that a reload uses all new files or none.
+//! All files are read and checked before any file is used. So a reload uses all new files or none.
 
 use std::error::Error;
 use std::fmt;
@@ -12,7 +12,8 @@ use super::certificate::{Certificate, UnixTime};
 use super::pem;
 use crate::gateway::runtime::files;
 
-/// The kinds of private keys that can be used. The TLS library does not name the kind of a key that it refuses.
+/// The kinds of private keys that the TLS library accepts. The error of the TLS library does not name the kind of a
+/// refused key.
 const KEYS: &str = "RSA of 2,048 to 4,096 bits, ECDSA P-256 or P-384, or Ed25519";
 
 /// A certificate chain.
@@ -20,29 +21,29 @@ const KEYS: &str = "RSA of 2,048 to 4,096 bits, ECDSA P-256 or P-384, or Ed25519
 pub struct Chain {
     file: PathBuf,
     pem: Vec<u8>,
-    /// The first certificate of the file.
+    /// The first certificate of the file, which is the certificate of the server.
     server: Certificate,
-    /// The other certificates of the file. A client may need none, some or all of them.
+    /// The other certificates of the file. A client may need none, some or all of the other certificates.
     others: Vec<Certificate>,
 }
 
-/// A certificate of a chain that is not the certificate of the server.
+/// A certificate in the file of a chain that is not the certificate of the server.
 #[derive(Copy, Clone)]
 pub struct OtherCertificate<'a> {
     chain: &'a Chain,
-    /// The number of the certificate in the file. The certificate of the server has the number 1.
+    /// The position of the certificate in the file. The certificate of the server has the position 1.
     pub number: usize,
     pub certificate: &'a Certificate,
 }
 
-/// A certificate chain and its key.
+/// A certificate chain and the private key of the chain.
 #[derive(Clone, PartialEq)]
 pub struct Pair {
     pub chain: Chain,
     key_pem: Vec<u8>,
 }
 
-/// Authorities that issue the certificates of API clients.
+/// The certificate authorities that issue the certificates of API clients.
 #[derive(Clone, PartialEq)]
 pub struct ClientAuthorities {
     file: PathBuf,
@@ -50,17 +51,17 @@ pub struct ClientAuthorities {
     authorities: Vec<Certificate>,
 }
 
-/// The settings of TLS, with the content of all files.
+/// The settings of TLS, with the content of all TLS files.
 #[derive(Clone, PartialEq)]
 pub struct TlsFiles {
     pub pairs: Vec<Pair>,
-    /// Chains without a usable key. The faults of these chains are reported together with the faults of the pairs.
+    /// The chains without a usable key. The faults of these chains are reported together with the faults of `pairs`.
     pub keyless: Vec<Chain>,
     pub client_authorities: Option<ClientAuthorities>,
     pub version_min: TlsVersion,
 }
 
-/// The settings of the TLS listeners. Both fields are `None` if there is no certificate.
+/// The settings of the TLS listeners. Both fields are `None` if the settings name no certificate.
 #[derive(Clone, Debug, Default)]
 pub struct TlsConfigs {
     pub clients: Option<TlsConfig>,
@@ -78,7 +79,7 @@ impl Chain {
         Ok(Chain { file: file.to_owned(), pem, server, others })
     }
 
-    /// Returns the path of the file.
+    /// Returns the path of the chain's file.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -93,7 +94,7 @@ impl Chain {
         self.others.iter().zip(2..).map(|(certificate, number)| OtherCertificate { chain: self, number, certificate })
     }
 
-    /// Returns whether another chain has the same certificates.
+    /// Returns whether the file of another chain has the same content.
     pub fn has_same(&self, other: &Chain) -> bool {
         self.pem == other.pem
     }
@@ -103,22 +104,22 @@ impl Chain {
         pem::has_private_key(&self.pem)
     }
 
-    /// Returns the earliest end of the validity of a certificate in the chain, in seconds since 1970.
+    /// Returns the time when the first certificate of the chain expires, in seconds since 1970.
     pub fn expires_at(&self) -> u64 {
         self.others.iter().map(|certificate| certificate.not_after).fold(self.server.not_after, u64::min)
     }
 
-    /// Returns the reason why clients refuse the certificate of the server at this time, if they do.
+    /// Returns the reason why clients refuse the certificate of the server at the time `now`, or `None`.
     pub fn fault_at(&self, now: u64) -> Option<String> {
         Some(format!("tls_cert {}: {}", self.file.display(), self.server.fault_at(now)?))
     }
 }
 
 impl OtherCertificate<'_> {
-    /// Returns a warning, if the certificate is not valid at this time.
+    /// Returns a warning, if the certificate is not valid at the time `now`.
     ///
-    /// An invalid certificate is a warning and not a fault, because a client that knows another path to an authority
-    /// does not need this certificate.
+    /// An invalid certificate causes a warning and not a fault. A client that knows another path to an authority does
+    /// not need this certificate.
     pub fn warning_at(&self, now: u64) -> Option<String> {
         let (file, why) = (self.chain.file.display(), self.certificate.invalidity_at(now)?);
         let remedy = "renew the file, or remove this certificate if no client needs it";
@@ -126,7 +127,7 @@ impl OtherCertificate<'_> {
     }
 }
 
-/// Writes the number of the certificate in the file and the subject: `certificate 2 of 3 (CN=R3)`.
+/// Writes the position in the file and the subject: `certificate 2 of 3 (CN=R3)`.
 impl fmt::Display for OtherCertificate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.chain.others.len() + 1;
@@ -135,10 +136,10 @@ impl fmt::Display for OtherCertificate<'_> {
 }
 
 impl Pair {
-    /// Reads a key, and checks that it belongs to the first certificate of the chain.
+    /// Reads a private key, and checks that the key belongs to the first certificate.
     ///
     /// # Errors
-    /// The error states the fault of one of the files.
+    /// The error states the fault of the key file or of the certificate file.
     pub fn read(chain: &Chain, key_file: &Path) -> Result<Pair, String> {
         let key_pem = read_key(key_file)?;
         let Err(error) = TlsConfig::builder().pair(&chain.pem, &key_pem) else {
@@ -157,7 +158,7 @@ impl Pair {
         })
     }
 
-    /// Returns whether another pair has the same certificates.
+    /// Returns whether the chain of another pair has the same content.
     pub fn has_same_certificates(&self, other: &Pair) -> bool {
         self.chain.has_same(&other.chain)
     }
@@ -168,9 +169,10 @@ impl Pair {
     }
 }
 
-/// Writes the file, the names and the end of the validity.
+/// Writes the file, the names and the expiry of the server's certificate.
 ///
-/// If another certificate of the chain expires earlier, its subject and its end follow.
+/// If another certificate of the chain expires earlier, the text ends with the subject and the expiry of that
+/// certificate.
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Chain { file, server, .. } = &self.chain;
@@ -203,12 +205,12 @@ impl ClientAuthorities {
         &self.file
     }
 
-    /// Returns the certificates in the order of the file.
+    /// Returns the certificates of the authorities in the order of the file.
     pub fn certificates(&self) -> &[Certificate] {
         &self.authorities
     }
 
-    /// Returns whether another file has the same certificates.
+    /// Returns whether the file of other authorities has the same content.
     pub fn has_same(&self, other: &ClientAuthorities) -> bool {
         self.pem == other.pem
     }
@@ -218,25 +220,25 @@ impl ClientAuthorities {
         pem::has_private_key(&self.pem)
     }
 
-    /// Returns the faults of authorities that are not valid at this time.
+    /// Returns the faults of authorities whose certificate is not valid at the time `now`.
     ///
-    /// The TLS library does not check the validity of an authority, only that of the certificates that it issued.
+    /// The TLS library checks the validity period of client certificates, and not the validity period of authorities.
     pub fn faults_at(&self, now: u64) -> impl Iterator<Item = String> {
         let faults = self.authorities.iter().filter_map(move |authority| authority.fault_at(now));
         faults.map(|why| format!("api_client_ca {}: {why}", self.file.display()))
     }
 
-    /// Returns warnings of certificates that are not certificates of authorities.
+    /// Returns warnings about certificates in the file that do not belong to an authority.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         let others = self.authorities.iter().filter(|certificate| !certificate.is_authority);
         others.map(|other| {
             let file = self.file.display();
-            format!("api_client_ca {file}: the certificate of {other} is not that of an authority: CA:TRUE is missing")
+            format!("api_client_ca {file}: the certificate of {other} is not a certificate of an authority: CA:TRUE is missing")
         })
     }
 }
 
-/// Writes a line for each authority, with the file, the subject and the end of the validity.
+/// Writes a line for each authority, with the file, the names and the expiry.
 impl fmt::Display for ClientAuthorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, authority) in self.authorities.iter().enumerate() {
@@ -249,10 +251,9 @@ impl fmt::Display for ClientAuthorities {
 }
 
 impl TlsFiles {
-    /// Reads chains and keys. A chain and a key with the same index belong together.
+    /// Reads chains and keys. A chain belongs to the key with the same index.
     ///
-    /// The faults of all files are added to `faults`, also those of a chain without a key, and of a key without a
-    /// chain.
+    /// The faults of all files are added to `faults`. A chain without a key and a key without a chain are also checked.
     pub fn read_pairs(&mut self, certificates: &[PathBuf], keys: &[PathBuf], faults: &mut Vec<String>) {
         for index in 0..certificates.len().max(keys.len()) {
             let chain = certificates.get(index).map(|file| Chain::read(file));
@@ -272,7 +273,7 @@ impl TlsFiles {
         }
     }
 
-    /// Returns the files of certificates that have a private key, too.
+    /// Returns the certificate files that also have a private key.
     pub fn files_with_keys(&self) -> impl Iterator<Item = &Path> {
         let chains = self.pairs.iter().map(|pair| &pair.chain).chain(&self.keyless);
         let chains = chains.filter(|chain| chain.has_private_key()).map(Chain::file);
@@ -280,10 +281,10 @@ impl TlsFiles {
         chains.chain(authorities.map(ClientAuthorities::file))
     }
 
-    /// Returns the settings of the listeners.
+    /// Returns the settings of the TLS listeners.
     ///
     /// # Errors
-    /// The settings cannot be used.
+    /// The TLS library refuses the certificates or keys.
     pub fn configs(&self) -> Result<TlsConfigs, String> {
         if self.pairs.is_empty() {
             return Ok(TlsConfigs::default());
@@ -306,7 +307,8 @@ impl TlsFiles {
 }
 
 impl TlsConfigs {
-    /// Replaces the settings of the TLS listeners. Connections that are accepted later use the new settings.
+    /// Replaces the settings of the TLS listeners. Connections that the server accepts after the replacement use the
+    /// new settings.
     pub fn replace(&self, by: &TlsConfigs) {
         for (own, other) in [(&self.clients, &by.clients), (&self.api, &by.api)] {
             if let (Some(own), Some(other)) = (own, other) {
@@ -316,24 +318,24 @@ impl TlsConfigs {
     }
 }
 
-/// Reads the file of a key. Checks that it has a private key that needs no passphrase.
+/// Reads a key file. Checks that the file has a private key without a passphrase.
 fn read_key(file: &Path) -> Result<Vec<u8>, String> {
     let checked = read(file).and_then(|pem| pem::check_key(&pem).map(|()| pem));
     checked.map_err(|why| format!("tls_key {}: {why}", file.display()))
 }
 
-/// Returns the text of an error and of its source.
+/// Returns the text of an error, followed by the text of the error's source.
 fn with_source(error: &TlsError) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-/// Reads a file, and removes a byte order mark at its start.
+/// Reads a file, and removes a byte order mark at the start of the content.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = files::read(path, files::CERTIFICATE_BYTES_MAX)?;
     Ok(bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes))
 }
 
-/// Returns the first certificate of a file, and all further certificates.
+/// Returns the first certificate of a file in PEM, and all further certificates.
 fn parse(pem: &[u8]) -> Result<(Certificate, Vec<Certificate>), String> {
     let found = pem::certificates(pem)?;
     let count = found.len();

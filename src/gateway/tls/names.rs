@@ -9,9 +9,9 @@ use fdpush::shared::{DNS_LABEL_BYTES_MAX, DNS_NAME_BYTES_MAX};
 /// A name that a client connects to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum ServerName {
-    /// A DNS name in lower case. The first label may be `*`.
+    /// A DNS name in lower case. The first label of the name may be `*`.
     Dns(String),
-    /// An address. An IPv6 address may be in brackets.
+    /// An IP address. The text of an IPv6 address may be in brackets.
     Ip(IpAddr),
 }
 
@@ -23,7 +23,7 @@ impl FromStr for ServerName {
         match inner.unwrap_or(text).parse() {
             Ok(IpAddr::V4(_)) if inner.is_some() => Err("only an IPv6 address has brackets".to_owned()),
             Ok(ip) if ip.is_unspecified() => {
-                Err("only a server can listen on this address: give an address to connect to".to_owned())
+                Err("clients cannot connect to an unspecified address: give an address to connect to".to_owned())
             }
             Ok(ip) => Ok(ServerName::Ip(ip)),
             Err(_) => dns(text).map(ServerName::Dns),
@@ -40,7 +40,7 @@ impl fmt::Display for ServerName {
     }
 }
 
-/// Returns a valid DNS name in lower case.
+/// Checks a DNS name, and returns the name in lower case.
 fn dns(text: &str) -> Result<String, String> {
     let expected = "expected a DNS name (localhost, chat.example, *.chat.example) or an IP address";
     if text.contains("://") || text.contains('/') {
@@ -50,12 +50,12 @@ fn dns(text: &str) -> Result<String, String> {
         return Err(format!("{expected}, without a port"));
     }
     if !text.is_ascii() {
-        return Err(format!("{expected}; a name in other letters needs its ASCII form, which begins with xn--"));
+        return Err(format!("{expected}; a name with other letters must be in its ASCII form, which begins with xn--"));
     }
     let domain = text.strip_prefix("*.");
     let labels: Vec<&str> = domain.unwrap_or(text).split('.').collect();
     if domain.is_some() && labels.len() < 2 {
-        return Err("clients accept a wildcard only before two labels or more: *.chat.example".to_owned());
+        return Err("clients accept a wildcard only before two labels or more, as in *.chat.example".to_owned());
     }
     let is_label = |label: &&str| {
         (1..=DNS_LABEL_BYTES_MAX).contains(&label.len())
@@ -63,7 +63,7 @@ fn dns(text: &str) -> Result<String, String> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // A name whose last label is a number, such as `127.0.0.300`, is probably a mistyped address.
+    // A name whose last label is a number, such as `127.0.0.300`, is probably a mistyped IP address.
     let is_number = labels.last().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     if text.len() > DNS_NAME_BYTES_MAX || is_number || !labels.iter().all(is_label) {
         return Err(expected.to_owned());

@@ -1,18 +1,18 @@
-//! Reads certificates and keys in PEM (RFC 7468). If a file is not PEM, the error names the format that the file has.
+//! Reads certificates and keys in PEM (RFC 7468). If a file is not PEM, the error names the format of the file.
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 const BEGIN: &str = "-----BEGIN ";
 
-/// The kind of a file, which decides the hints in errors.
+/// The expected content of a file. Errors give a hint for this content.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Kind {
     Certificates,
     Key,
 }
 
-/// Returns the certificates of a file, at least one.
+/// Returns the certificates of a file. The list has at least one certificate.
 ///
 /// # Errors
 /// The error states the reason, without the path.
@@ -26,7 +26,7 @@ pub fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String
     Ok(found)
 }
 
-/// Checks that a file has a private key that needs no passphrase.
+/// Checks that a file has a private key without a passphrase.
 ///
 /// # Errors
 /// The error states the reason, without the path.
@@ -42,13 +42,13 @@ pub fn check_key(bytes: &[u8]) -> Result<(), String> {
     PrivateKeyDer::from_pem_slice(bytes).map(drop).map_err(invalid)
 }
 
-/// Returns whether a file has a private key, encrypted or not.
+/// Returns whether a file has a private key, even an encrypted private key.
 pub fn has_private_key(bytes: &[u8]) -> bool {
     section_labels(bytes).iter().any(|label| label.ends_with("PRIVATE KEY"))
 }
 
-/// Returns the error text for a fault that the PEM parser found. The library's own text shows lines of the file as
-/// arrays of byte values.
+/// Returns the error text for a fault that the PEM parser found. The error text of the PEM library shows lines of the
+/// file as arrays of byte values.
 fn invalid(error: pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
@@ -60,7 +60,7 @@ fn invalid(error: pem::Error) -> String {
     }
 }
 
-/// Returns the labels of the sections of a file, at least one.
+/// Returns the labels of the PEM sections of a file. The list has at least one label.
 fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
     let tool = match kind {
         Kind::Certificates => "openssl x509 -inform der -in FILE",
@@ -72,11 +72,12 @@ fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
     let labels = section_labels(bytes);
     match bytes {
         _ if !labels.is_empty() => Ok(labels),
-        // A SEQUENCE of DER. The SEQUENCE of PKCS#12 (RFC 7292) starts with the version 3.
+        // These bytes are the start of a SEQUENCE in DER. A SEQUENCE of PKCS#12 (RFC 7292) starts with the version
+        // number 3.
         [0x30, 0x82, _, _, 2, 1, 3, ..] => {
             Err("the file is PKCS#12, expected PEM: convert it with `openssl pkcs12 -nodes -in FILE`".to_owned())
         }
-        // The length of a SEQUENCE in the long or the short form. Keys of P-256 have the short form.
+        // `length` is the length of a SEQUENCE in the long form or the short form. Keys of P-256 have the short form.
         [0x30, length, ..] if *length >= 0x80 || usize::from(*length) + 2 == bytes.len() => {
             Err(format!("the file is DER, expected PEM: convert it with `{tool}`"))
         }
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_name_the_form_of_the_file() {
+    fn errors_name_the_format_of_the_file() {
         let section = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
         let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n";
         let (openssh, encrypted) = (section("OPENSSH PRIVATE KEY"), section("ENCRYPTED PRIVATE KEY"));

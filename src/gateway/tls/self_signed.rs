@@ -1,4 +1,4 @@
-//! Self-signed certificates, to try TLS with.
+//! Creates self-signed certificates for tests of TLS.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -14,29 +14,30 @@ use rcgen::{
 
 use super::names::ServerName;
 
-/// A certificate is valid from this long before its creation, for clients whose clock is late.
+/// The time from the start of the validity period to the creation of the certificate. A client whose clock is late by
+/// less than this time accepts a new certificate.
 const EARLY: Duration = Duration::from_secs(60 * 60);
 
-/// The maximum length of a common name (RFC 5280 appendix A.1).
+/// The maximum length of a common name in bytes (RFC 5280 appendix A.1).
 const COMMON_NAME_BYTES_MAX: usize = 64;
 
-/// The files of a certificate and its key.
+/// The paths of the files of a certificate and its private key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OutputFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// A certificate and its key, in PEM.
+/// A self-signed certificate and its private key, in PEM.
 pub struct SelfSigned {
     certificate: String,
     key: String,
 }
 
 impl OutputFiles {
-    /// Returns the files for these names in a directory, with the file names of mkcert.
+    /// Returns the paths of the files in a directory. The file names are those of mkcert.
     ///
-    /// The files are `localhost+1.pem` and `localhost+1-key.pem` for `localhost` and one more name.
+    /// A certificate for `localhost` and one more name has the files `localhost+1.pem` and `localhost+1-key.pem`.
     pub fn in_directory(directory: &Path, names: &[ServerName]) -> OutputFiles {
         let first = names.first().map(ServerName::to_string).unwrap_or_default();
         let mut stem = first.replace(':', "_").replace('*', "_wildcard");
@@ -49,14 +50,14 @@ impl OutputFiles {
         }
     }
 
-    /// Writes a certificate and its key. Only the owner can read the key.
+    /// Writes a certificate and its private key. Only the owner of the key file can read the key.
     ///
     /// # Errors
-    /// A file exists and `overwrites` is false, or a file cannot be written.
+    /// A file exists although `overwrites` is false, or a file cannot be written.
     pub fn write(&self, pair: &SelfSigned, overwrites: bool) -> Result<(), String> {
         let (certificate, key) = (&self.certificate, &self.key);
         if certificate == key {
-            return Err(format!("{} cannot be both the certificate and the key", key.display()));
+            return Err(format!("{} cannot be both the certificate file and the key file", key.display()));
         }
         let cannot = |path: &Path| {
             let path = path.display().to_string();
@@ -66,7 +67,7 @@ impl OutputFiles {
             }
         };
         if overwrites {
-            // Both new files are written before an old file is replaced, so that a full disk leaves the old pair
+            // Both new files are written before an old file is replaced. So a full disk leaves both old files
             // unchanged.
             let new_key = Replacement::new(key, &pair.key, 0o600).map_err(cannot(key))?;
             let new_certificate =
@@ -79,7 +80,7 @@ impl OutputFiles {
         }
         create(key, &pair.key, 0o600).map_err(cannot(key))?;
         create(certificate, &pair.certificate, 0o644).map_err(|error| {
-            // A key without its certificate is useless, so the file is removed.
+            // A key without its certificate is useless, so the key file is removed.
             let _ = fs::remove_file(key);
             cannot(certificate)(error)
         })
@@ -87,9 +88,9 @@ impl OutputFiles {
 }
 
 impl SelfSigned {
-    /// Creates a certificate for these names, with a new key (ECDSA P-256).
+    /// Creates a self-signed certificate for the given names, with a new key (ECDSA P-256).
     ///
-    /// The certificate is valid for `days` from `now`, which is in seconds since 1970.
+    /// The certificate is valid for `days` days from the time `now`, which is in seconds since 1970.
     ///
     /// # Errors
     /// The key or the certificate cannot be created.
@@ -123,13 +124,13 @@ fn exists(path: &str) -> String {
     format!("{path} exists: give --force to overwrite it")
 }
 
-/// Writes a new file.
+/// Creates a file with the given text. An existing file is an error.
 fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(text.as_bytes()).inspect_err(|_| _ = fs::remove_file(path))
 }
 
-/// A new file with a temporary name, which replaces another file or is removed.
+/// A new file with a temporary name. [`Replacement::commit`] renames the file to `path`. Otherwise the file is removed.
 struct Replacement<'a> {
     path: &'a Path,
     temporary: PathBuf,
@@ -141,7 +142,7 @@ impl Replacement<'_> {
         if path.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
         }
-        // The name is random, because an earlier process may have left its temporary file.
+        // The temporary name is random, because an earlier process may have left a temporary file.
         name.push(format!(".{:016x}.tmp", fastrand::u64(..)));
         let temporary = path.with_file_name(name);
         create(&temporary, text, mode)?;
@@ -155,7 +156,7 @@ impl Replacement<'_> {
 
 impl Drop for Replacement<'_> {
     fn drop(&mut self) {
-        // After a commit, the temporary file has another name, so this removes nothing.
+        // After a commit, no file has the temporary name, so this call removes nothing.
         let _ = fs::remove_file(&self.temporary);
     }
 }

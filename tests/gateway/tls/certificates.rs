@@ -281,7 +281,8 @@ fn questionable_settings_are_warned_of() {
     warned(&[&LISTEN[..], &nameless.flags()].concat(), "has no DNS name and no address: clients refuse it");
     let back_end = AUTHORITY.sign(&["backend"]);
     let leaf = files.write("leaf.pem", AUTHORITY.certificate() + &back_end.certificate);
-    let hint = format!("api_client_ca {leaf}: the certificate of backend is not that of an authority: CA:TRUE");
+    let hint =
+        format!("api_client_ca {leaf}: the certificate of backend is not a certificate of an authority: CA:TRUE");
     warned(&[&["--api", "tls:127.0.0.1:0", "--api-client-ca", &leaf], &pair.flags()[..]].concat(), &hint);
 }
 
