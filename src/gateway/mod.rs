@@ -5,17 +5,15 @@
 //! page.
 //!
 //! ```text
-//! serving/      start of the server, the handler of the event loop, client sessions, the test page, reloads by SIGHUP
-//! api/          the HTTP API for back ends and operators
-//! push/         messages to clients, and datagrams that contain push commands
-//! presence/     uids and groups of connections, and presence notices to clients
-//! identity/     authentication by API key, token and connect hook; token expiry, permissions, trusted proxies
-//! hooks/        requests to back ends: the HTTP client, the webhook, the webhook events
-//! wire/         formats: JSON, client frames, push targets, names of users and groups
-//! operations/   logging, metrics, messages to the service manager systemd
-//! tls/          certificates and keys of TLS listeners
-//! settings/     settings from the command line, the environment and a file; checks and reloads of settings
-//! runtime/      the clock, threads, file reads, the rate limit of log lines, the work limit of a loop turn
+//! serving/      start of the server, the handler of the event loop, client sessions, the demo page, reloads by SIGHUP
+//! api/          the HTTP API for back ends and operators push/         messages to clients, and datagrams that contain
+//! push commands presence/     uids and groups of connections, and presence notices to clients identity/
+//! authentication by API key, token and connect hook; token expiry, permissions, trusted proxies hooks/        requests
+//! to back ends: the HTTP client, the webhook, the webhook events wire/         formats: JSON, client frames, push
+//! targets, names of users and groups operations/   logging, metrics, messages to the service manager systemd tls/
+//! certificates and keys of TLS listeners settings/     settings from the command line, the environment and a file;
+//! checks and reloads of settings runtime/      the clock, threads, file reads, the rate limit of log lines, the work
+//! limit of a loop turn
 //! ```
 
 mod api;

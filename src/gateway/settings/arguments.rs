@@ -1,4 +1,4 @@
-//! Parses the command line and the environment. Invalid values are removed and reported, so that one run reports all
+//! Parses the command line and the environment. Invalid values are reported and removed, so that one run reports all
 //! faults.
 //!
 //! An empty variable counts as not set, because container tools set empty variables for values that they do not know.
@@ -19,14 +19,14 @@ use super::value::{check_values, subcommand_of};
 pub struct Arguments {
     /// The command line without invalid values.
     pub line: Vec<OsString>,
-    /// The settings whose variables are ignored because their values are invalid.
+    /// The settings whose environment variables are ignored, because the values of these variables are invalid.
     pub without: BTreeSet<String>,
     pub matches: ArgMatches,
 }
 
 impl Arguments {
-    /// Parses a command line and the environment. Returns `None` if the command line is invalid; `faults` then has the
-    /// error of clap.
+    /// Parses a command line and the environment. If the command line is invalid, returns `None` and adds the error of
+    /// clap to `faults`.
     pub fn read(mut line: Vec<OsString>, faults: &mut Faults) -> Option<Arguments> {
         let mut without = BTreeSet::new();
         for arg in declarations().filter(|arg| has_invalid_utf8(arg)) {
@@ -48,7 +48,9 @@ impl Arguments {
             match flags.as_slice() {
                 [] => report_invalid(arg, &variable(arg), &values_in_environment(arg), faults),
                 values if is_list(arg) || values.len() == 1 => report_invalid(arg, &name, values, faults),
-                _ => faults.mark_invalid_usage(arg.get_id().as_str(), format!("{name}: may be given only once")),
+                _ => {
+                    faults.mark_invalid_usage(arg.get_id().as_str(), format!("{name}: the flag may be given only once"))
+                }
             }
             line = without_flag(arg, &line);
             without.insert(arg.get_id().to_string());
@@ -56,7 +58,7 @@ impl Arguments {
     }
 }
 
-/// Returns the clap command, which ignores empty variables.
+/// Returns the clap command of `fdpush`. The command ignores empty environment variables.
 pub fn command() -> Command {
     command_without(&BTreeSet::new())
 }
@@ -75,25 +77,25 @@ pub fn parse(line: Vec<OsString>, without: &BTreeSet<String>) -> Result<ArgMatch
     subcommand_of(command_without(without), line)
 }
 
-/// Returns the name of a setting's variable, if the variable is set and empty.
+/// Returns the name of a setting's environment variable, if the variable is set and empty.
 pub fn empty_variable(arg: &Arg) -> Option<String> {
     let name = arg.get_env()?;
     std::env::var_os(name).filter(|value| value.is_empty()).and_then(|_| name.to_str().map(str::to_owned))
 }
 
-/// Returns whether the error is about the value of a setting.
+/// Returns whether an error of clap is about the value of a setting.
 pub fn is_of_a_value(error: &clap::Error) -> bool {
     // The error of clap does not name the variable whose value is not UTF-8, so all variables are checked.
     let is_of_a_variable = || error.kind() == ErrorKind::InvalidUtf8 && declarations().any(has_invalid_utf8);
     invalid_arg(error).is_some() || is_of_a_variable()
 }
 
-/// Returns whether the variable of a setting has a value that is not UTF-8.
+/// Returns whether the environment variable of a setting has a value that is not UTF-8.
 fn has_invalid_utf8(arg: &Arg) -> bool {
     arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.to_str().is_none())
 }
 
-/// Returns the setting whose value the error reports as invalid.
+/// Returns the setting whose value an error of clap reports as invalid.
 fn invalid_arg(error: &clap::Error) -> Option<&'static Arg> {
     let kinds = [ErrorKind::InvalidValue, ErrorKind::ValueValidation, ErrorKind::ArgumentConflict];
     let Some(ContextValue::String(usage)) =
@@ -127,7 +129,7 @@ fn values_in_environment(arg: &Arg) -> Vec<String> {
     split(arg, &value.to_string_lossy())
 }
 
-/// Returns the values of a setting that flags in the command line give.
+/// Returns the values that the flags of a command line give to a setting.
 fn values_of(arg: &Arg, line: &[OsString]) -> Vec<String> {
     let flag = format!("--{}", arg.get_long().unwrap_or_default());
     let mut values = Vec::new();

@@ -36,7 +36,8 @@ pub fn hook(serve: &Serve, node: &str) -> io::Result<Option<Hook>> {
     Hook::start(config).map(Some)
 }
 
-/// Returns the faults of the settings for back ends, each with its key. Sends no request.
+/// Returns the faults of the settings for back ends. Each fault has the key of its setting. This function sends no
+/// request.
 pub fn faults(serve: &Serve) -> Vec<(&'static str, String)> {
     let results = [
         ("webhook_secret", secret(serve).map(drop).map_err(|error| error.to_string())),
@@ -51,7 +52,7 @@ pub fn secret(serve: &Serve) -> io::Result<Option<SigningKey>> {
     serve.hooks.webhook_secret.as_ref().map(|secret| SigningKey::new(secret.expose())).transpose()
 }
 
-/// Returns the name of this server: the setting, or the host name with a random suffix.
+/// Returns the name of this server: the value of `node`, or the host name with a random suffix.
 pub fn node(serve: &Serve) -> String {
     match &serve.hooks.node {
         Some(node) => node.as_ref().to_owned(),

@@ -1,5 +1,5 @@
-//! The checks of `fdpush check` that go beyond parsing. These checks include everything that can fail at the start,
-//! except listening.
+//! The checks of `fdpush check` that follow the parsing of the settings. `fdpush check` checks all that can fail when
+//! the server starts, except opening the listeners.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::faults::Faults;
 use crate::gateway::hooks::backend::BackendUrl;
 use crate::gateway::identity::jwt;
 
-/// An address that only one socket can be bound to.
+/// An address to which only one socket can be bound.
 #[derive(PartialEq, Debug)]
 enum SocketAddress {
     Tcp(SocketAddr),
@@ -24,7 +24,7 @@ enum SocketAddress {
     File(PathBuf),
 }
 
-/// One value of `listen` or `api`, and the addresses that it binds.
+/// One value of `listen` or `api`, and the addresses that the server binds for this value.
 struct Binding {
     key: &'static str,
     text: String,
@@ -32,8 +32,8 @@ struct Binding {
 }
 
 impl Settings {
-    /// Collects more faults: names that have no address, conflicting sockets, `trust` on a reachable address, unusable
-    /// keys and back ends, and certificates that are not valid now.
+    /// Collects the faults that parsing does not find: names without an address, conflicting sockets, `trust` on an
+    /// address that other machines can reach, unusable keys and back ends, and certificates that are not valid now.
     pub(super) fn check(&self, faults: &mut Faults) {
         let mut addresses: Vec<Address> = Vec::new();
         for address in &self.serve.listen {
@@ -64,7 +64,7 @@ impl Settings {
         }
     }
 
-    /// Returns the keys for tokens, with `--auth jwt`.
+    /// Returns the keys that verify tokens, or `None` without `--auth jwt`.
     ///
     /// # Errors
     /// A secret or a key file cannot be used.
@@ -86,7 +86,8 @@ impl Settings {
                 if let Err(why) = UnixAddr::from_pathname(path) {
                     faults.add(&[binding.key], format!("{name}: {}: {why}", binding.text));
                 }
-                // A stale socket file is replaced. Any other file at this path is an error.
+                // The start of the server replaces a stale socket file. Any other file at the path of the socket is an
+                // error.
                 if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
                     faults
                         .add(&[binding.key], format!("{name}: {}: the file exists and is not a socket", binding.text));
@@ -104,7 +105,7 @@ impl Settings {
         self.check_back_end_addresses(&bindings, faults);
     }
 
-    /// Checks that no URL of a back end is an address of this server.
+    /// Checks that no URL of a back end leads to this server.
     ///
     /// The text of a fault does not repeat the URL, because the URL may contain a password.
     fn check_back_end_addresses(&self, bindings: &[Binding], faults: &mut Faults) {
@@ -119,14 +120,15 @@ impl Settings {
             let is_own = |binding: &&Binding| !self.may_be_replaced(binding) && binding.addresses.iter().any(is_bound);
             if let Some(own) = bindings.iter().find(is_own) {
                 let (name, text, whose) = (self.layers.name(key), &own.text, self.layers.name(own.key));
-                let why =
-                    format!("{name}: the URL is an address of this server ({text} of {whose}), not of a back end");
+                let why = format!(
+                    "{name}: the URL is an address of this server ({text} of {whose}), and not an address of a back end"
+                );
                 faults.add(&[key, own.key], why);
             }
         }
     }
 
-    /// Returns whether sockets of a service manager may replace this address.
+    /// Returns whether sockets of a service manager may replace the addresses of this binding.
     fn may_be_replaced(&self, binding: &Binding) -> bool {
         let is_default = match binding.key {
             "listen" => self.listens_by_default(),
@@ -145,7 +147,7 @@ impl Settings {
         };
         let mut bindings = Vec::new();
         for address in &self.serve.listen {
-            // A name without an address has already been reported.
+            // `Settings::check` has already reported a name without an address.
             let addresses = resolved(address.endpoint()).unwrap_or_default();
             bindings.push(Binding { key: "listen", text: address.to_string(), addresses });
         }
@@ -186,8 +188,8 @@ impl SocketAddress {
     }
 }
 
-/// Returns whether two sockets cannot be bound to these addresses at the same time. An unspecified address covers all
-/// addresses of its family, and port 0 conflicts with no port.
+/// Returns whether two sockets cannot be bound to two addresses at the same time. An unspecified address covers all
+/// addresses of its family. Port 0 conflicts with no port.
 fn conflict(one: &SocketAddr, other: &SocketAddr) -> bool {
     let is_one_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_one_ip

@@ -1,7 +1,7 @@
-//! The command line, with the declarations of all settings.
+//! Declares the command line of `fdpush` and all settings.
 //!
 //! A setting is a flag `--a-b`, a variable `FDPUSH_A_B` and a key `a_b` of the configuration file. The other modules of
-//! `settings/` read the file.
+//! `settings/` read the configuration file.
 
 mod addresses;
 mod api;
@@ -43,7 +43,7 @@ use crate::gateway::hooks::webhook;
 use crate::gateway::hooks::webhook::event::Kind;
 use crate::gateway::identity::subprotocol::Subprotocol;
 
-/// A WebSocket push server: to one, to many, to all.
+/// A WebSocket push server: pushes to one user, to a group, or to all.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 pub struct Cli {
@@ -55,12 +55,12 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     ///
-    /// Without flags, the server listens on 127.0.0.1:9501, trusts ?uid=NAME, and serves a test page. The HTTP API for
+    /// Without flags, the server listens on 127.0.0.1:9501, trusts ?uid=NAME, and serves a demo page. The HTTP API for
     /// back ends is on 127.0.0.1:9502.
     ///
-    /// Every flag --a-b is also a variable FDPUSH_A_B and a key a_b of the TOML file given by --config. Precedence:
-    /// flag, environment, file, default. A setting that may be given several times is a list: separated by commas in a
-    /// flag or a variable, an array in the file.
+    /// Every flag --a-b is also a variable FDPUSH_A_B and a key a_b of the TOML file that --config names. A flag
+    /// overrides the variable, the variable overrides the file, and the file overrides the default. A setting that may
+    /// be given several times is a list: commas separate the values in a flag or a variable, and the file has an array.
     Serve(Box<Serve>),
     /// Print the effective settings as TOML, with their sources.
     ///
@@ -73,24 +73,24 @@ pub enum Command {
     Check(Box<Serve>),
     /// Print a JSON Web Token (HS256) for a client of a server with --auth jwt.
     ///
-    /// The token is signed with the first jwt_secret of flag, environment or file. Without a jwt_secret, it is signed
-    /// with the first jwt_key_file that holds a secret.
+    /// The first jwt_secret of flag, environment or file signs the token. Without a jwt_secret, the first jwt_key_file
+    /// that holds a secret signs the token.
     Token(Box<Token>),
-    /// Write a self-signed certificate and its key in PEM, to try TLS with.
+    /// Write a self-signed certificate and its key in PEM, for tests of TLS.
     ///
-    /// Clients do not trust this certificate: a browser shows a warning, and `curl --cacert FILE` accepts it.
+    /// Clients do not trust this certificate: a browser shows a warning. `curl --cacert FILE` accepts the certificate.
     Cert(Box<Cert>),
 }
 
 #[derive(PartialEq, Debug, Args)]
 pub struct Serve {
-    /// A TOML file of settings, a_b = … for each --a-b. SIGHUP reads the file again
+    /// A TOML file of settings, with a line a_b = … for a flag --a-b. SIGHUP reads the file again
     #[arg(long, value_name = "FILE", env = "FDPUSH_CONFIG", value_parser = path)]
     pub config: Option<PathBuf>,
 
-    /// Address to listen on: HOST:PORT, [V6]:PORT or unix:PATH. The prefix tls: enables TLS, with --tls-cert. The
-    /// prefix proxy:, before tls:, enables --proxy-protocol for this address only. May be given several times. Sockets
-    /// passed by systemd replace the default
+    /// Address to listen on: HOST:PORT, [V6]:PORT or unix:PATH. The prefix tls: enables TLS, which needs --tls-cert.
+    /// The prefix proxy:, before tls:, enables --proxy-protocol for this address only. May be given several times.
+    /// Sockets that systemd passes replace the default address
     #[arg(long, value_name = "ADDR", env = "FDPUSH_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:9501")]
     pub listen: Vec<ClientAddress>,
 
@@ -98,8 +98,8 @@ pub struct Serve {
     #[arg(long, value_name = "WHEN", env = "FDPUSH_PAGE", default_value = "auto")]
     pub page: When,
 
-    /// Level of the log on standard error; less important lines are left out. A line that cannot be written is dropped
-    /// and counted
+    /// Level of the log on standard error; lines of less important levels are not written. A line that cannot be
+    /// written is dropped and counted
     #[arg(long, value_name = "LEVEL", env = "FDPUSH_LOG", default_value = "info")]
     pub log: Level,
 
@@ -129,7 +129,8 @@ pub struct Serve {
 #[command(next_help_heading = "Clients")]
 pub struct Clients {
     /// Authentication of clients. `trust` accepts ?uid=NAME, and is the default if only this machine can connect. `jwt`
-    /// needs a signed token as ?token=, Authorization: Bearer or subprotocol bearer.TOKEN. `webhook` asks --auth-url
+    /// needs a signed token as ?token=, Authorization: Bearer or subprotocol bearer.TOKEN. `webhook` asks the back end
+    /// of --auth-url
     #[arg(long, value_name = "MODE", env = "FDPUSH_AUTH")]
     pub auth: Option<Auth>,
 
@@ -140,20 +141,20 @@ pub struct Clients {
     #[arg(long, value_name = "URL", env = "FDPUSH_AUTH_URL", value_parser = UrlParser, hide_env_values = true)]
     pub auth_url: Option<Url>,
 
-    /// With --auth webhook: timeout of the answer; after the timeout, the client gets 503
+    /// With --auth webhook: timeout of the answer of --auth-url; after the timeout, the client gets 503
     #[arg(long, value_name = "TIME", env = "FDPUSH_AUTH_TIMEOUT", default_value = "2s")]
     pub auth_timeout: Time,
 
-    /// An allowed origin of browsers, as https://example.com, or https://*.example.com for its subdomains at any depth.
-    /// `file://` and `null` (pages from files, and sandboxed frames of any site) need their own entry; `*` allows all.
-    /// May be given several times. Default: only the server's own origin. Clients without an Origin header are not
-    /// browsers and are allowed
+    /// An allowed origin of browsers, as https://example.com, or https://*.example.com for all subdomains of
+    /// example.com. `file://` and `null` (pages from files, and sandboxed frames of any site) need their own entry; `*`
+    /// allows all. May be given several times. Default: only the server's own origin. Clients without an Origin header
+    /// are not browsers and are allowed
     #[arg(long, value_name = "ORIGIN", env = "FDPUSH_ORIGIN", value_delimiter = ',')]
     pub origin: Vec<OriginRule>,
 
-    /// A supported subprotocol, as chat.v1, the preferred one first; all subprotocols have the same frames. A client
-    /// that offers only other subprotocols, and no bearer.TOKEN, is refused with 400. May be given several times.
-    /// Default: none
+    /// A supported subprotocol, such as chat.v1; the first value is the preferred subprotocol. All subprotocols have
+    /// the same frames. A client that offers only other subprotocols, and no bearer.TOKEN, is refused with 400. May be
+    /// given several times. Default: none
     #[arg(long, value_name = "NAME", env = "FDPUSH_SUBPROTOCOLS", value_delimiter = ',')]
     pub subprotocols: Vec<Subprotocol>,
 
@@ -162,8 +163,8 @@ pub struct Clients {
     #[arg(long, value_name = "WHAT", env = "FDPUSH_CLIENT_MAY", value_delimiter = ',')]
     pub client_may: Vec<Permission>,
 
-    /// Policy for a second connection of a uid: `multi` accepts the second, `kick_old` closes the first connection with
-    /// 4001, `reject_new` refuses the second with 409
+    /// Policy for a second connection of a uid: `multi` accepts the second connection, `kick_old` closes the first
+    /// connection with 4001, `reject_new` refuses the second connection with 409
     #[arg(long, value_name = "POLICY", env = "FDPUSH_ON_SECOND_LOGIN", default_value = "multi")]
     pub on_second_login: OnSecondLogin,
 
@@ -187,18 +188,19 @@ pub struct Clients {
     pub address_ipv6_prefix: u8,
 
     /// A proxy that is trusted to report client addresses: an address, a network as 10.0.0.0/8, or `unix` for all peers
-    /// on unix sockets. May be given several times. Default: none; the header of --forwarded-header is ignored
+    /// on unix sockets. May be given several times. Default: none, so the header of --forwarded-header is ignored
     #[arg(long, value_name = "ADDR", env = "FDPUSH_TRUSTED_PROXY", value_delimiter = ',')]
     pub trusted_proxy: Vec<TrustedProxy>,
 
-    /// With --trusted-proxy: proxies send a PROXY header (version 1 or 2) on each connection to every --listen. Other
-    /// connections are closed. --forwarded-header applies only if the address in the PROXY header is a trusted proxy
+    /// With --trusted-proxy: proxies send a PROXY header (version 1 or 2) on each connection to every --listen.
+    /// Connections without a PROXY header are closed. --forwarded-header applies only if the address in the PROXY
+    /// header is a trusted proxy
     #[arg(long, value_name = "BOOL", env = "FDPUSH_PROXY_PROTOCOL", action = ArgAction::Set, default_value = "false",
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub proxy_protocol: bool,
 
-    /// With --trusted-proxy: the header with the client address. Any other forwarding header is ignored, because
-    /// proxies pass on headers that they do not know
+    /// With --trusted-proxy: the header in which proxies send the client address. Any other forwarding header is
+    /// ignored, because proxies pass on headers that they do not know
     #[arg(long, value_name = "HEADER", env = "FDPUSH_FORWARDED_HEADER", default_value = "x-forwarded-for")]
     pub forwarded_header: ForwardedHeader,
 
@@ -246,8 +248,8 @@ pub struct HeartbeatSettings {
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub struct Bounds {
-    /// Maximum number of connections; over this limit, clients get 503. Default: the descriptor limit, which the server
-    /// raises to its hard limit
+    /// Maximum number of connections; over this limit, clients get 503. Default: as many as the hard descriptor limit
+    /// allows
     #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTIONS_MAX",
         value_parser = between(1, Fd::CONNECTIONS_MAX))]
     pub connections_max: Option<u32>,
@@ -267,14 +269,14 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().queue_total_bytes_max))]
     pub queue_total_bytes_max: Size,
 
-    /// Bytes that each send queue may keep when --queue-total-bytes-max is reached; with many queues, each keeps an
-    /// equal share of half of --queue-total-bytes-max
+    /// Bytes that each send queue may keep when --queue-total-bytes-max is reached; with many queues, each queue keeps
+    /// an equal share of half of --queue-total-bytes-max
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_BYTES_MIN",
         default_value_t = Size(Limits::default().queue_bytes_min))]
     pub queue_bytes_min: Size,
 
-    /// Policy for a slow reader over its limit: `close` closes the connection with 1013, `drop_newest` drops the newest
-    /// message, `conflate` replaces the queued message with the same key
+    /// Policy for a slow reader whose send queue exceeds a limit: `close` closes the connection with 1013,
+    /// `drop_newest` drops the newest message, `conflate` replaces the queued message with the same key
     #[arg(long, value_name = "POLICY", env = "FDPUSH_SLOW_READER", default_value = "close")]
     pub slow_reader: SlowReaderPolicy,
 
@@ -377,12 +379,12 @@ pub struct Bounds {
 #[derive(PartialEq, Debug, Args)]
 #[command(next_help_heading = "Webhook")]
 pub struct Hooks {
-    /// The URL that events are posted to. Default: none
+    /// The URL to which the server posts events. Default: none
     #[arg(long, value_name = "URL", env = "FDPUSH_WEBHOOK", value_parser = UrlParser, hide_env_values = true)]
     pub webhook: Option<Url>,
 
-    /// The events to send. `message` is every text message, including heartbeats and refused frames; `send` is each
-    /// valid frame of type `send`. May be given several times
+    /// The events that the server sends to the webhook. `message` is every text message, including heartbeats and
+    /// refused frames; `send` is each valid frame of type `send`. May be given several times
     #[arg(
         long,
         value_name = "EVENT",
@@ -396,7 +398,8 @@ pub struct Hooks {
     #[arg(long, value_name = "SECRET", env = "FDPUSH_WEBHOOK_SECRET", hide_env_values = true)]
     pub webhook_secret: Option<Secret>,
 
-    /// Certificate authorities in PEM for https back ends, --auth-url included. Default: Mozilla's roots
+    /// Certificate authorities in PEM for https back ends, --auth-url included. Default: the root certificates of
+    /// Mozilla
     #[arg(long, value_name = "FILE", env = "FDPUSH_WEBHOOK_CA_FILE", value_parser = path)]
     pub webhook_ca_file: Option<PathBuf>,
 
@@ -430,8 +433,8 @@ pub struct Hooks {
     #[arg(long, value_name = "TIME", env = "FDPUSH_WEBHOOK_RETRY_TIME_MAX", default_value = "5m")]
     pub webhook_retry_time_max: Time,
 
-    /// Time without a connection after which the webhook gets `offline`, so that a page refresh causes no event. Groups
-    /// get `left` at once
+    /// Time after which a uid without a connection causes the event `offline`, so that a page refresh causes no event.
+    /// The members of a group get `left` at once
     #[arg(long, value_name = "TIME", env = "FDPUSH_PRESENCE_DELAY", default_value = "3s")]
     pub presence_delay: Delay,
 
@@ -455,8 +458,9 @@ impl Serve {
         }
     }
 
-    /// Checks whether `trust` is permitted for these addresses. If other machines can connect, the setting must be
-    /// explicit.
+    /// Checks whether the authentication mode is permitted for the client addresses.
+    ///
+    /// If other machines can connect to an address, `auth` must be set, even to `trust`.
     pub fn check_trust(&self, addresses: &[Address]) -> Result<(), String> {
         match addresses.iter().find(|address| !address.is_local()) {
             Some(open) if self.clients.auth.is_none() => Err(format!(
@@ -477,7 +481,7 @@ impl Serve {
         }
     }
 
-    /// Returns the permissions, without `all` and `nothing`.
+    /// Returns the permissions of clients. The list does not contain `All` and `Nothing`.
     pub fn client_may(&self) -> Vec<Permission> {
         const EACH: [Permission; 7] = [
             Permission::PushUid,
@@ -496,13 +500,13 @@ impl Serve {
         }
     }
 
-    /// Returns the connection limit of a uid. Returns `None` for any policy except `multi`, because a uid then has at
-    /// most one connection.
+    /// Returns the connection limit of a uid. Returns `None` for any policy except `multi`, because with another policy
+    /// a uid has at most one connection.
     pub fn uid_connections_max(&self) -> Option<u32> {
         self.clients.uid_connections_max.filter(|_| self.clients.on_second_login == OnSecondLogin::Multi)
     }
 
-    /// Returns the burst of the message rate, or `None` without a rate.
+    /// Returns the burst of the message rate, or `None` if no message rate is set.
     pub fn message_burst(&self) -> Option<u32> {
         let rate = self.clients.message_rate?;
         Some(self.clients.message_burst.unwrap_or(rate.saturating_mul(2).min(RATE_MAX)))
@@ -523,7 +527,8 @@ impl Serve {
         self.api_addresses().any(ApiAddress::is_tls)
     }
 
-    /// Returns whether clients can have addresses. The peer of a unix socket has none, but a proxy can report one.
+    /// Returns whether clients can have addresses. The peer of a unix socket has no address, but a proxy can report a
+    /// client address.
     pub fn clients_have_addresses(&self) -> bool {
         self.listen.iter().any(|address| !address.endpoint().is_unix())
             || self.clients.trusted_proxy.contains(&TrustedProxy::Unix)
@@ -545,7 +550,7 @@ impl Serve {
     }
 }
 
-/// Converts a default of `Limits` to the type of the flag. Each default fits.
+/// Converts a default of `Limits` to the type of the flag. Each default fits into 32 bits.
 fn count(max: usize) -> u32 {
     u32::try_from(max).unwrap_or(u32::MAX)
 }

@@ -1,7 +1,6 @@
 //! Checks settings that depend on each other.
 //!
-//! It is an error if a setting that protects something would have no effect. Any other setting without effect is a
-//! warning.
+//! A setting that protects the server but has no effect is an error. Any other setting without effect causes a warning.
 
 use fdpush::Limits;
 use fdpush::shared::{DEFLATED_BYTES_MAX, SERVER_HEADER_BYTES_MAX};
@@ -20,18 +19,18 @@ const HEADERS_MIN: usize = 5;
 /// The minimum of `head_bytes_max`: the length of the shortest head of a WebSocket upgrade.
 const HEAD_BYTES_MIN: usize = 142;
 
-/// The length of the shortest request of a back end, without its API key.
+/// The length of the head of the shortest API request, without the API key, in bytes.
 const KEY_HEAD_BYTES: usize = "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \r\n\r\n".len();
 
-/// The length of the shortest upgrade with a subprotocol, without the subprotocol.
+/// The length of the shortest upgrade with a subprotocol, without the name of the subprotocol, in bytes.
 const SUBPROTOCOL_HEAD_BYTES: usize = HEAD_BYTES_MIN + "Sec-WebSocket-Protocol: \r\n".len();
 
-/// The length of the shortest upgrade with an origin, without the origin.
+/// The length of the shortest upgrade with an origin, without the origin itself, in bytes.
 const ORIGIN_HEAD_BYTES: usize = HEAD_BYTES_MIN + "Origin: \r\n".len();
 
-/// The minimum of `queue_bytes_max` and `queue_total_bytes_max`.
+/// The minimum of `queue_bytes_max` and `queue_total_bytes_max`, in bytes.
 ///
-/// This is the maximum length of the first frame, `welcome`, to a client without a uid.
+/// The first frame to a client, `welcome`, is at most this long if the client has no uid.
 const QUEUE_BYTES_MIN: usize = 256;
 
 /// The minimum of `message_bytes_max`: the length of the shortest frame of a client, `{"type":"heartbeat"}`.
@@ -40,10 +39,10 @@ const MESSAGE_BYTES_MIN: usize = 20;
 /// The minimum of `body_bytes_max`: the length of the shortest push, `{"fd":1,"text":""}`.
 const BODY_BYTES_MIN: usize = 18;
 
-/// A warning is written if the derived `connections_max` is below this number.
+/// The minimum of the derived `connections_max` that causes no warning.
 const CONNECTIONS_FEW: u32 = 1000;
 
-/// Settings that have an effect only together with another setting.
+/// Settings that have an effect only if another setting has a certain value.
 struct Dependency {
     keys: &'static [&'static str],
     needs: &'static str,
@@ -52,7 +51,7 @@ struct Dependency {
 }
 
 impl Settings {
-    /// Collects contradictions as faults, and settings without effect as warnings.
+    /// Collects contradictions between settings as faults, and settings without effect as warnings.
     pub(super) fn check_consistency(&mut self, faults: &mut Faults) {
         self.check_limits(faults);
         self.check_identity(faults);
@@ -89,8 +88,8 @@ impl Settings {
     }
 
     fn check_limits(&self, faults: &mut Faults) {
-        // The text of the fault starts with the key of the setting. This code replaces the key by its name in the
-        // source, which may be a flag or a variable.
+        // The text of a fault starts with the key of the setting. This closure replaces the key by the flag or variable
+        // that gives the setting.
         let named = |why: String| match why.split_once(' ') {
             Some((key, rest)) if self.layers.source(key) != Source::Default => {
                 format!("{} {rest}", self.layers.name(key))
@@ -100,8 +99,8 @@ impl Settings {
         let limits = self.serve.limits();
         for fault in limits.faults() {
             let key = fault.name();
-            // Some faults compare the setting with another setting. If the other setting has no valid value, the fault
-            // is not reported.
+            // Some faults compare a setting with a second setting. If the second setting has no valid value, such a
+            // fault is not reported.
             let other = match key {
                 "queue_bytes_max" | "inflated_bytes_per_second_max" => "message_bytes_max",
                 "drain_for" => "drain_time_max",
@@ -130,7 +129,7 @@ impl Settings {
         }
     }
 
-    /// Checks that `head_bytes_max` allows a request with the longest value of a setting that clients or back ends send.
+    /// Checks that `head_bytes_max` allows the longest configured API key, subprotocol and origin.
     fn check_head_size(&self, faults: &mut Faults) {
         let (clients, max) = (&self.serve.clients, self.serve.limits().head_bytes_max);
         let key = self.api_keys().iter().map(|key| key.expose().len()).max().filter(|_| self.serve.has_http_api());
@@ -141,7 +140,7 @@ impl Settings {
             (["subprotocols"; 2], SUBPROTOCOL_HEAD_BYTES, subprotocol, "an upgrade with the longest subprotocol"),
             (["origin"; 2], ORIGIN_HEAD_BYTES, origins.map(str::len).max(), "an upgrade with the longest origin"),
         ] {
-            // Another check reports a value below the minimum of all upgrades.
+            // `check_limits` reports a `head_bytes_max` below the minimum of all upgrades.
             if let Some(min) = value.map(|bytes| head + bytes)
                 && (HEAD_BYTES_MIN..min).contains(&max)
             {
@@ -157,11 +156,11 @@ impl Settings {
         let name = self.layers.name("auth");
         match self.serve.auth() {
             Auth::Jwt if clients.jwt.jwt_secret.is_empty() && clients.jwt.jwt_key_file.is_empty() => {
-                let why = format!("{name} is jwt: it needs --jwt-secret or --jwt-key-file");
+                let why = format!("{name} is jwt: jwt needs --jwt-secret or --jwt-key-file");
                 faults.add(&["auth", "jwt_secret", "jwt_key_file"], why);
             }
             Auth::Webhook if clients.auth_url.is_none() => {
-                faults.add(&["auth", "auth_url"], format!("{name} is webhook: it needs --auth-url"));
+                faults.add(&["auth", "auth_url"], format!("{name} is webhook: webhook needs --auth-url"));
             }
             Auth::Trust | Auth::Jwt | Auth::Webhook => {}
         }
@@ -233,11 +232,11 @@ impl Settings {
         if limits.queue_total_bytes_max < least {
             let (all, one) = (self.layers.name("queue_total_bytes_max"), self.layers.name("message_bytes_max"));
             self.warnings.push(format!(
-                "{all} is {}: the largest messages of {one} ({}) exceed it, and are dropped if they must wait for a slow reader",
+                "{all} is {}: slow clients lose messages of {one} ({} bytes), which do not fit into the send queues",
                 limits.queue_total_bytes_max, limits.message_bytes_max
             ));
         }
-        // The server raises the soft limit to the hard limit when it starts.
+        // The server raises the soft limit of file descriptors to the hard limit when the server starts.
         let descriptors = getrlimit(Resource::Nofile).maximum;
         if let (Some(wanted), Some(descriptors)) = (limits.connections_max, descriptors)
             && u64::from(wanted) > descriptors.saturating_sub(self.descriptors_reserved())
@@ -259,7 +258,7 @@ impl Settings {
         if has_frame_events && hooks.webhook_event_bytes_max.0 <= limits.message_bytes_max {
             let (event, message) = (self.layers.name("webhook_event_bytes_max"), self.layers.name("message_bytes_max"));
             self.warnings.push(format!(
-                "{event} is {}: frames whose event is longer are refused, although {message} is {}",
+                "{event} is {}: client frames with a longer event are refused, although {message} is {}",
                 hooks.webhook_event_bytes_max,
                 Size(limits.message_bytes_max)
             ));
@@ -292,7 +291,7 @@ impl Settings {
         }
     }
 
-    /// Returns the warning about a low derived `connections_max`, with its calculation.
+    /// Returns the warning about a low derived `connections_max`, with the calculation of its value.
     fn few_connections(&self, descriptors: u64) -> String {
         let limits = self.serve.limits();
         let max = limits.derived_connections_max(Some(descriptors), self.serve.has_http_api());
@@ -330,7 +329,7 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
             matches!(heartbeat, HeartbeatMode::Ping | HeartbeatMode::Push),
         ),
         without_effect(&["missed_max"], "--heartbeat ping", heartbeat == HeartbeatMode::Ping),
-        // With `proxy_protocol` and no trusted proxy, no client could connect.
+        // If `proxy_protocol` is set and no proxy is trusted, no client can connect.
         refused(&["proxy_protocol"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
         without_effect(
             &["address_connections_max"],

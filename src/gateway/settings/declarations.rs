@@ -1,4 +1,4 @@
-//! The declarations of all settings, as values of clap.
+//! The declarations of all settings, as clap arguments.
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,4 @@
-//! The faults of the settings, collected so that one run reports all faults.
+//! Collects the faults of the settings, so that one run reports all faults.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -15,19 +15,19 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Adds a setting without a valid value, and the text of its fault.
+    /// Marks a setting as a setting without a valid value, and adds the text of its fault.
     pub fn mark_invalid(&mut self, key: &'static str, text: String) {
         self.invalid.insert(key);
         self.texts.push(text);
     }
 
-    /// Works like [`mark_invalid`](Faults::mark_invalid), for a flag or a variable.
+    /// Works like [`mark_invalid`](Faults::mark_invalid), for a value from a flag or a variable.
     pub fn mark_invalid_usage(&mut self, key: &'static str, text: String) {
         self.is_usage = true;
         self.mark_invalid(key, text);
     }
 
-    /// Adds a fault of these settings, unless one of them has no valid value.
+    /// Adds a fault of several settings, unless one of the settings has no valid value.
     pub fn add(&mut self, keys: &[&str], text: String) {
         if !keys.iter().any(|key| self.invalid.contains(key)) && !self.texts.contains(&text) {
             self.texts.push(text);

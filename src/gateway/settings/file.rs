@@ -1,7 +1,7 @@
-//! The configuration file: flat TOML, with a key `a_b` for each flag `--a-b`.
+//! Reads the configuration file: flat TOML, with a key `a_b` for each flag `--a-b`.
 //!
-//! The values of the file become flags, so the same rules apply to them. An error names the file, the line and the key,
-//! and contains no secret.
+//! The values of the file become flags. So the same rules apply to values of the file and to flags. An error names the
+//! file, the line and the key, and contains no secret.
 
 use std::path::{Path, PathBuf};
 
@@ -15,27 +15,27 @@ use super::value::check_values;
 use crate::gateway::runtime::files;
 use crate::gateway::wire::suggestion::nearest;
 
-/// The maximum length of the configuration file.
+/// The maximum length of the configuration file in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// A parsed configuration file. Each value was checked on its own, and not together with other settings.
+/// A parsed configuration file. Each value was checked alone, and not together with other settings.
 #[derive(Clone)]
 pub struct File {
     pub path: PathBuf,
     pub entries: Vec<Entry>,
 }
 
-/// A key of the file and its values.
+/// A key of the configuration file and the values of the key.
 #[derive(Clone, PartialEq)]
 pub struct Entry {
     pub key: &'static str,
-    /// The number of the line, counted from 1.
+    /// The number of the line in the file, counted from 1.
     pub line: usize,
     /// The values in the form of flags. A list has several values.
     pub values: Vec<String>,
 }
 
-/// The TOML type of a value. The value name of the setting in `--help` determines this type.
+/// The TOML type of a value. The value name of the setting in `--help`, such as `SIZE`, determines this type.
 enum Kind {
     Count,
     Size,
@@ -44,7 +44,7 @@ enum Kind {
 }
 
 impl File {
-    /// Reads a file and checks each value. Leaves out invalid values and reports them in `faults`.
+    /// Reads a configuration file and checks each value. Invalid values are left out, and are reported in `faults`.
     ///
     /// Returns `None` if the file cannot be read or is not TOML.
     pub fn read(path: &Path, faults: &mut Faults) -> Option<File> {
@@ -83,7 +83,7 @@ impl Entry {
 /// The result of parsing a configuration file.
 struct Read {
     entries: Vec<Entry>,
-    /// The errors in the order of their lines.
+    /// The errors of the file, in the order of the lines.
     wrong: Vec<Wrong>,
     is_toml: bool,
 }
@@ -104,7 +104,8 @@ fn entries(text: &str) -> Read {
         let line = line_of(error.span().map_or(0, |span| span.start));
         // The parser often reports several errors for one mistake. Only the first error of a line is reported.
         if read.wrong.iter().all(|wrong| wrong.line != line) {
-            // The `Display` of the error quotes the line, which can contain a secret, so only the message is used.
+            // The `Display` text of a parser error quotes the line, which can contain a secret. So only the message of
+            // the error is used.
             read.wrong.push(Wrong { line, key: None, why: error.message().to_owned() });
         }
     }
@@ -127,7 +128,9 @@ fn entries(text: &str) -> Read {
 
 fn entry(name: &str, value: &DeValue<'_>, line: usize) -> Result<Entry, Vec<String>> {
     if name == "config" {
-        return Err(vec!["config: the file cannot name another file; give --config or FDPUSH_CONFIG".to_owned()]);
+        return Err(vec![
+            "config: the file cannot name another configuration file; give --config or FDPUSH_CONFIG".to_owned(),
+        ]);
     }
     let Some(arg) = declaration(name) else {
         let names = declarations().map(|arg| arg.get_id().as_str()).filter(|key| *key != "config");
@@ -156,7 +159,10 @@ fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
         return Ok(vec![kind.text(value)?]);
     }
     let DeValue::Array(items) = value else {
-        return Err(format!("it is {}: expected an array of strings, for example [\"…\", \"…\"]", kind_of(value)));
+        return Err(format!(
+            "the value is {}: expected an array of strings, for example [\"…\", \"…\"]",
+            kind_of(value)
+        ));
     };
     if items.is_empty() {
         return Err("the array is empty: to use the default, omit the key".to_owned());
@@ -192,10 +198,10 @@ impl Kind {
             (Kind::Size | Kind::Text, DeValue::String(text)) => return Ok(text.clone().into_owned()),
             (Kind::Count, _) => "an integer",
             (Kind::Bool, _) => "true or false",
-            (Kind::Size, _) => "a string with a unit, for example \"64KiB\", or an integer, which is bytes",
+            (Kind::Size, _) => "a string with a unit, for example \"64KiB\", or an integer in bytes",
             (Kind::Text, _) => "a string",
         };
-        Err(format!("it is {}: expected {expected}", kind_of(value)))
+        Err(format!("the value is {}: expected {expected}", kind_of(value)))
     }
 }
 

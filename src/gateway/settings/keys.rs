@@ -12,11 +12,12 @@ use crate::gateway::identity::jwt::{self, KeyFile};
 use crate::gateway::runtime::files;
 use crate::gateway::tls::files::{ClientAuthorities, TlsFiles};
 
-/// The maximum length of a file of API keys.
+/// The maximum length of a file of API keys, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Returns the keys of the flag or variable and the keys of the file. `name` is the name of the flag or variable in
-/// errors.
+/// Returns the API keys of the flag or variable, and the API keys of the file.
+///
+/// `name` is the name of the flag or variable in errors.
 pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<Secret> {
     for why in api.api_key.iter().filter_map(|key| check(key.expose()).err()) {
         faults.mark_invalid("api_key", format!("{name}: {why}"));
@@ -49,20 +50,21 @@ pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut 
     keys
 }
 
-/// Returns the keys of a file with their line numbers, counted from 1.
+/// Returns the API keys of a file with their line numbers, counted from 1.
 fn keys_in_file(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(number, line)| (number, bare(line)))
 }
 
-/// Reads and checks the key files of tokens, and checks the secrets. `name` is the name of the flag or variable of the
-/// secrets in errors.
+/// Reads and checks the key files of tokens, and checks the secrets of tokens.
+///
+/// `name` is the name of the flag or variable of the secrets in errors.
 pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<KeyFile> {
     let mut read = Vec::new();
     for path in &jwt.jwt_key_file {
         match KeyFile::read(path) {
             Ok(file) => {
-                // A public key is not secret, so its file causes no warning.
+                // A public key is not secret, so a readable file with a public key causes no warning.
                 if file.secret().is_some() {
                     warnings.extend(readable_by_all_warning(path));
                 }
@@ -80,9 +82,10 @@ pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut 
     read
 }
 
-/// Reads the certificates and keys of TLS.
+/// Reads the certificate files and key files of TLS.
 ///
-/// A fault of a file does not mark its setting as invalid, so the fault does not hide other faults.
+/// The fault of a TLS file does not mark the setting as invalid. So this fault does not hide other faults of the
+/// setting.
 pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults) -> TlsFiles {
     let tls = &serve.tls;
     let mut read =

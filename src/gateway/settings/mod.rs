@@ -1,7 +1,8 @@
-//! The effective settings. Precedence: flag, environment, file, default.
+//! Loads the effective settings. A flag overrides the environment, the environment overrides the file, and the file
+//! overrides the default.
 //!
-//! `cli.rs` declares all settings. A key of the file becomes a flag if no flag or variable overrides it. Then the
-//! command line is parsed again, with these flags. So the same parser checks the values of all sources.
+//! `cli.rs` declares all settings. If no flag or variable overrides a key of the file, the key becomes a flag. Then the
+//! command line is parsed again with the flags from the file. So the same parser checks the values of all sources.
 
 mod arguments;
 pub mod back_ends;
@@ -36,7 +37,7 @@ use crate::gateway::identity::jwt::{self, Grant, KeyFile};
 use crate::gateway::tls::files::TlsFiles;
 use crate::gateway::wire::suggestion::nearest;
 
-/// The keys of settings that protect the server and are not secret.
+/// The keys of settings that protect the server and have no secret value.
 const PROTECTING: [&str; 5] = ["auth", "jwt_issuer", "jwt_audience", "api_client_ca", "tls_min"];
 
 /// All settings of the server, and their sources.
@@ -48,7 +49,7 @@ pub struct Settings {
     warnings: Vec<String>,
 }
 
-/// The keys and certificates, with the content of the files that the settings name.
+/// The content of the key files and certificate files that the settings name.
 struct Contents {
     /// All API keys: first the keys of `--api-key`, then the keys of `--api-key-file`.
     api_keys: Vec<Secret>,
@@ -57,9 +58,9 @@ struct Contents {
     warnings: Vec<String>,
 }
 
-/// The layers of the settings: command line, environment and file.
+/// The sources of the settings as layers: command line, environment and file.
 struct Layers {
-    /// The command line of the process.
+    /// The command line of the process, without invalid values.
     line: Vec<OsString>,
     /// The settings from flags and the environment.
     above: ArgMatches,
@@ -81,7 +82,8 @@ impl Settings {
     /// Loads the settings of a command line, with the environment and the file.
     ///
     /// # Errors
-    /// The error has all faults. Each fault names the file or the flag, the key, and the allowed values.
+    /// The error has all faults of the settings. Each fault names the file or the flag, the key, and the allowed
+    /// values.
     pub fn load(line: Vec<OsString>) -> Result<Settings, Faults> {
         let mut faults = Faults::default();
         let settings = Layers::read(line, &mut faults).and_then(|layers| Settings::of(layers, &mut faults));
@@ -91,10 +93,10 @@ impl Settings {
         }
     }
 
-    /// Works like [`load`](Settings::load), and also makes all further checks that need no listener.
+    /// Works like [`load`](Settings::load), and also makes the checks of `fdpush check`.
     ///
     /// # Errors
-    /// The errors are those of [`load`](Settings::load), and the faults of these checks.
+    /// The errors are those of [`load`](Settings::load), and the faults that the checks find.
     pub fn load_and_check(line: Vec<OsString>) -> Result<Settings, Faults> {
         let mut faults = Faults::default();
         let settings = Layers::read(line, &mut faults).and_then(|layers| Settings::of(layers, &mut faults));
@@ -107,14 +109,14 @@ impl Settings {
         }
     }
 
-    /// Returns the settings that result from these layers. Adds the faults of the settings to `faults`.
+    /// Returns the settings that result from the layers. Adds the faults of the settings to `faults`.
     fn of(layers: Layers, faults: &mut Faults) -> Option<Settings> {
         let serve = Settings::serve_of(&layers, faults)?;
         let contents = Contents::read(&serve, &layers, faults);
         Some(Settings::with(serve, layers, contents, faults))
     }
 
-    /// Works like [`of`](Settings::of), with the content of files that were read for the same values.
+    /// Works like [`of`](Settings::of), but takes the content of the files from `contents`.
     fn of_read(layers: Layers, contents: Contents, faults: &mut Faults) -> Option<Settings> {
         let serve = Settings::serve_of(&layers, faults)?;
         Some(Settings::with(serve, layers, contents, faults))
@@ -148,7 +150,7 @@ impl Settings {
         &self.contents.jwt_keys
     }
 
-    /// Returns the files from which these settings come. A SIGHUP reads these files again.
+    /// Returns all files that a SIGHUP reads again: the configuration file and the files that the settings name.
     fn files(&self) -> Vec<PathBuf> {
         let config = self.layers.file.iter().map(|file| &file.path);
         let keys = self.serve.api.api_key_file.iter().chain(&self.serve.clients.jwt.jwt_key_file);
@@ -161,19 +163,19 @@ impl Settings {
         self.warnings.iter().chain(&self.contents.warnings)
     }
 
-    /// Returns whether `listen` has its default.
+    /// Returns whether `listen` has its default value.
     pub fn listens_by_default(&self) -> bool {
         self.layers.source("listen") == Source::Default
     }
 
-    /// Returns whether `api` has its default.
+    /// Returns whether `api` has its default value.
     pub fn has_default_api(&self) -> bool {
         self.layers.source("api") == Source::Default
     }
 }
 
 impl Contents {
-    /// Reads and checks the keys and certificates of these settings.
+    /// Reads and checks the files of keys and certificates that the settings name.
     fn read(serve: &Serve, layers: &Layers, faults: &mut Faults) -> Contents {
         let mut warnings = Vec::new();
         let api_keys = keys::api_keys(&serve.api, &layers.name("api_key"), &mut warnings, faults);
@@ -183,7 +185,7 @@ impl Contents {
     }
 }
 
-/// Returns the token for a command line of `fdpush token`.
+/// Returns a signed token for a command line of `fdpush token`.
 ///
 /// # Errors
 /// The settings are invalid (see [`Settings::load`]), or have no secret that can sign a token.
@@ -196,9 +198,8 @@ pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
     faults.into_result()?;
     let given = token.jwt.jwt_secret.first().map(|secret| secret.expose().as_bytes());
     let secret = given.or_else(|| files.iter().find_map(KeyFile::secret));
-    let secret = secret.ok_or(
-        "no secret to sign a token with: give --jwt-secret, or a --jwt-key-file that holds a secret".to_owned(),
-    )?;
+    let secret = secret
+        .ok_or("no secret can sign the token: give --jwt-secret, or a --jwt-key-file that holds a secret".to_owned())?;
     let grant = Grant {
         uid: &token.uid,
         groups: &token.groups,
@@ -210,7 +211,7 @@ pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
 }
 
 impl Layers {
-    /// Reads the layers of a command line, with the file of `config`.
+    /// Reads the command line, the environment, and the file that `config` names.
     fn read(line: Vec<OsString>, faults: &mut Faults) -> Option<Layers> {
         let given = Arguments::read(line, faults)?;
         let path: Option<&PathBuf> = given.matches.get_one("config");
@@ -227,11 +228,11 @@ impl Layers {
         }
     }
 
-    /// Adds the values of the file, which flags and the environment override.
+    /// Adds the values of the file to the command line. Flags and the environment override the values of the file.
     fn stack(given: Arguments, file: Option<File>) -> Result<Layers, String> {
         let Arguments { line, without, matches: above } = given;
         let entries = file.iter().flat_map(|file| &file.entries);
-        // All subcommands use the same file. Keys that belong only to other subcommands are skipped.
+        // All subcommands use the same configuration file. So a key that only another subcommand knows is skipped.
         let cli = command();
         let subcommand = line.get(1).and_then(|name| cli.find_subcommand(name));
         let has = |key: &str| subcommand.is_some_and(|command| command.get_arguments().any(|arg| arg.get_id() == key));
@@ -255,7 +256,7 @@ impl Layers {
         }
     }
 
-    /// Returns the values of a setting as they were written. Returns an empty list if the setting is not set.
+    /// Returns the values of a setting as text. Returns an empty list if the setting is not set.
     fn values(&self, key: &str) -> Vec<String> {
         let values = self.all.get_raw(key).into_iter().flatten();
         values.map(|value| value.to_string_lossy().into_owned()).collect()
@@ -268,7 +269,7 @@ impl Layers {
         self.source(key) != Source::Default && self.values(key).join(",") != default.join(",")
     }
 
-    /// Returns the name of a setting in its source: the flag, the variable, or the key with the line in the file.
+    /// Returns the name of a setting in its source: the flag, the variable, or the line and the key in the file.
     fn name(&self, key: &str) -> String {
         match (self.source(key), &self.file) {
             (Source::Environment, _) => format!("FDPUSH_{}", key.to_uppercase()),
@@ -288,7 +289,7 @@ impl Layers {
     }
 
     /// Returns warnings about variables whose names are similar to the variable of a setting. Other unknown variables
-    /// are ignored, because container platforms set variables named after services.
+    /// are ignored, because container platforms set variables whose names begin with the name of a service.
     fn mistyped_variables(&self, names: impl Iterator<Item = OsString>) -> Vec<String> {
         let mut warnings = Vec::new();
         for name in names.filter_map(|name| name.into_string().ok()) {

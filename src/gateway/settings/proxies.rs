@@ -12,8 +12,8 @@ use super::faults::Faults;
 impl Settings {
     /// Collects the faults and warnings of the trusted proxies.
     ///
-    /// A listener for proxies that no trusted proxy can connect to is a fault. A trusted proxy without effect is a
-    /// warning.
+    /// A listener for proxies to which no trusted proxy can connect causes a fault or a warning. A trusted proxy
+    /// without effect causes a warning.
     pub(super) fn check_proxies(&mut self, faults: &mut Faults) {
         let mut warnings = Vec::new();
         self.check_proxy_listeners(faults, &mut warnings);
@@ -25,7 +25,7 @@ impl Settings {
                 }
                 TrustedProxy::Net(net) if net.prefix_len() < private_prefix_min(net) => {
                     warnings.push(format!(
-                        "{name}: {net} is larger than any private network: its clients can choose their address"
+                        "{name}: {net} is larger than any private network: clients in this network can choose their address"
                     ));
                 }
                 TrustedProxy::Unix if !self.listens_on_unix() => {
@@ -39,13 +39,13 @@ impl Settings {
 
     /// Checks that a trusted proxy can connect to each listener that expects a PROXY header.
     ///
-    /// The server closes all other connections to such a listener. The check adds a fault if the server could accept no
-    /// connection at all, and otherwise a warning.
+    /// Such a listener closes all connections that do not come from a trusted proxy. If the server can accept no
+    /// connection on any listener, the check adds a fault. Otherwise, the check adds a warning.
     fn check_proxy_listeners(&self, faults: &mut Faults, warnings: &mut Vec<String>) {
         let clients = &self.serve.clients;
         let (name, trusted) = (self.layers.name("listen"), self.layers.name("trusted_proxy"));
-        // The default of `listen` is not checked, because a service manager may pass sockets that replace it. Another
-        // check reports `proxy_protocol` without trusted proxies.
+        // The default address of `listen` is not checked, because a service manager may pass sockets that replace this
+        // address. `check_consistency` reports `proxy_protocol` without trusted proxies.
         let has_proxy_header = |address: &&ClientAddress| {
             address.has_proxy_header()
                 || clients.proxy_protocol && !self.listens_by_default() && !clients.trusted_proxy.is_empty()
@@ -56,7 +56,7 @@ impl Settings {
                 faults.add(&["listen", "trusted_proxy"], format!("{name}: {address} needs --trusted-proxy"));
                 continue;
             }
-            // Another check reports a name without an address.
+            // `fdpush check` reports a host name without an address.
             let bound = address.endpoint().resolve().unwrap_or_default();
             let is_any = |test: fn(&TrustedProxy, &Address) -> bool| {
                 bound.iter().any(|bound| clients.trusted_proxy.iter().any(|proxy| test(proxy, bound)))
@@ -78,7 +78,8 @@ impl Settings {
     }
 
     fn listens_on_unix(&self) -> bool {
-        // If `listen` has its default, a service manager may have passed unix sockets instead.
+        // If `listen` has its default value, a service manager may have passed unix sockets that replace the default
+        // address.
         let is_unix = |address: &ClientAddress| address.endpoint().is_unix();
         self.listens_by_default() || self.serve.listen.iter().any(is_unix)
     }
@@ -92,7 +93,7 @@ fn private_prefix_min(net: &IpNet) -> u8 {
     }
 }
 
-/// Returns whether this proxy can connect to this address. `[::]` accepts no connections over IPv4.
+/// Returns whether a trusted proxy can connect to an address. The address `[::]` accepts no connections over IPv4.
 fn can_connect(proxy: &TrustedProxy, address: &Address) -> bool {
     match (proxy, address) {
         (TrustedProxy::Unix, Address::Unix(_)) => true,
@@ -103,7 +104,7 @@ fn can_connect(proxy: &TrustedProxy, address: &Address) -> bool {
     }
 }
 
-/// Returns whether this proxy may be on this machine, so that it can connect to this local address.
+/// Returns whether a trusted proxy may run on this machine and can connect to a local address.
 fn is_on_this_machine(proxy: &TrustedProxy, address: &Address) -> bool {
     let loopback = [IpNet::from(IpAddr::V4(Ipv4Addr::LOCALHOST)), IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST))];
     match proxy {

@@ -1,6 +1,6 @@
 //! Reads the settings again on SIGHUP, with all files that the settings name.
 //!
-//! A setting that needs a restart keeps its value. So the settings always have the values that are in effect.
+//! A setting that needs a restart keeps its old value. So the settings always have the values that are in effect.
 
 use std::path::PathBuf;
 
@@ -63,17 +63,18 @@ const RELOADABLE: &[&str] = &[
 pub struct Reloaded {
     /// The settings to apply.
     pub settings: Settings,
-    /// The keys of the changed settings.
+    /// The keys of the changed settings that take effect without a restart.
     pub changed: Vec<&'static str>,
     /// The keys of the changed settings that need a restart.
     pub restart: Vec<&'static str>,
-    /// The files that the reload has read.
+    /// The paths of the files that the reload has read.
     pub files: Vec<PathBuf>,
-    /// The changed keys of the file that a flag or variable overrides: `api_key by FDPUSH_API_KEY`.
+    /// The changed keys of the file that a flag or variable overrides, with the name of the flag or variable, as in
+    /// `api_key by FDPUSH_API_KEY`.
     pub overridden: Vec<String>,
 }
 
-/// Reads the settings again. The command line and the environment are those of the start.
+/// Reads the settings again. The command line and the environment have not changed since the start of the process.
 ///
 /// # Errors
 /// The errors are those of [`Settings::load`]. After an error, no setting changes.
@@ -86,7 +87,7 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
             || wanted.has_other_tls_content(old, key)
     };
     let mut faults = Faults::default();
-    // An expired certificate that is in use does not prevent the change of other settings.
+    // An expired certificate that is already in use does not prevent a reload of other settings.
     wanted.check_validity(Some(old), &mut faults);
     if !faults.is_empty() {
         return Err(faults);
@@ -98,12 +99,13 @@ pub fn reload(old: &Settings) -> Result<Reloaded, Faults> {
     if restart.is_empty() {
         return Ok(Reloaded { settings: wanted, changed, restart, files, overridden });
     }
-    // The files are not read again, because their content may have changed since the checks.
+    // The files that the settings name are not read a second time, because their content may have changed since the
+    // checks.
     let (layers, contents) = mixed(old, wanted)?;
     match Settings::of_read(layers, contents, &mut faults) {
         Some(settings) if faults.is_empty() => Ok(Reloaded { settings, changed, restart, files, overridden }),
         _ => {
-            let why = format!("changed settings that need a restart may be the cause: {}", restart.join(", "));
+            let why = format!("a changed setting that needs a restart may cause this error: {}", restart.join(", "));
             faults.add(&[], why);
             Err(faults)
         }
@@ -120,9 +122,10 @@ fn overridden(old: &Layers, wanted: &Layers) -> Vec<String> {
     keys.filter(is_hidden).map(|key| format!("{key} by {}", wanted.name(key))).collect()
 }
 
-/// Returns the new layers, with the old values of settings that need a restart, and the new content of all files.
+/// Returns the new layers, but with the old values of settings that need a restart. Also returns the new content of all
+/// files.
 ///
-/// Every setting whose file is in [`Contents`] is reloadable, so the settings and the contents match.
+/// Every setting that names a file in [`Contents`] is reloadable. So the returned layers match the returned contents.
 fn mixed(old: &Settings, wanted: Settings) -> Result<(Layers, Contents), String> {
     let Layers { line, above: matches, file, .. } = wanted.layers;
     let given = Arguments { line, without: Default::default(), matches };

@@ -1,4 +1,4 @@
-//! The output of `fdpush config`: the effective settings as a file, with their sources.
+//! Writes the output of `fdpush config`: the effective settings as TOML, with their sources.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use super::toml_value::toml_value;
 use super::{Settings, Source};
 
 impl Settings {
-    /// Returns the settings as TOML, one per line.
+    /// Returns the settings as TOML, with one setting per line.
     pub fn to_toml(&self) -> String {
         let mut out = format!(
-            "# The effective settings of fdpush {}. To use this as --config FILE, replace each masked secret, \"{MASK}\",\n\
-             # by its value.\n",
+            "# The effective settings of fdpush {}. To use this text as --config FILE, replace each \"{MASK}\" by\n\
+             # the secret.\n",
             env!("CARGO_PKG_VERSION")
         );
         let mut heading = None;
@@ -35,7 +35,7 @@ impl Settings {
         out
     }
 
-    /// Returns the effective values, including those derived from another setting.
+    /// Returns the effective values of a setting, including values that are derived from another setting.
     fn values(&self, arg: &Arg) -> Vec<String> {
         let key = arg.get_id().as_str();
         let values = self.layers.values(key);
@@ -66,10 +66,10 @@ impl fmt::Display for Source {
 /// Describes the effect of a setting that is not set and has no default value.
 fn describe_default(key: &str) -> Option<&'static str> {
     Some(match key {
-        "auth" => "trust, allowed only if no other machine can connect",
+        "auth" => "trust, which is allowed only if no other machine can connect",
         "connections_max" => "as many as the descriptor limit allows at the start",
-        "node" => "the host's name and a random part, chosen at the start",
-        "origin" => "only pages of the server's own address",
+        "node" => "the host name with a random suffix, chosen at the start",
+        "origin" => "only the origin of the server itself",
         "subprotocols" => "none except bearer.TOKEN",
         "uid_connections_max" | "address_connections_max" | "message_rate" | "accept_rate" => "unlimited",
         _ => return None,

@@ -1,4 +1,4 @@
-//! Checks the TLS settings: against each other, against the addresses, and against the current time.
+//! Checks that the TLS settings fit each other, the addresses of the listeners, and the current time.
 
 use super::Settings;
 use super::faults::Faults;
@@ -6,7 +6,7 @@ use crate::gateway::runtime::clock;
 use crate::gateway::tls::files::{Chain, ClientAuthorities, Pair, TlsFiles};
 
 impl Settings {
-    /// Returns the settings of TLS, with the content of their files.
+    /// Returns the settings of TLS, with the content of the TLS files.
     pub fn tls(&self) -> &TlsFiles {
         &self.contents.tls
     }
@@ -46,9 +46,9 @@ impl Settings {
         self.check_plain_api_addresses(faults);
     }
 
-    /// Checks API addresses without TLS, for which `api_client_ca` has no effect.
+    /// Checks API addresses without TLS. `api_client_ca` has no effect for such addresses.
     ///
-    /// Addresses of this machine are allowed, with a warning.
+    /// An address that only this machine can reach causes a warning. Any other address causes a fault.
     fn check_plain_api_addresses(&mut self, faults: &mut Faults) {
         if self.serve.api.api_client_ca.is_none() || !self.serve.has_tls_api() {
             return;
@@ -57,7 +57,7 @@ impl Settings {
         let mut warnings = Vec::new();
         for address in self.serve.api_addresses().filter(|address| !address.is_tls()) {
             let why = format!("{ca} has no effect on {address} of {api}: only tls: addresses ask for a certificate");
-            // Another check reports an address that cannot be resolved.
+            // `check_api` and `fdpush check` report an address that cannot be resolved.
             match address.is_local() {
                 Ok(false) => faults.add(&["api", "api_client_ca"], why),
                 Ok(true) | Err(_) => warnings.push(why),
@@ -66,9 +66,9 @@ impl Settings {
         self.warnings.extend(warnings);
     }
 
-    /// Collects the certificates of the server and of the authorities that are not valid now as faults.
+    /// Collects faults: certificates of the server and of authorities that are not valid now.
     ///
-    /// With `old`, the files that have the same content in the old settings are not checked.
+    /// If `old` is given, files that have the same content in the old settings are not checked.
     pub(super) fn check_validity(&self, old: Option<&Settings>, faults: &mut Faults) {
         let (now, own, old) = (clock::unix_seconds(), self.tls(), old.map(Settings::tls));
         let is_new_chain =
@@ -83,7 +83,7 @@ impl Settings {
         of_chains.chain(of_authorities).for_each(|why| faults.add(&[], why));
     }
 
-    /// Returns warnings about the other certificates of each chain that are not valid now.
+    /// Returns warnings about certificates that are not valid now, except the certificates of the server.
     pub fn certificate_warnings(&self) -> Vec<String> {
         let now = clock::unix_seconds();
         self.contents
@@ -95,7 +95,7 @@ impl Settings {
             .collect()
     }
 
-    /// Returns whether the files of a setting have changed since `other` was loaded.
+    /// Returns whether the TLS files of a setting have changed since `other` was loaded.
     pub(super) fn has_other_tls_content(&self, other: &Settings, key: &str) -> bool {
         let (own, theirs) = (&self.contents.tls, &other.contents.tls);
         let differs = |is_same: fn(&Pair, &Pair) -> bool| {
@@ -110,7 +110,7 @@ impl Settings {
         }
     }
 
-    /// Returns lines about the certificates in use, one line for each.
+    /// Returns text about the certificates in use, with one line for each certificate.
     pub fn certificates(&self) -> String {
         let pairs = self.contents.tls.pairs.iter().map(|pair| format!("{pair}\n"));
         let authorities = self.contents.tls.client_authorities.iter().map(|authorities| format!("{authorities}\n"));

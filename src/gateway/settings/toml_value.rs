@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::{Arg, ArgAction};
 
-/// Formats a value in TOML.
+/// Formats the values of a setting in TOML.
 pub fn toml_value(arg: &Arg, values: &[String]) -> String {
     let kind = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
     let is_count = kind == "COUNT";

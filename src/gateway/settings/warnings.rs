@@ -1,4 +1,4 @@
-//! Warnings about values that are valid and probably mistakes.
+//! Warns about values that are valid but are probably mistakes.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -12,26 +12,26 @@ use super::faults::Faults;
 use super::keys;
 
 /// The values of `address_ipv6_prefix` that cause no warning. A network with a prefix of 33 to 64 bits usually belongs
-/// to one customer. A network with a shorter prefix belongs to a provider, and a network with a longer prefix is only a
-/// part of a customer's network.
+/// to one customer. A network with a shorter prefix usually belongs to a provider. A network with a longer prefix is
+/// only a part of the network of a customer.
 const IPV6_PREFIXES: RangeInclusive<u8> = 33..=64;
 
-/// The minimum length of an API key that other machines cannot guess, in bytes.
+/// The minimum length of an API key that an attacker cannot guess, in bytes.
 const API_KEY_BYTES_MIN: usize = 16;
 
 impl Settings {
-    /// Warns of origins that no browser sends, and of origins that allow many sites.
+    /// Warns about origins that no browser sends, and about origins that allow many sites.
     pub(super) fn warn_of_origins(&mut self) {
         let origins: Vec<String> =
             self.serve.clients.origin.iter().map(|origin| origin.as_ref().to_ascii_lowercase()).collect();
         let name = self.layers.name("origin");
         if origins.len() > 1 && origins.iter().any(|origin| origin == "*") {
-            self.warnings.push(format!("{name}: * allows every origin: the other values have no effect"));
+            self.warnings.push(format!("{name}: * allows every origin: the other values of {name} have no effect"));
         }
         for origin in &origins {
             if origin.starts_with("ws://") || origin.starts_with("wss://") {
                 let http = origin.replacen("ws", "http", 1);
-                self.warnings.push(format!("{name}: no browser sends {origin}: a page's origin is {http}"));
+                self.warnings.push(format!("{name}: no browser sends {origin}: the origin of a page is {http}"));
             }
             if let Some((scheme, host)) = origin.split_once("://*.")
                 && scheme.starts_with("http")
@@ -45,7 +45,7 @@ impl Settings {
         }
     }
 
-    /// Warns of values that match no client, no token and no back end, and of values that protect nothing.
+    /// Warns about values that match no client, no token or no back end, and about limits without effect.
     pub(super) fn warn_of_values(&mut self) {
         let clients = &self.serve.clients;
         let mut warnings = Vec::new();
@@ -63,7 +63,7 @@ impl Settings {
         ] {
             if text.and_then(quoted).is_some() {
                 warnings.push(format!(
-                    "the value of {} is in quotes, and the quotes are part of it",
+                    "the value of {} is in quotes, and the quotes are part of the value",
                     self.layers.name(key)
                 ));
             }
@@ -80,7 +80,7 @@ impl Settings {
         self.warnings.extend(warnings);
     }
 
-    /// Warns of a demo page that can never connect.
+    /// Warns about a demo page that can never connect.
     pub(super) fn warn_of_page(&mut self) {
         if self.serve.page != When::Always {
             return;
@@ -89,21 +89,21 @@ impl Settings {
         if self.serve.auth() == Auth::Jwt {
             let auth = self.layers.name("auth");
             self.warnings.push(format!(
-                "{page} is always, and {auth} is jwt: the demo page sends no token, so its connections are refused with 401"
+                "{page} is always, and {auth} is jwt: the demo page sends no token, so the server refuses the page with 401"
             ));
         }
-        // A browser gets the page by HTTP, so the origin of the page has this scheme.
+        // A browser gets the demo page by http or https, so the origin of the page has one of these schemes.
         let is_of_page = |origin: &str| origin == "*" || origin.to_ascii_lowercase().starts_with("http");
         let origins = &self.serve.clients.origin;
         if !origins.is_empty() && !origins.iter().any(|origin| is_of_page(origin.as_ref())) {
             let origin = self.layers.name("origin");
             self.warnings.push(format!(
-                "{page} is always, and {origin} has no http origin: the connections of the demo page are refused with 403"
+                "{page} is always, and {origin} has no http origin: the server refuses the connections of the demo page with 403"
             ));
         }
     }
 
-    /// Warns of an API key that other machines could guess.
+    /// Warns about an API key that an attacker on another machine can guess.
     pub(super) fn warn_of_short_keys(&mut self) {
         let shortest = self.api_keys().iter().map(|key| key.expose().len()).min();
         // Another check reports an address that cannot be resolved.
@@ -120,9 +120,10 @@ impl Settings {
         }
     }
 
-    /// Warns of values that a list has twice.
+    /// Warns about values that a list has more than once.
     ///
-    /// A key may belong to several certificates. Two equal addresses are an error, except with port 0.
+    /// Equal values of `tls_key` are allowed, because a key may belong to several certificates. Another check reports
+    /// equal addresses.
     pub(super) fn warn_of_duplicates(&mut self) {
         let is_list = |key: &str| !["listen", "api", "tls_key"].contains(&key);
         for arg in declarations().filter(|arg| matches!(arg.get_action(), ArgAction::Append)) {
@@ -140,8 +141,9 @@ impl Settings {
         }
     }
 
-    /// Warns of secrets with quotes or white space around them. Such quotes and white space are probably mistakes.
-    /// [`bare`] removes the quotes.
+    /// Warns about secrets that begin or end with quotes or white space.
+    ///
+    /// Such quotes and such white space are probably mistakes. [`bare`] removes the quotes.
     pub(super) fn warn_of_secrets(&mut self, faults: &mut Faults) {
         for arg in declarations().filter(|arg| is_secret(arg)) {
             let key = arg.get_id().as_str();
@@ -156,11 +158,11 @@ impl Settings {
             for value in &values {
                 let secret = bare(value);
                 if secret != value && quoted(value.trim_start_matches('\u{feff}').trim_end()).is_some() {
-                    self.warnings.push(format!("{name}: the quotes around a secret are not part of it"));
+                    self.warnings.push(format!("{name}: the quotes around a secret are not part of the secret"));
                 }
                 if secret.trim() != secret {
                     self.warnings.push(format!(
-                        "{name}: a secret begins or ends with white space, and the white space is part of it"
+                        "{name}: a secret begins or ends with white space, and the white space is part of the secret"
                     ));
                 }
             }

@@ -86,9 +86,9 @@ fn the_output_of_config_is_a_valid_file() {
 fn config_prints_the_effective_value_of_an_unset_setting() {
     let printed = call(&["config"], &[]);
     for line in [
-        "# auth is not set: trust, allowed only if no other machine can connect",
+        "# auth is not set: trust, which is allowed only if no other machine can connect",
         "# connections_max is not set: as many as the descriptor limit allows at the start",
-        "# node is not set: the host's name and a random part, chosen at the start",
+        "# node is not set: the host name with a random suffix, chosen at the start",
         "# webhook is not set",
     ] {
         assert!(printed.out.lines().any(|found| found == line), "expected {line} in {}", printed.out);

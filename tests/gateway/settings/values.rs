@@ -251,7 +251,7 @@ fn values_that_are_probably_mistakes_are_warned_of() {
         ("address_connections_max = 9\naddress_ipv6_prefix = 20", "applies to all clients of a provider"),
         ("api = [\"0.0.0.0:9502\"]\napi_key = [\"fourteen-bytes\"]", "an API key of 14 bytes can be guessed"),
         ("listen = [\"127.0.0.1:1\"]\ntrusted_proxy = [\"unix\"]", "unix has no effect without --listen unix:PATH"),
-        ("origin = [\"wss://a.example\"]", "a page's origin is https://a.example"),
+        ("origin = [\"wss://a.example\"]", "the origin of a page is https://a.example"),
         ("origin = [\"*\", \"https://a.example\"]", "* allows every origin"),
         ("connections_max = 10\nuid_connections_max = 11", "which applies first"),
         ("memberships_max = 999", "--connection-groups-max exceeds FILE:1: memberships_max, which applies first"),
@@ -364,8 +364,10 @@ fn a_back_end_is_not_the_server_itself() {
     ] {
         for flags in [["--webhook", url, "--auth", "trust"], ["--auth-url", url, "--auth", "webhook"]] {
             let printed = call(&[&["check"], &flags[..]].concat(), &[]);
-            let why =
-                format!("fdpush: {}: the URL is an address of this server ({own}), not of a back end\n", flags[0]);
+            let why = format!(
+                "fdpush: {}: the URL is an address of this server ({own}), and not an address of a back end\n",
+                flags[0]
+            );
             assert_eq!((printed.code, printed.err), (Some(1), why), "{url}");
         }
     }

@@ -11,7 +11,7 @@ use fdpush::Address;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint(String);
 
-/// An [`Endpoint`], with the prefix `tls:` if its connections speak TLS.
+/// An [`Endpoint`], with the prefix `tls:` if connections to the endpoint use TLS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StreamAddress {
     endpoint: Endpoint,
@@ -21,7 +21,7 @@ pub struct StreamAddress {
 /// The address of a listener for clients.
 ///
 /// The address is a [`StreamAddress`]. The prefix `proxy:` means that each connection starts with a PROXY header. The
-/// header comes before the TLS handshake, so the order is `proxy:tls:HOST:PORT`.
+/// PROXY header comes before the TLS handshake, so the order is `proxy:tls:HOST:PORT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientAddress {
     stream: StreamAddress,
@@ -37,7 +37,7 @@ pub enum ApiAddress {
     Udp(String),
     /// Datagrams with one command each, on a unix socket.
     UnixDatagram(PathBuf),
-    /// No API.
+    /// The API is off.
     Off,
 }
 
@@ -75,7 +75,7 @@ impl Endpoint {
         self.0.starts_with("unix:")
     }
 
-    /// Resolves the address. A name may have several addresses.
+    /// Resolves the address. A host name may have several addresses.
     pub fn resolve(&self) -> Result<Vec<Address>, String> {
         match self.0.strip_prefix("unix:") {
             Some(path) => Ok(vec![Address::Unix(path.into())]),
@@ -88,7 +88,7 @@ impl FromStr for StreamAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<StreamAddress, String> {
-        // The prefix is removed only if an address follows it, because `tls:9443` is port 9443 of a host named `tls`.
+        // The prefix `tls:` is removed only before an address, because `tls:9443` is port 9443 of a host named `tls`.
         if let Some(Ok(endpoint)) = text.strip_prefix("tls:").map(str::parse) {
             return Ok(StreamAddress { endpoint, is_tls: true });
         }
@@ -119,7 +119,8 @@ impl FromStr for ClientAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ClientAddress, String> {
-        // The prefix is removed only if an address follows it, because `proxy:9501` is port 9501 of a host named `proxy`.
+        // The prefix `proxy:` is removed only before an address, because `proxy:9501` is port 9501 of a host named
+        // `proxy`.
         if let Some(Ok(stream)) = text.strip_prefix("proxy:").map(str::parse) {
             return Ok(ClientAddress { stream, has_proxy_header: true });
         }
@@ -215,7 +216,7 @@ impl ApiAddress {
 fn is_host_and_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        // The interface of a link-local address follows a `%`.
+        // In a link-local address, the name of the interface follows a `%`.
         Some(v6) => v6.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
         None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
     };

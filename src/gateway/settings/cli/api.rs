@@ -14,7 +14,7 @@ use super::values::path;
 #[command(next_help_heading = "API for back ends")]
 pub struct Api {
     /// Address of the API: HOST:PORT, [V6]:PORT or unix:PATH for HTTP, with the prefix tls: for HTTPS; udp:HOST:PORT or
-    /// unixgram:PATH for one command per datagram; `off` for no API. May be given several times
+    /// unixgram:PATH for datagrams with one command each; `off` for no API. May be given several times
     #[arg(
         id = "api",
         long = "api",
@@ -39,10 +39,10 @@ pub struct Api {
     #[arg(long, value_name = "FILE", env = "FDPUSH_API_CLIENT_CA", value_parser = path)]
     pub api_client_ca: Option<PathBuf>,
 
-    /// Maximum number of connections to --api that have sent a valid request; over this limit, requests get 503. Other
-    /// connections, for example of probes, use the unused part of this number and 16 more places; if no place is left,
-    /// a new connection replaces the oldest of these other connections. API connections do not count in
-    /// --connections-max. Their descriptors are reserved
+    /// Maximum number of connections to --api that have sent a valid request; over this limit, requests get 503.
+    /// Connections without a valid request, for example of probes, may use the rest of this number and 16 more; beyond
+    /// that, a new connection replaces the oldest connection without a valid request. API connections do not count in
+    /// --connections-max. The server reserves the descriptors of API connections
     #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
         default_value_t = Limits::default().control_connections_max,
         value_parser = between(1, 65_536))]

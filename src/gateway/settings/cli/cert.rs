@@ -21,11 +21,11 @@ pub struct Cert {
     #[arg(long, value_name = "DIR", value_parser = path, default_value = ".")]
     pub out: PathBuf,
 
-    /// Another name of the certificate file, in --out
+    /// Name of the certificate file in --out. Default: a name as by mkcert
     #[arg(long, value_name = "FILE", value_parser = path)]
     pub cert_file: Option<PathBuf>,
 
-    /// Another name of the key file, in --out
+    /// Name of the key file in --out. Default: a name as by mkcert
     #[arg(long, value_name = "FILE", value_parser = path)]
     pub key_file: Option<PathBuf>,
 

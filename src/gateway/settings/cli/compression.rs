@@ -12,12 +12,12 @@ pub struct Compression {
     #[arg(long, value_name = "SWITCH", env = "FDPUSH_COMPRESSION", default_value = "off")]
     pub compression: Switch,
 
-    /// With --compression: minimum payload, in bytes, of a message to clients that is compressed
+    /// With --compression on: minimum payload of a message to clients that the server compresses, in bytes
     #[arg(long, value_name = "SIZE", env = "FDPUSH_COMPRESS_BYTES_MIN",
         default_value_t = Size(Limits::default().compress_bytes_min))]
     pub compress_bytes_min: Size,
 
-    /// With --compression: maximum bytes per second to which the compressed messages of one client may inflate; over
+    /// With --compression on: maximum bytes per second to which the compressed messages of one client may inflate; over
     /// this limit, the server reads the client more slowly
     #[arg(long, value_name = "SIZE", env = "FDPUSH_INFLATED_BYTES_PER_SECOND_MAX",
         default_value_t = Size(Limits::default().inflated_bytes_per_second_max))]

@@ -1,4 +1,4 @@
-//! The limits of the crate, from the settings of `serve`.
+//! Converts the settings of `serve` to the limits of the crate.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{Auth, Serve, Switch};
 
 impl Serve {
     /// Returns the timeout of an upgrade that waits for the connect hook. This timeout is one second longer than the
-    /// timeout of the hook, which therefore ends first.
+    /// timeout of the connect hook. So the timeout of the connect hook ends first.
     fn decision_time_max(&self) -> Duration {
         match self.auth() {
             Auth::Webhook => self.clients.auth_timeout.0 + Duration::from_secs(1),
@@ -41,7 +41,7 @@ impl Serve {
             write_time_max: bounds.write_time_max.0,
             slow_reader: bounds.slow_reader.into(),
             read_budget_bytes: bounds.read_budget_bytes.0,
-            // `Roster` checks `--uid-connections-max`, because a client over this limit gets its own answer.
+            // `Roster` checks `--uid-connections-max`, because the gateway answers a client over this limit with 429.
             uid_connections_max: None,
             connection_groups_max: bounds.connection_groups_max as usize,
             memberships_max: bounds.memberships_max as usize,

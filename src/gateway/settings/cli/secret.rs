@@ -1,4 +1,4 @@
-//! Secrets, without the characters that editors and environment files add.
+//! Parses secrets, and removes the characters that editors and environment files add.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// The text that `fdpush config` prints in place of a secret. This text is not a valid secret.
 pub const MASK: &str = "***";
 
-/// A text that appears in no log, no error and no debug output.
+/// A secret text, which appears in no log, no error and no debug output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -44,8 +44,8 @@ impl Secret {
 
 /// Returns the secret that a flag, a variable or a file contains.
 ///
-/// Removes a byte order mark, one final line end and one pair of quotes. A secret with quotes around it needs another
-/// pair.
+/// Removes a byte order mark, one final line end and one pair of quotes. If quotes at both ends belong to the secret,
+/// the text needs a second pair of quotes.
 pub fn bare(text: &str) -> &str {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
@@ -55,14 +55,14 @@ pub fn bare(text: &str) -> &str {
 /// The error of a secret for which [`has_variable_name`] returns `true`.
 pub const WITH_NAME: &str = "a secret must not begin with the name of its variable, FDPUSH_…=: give the value alone";
 
-/// Returns whether a text is a line of an environment file, `FDPUSH_API_KEY=…`, in place of its value.
+/// Returns whether a text is a whole line of an environment file, such as `FDPUSH_API_KEY=…`, and not only the value.
 pub fn has_variable_name(text: &str) -> bool {
     let line = text.strip_prefix("export ").unwrap_or(text);
     let name = line.strip_prefix("FDPUSH_").and_then(|rest| rest.split_once('=')).map(|(name, _)| name);
     name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
 }
 
-/// Returns the text inside a pair of quotes.
+/// Returns the text inside a pair of quotes, or `None` if the text is not in quotes.
 pub fn quoted(text: &str) -> Option<&str> {
     ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
 }

@@ -13,8 +13,8 @@ use super::values::path;
 #[command(next_help_heading = "TLS")]
 pub struct Tls {
     /// A certificate chain in PEM for `tls:` addresses; the certificate of the server comes first. May be given several
-    /// times: the first chain that fits the server name in the handshake (SNI) is used, or else the first chain. SIGHUP
-    /// reads the files again
+    /// times: the server uses the first chain that fits the server name in the handshake (SNI), or else the first
+    /// chain. SIGHUP reads the files again
     #[arg(long, value_name = "FILE", env = "FDPUSH_TLS_CERT", value_delimiter = ',', value_parser = path)]
     pub tls_cert: Vec<PathBuf>,
 
@@ -22,7 +22,7 @@ pub struct Tls {
     #[arg(long, value_name = "FILE", env = "FDPUSH_TLS_KEY", value_delimiter = ',', value_parser = path)]
     pub tls_key: Vec<PathBuf>,
 
-    /// The lowest TLS version
+    /// The lowest TLS version that the server accepts
     #[arg(long, value_name = "VERSION", env = "FDPUSH_TLS_MIN", default_value = "1.2")]
     pub tls_min: TlsMin,
 

@@ -17,7 +17,7 @@ pub struct Token {
     #[arg(long, value_name = "NAME")]
     pub uid: String,
 
-    /// Lifetime of the token, at most 1y. A token cannot be revoked except by removing the secret
+    /// Lifetime of the token, at most 1y. Only the removal of the secret revokes a token
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub ttl: Lifetime,
 

@@ -38,7 +38,7 @@ fn is_masked(url: &str) -> bool {
         || after('#') == Some(MASK)
 }
 
-/// Returns the scheme, the user information and the remaining part (RFC 3986 section 3.2.1).
+/// Returns the scheme, the user information and the remaining part of a URL (RFC 3986 section 3.2.1).
 fn split(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -60,7 +60,7 @@ impl FromStr for Url {
             return Err("expected http://HOST… or https://HOST…; a port is a number from 1 to 65535".to_owned());
         }
         if text.contains('#') {
-            return Err("a fragment (#…) is never sent to a back end: remove it".to_owned());
+            return Err("a fragment (#…) is never sent to a back end: remove the fragment".to_owned());
         }
         Ok(Url(text.to_owned()))
     }

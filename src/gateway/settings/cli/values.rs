@@ -1,4 +1,4 @@
-//! The values of settings: times, sizes, names and choices. The errors of the parsers name the allowed values.
+//! Parses the values of settings: times, sizes, names and choices. The errors of the parsers name the allowed values.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -47,7 +47,7 @@ pub enum Auth {
 /// A proxy that is trusted to report client addresses.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum TrustedProxy {
-    /// The proxies in this network, which may be a single address.
+    /// The proxies whose addresses are in this network. The network may be a single address.
     Net(IpNet),
     /// All peers on unix sockets.
     Unix,
@@ -155,7 +155,7 @@ const YEAR: Duration = Duration::from_secs(31_557_600);
 fn duration(text: &str, range: RangeInclusive<Duration>, allowed: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text)
         .map_err(|_| "expected a whole number with its unit, for example 25s, 500ms or 1m 30s".to_owned())?;
-    if range.contains(&time) { Ok(time) } else { Err(format!("a time must be {allowed} here")) }
+    if range.contains(&time) { Ok(time) } else { Err(format!("the time must be {allowed}")) }
 }
 
 impl fmt::Display for Time {
@@ -174,7 +174,7 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Size, String> {
-        // The size `1m` is refused because it is ambiguous: 1,000,000, 1,048,576 or a thousandth.
+        // The size `1m` is refused, because `1m` can mean 1,000,000 bytes, 1,048,576 bytes or a thousandth of a byte.
         let is_plain = text.ends_with(|last: char| last.is_ascii_digit() || matches!(last, 'b' | 'B'));
         let size: Option<ByteSize> = text.parse().ok().filter(|_| is_plain);
         let Some(size) = size else {
@@ -230,7 +230,8 @@ impl FromStr for TrustedProxy {
         if let Ok(IpNet::V6(net)) = net
             && net.addr().to_ipv4_mapped().is_some()
         {
-            // The server compares client addresses in IPv4 form, so a mapped address here would match no client.
+            // The server compares client addresses in IPv4 form. So an IPv4-mapped address of a proxy would match no
+            // client.
             return Err("expected an IPv4-mapped address in IPv4 form, for example 10.0.0.7 or 10.0.0.0/8".to_owned());
         }
         net.map(TrustedProxy::Net)
@@ -253,10 +254,13 @@ impl AsRef<str> for NodeName {
     }
 }
 
-/// Parses a text: one line, not empty, without white space around it.
+/// Parses one line of text. An empty text, and white space at the start or the end of the text, is an error.
 pub fn text(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(char::is_control) || text.trim() != text || text.contains('\u{feff}') {
-        return Err("expected a line of text, without white space around it and without a byte order mark".to_owned());
+        return Err(
+            "expected one line of text, without white space at the start or the end and without a byte order mark"
+                .to_owned(),
+        );
     }
     Ok(text.to_owned())
 }
