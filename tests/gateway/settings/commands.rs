@@ -443,7 +443,7 @@ fn an_unusable_inherited_socket_is_refused() {
         [("LISTEN_FDS", "1"), ("LISTEN_FDS_FIRST_FD", descriptor.as_str()), ("LISTEN_FDNAMES", "clients")];
     let printed = call(&["serve", "--api", "off"], &environment);
     assert_eq!(printed.code, Some(1), "{printed:?}");
-    for hint in ["a UDP socket", "\"clients\"", "named \"api\""] {
+    for hint in ["a UDP socket", "\"clients\"", "expected the name \"api\""] {
         assert!(printed.err.contains(hint), "expected {hint} in {}", printed.err);
     }
 }

@@ -261,7 +261,7 @@ fn values_that_are_probably_mistakes_are_warned_of() {
         ),
         ("address_ipv6_prefix = 56", "no effect without --address-connections-max"),
         ("webhook = \"http://127.0.0.1:1\"\nwebhook_timeout = \"1h\"", "--webhook-retry-time-max, which applies first"),
-        ("queue_total_bytes_max = \"64KiB\"", "are dropped"),
+        ("queue_total_bytes_max = \"64KiB\"", "slow clients lose messages"),
         ("queue_bytes_min = \"33MiB\"", "exceeds half of --queue-total-bytes-max"),
         ("compress_bytes_min = 100", "compress_bytes_min has no effect without --compression on"),
         ("inflated_bytes_per_second_max = \"1MiB\"", "has no effect without --compression on"),
