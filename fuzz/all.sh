@@ -3,7 +3,7 @@
 #   fuzz/all.sh HOURS   runs each target for HOURS hours, which may be a fraction
 #   FUZZ_SECONDS        seconds for each target, instead of HOURS
 #   FUZZ_JOBS           number of targets that run at the same time (default: number of cores)
-# The script stores new inputs in fuzz/found/TARGET. It reports a crash, and stores the input of the crash in
+# The script stores new inputs in fuzz/found/TARGET. The script reports a crash, and stores the input of the crash in
 # fuzz/artifacts/TARGET. Fix the fault, then add the input to fuzz/corpus/TARGET. `cargo test` replays fuzz/corpus.
 set -euo pipefail
 [[ ${FUZZ_SECONDS:-${1:-}} =~ ^[0-9]*\.?[0-9]+$ ]] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }

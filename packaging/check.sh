@@ -111,8 +111,8 @@ if binary:
         # `fdpush config` lists all permissions of client_may instead of `all`.
         if key != "client_may" and f"\n#{key} = {value}\n" not in text:
             faults.append(f"{settings}: the default of {key} must be {value}")
-    # The settings file must have each setting that `fdpush config` prints. It may have more settings, because `fdpush config` may
-    # omit a setting without a value. `fdpush check` below finds unknown settings.
+    # The settings file must have each setting that `fdpush config` prints. The settings file may have more settings, because
+    # `fdpush config` may omit a setting without a value. `fdpush check` below finds unknown settings.
     for key in sorted(known - keys):
         faults.append(f"{settings}: {key} is missing")
     def check(place, text, allowed=None):

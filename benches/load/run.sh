@@ -9,9 +9,9 @@
 #                    without a command is built here. See deflate.sh.
 #                    `uws/build.sh` and `bun/install.sh` print the commands of other servers.
 #   SERVER_CORE, LOAD_CORE   the cores of the server and of the load client (default 0 and 1)
-# The table has two ratios for each server except the first. The first ratio is the first server's CPU time an operation,
-# divided by this server's CPU time an operation. The second ratio is this server's throughput, divided by the first server's.
-# Other load on the machine disturbs CPU time less than throughput. Both ratios are medians of the ratios of all rounds.
+# The table has two ratios for each server except the first. The first ratio is the first server's CPU time an operation, divided by
+# this server's CPU time an operation. The second ratio is this server's throughput, divided by the first server's throughput. Other
+# load on the machine disturbs CPU time less than throughput. Both ratios are medians of the ratios of all rounds.
 set -euo pipefail
 cd "$(dirname "$0")"
 rounds=${ROUNDS:-5}

@@ -123,7 +123,7 @@ boot() {
 }
 export -f boot
 export gib kernel target
-# The device file of KVM can exist although KVM does not work. So the script tests KVM by booting an image with it.
+# The device file of KVM can exist although KVM does not work. Therefore the script tests KVM: it boots an image with KVM.
 boots_with_kvm() {
     [[ -c /dev/kvm ]] && timeout --kill-after=1 15 bash -c 'boot kvm probe' 2>/dev/null | grep -q booted
 }

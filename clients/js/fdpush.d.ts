@@ -26,7 +26,7 @@ export class RequestError extends Error {
   readonly code: ServerErrorCode | ClientErrorCode;
 }
 
-/** The answer to a push. `matched` connections are in the target: `queued` of them queued the message, `dropped` dropped it. */
+/** The answer to a push, with numbers of connections. `matched` are in the target, `queued` get the message, `dropped` do not. */
 export interface PushAck {
   type: "ack";
   id: number;
@@ -45,7 +45,7 @@ export interface Message {
   type: "message";
   from?: string | null;
   fd?: number;
-  /** The group to which the message was sent. A back end may send one message to several groups: then `groups` has them. */
+  /** The group to which the message was sent. If a back end sent the message to several groups, `groups` has these groups. */
   group?: string;
   groups?: string[];
   all?: true;
@@ -111,7 +111,7 @@ export interface Options {
   token?: string | (() => string | Promise<string>);
   /** The WebSocket class. Default: the global class `WebSocket`. Node has this global class from version 22 on. */
   WebSocket?: WebSocketClass;
-  /** The maximum time until the `welcome` frame or an answer, in ms. Then the client ends the connection. Default: 20,000. */
+  /** The maximum time until the `welcome` frame or an answer, in ms. After it, the client ends the connection. Default: 20,000. */
   timeout?: number;
   /** The time without a received message until the client sends a heartbeat, in milliseconds. Default: 25,000. */
   heartbeat?: number;

@@ -1,8 +1,8 @@
 /**
  * The client of `fdpush serve`: one ES module without dependencies, for browsers and for Node 20 or newer.
  *
- * A `Client` keeps one WebSocket. Its states are `connecting`, `open`, `waiting` (for the next attempt to connect) and `closed`.
- * Each frame of the client has an id. The server answers each frame once, in the order of the frames. The file
+ * A `Client` keeps one WebSocket. The states of a client are `connecting`, `open`, `waiting` (for the next attempt to connect) and
+ * `closed`. Each frame of the client has an id. The server answers each frame once, in the order of the frames. The file
  * fdpush.d.ts has the types. README.md describes the events and options.
  */
 
@@ -17,7 +17,7 @@ const TIMER_MS_MAX = 2 ** 31 - 1; // JavaScript fires a timer with a longer dela
 const LATE_MS = 1000;             // a timer that fires this late shows that the page was frozen
 const REQUESTS_MAX = 1000;        // maximum number of requests without an answer
 
-/** The types of requests that have the same effect once and twice. The client sends such requests again after a reconnect. */
+/** The types of the requests that may be sent twice without harm. The client sends such requests again after a reconnect. */
 const REPEATABLE = ["join", "leave", "online"];
 
 /** Returns whether the client must not reconnect after this close code. */
@@ -190,7 +190,7 @@ export class Client {
     for (const group of this.#groups) {
       if (waiting.some(({ frame }) => frame.group === group)) continue;
       this.#enqueue({ type: "join", group }).catch(({ code, message }) => {
-        // If the server refused the join, the group is no longer in `#groups`. Otherwise the client joins after the next welcome.
+        // If the server refused the join, `#groups` no longer has the group. After other errors, the next welcome repeats the join.
         if (!this.#groups.has(group)) this.#emit("error", { code, message, group });
       });
     }
@@ -198,7 +198,7 @@ export class Client {
 
   /* Heartbeat and page */
 
-  /** Scripts in a browser do not see pings. So the client sends heartbeat frames to check whether the server answers. */
+  /** Sends heartbeat frames to check whether the server answers, because scripts in a browser do not see pings. */
   #startHeartbeat({ mode, every_ms } = {}) {
     const isRequired = mode === "client";
     const every = Math.min(this.#options.heartbeat, isRequired && every_ms || TIMER_MS_MAX);
@@ -308,7 +308,7 @@ export class Client {
   #handleError({ id, code, message }) {
     const frame = this.#requests.get(id)?.frame;
     if (!frame) this.#emit("error", { code, message });
-    // The server does not parse a frame above the rate limit, so this error has no id. It belongs to the oldest sent request.
+    // The server does not parse a frame above the rate limit, so this error has no id. The error is for the oldest sent request.
     if (code === "rate_limited") id ??= [...this.#requests].find(([, { isSent }]) => isSent)?.[0];
     else if (frame?.type === "join") this.#groups.delete(frame.group);
     this.#reject(id, code, message);

@@ -19,7 +19,7 @@ if [[ -z ${KOSOKU:-} ]]; then
     messages=${MESSAGES:-1000}
     venv=$target/kosoku
     KOSOKU=$venv/bin/kosoku
-    # The stamp is the number of messages and a hash of correct.py. It shows which corrections the installed cases have.
+    # The stamp is the number of messages and a hash of correct.py. The stamp shows which corrections the installed cases have.
     stamp="$messages $(sha256sum <"$here/correct.py")"
     if ! "$KOSOKU" --help &>/dev/null || [[ $(cat "$venv/corrected" 2>/dev/null) != "$stamp" ]]; then
         python3 -m venv --clear "$venv"

@@ -11,7 +11,7 @@ first=${2:-0}
 # The number of seeds for each process.
 portion=100
 
-# This build has its own target directory, because its settings differ from the release profile.
+# The build of this script has its own target directory, because its settings differ from the release profile.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/simulator
 # The optimised build also has overflow checks and debug assertions.
 export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true

@@ -132,7 +132,7 @@ test("a page that was frozen during a restart connects when it is active again",
   await startAgain();
   await session.send("Page.setWebLifecycleState", { state: "active" });
   await until("the page notices the end of its connection", async () => {
-    // The event `resume` may come before the client notices the end of its connection. So the test makes the page visible again.
+    // The event `resume` may come before the client notices the end of its connection, so the test makes the page visible again.
     await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
     return page.evaluate(() => heard.open.length === 2);
   });

@@ -11,7 +11,7 @@ export function mockTime() {
   mock.timers.enable({ apis: ["setTimeout"] });
   mock.method(performance, "now", () => time);
   mock.method(Math, "random", () => 0.5);
-  // Advances the clock in steps of 10 ms. So a timer that another timer starts also fires at the right time.
+  // Advances the clock in steps of 10 ms, so that a timer that another timer starts also fires at the right time.
   const advance = async (ms) => {
     for (const end = time + ms; time < end;) {
       time += 10;

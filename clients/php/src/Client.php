@@ -69,9 +69,8 @@ final class Client
      * Sends many messages, and yields their results in the order of the pushes. The key of a result is the key that its
      * push has in `$pushes`.
      *
-     * The method takes pushes from `$pushes` only when it needs them, and sends them in requests of at most
-     * `$pushesMax` pushes and 256 KiB. So the memory use does not grow with the number of pushes. Nothing is sent
-     * before the generator is iterated.
+     * The method takes a push from `$pushes` only when it needs the push, and sends requests of at most `$pushesMax` pushes and 256
+     * KiB. Therefore the memory use does not grow with the number of pushes. Nothing is sent before the generator is iterated.
      *
      * If a request fails, the generator first yields the results that have arrived, and then throws the exception.
      *
@@ -316,7 +315,7 @@ final class Client
         };
         do {
             $query = http_build_query(['limit' => $size] + ($after === null ? [] : ['after' => $after]), '', '&', PHP_QUERY_RFC3986);
-            // For the connections of an offline user, the server answers 404. Then the list is empty.
+            // The server answers 404 if an offline user is queried. In this case, the list is empty.
             [$items, $after] = $this->callOrNull('GET', "$path?$query", null, $readPage) ?? [[], null];
             foreach ($items as $item) {
                 yield $item;

@@ -139,7 +139,7 @@ final class GatewayTest extends TestCase
         Gateway::sendToUid(10010, 'to a');
         Gateway::sendToUid(['x' => '10010', 'y' => 'b', 'z' => 10010], 'to both');
         Gateway::sendToUid([], 'to no user');
-        // The server accepts at most 10,000 uids in one push. So `sendToUid` must send several pushes.
+        // `sendToUid` must send several pushes, because the server accepts at most 10,000 uids in one push.
         Gateway::sendToUid([...range(1, 12_000), 'b'], 'to many');
         self::assertSame(['to a', 'to both', 'to many'], self::texts($a, 3));
         self::assertSame(['to both', 'to many'], self::texts($b, 2));
@@ -226,7 +226,7 @@ final class GatewayTest extends TestCase
         self::assertSame([[], []], [Gateway::getClientSessionsByGroup('none'), Gateway::getClientSessionsByGroup('')]);
         Gateway::setSession($a->fd, []);
         self::assertSame([], Gateway::getSession($a->fd));
-        // The client may disconnect before the back end handles its event. Then these calls must do nothing.
+        // A client may disconnect before the back end handles its event. For such a client, these calls must do nothing.
         Gateway::setSession(9999, ['a' => 1]);
         Gateway::updateSession(9999, ['a' => 1]);
     }

@@ -46,7 +46,7 @@ final class CurlTransport implements Transport
             },
             // Without this option, curl removes `..` from the path. A group may have the name `..`.
             CURLOPT_PATH_AS_IS => true,
-            // An empty proxy disables a proxy from the environment. Such a proxy would get the API key.
+            // An empty proxy disables a proxy from the environment, because a proxy would get the API key.
             CURLOPT_PROXY => '',
         ]);
         if ($this->address->socket !== null) {

@@ -13,7 +13,7 @@ final class Address
 {
     public const DEFAULT = 'http://127.0.0.1:9502';
 
-    /** The default timeout in seconds. It is longer than the server's `answer_time_max`, 10 s. */
+    /** The default timeout in seconds. The default is longer than the server's `answer_time_max`, 10 s. */
     public const TIMEOUT = 15.0;
 
     /** The address in error messages. */

@@ -11,7 +11,7 @@ use Fdpush\Result\PushError;
 use Fdpush\Result\PushResult;
 
 /**
- * One request of a batch. It contains pushes with their keys, up to a maximum size.
+ * One request of a batch. The request contains pushes with their keys, up to a maximum size.
  *
  * @internal
  * @template TKey
@@ -65,7 +65,7 @@ final class BatchRequest
         if ($response->status !== 200) {
             throw Answer::error($response);
         }
-        // The last element is the text after the last line end. It is empty, or an incomplete answer.
+        // The last element is the text after the last line end, which is empty or an incomplete answer.
         $lines = array_slice(explode("\n", $response->body), 0, -1);
         foreach (array_slice($this->keys, 0, count($lines)) as $index => $key) {
             yield $key => Answer::parse($lines[$index], self::result(...));

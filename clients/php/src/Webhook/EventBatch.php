@@ -12,7 +12,7 @@ final class EventBatch
     public function __construct(
         /** The name of the server. */
         public readonly string $node,
-        /** The identifier of the server's run. It changes with each start of the server. */
+        /** The identifier of the server's run. Each start of the server has a new identifier. */
         public readonly string $run,
         /** The time of the request, in milliseconds since 1970. */
         public readonly int $sentMs,

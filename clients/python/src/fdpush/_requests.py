@@ -28,7 +28,7 @@ T = TypeVar("T")
 #: The default address of the API.
 DEFAULT_ADDRESS = "http://127.0.0.1:9502"
 
-#: The default timeout in seconds. It is longer than the server's `answer_time_max`, 10 s.
+#: The default timeout in seconds. The default is longer than the server's `answer_time_max`, 10 s.
 DEFAULT_TIMEOUT = 15.0
 
 #: The maximum time of a connect in seconds.
@@ -129,7 +129,7 @@ class BatchRequest:
     def _read(self, status: int, body: bytes) -> list[PushResult | PushError]:
         if status != 200:
             raise _error(status, body)
-        # The last element is the text after the last line end. It is empty, or an incomplete answer.
+        # The last element is the text after the last line end, which is empty or an incomplete answer.
         return [_parse(line, _push_outcome) for line in body.split(b"\n")[:-1]]
 
 
@@ -229,7 +229,7 @@ def _page(path: str, name: str, read: Callable[[JsonObject], T], after: Name | N
         return Page([read(item) for item in answer.objects(name)], after if isinstance(after, (str, int)) else None)
 
     optional = _optional_reader(read_page)
-    # For the connections of an offline user, the server answers 404. Then the page is empty.
+    # The server answers 404 if an offline user is queried. In this case, the page is empty.
     return Request("GET", f"{path}?{urlencode(parameters)}", lambda status, body: optional(status, body) or Page([], None))
 
 

@@ -52,7 +52,7 @@ class EventBatch:
 
     #: The name of the server.
     node: str
-    #: The identifier of the server's run. It changes with each start of the server.
+    #: The identifier of the server's run. Each start of the server has a new identifier.
     run: str
     #: The time of the request, in milliseconds since 1970.
     sent_ms: int
