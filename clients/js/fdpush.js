@@ -70,7 +70,7 @@ export class Client {
 
   /* Use */
 
-  /** Starts an attempt at once, unless the client is open or connecting. Returns the client. */
+  /** Connects at once, unless the client is open or connecting. Returns the client. */
   connect() {
     if (this.state === "closed") {
       this.#failures = 0;

@@ -224,7 +224,7 @@ class Gateway
     /**
      * Returns all open connections.
      *
-     * @return array<int, int> each fd, also as its key
+     * @return array<int, int> the fds; the key of each fd is the fd itself
      */
     public static function getAllClientIdList(): array
     {
@@ -263,7 +263,7 @@ class Gateway
     /**
      * Returns all online uids.
      *
-     * @return array<array-key, string> each uid, also as its key
+     * @return array<array-key, string> the uids; the key of each uid is the uid itself
      */
     public static function getAllUidList(): array
     {
@@ -280,7 +280,7 @@ class Gateway
      * Returns the members of one or several groups.
      *
      * @param string|int|array<string|int> $group
-     * @return array<int, int> each fd, also as its key
+     * @return array<int, int> the fds; the key of each fd is the fd itself
      */
     public static function getClientIdListByGroup(string|int|array $group): array
     {
@@ -303,7 +303,7 @@ class Gateway
      * Returns the uids of the members of one or several groups.
      *
      * @param string|int|array<string|int> $group
-     * @return array<array-key, string> each uid, also as its key
+     * @return array<array-key, string> the uids; the key of each uid is the uid itself
      */
     public static function getUidListByGroup(string|int|array $group): array
     {
@@ -345,7 +345,7 @@ class Gateway
     /**
      * Returns all groups.
      *
-     * @return array<array-key, string> each group, also as its key
+     * @return array<array-key, string> the groups; the key of each group is the group itself
      */
     public static function getAllGroupIdList(): array
     {

@@ -56,7 +56,7 @@ final class Push
         return $this->with('key', $key);
     }
 
-    /** Sends the message uncompressed. Use this for a message that contains a secret and text of other users. */
+    /** Sends the message uncompressed. Use this option for a message that contains a secret and text of other users. */
     public function uncompressed(): self
     {
         return $this->with('compress', false);

@@ -8,8 +8,8 @@ namespace Fdpush;
 final class Target
 {
     /**
-     * @param string                           $kind  the member of a command that selects the connections
-     * @param list<string|int>|bool|string|int $value the value of this member
+     * @param string                           $kind  the name of the command's member that selects the connections, such as `uid`
+     * @param list<string|int>|bool|string|int $value the value of the member `$kind`
      */
     private function __construct(private readonly string $kind, private readonly array|bool|string|int $value)
     {

@@ -48,7 +48,7 @@ final class Verifier
     }
 
     /**
-     * Verifies and reads a request of the connect hook. This request has no timestamp, because it has no side effects.
+     * Verifies and reads a request of the connect hook. Such a request has no timestamp, because the request has no side effects.
      *
      * @throws WebhookException the signature is invalid, or the body is malformed
      */

@@ -19,9 +19,9 @@ _ABSENT = object()
 class Target:
     """A selection of connections: by fd, by uid, by group, or all. The static methods create targets."""
 
-    #: The member of a command that selects the connections.
+    #: The name of the command's member that selects the connections, such as `uid`.
     kind: str
-    #: The value of this member.
+    #: The value of the member `kind`.
     value: bool | Name | Sequence[Name]
 
     @staticmethod

@@ -153,7 +153,9 @@ class WebhookVerifier:
         return batch
 
     def connect(self, body: bytes, signature: str | None) -> ConnectRequest:
-        """Verifies and reads a request of the connect hook. This request has no timestamp, because it has no side effects.
+        """Verifies and reads a request of the connect hook.
+
+        A request of the connect hook has no timestamp, because the request has no side effects.
 
         Raises:
             WebhookError: The signature is invalid, or the body is malformed.
