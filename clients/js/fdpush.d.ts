@@ -111,7 +111,7 @@ export interface Options {
   token?: string | (() => string | Promise<string>);
   /** The WebSocket class. Default: the global class `WebSocket`. Node has this global class from version 22 on. */
   WebSocket?: WebSocketClass;
-  /** The maximum time until the `welcome` frame or an answer, in ms. After it, the client ends the connection. Default: 20,000. */
+  /** The maximum time until the `welcome` frame or an answer, in ms. After this time, the connection ends. Default: 20,000. */
   timeout?: number;
   /** The time without a received message until the client sends a heartbeat, in milliseconds. Default: 25,000. */
   heartbeat?: number;
