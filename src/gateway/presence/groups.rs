@@ -43,10 +43,11 @@ struct User {
 /// The changes of a group since its last notice.
 #[derive(Debug, Default)]
 struct Changes {
-    /// The uids of all users who joined, even of users who left again. The same uid can occur several times.
+    /// The uids of all users who joined, even of users who left again. The same uid can occur several times in this
+    /// list.
     joined: Vec<CompactString>,
-    /// The uids of users who left after a notice had named them as joined. Each uid occurs once. A user in this list
-    /// may have joined again.
+    /// The uids of users who left after a notice had named them as joined. Each uid occurs once in this list. A user in
+    /// this list may have joined again.
     left: Vec<CompactString>,
 }
 
@@ -95,7 +96,7 @@ impl GroupPresence {
     }
 
     /// Removes all users of `group`. Returns a notice that names as left all users whom earlier notices named as
-    /// joined. Returns `None` if there is no such user.
+    /// joined. Returns `None` if the notice would name no user.
     pub fn clear(&mut self, group: &str) -> Option<PresenceNotice> {
         let hash = self.hasher.hash_one(group);
         let (_, entry) = self.groups.find_mut(hash, |(name, _)| name == group)?;

@@ -27,7 +27,7 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 pub struct Roster {
     presence: GroupPresence,
     events: EventEmitter,
-    /// The maximum number of connections of a uid.
+    /// The maximum number of connections of a uid. `None` means that there is no maximum.
     uid_connections_max: Option<u32>,
     /// The throttle of log lines about identities with too many groups.
     refusals: LogThrottle,
@@ -175,8 +175,8 @@ impl Roster {
     /// Sends the notices of a portion of the groups with changes. The next turn of the loop sends the notices of the
     /// remaining groups.
     ///
-    /// Without this limit, a client that leaves a thousand large groups would occupy the loop with the notices about
-    /// its departure.
+    /// Without the limit of a portion, a client that leaves a thousand large groups would occupy the loop with the
+    /// notices about its departure.
     pub fn notify_groups(&mut self, ctx: &mut Context<'_>) {
         let changed = iter::from_fn(|| self.presence.next_changed());
         for group in take_portion(changed, |group| group_work(ctx, group)) {

@@ -31,7 +31,7 @@ pub struct Received {
 
 /// The reaction of the back end to a request.
 pub enum MockReply {
-    /// Answers with this status and body. The connection stays open.
+    /// Answers with this status and body. The connection stays open after the answer.
     Answer(u16, &'static str),
     /// Writes these bytes and closes the connection.
     Raw(Vec<u8>),
@@ -103,7 +103,7 @@ impl MockBackend {
 impl Drop for MockBackend {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // This connection wakes the thread that accepts connections. The woken thread ends.
+        // This connection wakes the thread that accepts connections, so that the thread ends.
         drop(TcpStream::connect(self.address));
     }
 }

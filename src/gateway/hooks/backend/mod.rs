@@ -1,5 +1,5 @@
-//! The HTTP client for back ends. The client posts signed JSON. Limits bound the time of a request and the length of an
-//! answer.
+//! The HTTP client for back ends. The HTTP client posts signed JSON. Limits bound the time of a request and the length
+//! of an answer.
 //!
 //! A request blocks the thread that sends it, so the loop's thread must not send requests. The HTTP client does not
 //! know the meaning of requests and answers.
@@ -36,7 +36,7 @@ use self::early_answer::EarlyAnswers;
 use self::signature::SigningKey;
 use crate::gateway::runtime::clock;
 
-/// The maximum length of the body of an answer, in bytes. A longer body is a failure.
+/// The maximum length of the body of an answer, in bytes. An answer with a longer body is a failure.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// The maximum idle time of a connection to a back end. Most back ends close idle connections after five seconds or
@@ -55,7 +55,7 @@ pub struct BackendConfig {
     pub node: String,
     /// The secret that signs requests. Without a secret, requests have no signature.
     pub secret: Option<SigningKey>,
-    /// The certificate authorities for `https`. The default is Mozilla's root certificates.
+    /// The certificate authorities for `https` connections. `None` means Mozilla's root certificates.
     pub authorities: Option<Authorities>,
 }
 
@@ -86,7 +86,7 @@ pub struct Answer {
     pub status: u16,
     /// The pause that the header `Retry-After` requests. The length of this pause has no upper bound.
     pub retry_after: Option<Duration>,
-    /// The body, or the reason why the body is incomplete.
+    /// The body of the answer, or the reason why the body is incomplete.
     pub body: Result<Vec<u8>, Failure>,
 }
 
@@ -96,7 +96,7 @@ pub enum Failure {
     /// The back end answered with a redirect with this status. Redirects are not followed, because the signed body and
     /// the clients' headers are only for the configured URL.
     Redirected(u16),
-    /// There was no connection, no answer in time, or no valid HTTP.
+    /// The back end was not reached, did not answer in time, or did not answer with valid HTTP.
     Failed(ureq::Error),
     /// The HTTP client panicked, for example because it could not start a thread for a DNS lookup.
     Panicked(Box<dyn Any + Send>),
@@ -238,7 +238,8 @@ pub fn node_header(node: &str) -> io::Result<HeaderValue> {
 
 /// Returns whether a URL has a valid port or no port.
 ///
-/// `Uri` accepts an invalid port and ignores this port. Without this check, a request would go to the default port.
+/// `Uri` accepts an invalid port and ignores this port. Without this check, a request to a URL with an invalid port
+/// would go to the default port.
 fn has_valid_port(uri: &Uri) -> bool {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
@@ -259,8 +260,8 @@ impl Failure {
         }
     }
 
-    /// Returns whether the connection ended before the answer was complete. Such an end is normal if the back end
-    /// closes an idle connection.
+    /// Returns whether the connection ended before the answer was complete. For example, a back end may close an idle
+    /// connection while this server sends a request.
     pub fn is_disconnect(&self) -> bool {
         let Failure::Failed(ureq::Error::Io(error)) = self else { return false };
         matches!(

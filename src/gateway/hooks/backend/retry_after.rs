@@ -5,7 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Parses the value of a `Retry-After` header, and returns the requested pause. `now_ms` is the current time in
 /// milliseconds since 1970.
 ///
-/// A date in the past is a pause of zero. Returns `None` if the value is invalid. The caller must bound the pause.
+/// If the value is a date in the past, the pause is zero. Returns `None` if the value is invalid. The caller must bound
+/// the pause.
 pub fn parse(value: &str, now_ms: u64) -> Option<Duration> {
     let value = value.trim_ascii();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -60,7 +60,7 @@ impl Debounce {
         is_new
     }
 
-    /// Records that a uid has no connection. If the uid has already departed, a second call of this function does not
+    /// Records that a uid has no connection. If the uid has already departed, another call of this function does not
     /// restart the delay.
     ///
     /// If the queue of departures is full, the uid of the oldest departure goes offline before its delay has passed.
@@ -205,8 +205,8 @@ mod tests {
         assert_eq!(debounce.poll(now), None);
     }
 
-    /// A simple, slow debounce for comparison. The value for a uid is the time at which its last connection ended, or
-    /// `None` while the uid has a connection.
+    /// A simple, slow state machine with which a test compares [`Debounce`]. The value for a uid is the time at which
+    /// its last connection ended, or `None` while the uid has a connection.
     #[derive(Default)]
     struct NaiveDebounce(HashMap<String, Option<Instant>>);
 

@@ -1,7 +1,8 @@
-//! The webhook events and their JSON. The reference is `docs/webhooks.md`.
+//! The webhook events and their JSON. The reference for webhook events is `docs/webhooks.md`.
 //!
-//! Each event is encoded once, into a buffer with a maximum length. So the JSON of an event never exceeds this maximum
-//! length, even if escapes make a text longer. For example, JSON writes a control character as an escape of six bytes.
+//! Each event is encoded once, into a buffer with a maximum length. So the JSON of an event never exceeds the maximum
+//! length of the buffer, even if escapes make a text longer. For example, JSON writes a control character as an escape
+//! of six bytes.
 
 use std::io;
 use std::net::IpAddr;
@@ -27,7 +28,7 @@ pub enum Event<'a> {
         path: &'a str,
         /// The groups that the connection joined when it was opened.
         groups: &'a [&'a str],
-        /// The attributes from the connect hook.
+        /// The attributes of the client, from the answer of the connect hook.
         attributes: Option<&'a RawValue>,
         /// Whether the whole event exceeded `webhook_event_bytes_max`. In a truncated event, `groups` and `attributes`
         /// are missing and `path` is cut.
@@ -92,7 +93,7 @@ impl Event<'_> {
 
     /// Returns the event and its time, in milliseconds since 1970, as a JSON object of at most `bytes_max` bytes.
     ///
-    /// An `open` event that would be longer is truncated.
+    /// An `open` event that would exceed `bytes_max` is truncated.
     ///
     /// # Errors
     /// The event is longer than `bytes_max` and cannot be truncated, or memory for the event cannot be allocated.
@@ -135,7 +136,7 @@ impl Event<'_> {
 }
 
 impl Kind {
-    /// Returns the name of this type in JSON and in `--webhook-events`.
+    /// Returns the name of this event type in JSON and in `--webhook-events`.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Open => "open",
@@ -246,7 +247,7 @@ fn by(by: By) -> &'static str {
     }
 }
 
-/// A buffer with a maximum length. A write that would exceed the maximum length fails.
+/// A buffer with a maximum length in bytes. A write that would exceed the maximum length fails.
 struct Bounded {
     bytes: Vec<u8>,
     bytes_max: usize,

@@ -2,7 +2,7 @@
 //!
 //! The loop's thread encodes an event and puts it into a bounded queue. A worker thread posts batches of events in
 //! order. The worker thread repeats a failed request until the back end accepts the events or the events are too old.
-//! The reference is `docs/webhooks.md`.
+//! The reference for the webhook is `docs/webhooks.md`.
 
 pub mod debounce;
 pub mod event;
@@ -51,11 +51,11 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(EVENT_BYTES_MAX_MAX <= QUEUE_BYTES_MAX, "an event of the maximum length must fit into the queue");
 
-/// The back end of the webhook and its limits.
+/// The settings of the webhook: its back end, its event types and its limits.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub contact: BackendConfig,
-    /// The types of events that are sent.
+    /// The types of events that the webhook sends.
     pub kinds: Kinds,
     /// The maximum number of events that wait or are in flight. Above this number, new `message` and `send` events are
     /// dropped. Above twice this number, all new events are dropped.
@@ -97,7 +97,7 @@ pub enum EmitResult {
     Unwanted,
 }
 
-/// A webhook. Dropping the webhook drops the waiting events.
+/// A webhook, which sends events to a back end. Dropping the webhook drops the waiting events.
 #[derive(Debug)]
 pub struct Webhook {
     queue: Arc<EventQueue>,
@@ -199,7 +199,7 @@ impl Webhook {
         EmitResult::Full
     }
 
-    /// Returns the statistics of all events since the start.
+    /// Returns the statistics of all events since the start of the webhook.
     pub fn stats(&self) -> WebhookStats {
         self.queue.stats()
     }

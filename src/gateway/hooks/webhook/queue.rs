@@ -18,7 +18,7 @@ const GIVE_UP_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub struct Entry {
     pub seq: u64,
-    /// The time at which the event was pushed.
+    /// The time at which the event was pushed into the queue.
     pub at: Instant,
     /// The event as a JSON object, without the member `seq`.
     pub json: Box<[u8]>,
@@ -63,7 +63,7 @@ pub struct WebhookStats {
 pub struct GivenUp {
     /// The number of events that the back end refused in a request without other events.
     pub refused: u64,
-    /// The number of events that the back end did not accept in time.
+    /// The number of events that were dropped because the back end did not accept them within `webhook_retry_time_max`.
     pub timed_out: u64,
     /// The number of events that were dropped because the queue was full.
     pub queue_full: u64,
@@ -259,8 +259,8 @@ impl EventQueue {
 
     /// Waits for `time` before the next request, but at most until the queue ends.
     ///
-    /// The wait also ends when the queue starts to finish. If `is_finishing` is `true`, the caller already knows that
-    /// the queue is finishing, and the wait continues. Returns whether the queue is finishing or has ended.
+    /// If `is_finishing` is `false`, the wait also ends when the queue starts to finish. If `is_finishing` is `true`,
+    /// the caller already knows that the queue is finishing. Returns whether the queue is finishing or has ended.
     pub fn pause(&self, time: Duration, now: Instant, is_finishing: bool) -> bool {
         let state = self.lock();
         let time = state.time_left(now).map_or(time, |left| left.min(time));

@@ -1,5 +1,5 @@
 //! Pauses between the attempts to send a request: exponential back-off with full jitter. With jitter, many servers do
-//! not send at the same time when their back end recovers.
+//! not send their requests at the same time when their back end recovers.
 
 use std::time::Duration;
 

@@ -252,7 +252,7 @@ fn finish_does_not_wait_for_the_next_attempt() {
     let seen = Arc::clone(&is_well);
     let double =
         MockBackend::start(move |_| MockReply::Answer(if seen.load(Ordering::SeqCst) { 200 } else { 503 }, ""));
-    // The average pause is half an hour.
+    // The average pause between two requests is half an hour.
     let pause = Duration::from_secs(3600);
     let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
     emit_text(&webhook, "patience");
@@ -344,8 +344,8 @@ fn the_bytes_of_the_queue_are_bounded() {
     assert!(push(10, false) && !push(1, true));
 }
 
-/// Starts a back end that refuses a request if the text of an event starts with `bad`. The text also contains the
-/// status of the refusal. The back end accepts all other requests.
+/// Starts a back end that refuses a request if the text of an event starts with `bad`. The text of such an event, for
+/// example `bad 413`, also contains the status of the refusal. The back end accepts all other requests.
 fn start_selective_back_end() -> MockBackend {
     MockBackend::start(|received| match bad_status(received) {
         Some(status) => MockReply::Answer(status, "no"),

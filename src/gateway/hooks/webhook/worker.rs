@@ -94,7 +94,7 @@ impl Worker {
     /// Creates a worker for the server `node`. `run` identifies this start of the server.
     pub fn new(queue: Arc<EventQueue>, backend: Arc<Backend>, node: &str, run: &str, mut rules: Rules) -> Worker {
         let names = serde_json::json!({ "node": node, "run": run }).to_string();
-        // The opening is the object without its closing brace.
+        // The opening is the JSON object of `node` and `run` without its closing brace.
         let opening = names.as_bytes()[..names.len() - 1].to_vec();
         // `webhook_batch_bytes_max` bounds the whole body, so the events may use only the remaining bytes.
         rules.batch.bytes_max = rules.batch.bytes_max.saturating_sub(opening.len() + ENVELOPE_BYTES);
@@ -224,7 +224,7 @@ impl Worker {
     fn post(&self, count: usize, timeout: Duration) -> Result<(), DeliveryError> {
         let body = self.body(count).map_err(|_| DeliveryError::OutOfMemory)?;
         let answer = self.backend.post(&body, timeout).map_err(DeliveryError::Failure)?;
-        // The status counts even if the body of the answer is incomplete.
+        // The status of an answer counts even if the body of the answer is incomplete.
         match ResponseClass::of(answer.status, answer.retry_after) {
             ResponseClass::Accepted => Ok(()),
             ResponseClass::Rejected | ResponseClass::Retryable(_) => {
