@@ -58,7 +58,7 @@ pub struct Hook {
     shared: Arc<Shared>,
 }
 
-/// The numbers of requests since the start, by result.
+/// The numbers of requests since the start of the hook, by result.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct HookStats {
     /// The number of requests that wait for a worker thread now.
@@ -75,7 +75,8 @@ pub struct HookStats {
     pub gone: u64,
 }
 
-/// A request in progress. Dropping this value cancels the request, so the callback of the request is not called.
+/// A request for which the hook has not made a decision yet. Dropping this value cancels the request, so the callback
+/// of the request is not called.
 #[derive(Debug)]
 #[must_use = "dropping a Pending cancels its request"]
 pub struct Pending {
@@ -101,7 +102,7 @@ struct HookState {
     requests: FairQueue<QueuedRequest>,
     /// The requests in the order of their deadlines. Some of these requests may already be answered.
     watched: VecDeque<Arc<Open>>,
-    /// The length of `watched` at which answered requests are removed.
+    /// The length of `watched` at which answered requests are removed from `watched`.
     watched_max: usize,
     /// Whether the watch thread waits without a deadline.
     is_watch_idle: bool,
@@ -130,8 +131,8 @@ type DecisionCallback = Box<dyn FnOnce(Decision) + Send>;
 
 /// A request that a worker has taken from the queue.
 ///
-/// A source has a maximum number of requests that are being served. Dropping this value lowers the number of the source
-/// by one, so the queue may return another request of the source.
+/// The queue limits the number of requests of a source that are being served. Dropping this value lowers this number of
+/// the source by one, so the queue may return another request of the source.
 struct Served<'a> {
     shared: &'a Shared,
     source: Source,
@@ -142,7 +143,7 @@ struct Served<'a> {
 enum HookError {
     Failure(Failure),
     Status(u16),
-    /// The answer is invalid. The text states the fault.
+    /// The answer of the back end is invalid. The text states the fault of the answer.
     InvalidAnswer(String),
     TimedOut,
     /// The queue is full, for this source or for all sources.
@@ -245,7 +246,7 @@ impl Hook {
         pending
     }
 
-    /// Returns the statistics of all requests since the start.
+    /// Returns the statistics of all requests since the start of the hook.
     pub fn stats(&self) -> HookStats {
         let state = self.shared.lock();
         HookStats { waiting: state.requests.len(), ..state.stats }
@@ -289,7 +290,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a request. Returns `None` when the hook is dropped.
+    /// Waits for a request in the queue. Returns `None` when the hook is dropped.
     fn next_request(&self) -> Option<Served<'_>> {
         let is_idle = |state: &mut HookState| !state.requests.is_ready() && !state.is_over;
         let mut state = self.for_worker.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
@@ -310,8 +311,8 @@ impl Shared {
         drop((removed, answer));
     }
 
-    /// Posts the request. If the connection ends without an answer, posts the request once more, because the back end
-    /// may have closed an idle connection.
+    /// Posts the request to the back end, and returns the decision in the answer. If the connection ends without an
+    /// answer, posts the request once more, because the back end may have closed an idle connection.
     fn ask_back_end(&self, body: &[u8], open: &Open) -> Result<Decision, HookError> {
         let post = || {
             let left = open.deadline.saturating_duration_since(clock::now());
@@ -499,7 +500,7 @@ impl fmt::Display for HookError {
     }
 }
 
-/// A source in a log line.
+/// The name of a source in a log line.
 struct SourceName(Source);
 
 impl fmt::Display for SourceName {

@@ -38,8 +38,8 @@ impl Expiries {
         Expiries { by_time: BTreeSet::new(), timer: None, check_interval, wall_ms }
     }
 
-    /// Adds a connection. The connection is closed at `exp` plus [`LEEWAY`], the time from which a new client with the
-    /// same identity is refused.
+    /// Adds a connection whose identity has this `exp`. The connection is closed at `exp` plus [`LEEWAY`], the time
+    /// from which a new client with the same identity is refused.
     pub fn insert(&mut self, ctx: &mut Context<'_>, fd: Fd, exp: u64) {
         self.by_time.insert((exp, fd));
         let is_first = self.by_time.first() == Some(&(exp, fd));
@@ -82,7 +82,7 @@ impl Expiries {
         self.timer = next.map(|delay| ctx.set_timer(delay));
     }
 
-    /// Returns the time until the next check. Returns `None` if the set is empty.
+    /// Returns the time until the next check of the wall clock. Returns `None` if the set of connections is empty.
     fn time_to_check(&self, now_ms: u64) -> Option<Duration> {
         self.by_time.first().map(|&(exp, _)| left(exp, now_ms).min(self.check_interval))
     }

@@ -1,8 +1,8 @@
 //! The rule that some API addresses require API keys. An API that other machines can reach needs a key, because the
 //! callers of the API can push messages, bind uids and close connections.
 //!
-//! The rule checks the bound addresses. The settings were already checked, but a service manager may pass any other
-//! socket.
+//! The rule checks the addresses to which the API sockets are bound. The addresses in the settings were already
+//! checked, but a service manager may pass a socket with another address.
 
 use fdpush::Address;
 

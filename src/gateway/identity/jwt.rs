@@ -30,7 +30,7 @@ use crate::gateway::runtime::clock;
 use crate::gateway::wire::json::{List, Seconds, read_object};
 use crate::gateway::wire::names::Name;
 
-/// The maximum length of a token. A longer token is refused and not parsed.
+/// The maximum length of a token, in bytes. A longer token is refused and not parsed.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
 
 /// The maximum `exp` of an issued token, in seconds since 1970.
@@ -58,15 +58,15 @@ pub enum TokenError {
     Missing(&'static str),
     /// The claim with this name does not have the required type, which the second text names.
     ClaimType(&'static str, &'static str),
-    /// `sub` or one of `groups` is empty or too long, or there are too many groups.
+    /// The uid in `sub` or a group in `groups` is empty or too long, or `groups` has too many groups.
     Name(NameError),
     /// The time in `exp` passed at least [`LEEWAY`] seconds ago.
     Expired,
     /// The time in `nbf` is more than [`LEEWAY`] seconds in the future.
     Early,
-    /// `iss` is not the configured issuer.
+    /// The claim `iss` is not the configured issuer.
     Issuer,
-    /// `aud` does not contain the configured audience.
+    /// The claim `aud` does not contain the configured audience.
     Audience,
 }
 
@@ -124,7 +124,7 @@ struct Issued<'a> {
 
 /// Returns the token of a request.
 ///
-/// The server searches the token in this order: query parameter `token`, header `Authorization: Bearer` (RFC 6750
+/// The server searches for the token in this order: query parameter `token`, header `Authorization: Bearer` (RFC 6750
 /// section 2.1), subprotocol `bearer.<token>`. Browsers use the subprotocol, because a browser cannot set headers. An
 /// empty token counts as missing.
 ///

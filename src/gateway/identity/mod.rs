@@ -32,15 +32,15 @@ pub const GROUPS_MAX: usize = 1000;
 pub struct Identity {
     /// The uid, 1 to [`NAME_BYTES_MAX`] bytes. `None` for an anonymous client.
     pub uid: Option<String>,
-    /// The groups that the connection joins when it opens: at most [`GROUPS_MAX`], each of 1 to [`NAME_BYTES_MAX`]
-    /// bytes.
+    /// The names of the groups that the connection joins when it opens. There are at most [`GROUPS_MAX`] names, and
+    /// each name has 1 to [`NAME_BYTES_MAX`] bytes.
     pub groups: Vec<String>,
-    /// Data of the back end, stored with the connection.
+    /// The attributes that the back end gave to the client. The server stores the attributes with the connection.
     pub attributes: Map<String, Value>,
     /// The expiry in seconds since 1970. The server applies the expiry [`LEEWAY`] seconds later. The value is at most
     /// 2⁵³, so that `exp` plus [`LEEWAY`] does not overflow.
     pub exp: Option<u64>,
-    /// The subprotocol that the back end chose among those that the client offered.
+    /// The subprotocol that the back end chose among the subprotocols that the client offered.
     pub subprotocol: Option<String>,
 }
 
@@ -92,8 +92,8 @@ impl fmt::Display for NameError {
 
 impl std::error::Error for NameError {}
 
-/// Returns the credentials of an `Authorization: Bearer` header (RFC 6750 section 2.1). The case of the scheme does not
-/// matter.
+/// Returns the credentials of an `Authorization: Bearer` header (RFC 6750 section 2.1). The case of the scheme `Bearer`
+/// does not matter.
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, credentials) = header.split_once(' ')?;
     let credentials = credentials.trim_ascii();

@@ -2,8 +2,8 @@
 //!
 //! This module knows the trusted proxies, and parses the header in which proxies forward client addresses. Each proxy
 //! appends the address of its peer to the header. So an address in the header can be trusted if the proxy that appended
-//! it is trusted. The rightmost address in the header that is not the address of a trusted proxy is the client's
-//! address. All addresses to the left of the client's address may be forged.
+//! this address is trusted. The rightmost address in the header that is not the address of a trusted proxy is the
+//! client's address. All addresses to the left of the client's address may be forged.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -126,7 +126,8 @@ fn split(text: &str, separator: char) -> Option<Vec<&str>> {
 mod tests {
     use super::*;
 
-    /// Returns the client's address. The trusted proxies are 10.0.0.0/8, ::1 and unix sockets.
+    /// Returns the client's address for a peer and its header lines. The trusted proxies are 10.0.0.0/8, ::1 and unix
+    /// sockets.
     fn client_address(header: ForwardedHeader, peer: Peer, lines: &[&str]) -> Option<String> {
         let trusted = ["10.0.0.0/8", "::1", "unix"].map(|text| text.parse().expect("the proxy is valid"));
         let client_address =

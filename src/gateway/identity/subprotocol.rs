@@ -16,7 +16,7 @@ use super::jwt;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subprotocol(String);
 
-/// The result of the selection for a client.
+/// The result of the selection of a subprotocol for a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Choice {
     /// The client offers no subprotocol.

@@ -35,7 +35,7 @@ pub enum ClientFrame<'a> {
         key: Option<Cow<'a, str>>,
         data: &'a str,
     },
-    /// A message for the back end only.
+    /// A message that only the back end receives.
     Send {
         data: &'a str,
     },
@@ -309,7 +309,7 @@ impl fmt::Display for Uid<'_> {
     }
 }
 
-/// The text `"id":7,`, or nothing if the frame has no id.
+/// The text `"id":7,` in an answer, or no text if the frame has no id.
 struct IdMember<'a>(Id<'a>);
 
 impl fmt::Display for IdMember<'_> {

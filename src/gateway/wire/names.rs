@@ -2,7 +2,7 @@
 //!
 //! A name is a JSON string, or an integer that stands for its decimal text, because back ends in PHP and Python use
 //! integer keys. A name has 1 to 128 bytes. Two names are equal if their bytes are equal. The server does not trim
-//! names, does not change their case, and does not normalise them. The reference is `docs/api.md`.
+//! names, does not change their case, and does not normalise them. The reference for names is `docs/api.md`.
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -1,6 +1,7 @@
 //! Suggestions for mistyped words.
 
-/// Returns the name that is most similar to `word`, if at most a third of the letters, or one letter, differ.
+/// Returns the name that is most similar to `word`. Returns `None` if more than one letter and more than a third of the
+/// letters differ.
 pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let length = word.chars().count();
     let slips_max = (length / 3).max(1);

@@ -2,9 +2,9 @@
 //! delays the next item of another source by at most one item.
 //!
 //! A source is the unit for which the server counts clients: an IPv4 address, an IPv6 network, or `None` for all
-//! clients of unix sockets. The queue does not read its items. A popped item counts as being served until the caller
-//! releases the source of the item. The number of items of a source that are being served has a bound, so that other
-//! sources find a free worker.
+//! clients of unix sockets. The queue does not read the content of its items. A popped item counts as being served
+//! until the caller releases the source of the item. The number of items of a source that are being served has a bound,
+//! so that other sources find a free worker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ pub enum Full {
     All,
 }
 
-/// The waiting items of all sources.
+/// The bounded queue with the waiting items of all sources.
 #[derive(Debug)]
 pub struct FairQueue<T> {
     bounds: Bounds,
@@ -256,7 +256,8 @@ mod tests {
         assert_eq!(order, [0, 21, 30, 40, 1]);
     }
 
-    /// A simple, slow queue for comparison, with all items in one list and the sources in the order of their turns.
+    /// A simple, slow queue with which a test compares [`FairQueue`]. One list has all items. A second list has the
+    /// sources in the order of their turns.
     #[derive(Default)]
     struct NaiveQueue {
         items: Vec<(Source, u32)>,

@@ -1,4 +1,4 @@
-//! The request of the connect hook: the client's request as JSON. The reference is `docs/webhooks.md`.
+//! The request of the connect hook: the client's request as JSON. The reference for this JSON is `docs/webhooks.md`.
 
 use std::net::IpAddr;
 
@@ -42,8 +42,8 @@ struct RequestBody<'a> {
 /// The headers of a request whose values have the form `form`. Each header name appears once, in lower case, with the
 /// values of this header in order.
 ///
-/// A value that is not UTF-8 is encoded in base64. With U+FFFD in place of invalid bytes, two different values could
-/// become equal, and a back end could find the session of another user.
+/// A value that is not UTF-8 is encoded in base64. If U+FFFD replaced invalid bytes, two different values could become
+/// equal, and a back end could find the session of another user.
 #[derive(Copy, Clone)]
 struct Headers<'a> {
     request: &'a Request<'a>,

@@ -22,7 +22,7 @@ const HEAD: &[u8] =
     b"GET /chat?token=a%20b HTTP/1.1\r\nHost: x\r\nCookie: sid=1\r\nX-A: 1\r\nAuthorization: Bearer t\r\n\
     x-a: \xff2\r\nConnection: close\r\n\r\n";
 
-/// Runs a server on a thread. Returns its address and its remote.
+/// Runs a server on a thread. Returns the address and the [`Remote`] of the server.
 fn serve(set_up: impl FnOnce(Server<Closures>) -> Server<Closures> + Send + 'static) -> (SocketAddr, Remote) {
     let (sender, started) = mpsc::channel();
     thread::spawn(move || {
@@ -318,8 +318,8 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
     remote.shutdown().expect("the server is running");
 }
 
-/// Starts a back end that answers one request for each message on the returned channel. Its answers accept the client
-/// with the uid `a`.
+/// Starts a back end that answers one request for each message on the returned channel. The answers of the back end
+/// accept the client with the uid `a`.
 fn gated() -> (MockBackend, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);

@@ -23,7 +23,7 @@ const MODULUS_BYTES_MIN: usize = 256;
 /// be guessed from a single token.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// The public keys that are supported, as error messages name them.
+/// The text with which error messages name the supported public keys.
 const SUPPORTED_KEYS: &str = "a PEM public key: RSA of 2048 to 4096 bits, EC on P-256, or Ed25519";
 
 /// The keys that verify tokens, and the required issuer and audience.
@@ -58,8 +58,8 @@ impl KeyFile {
 
     /// Returns the HS256 secret, or `None` for a public key.
     ///
-    /// In a text file, the secret is the text as [`bare`] returns it. In a binary file, every byte is part of the
-    /// secret.
+    /// If the file is text, the secret is the text that [`bare`] returns. If the file is binary, every byte is part of
+    /// the secret.
     pub fn secret(&self) -> Option<&[u8]> {
         if has_pem_mark(&self.bytes) {
             return None;
@@ -105,7 +105,7 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// A key or file cannot be used, or there is no key.
+    /// A secret or file is not a usable key, or `secrets` and `files` are empty.
     pub fn new(secrets: &[&str], files: &[KeyFile]) -> Result<Keys, String> {
         let mut keys = Vec::with_capacity(secrets.len() + files.len());
         for (index, secret) in secrets.iter().enumerate() {

@@ -406,7 +406,7 @@ fn a_byte_order_mark_and_a_line_end_are_not_part_of_a_secret() {
     // A byte-order mark before PEM is not part of the key.
     let marked = format!("\u{feff}{}", samples::ED);
     assert!(load(&[], &[&marked]).verify_at(samples::EDDSA, NOW).is_ok());
-    // Every byte of a binary secret counts.
+    // Every byte of a binary file is part of the secret.
     let binary = b"\xef\xbb\xbf\"\x00\xff 0123456789abcdef0123456789abcdef\"\n";
     assert_eq!(KeyFile::read(&File::new(&binary[..]).0).expect("the secret is valid").secret(), Some(&binary[..]));
 }
