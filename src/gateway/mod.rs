@@ -40,7 +40,7 @@ use self::serving::start::start;
 use self::settings::cli::{Cli, Command};
 use self::settings::{Faults, Settings};
 
-/// Runs the command that the command line of the process names.
+/// Parses the command line of the process, and runs its command.
 pub fn run() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
     match run_command(line) {
@@ -93,7 +93,7 @@ fn run_command(line: Vec<OsString>) -> Result<(), Box<dyn Error>> {
 
 /// Returns the text of an error with the texts of its sources.
 ///
-/// An example is `cannot listen on 127.0.0.1:9501: Address already in use`.
+/// The result is, for example, `cannot listen on 127.0.0.1:9501: Address already in use`.
 fn with_sources(error: &dyn Error) -> String {
     let (mut text, mut source) = (error.to_string(), error.source());
     while let Some(error) = source {

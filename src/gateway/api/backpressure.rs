@@ -2,9 +2,9 @@
 //!
 //! The body of a batch request arrives in pieces. After a piece, the API pauses the batch if the queue of a receiver
 //! holds more bytes than half of `queue_bytes_max`, or if all queues together hold more bytes than half of
-//! `queue_total_bytes_max`. The batch continues when the queue of each such receiver holds at most a quarter of
-//! `queue_bytes_max`, and all queues together hold at most half of `queue_total_bytes_max`. A pause lasts at
-//! most [`PAUSE_TIME_MAX`], so a receiver that does not read cannot stop a batch.
+//! `queue_total_bytes_max`. A paused batch continues when each queue that it waits for holds at most a quarter of
+//! `queue_bytes_max`, and all queues together hold at most half of `queue_total_bytes_max`. A pause lasts at most
+//! [`PAUSE_TIME_MAX`], so a receiver that does not read cannot stop a batch.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::gateway::wire::target::Target;
 /// The maximum duration of one pause of a batch.
 const PAUSE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The interval between two checks of the queues during a pause.
+/// The interval between two checks of the queues during a pause of a batch.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The maximum number of receivers whose queues one paused batch waits for.
@@ -36,7 +36,7 @@ struct PausedBatch {
     batch: Fd,
     /// The receivers whose queues the batch waits for.
     receivers: Vec<Fd>,
-    /// The time at which the pause ends at the latest.
+    /// The latest time at which the pause of the batch ends.
     until: Instant,
 }
 
@@ -81,8 +81,8 @@ impl PausedBatches {
 
     /// Resumes the batches that need not wait for long queues any more.
     ///
-    /// Also resumes each batch that was paused for [`PAUSE_TIME_MAX`]. Returns `false` if `timer` is not the timer of
-    /// the paused batches.
+    /// `handle_timer` also resumes each batch that was paused for [`PAUSE_TIME_MAX`]. Returns `false` if `timer` is not
+    /// the timer of the paused batches.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, now: Instant) -> bool {
         if self.timer != Some(timer) {
             return false;

@@ -24,7 +24,7 @@ enum Skipped {
 pub struct Batch {
     /// The bytes of the line whose line end has not arrived yet.
     partial: Vec<u8>,
-    /// The reason why the bytes of an incomplete line are discarded. `None` if `partial` stores the bytes.
+    /// The reason why the bytes of an incomplete line are discarded. `None` if `partial` stores these bytes.
     skipped: Option<Skipped>,
     line_bytes_max: usize,
     /// The ticket for the response to the batch request. `None` after the head of the response was written.
@@ -141,8 +141,8 @@ impl Batch {
 
 /// Reserves memory for `more` bytes of an incomplete line.
 ///
-/// If the memory must grow, its size at least doubles, so that a line in many pieces is not copied many times. The size
-/// of the memory never exceeds `bytes_max`, the maximum length of a line.
+/// If the memory of the line must grow, its size at least doubles, so that a line in many pieces is not copied many
+/// times. The size of the memory never exceeds `bytes_max`, the maximum length of a line.
 fn reserve(line: &mut Vec<u8>, more: usize, bytes_max: usize) -> Result<(), Skipped> {
     let length = line.len() + more;
     if length > bytes_max {

@@ -109,7 +109,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Returns the allowed HTTP methods of the API call. The format is that of the header `Allow`.
+    /// Returns the allowed HTTP methods of the API call. The text has the format of the response header `Allow`.
     pub fn allowed(self) -> &'static str {
         match self {
             Call::Push | Call::Batch | Call::Bind | Call::Unbind | Call::Join | Call::Leave => "POST",

@@ -21,9 +21,9 @@ pub struct Close {
     reason: String,
     /// Whether the connections are closed without a close frame.
     is_abort: bool,
-    /// The connections that the command has not closed yet.
+    /// The connections that the close command has not closed yet.
     left: vec::IntoIter<Fd>,
-    /// The number of connections that the command has closed so far.
+    /// The number of connections that the close command has closed so far.
     matched: usize,
 }
 

@@ -18,10 +18,10 @@ use crate::gateway::wire::target::Target;
 
 /// The maximum number of uids, fds and groups in one command.
 ///
-/// The uids, fds and groups in the member `except` count too.
+/// The uids, fds and groups in the member `except` count towards this maximum.
 const NAMES_MAX: usize = 10_000;
 
-/// The name of an API call, and the JSON members of its command.
+/// The name of an API call, and the JSON members that its command may have.
 #[derive(Copy, Clone, Debug)]
 pub struct Shape {
     call: &'static str,
@@ -36,7 +36,7 @@ pub const PUSH: Shape = Shape {
     ],
 };
 
-/// The shape of the push command in a datagram.
+/// The [`Shape`] of the push command in a datagram.
 ///
 /// A datagram has no HTTP header, so the push command contains the API key in the member `auth`.
 pub const DATAGRAM: Shape = Shape {
@@ -58,10 +58,10 @@ pub const CLOSE: Shape = Shape {
     members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "code", "reason", "abort"],
 };
 
-/// The shape of connection attributes: a JSON object with any members.
+/// The [`Shape`] of connection attributes, a JSON object with any members.
 const ATTRIBUTES: Shape = Shape { call: "attributes", members: &[] };
 
-/// The shape of the JSON object `except` in a push command.
+/// The [`Shape`] of the JSON object `except` in a push command.
 const EXCEPT: Shape = Shape { call: "except", members: &["uid", "uids", "fd", "fds", "group", "groups"] };
 
 /// The JSON members of an API command, with unchecked values.
@@ -87,7 +87,7 @@ pub struct Command<'a> {
     text: Option<Text<'a>>,
     #[serde(borrow)]
     binary: Option<Text<'a>>,
-    /// The value of `except` is boxed, because it is large and rare.
+    /// The members of `except`. The value is boxed to save memory, because most commands do not contain `except`.
     #[serde(borrow, deserialize_with = "optional_object")]
     except: Option<Box<ExceptMembers<'a>>>,
     #[serde(borrow)]
@@ -122,7 +122,7 @@ struct ExceptMembers<'a> {
 
 /// A push command whose members were checked.
 pub struct PushCommand<'a> {
-    /// The JSON text of the member `id`, unchanged. The answer to the command repeats this text.
+    /// The JSON text of the member `id`, unchanged. The answer to the push command repeats this JSON text.
     pub id: Option<&'a str>,
     pub target: Target<'a>,
     pub envelope: Envelope<'a>,
@@ -139,7 +139,7 @@ pub struct Except<'a> {
     pub groups: Vec<Cow<'a, str>>,
 }
 
-/// Parses the attributes of a connection. Any JSON object is valid.
+/// Parses the attributes of a connection. Any JSON object is a valid value of the attributes.
 pub fn read_attributes(json: &[u8]) -> Result<Object, ApiError> {
     read(json, &ATTRIBUTES)
 }
@@ -158,7 +158,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
         let (path, is_nested) = (error.path().to_string(), error.path().iter().nth(1).is_some());
         let first = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
         let message = match unknown_member(error.inner()) {
-            // The faulty value is in a member that only other API calls have.
+            // The error is in a member that only other API calls have.
             _ if shape.lacks(&first) => shape.unexpected_member(&first),
             // `except` is the only member whose value is a JSON object with a fixed set of members.
             Some(name) if is_nested => EXCEPT.unexpected_member(&name),
@@ -180,8 +180,8 @@ fn unknown_member(error: &serde_json::Error) -> Option<String> {
 
 /// Describes a parser error in terms of JSON instead of Rust types.
 ///
-/// A line number in the text counts the lines of one command. The line number of the command in a batch is in the
-/// member `line` of the answer.
+/// A line number in the error text counts the lines within one command. The member `line` of the answer contains the
+/// line number of the command in a batch.
 fn plain(error: &serde_json::Error) -> String {
     let place = match (error.line(), error.column()) {
         (0, _) | (_, 0) => String::new(),
@@ -202,7 +202,8 @@ fn plain(error: &serde_json::Error) -> String {
         return format!("{text}{place}");
     };
     let wanted = match wanted {
-        "u64" | "u16" => "a whole number",
+        "u64" => "an integer of at least 0",
+        "u16" => "an integer from 0 to 65535",
         "a map" => "an object",
         wanted if wanted.starts_with("struct ") => "an object",
         wanted => wanted,
@@ -485,8 +486,8 @@ mod tests {
                 r#"{"except":{"uids":[1,[]]}}"#,
                 "except.uids[1]: expected a string or an integer of 64 bits, found an array (column 23)",
             ),
-            (r#"{"fd":"3"}"#, "fd: expected a whole number, found string \"3\" (column 9)"),
-            (r#"{"fd":-1}"#, "fd: expected a whole number, found integer `-1` (column 8)"),
+            (r#"{"fd":"3"}"#, "fd: expected an integer of at least 0, found string \"3\" (column 9)"),
+            (r#"{"fd":-1}"#, "fd: expected an integer of at least 0, found integer `-1` (column 8)"),
             (r#"{"fds":3}"#, "fds: expected an array, found integer `3` (column 8)"),
             (
                 r#"{"uids":{"0":"a","2":"b"}}"#,
@@ -503,6 +504,8 @@ mod tests {
         for (json, message) in table {
             assert_eq!(refusal(json), message, "{json}");
         }
+        let close = Command::read(br#"{"fd":1,"code":70000}"#, &CLOSE).err().expect("the close code is invalid");
+        assert_eq!(close.message, "code: expected an integer from 0 to 65535, found integer `70000` (column 20)");
         assert!(refusal(b"{\"uid\":\"\xd5\xc5\",\"data\":1}").contains("invalid JSON: invalid unicode"));
         assert!(refusal(r#"{"uid":"\ud800","data":1}"#).contains("uid: invalid JSON"));
         assert!(refusal(r#"{"uid":"a","u\u0069d":"b","data":1}"#).starts_with("duplicate member: uid (column "));

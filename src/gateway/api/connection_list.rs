@@ -5,8 +5,8 @@
 //! A list of at most [`WORK_MAX`] connections visits all connections of the user or group in one turn of the loop.
 //!
 //! A list of more than [`WORK_MAX`] connections visits all open connections of the server in the order of their slots,
-//! and selects the connections of the user or group. The visit ends when the page of the list is full. The visit can
-//! continue in a later turn, because a connection keeps its slot.
+//! and selects the connections of the user or group. The visit of connections ends when the page of the list is full.
+//! The visit can continue in a later turn, because a connection keeps its slot.
 
 use fdpush::{Context, Fd};
 use serde::Serialize;
@@ -38,9 +38,9 @@ enum Owner {
 /// A search among all open connections for the first connections of a list.
 #[derive(Debug)]
 struct Search {
-    /// The last connection that the search has visited. Before the first visit, the fd after which the page begins.
+    /// The last connection that the search has visited. The initial value is the fd after which the page begins.
     visited: Option<Fd>,
-    /// The connections of the page. If the list continues after the page, one further connection of the list.
+    /// The connections of the page, and one further connection if the list is longer.
     found: Vec<Fd>,
     /// The maximum number of connections on the page, plus 1.
     found_max: usize,

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 
 use compact_str::CompactString;
 
-/// The first names after a given name, in sorted order.
+/// A selection of the first names after a given name, in sorted order.
 #[derive(Debug)]
 pub struct FirstNames {
-    /// All selected names come after this name. `None` if the selection begins with the first name.
+    /// All selected names come after the name `after`. If `after` is `None`, any name can be selected.
     after: Option<String>,
     /// The maximum number of selected names.
     max: usize,

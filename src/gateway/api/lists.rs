@@ -17,9 +17,9 @@ use super::error::ApiError;
 use super::response::{json_response, uncached};
 use crate::gateway::runtime::portion::{TurnBudget, WORK_MAX};
 
-/// The limit on the number of waiting lists.
+/// The number of waiting lists at which a new long list is refused.
 ///
-/// If this number of lists is waiting, a new list that takes several turns is refused.
+/// A long list is a list that takes several turns of the loop.
 ///
 /// The limit bounds memory, because each waiting list stores the entries of its page. The lists that take one turn need
 /// no limit, because the limit of API connections also bounds the number of these lists.
@@ -66,7 +66,7 @@ impl Lists {
         if work > WORK_MAX && self.waiting.len() >= WAITING_MAX {
             return Err(ApiError::busy(format!("limit of long lists in progress reached ({WAITING_MAX})")));
         }
-        // `handle_turn_end` resets the budget, so it must run at the end of this turn.
+        // `handle_turn_end` resets the budget, so the loop must call `handle_turn_end` at the end of this turn.
         ctx.request_turn_end();
         if work <= WORK_MAX && self.budget.take(work) && list.visit_portion(ctx) {
             return Ok(json_response(list.json(ctx)?));

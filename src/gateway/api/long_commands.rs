@@ -1,8 +1,8 @@
 //! Executes commands that may take several turns of the event loop.
 //!
 //! A command with at most [`WORK_MAX`] connections and memberships is carried out in one turn, so no other request sees
-//! only a part of the command's effect. A command with more connections and memberships is carried out in portions, one
-//! portion per turn. The server answers the command after the last portion.
+//! only a part of the command's effect. A command with more than [`WORK_MAX`] connections and memberships is carried
+//! out in portions, one portion per turn. The server answers a command after its last portion.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -78,8 +78,8 @@ impl LongCommands {
 
     /// Carries out a portion of the oldest command, or answers this command.
     ///
-    /// A command is answered in the turn after its last portion. At that time, the event loop has called `on_close` for
-    /// all connections that the command has closed.
+    /// A command is answered in the turn after its last portion. The event loop calls `on_close` for all connections
+    /// that the command has closed before the command is answered.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
         match self.waiting.front_mut() {
             Some((_, command)) if !command.is_done() => command.carry_out_portion(ctx, roster),

@@ -81,7 +81,7 @@ impl Connection {
 /// Returns the entries and the member `next` of a page of connections.
 ///
 /// The page contains no connection that has closed or that `is_listed` rejects. [`GROUP_NAMES_MAX`] limits the number
-/// of entries.
+/// of group names on the page.
 pub fn page_entries(
     ctx: &Context<'_>,
     fds: &[Fd],
@@ -132,8 +132,8 @@ pub fn attributes(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
 
 /// Changes the attributes of a connection.
 ///
-/// If `merges` is `true`, `body` is a JSON merge patch to the old attributes (RFC 7386). Otherwise `body` replaces the
-/// old attributes.
+/// If `merges` is `true`, `body` is a JSON merge patch to the old attributes (RFC 7386). If `merges` is `false`, `body`
+/// replaces the old attributes.
 pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool) -> Result<String, ApiError> {
     let fd = open_fd(ctx, fd)?;
     let given = super::command::read_attributes(body)?.0;
@@ -159,8 +159,8 @@ pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool
 
 /// Applies a JSON merge patch to a JSON object (RFC 7386 section 2).
 ///
-/// The value `null` in the patch removes a member of the object. An object in the patch is merged into the member. Any
-/// other value in the patch replaces the value of the member.
+/// The value `null` in the patch removes a member of the object. A JSON object in the patch is merged into the member
+/// with the same name. Any other value in the patch replaces the value of the member.
 fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
     for (name, value) in patch {
         match value {

@@ -51,7 +51,7 @@ use crate::gateway::runtime::threads;
 pub struct Api {
     /// The API keys, which the API shares with the threads that receive datagrams.
     keys: Arc<Mutex<ApiKeys>>,
-    /// The answers to the lines of one batch piece. The memory is reused for the next piece.
+    /// The answers to the lines of one batch piece. The next piece reuses the memory of this buffer.
     answers: String,
     paused: PausedBatches,
     long: LongCommands,
@@ -281,8 +281,8 @@ impl Api {
     /// If API keys are set, the request must contain one of the API keys.
     ///
     /// If no API keys are set, the request must come from this machine: the peer address and the header `Host` must
-    /// belong to this machine. If the request has the header `Origin`, a web page has sent the request. In this case,
-    /// the origin of the page must be the origin of the server.
+    /// belong to this machine. If the request has the header `Origin`, a web page has sent the request. The
+    /// origin of the web page must then be the origin of the server.
     fn check_caller(&self, request: &Request<'_>) -> Result<(), ApiError> {
         let keys = self.keys();
         if !keys.is_empty() {
@@ -320,7 +320,7 @@ pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiE
     let mut command = Command::read(datagram, &command::DATAGRAM)?;
     let shown = command.auth.take();
     command.take_push()?;
-    // This thread locks the API keys after it has parsed the command, because the event loop may wait for the lock.
+    // The datagram thread locks the API keys after it has parsed the command, because the loop may wait for the lock.
     let keys = lock(keys);
     match shown {
         _ if keys.is_empty() => Ok(()),

@@ -15,7 +15,7 @@ use crate::gateway::runtime::portion::WORK_MAX;
 pub struct NameList {
     kind: Kind,
     limit: usize,
-    /// The names of the page. If the list continues after the page, one further name of the list.
+    /// The names of the page, and one further name if the list is longer.
     names: FirstNames,
     /// The position in the registry where the next portion starts.
     cursor: ScanCursor,
@@ -115,8 +115,8 @@ mod tests {
         let (mut after, mut seen, mut has_more) = (None, Vec::new(), true);
         while has_more {
             let mut page = FirstNames::new(after, LIMIT + 1);
-            // Some names are added twice. A scan also adds a name twice if the user goes offline and online again
-            // during the scan.
+            // Some names are added twice. A scan of the users adds a uid twice if the user goes offline and online
+            // again during the scan.
             names.iter().chain(names.iter().step_by(3)).for_each(|name| page.add(name));
             seen.extend(page.iter().take(LIMIT).map(str::to_owned));
             has_more = page.len() > LIMIT;

@@ -8,10 +8,10 @@ use fdpush::{Fd, QueryError, Request};
 use super::error::ApiError;
 use crate::gateway::wire::json::{cut, unexpected_member};
 
-/// The value of the parameter `limit` for a request without `limit`.
+/// The default value of the query parameter `limit`.
 const LIMIT: usize = 100;
 
-/// The largest value of the parameter `limit`.
+/// The maximum value of the query parameter `limit`.
 const LIMIT_MAX: usize = 1000;
 
 /// The query parameters of a request for one page of a list.

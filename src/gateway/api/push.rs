@@ -15,7 +15,7 @@ use crate::gateway::wire::target::Target;
 pub struct BatchLine<'a> {
     /// The number of the line, counted from 1.
     pub line: u64,
-    /// The paused batches. They store the receivers whose queues a batch waits for.
+    /// The paused batches. [`PausedBatches`] also stores the receivers whose queues the batch must wait for.
     pub paused: &'a mut PausedBatches,
 }
 

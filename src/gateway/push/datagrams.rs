@@ -30,12 +30,12 @@ use crate::gateway::runtime::threads;
 
 /// The maximum length of a datagram, in bytes.
 ///
-/// Every UDP datagram is shorter than this maximum. A longer datagram on a Unix socket is refused.
+/// Every UDP datagram is shorter than this maximum. The receiver refuses a longer datagram on a Unix socket.
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 
 /// The size of the kernel's receive buffer that a UDP socket requests, in bytes.
 ///
-/// The kernel setting `net.core.rmem_max` limits the size that the socket gets.
+/// The kernel setting `net.core.rmem_max` limits the size of the receive buffer that the socket gets.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// The address of a datagram socket.
@@ -72,10 +72,12 @@ pub struct DatagramReceiver {
 pub enum DatagramStatus {
     /// The datagram was passed to the event loop.
     Done,
-    /// The datagram is not a valid command.
+    /// The datagram is not a valid push command.
     Malformed,
     /// The API key in the datagram is missing or wrong.
     Unauthorized,
+    /// The event loop cannot take the datagram.
+    ///
     /// The inbox of the event loop is full, or the datagrams that wait for the event loop have too many bytes.
     Overflowed,
 }
@@ -109,7 +111,7 @@ impl DatagramSocket {
     /// Binds `udp:HOST:PORT`, `udp:[V6]:PORT` or `unixgram:PATH`.
     ///
     /// If HOST is a name with several addresses, `bind_all` binds each address. If PORT is 0, `bind_all` binds only the
-    /// first address.
+    /// first address of HOST.
     ///
     /// # Errors
     ///
@@ -174,8 +176,8 @@ impl DatagramSocket {
 
     /// Returns the number of datagrams on this socket that the kernel dropped.
     ///
-    /// The number is in the last column of `/proc/net/udp` or `/proc/net/udp6`. Returns `None` for a Unix socket, or if
-    /// the file cannot be read.
+    /// The last column of `/proc/net/udp` or `/proc/net/udp6` contains this number. Returns `None` for a Unix socket,
+    /// or if the table in `/proc` cannot be read.
     fn dropped(&self) -> Option<u64> {
         let table = match &self.address {
             DatagramAddress::Udp(SocketAddr::V4(_)) => "/proc/net/udp",
@@ -209,8 +211,8 @@ impl DatagramReceiver {
 
     /// Returns the counts of datagrams.
     ///
-    /// Each call for a UDP socket reads a file in `/proc`. Reading the file is fast enough for each scrape of the
-    /// metrics.
+    /// Each call of `counts` for a UDP socket reads a file in `/proc`. The read is fast enough for a call at each
+    /// scrape of the metrics.
     pub fn counts(&self) -> DatagramCounts {
         let shared = &self.shared;
         // If the table in `/proc` cannot be read, the number of lost datagrams keeps its last value.

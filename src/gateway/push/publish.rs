@@ -19,27 +19,28 @@ use crate::gateway::wire::target::Target;
 pub enum Envelope<'a> {
     /// JSON data. The message is a JSON object with the data, the sender and the target.
     Data { from: Option<Fd>, data: &'a str },
-    /// Text that is sent unchanged.
+    /// The text of a text message, which is sent unchanged.
     Text(Cow<'a, str>),
-    /// Bytes that are sent unchanged.
+    /// The bytes of a binary message, which are sent unchanged.
     Binary(Vec<u8>),
 }
 
 /// The reason why a message was not sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PublishError {
-    /// The frame of the message is longer than `queue_bytes_max`. The text names the length of the frame and the limit.
+    /// The frame of the message is longer than `queue_bytes_max`. The `String` names the length of the frame and the
+    /// limit.
     TooLarge(String),
     /// Memory for the message could not be allocated.
     OutOfMemory,
 }
 
-/// The usual bytes of a JSON message without data and group names.
+/// The usual number of bytes in a JSON message without data and group names.
 ///
 /// A name with JSON escapes can need more bytes.
 const ENVELOPE_BYTES: usize = 256;
 
-/// Options of a message.
+/// The options with which a message is published.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct Options<'a> {
     /// The connections that do not get the message.
@@ -57,7 +58,7 @@ struct SendingClient<'a> {
     uid: Option<&'a str>,
 }
 
-/// Publishes messages. The JSON of each message is written into one reused buffer.
+/// Publishes messages to clients. The JSON of each message is written into one reused buffer.
 #[derive(Default, Debug)]
 pub struct Publisher {
     text: String,
@@ -67,8 +68,8 @@ impl Publisher {
     /// Publishes a message to its target. Pending presence notices of the target groups are sent before the message.
     ///
     /// # Errors
-    /// The frame of the message is longer than `queue_bytes_max`, or memory for the message could not be allocated. A
-    /// message with an error is sent to no receiver.
+    /// The frame of the message is longer than `queue_bytes_max`, or memory for the message could not be allocated. If
+    /// `publish` returns an error, no receiver gets the message.
     pub fn publish(
         &mut self,
         ctx: &mut Context<'_>,

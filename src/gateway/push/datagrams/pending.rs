@@ -17,16 +17,16 @@ pub struct PendingBytes(Arc<AtomicUsize>);
 #[derive(Debug)]
 pub struct Datagram {
     bytes: Box<[u8]>,
-    /// The counter of the [`PendingBytes`] that admitted the datagram.
+    /// The byte counter of the [`PendingBytes`] that admitted the datagram.
     waiting: Arc<AtomicUsize>,
 }
 
 impl PendingBytes {
     /// Copies a datagram for the event loop, and counts its bytes.
     ///
-    /// Returns `None` if the total would exceed [`WAITING_BYTES_MAX`].
+    /// Returns `None` if the bytes of all waiting datagrams would exceed [`WAITING_BYTES_MAX`].
     pub fn admit(&self, datagram: &[u8]) -> Option<Datagram> {
-        // Only the thread of the socket adds bytes, so the check and the addition need not be one atomic operation.
+        // Only the receiving thread adds bytes, so the check and the addition need not be one atomic operation.
         if self.0.load(Ordering::Relaxed) + datagram.len() > WAITING_BYTES_MAX {
             return None;
         }

@@ -12,7 +12,7 @@ use crate::gateway::runtime::{clock, files};
 /// The maximum time that a test waits for an event. The time is long enough for a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A path. Dropping a `TemporaryPath` removes the file at the path.
+/// A path for a socket file. Dropping a `TemporaryPath` removes the file at the path.
 struct TemporaryPath(PathBuf);
 
 impl TemporaryPath {
@@ -75,7 +75,7 @@ fn udp_datagrams_are_received_and_counted() {
         let socket = match DatagramSocket::bind_all(address) {
             Ok(mut sockets) => sockets.pop().expect("one socket is bound"),
             Err(error) => {
-                // This machine has no IPv6, so the client cannot bind an IPv6 address either.
+                // This machine has no IPv6, so the client cannot bind a socket to an IPv6 address either.
                 assert!(address.contains("::1"), "{error}");
                 assert!(UdpSocket::bind(client).is_err(), "{error}");
                 continue;
@@ -130,7 +130,7 @@ fn a_dropped_receiver_ends_its_thread_and_removes_its_socket_file() {
         drop(ingress);
         assert_eq!(received.recv_timeout(TEST_TIMEOUT), Err(mpsc::RecvTimeoutError::Disconnected));
         assert!(!path.0.exists());
-        // A new socket can bind the same address.
+        // A new socket can bind the address, because the dropped receiver has closed its socket.
         drop(start(bind(&again)));
     }
 }
