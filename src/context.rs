@@ -1,5 +1,6 @@
 //! The methods of [`Context`]: the actions that a handler can take.
 
+mod forwarded;
 mod http;
 mod names;
 

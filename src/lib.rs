@@ -223,7 +223,7 @@ pub use crate::protocol::response::Response;
 pub use crate::protocol::shared::Frame;
 pub use crate::protocol::upgrade::{Accept, Upgrade};
 pub use crate::registry::{Change, NAME_BYTES_MAX, ScanCursor, SecondLogin};
-pub use crate::remote::{Remote, RemoteError, Reply, ReplyFuture};
+pub use crate::remote::{Promise, Remote, RemoteError, Reply, ReplyFuture};
 pub use crate::server::{Closures, Server};
 pub use crate::ticket::{ResponseStream, Ticket};
 #[cfg(feature = "tls")]

@@ -461,8 +461,11 @@ impl Limits {
         self.message_bytes_max.max(self.body_bytes_max).max(self.head_bytes_max).saturating_mul(2)
     }
 
-    /// Checks the limits that apply only to several loops.
-    pub(crate) fn check_shares(&self, loops: usize) -> Result<(), LimitError> {
+    /// Checks the limits that apply only to a server with several [loops](crate::Server::loops).
+    ///
+    /// # Errors
+    /// A limit is too small.
+    pub fn check_loops(&self, loops: usize) -> Result<(), LimitError> {
         let min = self.message_bytes_max.saturating_add(FORWARD_OVERHEAD);
         if loops == 1 || self.forward_bytes_max >= min {
             return Ok(());

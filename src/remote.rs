@@ -3,6 +3,7 @@
 mod error;
 mod gather;
 mod owned_push;
+mod promise;
 mod route;
 mod then;
 
@@ -20,6 +21,7 @@ use crate::protocol::close::CloseCode;
 use crate::registry::Change;
 
 pub use self::error::RemoteError;
+pub use self::promise::Promise;
 pub(crate) use self::route::send_to_fd;
 
 use self::gather::{Gather, Listed, NameKind, Named, Parts};

@@ -412,7 +412,7 @@ impl<H: Handler> Server<H> {
             return Err(Error::Loops(loops));
         }
         config.limits.check()?;
-        config.limits.check_shares(loops)?;
+        config.limits.check_loops(loops)?;
         config.heartbeat.check()?;
         for listener in &listeners {
             match listener.kind {

@@ -3,7 +3,7 @@
 //! The loop creates a [`Context`] for each call of a handler. The methods of `Context` are in `src/context.rs`.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use slab::Slab;
@@ -63,6 +63,7 @@ pub struct ContextParts {
     pub fleet: Fleet<Command>,
     pub timers: TimerClosures,
     pub replies: Replies,
+    pub held: HeldValues,
 }
 
 impl Context<'_> {
@@ -86,6 +87,12 @@ pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 /// The closure of a timer, which is called at every expiry.
 pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 
+/// Values that are dropped when the loop has written its present output.
+///
+/// Each value has the position in the output that must be written before, or `None` before the first flush.
+#[derive(Default)]
+pub struct HeldValues(VecDeque<(Option<u64>, Box<dyn Any>)>);
+
 /// The replies that the handlers of a loop wait for, by key.
 #[derive(Default)]
 pub struct Replies(Slab<Box<dyn PendingReply>>);
@@ -102,7 +109,12 @@ pub trait PendingReply {
 impl ContextParts {
     /// Creates the parts without timers and replies.
     pub fn new(fleet: Fleet<Command>) -> ContextParts {
-        ContextParts { fleet, timers: TimerClosures::default(), replies: Replies::default() }
+        ContextParts {
+            fleet,
+            timers: TimerClosures::default(),
+            replies: Replies::default(),
+            held: HeldValues::default(),
+        }
     }
 
     /// Sends the posts of this loop to the inboxes of the other loops.
@@ -125,6 +137,38 @@ impl TimerClosures {
     #[inline]
     pub fn take(&mut self, timer: TimerId) -> Option<TimerClosure> {
         if self.0.is_empty() { None } else { self.0.remove(&timer) }
+    }
+}
+
+impl HeldValues {
+    /// Adds a value.
+    pub fn insert(&mut self, value: Box<dyn Any>) {
+        self.0.push_back((None, value));
+    }
+
+    /// Returns whether there are no values.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sets the position of the new values, at the end of a flush. The output of these values ends at `end`.
+    pub fn set_position(&mut self, end: u64) {
+        self.0.iter_mut().rev().map_while(|(position, _)| position.is_none().then_some(position)).for_each(
+            |position| {
+                *position = Some(end);
+            },
+        );
+    }
+
+    /// Removes the first value, if the output is written up to its position.
+    pub fn pop_written(&mut self, written: u64) -> Option<Box<dyn Any>> {
+        let (position, _) = self.0.front()?;
+        if position.is_some_and(|position| position <= written) {
+            self.0.pop_front().map(|(_, value)| value)
+        } else {
+            None
+        }
     }
 }
 
@@ -166,6 +210,12 @@ impl fmt::Debug for Command {
 impl fmt::Debug for TimerClosures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl fmt::Debug for HeldValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldValues").field("len", &self.0.len()).finish()
     }
 }
 

@@ -60,6 +60,24 @@ impl<H: Handler> EventLoop<H> {
         self.end_flush();
     }
 
+    /// Drops the values that have waited for output which is written now.
+    #[inline]
+    pub(super) fn drop_held(&mut self) {
+        if !self.parts.held.is_empty() {
+            self.drop_written();
+        }
+    }
+
+    #[cold]
+    fn drop_written(&mut self) {
+        let (end, written) = self.core.table().output_positions();
+        self.parts.held.set_position(end);
+        while let Some(value) = self.parts.held.pop_written(written) {
+            // The drop is code of the user's program, so it is called like a handler.
+            self.call("dropping a value", None, |_, _| drop(value));
+        }
+    }
+
     /// Writes to each connection with output once, without a time limit.
     pub(super) fn flush_all(&mut self) {
         self.core.table_mut().begin_flush();

@@ -62,6 +62,7 @@ pub use self::inbox::{Inbox, Rejected, Sender};
 pub use self::info::Info;
 pub use self::listener::{Address, Listener, ListenerKind};
 pub use self::proxies::ProxyFilter;
+pub use self::siblings::report::Report;
 #[cfg(feature = "gateway")]
 pub use self::socket_file::SocketFile;
 pub use self::stats::Stats;
@@ -322,6 +323,7 @@ impl<H: Handler> EventLoop<H> {
         self.end_turn();
         self.send_posts();
         self.flush();
+        self.drop_held();
         self.reap();
         if cfg!(debug_assertions) && self.core.table().count() < 64 {
             self.core.check_invariants();
@@ -340,6 +342,7 @@ impl<H: Handler> EventLoop<H> {
         let has_more = self.core.wants_turn_end()
             || self.core.has_new_limits()
             || !self.items.is_empty()
+            || !self.parts.held.is_empty()
             || self.core.siblings().is_some_and(to_send);
         if is_behind || self.has_items || has_more {
             return Some(Duration::ZERO);

@@ -29,7 +29,15 @@ impl<H: Handler> EventLoop<H> {
 
     fn handle_post(&mut self, batch: &Batch, post: Post) {
         match post {
-            Post::Push(posted) => self.core.push_posted(&posted, batch.payloads()),
+            Post::Push(posted) => {
+                let delivery = self.core.push_posted(&posted, batch.payloads());
+                if let Some(report) = posted.report {
+                    report.add(delivery);
+                    if report.is_kept_until_written() {
+                        self.parts.held.insert(Box::new(report));
+                    }
+                }
+            }
             Post::Change(fd, change) => self.core.change_posted(fd, change),
             Post::CloseFds(fds, code, reason) => _ = self.core.close_fds_here(fds.into_iter(), code, &reason),
             Post::Ungroup(group) => _ = self.core.ungroup_here(&group),

@@ -130,8 +130,15 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Returns the sums of the counters of several loops. There must be at least one loop.
-    pub(crate) fn sum(parts: Vec<Stats>) -> Stats {
+    /// Returns the sums of the counters of several loops of a server. There must be at least one loop.
+    ///
+    /// The numbers of uids and of groups are those of the first part, because several loops can have the same uid.
+    /// [`Context::user_count`](crate::Context::user_count) and [`Context::group_count`](crate::Context::group_count) return
+    /// the numbers of all loops.
+    ///
+    /// # Panics
+    /// There is no part.
+    pub fn sum(parts: Vec<Stats>) -> Stats {
         let add = |mut sum: Stats, other| {
             sum.add(other);
             sum

@@ -33,6 +33,7 @@ mod loops {
     mod balance;
     mod bounds;
     mod clients;
+    mod forwarded;
     mod isolation;
     mod lifecycle;
     mod lists;

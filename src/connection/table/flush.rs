@@ -76,6 +76,15 @@ impl<T: Transport> Table<T> {
         self.has_listed() || !self.unwritten.is_empty()
     }
 
+    /// Returns the number of WebSockets that a flush did not reach at once, and the number of those that a later flush has
+    /// reached.
+    ///
+    /// After a flush, all output is written that was queued before, except for the output of WebSockets between the
+    /// second and the first number.
+    pub fn output_positions(&self) -> (u64, u64) {
+        self.unwritten.positions()
+    }
+
     /// Begins a flush of the connections listed since the last flush.
     pub fn begin_flush(&mut self) {
         self.listed.append(&mut self.dirty);

@@ -43,6 +43,11 @@ impl Unwritten {
         self.answers.iter().map(|(_, slot)| *slot)
     }
 
+    /// Returns the numbers of WebSockets that were ever added and ever taken.
+    pub fn positions(&self) -> (u64, u64) {
+        (self.added, self.taken)
+    }
+
     /// Adds a WebSocket to the end of the list.
     pub fn add_web_socket(&mut self, slot: Slot) {
         self.web_sockets.push_back(slot);

@@ -210,19 +210,23 @@ impl Core {
         self.table.env_mut().counts.dropped += count as u64;
     }
 
-    /// Carries out a push of another loop.
-    pub fn push_posted(&mut self, posted: &PostedPush, payloads: &[u8]) {
+    /// Carries out a push of another loop, and returns its counts.
+    pub fn push_posted(&mut self, posted: &PostedPush, payloads: &[u8]) -> Delivery {
         let push = posted.push(payloads);
         match &posted.target {
-            Target::Fd(fd) => _ = self.push(*fd, push),
-            Target::Fds(fds) => _ = self.push_fds_here(fds.iter().copied(), push),
+            Target::Fd(fd) => {
+                let mut delivery = Delivery::default();
+                delivery.count(self.push(*fd, push));
+                delivery
+            }
+            Target::Fds(fds) => self.push_fds_here(fds.iter().copied(), push),
             // A login on another loop may have replaced the connection since the push. The message still goes to the
             // replaced connection.
-            Target::Uid(uid) => _ = self.push_bound(std::iter::once(uid), push),
-            Target::Uids(uids) => _ = self.push_bound(uids.iter(), push),
-            Target::Group(group) => _ = self.push_group_here(group, push),
-            Target::Groups(groups) => _ = self.push_groups_here(groups.iter(), push),
-            Target::All => _ = self.broadcast_here(push),
+            Target::Uid(uid) => self.push_bound(std::iter::once(uid), push),
+            Target::Uids(uids) => self.push_bound(uids.iter(), push),
+            Target::Group(group) => self.push_group_here(group, push),
+            Target::Groups(groups) => self.push_groups_here(groups.iter(), push),
+            Target::All => self.broadcast_here(push),
         }
     }
 

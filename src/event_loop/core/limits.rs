@@ -36,7 +36,7 @@ impl Core {
     /// Returns an error if the limits are invalid, or too small for the number of loops.
     pub fn check_limits(&self, limits: &Limits) -> Result<(), LimitError> {
         limits.check()?;
-        limits.check_shares(self.siblings.as_ref().map_or(1, |siblings| siblings.loops()))
+        limits.check_loops(self.siblings.as_ref().map_or(1, |siblings| siblings.loops()))
     }
 
     /// Records that one of several loops begins a turn, and applies the settings that another loop has changed.

@@ -4,11 +4,13 @@ pub mod admission;
 pub mod links;
 pub mod post;
 pub mod process;
+pub mod report;
 
 use std::sync::Arc;
 
 use self::post::{Batch, ForwardedPush, Post, Target};
 use self::process::{Process, Settings};
+use self::report::Report;
 use crate::directory::Part;
 use crate::fd::{Fd, Numbering};
 use crate::limits::Limits;
@@ -51,6 +53,8 @@ pub struct Siblings {
     pub has_drained: bool,
     /// Pushes to other loops since the start.
     pub forwarded: u64,
+    /// The report of the pushes that are made now.
+    pub report: Option<Report>,
 }
 
 impl Siblings {
@@ -73,6 +77,7 @@ impl Siblings {
             has_sent_shutdown: false,
             has_drained: false,
             forwarded: 0,
+            report: None,
         }
     }
 
@@ -114,7 +119,7 @@ impl Siblings {
         if !self.has_room(to, message.bytes(&target, except.len())) {
             return false;
         }
-        self.outgoing[to].add_push(target, except, message);
+        self.outgoing[to].add_push(target, except, message, self.report.clone());
         self.has_posts = true;
         self.forwarded += 1;
         true

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use compact_str::CompactString;
 
 use crate::event_loop::siblings::admission::Place;
+use crate::event_loop::siblings::report::Report;
 use crate::fd::Fd;
 use crate::limits::Heartbeat;
 use crate::message::{Content, Push};
@@ -78,6 +79,8 @@ pub struct PostedPush {
     except: Vec<Fd>,
     key: Option<Box<str>>,
     may_compress: bool,
+    /// The report that gets the counts of the push.
+    pub report: Option<Report>,
 }
 
 #[derive(Debug)]
@@ -169,7 +172,13 @@ impl Batch {
     }
 
     /// Adds a push. `except` is a list of excluded connections of the receiving loop.
-    pub fn add_push(&mut self, target: Target, except: Vec<Fd>, message: &mut ForwardedPush<'_>) {
+    pub fn add_push(
+        &mut self,
+        target: Target,
+        except: Vec<Fd>,
+        message: &mut ForwardedPush<'_>,
+        report: Option<Report>,
+    ) {
         let content = match message.push.content {
             Content::Payload(opcode, payload) if payload.len() <= COPIED_BYTES_MAX => {
                 let start = self.payloads.len() as u32;
@@ -180,7 +189,7 @@ impl Batch {
         };
         self.bytes += message.bytes(&target, except.len());
         let (key, may_compress) = (message.push.key.map(Box::from), message.push.may_compress);
-        self.posts.push_back(Post::Push(PostedPush { target, content, except, key, may_compress }));
+        self.posts.push_back(Post::Push(PostedPush { target, content, except, key, may_compress, report }));
     }
 
     /// Removes the first post.
@@ -290,7 +299,7 @@ mod tests {
     use super::*;
 
     fn add(batch: &mut Batch, text: &str) {
-        batch.add_push(Target::All, Vec::new(), &mut ForwardedPush::new(Push::from(text)));
+        batch.add_push(Target::All, Vec::new(), &mut ForwardedPush::new(Push::from(text)), None);
     }
 
     fn texts(batch: &mut Batch) -> Vec<String> {
