@@ -367,6 +367,8 @@ impl<H: Handler> EventLoop<H> {
                     Item::Command(command) => self.run_command(command),
                     Item::Posts(from, batch) => {
                         if !self.carry_out(from, batch, &mut portion) {
+                            // Items can arrive before the next turn, whose wait then consumes their wake.
+                            self.has_items = true;
                             return;
                         }
                     }

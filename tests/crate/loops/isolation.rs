@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use fdpush::{Cause, Delivery, Limits, Message, Outcome, SlowReader};
+use fdpush::{Cause, Delivery, Heartbeat, Limits, Message, Outcome, SlowReader};
 
 use super::clients::{ask_at, connect_each, connect_one_each, wait_for_stats};
 use crate::common::{DEADLINE, channel, serve};
@@ -193,4 +193,22 @@ fn a_command_that_panics_on_one_loop_is_reported() {
     assert_eq!(reply.wait(), Err(fdpush::RemoteError::Panicked));
     assert!(is_run.load(Ordering::Acquire));
     assert_eq!(server.remote.call_each(|_| ()).wait(), Ok(vec![(); 3]));
+}
+
+#[test]
+fn a_command_that_arrives_between_two_portions_of_posts_is_carried_out() {
+    // Without a heartbeat, no timer ends the wait of a loop.
+    let server = serve(|server| server.loops(2).heartbeat(Heartbeat::Off));
+    let mut clients = connect_one_each(&server, 2);
+    let (own, other) = (clients[0].fd(), clients[1].fd());
+    for _ in 0..5 {
+        ask_at(&server, own, move |ctx| {
+            ctx.push(other, "begin");
+            // The other loop needs several turns for these posts.
+            (0..20_000).for_each(|_| _ = ctx.unbind(other));
+        });
+        // The text is written at the end of the first of these turns.
+        assert_eq!(clients[1].text(), "begin");
+        assert_eq!(ask_at(&server, other, |ctx| ctx.loop_index()), 1);
+    }
 }
