@@ -202,6 +202,42 @@ fn report_broadcast(_: &mut Criterion) {
     }
 }
 
+/// Reports the CPU time of the calls that an upgrade needs, by the number of connections.
+///
+/// Each connection gets a uid, and joins three groups of 10, 30 and 100 members. The names of groups are formatted
+/// before the measurement.
+fn report_growth(_: &mut Criterion) {
+    let most = 2 * connections();
+    let sizes = [10_000, 100_000, 1_000_000, most].into_iter().filter(|size| *size <= most);
+    let uids = uids(most);
+    let group = |slot: u32, members: u32| format!("{members}-{}", slot / members);
+    let groups: Vec<[String; 3]> = (0..most).map(|slot| [10, 30, 100].map(|members| group(slot, members))).collect();
+    let (mut registry, mut kicked, mut first) = (Registry::new(), Vec::new(), 0);
+    for size in sizes {
+        let started = cpu_ms();
+        for slot in first..size {
+            registry.bind(Slot(slot), &uids[slot as usize], SecondLogin::Multi, &mut kicked);
+        }
+        let bound = cpu_ms();
+        for slot in first..size {
+            for group in &groups[slot as usize] {
+                assert_eq!(registry.join(Slot(slot), group), Change::Done);
+            }
+        }
+        let joined = cpu_ms();
+        if size > first {
+            let each = |ms: f64| ms * 1e6 / f64::from(size - first);
+            println!(
+                "from {first} to {size} connections: bind {:.0} ns, join of three groups {:.0} ns each",
+                each(bound - started),
+                each(joined - bound),
+            );
+        }
+        first = size;
+    }
+    assert_eq!((registry.user_count(), registry.membership_count()), (most as usize, 3 * most as usize));
+}
+
 /// Returns the CPU time of this thread, in milliseconds.
 fn cpu_ms() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -370,5 +406,5 @@ fn open(c: &mut Criterion) {
     assert_eq!(walk(&set), LEFT);
 }
 
-criterion_group!(benches, report, report_longest, report_broadcast, wheel, users, group, open);
+criterion_group!(benches, report, report_longest, report_broadcast, report_growth, wheel, users, group, open);
 criterion_main!(benches);
