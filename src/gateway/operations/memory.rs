@@ -1,8 +1,8 @@
-//! The allocator of the process, and the return of freed memory to the kernel.
+//! Sets the allocator of the process, and returns freed memory to the kernel.
 //!
 //! The allocator is mimalloc. After a peak of memory use, the allocator of glibc keeps most of the freed memory.
 //!
-//! mimalloc returns a free page to the kernel one second after the page became free. mimalloc looks for such pages only
+//! mimalloc returns a free page to the kernel one second after the page became free. mimalloc looks for free pages only
 //! when another page is freed. An idle server frees no page. So the thread `fdpush-memory` allocates and frees a block
 //! once a second.
 

@@ -25,11 +25,12 @@ use crate::gateway::runtime::threads::Tally;
 /// The media type of the text that [`Metrics::encode`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The counts of API requests. Clones share the counts, even between threads.
+/// The counts of API requests. Clones of [`Metrics`] share the counts, even between threads.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     api_requests: Family<ApiRequest, Counter>,
-    /// The counter of answers of `/api/push` with status 200. The cell is empty before the first such answer.
+    /// The counter of answers of `/api/push` with status 200. The cell is empty before the first answer with this path
+    /// and status.
     pushes: OnceLock<Counter>,
 }
 

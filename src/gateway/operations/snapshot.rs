@@ -97,7 +97,7 @@ fn given_up(given_up: webhook::GivenUp) -> BTreeMap<&'static str, u64> {
     ])
 }
 
-/// Returns the end of the validity of each certificate file, in seconds since 1970, by file and name.
+/// Returns the time when the certificates of each file expire, in seconds since 1970, by file and certificate name.
 fn certificate_ends(tls: &TlsFiles) -> BTreeMap<(String, String), u64> {
     let end_of_chain = |pair: &Pair| {
         let name = pair.chain.server().names.first().cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The protocol of the service manager: inherited sockets (sd_listen_fds(3)) and readiness (sd_notify(3)).
+//! Implements the protocol of the service manager: inherited sockets (sd_listen_fds(3)) and readiness (sd_notify(3)).
 
 use std::env;
 use std::fmt;
@@ -29,9 +29,9 @@ const NOTIFY_TIME_MAX: Duration = Duration::from_secs(1);
 /// The sockets that the service manager passed to the server.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    /// The sockets for clients, which replace the default of --listen.
+    /// The listening sockets for clients. Inherited sockets replace the default address of --listen.
     pub listen: Vec<OwnedFd>,
-    /// The sockets for back ends, which replace the default of --api. These sockets have the name `api`.
+    /// The sockets for back ends, which have the name `api`. Inherited sockets replace the default address of --api.
     pub api: Vec<ApiSocket>,
 }
 
@@ -76,7 +76,7 @@ impl Inherited {
     }
 }
 
-/// Returns an error if `LISTEN_FDS` exceeds [`SOCKETS_MAX`]. The check of so many sockets would take long.
+/// Returns an error if `LISTEN_FDS` exceeds [`SOCKETS_MAX`]. The check of more sockets would take long.
 fn check_count() -> io::Result<()> {
     let is_ours = match env::var("LISTEN_PID") {
         Ok(pid) => pid.is_empty() || pid == std::process::id().to_string(),

@@ -1,4 +1,5 @@
-//! Reads files that the settings name. Only regular files are read, with bounds on size and time.
+//! Reads files that the settings name. This module reads only regular files, with a bound on the size of a file and on
+//! the time of a read.
 //!
 //! A FIFO, a device or a file system that does not answer must not block the start or a reload. So this module opens a
 //! file without blocking, checks that the file is regular, and reads the file on a new thread.
@@ -69,7 +70,7 @@ fn not_regular() -> String {
 
 /// Runs `read` on a new thread. Returns the result of `read`, or an error after `time_max`.
 ///
-/// After this error, the new thread may still be reading.
+/// After a timeout, the new thread may still be reading the file.
 fn within<T: Send + 'static>(
     time_max: Duration,
     read: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -125,7 +126,7 @@ mod tests {
 
         rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("the FIFO can be created");
         let _listener = UnixListener::bind(at("socket")).expect("the socket can be created");
-        // The file is sparse, so it takes no space on the disk.
+        // The file is sparse, so the file takes no space on the disk.
         fs::File::create(at("huge")).and_then(|file| file.set_len(10 << 30)).expect("the file can be created");
         assert_eq!(read(&at("huge"), 1 << 20), Err("file exceeds 1048576 bytes".to_owned()));
         for path in [at("fifo"), at("socket"), folder.clone(), "/dev/zero".into(), "/dev/null".into()] {

@@ -44,7 +44,7 @@ impl LogThrottle {
     /// more suppressed line.
     pub fn admit(&self, now: Instant) -> Option<Suppressed> {
         let elapsed = now.saturating_duration_since(self.start).as_millis().try_into().unwrap_or(u64::MAX);
-        // No code panics while it holds this lock, so the throttle is always valid.
+        // No function panics while the function holds this lock, so the throttle is always valid.
         let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
         throttle.count(Tick(elapsed)).map(|events| Suppressed(events - 1))
     }

@@ -20,18 +20,18 @@ use super::clock;
 /// The minimum duration of a run after which a failure causes no pause.
 const STABLE_TIME: Duration = Duration::from_secs(60);
 
-/// The pause after the second failure. Each further failure doubles the pause, up to `PAUSE_MAX`.
+/// The pause of a thread after its second failure. Each further failure doubles the pause, up to `PAUSE_MAX`.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// The states of the threads with one name.
+/// The numbers of threads with one name, by state, and the number of their failures.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct Tally {
     /// The number of threads that have started and not ended. `alive` includes the threads in `down`.
     pub alive: usize,
     /// The number of threads that failed and have not restarted.
     pub down: usize,
-    /// The number of panics and errors since the start of the process.
+    /// The number of panics and errors of these threads since the start of the process.
     pub failures: u64,
 }
 
@@ -39,7 +39,7 @@ static THREADS: Mutex<BTreeMap<&'static str, Tally>> = Mutex::new(BTreeMap::new(
 
 /// Runs `work` on a new thread until `work` returns `Ok`, and restarts `work` after a panic or an error.
 ///
-/// To end a thread during its pause, make `work` return `Ok` at its next call, and unpark the thread.
+/// To end a thread during its pause, make the next call of `work` return `Ok`, and unpark the thread.
 ///
 /// # Errors
 ///
@@ -49,7 +49,7 @@ pub fn spawn(name: &'static str, work: impl FnMut() -> io::Result<()> + Send + '
     thread::Builder::new().name(name.to_owned()).spawn(move || supervise(registration, work))
 }
 
-/// Returns the states of all threads, by name.
+/// Returns the states of all supervised threads, by the name of the thread.
 pub fn tallies() -> BTreeMap<&'static str, Tally> {
     lock().clone()
 }
@@ -101,7 +101,7 @@ fn supervise(mut registration: Registration, mut work: impl FnMut() -> io::Resul
         let why = match catch_unwind(AssertUnwindSafe(&mut work)) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            // The panic hook has already logged the message, so this text does not repeat it.
+            // The panic hook has already logged the panic message, so the log line does not repeat this message.
             Err(_) => "panicked".to_owned(),
         };
         registration.update(|tally| tally.failures += 1);
@@ -116,7 +116,7 @@ fn supervise(mut registration: Registration, mut work: impl FnMut() -> io::Resul
     }
 }
 
-/// Locks the tallies. No code panics while it holds this lock, so the tallies are always valid.
+/// Locks the tallies. No function panics while the function holds this lock, so the tallies are always valid.
 fn lock() -> MutexGuard<'static, BTreeMap<&'static str, Tally>> {
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }

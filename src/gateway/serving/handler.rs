@@ -376,7 +376,7 @@ impl Handler for Gateway {
     fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         let (peer, address) = (request.peer(), address_of(ctx, fd, request.peer()));
         let from = address.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
-        log::debug!("fd {fd} opened from {from} by {peer}, {}", LoggedUid(ctx.uid_of(fd)));
+        log::debug!("fd {fd} opened from {from} (peer {peer}), {}", LoggedUid(ctx.uid_of(fd)));
         if let Some(ip) = address.filter(|_| self.counts_addresses()) {
             *self.addresses.entry(ctx.limits().counted_address(ip)).or_default() += 1;
         }

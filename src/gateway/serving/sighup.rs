@@ -1,8 +1,8 @@
 //! Reloads the settings on SIGHUP. The thread `fdpush-sighup` reads and checks the settings, then sends the settings to
 //! the loop.
 //!
-//! So reading a file does not block the loop. An error in a setting or a file makes the whole reload fail. A SIGHUP
-//! during a reload starts another reload after the current reload.
+//! So reading a file does not block the loop. An error in a setting or a file makes the whole reload fail, and changes
+//! no setting. A SIGHUP during a reload starts another reload after the current reload.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,8 +21,8 @@ use crate::gateway::settings::Settings;
 use crate::gateway::settings::cli::Auth;
 use crate::gateway::settings::reload::{self, Reloaded};
 
-/// The maximum number of reload results that wait for the loop. A valid result has all settings, including those that
-/// an earlier reload changed.
+/// The maximum number of reload results that wait for the loop. A valid result has all settings, including the settings
+/// that an earlier reload changed.
 const RELOADS_MAX: usize = 16;
 
 /// The result of a settings reload.
@@ -82,8 +82,8 @@ impl ReloadQueue {
     fn put(&self, reload: ReloadResult) {
         let mut queue = self.lock();
         if queue.len() == RELOADS_MAX {
-            // A full queue drops the oldest error, and a valid result only if there is no error. After the loss of a
-            // valid result, no log line would report the changes of the lost result.
+            // A full queue drops the oldest error. If the queue has no error, it drops the oldest valid result. After
+            // the loss of a valid result, no log line would report the changes of the lost result.
             let unneeded = queue.iter().position(Result::is_err).unwrap_or(0);
             queue.remove(unneeded);
         }
@@ -99,8 +99,8 @@ impl ReloadQueue {
 /// Starts the thread that reloads on SIGHUP.
 ///
 /// [`ThreadMessage::Reload`] informs the loop about each reload result. If datagrams have filled the inbox of the loop,
-/// the message is lost. Then the loop takes the reload result when the loop handles the next datagram. So an API key
-/// that the reload removes does not stay valid.
+/// the message `Reload` is lost. Then the loop takes the reload result when the loop handles the next datagram. So an
+/// API key that the reload removes does not stay valid.
 pub fn spawn(mut current: Arc<Settings>, exposure: Exposure, remote: Remote) -> io::Result<Arc<ReloadQueue>> {
     let reloads = Arc::new(ReloadQueue::default());
     let mut signals = Signals::new([SIGHUP])?;

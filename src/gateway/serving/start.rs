@@ -245,7 +245,7 @@ fn listen(
     Ok(server)
 }
 
-/// Returns the TLS settings of a `tls:` address, or an error if there are none.
+/// Returns the TLS settings for a `tls:` address, or an error if no certificate is set.
 fn configured(tls: &Option<TlsConfig>) -> Result<TlsConfig, &'static str> {
     tls.clone().ok_or("an address with tls: needs --tls-cert and --tls-key")
 }

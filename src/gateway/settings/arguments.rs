@@ -1,8 +1,8 @@
 //! Parses the command line and the environment. Invalid values are reported and removed, so that one run reports all
 //! faults.
 //!
-//! An empty variable counts as not set, because container tools set empty variables for values that they do not know.
-//! An empty value is an error if a flag or the configuration file gives the value.
+//! An empty environment variable counts as not set, because container tools set empty variables for unknown values. An
+//! empty value in a flag or in the configuration file is an error.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

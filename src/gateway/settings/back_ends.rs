@@ -10,7 +10,7 @@ use crate::gateway::hooks::backend::{self, BackendConfig, BackendUrl};
 use crate::gateway::hooks::webhook::{self, Webhook};
 use crate::gateway::identity::connect_hook::{self, Hook};
 
-/// Starts the webhook, if its URL is set.
+/// Starts the webhook, if the setting `webhook` has a URL.
 pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
     let hooks = &serve.hooks;
     let Some(url) = &hooks.webhook else { return Ok(None) };
@@ -27,7 +27,7 @@ pub fn webhook(serve: &Serve, node: &str) -> io::Result<Option<Arc<Webhook>>> {
     Webhook::start(config).map(|webhook| Some(Arc::new(webhook)))
 }
 
-/// Starts the connect hook, if `auth` is `webhook`.
+/// Starts the connect hook, if the setting `auth` is `webhook`.
 pub fn hook(serve: &Serve, node: &str) -> io::Result<Option<Hook>> {
     let Some(url) = serve.clients.auth_url.as_ref().filter(|_| serve.auth() == Auth::Webhook) else { return Ok(None) };
     let timeout = serve.clients.auth_timeout.0;

@@ -1,5 +1,5 @@
-//! The checks of `fdpush check` that follow the parsing of the settings. `fdpush check` checks all that can fail when
-//! the server starts, except opening the listeners.
+//! The checks of `fdpush check` that follow the parsing of the settings. `fdpush check` finds every fault that stops
+//! the start of the server, except a listener that cannot be opened.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ impl Settings {
         self.check_bindings(faults);
         self.check_validity(None, faults);
         let jwt = &self.serve.clients.jwt;
-        // `check_consistency` has already reported missing keys.
+        // `check_consistency` has already reported that `auth` is `jwt` and no key is set.
         if !(jwt.jwt_secret.is_empty() && jwt.jwt_key_file.is_empty())
             && let Err(why) = self.token_keys()
         {
@@ -178,7 +178,7 @@ impl SocketAddress {
         }
     }
 
-    /// Returns whether two sockets cannot be bound to these addresses at the same time.
+    /// Returns whether two sockets cannot be bound to `self` and `other` at the same time.
     fn conflicts_with(&self, other: &SocketAddress) -> bool {
         match (self, other) {
             (SocketAddress::Tcp(one), SocketAddress::Tcp(other))

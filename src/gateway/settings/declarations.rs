@@ -1,4 +1,4 @@
-//! The declarations of all settings, as clap arguments.
+//! Returns the declarations of all settings, as clap arguments.
 
 use std::sync::OnceLock;
 
@@ -13,7 +13,7 @@ pub fn declarations() -> impl Iterator<Item = &'static Arg> {
     serve.get_arguments()
 }
 
-/// Returns the declaration of the setting with this key.
+/// Returns the declaration of the setting whose key is `key`.
 pub fn declaration(key: &str) -> Option<&'static Arg> {
     declarations().find(|arg| arg.get_id() == key)
 }
@@ -23,7 +23,7 @@ pub fn is_secret(arg: &Arg) -> bool {
     arg.is_hide_env_values_set() && !is_url(arg)
 }
 
-/// Returns whether the value of a setting is a URL, whose user and password are secret.
+/// Returns whether the value of a setting is a URL. The user and the password of a URL are secret.
 pub fn is_url(arg: &Arg) -> bool {
     arg.get_value_names().and_then(|names| names.first()).is_some_and(|name| name == "URL")
 }

@@ -8,7 +8,7 @@ use std::fmt;
 #[derive(Default, Debug)]
 pub struct Faults {
     texts: Vec<String>,
-    /// The settings that have no valid value. Checks that depend on such a setting are skipped.
+    /// The settings that have no valid value. Checks that depend on an invalid setting are skipped.
     invalid: BTreeSet<&'static str>,
     /// Whether a flag or a variable is invalid.
     is_usage: bool,

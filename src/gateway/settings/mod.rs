@@ -65,7 +65,7 @@ struct Layers {
     /// The settings from flags and the environment.
     above: ArgMatches,
     file: Option<File>,
-    /// The settings from all layers.
+    /// The settings from flags, environment, file and defaults.
     all: ArgMatches,
 }
 
@@ -79,7 +79,7 @@ enum Source {
 }
 
 impl Settings {
-    /// Loads the settings of a command line, with the environment and the file.
+    /// Loads the settings from a command line, the environment and the configuration file.
     ///
     /// # Errors
     /// The error has all faults of the settings. Each fault names the file or the flag, the key, and the allowed
@@ -238,8 +238,8 @@ impl Layers {
         let has = |key: &str| subcommand.is_some_and(|command| command.get_arguments().any(|arg| arg.get_id() == key));
         let below = entries.filter(|entry| has(entry.key) && !is_given(&above, entry.key));
         let flags = below.flat_map(|entry| entry.flags().map(OsString::from));
-        // The flags of the file follow the name of the subcommand. So a last flag of the user without a value does not
-        // take a flag of the file as its value.
+        // The flags of the file follow the name of the subcommand. So if the last flag of the command line lacks its
+        // value, the flag does not take a flag of the file as its value.
         let name_end = line.len().min(2);
         let stacked: Vec<OsString> =
             line[..name_end].iter().cloned().chain(flags).chain(line[name_end..].iter().cloned()).collect();

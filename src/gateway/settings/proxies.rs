@@ -10,7 +10,7 @@ use super::cli::{ClientAddress, TrustedProxy};
 use super::faults::Faults;
 
 impl Settings {
-    /// Collects the faults and warnings of the trusted proxies.
+    /// Collects the faults and warnings about the trusted proxies.
     ///
     /// A listener for proxies to which no trusted proxy can connect causes a fault or a warning. A trusted proxy
     /// without effect causes a warning.

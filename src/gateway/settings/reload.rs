@@ -59,9 +59,9 @@ const RELOADABLE: &[&str] = &[
     "webhook_secret",
 ];
 
-/// The result of a reload.
+/// The result of a successful reload of the settings.
 pub struct Reloaded {
-    /// The settings to apply.
+    /// The settings that the server must apply.
     pub settings: Settings,
     /// The keys of the changed settings that take effect without a restart.
     pub changed: Vec<&'static str>,

@@ -106,7 +106,7 @@ impl Settings {
     /// Warns about an API key that an attacker on another machine can guess.
     pub(super) fn warn_of_short_keys(&mut self) {
         let shortest = self.api_keys().iter().map(|key| key.expose().len()).min();
-        // Another check reports an address that cannot be resolved.
+        // `fdpush check` reports an address that cannot be resolved.
         let is_open = || self.serve.api_addresses().any(|address| address.is_local() == Ok(false));
         if let Some(bytes) = shortest.filter(|bytes| *bytes < API_KEY_BYTES_MIN)
             && is_open()

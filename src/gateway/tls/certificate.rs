@@ -12,10 +12,10 @@ use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 /// The maximum number of names of a certificate that one log line lists. A certificate may have thousands of names.
 const NAMES_LISTED_MAX: usize = 20;
 
-/// A certificate, without its key.
+/// The parsed content of a certificate, without the private key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Certificate {
-    /// The DNS names and addresses for which the certificate is valid.
+    /// The DNS names and IP addresses for which the certificate is valid.
     pub names: Vec<String>,
     subject: String,
     /// The start of the validity period, in seconds since 1970.
@@ -54,7 +54,7 @@ impl Certificate {
         })
     }
 
-    /// Returns the reason why clients refuse the certificate at the time `now`. Returns `None` if clients accept it.
+    /// Returns the reason why clients refuse the certificate at the time `now`, or `None`.
     pub fn fault_at(&self, now: u64) -> Option<String> {
         Some(format!("the certificate of {self} {}", self.invalidity_at(now)?))
     }

@@ -32,7 +32,7 @@ pub struct ExpiryWatch {
     wall_ms: fn() -> u64,
 }
 
-/// The setting and the file of a certificate, and the number of the certificate in the file.
+/// The setting and the file of a certificate, and the position of the certificate in the file.
 type CertificatePlace = (&'static str, PathBuf, usize);
 
 /// A warning about a certificate: the level and the text of a log line.
@@ -78,8 +78,8 @@ impl ExpiryWatch {
         let of_authorities = files.client_authorities.iter().flat_map(|own| warnings_of_authorities(own, now));
         let mut warnings = Vec::new();
         for (place, warning) in of_chains.chain(of_authorities) {
-            // If the wall clock was set back, the time of the last warning is in the future. Such a time does not
-            // suppress a new warning.
+            // If the wall clock was set back, the time of the last warning is in the future. A time in the future does
+            // not suppress a new warning.
             let last = self.warned_at.get(&place).filter(|last| **last <= now);
             if last.is_none_or(|last| now - last >= DAY.as_secs()) {
                 self.warned_at.insert(place, now);

@@ -12,11 +12,11 @@ use super::certificate::{Certificate, UnixTime};
 use super::pem;
 use crate::gateway::runtime::files;
 
-/// The kinds of private keys that the TLS library accepts. The error of the TLS library does not name the kind of a
-/// refused key.
+/// The kinds of private keys that the TLS library accepts. If the TLS library refuses a key, its error does not name
+/// the kind of the key.
 const KEYS: &str = "RSA of 2,048 to 4,096 bits, ECDSA P-256 or P-384, or Ed25519";
 
-/// A certificate chain.
+/// A certificate chain from a file of `tls_cert`.
 #[derive(Clone, PartialEq)]
 pub struct Chain {
     file: PathBuf,
@@ -79,7 +79,7 @@ impl Chain {
         Ok(Chain { file: file.to_owned(), pem, server, others })
     }
 
-    /// Returns the path of the chain's file.
+    /// Returns the path of the file that contains the chain.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -200,7 +200,7 @@ impl ClientAuthorities {
         Ok(ClientAuthorities { file: file.to_owned(), pem, authorities })
     }
 
-    /// Returns the file.
+    /// Returns the path of the file that contains the authorities.
     pub fn file(&self) -> &Path {
         &self.file
     }

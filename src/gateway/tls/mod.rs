@@ -1,4 +1,4 @@
-//! Certificates and keys of TLS listeners.
+//! Reads, checks and creates certificates and keys of TLS listeners.
 
 mod certificate;
 pub mod expiry;

@@ -1,4 +1,4 @@
-//! The names of a self-signed certificate.
+//! Parses the names for which `fdpush cert` creates a certificate.
 
 use std::fmt;
 use std::net::IpAddr;

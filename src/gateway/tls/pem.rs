@@ -5,7 +5,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 const BEGIN: &str = "-----BEGIN ";
 
-/// The expected content of a file. Errors give a hint for this content.
+/// The expected content of a file. Error texts give hints that depend on the expected content.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Kind {
     Certificates,

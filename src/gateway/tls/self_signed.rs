@@ -35,7 +35,7 @@ pub struct SelfSigned {
 }
 
 impl OutputFiles {
-    /// Returns the paths of the files in a directory. The file names are those of mkcert.
+    /// Returns the paths of the files in a directory. The files are named as by mkcert.
     ///
     /// A certificate for `localhost` and one more name has the files `localhost+1.pem` and `localhost+1-key.pem`.
     pub fn in_directory(directory: &Path, names: &[ServerName]) -> OutputFiles {

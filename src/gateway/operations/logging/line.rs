@@ -30,7 +30,8 @@ pub fn plain(text: &str) -> String {
 
 fn finish(text: fmt::Arguments<'_>) -> String {
     let mut escape = Escape { line: String::with_capacity(128), is_cut: false };
-    // The formatter stops with an error at the maximum length, so a long text is not formatted to its end.
+    // At the maximum length of a line, the formatter stops with an error. So a very long text is not formatted
+    // completely.
     let _ = escape.write_fmt(text);
     if escape.is_cut {
         escape.line.push_str(CUT);
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_one_line() {
+    fn a_log_record_is_one_line() {
         for c in (0..=0x10_ffff).filter_map(char::from_u32) {
             let line = line(format_args!("a{c}b"));
             let text = line.strip_suffix('\n').expect("the line has a line end");

@@ -81,7 +81,7 @@ pub fn install() -> io::Result<()> {
     log::set_boxed_logger(Box::new(Logger::new(filter))).map_err(io::Error::other)
 }
 
-/// Returns the number of dropped log lines since the start.
+/// Returns the number of log lines that were dropped since the start of the process.
 pub fn dropped() -> u64 {
     QUEUE.dropped()
 }
@@ -193,8 +193,8 @@ mod tests {
         }
     }
 
-    /// This test is the child process of the tests below. The parent process reads the standard error of the child
-    /// process.
+    /// This test is the child process of the other tests in this module. The parent process reads the standard error of
+    /// the child process.
     #[test]
     fn child() {
         let Ok(what) = std::env::var(CHILD) else { return };
@@ -230,7 +230,7 @@ mod tests {
         (text.lines().map(str::to_owned).collect(), output.status.success())
     }
 
-    /// Checks the time of a line, and returns the line without its time.
+    /// Checks the time at the start of a log line, and returns the line without this time.
     fn without_time(line: &str) -> &str {
         let (time, rest) = line.split_once(' ').expect("the line has a time");
         assert!(time.len() == 24 && humantime::parse_rfc3339(time).is_ok(), "{line}");
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(suppressed("rustls::common_state", Level::Warn, 0), none);
         assert_eq!(suppressed("rustls", Level::Warn, 1), None);
         assert_eq!(suppressed("rustls::msgs", Level::Warn, 999), None);
-        // Errors, and the warnings of other crates, are not suppressed.
+        // Errors of rustls, and warnings of other crates, are not suppressed.
         for (target, level) in
             [("rustls::conn", Level::Error), ("rustlsx", Level::Warn), ("fdpush::server", Level::Warn)]
         {

@@ -37,7 +37,7 @@ struct QueueState {
 pub struct Entry {
     /// The number of lines that were dropped directly before this line.
     pub dropped_before: u64,
-    /// A line with its line end. The text is empty if the entry only reports dropped lines.
+    /// The text of the line, with its line end. The text is empty if the entry only reports dropped lines.
     pub line: String,
 }
 
@@ -52,7 +52,7 @@ impl LogQueue {
         }
     }
 
-    /// Appends a line, or drops it if the queue is full. This function never waits for the writer.
+    /// Appends a line, or drops the line if the queue is full. This function never waits for the writer.
     pub fn push(&self, line: String) {
         let cost = cost(&line);
         let mut state = self.lock();
@@ -94,7 +94,7 @@ impl LogQueue {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the number of dropped lines since the start.
+    /// Returns the number of lines that were dropped since the start of the process.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -106,7 +106,8 @@ impl LogQueue {
         drop(self.for_flush.wait_timeout_while(state, time_max, is_busy));
     }
 
-    /// Locks the state. No code panics while it holds this lock, so the state is always valid.
+    /// Locks the state of the queue. No function panics while the function holds this lock, so the state is always
+    /// valid.
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,8 +136,8 @@ mod tests {
         let count = fill(&queue, &text);
         (0..3).for_each(|_| queue.push(text.clone()));
         assert_eq!(queue.dropped(), 3);
-        // The first line counts as being written until the second line is taken. Until then, the space of the first
-        // line is not free.
+        // The first line counts as being written until the second line is taken. So the space of the first line is not
+        // free before the second line is taken.
         assert_eq!(queue.take(), Entry { dropped_before: 0, line: text.clone() });
         queue.push(text.clone());
         assert_eq!(queue.dropped(), 4);

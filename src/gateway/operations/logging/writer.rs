@@ -59,7 +59,7 @@ impl Writer {
 }
 
 impl Output {
-    /// Writes a complete line. If an earlier write failed inside its line, first ends that line.
+    /// Writes a complete line. If an earlier write failed in the middle of a line, first ends the unfinished line.
     fn write(&mut self, line: &[u8]) -> rustix::io::Result<()> {
         if self.is_mid_line {
             self.write_all(b"\n")?;

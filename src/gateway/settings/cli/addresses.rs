@@ -1,4 +1,4 @@
-//! The addresses of listeners.
+//! Parses the addresses of listeners.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};

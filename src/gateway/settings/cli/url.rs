@@ -1,4 +1,5 @@
-//! URLs of back ends. A URL can contain a password, so no error and no output repeats a URL, even an invalid one.
+//! Parses URLs of back ends. A URL can contain a password, so no error and no output repeats a URL, even an invalid
+//! URL.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -14,7 +15,7 @@ use crate::gateway::hooks::backend;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url(String);
 
-/// A clap parser of [`Url`] whose errors do not contain the value.
+/// A clap parser of [`Url`]. The errors of this parser do not contain the URL.
 #[derive(Copy, Clone)]
 pub struct UrlParser;
 
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls() {
+    fn urls_are_parsed() {
         for good in ["http://127.0.0.1:8080/hook", "https://example.com", "http://[::1]/x?y", "http://u:p%40@h/"] {
             assert!(good.parse::<Url>().is_ok(), "{good}");
         }
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn masks() {
+    fn urls_are_masked() {
         for (url, wanted) in [
             ("http://user:hush@h:1/x?y#z", "http://***@h:1/x?***#***"),
             ("https://h/hook?token=hush", "https://h/hook?***"),
