@@ -29,7 +29,7 @@ const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain
     Connection: close\r\n\r\nthis port speaks TLS: use wss:// and https://\r\n";
 
 const PLAIN_HTTP_CONTROL: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\
-    Content-Length: 79\r\nConnection: close\r\n\r\n\
+    Cache-Control: no-store\r\nContent-Length: 79\r\nConnection: close\r\n\r\n\
     {\"error\":{\"code\":\"bad_request\",\"message\":\"this port speaks TLS: use https://\"}}";
 
 /// The alert for a client over a limit: fatal, `internal_error` (RFC 8446 section 6).

@@ -406,7 +406,7 @@ fn control_unavailable(message: &str) -> Vec<u8> {
     let count = body.len();
     format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n\
-         Content-Length: {count}\r\nConnection: close\r\n\r\n{body}"
+         Cache-Control: no-store\r\nContent-Length: {count}\r\nConnection: close\r\n\r\n{body}"
     )
     .into_bytes()
 }

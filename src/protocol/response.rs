@@ -117,7 +117,9 @@ impl Response {
         }
         debug_assert!(!text.contains(['"', '\\']) && !text.contains(char::is_control), "{text}");
         let code = code(status);
+        // Caches may store responses with some of these statuses, such as 404 and 501 (RFC 9110 section 15.1).
         Response::json(status, format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"{text}\"}}}}\n"))
+            .header("Cache-Control", "no-store")
     }
 
     /// Creates a response that defers the answer.
@@ -542,7 +544,8 @@ mod tests {
         let text = encoded(&Response::refusal(false, 413, "too long"), false, false);
         assert!(text.contains("Content-Type: text/plain; charset=utf-8\r\n") && text.ends_with("\r\n\r\ntoo long\n"));
         let json = encoded(&Response::refusal(true, 413, "too long"), false, false);
-        assert!(json.contains("Content-Type: application/json\r\n"));
+        assert!(json.contains("Content-Type: application/json\r\n") && json.contains("Cache-Control: no-store\r\n"));
+        assert!(!text.contains("Cache-Control"), "{text}");
         assert!(json.ends_with("\r\n\r\n{\"error\":{\"code\":\"too_large\",\"message\":\"too long\"}}\n"), "{json}");
         let fault = encoded(&Response::new(0).close().or_fault(true), true, false);
         assert!(fault.contains("\"code\":\"internal_error\"") && fault.contains("Connection: close\r\n"), "{fault}");

@@ -255,6 +255,7 @@ fn plain_http_to_a_control_listener_with_tls_gets_json() {
     let reply = raw.reply();
     assert_eq!(reply.status, 400);
     assert_eq!(reply.body, r#"{"error":{"code":"bad_request","message":"this port speaks TLS: use https://"}}"#);
+    assert_eq!(reply.header("Cache-Control"), Some("no-store"));
     register(control);
     let mut raw = Raw::connect(control);
     raw.send(raw::GET);

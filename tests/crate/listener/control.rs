@@ -185,6 +185,7 @@ fn no_websocket_is_opened_on_a_control_listener() {
 /// Returns the member `code` of a JSON error.
 fn code(reply: &HttpResponse) -> &str {
     assert_eq!(reply.header("Content-Type"), Some("application/json"), "{reply:?}");
+    assert_eq!(reply.header("Cache-Control"), Some("no-store"), "{reply:?}");
     let code = reply.body.strip_prefix(r#"{"error":{"code":""#).and_then(|rest| rest.split('"').next());
     code.unwrap_or_else(|| panic!("expected a refusal with an error code, got {reply:?}"))
 }

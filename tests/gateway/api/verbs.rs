@@ -425,6 +425,7 @@ fn protocol_errors_are_answered_in_json() {
         raw.send(&bytes);
         let reply = raw.reply();
         assert_eq!((reply.status, reply.header("Content-Type")), (status, Some("application/json")), "{bytes:?}");
+        assert_eq!(reply.header("Cache-Control"), Some("no-store"), "{bytes:?}");
         let answer = json_of(&reply);
         assert_eq!(answer["error"]["code"], code, "{bytes:?}");
         assert!(answer["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer}");
