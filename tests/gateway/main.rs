@@ -11,6 +11,7 @@ mod api {
     mod kill;
     mod lists;
     mod long_commands;
+    mod openapi;
     mod overload;
     mod portions;
     mod push;

@@ -30,9 +30,31 @@ pub enum Call<'a> {
     Metrics,
     Healthy,
     Ready,
+    OpenApi,
 }
 
 impl<'a> Call<'a> {
+    /// The API calls whose paths contain no name and no fd. The path of such a call is its label.
+    pub const WITHOUT_NAME: [Call<'static>; 17] = [
+        Call::Push,
+        Call::Batch,
+        Call::Bind,
+        Call::Unbind,
+        Call::Join,
+        Call::Leave,
+        Call::Ungroup,
+        Call::Close,
+        Call::Online,
+        Call::Users,
+        Call::Groups,
+        Call::Connections,
+        Call::Stats,
+        Call::Metrics,
+        Call::Healthy,
+        Call::Ready,
+        Call::OpenApi,
+    ];
+
     /// Returns the API call of a percent-encoded path.
     ///
     /// In a path segment, a percent-encoded character is equivalent to the plain character (RFC 3986 section 6.2.2.2).
@@ -43,25 +65,7 @@ impl<'a> Call<'a> {
 
     /// Returns the API call of a decoded path without names and fds.
     fn without_name(path: &str) -> Option<Call<'static>> {
-        Some(match path {
-            "/api/push" => Call::Push,
-            "/api/batch" => Call::Batch,
-            "/api/bind" => Call::Bind,
-            "/api/unbind" => Call::Unbind,
-            "/api/join" => Call::Join,
-            "/api/leave" => Call::Leave,
-            "/api/ungroup" => Call::Ungroup,
-            "/api/close" => Call::Close,
-            "/api/online" => Call::Online,
-            "/api/users" => Call::Users,
-            "/api/groups" => Call::Groups,
-            "/api/connections" => Call::Connections,
-            "/api/stats" => Call::Stats,
-            "/metrics" => Call::Metrics,
-            "/healthz" => Call::Healthy,
-            "/readyz" => Call::Ready,
-            _ => return None,
-        })
+        Call::WITHOUT_NAME.into_iter().find(|call| call.label() == path)
     }
 
     /// Returns the API call of a path with names, fds or percent-encoded characters.
@@ -106,6 +110,7 @@ impl<'a> Call<'a> {
             Call::Metrics => "/metrics",
             Call::Healthy => "/healthz",
             Call::Ready => "/readyz",
+            Call::OpenApi => "/openapi.json",
         }
     }
 
@@ -156,6 +161,7 @@ mod tests {
             ("/%61pi/%75sers", Some(Call::Users)),
             ("/api/p%75sh", Some(Call::Push)),
             ("/%68ealthz", Some(Call::Healthy)),
+            ("/openapi%2Ejson", Some(Call::OpenApi)),
             ("/api/users/ann", Some(Call::User("ann"))),
             ("/a%70i/user%73/%61nn", Some(Call::User("%61nn"))),
             ("/api/users/", Some(Call::User(""))),

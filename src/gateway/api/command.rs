@@ -19,13 +19,13 @@ use crate::gateway::wire::target::Target;
 /// The maximum number of uids, fds and groups in one command.
 ///
 /// The uids, fds and groups in the member `except` count towards this maximum.
-const NAMES_MAX: usize = 10_000;
+pub const NAMES_MAX: usize = 10_000;
 
 /// The name of an API call, and the JSON members that its command may have.
 #[derive(Copy, Clone, Debug)]
 pub struct Shape {
-    call: &'static str,
-    members: &'static [&'static str],
+    pub call: &'static str,
+    pub members: &'static [&'static str],
 }
 
 pub const PUSH: Shape = Shape {
@@ -62,7 +62,7 @@ pub const CLOSE: Shape = Shape {
 const ATTRIBUTES: Shape = Shape { call: "attributes", members: &[] };
 
 /// The [`Shape`] of the JSON object `except` in a push command.
-const EXCEPT: Shape = Shape { call: "except", members: &["uid", "uids", "fd", "fds", "group", "groups"] };
+pub const EXCEPT: Shape = Shape { call: "except", members: &["uid", "uids", "fd", "fds", "group", "groups"] };
 
 /// The JSON members of an API command, with unchecked values.
 ///

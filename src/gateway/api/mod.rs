@@ -15,6 +15,7 @@ mod lists;
 mod long_commands;
 mod lookup;
 mod name_list;
+mod openapi;
 mod page;
 mod parts;
 mod push;
@@ -164,6 +165,7 @@ impl Api {
             }
             Call::Healthy => Response::text(200, "alive\n"),
             Call::Ready => ready(ctx),
+            Call::OpenApi => openapi::response(),
             Call::Close
             | Call::Unbind
             | Call::Ungroup
@@ -423,7 +425,8 @@ fn answer(
         | Call::Group(_)
         | Call::Metrics
         | Call::Healthy
-        | Call::Ready => Err(ApiError::not_found("unknown path")),
+        | Call::Ready
+        | Call::OpenApi => Err(ApiError::not_found("unknown path")),
     }
 }
 

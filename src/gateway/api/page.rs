@@ -8,11 +8,14 @@ use fdpush::{Fd, QueryError, Request};
 use super::error::ApiError;
 use crate::gateway::wire::json::{cut, unexpected_member};
 
+/// The query parameters of a request for one page of a list.
+pub const PARAMETERS: [&str; 2] = ["after", "limit"];
+
 /// The default value of the query parameter `limit`.
-const LIMIT: usize = 100;
+pub const LIMIT: usize = 100;
 
 /// The maximum value of the query parameter `limit`.
-const LIMIT_MAX: usize = 1000;
+pub const LIMIT_MAX: usize = 1000;
 
 /// The query parameters of a request for one page of a list.
 #[derive(Debug)]
@@ -27,7 +30,6 @@ impl Page {
     pub fn of(request: &Request<'_>) -> Result<Page, ApiError> {
         let malformed = |error: QueryError| ApiError::bad_request(error.to_string());
         let mut pairs = request.query_pairs().map_err(malformed)?;
-        const PARAMETERS: [&str; 2] = ["after", "limit"];
         if let Some((other, _)) = pairs.find(|(name, _)| !PARAMETERS.contains(&&**name)) {
             return Err(ApiError::bad_request(unexpected_member("the query", &other, &PARAMETERS)));
         }
