@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the API as a back end in Python, with requests and websocket-client. Then installs clients/python, checks it with mypy, and
-# runs its tests. Needs Python 3 with venv, and openssl.
+# Tests the API as a back end in Python, with requests and websocket-client, and its OpenAPI document with Schemathesis.
+# Then installs clients/python, checks it with mypy, and runs its tests. Needs Python 3 with venv, and openssl.
 #   FDPUSH_BIN  the binary to test                 (default: target/release/fdpush, built here)
 #   PYTHON      a Python with requirements.txt     (default: a venv under the target directory, created once)
 # The tests start their servers on free ports, and end only these processes.
