@@ -52,7 +52,7 @@ pub enum NameError {
     Uid(usize),
     /// The group at this position, counted from 1, has this invalid length in bytes.
     Group(usize, usize),
-    /// The identity has this number of groups, which is too many.
+    /// The identity has this number of groups, which exceeds [`GROUPS_MAX`].
     Groups(usize),
 }
 

@@ -260,8 +260,8 @@ impl Failure {
         }
     }
 
-    /// Returns whether the connection ended before the answer was complete. For example, a back end may close an idle
-    /// connection while this server sends a request.
+    /// Returns whether the connection ended before the answer was complete. A connection can end in this way if the
+    /// back end closes an idle connection while this server sends a request.
     pub fn is_disconnect(&self) -> bool {
         let Failure::Failed(ureq::Error::Io(error)) = self else { return false };
         matches!(

@@ -20,8 +20,8 @@ const DEPARTURES_MAX: usize = if cfg!(test) { 256 } else { 1 << 20 };
 #[derive(Debug)]
 pub struct Debounce {
     delay: Duration,
-    /// The online uids. The value of a uid is the sequence number of its last departure, or `None` while the uid has a
-    /// connection.
+    /// The online uids with their departures. The value of a uid is the sequence number of its last departure, or
+    /// `None` while the uid has a connection.
     uids: HashMap<Arc<str>, Option<u64>>,
     departures: VecDeque<Departure>,
     /// The sequence number of the newest departure among the departures of all uids.

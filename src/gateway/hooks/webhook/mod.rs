@@ -89,7 +89,7 @@ pub enum EmitResult {
     Queued,
     /// The queue is full. The event was dropped.
     Full,
-    /// The event has more than this number of bytes, and was dropped.
+    /// The JSON of the event has more than this number of bytes. The event was dropped.
     TooLarge(usize),
     /// Memory for the event could not be allocated. The event was dropped.
     OutOfMemory,

@@ -337,7 +337,7 @@ mod tests {
         let push = |json: &str| assert!(queue.push(json.as_bytes().into(), false, clock::now()));
         push(r#"{"event":"a"}"#);
         push(r#"{"event":"b"}"#);
-        // The batch is in flight, as after a panic between `take` and the answer.
+        // The state of the worker is the state after a panic of a previous run: a batch is in flight.
         worker.in_flight = queue.take(batch).expect("events wait in the queue");
         let run = std::thread::spawn(move || worker.run());
         let events = [double.next(), double.next()].map(|received| received.json()["events"][0]["event"].clone());

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::gateway::runtime::files;
 use crate::gateway::settings::cli::{WITH_NAME, bare, has_variable_name};
 
-/// The maximum size of a key file, in bytes. A public RSA key of 4096 bits has 800 bytes in PEM.
+/// The maximum size of a key file, in bytes. A public RSA key of 4096 bits has about 800 bytes in PEM.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The minimum length of an RSA modulus, in bytes: 2048 bits (RFC 7518 section 3.3).
