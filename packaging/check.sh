@@ -2,7 +2,8 @@
 # Checks packaging/ and docs/ against the server: every file can be parsed; settings, metrics, links and anchors exist; the
 # dashboard and docs/operations.md name every metric; docs/operations.md has a row for every alert.
 #   packaging/check.sh             checks that need no server
-#   packaging/check.sh METRICS     also checks each metric in the files against METRICS, the URL of /metrics or a file with its text
+#   packaging/check.sh METRICS     also checks each metric in the files against METRICS, the URL of /metrics of a server with
+#                                  several loops, or a file with its text
 #   packaging/check.sh --live BIN  starts BIN on unused ports, and runs the checks of METRICS and FDPUSH_BIN against it
 #   FDPUSH_KEY                     the API key of the server at METRICS, if it requires one
 #   FDPUSH_BIN                     also checks the settings file against this binary's settings, defaults and `check` command
@@ -24,7 +25,8 @@ if [[ $metrics == --live ]]; then
     binary=$(realpath "${2:?--live needs the path of the binary}")
     # The file must exist before the loop below reads it with `sed`.
     touch "$scratch/log"
-    "$binary" serve --listen 127.0.0.1:0 --api 127.0.0.1:0 >/dev/null 2>"$scratch/log" &
+    # Only a server with several loops has the metrics of each loop.
+    "$binary" serve --loops 2 --listen 127.0.0.1:0 --api 127.0.0.1:0 >/dev/null 2>"$scratch/log" &
     server=$!
     for (( tries = 600; tries > 0; tries-- )); do
         api=$(sed -n 's/.*the API is on //p' "$scratch/log")

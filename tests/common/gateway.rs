@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, ExitStatus};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::Instant;
 
@@ -210,8 +211,18 @@ impl Drop for Gateway {
 }
 
 /// Returns the command line of a server on free ports, with these flags.
+///
+/// If the environment has `FDPUSH_TEST_LOOPS`, the server has this number of loops, unless the flags set it.
 fn line_of<'a>(flags: &[&'a str]) -> Vec<&'a str> {
-    [&["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"], flags].concat()
+    let loops = test_loops().filter(|_| !flags.contains(&"--loops"));
+    let loops = loops.map_or(Vec::new(), |loops| vec!["--loops", loops]);
+    [&["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"], &loops[..], flags].concat()
+}
+
+/// Returns the value of `FDPUSH_TEST_LOOPS`.
+fn test_loops() -> Option<&'static str> {
+    static LOOPS: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("FDPUSH_TEST_LOOPS").ok());
+    LOOPS.as_deref()
 }
 
 /// Returns the environment of a server with these flags. With a settings file, the environment is empty, because a

@@ -28,6 +28,7 @@ mod auth {
 
 mod compression;
 mod log;
+mod loops;
 mod memory;
 mod names;
 mod serve;

@@ -13,7 +13,7 @@ use fdpush::{Context, Fd, TimerId};
 use crate::gateway::wire::target::Target;
 
 /// The maximum duration of one pause of a batch.
-const PAUSE_TIME_MAX: Duration = Duration::from_secs(1);
+pub const PAUSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The interval between two checks of the queues during a pause of a batch.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2);
@@ -46,11 +46,15 @@ impl PausedBatches {
     /// A queue is long if it holds more bytes than half of `queue_bytes_max`.
     pub fn record_receivers(&mut self, ctx: &mut Context<'_>, target: &Target<'_>) {
         let long = ctx.limits().queue_bytes_max / 2;
-        if ctx.take_longest_queue() <= long || self.receivers.len() >= RECEIVERS_MAX {
-            return;
+        if ctx.take_longest_queue() > long {
+            self.add_receivers(ctx, target, long);
         }
+    }
+
+    /// Stores those receivers whose queues are longer than `long`.
+    fn add_receivers(&mut self, ctx: &Context<'_>, target: &Target<'_>, long: usize) {
         let is_long = |fd: &Fd| ctx.queued_bytes(*fd) > long;
-        let room = RECEIVERS_MAX - self.receivers.len();
+        let room = RECEIVERS_MAX.saturating_sub(self.receivers.len());
         let receivers = &mut self.receivers;
         match target {
             Target::Uids(uids) => {
@@ -111,7 +115,17 @@ impl PausedBatches {
     }
 }
 
-/// Returns whether all queues together hold more bytes than half of `queue_total_bytes_max`.
-fn is_crowded(ctx: &Context<'_>) -> bool {
-    ctx.queued_bytes_total() > ctx.limits().queue_total_bytes_max / 2
+/// Returns whether the queues of this loop together hold more bytes than half of its share of `queue_total_bytes_max`.
+pub fn is_crowded(ctx: &Context<'_>) -> bool {
+    ctx.queued_bytes_total() > ctx.limits().queue_total_bytes_max / ctx.loop_count() / 2
+}
+
+/// Returns the receivers of this loop whose queues are over half of `queue_bytes_max`, at most [`RECEIVERS_MAX`].
+pub fn find_long_queues(ctx: &mut Context<'_>, targets: &[Target<'_>]) -> Vec<Fd> {
+    let mut paused = PausedBatches::default();
+    let long = ctx.limits().queue_bytes_max / 2;
+    if ctx.take_longest_queue() > long {
+        targets.iter().for_each(|target| paused.add_receivers(ctx, target, long));
+    }
+    paused.receivers
 }

@@ -4,6 +4,7 @@
 
 use fdpush::{Context, Response, ResponseStream, Ticket};
 
+use super::across::batch::Outgoing;
 use super::backpressure::PausedBatches;
 use super::error::ApiError;
 use super::parts::ApiParts;
@@ -31,6 +32,8 @@ pub struct Batch {
     ticket: Option<Ticket<Response>>,
     /// The stream of the response body. `None` before the response begins, and after the response has ended.
     pub response: Option<ResponseStream>,
+    /// The answers, on a server with several loops. Then `response` is `None`.
+    pub outgoing: Option<Outgoing>,
     /// The number of lines handled so far, including empty and skipped lines.
     lines: u64,
 }
@@ -38,14 +41,18 @@ pub struct Batch {
 impl Batch {
     /// Creates a batch whose lines have at most `line_bytes_max` bytes. `ticket` belongs to the batch request.
     pub fn new(ticket: Ticket<Response>, line_bytes_max: usize) -> Batch {
-        let (ticket, response) = (Some(ticket), None);
-        Batch { partial: Vec::new(), skipped: None, line_bytes_max, ticket, response, lines: 0 }
+        let ticket = Some(ticket);
+        Batch { partial: Vec::new(), skipped: None, line_bytes_max, ticket, response: None, outgoing: None, lines: 0 }
     }
 
     /// Begins the response to the batch request. Returns `false` if the response has already begun.
     pub fn begin(&mut self, ctx: &mut Context<'_>, head: &Response) -> bool {
         let Some(ticket) = self.ticket.take() else { return false };
+        let fd = ticket.fd();
         self.response = ctx.begin_response(ticket, head);
+        if ctx.loop_count() > 1 {
+            self.outgoing = Some(Outgoing::new(fd, self.response.take()));
+        }
         true
     }
 
@@ -110,8 +117,17 @@ impl Batch {
                 }
                 Skipped::OutOfMemory => ApiError::out_of_memory(),
             };
-            error.write(None, Some(self.lines), out);
-            out.push('\n');
+            match &self.outgoing {
+                Some(outgoing) => {
+                    let mut answer = String::new();
+                    error.write(None, Some(self.lines), &mut answer);
+                    outgoing.add(ctx, answer);
+                }
+                None => {
+                    error.write(None, Some(self.lines), out);
+                    out.push('\n');
+                }
+            }
             return;
         }
         let mut line = std::mem::take(&mut self.partial);
@@ -132,6 +148,9 @@ impl Batch {
         // Empty lines are skipped, because some programs write two line ends after the last line.
         if strip_bom(line).trim_ascii().is_empty() {
             return;
+        }
+        if let Some(outgoing) = &self.outgoing {
+            return outgoing.execute(ctx, parts, self.lines, line);
         }
         let place = BatchLine { line: self.lines, paused };
         push::handle_command(ctx, parts, line, Some(place), out);

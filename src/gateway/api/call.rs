@@ -131,6 +131,13 @@ impl<'a> Call<'a> {
         allowed == method || allowed.split(", ").any(|allowed| allowed == method)
     }
 
+    /// Returns whether the answer to the call needs the state of the loops.
+    ///
+    /// The lines of a batch are executed when the pieces of its body arrive, so the request itself needs no state.
+    pub fn concerns_loops(self) -> bool {
+        !matches!(self, Call::Batch | Call::Healthy | Call::OpenApi)
+    }
+
     /// Returns whether the API call needs no API key. Only `/healthz` and `/readyz` need no API key.
     pub fn is_open(self) -> bool {
         matches!(self, Call::Healthy | Call::Ready)

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::command::{self, Command};
 use super::error::ApiError;
-use super::long_commands::LongCommand;
+use super::long_commands::{LongCommand, Outcome};
 use super::response::json_response;
 use super::verbs;
 use crate::gateway::presence::roster::Roster;
@@ -49,6 +49,15 @@ impl Close {
         let left = verbs::connections(ctx, &target).into_iter();
         Ok(Close { code, reason: reason.into_owned(), is_abort, left, matched: 0 })
     }
+
+    /// Returns the answer to a command that has closed this number of connections.
+    pub fn answer(matched: usize) -> Result<Response, ApiError> {
+        #[derive(Serialize)]
+        struct Answer {
+            matched: usize,
+        }
+        Ok(json_response(verbs::json(&Answer { matched })?))
+    }
 }
 
 impl LongCommand for Close {
@@ -68,11 +77,11 @@ impl LongCommand for Close {
         self.left.len() == 0
     }
 
+    fn take_outcome(&mut self) -> Outcome {
+        Outcome { matched: self.matched, changed: self.matched, removed: Vec::new() }
+    }
+
     fn response(&self) -> Result<Response, ApiError> {
-        #[derive(Serialize)]
-        struct Answer {
-            matched: usize,
-        }
-        Ok(json_response(verbs::json(&Answer { matched: self.matched })?))
+        Close::answer(self.matched)
     }
 }

@@ -139,6 +139,18 @@ pub struct Except<'a> {
     pub groups: Vec<Cow<'a, str>>,
 }
 
+impl Except<'_> {
+    /// Returns whether uids or groups are excluded.
+    pub fn has_names(&self) -> bool {
+        !self.uids.is_empty() || !self.groups.is_empty()
+    }
+
+    /// Returns a copy that owns its names.
+    pub fn to_owned(&self) -> Except<'static> {
+        Except { fds: self.fds.clone(), uids: names::owned(&self.uids), groups: names::owned(&self.groups) }
+    }
+}
+
 /// Parses the attributes of a connection. Any JSON object is a valid value of the attributes.
 pub fn read_attributes(json: &[u8]) -> Result<Object, ApiError> {
     read(json, &ATTRIBUTES)

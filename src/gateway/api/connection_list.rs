@@ -12,8 +12,8 @@ use fdpush::{Context, Fd};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::lists::List;
-use super::lookup;
+use super::lists::{List, ListPart};
+use super::lookup::{self, Connection, Member};
 use super::page::Page;
 use super::verbs::json;
 use crate::gateway::runtime::portion::WORK_MAX;
@@ -69,40 +69,54 @@ impl ConnectionList {
         Ok(ConnectionList { owner, limit: page.limit, after, search })
     }
 
-    fn json_of_user(&self, ctx: &Context<'_>, uid: &str) -> Result<String, ApiError> {
+    /// Returns the page of a user on this loop: its connections, and the fd after which the next page begins.
+    fn user_page(&self, ctx: &Context<'_>, uid: &str) -> (Vec<Connection>, Option<u64>) {
+        let (page, has_more) = self.page();
+        lookup::page_entries(ctx, page, has_more, |connection| connection.uid.as_deref() == Some(uid))
+    }
+
+    /// Returns the page of a group on this loop.
+    fn group_page(&self, ctx: &Context<'_>, group: &str) -> (Vec<Member>, Option<u64>) {
+        let (page, has_more) = self.page();
+        let members = page.iter().filter(|fd| ctx.is_member(**fd, group));
+        let members = members.map(|fd| Member { fd: fd.as_u64(), uid: ctx.uid_of(*fd).map(str::to_owned) }).collect();
+        (members, page.last().filter(|_| has_more).map(|fd| fd.as_u64()))
+    }
+
+    /// Returns the JSON of a page of a user.
+    ///
+    /// # Errors
+    /// The user is not online.
+    pub fn user_json(
+        &self,
+        ctx: &Context<'_>,
+        connections: Vec<Connection>,
+        next: Option<u64>,
+    ) -> Result<String, ApiError> {
         #[derive(Serialize)]
         struct User<'a> {
             uid: &'a str,
             count: usize,
-            connections: Vec<lookup::Connection>,
+            connections: Vec<Connection>,
             next: Option<u64>,
         }
+        let uid = self.owner.name();
         if !ctx.is_online(uid) {
             return Err(ApiError::not_found("uid not online"));
         }
-        let (page, has_more) = self.page();
-        let is_listed = |connection: &lookup::Connection| connection.uid.as_deref() == Some(uid);
-        let (connections, next) = lookup::page_entries(ctx, page, has_more, is_listed);
         json(&User { uid, count: ctx.connection_count(uid), connections, next })
     }
 
-    fn json_of_group(&self, ctx: &Context<'_>, group: &str) -> Result<String, ApiError> {
-        #[derive(Serialize)]
-        struct Member<'a> {
-            fd: u64,
-            uid: Option<&'a str>,
-        }
+    /// Returns the JSON of a page of a group.
+    pub fn group_json(&self, ctx: &Context<'_>, members: Vec<Member>, next: Option<u64>) -> Result<String, ApiError> {
         #[derive(Serialize)]
         struct Group<'a> {
             group: &'a str,
             count: usize,
-            members: Vec<Member<'a>>,
+            members: Vec<Member>,
             next: Option<u64>,
         }
-        let (page, has_more) = self.page();
-        let members = page.iter().filter(|fd| ctx.is_member(**fd, group));
-        let members = members.map(|fd| Member { fd: fd.as_u64(), uid: ctx.uid_of(*fd) }).collect();
-        let next = page.last().filter(|_| has_more).map(|fd| fd.as_u64());
+        let group = self.owner.name();
         json(&Group { group, count: ctx.member_count(group), members, next })
     }
 
@@ -131,16 +145,41 @@ impl List for ConnectionList {
         self.search.visit(&fds, |fd| self.owner.has(ctx, fd)) || is_last
     }
 
+    fn part(&self, ctx: &Context<'_>) -> ListPart {
+        match &self.owner {
+            Owner::User(uid) => {
+                let (connections, next) = self.user_page(ctx, uid);
+                ListPart::Connections(connections, next)
+            }
+            Owner::Group(group) => {
+                let (members, next) = self.group_page(ctx, group);
+                ListPart::Members(members, next)
+            }
+        }
+    }
+
     fn json(&self, ctx: &Context<'_>) -> Result<String, ApiError> {
         match &self.owner {
-            Owner::User(uid) => self.json_of_user(ctx, uid),
-            Owner::Group(group) => self.json_of_group(ctx, group),
+            Owner::User(uid) => {
+                let (connections, next) = self.user_page(ctx, uid);
+                self.user_json(ctx, connections, next)
+            }
+            Owner::Group(group) => {
+                let (members, next) = self.group_page(ctx, group);
+                self.group_json(ctx, members, next)
+            }
         }
     }
 }
 
 impl Owner {
-    /// Returns all connections of the user or group, in no particular order.
+    fn name(&self) -> &str {
+        match self {
+            Owner::User(name) | Owner::Group(name) => name,
+        }
+    }
+
+    /// Returns all connections of the user or group on this loop, in no particular order.
     fn connections(&self, ctx: &Context<'_>) -> Vec<Fd> {
         match self {
             Owner::User(uid) => ctx.fds_of(uid),

@@ -14,6 +14,7 @@ use std::fmt;
 use fdpush::{Context, Fd, Response, Ticket};
 
 use super::error::ApiError;
+use super::lookup::{Connection, Member};
 use super::response::{json_response, uncached};
 use crate::gateway::runtime::portion::{TurnBudget, WORK_MAX};
 
@@ -23,7 +24,7 @@ use crate::gateway::runtime::portion::{TurnBudget, WORK_MAX};
 ///
 /// The limit bounds memory, because each waiting list stores the entries of its page. The lists that take one turn need
 /// no limit, because the limit of API connections also bounds the number of these lists.
-const WAITING_MAX: usize = 16;
+pub const WAITING_MAX: usize = 16;
 
 /// A list of connections, users or groups. A request asks for one page of the list.
 pub trait List: fmt::Debug {
@@ -33,6 +34,9 @@ pub trait List: fmt::Debug {
     /// Visits the next portion of the list, at most [`WORK_MAX`] entries. Returns whether the page is complete.
     fn visit_portion(&mut self, ctx: &Context<'_>) -> bool;
 
+    /// Returns the complete page of this loop, on one of several loops.
+    fn part(&self, ctx: &Context<'_>) -> ListPart;
+
     /// Returns the JSON of a complete page.
     ///
     /// The JSON does not contain entries that no longer exist, for example connections that have closed since the
@@ -41,6 +45,28 @@ pub trait List: fmt::Debug {
     /// # Errors
     /// The user whose connections are listed is not online, or the page cannot be serialized.
     fn json(&self, ctx: &Context<'_>) -> Result<String, ApiError>;
+}
+
+/// The page of one loop: entries, and the fd after which the next page of this loop begins.
+#[derive(Debug)]
+pub enum ListPart {
+    Names(Vec<String>),
+    Connections(Vec<Connection>, Option<u64>),
+    Members(Vec<Member>, Option<u64>),
+}
+
+impl ListPart {
+    pub fn into_names(self) -> Option<Vec<String>> {
+        if let ListPart::Names(names) = self { Some(names) } else { None }
+    }
+
+    pub fn into_connections(self) -> Option<(Vec<Connection>, Option<u64>)> {
+        if let ListPart::Connections(connections, next) = self { Some((connections, next)) } else { None }
+    }
+
+    pub fn into_members(self) -> Option<(Vec<Member>, Option<u64>)> {
+        if let ListPart::Members(members, next) = self { Some((members, next)) } else { None }
+    }
 }
 
 /// The waiting lists, and the work budget of the current turn.

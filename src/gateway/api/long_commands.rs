@@ -11,13 +11,24 @@ use fdpush::{Context, Fd, Response, Ticket};
 
 use super::error::ApiError;
 use super::response::uncached;
-use crate::gateway::presence::roster::Roster;
+use crate::gateway::presence::roster::{Removed, Roster};
 use crate::gateway::runtime::portion::WORK_MAX;
 
 /// The maximum number of commands in progress that take several turns.
 ///
 /// The limit bounds memory, because each command in progress stores its connections or groups.
-const WAITING_MAX: usize = 16;
+pub const WAITING_MAX: usize = 16;
+
+/// The result of a command on one of several loops.
+#[derive(Default, Debug)]
+pub struct Outcome {
+    /// The number of connections that the command matched.
+    pub matched: usize,
+    /// The number of connections that the command changed.
+    pub changed: usize,
+    /// The connections that were removed from groups, and not notified yet.
+    pub removed: Vec<Removed>,
+}
 
 /// A command that can be carried out in portions.
 pub trait LongCommand: fmt::Debug {
@@ -30,7 +41,10 @@ pub trait LongCommand: fmt::Debug {
     /// Returns whether all portions of the command were carried out.
     fn is_done(&self) -> bool;
 
-    /// Returns the response to the command, after all portions were carried out.
+    /// Returns the result of a command that is done, on one of several loops.
+    fn take_outcome(&mut self) -> Outcome;
+
+    /// Returns the response to the command on the only loop, after all portions were carried out.
     ///
     /// # Errors
     /// The answer cannot be serialized.

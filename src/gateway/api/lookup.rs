@@ -3,12 +3,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use fdpush::{Context, Fd, Request, Stats, Traffic};
+use fdpush::{Context, Fd, Stats, TlsCounts, Traffic};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use super::page::{Page, parse_fd};
 use super::verbs::json;
 use crate::gateway::identity::proxies::address_of;
 use crate::gateway::serving::session::Session;
@@ -17,10 +16,17 @@ use crate::gateway::serving::session::Session;
 ///
 /// The entry that exceeds this number is the last entry of the page. Without this limit, a page of 1,000 connections
 /// with 1,000 groups each would contain a million group names.
-const GROUP_NAMES_MAX: usize = 10_000;
+pub const GROUP_NAMES_MAX: usize = 10_000;
+
+/// The JSON of a member of a group.
+#[derive(Serialize, Debug)]
+pub struct Member {
+    pub fd: u64,
+    pub uid: Option<String>,
+}
 
 /// The JSON object that describes a connection.
-#[derive(Serialize)]
+#[derive(Serialize, Debug)]
 pub struct Connection {
     fd: u64,
     pub uid: Option<String>,
@@ -38,13 +44,13 @@ pub struct Connection {
 }
 
 /// The TLS version and the cipher suite of a connection.
-#[derive(Serialize)]
+#[derive(Serialize, Debug)]
 struct Tls {
     version: &'static str,
     cipher: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Debug)]
 struct TrafficCounts {
     messages_in: u64,
     messages_out: u64,
@@ -60,6 +66,15 @@ impl From<Traffic> for TrafficCounts {
 }
 
 impl Connection {
+    pub fn fd(&self) -> u64 {
+        self.fd
+    }
+
+    /// Returns the number of groups of the connection.
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
     fn find(ctx: &Context<'_>, fd: Fd) -> Option<Connection> {
         let info = ctx.info(fd)?;
         Some(Connection {
@@ -103,40 +118,65 @@ pub fn page_entries(
     (connections, last.filter(|_| has_more))
 }
 
-pub fn connections(ctx: &Context<'_>, request: &Request<'_>) -> Result<String, ApiError> {
+/// Returns the page of the connections of this loop after `after`, and the fd after which the next page begins.
+pub fn page_after(ctx: &Context<'_>, after: Option<Fd>, limit: usize) -> (Vec<Connection>, Option<u64>) {
+    let mut fds = ctx.connections_after(after, limit + 1);
+    let has_more = fds.len() > limit;
+    fds.truncate(limit);
+    page_entries(ctx, &fds, has_more, |_| true)
+}
+
+/// Returns the JSON of a page of connections.
+pub fn connections_json(connections: Vec<Connection>, next: Option<u64>) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct Connections {
         connections: Vec<Connection>,
         next: Option<u64>,
     }
-    let page = Page::of(request)?;
-    let mut fds = ctx.connections_after(page.after_fd()?, page.limit + 1);
-    let has_more = fds.len() > page.limit;
-    fds.truncate(page.limit);
-    let (connections, next) = page_entries(ctx, &fds, has_more, |_| true);
     json(&Connections { connections, next })
 }
 
-pub fn connection(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
-    let fd = open_fd(ctx, fd)?;
+/// Returns the JSON of a connection of this loop.
+pub fn connection(ctx: &Context<'_>, fd: Fd) -> Result<String, ApiError> {
+    check_open(ctx, fd)?;
     json(&Connection::find(ctx, fd).ok_or_else(not_found)?)
 }
 
-pub fn attributes(ctx: &Context<'_>, fd: &str) -> Result<String, ApiError> {
-    let fd = open_fd(ctx, fd)?;
+/// Returns the attributes of a connection of this loop.
+pub fn attributes(ctx: &Context<'_>, fd: Fd) -> Result<String, ApiError> {
+    check_open(ctx, fd)?;
     match ctx.session::<Session>(fd) {
         Some(session) => json(&session.attributes),
         None => Ok("{}".to_owned()),
     }
 }
 
-/// Changes the attributes of a connection.
-///
-/// If `merges` is `true`, `body` is a JSON merge patch to the old attributes (RFC 7386). If `merges` is `false`, `body`
-/// replaces the old attributes.
-pub fn set_attributes(ctx: &mut Context<'_>, fd: &str, body: &[u8], merges: bool) -> Result<String, ApiError> {
-    let fd = open_fd(ctx, fd)?;
-    let given = super::command::read_attributes(body)?.0;
+/// A change of the attributes of a connection.
+pub struct Attributes {
+    given: Map<String, Value>,
+    /// Whether the given attributes are a patch (RFC 7386).
+    merges: bool,
+}
+
+impl Attributes {
+    /// Parses the change of a request. The result is `None` for a method that changes nothing.
+    ///
+    /// # Errors
+    /// The body is not a JSON object.
+    pub fn read(method: &str, body: &[u8]) -> Result<Option<Attributes>, ApiError> {
+        let merges = match method {
+            "PUT" => false,
+            "PATCH" => true,
+            _ => return Ok(None),
+        };
+        Ok(Some(Attributes { given: super::command::read_attributes(body)?.0, merges }))
+    }
+}
+
+/// Replaces the attributes of a connection of this loop, or merges a patch into them.
+pub fn set_attributes(ctx: &mut Context<'_>, fd: Fd, change: Attributes) -> Result<String, ApiError> {
+    check_open(ctx, fd)?;
+    let Attributes { given, merges } = change;
     let attributes = if merges {
         let mut attributes = ctx.session::<Session>(fd).map(|session| session.attributes.clone()).unwrap_or_default();
         merge(&mut attributes, given);
@@ -183,7 +223,66 @@ fn merge(into: &mut Map<String, Value>, patch: Map<String, Value>) {
     }
 }
 
-pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
+/// The JSON of the statistics of one loop.
+#[derive(Serialize)]
+struct LoopNumbers {
+    connections: usize,
+    open: usize,
+    accepted: u64,
+    opened: u64,
+    closed: u64,
+    refused: u64,
+    dropped: u64,
+    queued_bytes: usize,
+    #[serde(flatten)]
+    traffic: TrafficCounts,
+    /// The number of pushes that the loop sent to other loops.
+    forwarded: u64,
+}
+
+impl From<&Stats> for LoopNumbers {
+    fn from(stats: &Stats) -> LoopNumbers {
+        LoopNumbers {
+            connections: stats.connections,
+            open: stats.open,
+            accepted: stats.accepted,
+            opened: stats.opened,
+            closed: stats.closed,
+            refused: stats.refused,
+            dropped: stats.dropped,
+            queued_bytes: stats.queued_bytes,
+            traffic: stats.traffic.into(),
+            forwarded: stats.forwarded,
+        }
+    }
+}
+
+/// The JSON of the TLS handshakes, by outcome.
+#[derive(Serialize)]
+struct Handshakes {
+    full: u64,
+    resumed: u64,
+    failed: u64,
+    abandoned: u64,
+    plain_http: u64,
+    on_plain: u64,
+}
+
+impl From<TlsCounts> for Handshakes {
+    fn from(counts: TlsCounts) -> Handshakes {
+        Handshakes {
+            full: counts.full,
+            resumed: counts.resumed,
+            failed: counts.failed,
+            abandoned: counts.abandoned,
+            plain_http: counts.plain_http,
+            on_plain: counts.on_plain,
+        }
+    }
+}
+
+/// Returns the JSON of the statistics. `loops` are the statistics of each loop, if there are several loops.
+pub fn stats_json(stats: &Stats, loops: &[Stats], is_draining: bool) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct Numbers {
         version: &'static str,
@@ -207,21 +306,13 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
         #[serde(flatten)]
         traffic: TrafficCounts,
         tls: Handshakes,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        loops: Vec<LoopNumbers>,
     }
-    #[derive(Serialize)]
-    struct Handshakes {
-        full: u64,
-        resumed: u64,
-        failed: u64,
-        abandoned: u64,
-        plain_http: u64,
-        on_plain: u64,
-    }
-    let stats: Stats = ctx.stats();
     json(&Numbers {
         version: env!("CARGO_PKG_VERSION"),
         uptime_ms: millis(stats.uptime),
-        is_draining: ctx.is_draining(),
+        is_draining,
         connections: stats.connections,
         connections_max: stats.connections_max,
         api_connections: stats.control,
@@ -238,20 +329,14 @@ pub fn stats(ctx: &Context<'_>) -> Result<String, ApiError> {
         queued_bytes: stats.queued_bytes,
         inbound_bytes: stats.inbound_bytes,
         traffic: stats.traffic.into(),
-        tls: Handshakes {
-            full: stats.tls.full,
-            resumed: stats.tls.resumed,
-            failed: stats.tls.failed,
-            abandoned: stats.tls.abandoned,
-            plain_http: stats.tls.plain_http,
-            on_plain: stats.tls.on_plain,
-        },
+        tls: stats.tls.into(),
+        loops: loops.iter().map(LoopNumbers::from).collect(),
     })
 }
 
-fn open_fd(ctx: &Context<'_>, fd: &str) -> Result<Fd, ApiError> {
-    let fd = parse_fd(fd, "fd")?;
-    if ctx.is_open(fd) { Ok(fd) } else { Err(not_found()) }
+/// Checks that a connection of this loop is an open WebSocket.
+pub fn check_open(ctx: &Context<'_>, fd: Fd) -> Result<(), ApiError> {
+    if ctx.is_open(fd) { Ok(()) } else { Err(not_found()) }
 }
 
 fn not_found() -> ApiError {

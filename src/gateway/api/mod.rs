@@ -3,6 +3,7 @@
 //! Requests arrive on the control listeners, which are the listeners of `--api`. The thread of the event loop executes
 //! the requests in the order of arrival. `docs/api.md` is the reference of the API.
 
+mod across;
 mod backpressure;
 mod batch;
 mod call;
@@ -19,15 +20,18 @@ mod openapi;
 mod page;
 mod parts;
 mod push;
+mod readiness;
 mod response;
 mod verbs;
 
 use std::any::Any;
-use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use fdpush::{BodyEvent, BodyMode, Context, Fd, Origins, Peer, Request, Response, TimerId};
 
+use self::across::Across;
+pub use self::across::Loops;
 use self::backpressure::PausedBatches;
 use self::batch::Batch;
 use self::call::{Call, decode, decode_name};
@@ -37,16 +41,21 @@ use self::connection_list::ConnectionList;
 use self::error::ApiError;
 use self::lists::Lists;
 use self::long_commands::LongCommands;
+use self::lookup::Attributes;
 use self::name_list::NameList;
 use self::page::Page;
-pub use self::parts::ApiParts;
-use self::response::{json_response, uncached};
+use self::page::parse_fd;
+pub use self::parts::{ApiParts, MetricsText};
+use self::readiness::readiness;
+use self::response::{json_response, metrics_response, uncached};
 use crate::gateway::identity::api_keys::ApiKeys;
 use crate::gateway::identity::has_several_authorizations;
-use crate::gateway::operations::metrics::{self, Metrics};
+use crate::gateway::operations::metrics::Metrics;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::clock;
-use crate::gateway::runtime::threads;
+
+/// The maximum time for which commands on all loops hold the notices of groups back.
+const NOTICES_HELD_MAX: Duration = Duration::from_secs(1);
 
 /// The state of the API: API keys, paused batches, and the commands and lists in progress.
 pub struct Api {
@@ -57,6 +66,12 @@ pub struct Api {
     paused: PausedBatches,
     long: LongCommands,
     lists: Lists,
+    /// The calls on all loops. `None` with one loop.
+    across: Option<Across>,
+    /// The time at which a command on all loops began to hold the notices back.
+    notices_held: Option<Instant>,
+    /// The number of datagrams that were dropped because the inbox of a loop was full.
+    lost_datagrams: u64,
 }
 
 /// A request that the API refuses with an error.
@@ -72,13 +87,18 @@ impl Api {
     /// Creates an API whose requests need one of the keys in `keys`.
     ///
     /// If `keys` is empty, requests need no API key.
-    pub fn new(keys: Arc<Mutex<ApiKeys>>) -> Api {
+    ///
+    /// `loops` is the way to the clients of all loops, for the first of several loops.
+    pub fn new(keys: Arc<Mutex<ApiKeys>>, loops: Option<Loops>) -> Api {
         Api {
             keys,
             answers: String::new(),
             paused: PausedBatches::default(),
             long: LongCommands::default(),
             lists: Lists::default(),
+            across: loops.map(Across::new),
+            notices_held: None,
+            lost_datagrams: 0,
         }
     }
 
@@ -120,6 +140,9 @@ impl Api {
             BodyEvent::Data(bytes) => batch.handle_piece(ctx, parts, &mut self.paused, bytes, &mut self.answers),
             BodyEvent::End => batch.handle_end(ctx, parts, &mut self.paused, &mut self.answers),
         }
+        if let Some(outgoing) = &batch.outgoing {
+            return outgoing.end_piece(ctx, event == BodyEvent::End);
+        }
         if let Some(response) = &batch.response {
             ctx.write_response(response, self.answers.as_bytes());
         }
@@ -146,7 +169,7 @@ impl Api {
         fd: Fd,
         request: &Request<'_>,
         parts: &mut ApiParts<'_>,
-        metrics_text: impl FnOnce(&Context<'_>) -> String,
+        scrape: impl FnOnce() -> MetricsText,
     ) -> Response {
         let admitted = match Call::of(request.raw_path()).filter(|_| !request.body().is_empty()) {
             Some(call) => Ok(call),
@@ -156,15 +179,16 @@ impl Api {
             Ok(call) => call,
             Err(refused) => return refused.response(parts.metrics),
         };
+        if let Some(across) = self.across.as_ref().filter(|_| call.concerns_loops()) {
+            return across.respond(ctx, fd, call, request, parts, scrape);
+        }
         let response = match call {
             Call::Push => push(ctx, parts, request.body()),
             // A batch request without a body contains no commands, so the body of the response is empty.
             Call::Batch => ndjson(),
-            Call::Metrics => {
-                Response::new(200).header("Content-Type", metrics::CONTENT_TYPE).body(metrics_text(ctx).into_bytes())
-            }
+            Call::Metrics => metrics_response(scrape()(&ctx.stats(), &[])),
             Call::Healthy => Response::text(200, "alive\n"),
-            Call::Ready => ready(ctx),
+            Call::Ready => readiness(&ctx.stats(), ctx.is_draining()),
             Call::OpenApi => openapi::response(),
             Call::Close
             | Call::Unbind
@@ -224,19 +248,38 @@ impl Api {
         self.lists.handle_turn_end(ctx);
     }
 
-    /// Returns whether a command that takes several loop turns is in progress.
-    pub fn has_long_command(&self) -> bool {
-        self.long.is_active()
+    /// Returns whether the notices of groups must wait for the end of a command.
+    ///
+    /// With several loops, the notices wait for each command, for at most [`NOTICES_HELD_MAX`].
+    pub fn holds_notices(&mut self) -> bool {
+        if !self.across.as_ref().is_some_and(Across::has_command) {
+            self.notices_held = None;
+            return self.long.is_active();
+        }
+        let now = clock::now();
+        let is_held = now < *self.notices_held.get_or_insert(now) + NOTICES_HELD_MAX;
+        if !is_held {
+            self.notices_held = Some(now);
+        }
+        is_held
     }
 
     /// Executes the push command of a datagram that [`check_datagram`] has authenticated.
     pub fn handle_datagram(&mut self, ctx: &mut Context<'_>, datagram: &[u8], parts: &mut ApiParts<'_>) {
         self.answers.clear();
-        let outcome = PushCommand::read(datagram, &command::DATAGRAM)
-            .and_then(|command| push::execute(ctx, parts, &command, None, &mut self.answers));
+        let outcome = PushCommand::read(datagram, &command::DATAGRAM).and_then(|command| match self.across {
+            Some(_) => across::send(ctx, parts, &command),
+            None => push::execute(ctx, parts, &command, None, &mut self.answers),
+        });
         if let Err(error) = outcome {
+            self.lost_datagrams += u64::from(self.across.is_some() && error.status == 503);
             log::debug!("datagram refused: {:?}", error.message);
         }
+    }
+
+    /// Returns the number of datagrams that were dropped because the inbox of a loop was full.
+    pub fn lost_datagrams(&self) -> u64 {
+        self.lost_datagrams
     }
 
     /// Checks a request, and protects the connection of a valid request.
@@ -403,17 +446,21 @@ fn answer(
         Call::Join => verbs::join(ctx, roster, body),
         Call::Leave => verbs::leave(ctx, roster, body),
         Call::Online => verbs::online(ctx, body),
-        Call::Connections => lookup::connections(ctx, request),
-        Call::Connection(fd) => lookup::connection(ctx, &decode(fd)?),
+        Call::Connections => {
+            let page = Page::of(request)?;
+            let (connections, next) = lookup::page_after(ctx, page.after_fd()?, page.limit);
+            lookup::connections_json(connections, next)
+        }
+        Call::Connection(fd) => lookup::connection(ctx, parse_fd(&decode(fd)?, "fd")?),
         Call::Attributes(fd) => {
-            let fd = decode(fd)?;
-            match request.method() {
-                "PUT" => lookup::set_attributes(ctx, &fd, body, false),
-                "PATCH" => lookup::set_attributes(ctx, &fd, body, true),
-                _ => lookup::attributes(ctx, &fd),
+            let fd = parse_fd(&decode(fd)?, "fd")?;
+            lookup::check_open(ctx, fd)?;
+            match Attributes::read(request.method(), body)? {
+                Some(change) => lookup::set_attributes(ctx, fd, change),
+                None => lookup::attributes(ctx, fd),
             }
         }
-        Call::Stats => lookup::stats(ctx),
+        Call::Stats => lookup::stats_json(&ctx.stats(), &[], ctx.is_draining()),
         Call::Push
         | Call::Batch
         | Call::Unbind
@@ -435,26 +482,6 @@ fn ndjson() -> Response {
     Response::new(200).header("Content-Type", "application/x-ndjson")
 }
 
-fn ready(ctx: &Context<'_>) -> Response {
-    let stats = ctx.stats();
-    let is_full = stats.connections - stats.control >= stats.connections_max;
-    match unreadiness(ctx.is_draining(), is_full, threads::first_down()) {
-        Some(why) => Response::text(503, format!("{why}\n")),
-        None => Response::text(200, "ready\n"),
-    }
-}
-
-/// Returns the reason why the server is not ready. Returns `None` if the server is ready.
-///
-/// `thread_down` is the name of a thread that has failed.
-fn unreadiness(is_draining: bool, is_full: bool, thread_down: Option<&str>) -> Option<Cow<'static, str>> {
-    match thread_down {
-        _ if is_draining => Some("draining".into()),
-        _ if is_full => Some("full".into()),
-        thread => thread.map(|name| format!("thread {name} is down").into()),
-    }
-}
-
 #[cfg(test)]
 mod readiness_tests;
 
@@ -463,16 +490,6 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-
-    #[test]
-    fn an_unready_server_names_the_reason() {
-        assert_eq!(unreadiness(false, false, None), None);
-        let why = |is_draining, is_full| {
-            unreadiness(is_draining, is_full, Some("fdpush-webhook")).expect("the server is not ready")
-        };
-        assert_eq!(why(false, false), "thread fdpush-webhook is down");
-        assert_eq!((why(false, true), why(true, true)), ("full".into(), "draining".into()));
-    }
 
     #[test]
     fn keys_remain_usable_after_a_panic_of_a_reader() {

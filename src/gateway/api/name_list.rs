@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::first_names::FirstNames;
-use super::lists::List;
+use super::lists::{List, ListPart};
 use super::page::Page;
 use super::verbs::json;
 use crate::gateway::runtime::portion::WORK_MAX;
@@ -43,6 +43,13 @@ impl NameList {
     }
 }
 
+impl NameList {
+    /// Considers a name of another loop.
+    pub fn add(&mut self, name: &str) {
+        self.names.add(name);
+    }
+}
+
 impl List for NameList {
     fn work(&self, ctx: &Context<'_>) -> usize {
         match self.kind {
@@ -66,6 +73,10 @@ impl List for NameList {
         };
         self.cursor = next.unwrap_or_default();
         next.is_none()
+    }
+
+    fn part(&self, _: &Context<'_>) -> ListPart {
+        ListPart::Names(self.names.iter().map(str::to_owned).collect())
     }
 
     fn json(&self, ctx: &Context<'_>) -> Result<String, ApiError> {

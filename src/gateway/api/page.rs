@@ -18,7 +18,7 @@ pub const LIMIT: usize = 100;
 pub const LIMIT_MAX: usize = 1000;
 
 /// The query parameters of a request for one page of a list.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Page {
     /// The name or the fd after which the page begins. `None` for the first page of a list.
     pub after: Option<String>,

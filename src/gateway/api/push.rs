@@ -54,21 +54,10 @@ pub fn execute(
 ) -> Result<(), ApiError> {
     let PushCommand { id, target, envelope, except, key, may_compress } = command;
     let except = excluded_fds(ctx, except);
-    let mut offline: Vec<&str> = match target {
-        // The offline uids are found before the push, because the push may close the connection of a slow consumer. The
-        // uid of the slow consumer must not count as offline. The uid of a push to one uid is usually online, so this
-        // uid is looked up after the push, and only if the push matched no connection.
-        Target::Uids(uids) if uids.len() > 1 => {
-            uids.iter().map(AsRef::as_ref).filter(|uid| !ctx.is_online(uid)).collect()
-        }
-        _ => Vec::new(),
-    };
-    let options = Options { except: &except, key: key.as_deref(), is_plain: !may_compress };
-    let delivery = parts.publisher.publish(ctx, parts.roster, target, envelope, options);
-    let delivery = delivery.map_err(|error| match error {
-        PublishError::TooLarge(why) => ApiError::too_large(why),
-        PublishError::OutOfMemory => ApiError::out_of_memory(),
-    })?;
+    let mut offline = offline_before(ctx, target);
+    let options = Options { except: &except, key: key.as_deref(), is_plain: !may_compress, ..Options::default() };
+    let published = parts.publisher.publish(ctx, parts.roster, target, envelope, options);
+    let delivery = published.map_err(to_api_error)?.delivery;
     if let (Target::Uids(uids), 0) = (target, delivery.matched)
         && let [uid] = uids.as_slice()
         && !ctx.is_online(uid)
@@ -82,8 +71,30 @@ pub fn execute(
     Ok(())
 }
 
-/// Returns the connections that `except` excludes from a push, without duplicates.
-fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
+/// Returns the uids of a target that are offline before the push.
+///
+/// The uids are found before the push, because the push may close the connection of a slow consumer. The uid of the slow
+/// consumer must not count as offline. The uid of a push to one uid is usually online, so this uid is not in the list. It is
+/// looked up after the push, and only if the push matched no connection.
+pub fn offline_before<'a>(ctx: &Context<'_>, target: &'a Target<'_>) -> Vec<&'a str> {
+    match target {
+        Target::Uids(uids) if uids.len() > 1 => {
+            uids.iter().map(AsRef::as_ref).filter(|uid| !ctx.is_online(uid)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the error of the API for a message that was not sent.
+pub fn to_api_error(error: PublishError) -> ApiError {
+    match error {
+        PublishError::TooLarge(why) => ApiError::too_large(why),
+        PublishError::OutOfMemory => ApiError::out_of_memory(),
+    }
+}
+
+/// Returns the connections of this loop that `except` excludes from a push, without duplicates.
+pub fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     let Except { fds, uids, groups } = except;
     let mut found = fds.clone();
     if !uids.is_empty() || !groups.is_empty() {
@@ -101,7 +112,7 @@ fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
 /// Appends the JSON answer to a push command to `out`.
 ///
 /// A batch can need a million answers per second. The formatter of the standard library is too slow for this rate.
-fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mut String) {
+pub fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mut String) {
     out.push('{');
     if let Some(id) = id {
         out.push_str("\"id\":");

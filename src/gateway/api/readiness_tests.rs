@@ -11,6 +11,7 @@ use fdpush::{Handler, Remote, Server};
 use super::*;
 use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::push::publish::Publisher;
+use crate::gateway::runtime::threads;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -32,7 +33,7 @@ impl Handler for ProbeHandler {
     fn on_request(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Option<Response> {
         let ProbeHandler { api, roster, publisher, metrics } = self;
         let mut parts = ApiParts { roster, publisher, metrics };
-        Some(api.respond(ctx, fd, request, &mut parts, |_| String::new()))
+        Some(api.respond(ctx, fd, request, &mut parts, || Box::new(|_, _| String::new())))
     }
 }
 
@@ -43,7 +44,7 @@ fn serve() -> (SocketAddr, Remote) {
         started
             .send((server.local_addr().expect("the socket has an address"), server.remote()))
             .expect("the receiver is open");
-        let api = Api::new(Arc::new(Mutex::new(ApiKeys::default())));
+        let api = Api::new(Arc::new(Mutex::new(ApiKeys::default())), None);
         let roster = Roster::new(EventEmitter::new(None, Duration::ZERO));
         let probed = ProbeHandler { api, roster, publisher: Publisher::default(), metrics: Metrics::new() };
         server.handler(probed).run().expect("the run starts");

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::command::{self, Command, Shape};
 use super::error::ApiError;
-use super::long_commands::LongCommand;
+use super::long_commands::{LongCommand, Outcome};
 use super::response::json_response;
-use crate::gateway::presence::roster::Roster;
+use crate::gateway::presence::roster::{Removed, Roster};
 use crate::gateway::runtime::portion::{connection_work, group_work, take_portion};
 use crate::gateway::wire::target::Target;
 
@@ -23,13 +23,22 @@ const MEMBERSHIPS_MAX: usize = 10_000;
 
 /// The numbers of connections that a command matched and changed.
 #[derive(Copy, Clone, Default, Debug, Serialize)]
-struct Changed {
-    matched: usize,
-    changed: usize,
+pub struct Changed {
+    pub matched: usize,
+    pub changed: usize,
 }
 
 impl Changed {
-    fn count(&mut self, change: Change) -> Result<(), ApiError> {
+    /// Returns the response with these numbers.
+    pub fn response(&self) -> Result<Response, ApiError> {
+        Ok(json_response(json(self)?))
+    }
+
+    /// Counts the change of a connection.
+    ///
+    /// # Errors
+    /// The change was refused.
+    pub fn count(&mut self, change: Change) -> Result<(), ApiError> {
         match change {
             Change::Gone => return Ok(()),
             Change::Done => self.changed += 1,
@@ -41,6 +50,14 @@ impl Changed {
         }
         self.matched += 1;
         Ok(())
+    }
+}
+
+impl std::ops::Add for Changed {
+    type Output = Changed;
+
+    fn add(self, other: Changed) -> Changed {
+        Changed { matched: self.matched + other.matched, changed: self.changed + other.changed }
     }
 }
 
@@ -89,54 +106,82 @@ impl LongCommand for Unbind {
         self.left.len() == 0
     }
 
+    fn take_outcome(&mut self) -> Outcome {
+        let Changed { matched, changed } = self.changed;
+        Outcome { matched, changed, removed: Vec::new() }
+    }
+
     fn response(&self) -> Result<Response, ApiError> {
-        Ok(json_response(json(&self.changed)?))
+        self.changed.response()
     }
 }
 
 pub fn join(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let memberships = Memberships::read(ctx, body, &command::JOIN)?;
-    let mut joined = Vec::new();
-    let total = memberships.change(|fd, group| {
-        let change = roster.join(ctx, fd, group);
-        if change.is_done() {
-            joined.push((fd, group));
-        }
-        change
-    });
-    // A join command with an error must have no effect, so the command leaves the groups that it has joined.
-    if total.is_err() {
-        for (fd, group) in joined.into_iter().rev() {
-            roster.leave(ctx, fd, group);
-        }
-    }
+    let (total, _) = Memberships::read(ctx, body, &command::JOIN)?.join(ctx, roster);
     json(&total?)
 }
 
 pub fn leave(ctx: &mut Context<'_>, roster: &mut Roster, body: &[u8]) -> Result<String, ApiError> {
-    let memberships = Memberships::read(ctx, body, &command::LEAVE)?;
-    json(&memberships.change(|fd, group| roster.leave(ctx, fd, group))?)
+    json(&Memberships::read(ctx, body, &command::LEAVE)?.leave(ctx, roster)?)
 }
 
-/// The memberships of a join or leave command: each connection of the command in each group of the command.
-struct Memberships<'a> {
+/// The memberships of a join or leave command: each connection of the command on this loop in each group of the command.
+pub struct Memberships<'a> {
     connections: Vec<Fd>,
     groups: Vec<Cow<'a, str>>,
 }
 
 impl<'a> Memberships<'a> {
-    fn read(ctx: &Context<'_>, body: &'a [u8], shape: &Shape) -> Result<Memberships<'a>, ApiError> {
+    /// Checks a command, and returns the number of its groups.
+    ///
+    /// # Errors
+    /// The command is invalid.
+    pub fn check(body: &'a [u8], shape: &Shape) -> Result<usize, ApiError> {
+        let mut command = Command::read(body, shape)?;
+        let groups = command.take_groups()?;
+        command.take_target(false)?;
+        Ok(groups.len())
+    }
+
+    /// Parses a command, and finds its connections on this loop.
+    ///
+    /// # Errors
+    /// The command is invalid, or has too many memberships.
+    pub fn read(ctx: &Context<'_>, body: &'a [u8], shape: &Shape) -> Result<Memberships<'a>, ApiError> {
         let mut command = Command::read(body, shape)?;
         let groups = command.take_groups()?;
         let connections = connections(ctx, &command.take_target(false)?);
-        let memberships = connections.len().saturating_mul(groups.len());
-        if memberships > MEMBERSHIPS_MAX {
-            let (connections, groups) = (connections.len(), groups.len());
-            return Err(ApiError::too_large(format!(
-                "membership limit of a command exceeded ({connections} connections in {groups} groups are {memberships} of {MEMBERSHIPS_MAX})"
-            )));
-        }
+        check_memberships(connections.len(), groups.len())?;
         Ok(Memberships { connections, groups })
+    }
+
+    /// Returns the number of connections.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Joins the connections, and returns the memberships that were added. After an error, the joins are undone.
+    pub fn join(&self, ctx: &mut Context<'_>, roster: &mut Roster) -> (Result<Changed, ApiError>, Vec<(Fd, String)>) {
+        let mut joined = Vec::new();
+        let total = self.change(|fd, group| {
+            let change = roster.join(ctx, fd, group);
+            if change.is_done() {
+                joined.push((fd, group.to_owned()));
+            }
+            change
+        });
+        // A join command with an error must have no effect, so the command leaves the groups that it has joined.
+        if total.is_err() {
+            for (fd, group) in joined.drain(..).rev() {
+                roster.leave(ctx, fd, &group);
+            }
+        }
+        (total, joined)
+    }
+
+    /// Removes the connections from the groups.
+    pub fn leave(&self, ctx: &mut Context<'_>, roster: &mut Roster) -> Result<Changed, ApiError> {
+        self.change(|fd, group| roster.leave(ctx, fd, group))
     }
 
     /// Changes each membership, and stops at the first error.
@@ -156,11 +201,23 @@ impl<'a> Memberships<'a> {
     }
 }
 
+/// Checks the number of memberships of a command: connections times groups.
+pub fn check_memberships(connections: usize, groups: usize) -> Result<(), ApiError> {
+    match connections.saturating_mul(groups) {
+        0..=MEMBERSHIPS_MAX => Ok(()),
+        memberships => Err(ApiError::too_large(format!(
+            "membership limit of a command exceeded ({connections} connections in {groups} groups are {memberships} of {MEMBERSHIPS_MAX})"
+        ))),
+    }
+}
+
 /// An ungroup command, which removes all members of groups. All members of one group leave in one turn of the loop.
 #[derive(Debug)]
 pub struct Ungroup {
     left: vec::IntoIter<String>,
     matched: usize,
+    /// The removed connections, on a server with several loops.
+    removed: Vec<Removed>,
 }
 
 impl Ungroup {
@@ -171,7 +228,7 @@ impl Ungroup {
     pub fn read(body: &[u8]) -> Result<Ungroup, ApiError> {
         let groups = Command::read(body, &command::UNGROUP)?.take_groups()?;
         let groups: Vec<String> = groups.into_iter().map(Cow::into_owned).collect();
-        Ok(Ungroup { left: groups.into_iter(), matched: 0 })
+        Ok(Ungroup { left: groups.into_iter(), matched: 0, removed: Vec::new() })
     }
 }
 
@@ -182,7 +239,13 @@ impl LongCommand for Ungroup {
 
     fn carry_out_portion(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
         for group in take_portion(&mut self.left, |group| group_work(ctx, group)) {
-            self.matched += roster.ungroup(ctx, &group);
+            if ctx.loop_count() == 1 {
+                self.matched += roster.ungroup(ctx, &group);
+            } else {
+                let removed = roster.ungroup_here(ctx, &group);
+                self.matched += removed.members.len();
+                self.removed.push(removed);
+            }
         }
     }
 
@@ -190,33 +253,40 @@ impl LongCommand for Ungroup {
         self.left.len() == 0
     }
 
+    fn take_outcome(&mut self) -> Outcome {
+        Outcome { matched: self.matched, changed: self.matched, removed: std::mem::take(&mut self.removed) }
+    }
+
     fn response(&self) -> Result<Response, ApiError> {
-        Ok(json_response(json(&Changed { matched: self.matched, changed: self.matched })?))
+        Changed { matched: self.matched, changed: self.matched }.response()
     }
 }
 
 pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
+    let uids = Command::read(body, &command::ONLINE)?.take_uids()?;
+    let fds_of = |uid: &str| ctx.fds_of(uid).into_iter().map(Fd::as_u64).collect();
+    online_json(&uids.into_iter().map(|uid| (fds_of(&uid), uid)).map(|(fds, uid)| (uid, fds)).collect())
+}
+
+/// Returns the answer to `online`. A uid without fds is offline.
+pub fn online_json<U: AsRef<str> + Ord>(fds: &BTreeMap<U, Vec<u64>>) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct Online<'a> {
-        online: BTreeMap<&'a str, Vec<u64>>,
+        online: BTreeMap<&'a str, &'a [u64]>,
         offline: BTreeSet<&'a str>,
     }
-    let uids = Command::read(body, &command::ONLINE)?.take_uids()?;
     let mut answer = Online { online: BTreeMap::new(), offline: BTreeSet::new() };
-    for uid in uids.iter().map(AsRef::as_ref) {
-        match ctx.fds_of(uid) {
-            fds if fds.is_empty() => {
-                answer.offline.insert(uid);
-            }
-            fds => {
-                answer.online.insert(uid, fds.into_iter().map(Fd::as_u64).collect());
-            }
+    for (uid, fds) in fds {
+        if fds.is_empty() {
+            answer.offline.insert(uid.as_ref());
+        } else {
+            answer.online.insert(uid.as_ref(), fds);
         }
     }
     json(&answer)
 }
 
-/// Returns the open connections of a target, without duplicates.
+/// Returns the open connections of a target on this loop, without duplicates.
 pub fn connections(ctx: &Context<'_>, target: &Target<'_>) -> Vec<Fd> {
     let mut seen = SlotSet::default();
     let mut once = |fds: Vec<Fd>| fds.into_iter().filter(|fd| seen.insert(fd.slot())).collect::<Vec<Fd>>();

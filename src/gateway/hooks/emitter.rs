@@ -3,6 +3,7 @@
 //! The emitter only puts events into the webhook's queue, so a slow, dead or malicious back end delays no client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fdpush::{Closed, Context, Fd, Request, TimerId};
 use serde_json::value::RawValue;
@@ -12,6 +13,7 @@ use super::webhook::event::{Event, Kind};
 use super::webhook::{EmitResult, Webhook};
 use crate::gateway::identity::proxies::address_of;
 use crate::gateway::runtime::clock;
+use crate::gateway::runtime::loop_state::LoopState;
 use crate::gateway::serving::session::Session;
 
 /// The maximum number of `offline` events that the emitter emits when its timer fires. The next turn of the loop emits
@@ -19,18 +21,35 @@ use crate::gateway::serving::session::Session;
 const OFFLINE_MAX: usize = if cfg!(test) { 64 } else { 1024 };
 
 /// The emitter of webhook events. The emitter also decides when a uid is online or offline.
+///
+/// `online` and `offline` events are put into the queue under the lock of the online uids, so that the events of a uid are
+/// in order, whatever loops its connections are on.
 #[derive(Debug)]
 pub struct EventEmitter {
     webhook: Option<Arc<Webhook>>,
+    online: LoopState<OnlineUids>,
+}
+
+/// The uids that are online in the view of the back end.
+#[derive(Debug)]
+struct OnlineUids {
     debounce: Debounce,
-    /// The timer of the next `offline` event.
+    /// The timer of the next `offline` event, on any loop.
     timer: Option<TimerId>,
 }
 
 impl EventEmitter {
     /// Creates an emitter. Without a webhook, the emitter emits nothing.
-    pub fn new(webhook: Option<Arc<Webhook>>, presence_delay: std::time::Duration) -> EventEmitter {
-        EventEmitter { webhook, debounce: Debounce::new(presence_delay), timer: None }
+    #[cfg(test)]
+    pub fn new(webhook: Option<Arc<Webhook>>, presence_delay: Duration) -> EventEmitter {
+        let online = LoopState::Own(OnlineUids::new(presence_delay));
+        EventEmitter { webhook, online }
+    }
+
+    /// Creates emitters with the same online uids. A single emitter needs no lock.
+    pub fn several(webhook: &Option<Arc<Webhook>>, presence_delay: Duration, count: usize) -> Vec<EventEmitter> {
+        let online = LoopState::handles(OnlineUids::new(presence_delay), count);
+        online.into_iter().map(|online| EventEmitter { webhook: webhook.clone(), online }).collect()
     }
 
     /// Emits an `open` event. `groups` are the groups that the new connection joined.
@@ -84,9 +103,11 @@ impl EventEmitter {
     /// Handles a new connection of a uid. Emits `online` if the uid was offline.
     pub fn handle_arrival(&mut self, uid: &str) {
         let Some(webhook) = self.presence() else { return };
-        if self.debounce.arrive(uid) {
-            webhook.emit(Event::Online { uid });
-        }
+        self.online.with(|online| {
+            if online.debounce.arrive(uid) {
+                webhook.emit(Event::Online { uid });
+            }
+        });
     }
 
     /// Handles the end of a connection of a uid. After the last connection of the uid has ended, emits `offline` when
@@ -95,44 +116,73 @@ impl EventEmitter {
     /// The caller must call this function only after `Context::is_online` has stopped counting the ended connection,
     /// for example in `on_close`.
     pub fn handle_departure(&mut self, ctx: &mut Context<'_>, uid: &str) {
-        let Some(webhook) = self.presence().filter(|_| !ctx.is_online(uid)) else { return };
-        if let Some(offline) = self.debounce.depart(uid, clock::now()) {
-            webhook.emit(Event::Offline { uid: &offline });
-        }
-        self.arm(ctx);
+        let Some(webhook) = self.presence() else { return };
+        self.online.with(|online| {
+            // A connection of another loop may arrive now. Its uid is online before it calls `handle_arrival`, so either
+            // this check or the later arrival prevents the departure.
+            if !ctx.is_online(uid) {
+                let offline = online.debounce.depart(uid, clock::now());
+                offline.into_iter().for_each(|uid| online.emit_offline(ctx, &webhook, &uid));
+                online.arm(ctx);
+            }
+        });
     }
 
     /// Emits `offline` events for at most [`OFFLINE_MAX`] uids whose presence delay has passed. Returns `false` if
     /// `timer` is not the timer of the emitter.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) -> bool {
-        if self.timer != Some(timer) {
-            return false;
-        }
-        self.timer = None;
-        let Some(webhook) = self.presence() else { return true };
-        let now = clock::now();
-        for uid in std::iter::from_fn(|| self.debounce.poll(now)).take(OFFLINE_MAX) {
-            webhook.emit(Event::Offline { uid: &uid });
-        }
-        self.arm(ctx);
-        true
+        let webhook = self.presence();
+        self.online.with(|online| {
+            if online.timer != Some(timer) {
+                return false;
+            }
+            online.timer = None;
+            let Some(webhook) = webhook else { return true };
+            let now = clock::now();
+            for _ in 0..OFFLINE_MAX {
+                let Some(uid) = online.debounce.poll(now) else { break };
+                online.emit_offline(ctx, &webhook, &uid);
+            }
+            online.arm(ctx);
+            true
+        })
     }
 
     /// At the end of the server, emits `offline` for each uid that has no connection and is still online for the back
     /// end.
     pub fn end(&mut self) {
         let Some(webhook) = self.presence() else { return };
-        while let Some(deadline) = self.debounce.next_deadline() {
-            while let Some(uid) = self.debounce.poll(deadline) {
-                webhook.emit(Event::Offline { uid: &uid });
+        self.online.with(|online| {
+            while let Some(deadline) = online.debounce.next_deadline() {
+                while let Some(uid) = online.debounce.poll(deadline) {
+                    webhook.emit(Event::Offline { uid: &uid });
+                }
             }
-        }
+        });
     }
 
     /// Returns the webhook if `online` or `offline` events are enabled.
     fn presence(&self) -> Option<Arc<Webhook>> {
         let wants = |webhook: &&Arc<Webhook>| webhook.wants(Kind::Online) || webhook.wants(Kind::Offline);
         self.webhook.as_ref().filter(wants).cloned()
+    }
+}
+
+impl OnlineUids {
+    fn new(presence_delay: Duration) -> OnlineUids {
+        OnlineUids { debounce: Debounce::new(presence_delay), timer: None }
+    }
+
+    /// Emits `offline` for a uid whose delay has passed.
+    ///
+    /// A connection of the uid may have opened on another loop that has not called `handle_arrival` yet. Then the uid stays
+    /// online.
+    fn emit_offline(&mut self, ctx: &Context<'_>, webhook: &Webhook, uid: &str) {
+        if ctx.is_online(uid) {
+            self.debounce.arrive(uid);
+        } else {
+            webhook.emit(Event::Offline { uid });
+        }
     }
 
     fn arm(&mut self, ctx: &mut Context<'_>) {

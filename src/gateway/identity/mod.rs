@@ -2,6 +2,7 @@
 //!
 //! This module owns the [`Identity`] and the rules of its names. Most submodules do not import each other.
 
+pub mod addresses;
 pub mod api_keys;
 pub mod connect_hook;
 pub mod expiry;
@@ -10,6 +11,7 @@ pub mod jwt;
 pub mod permissions;
 pub mod proxies;
 pub mod subprotocol;
+pub mod token_counts;
 
 use std::fmt;
 

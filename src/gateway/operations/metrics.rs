@@ -19,6 +19,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 use rustix::process::{Resource, getrlimit};
 
+use super::loop_numbers::{LOOP_METRICS, LoopNumbers};
 use crate::gateway::push::datagrams;
 use crate::gateway::runtime::threads::Tally;
 
@@ -81,6 +82,8 @@ pub struct Snapshot {
     /// `too_large`.
     pub drops: BTreeMap<&'static str, u64>,
     pub heartbeats_missed: u64,
+    /// The numbers of each loop. With one loop, the list is empty.
+    pub loops: Vec<LoopNumbers>,
     pub turns: Durations,
     pub pushes: Durations,
     pub timers: usize,
@@ -190,6 +193,7 @@ impl Collector for Snapshot {
         self.encode_traffic(&mut writer)?;
         self.encode_compression(&mut writer)?;
         self.encode_loop(&mut writer)?;
+        self.encode_each_loop(&mut writer)?;
         self.encode_process(&mut writer)
     }
 }
@@ -328,6 +332,25 @@ impl Snapshot {
             &self.pushes,
         )?;
         writer.gauge("fdpush_timers", "Active timers of the event loop", self.timers as u64)
+    }
+
+    fn encode_each_loop(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        if self.loops.is_empty() {
+            return Ok(());
+        }
+        for metric in LOOP_METRICS {
+            let kind = if metric.is_counter { MetricType::Counter } else { MetricType::Gauge };
+            let values = self.loops.iter().enumerate().map(|(index, numbers)| (index, (metric.value)(numbers)));
+            writer.family(kind, metric.name, metric.help, "loop", values)?;
+        }
+        let help = "Total duration of the turns of a loop, without the wait for events";
+        let name = "fdpush_loop_turn";
+        let mut encoder = writer.start(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        self.loops.iter().enumerate().try_for_each(|(index, numbers)| {
+            let labels = [("loop", index)];
+            let seconds = numbers.turn_time.as_secs_f64();
+            encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, f64, u64>(&seconds, None)
+        })
     }
 
     fn encode_process(&self, writer: &mut Writer<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fdpush::{Cause, Histogram, Stats};
 
 use super::logging;
+use super::loop_numbers::LoopNumbers;
 use super::metrics::{Descriptors, Durations, Snapshot};
 use crate::gateway::hooks::webhook;
 use crate::gateway::identity::connect_hook;
@@ -19,9 +20,10 @@ const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 4
 /// The HTTP statuses with which the server refuses API requests before routing.
 const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 
-/// Returns a metrics snapshot of the given statistics.
+/// Returns a metrics snapshot of the given statistics. `loops` are the statistics of each loop, if there are several loops.
 pub fn of(
     stats: &Stats,
+    loops: &[Stats],
     tls: &TlsFiles,
     datagrams: datagrams::DatagramCounts,
     webhook: webhook::WebhookStats,
@@ -61,6 +63,7 @@ pub fn of(
             ("too_large", stats.too_large),
         ]),
         heartbeats_missed: stats.missed_heartbeats,
+        loops: loops.iter().map(loop_numbers).collect(),
         turns: durations(&stats.turn_time),
         pushes: durations(&stats.write_delay),
         timers: stats.timers,
@@ -81,6 +84,23 @@ pub fn of(
         threads: threads::tallies(),
         log_lines_dropped: logging::dropped(),
         descriptors: Descriptors::now(stats.connections),
+    }
+}
+
+fn loop_numbers(stats: &Stats) -> LoopNumbers {
+    LoopNumbers {
+        connections: stats.connections,
+        open: stats.open,
+        opens: stats.opened,
+        messages_in: stats.traffic.messages_in,
+        messages_out: stats.traffic.messages_out,
+        bytes_in: stats.traffic.bytes_in,
+        bytes_out: stats.traffic.bytes_out,
+        queue_bytes: stats.queued_bytes,
+        drops: stats.dropped + stats.conflated,
+        forwards: stats.forwarded,
+        turns: stats.turn_time.count(),
+        turn_time: stats.turn_time.sum(),
     }
 }
 

@@ -95,6 +95,37 @@ impl GroupPresence {
         true
     }
 
+    /// Removes a connection of `uid` from `group`, like [`leave`](GroupPresence::leave), but without a change for the next
+    /// notice. Returns whether the user left and was named as joined before.
+    pub fn leave_silently(&mut self, group: &str, uid: &str) -> bool {
+        let GroupPresence { groups, hasher, .. } = self;
+        let Some((_, entry)) = groups.find_mut(hasher.hash_one(group), |(name, _)| name == group) else { return false };
+        let hash = hasher.hash_one(uid);
+        let Some(user) = entry.users.find_mut(hash, |user| user.uid == uid) else { return false };
+        user.connections -= 1;
+        if user.connections > 0 {
+            return false;
+        }
+        let was_known = !user.is_new;
+        entry.users.remove(hash, |user| user.uid == uid, |user| hasher.hash_one(user.uid.as_str()));
+        if entry.users.is_empty() && entry.changes.is_none() {
+            self.remove(group);
+        }
+        was_known
+    }
+
+    /// Returns a notice about users who left by [`leave_silently`](GroupPresence::leave_silently), or `None` if there are
+    /// none. If the group is empty, the notice also names the users who left before.
+    pub fn notice_of_left(&mut self, group: &str, mut uids: Vec<CompactString>) -> Option<PresenceNotice> {
+        let hash = self.hasher.hash_one(group);
+        let entry = self.groups.find_mut(hash, |(name, _)| name == group).map(|(_, entry)| entry);
+        let count = entry.as_ref().map_or(0, |entry| entry.users.len());
+        if let Some(changes) = entry.filter(|_| count == 0).and_then(|entry| entry.changes.as_mut()) {
+            uids.append(&mut changes.left);
+        }
+        (!uids.is_empty()).then_some(PresenceNotice { kind: NoticeKind::Left, uids, count })
+    }
+
     /// Removes all users of `group`. Returns a notice that names as left all users whom earlier notices named as
     /// joined. Returns `None` if the notice would name no user.
     pub fn clear(&mut self, group: &str) -> Option<PresenceNotice> {

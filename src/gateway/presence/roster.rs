@@ -4,17 +4,25 @@
 //! The members of a group get notices about users who joined and users who left. The server sends the notices of a
 //! group at the end of a turn of the loop, or before a push to the group. The back end gets events about users who go
 //! online and users who go offline.
+//!
+//! With several loops, each loop has a roster, and the rosters share their state. Only the first loop sends notices, so that
+//! the notices of a group arrive in order.
 
 use std::fmt;
 use std::iter;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fdpush::{Change, Closed, Context, Fd, Request};
+use compact_str::CompactString;
+use fdpush::{Change, Closed, Context, Fd, RemoteError, Request};
 
 use super::groups::GroupPresence;
 use crate::gateway::hooks::emitter::EventEmitter;
 use crate::gateway::runtime::clock;
 use crate::gateway::runtime::log_throttle::LogThrottle;
+use crate::gateway::runtime::loop_state::LoopState;
+use crate::gateway::runtime::loops::{HOME, home_fd};
 use crate::gateway::runtime::portion::{group_work, take_portion};
 use crate::gateway::serving::session::Session;
 use crate::gateway::wire::frame;
@@ -22,15 +30,35 @@ use crate::gateway::wire::frame;
 /// The minimum interval between two log lines about identities with too many groups.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
+/// The time after which a loop repeats a request to the first loop whose inbox was full.
+const REPEAT_AFTER: Duration = Duration::from_millis(1);
+
 /// The users in groups, and the emitter of events about connections.
 #[derive(Debug)]
 pub struct Roster {
-    presence: GroupPresence,
+    presence: LoopState<GroupPresence>,
     events: EventEmitter,
-    /// The maximum number of connections of a uid. `None` means that there is no maximum.
-    uid_connections_max: Option<u32>,
+    /// Whether another loop has requested the notices of the first loop. `None` with one loop.
+    request: Option<Arc<AtomicBool>>,
     /// The throttle of log lines about identities with too many groups.
     refusals: LogThrottle,
+}
+
+/// The connections of one or more loops that were removed from a group.
+#[derive(Debug)]
+pub struct Removed {
+    pub group: String,
+    pub members: Vec<Fd>,
+    /// The users who left with these connections.
+    pub left: Vec<CompactString>,
+}
+
+impl Removed {
+    /// Adds the connections of another loop.
+    pub fn merge(&mut self, other: Removed) {
+        self.members.extend(other.members);
+        self.left.extend(other.left);
+    }
 }
 
 /// The error of a uid that has reached its connection limit. The field is the limit.
@@ -38,24 +66,30 @@ pub struct Roster {
 pub struct UidLimit(pub u32);
 
 impl Roster {
-    /// Creates an empty roster.
+    /// Creates an empty roster for one loop.
+    #[cfg(test)]
     pub fn new(events: EventEmitter) -> Roster {
-        Roster {
-            presence: GroupPresence::default(),
-            events,
-            uid_connections_max: None,
-            refusals: LogThrottle::new(LOG_EVERY),
-        }
+        Roster::with(LoopState::Own(GroupPresence::default()), events, None)
     }
 
-    /// Sets the connection limit of a uid. The limit closes no connection that is already open.
-    pub fn set_uid_connections_max(&mut self, max: Option<u32>) {
-        self.uid_connections_max = max;
+    /// Creates empty rosters that share their state, one for each emitter. A single roster needs no lock.
+    pub fn several(events: Vec<EventEmitter>) -> Vec<Roster> {
+        let request = (events.len() > 1).then(Arc::default);
+        let presence = LoopState::handles(GroupPresence::default(), events.len());
+        presence
+            .into_iter()
+            .zip(events)
+            .map(|(presence, events)| Roster::with(presence, events, request.clone()))
+            .collect()
+    }
+
+    fn with(presence: LoopState<GroupPresence>, events: EventEmitter, request: Option<Arc<AtomicBool>>) -> Roster {
+        Roster { presence, events, request, refusals: LogThrottle::new(LOG_EVERY) }
     }
 
     /// Checks that a uid may have another connection.
     pub fn check_uid_limit(&self, ctx: &Context<'_>, uid: &str) -> Result<(), UidLimit> {
-        match self.uid_connections_max {
+        match ctx.limits().uid_connections_max {
             Some(max) if ctx.connection_count(uid) >= max as usize => Err(UidLimit(max)),
             _ => Ok(()),
         }
@@ -107,8 +141,11 @@ impl Roster {
             self.check_uid_limit(ctx, uid)?;
         }
         let change = ctx.bind(fd, uid);
-        if change.is_done() {
-            self.rename(ctx, fd, before.as_deref(), Some(uid));
+        match (change, ctx.limits().uid_connections_max) {
+            (Change::Done, _) => self.rename(ctx, fd, before.as_deref(), Some(uid)),
+            // A connection on another loop has got the uid since the check.
+            (Change::Full, Some(max)) => return Err(UidLimit(max)),
+            _ => {}
         }
         Ok(change)
     }
@@ -138,36 +175,65 @@ impl Roster {
         let change = ctx.leave(fd, group);
         if change.is_done()
             && let Some(uid) = ctx.uid_of(fd)
-            && self.presence.leave(group, uid)
+            && self.presence.with(|presence| presence.leave(group, uid))
         {
-            ctx.request_turn_end();
+            self.request_notices(ctx);
         }
         change
     }
 
     /// Removes all connections from a group, and notifies their clients at once. Returns the number of removed
     /// connections.
+    ///
+    /// With several loops, each loop calls [`ungroup_here`](Roster::ungroup_here) instead.
     pub fn ungroup(&mut self, ctx: &mut Context<'_>, group: &str) -> usize {
         let members = ctx.members(group);
         ctx.ungroup(group);
         let count = members.len();
-        if let Some(notice) = self.presence.clear(group) {
+        if let Some(notice) = self.presence.with(|presence| presence.clear(group)) {
             let text = frame::notice(group, &notice, ctx.limits().queue_bytes_max);
             ctx.push_fds(members, &text);
         }
         count
     }
 
+    /// Removes the connections of this loop from a group, one of several loops.
+    ///
+    /// When all loops have called this function, [`notify_removed`](Roster::notify_removed) notifies the clients.
+    pub fn ungroup_here(&mut self, ctx: &mut Context<'_>, group: &str) -> Removed {
+        let mut removed = Removed { group: group.to_owned(), members: ctx.members(group), left: Vec::new() };
+        for fd in &removed.members {
+            ctx.leave(*fd, group);
+        }
+        let uids = removed.members.iter().filter_map(|fd| ctx.uid_of(*fd));
+        removed.left = self
+            .presence
+            .with(|presence| uids.filter(|uid| presence.leave_silently(group, uid)).map(CompactString::from).collect());
+        removed
+    }
+
+    /// Notifies the clients whose connections were removed from a group.
+    pub fn notify_removed(&mut self, ctx: &mut Context<'_>, removed: Removed) {
+        let Removed { group, members, left } = removed;
+        if let Some(mut notice) = self.presence.with(|presence| presence.notice_of_left(&group, left)) {
+            notice.uids.sort_unstable();
+            let text = frame::notice(&group, &notice, ctx.limits().queue_bytes_max);
+            ctx.push_fds(members, &text);
+        }
+    }
+
     /// Handles the end of a connection.
     pub fn handle_close(&mut self, ctx: &mut Context<'_>, fd: Fd, closed: &Closed) {
         self.events.emit_close(ctx, fd, closed);
         let Some(uid) = ctx.uid_of(fd).map(str::to_owned) else { return };
-        let mut is_changed = false;
-        for group in ctx.groups_of(fd) {
-            is_changed |= self.presence.leave(group, &uid);
-        }
-        if is_changed {
-            ctx.request_turn_end();
+        let groups = ctx.groups_of(fd);
+        if !groups.is_empty() {
+            let leave = |presence: &mut GroupPresence| {
+                groups.into_iter().fold(false, |is_changed, group| presence.leave(group, &uid) | is_changed)
+            };
+            if self.presence.with(leave) {
+                self.request_notices(ctx);
+            }
         }
         self.events.handle_departure(ctx, &uid);
     }
@@ -176,29 +242,57 @@ impl Roster {
     /// remaining groups.
     ///
     /// Without the limit of a portion, a client that leaves a thousand large groups would occupy the loop with the
-    /// notices about its departure.
+    /// notices about its departure. With several loops, only the first loop sends notices.
     pub fn notify_groups(&mut self, ctx: &mut Context<'_>) {
-        let changed = iter::from_fn(|| self.presence.next_changed());
+        if ctx.loop_index() != HOME {
+            return;
+        }
+        let changed = iter::from_fn(|| self.presence.with(GroupPresence::next_changed));
         for group in take_portion(changed, |group| group_work(ctx, group)) {
             self.notify_group(ctx, &group);
         }
-        if self.presence.has_changed() {
+        if self.presence.with(|presence| presence.has_changed()) {
             ctx.request_turn_end();
         }
     }
 
     /// Drops the notices of all groups with changes.
     pub fn discard_notices(&mut self) {
-        while let Some(group) = self.presence.next_changed() {
-            self.presence.take_notices(&group);
+        self.presence.with(|presence| {
+            while let Some(group) = presence.next_changed() {
+                presence.take_notices(&group);
+            }
+        });
+    }
+
+    /// Sends the notices of a group before a message to the group, if this loop sends notices.
+    pub fn notify_before_message(&mut self, ctx: &mut Context<'_>, group: &str) {
+        if ctx.loop_index() == HOME {
+            self.notify_group(ctx, group);
         }
     }
 
     /// Sends the notices of a group: a notice about users who left, and a notice about users who joined.
-    pub fn notify_group(&mut self, ctx: &mut Context<'_>, group: &str) {
-        for notice in self.presence.take_notices(group).into_iter().flatten() {
+    fn notify_group(&mut self, ctx: &mut Context<'_>, group: &str) {
+        for mut notice in self.presence.with(|presence| presence.take_notices(group)).into_iter().flatten() {
+            if self.request.is_some() {
+                // Changes on several loops have no order.
+                notice.uids.sort_unstable();
+            }
             let text = frame::notice(group, &notice, ctx.limits().queue_bytes_max);
             ctx.push_group(group, &text);
+        }
+    }
+
+    /// Requests a call of [`notify_groups`](Roster::notify_groups) on the loop that sends notices.
+    fn request_notices(&self, ctx: &mut Context<'_>) {
+        match &self.request {
+            Some(request) if ctx.loop_index() != HOME => {
+                if !request.swap(true, Ordering::AcqRel) {
+                    request_at_home(ctx, Arc::clone(request));
+                }
+            }
+            _ => ctx.request_turn_end(),
         }
     }
 
@@ -209,22 +303,38 @@ impl Roster {
         if let Some(uid) = before {
             self.events.handle_departure(ctx, uid);
         }
-        let mut is_changed = false;
-        for group in ctx.groups_of(fd) {
-            is_changed |= before.is_some_and(|uid| self.presence.leave(group, uid));
-            is_changed |= after.is_some_and(|uid| self.presence.join(group, uid));
-        }
-        if is_changed {
-            ctx.request_turn_end();
+        let groups = ctx.groups_of(fd);
+        let change = |presence: &mut GroupPresence| {
+            let mut is_changed = false;
+            for group in groups {
+                is_changed |= before.is_some_and(|uid| presence.leave(group, uid));
+                is_changed |= after.is_some_and(|uid| presence.join(group, uid));
+            }
+            is_changed
+        };
+        if self.presence.with(change) {
+            self.request_notices(ctx);
         }
     }
 
     fn add_to_presence(&mut self, ctx: &mut Context<'_>, fd: Fd, group: &str) {
         if let Some(uid) = ctx.uid_of(fd)
-            && self.presence.join(group, uid)
+            && self.presence.with(|presence| presence.join(group, uid))
         {
-            ctx.request_turn_end();
+            self.request_notices(ctx);
         }
+    }
+}
+
+/// Requests a turn end of the first loop. A full inbox delays the request.
+fn request_at_home(ctx: &mut Context<'_>, request: Arc<AtomicBool>) {
+    let taken = Arc::clone(&request);
+    let reply = ctx.remote().call_at(home_fd(), move |ctx| {
+        taken.store(false, Ordering::Release);
+        ctx.request_turn_end();
+    });
+    if reply.sent().is_err_and(|error| error == RemoteError::Full) {
+        ctx.after(REPEAT_AFTER, move |ctx| request_at_home(ctx, request));
     }
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::TryReserveError;
 
 use fdpush::shared::SERVER_HEADER_BYTES_MAX;
-use fdpush::{Context, Delivery, Fd, Message, Push};
+use fdpush::{Context, Delivery, Fd, Frame, Message, Push, Reply};
 
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::wire::frame::append_names;
@@ -49,6 +49,29 @@ pub struct Options<'a> {
     pub key: Option<&'a str>,
     /// Whether the message is sent to all receivers without compression.
     pub is_plain: bool,
+    /// Whether the counts of other loops are wanted, and when.
+    pub tracking: Tracking,
+}
+
+/// The counts of other loops that the sender of a message wants.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+pub enum Tracking {
+    /// No counts.
+    #[default]
+    None,
+    /// The counts, when the other loops have queued the message.
+    Queued,
+    /// The counts, when the other loops have written the message.
+    Written,
+}
+
+/// The result of a message that was sent.
+#[derive(Debug)]
+pub struct Published {
+    /// The counts of this loop.
+    pub delivery: Delivery,
+    /// The counts of the other loops that got the message, if they are wanted.
+    pub others: Option<Reply<Delivery>>,
 }
 
 /// The client that sends a message.
@@ -77,7 +100,54 @@ impl Publisher {
         target: &Target<'_>,
         envelope: &Envelope<'_>,
         options: Options<'_>,
-    ) -> Result<Delivery, PublishError> {
+    ) -> Result<Published, PublishError> {
+        let message = self.encode(ctx, target, envelope)?;
+        let mut push = Push::from(message).except(options.except).compress(!options.is_plain);
+        if let Some(key) = options.key {
+            push = push.key(key);
+        }
+        if let Target::Groups(groups) = target {
+            groups.iter().for_each(|group| roster.notify_before_message(ctx, group));
+        }
+        let send = |ctx: &mut Context<'_>| match target {
+            Target::Uids(uids) => match uids.as_slice() {
+                [uid] => ctx.push_uid(uid, push),
+                uids => ctx.push_uids(uids, push),
+            },
+            Target::Fds(fds) => ctx.push_fds(fds.iter().copied(), push),
+            Target::Groups(groups) => ctx.push_groups(groups, push),
+            Target::All => ctx.broadcast(push),
+        };
+        let (delivery, others) = match options.tracking {
+            Tracking::None => (send(ctx), None),
+            Tracking::Queued => ctx.track_forwarded(send),
+            Tracking::Written => ctx.track_written(send),
+        };
+        Ok(Published { delivery, others })
+    }
+
+    /// Encodes a message for pushes on several loops.
+    ///
+    /// # Errors
+    /// The errors are those of [`publish`](Publisher::publish).
+    pub fn frame(
+        &mut self,
+        ctx: &Context<'_>,
+        target: &Target<'_>,
+        envelope: &Envelope<'_>,
+    ) -> Result<Frame, PublishError> {
+        Ok(match self.encode(ctx, target, envelope)? {
+            Message::Text(text) => Frame::text(text),
+            Message::Binary(bytes) => Frame::binary(bytes),
+        })
+    }
+
+    fn encode<'a>(
+        &'a mut self,
+        ctx: &Context<'_>,
+        target: &Target<'_>,
+        envelope: &'a Envelope<'_>,
+    ) -> Result<Message<'a>, PublishError> {
         let message = match envelope {
             Envelope::Data { from, data } => {
                 let from = from.map(|fd| SendingClient { fd, uid: ctx.uid_of(fd) });
@@ -88,22 +158,15 @@ impl Publisher {
             Envelope::Binary(bytes) => Message::Binary(bytes),
         };
         check_size(message.as_bytes().len(), ctx.limits().queue_bytes_max)?;
-        let mut push = Push::from(message).except(options.except).compress(!options.is_plain);
-        if let Some(key) = options.key {
-            push = push.key(key);
-        }
-        Ok(match target {
-            Target::Uids(uids) => match uids.as_slice() {
-                [uid] => ctx.push_uid(uid, push),
-                uids => ctx.push_uids(uids, push),
-            },
-            Target::Fds(fds) => ctx.push_fds(fds.iter().copied(), push),
-            Target::Groups(groups) => {
-                groups.iter().for_each(|group| roster.notify_group(ctx, group));
-                ctx.push_groups(groups, push)
-            }
-            Target::All => ctx.broadcast(push),
-        })
+        Ok(message)
+    }
+}
+
+impl Published {
+    /// Returns the counts of all loops. `others` are the counts of the other loops, if these loops have not ended.
+    pub fn sum(mut own: Delivery, others: Option<Delivery>) -> Delivery {
+        own += others.unwrap_or_default();
+        own
     }
 }
 

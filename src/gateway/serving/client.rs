@@ -7,7 +7,7 @@ use fdpush::{Change, Context, Fd};
 use crate::gateway::hooks::webhook::EmitResult;
 use crate::gateway::identity::permissions::Permissions;
 use crate::gateway::presence::roster::Roster;
-use crate::gateway::push::publish::{Envelope, Options, PublishError, Publisher};
+use crate::gateway::push::publish::{Envelope, Options, PublishError, Published, Publisher, Tracking};
 use crate::gateway::wire::frame::{self, FrameError, Id};
 use crate::gateway::wire::json;
 
@@ -57,14 +57,16 @@ fn execute(
             // senders.
             let key = key.map(|key| format!("{fd} {key}"));
             let envelope = Envelope::Data { from: Some(fd), data };
-            let options = Options { key: key.as_deref(), ..Options::default() };
+            // Only an answer needs the counts of other loops.
+            let tracking = if id.is_some() { Tracking::Queued } else { Tracking::None };
+            let options = Options { key: key.as_deref(), tracking, ..Options::default() };
             // If the sender is one of the receivers, the sender also gets the message.
-            let delivery = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
-            let delivery = delivery.map_err(|error| match error {
+            let published = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
+            let published = published.map_err(|error| match error {
                 PublishError::TooLarge(why) => FrameError::too_large(why),
                 PublishError::OutOfMemory => FrameError::unavailable("out of memory"),
             })?;
-            Ok(id.map(|id| frame::push_ack(id, delivery)))
+            Ok(id.and_then(|id| acknowledge_push(ctx, fd, id, published)))
         }
         // The members of the group get the `joined` or `left` notice at the end of the turn, after the answer to the
         // sender.
@@ -81,6 +83,17 @@ fn execute(
             Ok(Some(frame::online(id, are_online)))
         }
     }
+}
+
+/// Returns the answer to a push. If other loops have got the message, the answer is sent when their counts are known.
+fn acknowledge_push(ctx: &mut Context<'_>, fd: Fd, id: &str, published: Published) -> Option<String> {
+    let Published { delivery, others } = published;
+    let Some(others) = others else { return Some(frame::push_ack(id, delivery)) };
+    let id = id.to_owned();
+    others.then(ctx, move |ctx, others| {
+        ctx.push(fd, &frame::push_ack(&id, Published::sum(delivery, others.ok())));
+    });
+    None
 }
 
 /// Emits the webhook event `send` for a client frame.

@@ -3,44 +3,49 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::cell::Cell;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use fdpush::shared::{Rate, Take, TokenBucket};
 use fdpush::{
-    BodyEvent, BodyMode, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Limits, Message, Notice, Request,
-    Response, Ticket, TimerId, Upgrade,
+    BodyEvent, BodyMode, Cause, CloseCode, Closed, Context, Fd, Handler, Heartbeat, Message, Notice, Request, Response,
+    Ticket, TimerId, Upgrade,
 };
 
 use super::client;
+use super::loop_settings::{LoopSettings, SettingsBoxes};
 use super::page;
 use super::plan::Plan;
+use super::refusals::{address_full, too_many, unavailable};
 use super::session::Session;
 use super::sighup::{ReloadQueue, ReloadResult};
 use super::thread_message::ThreadMessage;
-use crate::gateway::api::{Api, ApiParts};
-use crate::gateway::hooks::emitter::EventEmitter;
+use crate::gateway::api::{Api, ApiParts, Loops, MetricsText};
 use crate::gateway::hooks::webhook::Webhook;
 use crate::gateway::identity::Identity;
+use crate::gateway::identity::addresses::Addresses;
 use crate::gateway::identity::api_keys::ApiKeys;
-use crate::gateway::identity::connect_hook::{self, Decision, Hook};
+use crate::gateway::identity::connect_hook::{Decision, Hook};
 use crate::gateway::identity::expiry::{CHECK_INTERVAL, Expiries};
 use crate::gateway::identity::jwt;
 use crate::gateway::identity::permissions::Permissions;
 use crate::gateway::identity::proxies::{Proxies, address_of};
 use crate::gateway::identity::subprotocol::{self, Choice, Subprotocol};
+use crate::gateway::identity::token_counts::TokenCounts;
 use crate::gateway::operations::metrics::Metrics;
 use crate::gateway::operations::snapshot;
 use crate::gateway::operations::systemd;
 use crate::gateway::presence::roster::Roster;
-use crate::gateway::push::datagrams::DatagramReceiver;
+use crate::gateway::push::datagrams::{DatagramCounts, DatagramReceiver};
 use crate::gateway::push::publish::Publisher;
 use crate::gateway::runtime::clock;
+use crate::gateway::runtime::loops::HOME;
 use crate::gateway::settings::Settings;
 use crate::gateway::settings::cli::{Auth, ForwardedHeader};
 use crate::gateway::tls::expiry::ExpiryWatch;
@@ -50,7 +55,7 @@ use crate::gateway::wire::frame::{self, FrameError};
 /// The close code of a connection whose identity has expired.
 const EXPIRED: u16 = 4003;
 
-/// The state of `fdpush serve` on the loop's thread.
+/// The state of `fdpush serve` on the thread of one loop.
 pub struct Gateway {
     settings: Arc<Settings>,
     heartbeat: Heartbeat,
@@ -58,83 +63,91 @@ pub struct Gateway {
     proxies: Proxies,
     rate: Option<Rate>,
     tokens: Option<jwt::Keys>,
-    /// The numbers of accepted and refused tokens.
-    verified: connect_hook::HookStats,
-    hook: Option<Hook>,
+    verified: Arc<TokenCounts>,
+    hook: Option<Arc<Hook>>,
     webhook: Option<Arc<Webhook>>,
     roster: Roster,
     publisher: Publisher,
     api: Api,
     metrics: Metrics,
     datagrams: Vec<DatagramReceiver>,
-    /// The results of settings reloads that the loop has not applied yet.
+    /// The results of reloads that the first loop has not applied yet.
     reloads: Arc<ReloadQueue>,
-    /// The number of open connections of each client, if `address_connections_max` is set. The key of the map is the
-    /// address that `Limits::counted_address` returns.
-    addresses: HashMap<IpAddr, u32>,
+    /// The new settings for each loop. `None` with one loop.
+    boxes: Option<Arc<SettingsBoxes>>,
+    /// The number of loops that have not started yet.
+    unstarted: Arc<AtomicUsize>,
+    addresses: Addresses,
+    address_version: u64,
     expiries: Expiries,
     /// The settings of the TLS listeners. A reload replaces the TLS settings for connections that the server accepts
     /// after the reload.
     tls: TlsConfigs,
     certificates: ExpiryWatch,
+    /// Whether all loops have applied a reload since the last turn end.
+    is_reloaded: Rc<Cell<bool>>,
     started: Instant,
 }
 
-/// The services on other threads, and the state that these threads share with the loop.
+/// The parts of the gateway of one loop that are created before the loop.
 pub struct Services {
     pub keys: Arc<Mutex<ApiKeys>>,
+    /// The receivers of datagrams. The first loop has all of them.
     pub datagrams: Vec<DatagramReceiver>,
-    pub hook: Option<Hook>,
+    pub hook: Option<Arc<Hook>>,
     pub webhook: Option<Arc<Webhook>>,
+    /// The queue of reloads. Only the first loop takes from its queue.
     pub reloads: Arc<ReloadQueue>,
+    pub boxes: Option<Arc<SettingsBoxes>>,
+    pub unstarted: Arc<AtomicUsize>,
+    pub verified: Arc<TokenCounts>,
+    pub roster: Roster,
+    pub addresses: Addresses,
+    /// The way of the API to the clients of all loops, for the first of several loops.
+    pub loops: Option<Loops>,
+    pub tls: TlsConfigs,
 }
 
 impl Gateway {
-    /// Creates a gateway with the settings of a plan.
-    pub fn new(plan: Plan, services: Services) -> Gateway {
-        let Services { keys, datagrams, hook, webhook, reloads } = services;
-        let settings = Arc::clone(&plan.settings);
-        let events = EventEmitter::new(webhook.clone(), settings.serve.hooks.presence_delay.0);
+    /// Creates the gateway of a loop.
+    pub fn new(settings: LoopSettings, services: Services) -> Gateway {
+        let Services { keys, datagrams, hook, webhook, reloads, boxes, unstarted, .. } = services;
         let mut gateway = Gateway {
-            heartbeat: settings.serve.heartbeat(),
+            heartbeat: settings.settings.serve.heartbeat(),
             permissions: Permissions::new(Vec::new()),
             proxies: Proxies::new(&[], ForwardedHeader::XForwardedFor),
             rate: None,
             tokens: None,
-            verified: connect_hook::HookStats::default(),
+            verified: services.verified,
             hook,
             webhook,
-            roster: Roster::new(events),
+            roster: services.roster,
             publisher: Publisher::default(),
-            api: Api::new(keys),
+            api: Api::new(keys, services.loops),
             metrics: Metrics::new(),
             datagrams,
             reloads,
-            addresses: HashMap::new(),
+            boxes,
+            unstarted,
+            addresses: services.addresses,
+            address_version: settings.address_version,
             expiries: Expiries::new(clock::unix_ms, CHECK_INTERVAL),
-            tls: plan.tls.clone(),
+            tls: services.tls,
             certificates: ExpiryWatch::new(clock::unix_ms),
+            is_reloaded: Rc::default(),
             started: clock::now(),
-            settings,
+            settings: Arc::clone(&settings.settings),
         };
-        gateway.apply(plan);
+        gateway.apply(settings);
         gateway
     }
 
-    /// Applies the settings that a reload can change.
-    fn apply(&mut self, plan: Plan) {
-        let Plan { settings, api_keys, tokens, secret, .. } = plan;
-        if let Some(hook) = &self.hook {
-            hook.set_secret(secret.clone());
-        }
-        if let Some(webhook) = &self.webhook {
-            webhook.set_secret(secret);
-        }
+    /// Applies the settings for the clients of this loop.
+    fn apply(&mut self, settings: LoopSettings) {
+        let LoopSettings { settings, tokens, .. } = settings;
         self.settings = settings;
         let serve = &self.settings.serve;
-        self.api.set_keys(api_keys);
         self.tokens = tokens;
-        self.roster.set_uid_connections_max(serve.uid_connections_max());
         self.permissions = Permissions::new(serve.client_may());
         self.proxies = Proxies::of(serve);
         let per_second = serve.clients.message_rate.and_then(NonZeroU32::new);
@@ -142,7 +155,17 @@ impl Gateway {
         self.rate = per_second.map(|per_second| Rate::new(per_second, burst));
     }
 
-    /// Applies the result of a settings reload. A failed reload changes no setting.
+    /// Applies the settings of a reload, and counts the clients of this loop again if necessary.
+    fn apply_reloaded(&mut self, ctx: &Context<'_>, settings: LoopSettings) {
+        let version = settings.address_version;
+        self.apply(settings);
+        if version != self.address_version {
+            self.address_version = version;
+            self.addresses.recount(ctx, version, counts_addresses(&self.settings));
+        }
+    }
+
+    /// Applies the result of a reload on the first loop, and sends it to the other loops. An error changes nothing.
     fn reload(&mut self, ctx: &mut Context<'_>, reload: ReloadResult) {
         let (plan, report) = match reload {
             Ok(reload) => reload,
@@ -151,37 +174,63 @@ impl Gateway {
         if let Err(why) = ctx.set_limits(plan.limits.clone()) {
             return log::error!("settings not reloaded: {why}");
         }
-        ctx.set_origins(plan.origins.clone());
-        let (old, tls) = (Arc::clone(&self.settings), plan.tls.clone());
-        self.apply(plan);
+        let Plan { settings, api_keys, tokens, secret, origins, tls, .. } = plan;
+        ctx.set_origins(origins);
+        if let Some(hook) = &self.hook {
+            hook.set_secret(secret.clone());
+        }
+        if let Some(webhook) = &self.webhook {
+            webhook.set_secret(secret);
+        }
+        self.api.set_keys(api_keys);
+        let old = Arc::clone(&self.settings);
+        let counting = |settings: &Settings| (counts_addresses(settings), settings.serve.clients.address_ipv6_prefix);
+        let address_version = self.address_version + u64::from(counting(&old) != counting(&settings));
+        let settings = LoopSettings { settings, tokens, address_version };
+        self.apply_reloaded(ctx, settings.clone());
         let proxies = Proxies::of(&self.settings.serve);
         ctx.set_trusted_proxies(move |peer| proxies.trusts_peer(peer));
-        let prefix = |settings: &Settings| settings.serve.clients.address_ipv6_prefix;
-        let counted = old.serve.clients.address_connections_max.is_some();
-        if counted != self.counts_addresses() || prefix(&old) != prefix(&self.settings) {
-            self.count_addresses(ctx);
-        }
         log::set_max_level(self.settings.serve.log.into());
-        report.log();
-        if old.tls() != self.settings.tls() {
+        let has_new_tls = old.tls() != self.settings.tls();
+        if has_new_tls {
             self.tls.replace(&tls);
-            log_certificates(&self.settings);
         }
-        self.certificates.start(ctx, self.settings.tls());
-    }
-
-    /// Returns whether `address_connections_max` limits the connections of a client address.
-    fn counts_addresses(&self) -> bool {
-        self.settings.serve.clients.address_connections_max.is_some()
-    }
-
-    /// Counts the open connections of each client address, if `address_connections_max` is set.
-    fn count_addresses(&mut self, ctx: &Context<'_>) {
-        self.addresses = HashMap::new();
-        if self.counts_addresses() {
-            for ip in ctx.connections().filter_map(|fd| address_of(ctx, fd, ctx.info(fd)?.peer)) {
-                *self.addresses.entry(ctx.limits().counted_address(ip)).or_default() += 1;
+        let applied = Arc::clone(&self.settings);
+        let log = move || {
+            report.log();
+            if has_new_tls {
+                log_certificates(&applied);
             }
+        };
+        match &self.boxes {
+            Some(boxes) => {
+                let is_reloaded = Rc::clone(&self.is_reloaded);
+                boxes.send(ctx, settings, move |ctx| {
+                    log();
+                    is_reloaded.set(true);
+                    ctx.request_turn_end();
+                });
+            }
+            None => {
+                log();
+                self.certificates.start(ctx, self.settings.tls());
+            }
+        }
+    }
+
+    /// Watches the certificates of a reload that all loops have applied.
+    fn end_reload(&mut self, ctx: &mut Context<'_>) {
+        if self.is_reloaded.take() {
+            self.certificates.start(ctx, self.settings.tls());
+        }
+    }
+
+    /// Applies the settings that the first loop has sent to this loop.
+    fn apply_sent(&mut self, ctx: &Context<'_>) {
+        let Some(boxes) = self.boxes.clone() else { return };
+        while let Some((settings, part)) = boxes.take(ctx.loop_index()) {
+            self.apply_reloaded(ctx, settings);
+            part.give_at_once(());
         }
     }
 
@@ -222,7 +271,7 @@ impl Gateway {
         }
         if let (Some(max), Some(ip)) = (self.settings.serve.clients.address_connections_max, address) {
             let counted = ctx.limits().counted_address(ip);
-            if self.addresses.get(&counted).is_some_and(|count| *count >= max) {
+            if !self.addresses.admit(ctx, fd, counted, max) {
                 return too_many(address_full(counted, ctx.limits(), max));
             }
         }
@@ -251,21 +300,21 @@ impl Gateway {
         let token = match jwt::find(request) {
             Ok(Some(token)) => token,
             Ok(None) => {
-                self.verified.refused += 1;
+                self.verified.count_refused();
                 return Upgrade::refuse(jwt::refuse("missing token"));
             }
             Err(why) => {
-                self.verified.refused += 1;
+                self.verified.count_refused();
                 return Upgrade::refuse(Response::text(400, format!("{why}\n")));
             }
         };
         match keys.verify(&token) {
             Ok(identity) => {
-                self.verified.accepted += 1;
+                self.verified.count_accepted();
                 self.admit(ctx, fd, self.choose(request), identity, address)
             }
             Err(why) => {
-                self.verified.refused += 1;
+                self.verified.count_refused();
                 Upgrade::refuse(jwt::refuse(why))
             }
         }
@@ -336,22 +385,28 @@ impl Gateway {
 
 impl Handler for Gateway {
     fn on_start(&mut self, ctx: &mut Context<'_>) {
-        let stats = ctx.stats();
-        let set = self.settings.serve.limits().connections_max;
-        let origin = if set.is_some() { "from the settings" } else { "from the descriptor limit" };
-        log::info!(
-            "connections_max is {} ({origin}), api_connections_max is {}",
-            stats.connections_max,
-            stats.control_connections_max
-        );
-        log_certificates(&self.settings);
-        self.certificates.start(ctx, self.settings.tls());
-        systemd::notify_ready();
+        if ctx.loop_index() == HOME {
+            let stats = ctx.stats();
+            let set = self.settings.serve.limits().connections_max;
+            let origin = if set.is_some() { "from the settings" } else { "from the descriptor limit" };
+            log::info!(
+                "connections_max is {} ({origin}), api_connections_max is {}",
+                stats.connections_max,
+                stats.control_connections_max
+            );
+            log_certificates(&self.settings);
+            self.certificates.start(ctx, self.settings.tls());
+        }
+        if self.unstarted.fetch_sub(1, Ordering::AcqRel) == 1 {
+            systemd::notify_ready();
+        }
     }
 
-    fn on_stop(&mut self, _: &mut Context<'_>) {
+    fn on_stop(&mut self, ctx: &mut Context<'_>) {
         self.roster.events().end();
-        systemd::notify_stopping();
+        if ctx.loop_index() == HOME {
+            systemd::notify_stopping();
+        }
     }
 
     fn on_upgrade(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> Upgrade {
@@ -377,8 +432,8 @@ impl Handler for Gateway {
         let (peer, address) = (request.peer(), address_of(ctx, fd, request.peer()));
         let from = address.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
         log::debug!("fd {fd} opened from {from} (peer {peer}), {}", LoggedUid(ctx.uid_of(fd)));
-        if let Some(ip) = address.filter(|_| self.counts_addresses()) {
-            *self.addresses.entry(ctx.limits().counted_address(ip)).or_default() += 1;
+        if let Some(ip) = address {
+            self.addresses.handle_open(fd, ctx.limits().counted_address(ip));
         }
         let welcome = frame::welcome(fd, ctx.uid_of(fd), &self.heartbeat);
         self.roster.handle_open(ctx, fd, request);
@@ -414,13 +469,8 @@ impl Handler for Gateway {
         if let Some(exp) = ctx.session::<Session>(fd).and_then(|session| session.exp) {
             self.expiries.remove(fd, exp);
         }
-        let ip = ctx.info(fd).and_then(|info| address_of(ctx, fd, info.peer));
-        let counted = ip.map(|ip| ctx.limits().counted_address(ip));
-        if let Some(Entry::Occupied(mut count)) = counted.map(|counted| self.addresses.entry(counted)) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+        if let Some(ip) = ctx.info(fd).and_then(|info| address_of(ctx, fd, info.peer)) {
+            self.addresses.handle_close(ctx.limits().counted_address(ip));
         }
         self.roster.handle_close(ctx, fd, closed);
     }
@@ -444,13 +494,18 @@ impl Handler for Gateway {
         }
         let Gateway { settings, api, roster, publisher, metrics, datagrams, webhook, hook, verified, .. } = self;
         let mut parts = ApiParts { roster, publisher, metrics };
-        let text = |ctx: &Context<'_>| {
-            let counts = datagrams.iter().map(DatagramReceiver::counts).sum();
+        let lost = api.lost_datagrams();
+        let scrape = || -> MetricsText {
+            let mut counts: DatagramCounts = datagrams.iter().map(DatagramReceiver::counts).sum();
+            counts.overflowed += lost;
             let webhook = webhook.as_ref().map(|webhook| webhook.stats()).unwrap_or_default();
-            let hook = hook.as_ref().map_or(*verified, Hook::stats);
-            metrics.encode(snapshot::of(&ctx.stats(), settings.tls(), counts, webhook, hook))
+            let hook = hook.as_ref().map_or_else(|| verified.stats(), |hook| hook.stats());
+            let (settings, metrics) = (Arc::clone(settings), metrics.clone());
+            Box::new(move |stats, loops| {
+                metrics.encode(snapshot::of(stats, loops, settings.tls(), counts, webhook, hook))
+            })
         };
-        Some(api.respond(ctx, fd, request, &mut parts, text))
+        Some(api.respond(ctx, fd, request, &mut parts, scrape))
     }
 
     fn on_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId) {
@@ -467,11 +522,14 @@ impl Handler for Gateway {
     }
 
     fn on_turn_end(&mut self, ctx: &mut Context<'_>) {
+        self.apply_sent(ctx);
+        self.end_reload(ctx);
+        self.addresses.end_turn();
         self.api.handle_turn_end(ctx, &mut self.roster);
         if ctx.is_draining() {
             // The server is closing all connections, so no client needs the `joined` and `left` notices.
             self.roster.discard_notices();
-        } else if !self.api.has_long_command() {
+        } else if !self.api.holds_notices() {
             // Group notices wait until a long API command ends. So a command that removes members during many turns
             // causes one notice for each group.
             self.roster.notify_groups(ctx);
@@ -494,6 +552,11 @@ impl Handler for Gateway {
             Err(_) => log::error!("the loop received a notice of an unknown type"),
         }
     }
+}
+
+/// Returns whether the number of connections of an address is limited.
+pub fn counts_addresses(settings: &Settings) -> bool {
+    settings.serve.clients.address_connections_max.is_some()
 }
 
 /// Writes the certificates in use to the log.
@@ -520,22 +583,4 @@ fn trusted(request: &Request<'_>) -> Result<Identity, Response> {
     let refuse = |why: &dyn fmt::Display| Response::text(400, format!("{why}\n"));
     let uid = request.try_query("uid").map_err(|error| refuse(&error))?;
     Identity::new(uid.map(Cow::into_owned), Vec::new()).map_err(|error| refuse(&error))
-}
-
-fn unavailable() -> Upgrade {
-    Upgrade::refuse(Response::text(503, "authentication back end unavailable\n").header("Retry-After", "1"))
-}
-
-/// Returns the error text for an address or IPv6 network at its connection limit.
-fn address_full(counted: IpAddr, limits: &Limits, max: u32) -> String {
-    match counted {
-        IpAddr::V4(ip) => format!("connection limit of address {ip} reached ({max})\n"),
-        IpAddr::V6(ip) => {
-            format!("connection limit of network {ip}/{} reached ({max})\n", limits.address_ipv6_prefix)
-        }
-    }
-}
-
-fn too_many(why: String) -> Upgrade {
-    Upgrade::refuse(Response::text(429, why))
 }

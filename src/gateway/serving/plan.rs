@@ -33,6 +33,7 @@ impl Plan {
         exposure.check(&api_keys)?;
         let limits = serve.limits();
         limits.check().map_err(|error| error.to_string())?;
+        limits.check_loops(serve.loops.count()).map_err(|error| error.to_string())?;
         Ok(Plan {
             api_keys,
             tokens: settings.token_keys()?,

@@ -12,7 +12,7 @@ use fdpush::{Address, Remote, Server, TlsConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::handler::{Gateway, Services};
+use super::fleet::{self, Shared};
 use super::page;
 use super::plan::{Plan, api_keys};
 use super::sighup;
@@ -84,9 +84,8 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     let node = back_ends::node(serve);
     let (webhook, hook) = (back_ends::webhook(serve, &node)?, back_ends::hook(serve, &node)?);
     let flush_time_max = WEBHOOK_FLUSH_TIME_MAX.min(limits.drain_time_max);
-    let services = Services { keys, datagrams, hook, webhook: webhook.clone(), reloads };
-    let serves_page = serve.serves_page();
-    let gateway = Gateway::new(plan, services);
+    let shared = Shared { keys, datagrams, hook, webhook: webhook.clone(), reloads };
+    let (serves_page, loops) = (serve.serves_page(), serve.loops.count());
     announce(&listeners, serves_page)?;
     for listener in &api_listeners {
         log::info!("the API is on {listener}");
@@ -94,8 +93,11 @@ pub fn start(settings: Settings) -> Result<(), Box<dyn Error>> {
     for address in &datagram_addresses {
         log::info!("the API takes datagrams on {address}");
     }
+    if loops > 1 {
+        log::info!("{loops} loops");
+    }
     let server = server.limits(limits).heartbeat(heartbeat).origins(origins).second_login(second_login);
-    let ended = server.handler(gateway).run();
+    let ended = fleet::run(server, loops, plan, shared);
     let flushed = webhook.map_or(Ok(()), |webhook| flush(&webhook, flush_time_max));
     ended.map_err(std::io::Error::from)?;
     flushed?;

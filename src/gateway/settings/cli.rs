@@ -36,7 +36,7 @@ use self::url::UrlParser;
 pub use self::url::{Url, masked};
 use self::values::path;
 pub use self::values::{
-    Auth, Delay, ForwardedHeader, HeartbeatMode, Level, NodeName, OnSecondLogin, OriginRule, Permission, Size,
+    Auth, Delay, ForwardedHeader, HeartbeatMode, Level, Loops, NodeName, OnSecondLogin, OriginRule, Permission, Size,
     SlowReaderPolicy, Time, TrustedProxy, When,
 };
 use crate::gateway::hooks::webhook;
@@ -97,6 +97,11 @@ pub struct Serve {
     /// Whether GET / serves the demo page. `auto` serves the page only with --auth trust
     #[arg(long, value_name = "WHEN", env = "FDPUSH_PAGE", default_value = "auto")]
     pub page: When,
+
+    /// Number of event loops, each on a thread of its own, from 1 to 256. `auto` is the number of cores that the process may
+    /// use. All limits hold for all loops together
+    #[arg(long, value_name = "COUNT", env = "FDPUSH_LOOPS", default_value = "1")]
+    pub loops: Loops,
 
     /// Level of the log on standard error; lines of less important levels are not written. A line that cannot be
     /// written is dropped and counted
@@ -351,6 +356,12 @@ pub struct Bounds {
         default_value_t = count(Limits::default().inbox_max),
         value_parser = between(1, 1 << 30))]
     pub inbox_max: u32,
+
+    /// With several --loops: maximum memory of messages on their way from one loop to another, in bytes; over this limit,
+    /// messages are dropped and counted. Must exceed --message-bytes-max by 4KiB
+    #[arg(long, value_name = "SIZE", env = "FDPUSH_FORWARD_BYTES_MAX",
+        default_value_t = Size(Limits::default().forward_bytes_max))]
+    pub forward_bytes_max: Size,
 
     /// Maximum number of groups of a connection; over this limit, a join is refused
     #[arg(long, value_name = "COUNT", env = "FDPUSH_CONNECTION_GROUPS_MAX",

@@ -108,6 +108,9 @@ impl Settings {
             };
             faults.add(&[key, other], named(fault.to_string()));
         }
+        if let Err(fault) = limits.check_loops(self.serve.loops.count()) {
+            faults.add(&["forward_bytes_max", "message_bytes_max"], named(fault.to_string()));
+        }
         for (key, value, min, why) in [
             ("headers_max", limits.headers_max, HEADERS_MIN, "the header fields of a WebSocket upgrade"),
             ("head_bytes_max", limits.head_bytes_max, HEAD_BYTES_MIN, "the smallest WebSocket upgrade"),
@@ -342,6 +345,7 @@ fn dependencies(serve: &Serve) -> Vec<Dependency> {
             serve.clients.address_connections_max.is_some(),
         ),
         without_effect(&["forwarded_header"], "--trusted-proxy", !serve.clients.trusted_proxy.is_empty()),
+        without_effect(&["forward_bytes_max"], "--loops of 2 or more", serve.loops.count() > 1),
         without_effect(&["message_burst"], "--message-rate", serve.clients.message_rate.is_some()),
         without_effect(
             &["uid_connections_max"],

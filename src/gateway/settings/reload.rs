@@ -49,6 +49,7 @@ const RELOADABLE: &[&str] = &[
     "keep_alive_max",
     "message_time_max",
     "inbound_total_bytes_max",
+    "forward_bytes_max",
     "close_wait_max",
     "write_time_max",
     "connection_groups_max",

@@ -90,6 +90,11 @@ impl fmt::Display for BadLength {
 
 impl std::error::Error for BadLength {}
 
+/// Returns copies of names that own their text.
+pub fn owned(names: &[Cow<'_, str>]) -> Vec<Cow<'static, str>> {
+    names.iter().map(|name| Cow::Owned(name.clone().into_owned())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

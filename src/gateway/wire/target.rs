@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use fdpush::Fd;
 
+use super::names::owned;
+
 /// The receivers of a message, or the connections of a command, without duplicates.
 #[derive(PartialEq, Debug)]
 pub enum Target<'a> {
@@ -11,4 +13,16 @@ pub enum Target<'a> {
     Fds(Vec<Fd>),
     Groups(Vec<Cow<'a, str>>),
     All,
+}
+
+impl Target<'_> {
+    /// Returns a copy that owns its names.
+    pub fn to_owned(&self) -> Target<'static> {
+        match self {
+            Target::Uids(uids) => Target::Uids(owned(uids)),
+            Target::Fds(fds) => Target::Fds(fds.clone()),
+            Target::Groups(groups) => Target::Groups(owned(groups)),
+            Target::All => Target::All,
+        }
+    }
 }

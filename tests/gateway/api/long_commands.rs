@@ -22,7 +22,8 @@ struct Crowd {
 
 impl Crowd {
     fn start() -> Crowd {
-        let gateway = Gateway::start(&["--read-budget-bytes", "1KiB", "--ping-every", "1h"]);
+        // With several loops, each loop has a part of the memberships, which may be one portion.
+        let gateway = Gateway::start(&["--loops", "1", "--read-budget-bytes", "1KiB", "--ping-every", "1h"]);
         let members = (0..MEMBERS).map(|number| Raw::upgraded_at(gateway.address, &format!("/?uid=u{number}")));
         let members = members.collect();
         let groups: Vec<String> = (0..GROUPS).map(|number| format!("g{number}")).collect();

@@ -15,8 +15,9 @@ fn probe(gateway: &Gateway, path: &str) -> u16 {
 
 #[test]
 fn probes_are_answered_while_clients_use_all_descriptors() {
-    // The soft and the hard descriptor limit of the server are equal, so the server cannot raise its limit.
-    let gateway = Gateway::start_with_descriptors(64, &["--connections-max", "1000"]);
+    // The soft and the hard descriptor limit of the server are equal, so the server cannot raise its limit. The limit is
+    // too low for several loops.
+    let gateway = Gateway::start_with_descriptors(64, &["--loops", "1", "--connections-max", "1000"]);
     let mut clients: Vec<TcpStream> = Vec::new();
     let mut offer = || {
         let mut client = TcpStream::connect(gateway.address).expect("the connection is queued by the kernel");

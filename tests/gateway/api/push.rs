@@ -102,15 +102,15 @@ fn data_arrives_unchanged() {
         "[[],\t{ } ,\n  [ ]]",
         "\"\"",
     ] {
+        let to_fd = format!(r#""fd":{fd}"#);
         for (target, expected) in [
             (r#""uid":"ann""#, ""),
             (r#""uids":["ann","bob"]"#, ""),
-            (r#""fd":1"#, ""),
+            (&to_fd, ""),
             (r#""group":"g\"\u00fc""#, r#""group":"g\"ü","#),
             (r#""groups":["g\"ü","x"]"#, r#""groups":["g\"ü","x"],"#),
             (r#""all":true"#, r#""all":true,"#),
         ] {
-            assert_eq!(fd, 1);
             gateway.done("/api/push", format!(r#" {{ "data" : {data} , {target} }} "#));
             assert_eq!(ann.text(), format!(r#"{{"type":"message",{expected}"data":{data}}}"#));
         }

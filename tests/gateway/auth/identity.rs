@@ -154,7 +154,7 @@ fn with_tokens_a_client_can_push_only_to_its_own_groups() {
         assert_eq!(ask(&mut ann, refused.clone())["code"], "not_allowed", "{refused}");
     }
     gateway.done("/api/push", json!({"uid": "bob", "data": "sentinel"}));
-    assert_eq!(next(&mut bob)["data"], "sentinel");
+    assert_eq!(next_of(&mut bob, "message")["data"], "sentinel");
 
     let gateway = with_tokens(&["--client-may", "push_uid,join"]);
     let mut ann = gateway.connect(&format!("/?token={}", token_of("ann", "g")));

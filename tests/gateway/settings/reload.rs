@@ -21,11 +21,15 @@ struct Configured {
 
 impl Configured {
     fn start(text: &str) -> Configured {
+        Configured::start_with(text, &[])
+    }
+
+    fn start_with(text: &str, flags: &[&str]) -> Configured {
         let scratch = Scratch::new("reload");
         let file = scratch.file("fdpush.toml");
         fs::write(&file, text).expect("the file can be written");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the mode can be changed");
-        let gateway = Gateway::spawn(&["--config", &file.display().to_string()]);
+        let gateway = Gateway::spawn(&[&["--config", &*file.display().to_string()], flags].concat());
         Configured { file, gateway, scratch }
     }
 
@@ -299,7 +303,9 @@ fn each_reloaded_setting_has_its_effect() {
             _ => "",
         };
         let text = |value: &str| format!("page = \"never\"\n{others}{key} = {value}\n");
-        let configured = Configured::start(&text(before));
+        // Each loop may keep the input of one client, so several loops keep more.
+        let flags: &[&str] = if key == "inbound_total_bytes_max" { &["--loops", "1"] } else { &[] };
+        let configured = Configured::start_with(&text(before), flags);
         assert_eq!(effect(&configured.gateway), was, "{key} = {before}");
         until("all connections have ended", || configured.gateway.get("/api/stats")["open"] == 0);
         configured.reload(&text(after), &[key]);
@@ -350,7 +356,8 @@ fn reloaded_times_apply_to_open_connections() {
 
 /// The reloadable settings that are not in `EFFECTS`, each with the file and the name of the test that shows its
 /// effect.
-const ELSEWHERE: [(&[&str], &str, &str); 16] = [
+const ELSEWHERE: [(&[&str], &str, &str); 17] = [
+    (&["forward_bytes_max"], include_str!("../loops.rs"), "a_reload_changes_the_bound_between_loops"),
     (
         &["head_time_max", "body_time_max", "keep_alive_max", "message_time_max", "close_wait_max", "write_time_max"],
         include_str!("reload.rs"),

@@ -51,7 +51,8 @@ fn handshakes_are_counted_by_outcome() {
 
 #[test]
 fn tls_hellos_to_a_plain_address_cause_one_log_line_a_second() {
-    let gateway = Gateway::spawn(&["--log", "debug"]);
+    // Each loop limits its own log lines.
+    let gateway = Gateway::spawn(&["--loops", "1", "--log", "debug"]);
     // Both hellos arrive while the process is stopped, so one turn of the event loop handles them.
     let mut clients: Vec<Socket> = Vec::new();
     gateway.while_stopped(|| clients.extend([begin(gateway.address), begin(gateway.address)]));

@@ -41,12 +41,12 @@ impl Serve {
             write_time_max: bounds.write_time_max.0,
             slow_reader: bounds.slow_reader.into(),
             read_budget_bytes: bounds.read_budget_bytes.0,
-            // `Roster` checks `--uid-connections-max`, because the gateway answers a client over this limit with 429.
-            uid_connections_max: None,
+            // `Roster` also checks this limit, because a client over the limit gets an answer with the limit.
+            uid_connections_max: self.uid_connections_max(),
             connection_groups_max: bounds.connection_groups_max as usize,
             memberships_max: bounds.memberships_max as usize,
             inbox_max: bounds.inbox_max as usize,
-            forward_bytes_max: Limits::default().forward_bytes_max,
+            forward_bytes_max: bounds.forward_bytes_max.0,
             drain_for: bounds.drain_for.0,
             drain_time_max: bounds.drain_time_max.0,
             compression: self.compression.compression == Switch::On,

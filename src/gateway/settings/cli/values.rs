@@ -13,6 +13,16 @@ use fdpush::{Origins, SecondLogin, SlowReader};
 use ipnet::IpNet;
 use log::LevelFilter;
 
+use crate::gateway::runtime::loops::{LOOPS_MAX, cores};
+
+/// The number of event loops.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Loops {
+    /// The number of cores that the process may use.
+    Auto,
+    Count(usize),
+}
+
 /// A time with its unit: `25s`, `500ms`, `1m 30s`; from 10 ms to one day.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Time(pub Duration);
@@ -121,6 +131,29 @@ pub enum Level {
     Info,
     Debug,
     Trace,
+}
+
+impl Loops {
+    /// Returns the number of loops.
+    pub fn count(self) -> usize {
+        match self {
+            Loops::Auto => cores().min(LOOPS_MAX),
+            Loops::Count(count) => count,
+        }
+    }
+}
+
+impl FromStr for Loops {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Loops, String> {
+        if text == "auto" {
+            return Ok(Loops::Auto);
+        }
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let count = text.parse().ok().filter(|count| is_number && (1..=LOOPS_MAX).contains(count));
+        count.map(Loops::Count).ok_or_else(|| format!("it must be auto, or a whole number from 1 to {LOOPS_MAX}"))
+    }
 }
 
 impl FromStr for Time {

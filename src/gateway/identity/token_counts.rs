@@ -1,0 +1,28 @@
+//! The numbers of checked tokens.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::connect_hook::HookStats;
+
+/// The numbers of checked tokens of all loops, since the start.
+#[derive(Default, Debug)]
+pub struct TokenCounts {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl TokenCounts {
+    pub fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the numbers in the form of the connect hook, for metrics.
+    pub fn stats(&self) -> HookStats {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        HookStats { accepted: read(&self.accepted), refused: read(&self.refused), ..HookStats::default() }
+    }
+}

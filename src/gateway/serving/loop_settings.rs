@@ -1,0 +1,70 @@
+//! The settings that each loop applies to its clients, and their way from the first loop to the other loops.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fdpush::Context;
+
+use crate::gateway::identity::jwt;
+use crate::gateway::runtime::gather::{GatherError, Part, gather};
+use crate::gateway::runtime::loops::HOME;
+use crate::gateway::settings::Settings;
+
+/// The time after which settings are sent again to a loop whose inbox was full.
+const REPEAT_AFTER: Duration = Duration::from_millis(10);
+
+/// The settings that each loop applies to its clients.
+#[derive(Clone)]
+pub struct LoopSettings {
+    pub settings: Arc<Settings>,
+    pub tokens: Option<jwt::Keys>,
+    /// The number of changes that make the loops count the addresses of clients again.
+    pub address_version: u64,
+}
+
+/// The settings that wait for each loop.
+pub struct SettingsBoxes(Box<[Mutex<VecDeque<Waiting>>]>);
+
+type Waiting = (LoopSettings, Part<()>);
+
+impl SettingsBoxes {
+    /// Creates empty boxes for this number of loops.
+    pub fn new(loops: usize) -> SettingsBoxes {
+        SettingsBoxes((0..loops).map(|_| Mutex::default()).collect())
+    }
+
+    /// Sends settings from the first loop to the other loops. Calls `then` when all loops have applied them.
+    pub fn send(
+        self: &Arc<Self>,
+        ctx: &mut Context<'_>,
+        settings: LoopSettings,
+        then: impl FnOnce(&mut Context<'_>) + 'static,
+    ) {
+        let (boxes, sent) = (Arc::clone(self), settings.clone());
+        let put = move |ctx: &mut Context<'_>, part: Part<()>| match ctx.loop_index() {
+            HOME => part.give_at_once(()),
+            index => {
+                boxes.lock(index).push_back((sent.clone(), part));
+                ctx.request_turn_end();
+            }
+        };
+        let boxes = Arc::clone(self);
+        gather(ctx, put, move |ctx, result| match result {
+            Err(GatherError::Full) => {
+                ctx.after(REPEAT_AFTER, move |ctx| boxes.send(ctx, settings, then));
+            }
+            // A loop that has ended needs no settings.
+            Ok(_) | Err(GatherError::Incomplete) => then(ctx),
+        });
+    }
+
+    /// Returns the oldest settings that wait for a loop, and the obligation to apply them.
+    pub fn take(&self, index: usize) -> Option<(LoopSettings, Part<()>)> {
+        self.lock(index).pop_front()
+    }
+
+    fn lock(&self, index: usize) -> MutexGuard<'_, VecDeque<Waiting>> {
+        self.0[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
