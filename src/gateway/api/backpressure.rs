@@ -26,7 +26,8 @@ const RECEIVERS_MAX: usize = 1024;
 pub struct PausedBatches {
     paused: Vec<PausedBatch>,
     timer: Option<TimerId>,
-    /// The receivers of the current batch piece whose queues exceed half of `queue_bytes_max`.
+    /// The receivers of all commands in the current piece of the batch, if their queues hold more bytes than half of
+    /// `queue_bytes_max`.
     receivers: Vec<Fd>,
 }
 

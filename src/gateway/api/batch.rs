@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_of_a_line_is_bounded_and_can_be_refused() {
+    fn the_memory_of_a_line_is_bounded_and_its_allocation_may_fail() {
         let mut line = Vec::new();
         for _ in 0..100 {
             assert_eq!(reserve(&mut line, 10, 1000), Ok(()));
@@ -187,7 +187,8 @@ mod tests {
             assert!(line.capacity() <= 1000);
         }
         assert_eq!(reserve(&mut line, 1, 1000), Err(Skipped::Overlong));
-        // An allocation has at most `isize::MAX` bytes, so this reservation must fail.
+        // An allocation has at most `isize::MAX` bytes. With the 1000 bytes of the line, this reservation needs more
+        // bytes, so it must fail.
         assert_eq!(reserve(&mut line, isize::MAX as usize, usize::MAX), Err(Skipped::OutOfMemory));
         assert_eq!(line.len(), 1000);
     }

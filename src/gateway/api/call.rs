@@ -63,12 +63,12 @@ impl<'a> Call<'a> {
         Call::without_name(path).or_else(|| Call::of_segments(path))
     }
 
-    /// Returns the API call of a decoded path without names and fds.
+    /// Returns the API call of a decoded path that contains no name and no fd.
     fn without_name(path: &str) -> Option<Call<'static>> {
         Call::WITHOUT_NAME.into_iter().find(|call| call.label() == path)
     }
 
-    /// Returns the API call of a path with names, fds or percent-encoded characters.
+    /// Returns the API call of a path that contains a name, an fd or a percent-encoded character.
     fn of_segments(path: &'a str) -> Option<Call<'a>> {
         // The path of an API call has at most four segments. If a path is longer, the fifth element of `encoded`
         // contains all segments after the fourth segment.
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_in_a_path_are_equivalent_to_their_characters() {
+    fn a_percent_encoded_character_in_a_path_is_equivalent_to_the_plain_character() {
         for (path, call) in [
             ("/api/users", Some(Call::Users)),
             ("/%61pi/%75sers", Some(Call::Users)),

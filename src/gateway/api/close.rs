@@ -31,7 +31,7 @@ impl Close {
     /// Parses a close command, and finds the connections that match its target.
     ///
     /// # Errors
-    /// The close command is invalid.
+    /// Returns an error if the close command is invalid.
     pub fn read(ctx: &Context<'_>, body: &[u8]) -> Result<Close, ApiError> {
         let mut command = Command::read(body, &command::CLOSE)?;
         let target = command.take_target(true)?;

@@ -170,7 +170,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
         let (path, is_nested) = (error.path().to_string(), error.path().iter().nth(1).is_some());
         let first = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
         let message = match unknown_member(error.inner()) {
-            // The error is in a member that only other API calls have.
+            // The command contains a member that only other API calls have.
             _ if shape.lacks(&first) => shape.unexpected_member(&first),
             // `except` is the only member whose value is a JSON object with a fixed set of members.
             Some(name) if is_nested => EXCEPT.unexpected_member(&name),
@@ -258,7 +258,7 @@ impl<'a> PushCommand<'a> {
     /// Parses and checks a push command.
     ///
     /// # Errors
-    /// The push command is invalid. The error message names the faulty member.
+    /// Returns an error if the push command is invalid. The error message names the invalid member.
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<PushCommand<'a>, ApiError> {
         Command::read(json, shape)?.take_push()
     }
@@ -268,8 +268,8 @@ impl<'a> Command<'a> {
     /// Parses a command from a request body, a batch line or a datagram.
     ///
     /// # Errors
-    /// The error message names the faulty member. A member that the API call does not have is an error, because
-    /// ignoring an unknown member would hide a mistake of the back end.
+    /// Returns an error if a member is invalid. The error message names the invalid member. A member that the API call
+    /// does not have is also an error, because ignoring an unknown member would hide a mistake of the back end.
     pub fn read(json: &'a [u8], shape: &Shape) -> Result<Command<'a>, ApiError> {
         let command: Result<Command<'a>, ApiError> = read(json, shape);
         if let Ok(command) = &command
@@ -295,7 +295,7 @@ impl<'a> Command<'a> {
 
     /// Checks and returns the target of a command.
     ///
-    /// The target may be in `group`, `groups` or `all` only if `with_groups` is `true`.
+    /// The command may give its target in the member `group`, `groups` or `all` only if `with_groups` is `true`.
     pub fn take_target(&mut self, with_groups: bool) -> Result<Target<'a>, ApiError> {
         check_count(self.count_names())?;
         let mut given = count(&[self.uid.is_some(), self.uids.is_some(), self.fd.is_some(), self.fds.is_some()]);
@@ -329,7 +329,7 @@ impl<'a> Command<'a> {
         }
         match self.all.take() {
             Some(true) => Ok(Target::All),
-            _ => Err(ApiError::bad_request("all must be true")),
+            _ => Err(ApiError::bad_request("member all must be true")),
         }
     }
 
@@ -351,7 +351,7 @@ impl<'a> Command<'a> {
         Ok(Some(key.0))
     }
 
-    /// Checks and returns the receivers in the member `except`.
+    /// Checks and returns the connections, uids and groups that the member `except` excludes.
     fn take_except(&mut self) -> Result<Except<'a>, ApiError> {
         let Some(except) = self.except.take() else { return Ok(Except::default()) };
         let ExceptMembers { fd, fds: numbers, uid, uids, group, groups } = *except;
@@ -503,7 +503,7 @@ mod tests {
             (r#"{"fds":3}"#, "fds: expected an array, found integer `3` (column 8)"),
             (
                 r#"{"uids":{"0":"a","2":"b"}}"#,
-                "uids: expected an array, found an object (in PHP: array_values) (column 12)",
+                "uids: expected an array, found an object (in PHP, use array_values) (column 12)",
             ),
             (r#"{"except":[1]}"#, "except: expected an object, found an array (column 13)"),
             ("\"x\"", "expected an object, found string \"x\" (column 3)"),
@@ -554,7 +554,7 @@ mod tests {
             (
                 &ONLINE,
                 r#"{"uids":{"1":2},"code":"x"}"#,
-                "uids: expected an array, found an object (in PHP: array_values) (column 12)".to_owned(),
+                "uids: expected an array, found an object (in PHP, use array_values) (column 12)".to_owned(),
             ),
             (&BIND, r#"{"uids":"a"}"#, r#"bind has no member "uids"; did you mean "uid"? members: fd, uid"#.to_owned()),
             (&BIND, r#"{"except":{"x":1}}"#, r#"bind has no member "except"; members: fd, uid"#.to_owned()),
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn json_of_dynamic_languages_is_accepted() {
+    fn integers_as_names_and_an_empty_array_as_an_object_are_accepted() {
         let json = b"\xef\xbb\xbf{\"uids\":[10010,\"10010\",-7,\"a\"],\"key\":5,\"data\":1,\
                      \"except\":{\"uid\":3,\"groups\":[4,\"4\"],\"fds\":{}}}";
         let push = PushCommand::read(json, &PUSH).expect("the push is valid");

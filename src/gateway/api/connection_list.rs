@@ -50,7 +50,7 @@ impl ConnectionList {
     /// Creates a page of the list of a user's connections.
     ///
     /// # Errors
-    /// The parameter `after` of the request is not an fd.
+    /// Returns an error if the query parameter `after` of the request is not an fd.
     pub fn of_user(uid: String, page: &Page) -> Result<ConnectionList, ApiError> {
         ConnectionList::new(Owner::User(uid), page)
     }
@@ -58,7 +58,7 @@ impl ConnectionList {
     /// Creates a page of the list of a group's members.
     ///
     /// # Errors
-    /// The parameter `after` of the request is not an fd.
+    /// Returns an error if the query parameter `after` of the request is not an fd.
     pub fn of_group(group: String, page: &Page) -> Result<ConnectionList, ApiError> {
         ConnectionList::new(Owner::Group(group), page)
     }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_list_has_the_first_connections_in_order() {
+    fn the_page_of_a_short_list_has_the_first_connections_in_slot_order() {
         let fds: Vec<Fd> = (0..100).map(|number| fd(number * 37 % 100)).collect();
         let first = |after, max| first_after(after, fds.clone(), max);
         assert_eq!(first(None, 4), [0, 1, 2, 3].map(fd));

@@ -43,7 +43,8 @@ pub trait List: fmt::Debug {
     /// visit.
     ///
     /// # Errors
-    /// The user whose connections are listed is not online, or the page cannot be serialized.
+    /// Returns an error if the list has the connections of a user who is not online, or if the page cannot be
+    /// serialized.
     fn json(&self, ctx: &Context<'_>) -> Result<String, ApiError>;
 }
 
@@ -80,8 +81,8 @@ impl Lists {
     /// Answers a request for a list, or defers the response.
     ///
     /// # Errors
-    /// The list takes several turns, and [`WAITING_MAX`] lists are waiting. All errors of [`List::json`] are also
-    /// possible.
+    /// Returns an error if the list takes several turns and [`WAITING_MAX`] lists are already waiting. Also returns the
+    /// errors of [`List::json`].
     pub fn execute(
         &mut self,
         ctx: &mut Context<'_>,
@@ -102,7 +103,7 @@ impl Lists {
         Ok(response)
     }
 
-    /// Visits portions of the waiting lists, and answers lists with complete pages.
+    /// Visits portions of the waiting lists. If the page of a list is complete, answers the request for this list.
     pub fn handle_turn_end(&mut self, ctx: &mut Context<'_>) {
         // A waiting list is dropped if its client has disconnected.
         self.waiting.retain(|(ticket, _)| ctx.is_pending(ticket));

@@ -47,7 +47,7 @@ pub trait LongCommand: fmt::Debug {
     /// Returns the response to the command on the only loop, after all portions were carried out.
     ///
     /// # Errors
-    /// The answer cannot be serialized.
+    /// Returns an error if the response cannot be serialized.
     fn response(&self) -> Result<Response, ApiError>;
 }
 
@@ -63,8 +63,8 @@ impl LongCommands {
     /// If the command has further portions, the response is deferred to a later turn.
     ///
     /// # Errors
-    /// The command takes several turns, and [`WAITING_MAX`] other commands are in progress. A refused command has no
-    /// effect.
+    /// Returns an error if the command takes several turns and [`WAITING_MAX`] other commands are in progress. A
+    /// refused command has no effect.
     pub fn execute(
         &mut self,
         ctx: &mut Context<'_>,

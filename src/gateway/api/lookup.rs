@@ -184,7 +184,7 @@ pub fn set_attributes(ctx: &mut Context<'_>, fd: Fd, change: Attributes) -> Resu
     } else {
         given
     };
-    // Without this limit, the attributes could grow with each merge patch, without a bound.
+    // Each merge patch can add members to the attributes, so the length of all attributes needs a limit.
     let (json, bytes_max) = (json(&attributes)?, ctx.limits().body_bytes_max);
     if json.len() > bytes_max {
         let what = format!("attributes limit exceeded ({} of {bytes_max} bytes)", json.len());

@@ -130,8 +130,9 @@ impl Api {
         parts: &mut ApiParts<'_>,
     ) {
         let Some(batch) = state.downcast_mut::<Batch>() else { return };
-        // The response begins when the first piece of the body has arrived. A client that waits for `100 Continue`
-        // before it sends the body would not get `100 Continue` from a response that begins earlier.
+        // The response begins only after the first piece of the body has arrived. If the response began earlier, the
+        // server could not send `100 Continue` any more, and a client that waits for `100 Continue` would not send the
+        // body.
         if batch.begin(ctx, &uncached(ndjson())) {
             parts.metrics.count_api_request(Call::Batch.label(), 200);
         }
@@ -282,7 +283,7 @@ impl Api {
         self.lost_datagrams
     }
 
-    /// Checks a request, and protects the connection of a valid request.
+    /// Checks a request. If the request is valid, protects its connection against being closed for a new connection.
     ///
     /// A protected connection counts towards `control_connections_max`, and the server never closes it to make room for
     /// a new connection. Health probes and requests for metrics do not protect their connection, so the server answers
@@ -359,8 +360,8 @@ impl Api {
 /// Only a datagram without an error is passed to the event loop.
 ///
 /// # Errors
-/// The push command in the datagram is invalid, or the API key in the member `auth` is missing or unknown. The status
-/// of an error about the API key is 401.
+/// Returns an error if the push command in the datagram is invalid, or if the API key in the member `auth` is missing
+/// or unknown. The status of an error about the API key is 401.
 pub fn check_datagram(keys: &Mutex<ApiKeys>, datagram: &[u8]) -> Result<(), ApiError> {
     let mut command = Command::read(datagram, &command::DATAGRAM)?;
     let shown = command.auth.take();
@@ -492,7 +493,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_remain_usable_after_a_panic_of_a_reader() {
+    fn the_keys_remain_usable_after_a_panic_of_a_thread_that_held_their_lock() {
         let keys = Mutex::new(ApiKeys::new(["k"]));
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _keys = keys.lock();

@@ -43,8 +43,8 @@ pub fn handle_command(
 /// Executes a push command and appends its answer to `out`.
 ///
 /// # Errors
-/// The message is too long, or memory for the message could not be allocated. A push command with an error sends no
-/// message and appends no answer.
+/// Returns an error if the message is too long, or if memory for the message could not be allocated. A push command
+/// with an error sends no message and appends no answer.
 pub fn execute(
     ctx: &mut Context<'_>,
     parts: &mut ApiParts<'_>,
@@ -99,7 +99,8 @@ pub fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
     let mut found = fds.clone();
     if !uids.is_empty() || !groups.is_empty() {
         let mut seen = SlotSet::default();
-        // Stale fds are removed, because `seen` contains slots: a stale fd would hide the open connection in its slot.
+        // The fds of closed connections are removed first. Such an fd would put its slot into `seen`, and then the open
+        // connection in the same slot would not be found.
         found.retain(|fd| ctx.is_open(*fd) && seen.insert(fd.slot()));
         uids.iter().for_each(|uid| found.extend(ctx.fds_of(uid).into_iter().filter(|fd| seen.insert(fd.slot()))));
         groups

@@ -81,7 +81,7 @@ impl Unbind {
     /// Parses an unbind command, and finds the connections that match its target.
     ///
     /// # Errors
-    /// The unbind command is invalid.
+    /// Returns an error if the unbind command is invalid.
     pub fn read(ctx: &Context<'_>, body: &[u8]) -> Result<Unbind, ApiError> {
         let target = Command::read(body, &command::UNBIND)?.take_target(false)?;
         Ok(Unbind { left: connections(ctx, &target).into_iter(), changed: Changed::default() })
@@ -206,7 +206,7 @@ pub fn check_memberships(connections: usize, groups: usize) -> Result<(), ApiErr
     match connections.saturating_mul(groups) {
         0..=MEMBERSHIPS_MAX => Ok(()),
         memberships => Err(ApiError::too_large(format!(
-            "membership limit of a command exceeded ({connections} connections in {groups} groups are {memberships} of {MEMBERSHIPS_MAX})"
+            "membership limit of a command exceeded ({connections} connections times {groups} groups: {memberships} of {MEMBERSHIPS_MAX})"
         ))),
     }
 }
@@ -224,7 +224,7 @@ impl Ungroup {
     /// Parses an ungroup command.
     ///
     /// # Errors
-    /// The ungroup command is invalid.
+    /// Returns an error if the ungroup command is invalid.
     pub fn read(body: &[u8]) -> Result<Ungroup, ApiError> {
         let groups = Command::read(body, &command::UNGROUP)?.take_groups()?;
         let groups: Vec<String> = groups.into_iter().map(Cow::into_owned).collect();

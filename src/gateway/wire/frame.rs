@@ -164,7 +164,7 @@ impl<'a> Members<'a> {
             (Some(("group", group)), None) => Target::Groups(vec![name(group, "group")?]),
             (Some((_, all)), None) => match read::<bool>(all, "all", "true")? {
                 true => Target::All,
-                false => return Err(FrameError::bad_request("all must be true")),
+                false => return Err(FrameError::bad_request("member all must be true")),
             },
         };
         let key = self.key.map(|key| name(key, "key")).transpose()?;

@@ -204,7 +204,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<T>, A::Error> {
         match map.next_key::<IgnoredAny>()? {
             None => Ok(Vec::new()),
-            Some(_) => Err(Error::custom("expected an array, found an object (in PHP: array_values)")),
+            Some(_) => Err(Error::custom("expected an array, found an object (in PHP, use array_values)")),
         }
     }
 }
@@ -427,7 +427,7 @@ mod tests {
         assert_eq!(read("[3,1]"), Ok(vec![3, 1]));
         assert_eq!((read("[]"), read("{}")), (Ok(vec![]), Ok(vec![])));
         let holes = read(r#"{"0":3,"2":1}"#).expect_err("the object has members");
-        assert!(holes.starts_with("expected an array, found an object (in PHP: array_values)"), "{holes}");
+        assert!(holes.starts_with("expected an array, found an object (in PHP, use array_values)"), "{holes}");
         for json in ["3", "null", "\"3\"", "[-1]", "[[]]"] {
             assert!(read(json).is_err(), "{json}");
         }

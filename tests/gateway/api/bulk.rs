@@ -210,7 +210,7 @@ fn a_command_with_too_many_changes_is_refused_and_changes_nothing() {
     ] {
         let (status, answer) = gateway.post(&format!("/api/{verb}"), body);
         assert_eq!((status, &answer["error"]["code"]), (413, &json!("too_large")), "{verb}");
-        let why = "membership limit of a command exceeded (5 connections in 2001 groups are 10005 of 10000)";
+        let why = "membership limit of a command exceeded (5 connections times 2001 groups: 10005 of 10000)";
         assert_eq!(answer["error"]["message"], why);
     }
     assert_eq!(gateway.get("/api/stats")["groups"], 0);

@@ -293,7 +293,7 @@ fn an_invalid_command_is_refused_and_changes_nothing() {
     for (path, body, named) in [
         ("push", json!({"data": 1}), "uid, uids, fd, fds, group, groups, all"),
         ("push", json!({"uid": "ann", "all": true, "data": 1}), "only one"),
-        ("push", json!({"all": false, "data": 1}), "all must be true"),
+        ("push", json!({"all": false, "data": 1}), "member all must be true"),
         ("push", json!({"uid": "ann"}), "data, text, binary"),
         ("push", json!({"uid": "ann", "data": 1, "text": "x"}), "data, text, binary"),
         ("push", json!({"uids": ["ann", ""], "data": 1}), "uids"),

@@ -89,7 +89,7 @@ fn an_invalid_frame_is_refused_with_its_fault() {
         (r#"{"type":"push","to":null,"to":"a","data":1}"#, "bad_frame", "duplicate member: to"),
         (r#"{"type":"push","too":"a","data":1}"#, "bad_request", "push has no member \"too\"; did you mean \"to\"?"),
         (r#"{"type":"push","fd":-1,"data":1}"#, "bad_request", "fd must be"),
-        (r#"{"type":"push","all":false,"data":1}"#, "bad_request", "all must be true"),
+        (r#"{"type":"push","all":false,"data":1}"#, "bad_request", "member all must be true"),
         (r#"{"type":"join"}"#, "bad_request", "missing member: group"),
         (r#"{"type":"join","group":[]}"#, "bad_request", "group must be"),
         (r#"{"type":"join","group":"r","uids":[]}"#, "bad_request", "uids"),
