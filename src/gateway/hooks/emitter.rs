@@ -148,8 +148,8 @@ impl EventEmitter {
         })
     }
 
-    /// At the end of the server, emits `offline` for each uid that has no connection and is still online for the back
-    /// end.
+    /// At the end of the server, emits `offline` for each uid that has no connection and whose presence delay has not
+    /// passed yet.
     pub fn end(&mut self) {
         let Some(webhook) = self.presence() else { return };
         self.online.with(|online| {
@@ -210,7 +210,7 @@ mod tests {
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     /// A handler that lets many uids arrive and depart at the start of the server. The handler counts the `offline`
-    /// events that the emitter emits for each timer.
+    /// events that the emitter emits each time its timer fires.
     struct Departures {
         events: EventEmitter,
         webhook: Arc<Webhook>,

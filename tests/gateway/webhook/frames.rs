@@ -177,7 +177,7 @@ fn a_refused_event_does_not_block_later_events() {
         gateway.metric(r#"fdpush_webhook_given_up_total{reason="refused"}"#) == 20.0
     });
     assert_eq!(gateway.metric("fdpush_webhook_queue"), 0.0);
-    assert!(gateway.logged("webhook refused ").contains(" with 413: seq "));
+    assert!(gateway.logged("webhook back end refused ").contains(" with status 413: seq "));
 }
 
 #[test]

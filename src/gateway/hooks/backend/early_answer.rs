@@ -11,7 +11,8 @@ use std::io;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// A connector that wraps the transport of the previous connector in an [`EarlyAnswer`].
+/// A connector in the chain of connectors of the HTTP client. It wraps the transport that the previous connector of the
+/// chain returns in an [`EarlyAnswer`].
 #[derive(Debug)]
 pub struct EarlyAnswers;
 

@@ -51,7 +51,8 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 pub struct BackendConfig {
     /// The URL to which requests are posted.
     pub url: BackendUrl,
-    /// The name of this server in `X-Fdpush-Node` and in bodies. The name has only visible ASCII characters.
+    /// The name of this server in the request header `X-Fdpush-Node` and in the bodies of requests. The name has only
+    /// visible ASCII characters.
     pub node: String,
     /// The secret that signs requests. Without a secret, requests have no signature.
     pub secret: Option<SigningKey>,
@@ -106,7 +107,7 @@ impl Backend {
     /// Creates a client that keeps up to `connections_max` idle connections.
     ///
     /// # Errors
-    /// The name of the node cannot be a header value.
+    /// Returns an error if the name of the node cannot be a header value.
     pub fn new(contact: BackendConfig, connections_max: usize) -> io::Result<Backend> {
         let BackendConfig { url, node, secret, authorities } = contact;
         let node = node_header(&node)?;
@@ -228,7 +229,7 @@ impl BackendUrl {
 /// Returns the header value of a node name.
 ///
 /// # Errors
-/// The name is empty, or has characters other than visible ASCII.
+/// Returns an error if the name is empty or has characters other than visible ASCII.
 pub fn node_header(node: &str) -> io::Result<HeaderValue> {
     HeaderValue::from_str(node)
         .ok()

@@ -22,7 +22,7 @@ fn fails(reply: impl Fn() -> MockReply + Send + Sync + 'static, timeout: Duratio
 }
 
 #[test]
-fn urls_are_http_and_name_a_host() {
+fn a_url_without_http_or_https_or_without_a_host_is_refused() {
     for good in ["http://localhost/", "https://u:p@example.com:8443/a/b?key=1", "http://[::1]:9/x"] {
         BackendUrl::parse(good).unwrap_or_else(|error| panic!("{good}: {error}"));
     }
@@ -68,7 +68,7 @@ fn posts_signed_json_and_keeps_the_connection() {
 }
 
 #[test]
-fn user_and_password_are_sent_decoded() {
+fn the_user_and_the_password_of_a_url_are_percent_decoded() {
     let double = MockBackend::always(200, "");
     let authority = double.contact().url.to_string().replace("http://", "").replace("/hook", "");
     for (userinfo, wanted) in [
@@ -120,7 +120,7 @@ fn a_timeout_ends_a_request_without_a_complete_answer() {
 }
 
 #[test]
-fn an_answer_must_be_complete_http_within_its_limit() {
+fn an_answer_that_is_incomplete_or_invalid_or_too_long_is_a_failure() {
     let body = |length: u64| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
         [head.into_bytes(), vec![b'a'; length as usize]].concat()
@@ -139,9 +139,10 @@ fn an_answer_must_be_complete_http_within_its_limit() {
     assert!(failure.is_disconnect(), "{failure:?}");
 }
 
-/// The body of the request is larger than all socket buffers, so a write fails when the connection is reset.
+/// The body of the request is larger than all socket buffers, so a write of the client fails when the back end resets
+/// the connection.
 #[test]
-fn an_answer_before_the_end_of_the_request_body_counts() {
+fn an_answer_that_arrives_before_the_end_of_the_request_body_is_read() {
     let double = MockBackend::unread(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
     let backend = backend(&double);
     let body = vec![b'a'; 64 << 20];
@@ -155,7 +156,7 @@ fn an_answer_before_the_end_of_the_request_body_counts() {
 }
 
 #[test]
-fn a_closed_port_is_a_failure() {
+fn a_request_to_a_closed_port_is_a_failure() {
     // No process listens on port 1. This test does not take a free port from the kernel, because another process could
     // listen on this port before the test connects.
     let url = BackendUrl::parse("http://127.0.0.1:1/").expect("the URL is valid");
@@ -165,7 +166,7 @@ fn a_closed_port_is_a_failure() {
 }
 
 #[test]
-fn a_panic_is_a_failure_with_its_text() {
+fn a_failure_by_a_panic_contains_the_text_of_the_panic() {
     for panic in [Box::new("no thread") as Box<dyn std::any::Any + Send>, Box::new("no thread".to_owned())] {
         assert_eq!(Failure::Panicked(panic).to_string(), "panicked: \"no thread\"");
     }

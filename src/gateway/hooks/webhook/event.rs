@@ -96,7 +96,8 @@ impl Event<'_> {
     /// An `open` event that would exceed `bytes_max` is truncated.
     ///
     /// # Errors
-    /// The event is longer than `bytes_max` and cannot be truncated, or memory for the event cannot be allocated.
+    /// Returns an error if the event is longer than `bytes_max` and cannot be truncated, or if memory for the event
+    /// cannot be allocated.
     pub fn to_json(self, time_ms: u64, bytes_max: usize) -> Result<Vec<u8>, EventError> {
         match (self.encode(time_ms, bytes_max), self.truncated()) {
             (Err(EventError::TooLarge), Some(truncated)) => truncated.encode(time_ms, bytes_max),
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn every_event_but_message_and_send_fits_into_the_smallest_bound() {
+    fn every_event_except_message_and_send_fits_into_the_smallest_limit() {
         let long = "\u{1}".repeat(fdpush::NAME_BYTES_MAX);
         let (path, groups) = ("/\u{1}ä".repeat(100_000), vec!["\u{1}"; 1000]);
         let attributes = RawValue::from_string(format!("[{}1]", "1,".repeat(50_000))).expect("the text is JSON");
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn event_types_form_a_set() {
+    fn a_set_of_event_types_contains_only_the_added_types() {
         let kinds = Kinds::default();
         for kind in [Kind::Open, Kind::Message, Kind::Close] {
             assert!(kinds.contains(kind), "{}", kind.as_str());

@@ -16,9 +16,9 @@ pub enum ResponseClass {
 impl ResponseClass {
     /// Returns the class of an answer with this status.
     ///
-    /// A status from 400 to 499 is final (RFC 9110 section 15.5), except for three temporary statuses: 408, 425 and
-    /// 429. `Retry-After` does not change the class of a status. If `Retry-After` made a refusal temporary, a proxy
-    /// that adds the header to every refusal would block the queue of events. So a 413 with `Retry-After` is also
+    /// A refusal with a status from 400 to 499 is final (RFC 9110 section 15.5). Only the statuses 408, 425 and 429 are
+    /// temporary. `Retry-After` does not change the class of a status. If `Retry-After` made a refusal temporary, a
+    /// proxy that adds the header to every refusal would block the queue of events. So a 413 with `Retry-After` is also
     /// final, although RFC 9110 section 15.5.14 calls a 413 with `Retry-After` temporary.
     pub fn of(status: u16, retry_after: Option<Duration>) -> ResponseClass {
         match (status, retry_after) {

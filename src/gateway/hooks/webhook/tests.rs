@@ -98,7 +98,7 @@ fn events_are_signed_and_numbered() {
 }
 
 #[test]
-fn order_holds_across_failures_of_all_kinds() {
+fn events_keep_their_order_across_failures_of_all_kinds() {
     let count = AtomicUsize::new(0);
     let double = MockBackend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) % 7 {
         0 => MockReply::Answer(500, "no"),
@@ -133,7 +133,7 @@ fn order_holds_across_failures_of_all_kinds() {
 }
 
 #[test]
-fn a_batch_is_bounded_in_number_and_bytes() {
+fn the_number_and_the_bytes_of_events_in_a_batch_are_bounded() {
     let gate = Arc::new(Barrier::new(2));
     let (passes, count) = (Arc::clone(&gate), AtomicUsize::new(0));
     let double = MockBackend::start(move |_| {
@@ -364,7 +364,8 @@ fn bad_status(received: &Received) -> Option<u16> {
 fn a_refused_event_is_dropped_and_blocks_no_other_event() {
     for status in [400, 401, 403, 404, 410, 413, 422, 431, 499] {
         let double = start_selective_back_end();
-        // A refusal must cause no pause. A pause of this length would exceed the deadline of the test.
+        // A refusal must cause no pause. `pause` is longer than the deadline of the test, so the test fails if a
+        // refusal causes a pause.
         let pause = TEST_TIMEOUT * 10;
         let webhook = start(Config { backoff_first: pause, backoff_max: pause, ..config(&double) });
         for number in 1..=100 {
@@ -517,8 +518,9 @@ fn retry_after_is_bounded() {
 
 #[test]
 fn failing_events_are_sent_in_smaller_requests() {
-    // A request with more than three events fails. `replies` lists the ways in which a request fails.
-    // A request whose answer is late on a busy machine is repeated, so only a hanging back end has a short timeout.
+    // A request with more than three events fails. `replies` lists the ways in which a request fails. The timeout is
+    // short only for a back end that hangs. With a short timeout, the webhook would repeat requests to a back end that
+    // answers late on a busy machine.
     let replies: [(fn() -> MockReply, Duration); 3] = [
         (|| MockReply::Answer(500, ""), TEST_TIMEOUT),
         (|| MockReply::Raw(Vec::new()), TEST_TIMEOUT),
@@ -546,7 +548,7 @@ fn failing_events_are_sent_in_smaller_requests() {
 }
 
 #[test]
-fn no_body_exceeds_the_bound_of_a_batch_unless_it_has_one_event() {
+fn only_a_body_with_a_single_event_may_exceed_the_maximum_length_of_a_body() {
     let double = MockBackend::always(200, "");
     let batch_bytes_max = 700;
     let contact = BackendConfig { node: "n".repeat(128), ..double.contact() };
@@ -563,7 +565,7 @@ fn no_body_exceeds_the_bound_of_a_batch_unless_it_has_one_event() {
 }
 
 #[test]
-fn an_oversized_event_is_counted_and_leaves_no_gap() {
+fn an_oversized_event_is_counted_and_leaves_no_gap_in_the_sequence_numbers() {
     let double = MockBackend::always(200, "");
     let webhook = start(Config { event_bytes_max: 4096, ..config(&double) });
     let emit =

@@ -20,7 +20,7 @@ use crate::gateway::runtime::log_throttle::LogThrottle;
 /// The minimum interval between two log lines about one kind of failure.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The maximum number of bytes in a body besides the node, the run and the events:
+/// The maximum number of bytes in a request body besides the opening (`node` and `run`) and the events:
 /// `,"sent_ms":N,"given_up":N,"events":[]}`, where each N has up to 20 digits.
 const ENVELOPE_BYTES: usize = 80;
 
@@ -187,8 +187,8 @@ impl Worker {
     /// Handles a failed request that can be repeated: drops old events, and pauses.
     fn handle_failure(&mut self, count: usize, error: &DeliveryError) {
         let now = clock::now();
-        // The first failure does not halve the window, because the cause of a single failure may not be the number of
-        // events.
+        // The first failure does not halve the window, because a single failure can have a cause other than the number
+        // of events.
         if error.may_be_the_events() && self.rules.retry.failures() > 0 {
             self.window = (count / 2).max(1);
         }
@@ -291,7 +291,7 @@ impl RefusedBatches {
 impl fmt::Display for RefusedBatches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.count == 1 { "" } else { "s" };
-        write!(f, "webhook refused {} event{plural} with {}: seq ", self.count, self.status)?;
+        write!(f, "webhook back end refused {} event{plural} with status {}: seq ", self.count, self.status)?;
         let mut named = 0;
         for (index, (first, last)) in self.ranges.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
