@@ -131,8 +131,8 @@ type DecisionCallback = Box<dyn FnOnce(Decision) + Send>;
 
 /// A request that a worker has taken from the queue.
 ///
-/// The queue limits the number of requests of a source that are being served. Dropping this value lowers this number of
-/// the source by one, so the queue may return another request of the source.
+/// The queue limits the number of requests of a source that are being served. When this value is dropped, its request
+/// does not count any more, so the queue may return another request of the same source.
 struct Served<'a> {
     shared: &'a Shared,
     source: Source,
@@ -152,8 +152,8 @@ enum HookError {
         source: Source,
         bounds: Bounds,
     },
-    /// A request of another source took the place of this request, because the source of this request has more requests
-    /// in the queue.
+    /// A request of another source took the place of this request, because the source of this request had the most
+    /// requests in the full queue.
     Displaced(Source),
     /// The client disconnected before the second attempt to send its request.
     Gone,

@@ -3,7 +3,7 @@
 //! `exp` is a time of the wall clock, but the timers of the loop use the monotonic clock. The wall clock and the
 //! monotonic clock diverge if a person or NTP sets the wall clock, or if the machine is suspended. So a timer only
 //! starts a check, and the check compares `exp` with the wall clock. One timer serves all connections. The timer fires
-//! at the first expiry of all connections, and at least once in each [`CHECK_INTERVAL`].
+//! when the earliest identity expires, and at least once in each [`CHECK_INTERVAL`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,7 +24,7 @@ const DUE_MAX: usize = 1024;
 
 /// The connections whose identity expires.
 pub struct Expiries {
-    /// The connections by the `exp` of their identity, in seconds since 1970.
+    /// The connections, sorted by the `exp` of their identity in seconds since 1970.
     by_time: BTreeSet<(u64, Fd)>,
     timer: Option<TimerId>,
     check_interval: Duration,
@@ -38,8 +38,8 @@ impl Expiries {
         Expiries { by_time: BTreeSet::new(), timer: None, check_interval, wall_ms }
     }
 
-    /// Adds a connection whose identity has this `exp`. The connection is closed at `exp` plus [`LEEWAY`], the time
-    /// from which a new client with the same identity is refused.
+    /// Adds a connection whose identity has this `exp`. The connection is closed [`LEEWAY`] seconds after `exp`. From
+    /// the same time on, a new client with this identity is refused.
     pub fn insert(&mut self, ctx: &mut Context<'_>, fd: Fd, exp: u64) {
         self.by_time.insert((exp, fd));
         let is_first = self.by_time.first() == Some(&(exp, fd));
@@ -62,7 +62,7 @@ impl Expiries {
         Some(due)
     }
 
-    /// Removes and returns at most [`DUE_MAX`] expired connections, up to a [portion](take_portion).
+    /// Removes and returns expired connections: at most [`DUE_MAX`], and at most as many as [`take_portion`] takes.
     ///
     /// The next turn of the loop returns the remaining expired connections. `work_of` returns the amount of work that
     /// the end of a connection causes.
@@ -113,7 +113,7 @@ mod tests {
     use crate::gateway::runtime::clock;
     use crate::gateway::runtime::portion::WORK_MAX;
 
-    /// The start of the wall clock of these tests, in seconds since 1970.
+    /// The time of the wall clock at the start of these tests, in seconds since 1970.
     const START: u64 = 1_700_000_000;
     const HOUR: u64 = 3600;
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);

@@ -27,7 +27,8 @@ impl Exposure {
     /// Checks that the set of keys is not empty if other machines can reach the API.
     ///
     /// # Errors
-    /// Other machines can reach the API, and the set of keys is empty. The error names the address of the API.
+    /// Returns an error if other machines can reach the API and the set of keys is empty. The error names the address
+    /// of the API.
     pub fn check(&self, keys: &ApiKeys) -> Result<(), String> {
         match &self.0 {
             Some(open) if keys.is_empty() => Err(format!(

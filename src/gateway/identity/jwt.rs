@@ -129,7 +129,8 @@ struct Issued<'a> {
 /// empty token counts as missing.
 ///
 /// # Errors
-/// The parameter `token` is ambiguous, or there are several `Authorization` headers.
+/// Returns an error if the query contains the parameter `token` more than once or with invalid percent-encoding, or if
+/// there are several `Authorization` headers.
 pub fn find<'r>(request: &'r Request<'_>) -> Result<Option<Cow<'r, str>>, String> {
     let query = request.try_query("token").map_err(|error| error.to_string())?;
     if super::has_several_authorizations(request) {
@@ -257,7 +258,7 @@ impl Audience {
 /// Issues a token, signed with HS256.
 ///
 /// # Errors
-/// The secret, a name in `grant`, or the lifetime of the token is invalid.
+/// Returns an error if the secret, a name in `grant`, or the lifetime of the token is invalid.
 pub fn issue(secret: &[u8], grant: &Grant<'_>) -> Result<String, String> {
     issue_at(secret, grant, clock::unix_seconds())
 }

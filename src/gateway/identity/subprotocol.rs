@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_prefers_its_own_order_and_a_bearer_comes_last() {
+    fn the_order_of_the_server_decides_and_a_bearer_subprotocol_is_the_last_choice() {
         let one = |name: &str| Choice::One(name.to_owned());
         let both = ["chat.v2", "chat.v1"];
         for (offers, names, choice) in [

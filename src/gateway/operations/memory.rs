@@ -29,7 +29,7 @@ const BLOCK_BYTES: usize = 8 << 20;
 ///
 /// # Errors
 ///
-/// The system cannot start a thread.
+/// Returns an error if the system cannot start a thread.
 pub fn return_free_pages() -> io::Result<()> {
     threads::spawn("fdpush-memory", || {
         loop {

@@ -289,7 +289,7 @@ impl Snapshot {
         )?;
         writer.gauge(
             "fdpush_auth_waiting",
-            "Clients that wait in the queue for a request to auth_url",
+            "Clients whose requests to auth_url wait in the queue of the connect hook",
             self.auth_waiting as u64,
         )?;
         let drops = self.drops.iter().map(|(policy, count)| (*policy, *count));
@@ -309,7 +309,8 @@ impl Snapshot {
         let help = "Compressed messages, which fdpush_messages_total also counts";
         writer.family(MetricType::Counter, "fdpush_deflate_messages", help, "direction", messages)?;
         let bytes = [("before", counts.bytes_out), ("after", counts.bytes_out_deflated)];
-        let help = "Payload bytes of messages to clients, before and after compression, counted once for all receivers";
+        let help =
+            "Payload bytes of messages to clients, before and after compression, counted per message, not per receiver";
         writer.family(MetricType::Counter, "fdpush_deflate_bytes", help, "stage", bytes)?;
         let bytes = [("before", counts.bytes_in_deflated), ("after", counts.bytes_in)];
         let help = "Payload bytes of compressed messages from clients, before and after inflation";
@@ -355,8 +356,12 @@ impl Snapshot {
 
     fn encode_process(&self, writer: &mut Writer<'_>) -> fmt::Result {
         writer.gauge("fdpush_webhook_queue", "Events in the webhook queue", self.webhook_queue as u64)?;
-        writer.counter("fdpush_webhook_sent", "Events accepted by the webhook", self.webhook_sent)?;
-        writer.counter("fdpush_webhook_failures", "Failed requests to the webhook", self.webhook_failures)?;
+        writer.counter("fdpush_webhook_sent", "Webhook events that the back end accepted", self.webhook_sent)?;
+        writer.counter(
+            "fdpush_webhook_failures",
+            "Webhook requests that failed or that the back end refused",
+            self.webhook_failures,
+        )?;
         let given_up = self.webhook_given_up.iter().map(|(reason, count)| (*reason, *count));
         writer.family(
             MetricType::Counter,
@@ -571,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unlimited_value_has_no_metric() {
+    fn without_a_descriptor_limit_the_metric_of_the_limit_is_missing() {
         let text = Metrics::new().encode(Snapshot::default());
         assert!(!text.contains("fdpush_descriptors_max"), "{text}");
         assert!(text.contains("\nfdpush_descriptors_used 0\n"), "{text}");

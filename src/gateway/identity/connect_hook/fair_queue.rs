@@ -79,11 +79,12 @@ impl<T> FairQueue<T> {
 
     /// Appends an item to the waiting items of its source.
     ///
-    /// If the queue is full, removes and returns the last item of the source with the most items. The source with the
-    /// most items must have at least two waiting items more than `source`.
+    /// If the queue is full, and another source has at least two waiting items more than `source`, removes and returns
+    /// the last item of the source with the most waiting items.
     ///
     /// # Errors
-    /// The queue is full, or the source has reached its maximum number of waiting items.
+    /// Returns an error if the source has reached its maximum number of waiting items, or if the queue is full and no
+    /// other source has at least two waiting items more than `source`.
     pub fn push(&mut self, source: Source, item: T) -> Result<Option<T>, Full> {
         let length = self.sources.get(&source).map_or(0, |state| state.items.len());
         if length >= self.bounds.source_items_max {

@@ -105,7 +105,7 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// A secret or file is not a usable key, or `secrets` and `files` are empty.
+    /// Returns an error if a secret or file is not a usable key, or if `secrets` and `files` are both empty.
     pub fn new(secrets: &[&str], files: &[KeyFile]) -> Result<Keys, String> {
         let mut keys = Vec::with_capacity(secrets.len() + files.len());
         for (index, secret) in secrets.iter().enumerate() {

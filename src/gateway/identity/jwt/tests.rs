@@ -76,7 +76,7 @@ fn every_kind_of_key_verifies_its_own_tokens() {
 }
 
 #[test]
-fn a_previous_secret_verifies_and_an_unknown_one_does_not() {
+fn a_token_of_a_previous_key_is_valid_and_a_token_of_an_unknown_key_is_not() {
     let keys = load(&[OTHER, samples::SECRET], &[]);
     assert!(keys.verify_at(samples::HS256, NOW).is_ok());
     let keys = load(&[OTHER, &OTHER.to_uppercase()], &[]);

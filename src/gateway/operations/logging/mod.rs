@@ -66,7 +66,7 @@ pub struct Flush;
 ///
 /// # Errors
 ///
-/// The system cannot start a thread.
+/// Returns an error if the system cannot start a thread.
 pub fn install() -> io::Result<()> {
     // By default, SIGXFSZ ends a process that writes beyond `RLIMIT_FSIZE`. With a handler for SIGXFSZ, only the write
     // fails.
@@ -101,7 +101,7 @@ pub fn print_error(text: &str) {
 ///
 /// # Errors
 ///
-/// Standard output cannot be written, for example because the disk is full.
+/// Returns an error if standard output cannot be written, for example because the disk is full.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_lines_and_the_last_records_are_written() {
+    fn each_record_is_one_line_and_the_last_records_are_written_before_the_exit() {
         let (lines, is_well) = run_child("log");
         assert!(is_well && lines.len() == 4, "{lines:?}");
         assert_eq!(without_time(&lines[0]), r"INFO  [fdpush::gateway::operations::logging::tests] one\ntwo");
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_a_line_at_every_level() {
+    fn a_panic_is_logged_as_one_line_at_every_log_level() {
         let (lines, is_well) = run_child("panic");
         assert!(is_well && lines.len() == 1, "{lines:?}");
         let line = without_time(&lines[0]);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_that_aborts_the_process_is_written() {
+    fn a_panic_that_aborts_the_process_is_logged() {
         let (lines, is_well) = run_child("abort");
         assert!(!is_well);
         for text in [r#": "eight""#, r#": "in a destructor""#, r#": "panic in a destructor during cleanup""#] {

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_lines_after_the_last_line_are_reported_without_a_line() {
+    fn if_no_line_follows_the_dropped_lines_an_entry_without_a_line_reports_them() {
         let queue = LogQueue::new();
         let count = fill(&queue, "x");
         queue.push("y".to_owned());
