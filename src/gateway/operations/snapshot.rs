@@ -132,8 +132,8 @@ fn certificate_ends(tls: &TlsFiles) -> BTreeMap<(String, String), u64> {
 
 /// Adds a count of 0 for each missing key.
 ///
-/// Without this count, a time series would begin after the first event. Then the function `rate` of Prometheus would
-/// not include the first event.
+/// Without a count of 0, a time series would begin with the count after the first event. The Prometheus function `rate`
+/// uses only increases between two values, so `rate` would not include the first event.
 fn from_zero<K: Copy + Ord, const N: usize>(all: [K; N], counts: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
     let zeros = all.map(|key| (key, 0));
     zeros.into_iter().chain(counts.iter().map(|(key, count)| (*key, *count))).collect()

@@ -76,7 +76,8 @@ impl Inherited {
     }
 }
 
-/// Returns an error if `LISTEN_FDS` exceeds [`SOCKETS_MAX`]. The check of more sockets would take long.
+/// Returns an error if `LISTEN_FDS` exceeds [`SOCKETS_MAX`]. `LISTEN_FDS` can be any number, and the time to check the
+/// sockets grows with this number.
 fn check_count() -> io::Result<()> {
     let is_ours = match env::var("LISTEN_PID") {
         Ok(pid) => pid.is_empty() || pid == std::process::id().to_string(),
@@ -145,7 +146,8 @@ fn notify(state: NotifyState<'static>) {
     let text = state.to_string();
     let (sender, receiver) = mpsc::channel();
     let started = threads::spawn("fdpush-notify", move || {
-        // A send error is ignored, because the receiver of the result is closed after `NOTIFY_TIME_MAX`.
+        // An error of `sender.send` is ignored: `notify` drops the receiver after `NOTIFY_TIME_MAX`, and then the
+        // result is not needed.
         let _ = sender.send(sd_notify::notify(std::slice::from_ref(&state)));
         Ok(())
     });

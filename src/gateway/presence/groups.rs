@@ -16,8 +16,8 @@ use crate::gateway::wire::frame::{NoticeKind, PresenceNotice};
 #[derive(Debug, Default)]
 pub struct GroupPresence {
     groups: SplitTable<(CompactString, Group)>,
-    /// The groups with changes, in the order in which the server sends their notices. If a push sends the notices of a
-    /// group earlier, the group stays in this list without a pending notice.
+    /// The groups with changes, in the order in which the server sends their notices. A push to a group sends the
+    /// notices of the group before the message. The group then stays in this list, although it has no pending notice.
     changed: VecDeque<CompactString>,
     /// A hasher with a random seed. Clients choose the names of groups. With a known seed, a client could choose names
     /// with equal hashes.
@@ -95,8 +95,8 @@ impl GroupPresence {
         true
     }
 
-    /// Removes a connection of `uid` from `group`, like [`leave`](GroupPresence::leave), but without a change for the next
-    /// notice. Returns whether the user left and was named as joined before.
+    /// Works like [`leave`](GroupPresence::leave), but adds no change to the next notice of the group. Returns whether
+    /// the last connection of the user left and an earlier notice named the user as joined.
     pub fn leave_silently(&mut self, group: &str, uid: &str) -> bool {
         let GroupPresence { groups, hasher, .. } = self;
         let Some((_, entry)) = groups.find_mut(hasher.hash_one(group), |(name, _)| name == group) else { return false };
@@ -114,8 +114,9 @@ impl GroupPresence {
         was_known
     }
 
-    /// Returns a notice about users who left by [`leave_silently`](GroupPresence::leave_silently), or `None` if there are
-    /// none. If the group is empty, the notice also names the users who left before.
+    /// Returns a `left` notice about `uids`, the users whom [`leave_silently`](GroupPresence::leave_silently) removed.
+    /// If the group is empty, the notice also names the users who left after the last notice of the group. Returns
+    /// `None` if the notice would name no user.
     pub fn notice_of_left(&mut self, group: &str, mut uids: Vec<CompactString>) -> Option<PresenceNotice> {
         let hash = self.hasher.hash_one(group);
         let entry = self.groups.find_mut(hash, |(name, _)| name == group).map(|(_, entry)| entry);
@@ -126,7 +127,7 @@ impl GroupPresence {
         (!uids.is_empty()).then_some(PresenceNotice { kind: NoticeKind::Left, uids, count })
     }
 
-    /// Removes all users of `group`. Returns a notice that names as left all users whom earlier notices named as
+    /// Removes all users of `group`. Returns a `left` notice. The notice names all users whom earlier notices named as
     /// joined. Returns `None` if the notice would name no user.
     pub fn clear(&mut self, group: &str) -> Option<PresenceNotice> {
         let hash = self.hasher.hash_one(group);
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_listed_once_and_its_notice_has_the_net_change() {
+    fn a_changed_group_is_queued_once_and_its_notices_have_the_net_change() {
         let mut presence = GroupPresence::default();
         for uid in ["ann", "bob", "cat"] {
             presence.join("room", uid);
@@ -231,7 +232,7 @@ mod tests {
         presence.join("hall", "eve");
         presence.leave("hall", "eve");
         assert_eq!(notices(&mut presence, "hall"), [""; 0]);
-        assert_eq!(presence.groups.len(), 1, "only the group room must remain");
+        assert_eq!(presence.groups.len(), 1, "only the group `room` must remain");
     }
 
     #[test]

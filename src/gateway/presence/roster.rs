@@ -238,11 +238,11 @@ impl Roster {
         self.events.handle_departure(ctx, &uid);
     }
 
-    /// Sends the notices of a portion of the groups with changes. The next turn of the loop sends the notices of the
-    /// remaining groups.
+    /// Sends the notices of groups with changes, until the work reaches the maximum of one turn of the loop. The next
+    /// turn sends the notices of the remaining groups.
     ///
-    /// Without the limit of a portion, a client that leaves a thousand large groups would occupy the loop with the
-    /// notices about its departure. With several loops, only the first loop sends notices.
+    /// Without this maximum, the loop could not serve other clients while the loop sends the notices about a client
+    /// that leaves a thousand large groups. With several loops, only the first loop sends notices.
     pub fn notify_groups(&mut self, ctx: &mut Context<'_>) {
         if ctx.loop_index() != HOME {
             return;

@@ -30,7 +30,8 @@ use crate::gateway::runtime::threads;
 
 /// The maximum length of a datagram, in bytes.
 ///
-/// Every UDP datagram is shorter than this maximum. The receiver refuses a longer datagram on a Unix socket.
+/// Every UDP datagram is shorter than this maximum. A Unix socket can receive a datagram that is longer than this
+/// maximum, and the receiver refuses such a datagram.
 const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 
 /// The size of the kernel's receive buffer that a UDP socket requests, in bytes.
@@ -176,8 +177,8 @@ impl DatagramSocket {
 
     /// Returns the number of datagrams on this socket that the kernel dropped.
     ///
-    /// The last column of `/proc/net/udp` or `/proc/net/udp6` contains this number. Returns `None` for a Unix socket,
-    /// or if the table in `/proc` cannot be read.
+    /// The number is read from the last column of `/proc/net/udp` or `/proc/net/udp6`. Returns `None` for a Unix
+    /// socket, or if the table in `/proc` cannot be read.
     fn dropped(&self) -> Option<u64> {
         let table = match &self.address {
             DatagramAddress::Udp(SocketAddr::V4(_)) => "/proc/net/udp",

@@ -35,9 +35,9 @@ pub enum PublishError {
     OutOfMemory,
 }
 
-/// The usual number of bytes in a JSON message without data and group names.
+/// The number of bytes that are reserved for a JSON message, in addition to its data and its group names.
 ///
-/// A name with JSON escapes can need more bytes.
+/// If a uid or a group name needs JSON escapes, the message can be longer than the reserved memory.
 const ENVELOPE_BYTES: usize = 256;
 
 /// The options with which a message is published.
@@ -47,7 +47,7 @@ pub struct Options<'a> {
     pub except: &'a [Fd],
     /// The conflation key of the message: see [`Push::key`].
     pub key: Option<&'a str>,
-    /// Whether the message is sent to all receivers without compression.
+    /// Whether the message is sent without compression, even to clients that support compression.
     pub is_plain: bool,
     /// Whether the counts of other loops are wanted, and when.
     pub tracking: Tracking,

@@ -78,9 +78,11 @@ fn within<T: Send + 'static>(
     let (sender, receiver) = channel();
     let mut read = Some(read);
     let started = threads::spawn("fdpush-file", move || {
-        // `read` is called only once. If `read` panics, the thread ends, because the second run finds no `read`.
+        // If `read` panics, `threads::spawn` runs this closure again. The second run does nothing, because the first
+        // run took `read`. So the thread ends.
         if let Some(read) = read.take() {
-            // A send error is ignored, because the receiver of the result is closed after `time_max`.
+            // An error of `sender.send` is ignored: `within` drops the receiver after `time_max`, and then the result
+            // is not needed.
             let _ = sender.send(read());
         }
         Ok(())
@@ -109,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn regular_files_within_their_size_are_read() {
+    fn only_regular_files_within_the_size_limit_are_read() {
         let folder = unused_path();
         fs::create_dir(&folder).expect("the directory can be created");
         let at = |name: &str| folder.join(name);

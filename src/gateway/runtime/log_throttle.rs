@@ -15,8 +15,8 @@ pub struct LogThrottle {
     throttle: Mutex<fdpush::shared::LogThrottle>,
 }
 
-/// The number of log lines that were suppressed before a line. The line ends with the text of this number. The text is
-/// empty if the number is 0.
+/// The number of suppressed log lines since the last written log line. The next written log line ends with the text of
+/// this number. The text is empty if the number is 0.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Suppressed(u64);
 
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_is_written_in_a_period() {
+    fn at_most_one_log_line_is_written_in_each_period() {
         let throttle = LogThrottle::new(Duration::from_secs(5));
         let start = clock::now();
         assert_eq!(throttle.admit(start), Some(Suppressed(0)));

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_portions_of_a_turn_have_at_most_the_maximum_of_work() {
+    fn the_total_work_of_the_portions_of_a_turn_is_limited() {
         let mut budget = TurnBudget::default();
         for _ in 0..3 {
             assert!(budget.take(10_000) && budget.take(19_999));

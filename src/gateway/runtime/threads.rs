@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::clock;
 
-/// The minimum duration of a run after which a failure causes no pause.
+/// If a run lasts at least this time, a failure of the run causes no pause.
 const STABLE_TIME: Duration = Duration::from_secs(60);
 
 /// The pause of a thread after its second failure. Each further failure doubles the pause, up to `PAUSE_MAX`.
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_panics_or_errs_is_restarted_and_counted() {
+    fn work_that_panics_or_returns_an_error_is_restarted_and_the_failure_is_counted() {
         let (thread, starts, orders) = start("test-restart");
         let orders_in_turn: [Order; 3] =
             [|| panic!("panic of the test"), || Err(io::ErrorKind::NotConnected.into()), || Ok(())];

@@ -57,10 +57,11 @@ fn execute(
             // senders.
             let key = key.map(|key| format!("{fd} {key}"));
             let envelope = Envelope::Data { from: Some(fd), data };
-            // Only an answer needs the counts of other loops.
+            // Only the ack of a push with an `id` reports how many receivers on other loops got the message.
             let tracking = if id.is_some() { Tracking::Queued } else { Tracking::None };
             let options = Options { key: key.as_deref(), tracking, ..Options::default() };
-            // If the sender is one of the receivers, the sender also gets the message.
+            // A push does not exclude its sender: if the sender belongs to the target, the sender also gets the
+            // message.
             let published = parts.publisher.publish(ctx, parts.roster, &to, &envelope, options);
             let published = published.map_err(|error| match error {
                 PublishError::TooLarge(why) => FrameError::too_large(why),
@@ -106,7 +107,7 @@ fn emit_sent(ctx: &Context<'_>, roster: &mut Roster, fd: Fd, data: &str) -> Resu
     Ok(roster.events().emit_send(ctx, fd, data))
 }
 
-/// Returns the answer to a `send` frame, which only the webhook receives.
+/// Returns the answer to a client that sent a `send` frame. The server forwards a `send` frame only to the webhook.
 fn acknowledge_emitted(id: Id<'_>, emitted: EmitResult) -> Result<Option<String>, FrameError> {
     match emitted {
         EmitResult::Queued => Ok(id.map(frame::ack)),

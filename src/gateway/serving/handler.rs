@@ -549,7 +549,7 @@ impl Handler for Gateway {
                 self.handle_decision(ctx, ticket, address, choice, decision);
             }
             Ok(ThreadMessage::Reload) => {}
-            Err(_) => log::error!("the loop received a notice of an unknown type"),
+            Err(_) => log::error!("the loop received a message of an unknown type from another thread"),
         }
     }
 }

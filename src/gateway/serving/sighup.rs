@@ -1,8 +1,8 @@
 //! Reloads the settings on SIGHUP. The thread `fdpush-sighup` reads and checks the settings, then sends the settings to
 //! the loop.
 //!
-//! So reading a file does not block the loop. An error in a setting or a file makes the whole reload fail, and changes
-//! no setting. A SIGHUP during a reload starts another reload after the current reload.
+//! The loop reads no file, so a slow read of a file does not block the loop. An error in a setting or a file makes the
+//! whole reload fail, and changes no setting. A SIGHUP during a reload starts another reload after the current reload.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,7 +22,7 @@ use crate::gateway::settings::cli::Auth;
 use crate::gateway::settings::reload::{self, Reloaded};
 
 /// The maximum number of reload results that wait for the loop. A valid result has all settings, including the settings
-/// that an earlier reload changed.
+/// that an earlier reload changed. So the loop can apply the newest result without the earlier results.
 const RELOADS_MAX: usize = 16;
 
 /// The result of a settings reload.
@@ -34,7 +34,7 @@ pub struct ReloadReport {
     pub restart: Vec<&'static str>,
     pub overridden: Vec<String>,
     pub files: Vec<String>,
-    /// The warnings about the new settings that did not apply to the old settings.
+    /// The warnings about the new settings, without the warnings that the old settings also caused.
     pub warnings: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ impl ReloadReport {
             log::warn!("changed settings need a restart: {}", self.restart.join(", "));
         }
         if !self.overridden.is_empty() {
-            log::warn!("changed settings of the file are overridden: {}", self.overridden.join(", "));
+            log::warn!("settings changed in the file are overridden: {}", self.overridden.join(", "));
         }
     }
 }
@@ -82,8 +82,8 @@ impl ReloadQueue {
     fn put(&self, reload: ReloadResult) {
         let mut queue = self.lock();
         if queue.len() == RELOADS_MAX {
-            // A full queue drops the oldest error. If the queue has no error, it drops the oldest valid result. After
-            // the loss of a valid result, no log line would report the changes of the lost result.
+            // A full queue drops the oldest error. If the queue has no error, it drops the oldest valid result. Errors
+            // are dropped first, because without a valid result no log line reports which settings this reload changed.
             let unneeded = queue.iter().position(Result::is_err).unwrap_or(0);
             queue.remove(unneeded);
         }

@@ -31,7 +31,7 @@ use crate::gateway::settings::cli::{ApiAddress, ClientAddress, Serve};
 use crate::gateway::settings::{Settings, back_ends};
 use crate::gateway::tls::files::TlsConfigs;
 
-/// The maximum time that the start of the server waits for standard output.
+/// The maximum time that the start of the server waits until the addresses are written to standard output.
 const ANNOUNCE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The maximum time to deliver the last webhook events after the last connection has ended.

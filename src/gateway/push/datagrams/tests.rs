@@ -75,7 +75,8 @@ fn udp_datagrams_are_received_and_counted() {
         let socket = match DatagramSocket::bind_all(address) {
             Ok(mut sockets) => sockets.pop().expect("one socket is bound"),
             Err(error) => {
-                // This machine has no IPv6, so the client cannot bind a socket to an IPv6 address either.
+                // The receiver cannot bind an IPv6 address on a machine without IPv6. Then the client cannot bind an
+                // IPv6 address either.
                 assert!(address.contains("::1"), "{error}");
                 assert!(UdpSocket::bind(client).is_err(), "{error}");
                 continue;
@@ -159,7 +160,7 @@ fn datagrams_dropped_by_the_kernel_are_counted() {
 }
 
 #[test]
-fn drops_are_read_from_the_row_with_the_inode_of_the_socket() {
+fn the_count_of_drops_is_read_from_the_row_with_the_inode_of_the_socket() {
     let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n\
         \x20 315: 0100007F:2521 00000000:0000 07 00000000:00000000 00:00000000 00000000  1000        0 4711 2 0000000000000000 17          \n\
         16384: 3500007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   991        0 23568 2 0000000000000000 0         \n\
@@ -171,7 +172,7 @@ fn drops_are_read_from_the_row_with_the_inode_of_the_socket() {
 }
 
 #[test]
-fn a_stale_socket_file_is_replaced_and_a_file_in_use_is_not() {
+fn a_stale_socket_file_is_replaced_and_a_socket_file_in_use_is_not() {
     let path = TemporaryPath::new();
     drop(UnixDatagram::bind(&path.0).expect("the socket can be bound"));
     assert!(path.0.exists(), "the standard library must not remove the socket file");

@@ -68,8 +68,8 @@ function disconnect() {
   old?.close();
 }
 
-// A closed client has rejected all its join requests. So `connect` creates a new client, which joins the groups of the
-// session.
+// Connects again. A client object in the state `closed` has rejected all its join requests, and does not send them
+// again. So `connect` creates a new client object, which joins the groups of the session.
 function retry() {
   if (client.state === "closed") connect();
   else client.connect();
@@ -116,8 +116,9 @@ async function timed(request) {
 // The client sends its join requests before the client calls this function.
 function handleWelcome({ fd, uid, heartbeat }) {
   myFd = fd;
-  // The fds on the roster are from an earlier connection, so the page removes these fds. The page then sends a hello to
-  // the lobby, and each member of the lobby answers with its fd.
+  // The page learned the fds on the roster during an earlier connection, and these fds may be closed now. So the page
+  // removes all fds from the roster. The page then sends a hello to the lobby, and each member of the lobby answers
+  // with its fd.
   for (const person of people.values()) showFds(person, new Set());
   $("my-uid").textContent = uid ?? "anonymous";
   $("my-fd").textContent = `fd ${fd}`;
@@ -162,10 +163,10 @@ function showHeartbeat({ mode, every_ms } = {}) {
 // are online.
 //
 // A user is `online`, `suspect` or `offline`. The roster shows a suspect as online. A suspect who is still missing
-// after GRACE_MS becomes offline. So the page reload of a user does not change the roster.
+// after GRACE_MS becomes offline. So the roster does not change if another user reloads their page.
 
-// Sends a presence message to other pages. The promise rejects if the connection ends before the answer. After the next
-// welcome, the page sends another hello.
+// Pushes a presence message (`hello` or `here`) to other pages. The promise rejects if the connection ends before the
+// ack. The caller ignores this error, because `handleWelcome` pushes a `hello` after each reconnection.
 function pushPresence(target, kind) {
   return timed(client.push(target, { kind }));
 }
@@ -252,7 +253,8 @@ function handleMembership({ type, group: name, uid, uids = uid === undefined ? [
 
 /* Groups */
 
-// Adds a hidden group before the answer arrives, because a `joined` frame with the count may arrive before the answer.
+// Adds the group to the page before the server acknowledges the join, because a `joined` frame with the count may
+// arrive before the acknowledgement. The group is hidden until the acknowledgement.
 async function join(name) {
   if (!groups.has(name)) addGroup(name);
   try {
