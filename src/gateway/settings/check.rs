@@ -32,8 +32,9 @@ struct Binding {
 }
 
 impl Settings {
-    /// Collects the faults that parsing does not find: names without an address, conflicting sockets, `trust` on an
-    /// address that other machines can reach, unusable keys and back ends, and certificates that are not valid now.
+    /// Collects the faults that parsing does not find: host names without an IP address, conflicting sockets, `trust`
+    /// on an address that other machines can reach, unusable keys and back ends, and certificates that are not valid
+    /// now.
     pub(super) fn check(&self, faults: &mut Faults) {
         let mut addresses: Vec<Address> = Vec::new();
         for address in &self.serve.listen {
@@ -147,7 +148,7 @@ impl Settings {
         };
         let mut bindings = Vec::new();
         for address in &self.serve.listen {
-            // `Settings::check` has already reported a name without an address.
+            // `Settings::check` has already reported a host name without an IP address.
             let addresses = resolved(address.endpoint()).unwrap_or_default();
             bindings.push(Binding { key: "listen", text: address.to_string(), addresses });
         }
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unspecified_address_conflicts_with_its_family() {
+    fn an_unspecified_address_conflicts_with_each_address_of_its_family() {
         let conflict = |one: &str, other: &str| {
             conflict(&one.parse().expect("the address is valid"), &other.parse().expect("the address is valid"))
         };

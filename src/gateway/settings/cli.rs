@@ -163,8 +163,8 @@ pub struct Clients {
     #[arg(long, value_name = "NAME", env = "FDPUSH_SUBPROTOCOLS", value_delimiter = ',')]
     pub subprotocols: Vec<Subprotocol>,
 
-    /// Permissions of clients; `all` or `nothing` must be the only value. May be given several times. Default: `all`
-    /// with --auth trust, else `push_own_group`
+    /// Permissions of clients; `all` and `nothing` cannot be combined with other values. May be given several times.
+    /// Default: `all` with --auth trust, else `push_own_group`
     #[arg(long, value_name = "WHAT", env = "FDPUSH_CLIENT_MAY", value_delimiter = ',')]
     pub client_may: Vec<Permission>,
 
@@ -269,7 +269,8 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().queue_bytes_max))]
     pub queue_bytes_max: Size,
 
-    /// Maximum memory of all send queues, in bytes; over this limit, --slow-reader shortens the longest queues
+    /// Maximum memory of all send queues, in bytes; over this limit, the server applies --slow-reader to the clients
+    /// with the longest queues
     #[arg(long, value_name = "SIZE", env = "FDPUSH_QUEUE_TOTAL_BYTES_MAX",
         default_value_t = Size(Limits::default().queue_total_bytes_max))]
     pub queue_total_bytes_max: Size,
@@ -471,7 +472,7 @@ impl Serve {
 
     /// Checks whether the authentication mode is permitted for the client addresses.
     ///
-    /// If other machines can connect to an address, `auth` must be set, even to `trust`.
+    /// If other machines can connect to an address, the user must set `auth`, even if the value is the default `trust`.
     pub fn check_trust(&self, addresses: &[Address]) -> Result<(), String> {
         match addresses.iter().find(|address| !address.is_local()) {
             Some(open) if self.clients.auth.is_none() => Err(format!(
@@ -492,7 +493,8 @@ impl Serve {
         }
     }
 
-    /// Returns the permissions of clients. The list does not contain `All` and `Nothing`.
+    /// Returns the permissions of clients. The list contains neither `All` nor `Nothing`: `All` is replaced by all
+    /// permissions, and `Nothing` by an empty list.
     pub fn client_may(&self) -> Vec<Permission> {
         const EACH: [Permission; 7] = [
             Permission::PushUid,

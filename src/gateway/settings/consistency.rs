@@ -16,7 +16,7 @@ use crate::gateway::hooks::webhook::event::{EVENT_BYTES_MAX_MIN, Kind};
 /// The minimum of `headers_max`: an upgrade has `Host`, `Upgrade`, `Connection` and two `Sec-WebSocket-…` fields.
 const HEADERS_MIN: usize = 5;
 
-/// The minimum of `head_bytes_max`: the length of the shortest head of a WebSocket upgrade.
+/// The minimum of `head_bytes_max`: the length of the shortest head of a WebSocket upgrade, in bytes.
 const HEAD_BYTES_MIN: usize = 142;
 
 /// The length of the head of the shortest API request, without the API key, in bytes.
@@ -33,13 +33,14 @@ const ORIGIN_HEAD_BYTES: usize = HEAD_BYTES_MIN + "Origin: \r\n".len();
 /// The first frame to a client, `welcome`, is at most this long if the client has no uid.
 const QUEUE_BYTES_MIN: usize = 256;
 
-/// The minimum of `message_bytes_max`: the length of the shortest frame of a client, `{"type":"heartbeat"}`.
+/// The minimum of `message_bytes_max`, in bytes: the length of the shortest frame of a client, `{"type":"heartbeat"}`.
 const MESSAGE_BYTES_MIN: usize = 20;
 
-/// The minimum of `body_bytes_max`: the length of the shortest push, `{"fd":1,"text":""}`.
+/// The minimum of `body_bytes_max`, in bytes: the length of the shortest push, `{"fd":1,"text":""}`.
 const BODY_BYTES_MIN: usize = 18;
 
-/// The minimum of the derived `connections_max` that causes no warning.
+/// If `connections_max` is not set, the server derives `connections_max` from the descriptor limit. A derived value
+/// below this constant causes a warning.
 const CONNECTIONS_FEW: u32 = 1000;
 
 /// Settings that have an effect only if another setting has a certain value.
@@ -143,7 +144,7 @@ impl Settings {
             (["subprotocols"; 2], SUBPROTOCOL_HEAD_BYTES, subprotocol, "an upgrade with the longest subprotocol"),
             (["origin"; 2], ORIGIN_HEAD_BYTES, origins.map(str::len).max(), "an upgrade with the longest origin"),
         ] {
-            // `check_limits` reports a `head_bytes_max` below the minimum of all upgrades.
+            // `check_limits` has already reported a `head_bytes_max` below [`HEAD_BYTES_MIN`].
             if let Some(min) = value.map(|bytes| head + bytes)
                 && (HEAD_BYTES_MIN..min).contains(&max)
             {
@@ -173,11 +174,17 @@ impl Settings {
         let may = &self.serve.clients.client_may;
         if may.len() > 1 && (may.contains(&Permission::All) || may.contains(&Permission::Nothing)) {
             let name = self.layers.name("client_may");
-            faults.add(&["client_may"], format!("{name}: all or nothing must be the only value"));
+            faults.add(
+                &["client_may"],
+                format!("{name}: the values all and nothing cannot be combined with other values"),
+            );
         }
         let api = &self.serve.api.addresses;
         if api.len() > 1 && api.contains(&ApiAddress::Off) {
-            faults.add(&["api"], format!("{}: off must be the only value", self.layers.name("api")));
+            faults.add(
+                &["api"],
+                format!("{}: the value off cannot be combined with other values", self.layers.name("api")),
+            );
         }
         let hooks = &self.serve.hooks;
         if hooks.webhook_batch_max > hooks.webhook_queue_max {
@@ -221,11 +228,11 @@ impl Settings {
         let limits = self.serve.limits();
         if self.is_changed("queue_bytes_max") && limits.queue_bytes_max > limits.queue_total_bytes_max {
             let (one, all) = (self.layers.name("queue_bytes_max"), self.layers.name("queue_total_bytes_max"));
-            self.warnings.push(format!("{one} exceeds {all}, which applies first"));
+            self.warnings.push(format!("{one} exceeds {all}, which is reached first"));
         }
         if self.is_changed("queue_bytes_min") && limits.queue_bytes_min > limits.queue_total_bytes_max / 2 {
             let (min, all) = (self.layers.name("queue_bytes_min"), self.layers.name("queue_total_bytes_max"));
-            self.warnings.push(format!("{min} exceeds half of {all}, which applies first"));
+            self.warnings.push(format!("{min} exceeds half of {all}: a send queue may keep at most half of {all}"));
         }
         if limits.compression && limits.compress_bytes_min > DEFLATED_BYTES_MAX {
             let (name, longest) = (self.layers.name("compress_bytes_min"), Size(DEFLATED_BYTES_MAX));
@@ -235,7 +242,8 @@ impl Settings {
         if limits.queue_total_bytes_max < least {
             let (all, one) = (self.layers.name("queue_total_bytes_max"), self.layers.name("message_bytes_max"));
             self.warnings.push(format!(
-                "{all} is {}: slow clients lose messages of {one} ({} bytes), which do not fit into the send queues",
+                "{all} is {}: slow clients lose messages of {} bytes ({one}), because such messages do not fit into the \
+                 send queues",
                 limits.queue_total_bytes_max, limits.message_bytes_max
             ));
         }
@@ -268,7 +276,7 @@ impl Settings {
         }
         if hooks.webhook.is_some() && hooks.webhook_timeout.0 > hooks.webhook_retry_time_max.0 {
             let (one, all) = (self.layers.name("webhook_timeout"), self.layers.name("webhook_retry_time_max"));
-            self.warnings.push(format!("{one} exceeds {all}, which applies first"));
+            self.warnings.push(format!("{one} exceeds {all}, which is reached first"));
         }
     }
 
@@ -278,7 +286,7 @@ impl Settings {
             && limits.connection_groups_max > limits.memberships_max
         {
             let (one, all) = (self.layers.name("connection_groups_max"), self.layers.name("memberships_max"));
-            self.warnings.push(format!("{one} exceeds {all}, which applies first"));
+            self.warnings.push(format!("{one} exceeds {all}, which is reached first"));
         }
         let others = [
             ("uid_connections_max", self.serve.clients.uid_connections_max),
@@ -289,7 +297,7 @@ impl Settings {
                 && max > all
             {
                 let (name, all) = (self.layers.name(key), self.layers.name("connections_max"));
-                self.warnings.push(format!("{name} exceeds {all}, which applies first"));
+                self.warnings.push(format!("{name} exceeds {all}, which is reached first"));
             }
         }
     }

@@ -116,7 +116,8 @@ pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults)
 /// Returns a warning if all users of this machine can read a file with secrets.
 pub fn readable_by_all_warning(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
-    (mode & 0o004 != 0).then(|| format!("{} holds secrets and can be read by everybody: chmod o-r it", path.display()))
+    (mode & 0o004 != 0)
+        .then(|| format!("{} holds secrets and can be read by everybody: run chmod o-r on the file", path.display()))
 }
 
 #[cfg(test)]
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_file_has_comments_and_white_space() {
+    fn comments_and_white_space_in_a_file_of_api_keys_are_ignored() {
         let text = "# the shop's\nshop-key\r\n\n   # the old one\n\tmail-key  \nwith#mark";
         assert_eq!(keys_in_file(text).collect::<Vec<_>>(), [(2, "shop-key"), (5, "mail-key"), (6, "with#mark")]);
         assert_eq!(keys_in_file("# none yet\n").next(), None);

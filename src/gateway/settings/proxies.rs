@@ -39,8 +39,8 @@ impl Settings {
 
     /// Checks that a trusted proxy can connect to each listener that expects a PROXY header.
     ///
-    /// Such a listener closes all connections that do not come from a trusted proxy. If the server can accept no
-    /// connection on any listener, the check adds a fault. Otherwise, the check adds a warning.
+    /// A listener that expects a PROXY header closes all connections that do not come from a trusted proxy. If the
+    /// server can accept no connection on any listener, the check adds a fault. Otherwise, the check adds a warning.
     fn check_proxy_listeners(&self, faults: &mut Faults, warnings: &mut Vec<String>) {
         let clients = &self.serve.clients;
         let (name, trusted) = (self.layers.name("listen"), self.layers.name("trusted_proxy"));
@@ -56,7 +56,7 @@ impl Settings {
                 faults.add(&["listen", "trusted_proxy"], format!("{name}: {address} needs --trusted-proxy"));
                 continue;
             }
-            // `fdpush check` reports a host name without an address.
+            // `fdpush check` reports a host name without an IP address.
             let bound = address.endpoint().resolve().unwrap_or_default();
             let is_any = |test: fn(&TrustedProxy, &Address) -> bool| {
                 bound.iter().any(|bound| clients.trusted_proxy.iter().any(|proxy| test(proxy, bound)))

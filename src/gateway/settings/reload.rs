@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_of_files_changes_without_a_restart() {
+    fn api_keys_token_keys_and_tls_settings_are_reloadable() {
         let of_contents = ["api_key", "api_key_file", "jwt_secret", "jwt_key_file"];
         let of_tls = ["tls_cert", "tls_key", "tls_min", "api_client_ca"];
         assert!(of_contents.iter().chain(&of_tls).all(|key| RELOADABLE.contains(key)));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_file_is_read_again() {
+    fn a_reload_reads_the_file_of_api_keys_again() {
         let keys = Scratch::new("# ours\nalpha\n");
         let file = Scratch::new(&format!("api_key_file = \"{}\"\n", keys.0.display()));
         let old = load(&file, &["--api-key", "flag"]);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_api_key_does_not_change_the_key_file() {
+    fn a_changed_api_key_does_not_count_as_a_change_of_api_key_file() {
         let keys = Scratch::new("alpha\n");
         let text = |key: &str| format!("api_key = [\"{key}\"]\napi_key_file = \"{}\"\n", keys.0.display());
         let file = Scratch::new(&text("one"));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_file_changes_nothing() {
+    fn a_reload_of_an_invalid_configuration_file_fails() {
         let file = Scratch::new("headers_max = 32\n");
         let old = load(&file, &[]);
         fs::write(&file.0, "headers_max = 0\n").expect("the file can be written");

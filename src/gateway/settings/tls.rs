@@ -46,9 +46,11 @@ impl Settings {
         self.check_plain_api_addresses(faults);
     }
 
-    /// Checks API addresses without TLS. `api_client_ca` has no effect for such addresses.
+    /// If `api_client_ca` is set, checks API addresses without TLS, because `api_client_ca` has no effect on an address
+    /// without TLS.
     ///
-    /// An address that only this machine can reach causes a warning. Any other address causes a fault.
+    /// An API address without TLS causes a warning if only this machine can reach the address. Otherwise the address
+    /// causes a fault.
     fn check_plain_api_addresses(&mut self, faults: &mut Faults) {
         if self.serve.api.api_client_ca.is_none() || !self.serve.has_tls_api() {
             return;
@@ -66,7 +68,7 @@ impl Settings {
         self.warnings.extend(warnings);
     }
 
-    /// Collects faults: certificates of the server and of authorities that are not valid now.
+    /// Adds a fault for each certificate of the server or of an authority that is not valid now.
     ///
     /// If `old` is given, files that have the same content in the old settings are not checked.
     pub(super) fn check_validity(&self, old: Option<&Settings>, faults: &mut Faults) {

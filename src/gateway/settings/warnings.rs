@@ -143,7 +143,7 @@ impl Settings {
 
     /// Warns about secrets that begin or end with quotes or white space.
     ///
-    /// Such quotes and such white space are probably mistakes. [`bare`] removes the quotes.
+    /// Quotes or white space at the start or the end of a secret are probably a mistake. [`bare`] removes the quotes.
     pub(super) fn warn_of_secrets(&mut self, faults: &mut Faults) {
         for arg in declarations().filter(|arg| is_secret(arg)) {
             let key = arg.get_id().as_str();

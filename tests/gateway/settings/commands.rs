@@ -245,7 +245,7 @@ fn check_prints_ok_or_the_errors() {
         ("listen = [\"0.0.0.0:1\"]", &["0.0.0.0:1", "--auth trust"]),
         ("api = [\"0.0.0.0:1\"]", &["FILE:1: api", "--api-key"]),
         ("api = [\"udp:[::]:1\"]", &["FILE:1: api", "--api-key"]),
-        ("api = [\"off\", \"127.0.0.1:1\"]", &["FILE:1: api", "off must be the only value"]),
+        ("api = [\"off\", \"127.0.0.1:1\"]", &["FILE:1: api", "the value off cannot be combined with other values"]),
         ("jwt_secret = [\"0123456789abcdef0123456789abcdef\"]", &["FILE:1: jwt_secret", "--auth jwt"]),
         ("auth_url = \"http://a/\"", &["FILE:1: auth_url", "--auth webhook"]),
         ("auth = \"jwt\"", &["FILE:1: auth", "--jwt-secret or --jwt-key-file"]),
@@ -254,7 +254,7 @@ fn check_prints_ok_or_the_errors() {
         ("listen = [\"proxy:127.0.0.1:0\"]", &["FILE:1: listen", "proxy:127.0.0.1:0", "--trusted-proxy"]),
         ("proxy_protocol = \"true\"", &["FILE:1: proxy_protocol", "expected true or false"]),
         ("address_ipv6_prefix = 129", &["FILE:1: address_ipv6_prefix = 129", "must be from 1 to 128"]),
-        ("client_may = [\"all\", \"join\"]", &["FILE:1: client_may", "must be the only value"]),
+        ("client_may = [\"all\", \"join\"]", &["FILE:1: client_may", "cannot be combined with other values"]),
         ("webhook_queue_max = 5", &["--webhook-batch-max is 100", "FILE:1: webhook_queue_max"]),
         ("api_key_file = \"/nonexistent/keys\"", &["api_key_file /nonexistent/keys: No such file"]),
     ];

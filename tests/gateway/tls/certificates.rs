@@ -303,7 +303,8 @@ fn a_file_with_a_private_key_that_everybody_can_read_is_warned_of() {
         let flags = [&api[..], &flags].concat();
         assert_eq!(check(&flags).err, "", "{flags:?}");
         fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("the mode can be changed");
-        let warning = format!("fdpush: warning: {file} holds secrets and can be read by everybody: chmod o-r it\n");
+        let warning =
+            format!("fdpush: warning: {file} holds secrets and can be read by everybody: run chmod o-r on the file\n");
         let printed = check(&flags);
         assert_eq!((printed.code, printed.err), (Some(0), warning), "{flags:?}");
         make_private(file.as_ref());

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_set_the_proxy_header_and_tls() {
+    fn the_prefixes_proxy_and_tls_of_client_addresses_are_parsed() {
         for (text, endpoint, has_proxy_header, is_tls) in [
             ("127.0.0.1:1", "127.0.0.1:1", false, false),
             ("unix:/a", "unix:/a", false, false),

@@ -40,9 +40,9 @@ pub struct Api {
     pub api_client_ca: Option<PathBuf>,
 
     /// Maximum number of connections to --api that have sent a valid request; over this limit, requests get 503.
-    /// Connections without a valid request, for example of probes, may use the rest of this number and 16 more; beyond
-    /// that, a new connection replaces the oldest connection without a valid request. API connections do not count in
-    /// --connections-max. The server reserves the descriptors of API connections
+    /// Connections without a valid request, for example of probes, may use the unused part of this number and 16 more
+    /// connections; if these are all in use, a new connection replaces the oldest connection without a valid request.
+    /// API connections do not count in --connections-max. The server reserves the descriptors of API connections
     #[arg(long, value_name = "COUNT", env = "FDPUSH_API_CONNECTIONS_MAX",
         default_value_t = Limits::default().control_connections_max,
         value_parser = between(1, 65_536))]

@@ -39,7 +39,8 @@ pub struct Cert {
 }
 
 impl Cert {
-    /// Writes a certificate and its key. Returns a text with the files and the command that uses them.
+    /// Writes a certificate and its key. Returns a text for the user: the paths of both files, and a `fdpush serve`
+    /// command that uses the files.
     ///
     /// # Errors
     /// A file exists or cannot be written.

@@ -12,7 +12,8 @@ pub struct Compression {
     #[arg(long, value_name = "SWITCH", env = "FDPUSH_COMPRESSION", default_value = "off")]
     pub compression: Switch,
 
-    /// With --compression on: minimum payload of a message to clients that the server compresses, in bytes
+    /// With --compression on: minimum payload of a compressed message to clients, in bytes; the server does not
+    /// compress a message with a shorter payload
     #[arg(long, value_name = "SIZE", env = "FDPUSH_COMPRESS_BYTES_MIN",
         default_value_t = Size(Limits::default().compress_bytes_min))]
     pub compress_bytes_min: Size,

@@ -13,7 +13,7 @@ fn serve(flags: &[&str]) -> Result<Serve, String> {
 }
 
 #[test]
-fn the_command_line_is_sound() {
+fn clap_finds_no_error_in_the_declaration_of_the_command_line() {
     Cli::command().debug_assert();
 }
 
@@ -29,7 +29,7 @@ fn without_flags_the_defaults_are_those_of_the_crate() {
 }
 
 #[test]
-fn with_the_connect_hook_the_answer_time_exceeds_its_timeout() {
+fn an_upgrade_waits_longer_than_the_timeout_of_the_connect_hook() {
     let waits = |flags: &[&str]| serve(flags).expect("the settings are valid").limits().answer_time_max;
     let hook = ["--auth", "webhook", "--auth-url", "http://127.0.0.1:1", "--auth-timeout", "30s"];
     assert_eq!(waits(&hook), Duration::from_secs(31));
@@ -50,7 +50,7 @@ fn every_heartbeat_mode_can_be_set() {
 }
 
 #[test]
-fn the_error_of_a_value_has_its_flag_and_the_allowed_values() {
+fn the_error_of_an_invalid_value_names_the_flag_and_the_allowed_values() {
     let table: [(&[&str], &[&str]); 14] = [
         (&["--heartbeat", "pong"], &["pong", "--heartbeat", "client, ping, push, off"]),
         (&["--ping-every", "soon"], &["soon", "--ping-every", "25s"]),
@@ -103,7 +103,7 @@ fn the_default_permissions_depend_on_the_authentication() {
 }
 
 #[test]
-fn a_burst_is_twice_the_rate() {
+fn the_default_message_burst_is_twice_the_message_rate() {
     let burst = |flags: &[&str]| serve(flags).expect("the settings are valid").message_burst();
     assert_eq!(burst(&[]), None);
     assert_eq!(burst(&["--message-rate", "10"]), Some(20));

@@ -263,8 +263,8 @@ impl FromStr for TrustedProxy {
         if let Ok(IpNet::V6(net)) = net
             && net.addr().to_ipv4_mapped().is_some()
         {
-            // The server compares client addresses in IPv4 form. So an IPv4-mapped address of a proxy would match no
-            // client.
+            // The server converts the IPv4-mapped address of a peer to an IPv4 address. So an IPv4-mapped value of
+            // `trusted_proxy` would match no peer.
             return Err("expected an IPv4-mapped address in IPv4 form, for example 10.0.0.7 or 10.0.0.0/8".to_owned());
         }
         net.map(TrustedProxy::Net)
