@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn without_names_the_subject_is_written_and_escaped() {
+    fn the_subject_of_a_certificate_without_names_is_written_and_escaped() {
         assert_eq!(certificate(Vec::new()).to_string(), "CN=chat\\0aserver");
         let many = certificate((0..22).map(|number| format!("h{number}.example")).collect());
         assert!(many.to_string().ends_with(", h19.example and 2 more names"), "{many}");

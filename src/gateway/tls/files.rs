@@ -27,7 +27,7 @@ pub struct Chain {
     others: Vec<Certificate>,
 }
 
-/// A certificate in the file of a chain that is not the certificate of the server.
+/// A certificate after the certificate of the server in the file of a chain.
 #[derive(Copy, Clone)]
 pub struct OtherCertificate<'a> {
     chain: &'a Chain,
@@ -150,7 +150,7 @@ impl Pair {
         Err(match error {
             TlsError::Key(_) => of_key(format!("the key cannot be used: expected {KEYS}")),
             TlsError::KeyMismatch => of_key(format!(
-                "the key does not fit the first certificate of tls_cert {certificate_file}, of {}",
+                "the key does not belong to the first certificate of tls_cert {certificate_file} ({})",
                 chain.server
             )),
             TlsError::NoKey | TlsError::Pem(_) => of_key(with_source(&error)),

@@ -14,8 +14,8 @@ use rcgen::{
 
 use super::names::ServerName;
 
-/// The time from the start of the validity period to the creation of the certificate. A client whose clock is late by
-/// less than this time accepts a new certificate.
+/// The validity period of a certificate starts this time before the creation of the certificate. So a client accepts a
+/// new certificate even if the clock of the client is slow by less than this time.
 const EARLY: Duration = Duration::from_secs(60 * 60);
 
 /// The maximum length of a common name in bytes (RFC 5280 appendix A.1).

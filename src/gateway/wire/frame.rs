@@ -286,7 +286,8 @@ impl FrameError {
         FrameError { code: "rate_limited", message: message.into() }
     }
 
-    /// Returns the error of a frame that is not forwarded, because the queue of webhook events is full.
+    /// Returns the error of a frame that the server cannot execute now, because the queue of webhook events is full or
+    /// memory is short.
     pub fn unavailable(message: impl Into<String>) -> FrameError {
         FrameError { code: "unavailable", message: message.into() }
     }

@@ -85,7 +85,8 @@ pub fn cut(text: &str) -> Cow<'_, str> {
     if text.len() > ECHO_BYTES_MAX { format!("{}…", &text[..end]).into() } else { text.into() }
 }
 
-/// Returns the error text of a JSON parser in which the quoted input is cut.
+/// Returns `message`, which is the error text of a JSON parser. Input that the error text quotes is cut to
+/// [`ECHO_BYTES_MAX`] bytes.
 pub fn cut_quoted(message: &str) -> Cow<'_, str> {
     let (Some(start), Some(end)) = (message.find(['`', '"']), message.rfind(", expected ")) else {
         return message.into();
@@ -200,7 +201,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         Ok(items)
     }
 
-    // An object with members is refused, because the array could mean the names or the values of the members.
+    // An object with members is refused, because the sender can mean an array of the names or an array of the values of
+    // the members.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<T>, A::Error> {
         match map.next_key::<IgnoredAny>()? {
             None => Ok(Vec::new()),
@@ -388,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_array_is_an_object_and_a_byte_order_mark_is_skipped() {
+    fn an_empty_array_counts_as_an_object_and_a_byte_order_mark_is_skipped() {
         let read = |json: &[u8]| read_object::<Object>(json).map(|object| Value::Object(object.0).to_string());
         for (json, object) in [
             (&b"{}"[..], "{}"),
@@ -421,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_object_is_an_array() {
+    fn an_empty_object_counts_as_an_array() {
         let read =
             |json: &str| serde_json::from_str::<List<u64>>(json).map(|list| list.0).map_err(|error| error.to_string());
         assert_eq!(read("[3,1]"), Ok(vec![3, 1]));
@@ -434,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_have_fractions_and_bounds() {
+    fn a_time_in_seconds_can_have_a_fraction_and_has_a_maximum() {
         for (json, whole) in
             [("5", 5), ("5.9", 5), ("-0.5", 0), ("-3", 0), ("1.7e9", 1_700_000_000), ("9007199254740992", 1 << 53)]
         {
@@ -488,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn portable_json_is_the_same_in_every_parser() {
+    fn json_that_some_parsers_refuse_is_not_portable() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let members = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
         for text in [

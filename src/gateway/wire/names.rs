@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_without_a_unique_text_is_no_name() {
+    fn floating_point_numbers_long_integers_and_other_values_are_no_names() {
         for json in [
             "1.5",
             "1.0",

@@ -86,10 +86,14 @@ fn a_wrong_file_is_named_with_its_fault() {
             ENCRYPTED.replace("ENCRYPTED ", "").into(),
             "tls_key KEY: the key cannot be used: expected RSA of ",
         ),
-        (certificate.clone(), of(&AUTHORITY.sign(&["x"])).1, "tls_key KEY: the key does not fit the first certificate"),
+        (
+            certificate.clone(),
+            of(&AUTHORITY.sign(&["x"])).1,
+            "tls_key KEY: the key does not belong to the first certificate",
+        ),
         // The file contains the certificate of the authority before that of the server.
-        ([AUTHORITY.certificate().into_bytes(), certificate].concat(), key, "tls_key KEY: the key does not fit"),
-        (of(&valid(-20, -10)).0, of(&AUTHORITY.sign(&["x"])).1, "tls_key KEY: the key does not fit"),
+        ([AUTHORITY.certificate().into_bytes(), certificate].concat(), key, "tls_key KEY: the key does not belong to"),
+        (of(&valid(-20, -10)).0, of(&AUTHORITY.sign(&["x"])).1, "tls_key KEY: the key does not belong to"),
         (b"-----BEGIN CERTIFICATE-----\nAA".to_vec(), b"x".to_vec(), "tls_key KEY: the file is not PEM"),
     ];
     let (certificate, key) = (files.path("cert.pem"), files.path("key.pem"));
@@ -138,7 +142,7 @@ fn the_faults_of_all_pairs_are_reported() {
         format!("tls_key {encrypted}: the key is encrypted"),
         format!("tls_key {missing}: No such file"),
         format!(
-            "tls_key {}: the key does not fit the first certificate of tls_cert {}",
+            "tls_key {}: the key does not belong to the first certificate of tls_cert {}",
             good.key, expired[1].certificate
         ),
         expired_at(0),

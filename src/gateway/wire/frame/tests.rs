@@ -66,7 +66,7 @@ fn ids_are_returned_unchanged() {
 }
 
 #[test]
-fn an_invalid_frame_is_refused_with_its_fault() {
+fn the_error_of_an_invalid_frame_has_a_code_and_names_the_fault() {
     let long = format!(r#"{{"type":"online","uids":["{}"]}}"#, "x".repeat(129));
     let many = format!(r#"{{"type":"online","uids":[{}"x"]}}"#, "\"x\",".repeat(1000));
     let table = [
@@ -113,7 +113,7 @@ fn an_invalid_frame_is_refused_with_its_fault() {
 }
 
 #[test]
-fn a_refused_frame_keeps_its_id() {
+fn the_id_of_an_invalid_frame_is_returned_unless_the_id_is_duplicate() {
     for text in [r#"{"id":9,"type":"push"}"#, r#"{"type":"a","id":9,"type":"b"}"#] {
         let (id, refused) = parse(text);
         assert_eq!(id, Some("9"), "{text}");
@@ -178,7 +178,7 @@ fn frames_to_clients_are_as_documented() {
 }
 
 #[test]
-fn names_that_exceed_the_queue_are_left_out() {
+fn a_notice_leaves_out_uids_that_do_not_fit_into_the_queue() {
     let uids = vec!["\u{1}".repeat(128).into(); 3];
     let notice = |queue_bytes_max| {
         super::notice("r", &PresenceNotice { kind: NoticeKind::Left, uids: uids.clone(), count: 7 }, queue_bytes_max)
