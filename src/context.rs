@@ -23,9 +23,9 @@ impl Context<'_> {
     /// Pushes to one connection (Swoole's `push`).
     ///
     /// The message is queued behind earlier messages. The loop works in turns: it waits for events, handles the events,
-    /// and writes the output. The loop writes the queue at the end of its current turn at the latest. If the fd belongs
-    /// to another loop, the outcome is [`Forwarded`](Outcome::Forwarded), or [`Dropped`](Outcome::Dropped) if the
-    /// message does not fit into [`forward_bytes_max`](Limits::forward_bytes_max).
+    /// and writes the output. At the end of its current turn at the latest, the loop begins to write the queued
+    /// messages to the socket. If the fd belongs to another loop, the outcome is [`Forwarded`](Outcome::Forwarded), or
+    /// [`Dropped`](Outcome::Dropped) if the message does not fit into [`forward_bytes_max`](Limits::forward_bytes_max).
     pub fn push<'p>(&mut self, fd: Fd, push: impl Into<Push<'p>>) -> Outcome {
         self.core.push(fd, push.into())
     }
@@ -40,9 +40,9 @@ impl Context<'_> {
 
     /// Pushes to all connections of a uid, on all loops.
     ///
-    /// If the uid is offline, `matched` is 0. For an offline uid, `forwarded` is 0, too, unless a bind or a join from
-    /// this loop is on its way to another loop. If this loop has forwarded a bind of the uid to another loop
-    /// ([`Change::Forwarded`]), that loop carries out the bind before the push.
+    /// If the uid is offline, `matched` and `forwarded` are 0, with one exception: if another loop has not yet carried
+    /// out a bind or a join that this loop has forwarded ([`Change::Forwarded`]), the push is forwarded to that loop,
+    /// too. That loop first carries out the bind or the join, and then the push.
     pub fn push_uid<'p>(&mut self, uid: &str, push: impl Into<Push<'p>>) -> Delivery {
         self.core.push_uid(uid, push.into())
     }
@@ -94,10 +94,10 @@ impl Context<'_> {
     ///
     /// An earlier uid of the connection is replaced. [`Server::second_login`](crate::Server::second_login) decides
     /// about the other connections of the uid: they stay, they are closed, or this call returns [`Change::Taken`]. The
-    /// policy and [`uid_connections_max`](Limits::uid_connections_max) hold for all loops together. The uid is removed
-    /// when the connection ends. The result is [`Change::Already`] if the connection has this uid already,
-    /// [`Change::Full`] if the limit of the uid is reached, and [`Change::Forwarded`] if the fd belongs to another
-    /// loop.
+    /// policy of `second_login` and the limit [`uid_connections_max`](Limits::uid_connections_max) apply to the
+    /// connections of all loops together. The uid is removed when the connection ends. The result is
+    /// [`Change::Already`] if the connection has this uid already, [`Change::Full`] if the uid already has
+    /// `uid_connections_max` connections, and [`Change::Forwarded`] if the fd belongs to another loop.
     pub fn bind(&mut self, fd: Fd, uid: impl AsRef<str>) -> Change {
         self.core.bind(fd, uid.as_ref())
     }
@@ -119,7 +119,7 @@ impl Context<'_> {
         self.core.uid_of(fd)
     }
 
-    /// Returns the connections of a uid on this loop, the last bound first.
+    /// Returns the connections of a uid on this loop, the most recently bound first.
     pub fn fds_of(&self, uid: &str) -> Vec<Fd> {
         self.core.fds_of(uid)
     }
@@ -181,7 +181,7 @@ impl Context<'_> {
         self.core.table().slot_of(fd).is_some_and(|slot| self.core.registry().is_member(slot, group))
     }
 
-    /// Returns the groups of a connection of this loop, the last joined first.
+    /// Returns the groups of a connection of this loop, the most recently joined first.
     ///
     /// Inside `on_close`, the result is the groups that the connection had.
     pub fn groups_of(&self, fd: Fd) -> Vec<&str> {
@@ -249,8 +249,8 @@ impl Context<'_> {
     /// Returns a page of the open WebSockets of this loop: at most `limit`, in the order of slots.
     ///
     /// `after` is the last fd of the previous page. The connection of this fd may have ended. A connection that stays
-    /// open while the pages are read is returned once. The time of a call depends on the length of its page, not on the
-    /// number of pages before it.
+    /// open while the pages are read is in exactly one page. The time of a call depends on the length of its page, not
+    /// on the number of pages before it.
     pub fn connections_after(&self, after: Option<Fd>, limit: usize) -> Vec<Fd> {
         self.core.connections_after(after, limit)
     }
@@ -284,8 +284,9 @@ impl Context<'_> {
     /// The value replaces an earlier value of the connection.
     ///
     /// `on_upgrade` is the first event that can store a value. The value is dropped after `on_close`, or at the end of
-    /// a connection that never became an open WebSocket. So the `Drop` of a value also reports that the client of a
-    /// deferred upgrade has disconnected. A connection without a value uses no memory for values.
+    /// a connection that never became an open WebSocket. So the `Drop` of a value can also tell the program that a
+    /// client has disconnected before its deferred upgrade was answered. A connection without a value uses no memory
+    /// for values.
     ///
     /// The result is [`Change::Done`], or [`Change::Gone`] if no connection of this loop has this fd or the connection is
     /// closing.
@@ -362,7 +363,9 @@ impl Context<'_> {
     /// The result is [`Change::Done`], [`Change::Forwarded`] if the fd belongs to another loop, or [`Change::Gone`] if no
     /// connection has this fd or the connection is closing.
     ///
-    /// # Errors A period or count of the heartbeat is invalid. The heartbeat of the connection has not changed.
+    /// # Errors
+    ///
+    /// A period or count of the heartbeat is invalid. The heartbeat of the connection has not changed.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> Result<Change, LimitError> {
         heartbeat.check()?;
         Ok(self.core.set_heartbeat(fd, Some(heartbeat)))
@@ -400,18 +403,18 @@ impl Context<'_> {
     ///
     /// The length of a queue is recorded when a push adds a message to the queue.
     ///
-    /// A handler that pushes much data can pause its source of data while a queue is long.
+    /// A handler that forwards data from a source can pause this source while a queue is long.
     pub fn take_longest_queue(&mut self) -> usize {
         self.core.take_longest_queue()
     }
 
     /// Stops reading from a WebSocket, or from a request with a streamed body.
     ///
-    /// The client's bytes wait in the kernel, and TCP slows the client down. Messages that were read together with the
-    /// current message, up to [`read_budget_bytes`](Limits::read_budget_bytes), are still delivered. Until
-    /// [`resume`](Context::resume), the server notices neither answers to heartbeats nor the end of the stream. The
-    /// server still notices a broken connection. [`body_time_max`](Limits::body_time_max) does not apply while reading
-    /// is paused.
+    /// The client's bytes wait in the kernel, and TCP slows the client down. Messages that the loop has read together
+    /// with the message that it handles now, at most [`read_budget_bytes`](Limits::read_budget_bytes) bytes, are still
+    /// passed to the handler. Until [`resume`](Context::resume), the server notices neither answers to heartbeats nor
+    /// that the client has ended its stream (FIN). The server still notices a broken connection.
+    /// [`body_time_max`](Limits::body_time_max) does not apply while reading is paused.
     ///
     /// The result is [`Change::Done`], [`Change::Forwarded`] if the fd belongs to another loop, or [`Change::Gone`] if
     /// the fd belongs neither to an open WebSocket nor to a request whose body is being streamed.
@@ -430,8 +433,8 @@ impl Context<'_> {
 
     /// Calls `closure` once on this loop, `delay` from now (Swoole's `Timer::after`).
     ///
-    /// The closure is never called early. The call is late by at most the current turn of the loop. The delay is
-    /// rounded up to whole milliseconds.
+    /// The closure is never called before `delay` has passed. If the loop is busy at that time, the closure is called
+    /// later, usually in the current or the next turn of the loop. The delay is rounded up to whole milliseconds.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -507,10 +510,12 @@ impl Context<'_> {
     /// Sets the limits of the server, on all loops.
     ///
     /// `connections_max`, `control_connections_max` and `inbox_max` keep their values from the start of the server.
-    /// Open connections get the new limits within a few turns of the loop. A deadline that is already running does not
-    /// change: the deadline of an HTTP head, a body, an answer or a close handshake.
+    /// Open connections get the new limits within a few turns of the loop. If the deadline of an HTTP head, of a body,
+    /// of an answer or of a close handshake is running already, this deadline does not change.
     ///
-    /// # Errors A limit is invalid. The limits have not changed.
+    /// # Errors
+    ///
+    /// A limit is invalid. The limits have not changed.
     pub fn set_limits(&mut self, limits: Limits) -> Result<(), LimitError> {
         self.core.check_limits(&limits)?;
         self.core.set_limits(limits);
@@ -529,7 +534,7 @@ impl Context<'_> {
         self.core.set_proxies(ProxyFilter::new(trusts));
     }
 
-    /// Returns a handle for other threads.
+    /// Returns a handle with which other threads control the server.
     ///
     /// [`call`](Remote::call) runs its closure on this loop, and [`notify`](Remote::notify) sends its notice to the
     /// handler of this loop.

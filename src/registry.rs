@@ -309,7 +309,7 @@ impl Registry {
         members.iter().map(|member| member.slot)
     }
 
-    /// Returns the groups of the slot, the last joined first.
+    /// Returns the groups of the slot, the most recently joined first.
     pub fn groups_of(&self, slot: Slot) -> impl Iterator<Item = &str> + '_ {
         let newest = link(self.slot(slot).memberships);
         iter::successors(newest, |&id| link(self.memberships[id].next))

@@ -351,7 +351,9 @@ impl<T> Reply<T> {
     /// The server carries out commands only while it runs. Do not wait on the thread that calls
     /// [`Server::run`](crate::Server::run) later.
     ///
-    /// # Errors The error is [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed) or
+    /// # Errors
+    ///
+    /// The error is [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed) or
     /// [`Panicked`](RemoteError::Panicked). On the thread of a loop, `wait` returns
     /// [`OwnThread`](RemoteError::OwnThread) at once, and the loop carries out the command later.
     pub fn wait(self) -> Result<T, RemoteError> {

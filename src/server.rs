@@ -400,7 +400,9 @@ impl<H: Handler> Server<H> {
     ///
     /// This call raises the descriptor limit of the process to the hard limit.
     ///
-    /// # Errors Before the loops start, the error is [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`],
+    /// # Errors
+    ///
+    /// Before the loops start, the error is [`Error::Limit`], [`Error::Descriptors`], [`Error::Signals`],
     /// [`Error::Socket`], [`Error::Loops`], [`Error::OneHandler`] or [`Error::Thread`]. While the loops run, the error
     /// is [`Error::Interrupted`] after a second signal, [`Error::Poll`] or [`Error::Accept`]. Before `run` returns an
     /// error of a running loop, `run` calls `on_close` for every open WebSocket, and then `on_stop`. With several

@@ -1,4 +1,4 @@
-//! The methods of [`Context`] for results that come later: counts of other loops, and the end of a write.
+//! The methods of [`Context`] for results that come later: deliveries on other loops, and the write of queued output.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -8,11 +8,12 @@ use crate::message::Delivery;
 use crate::remote::Reply;
 
 impl Context<'_> {
-    /// Calls `push`, and returns the counts of the other loops for its pushes.
+    /// Calls `push`, and reports the deliveries of its pushes on other loops.
     ///
-    /// The reply is ready when the other loops have queued the messages. The counts are the sums of all pushes of the call.
-    /// The reply is `None` if the call has forwarded no push. A loop that has ended, and a connection that has ended before
-    /// its loop got the message, do not count.
+    /// The method returns the result of `push` and a reply. The reply is ready when the other loops have queued the
+    /// messages that `push` has forwarded. The [`Delivery`] of the reply is the sum of the counts of all these messages on
+    /// the other loops. The reply is `None` if `push` has forwarded no message. A loop that has ended does not count. A
+    /// connection that ended before its loop got the message does not count, either.
     ///
     /// ```no_run
     /// # use fdpush::{Context, Fd, Server};
@@ -33,9 +34,9 @@ impl Context<'_> {
     }
 
     /// Works like [`track_forwarded`](Context::track_forwarded), but the reply is ready when the other loops have written
-    /// the messages.
+    /// the messages to the sockets.
     ///
-    /// A message is written when the socket has taken it, or has no room for it.
+    /// A message counts as written when the socket has accepted it, and also when the socket has no room for it.
     pub fn track_written<R>(&mut self, push: impl FnOnce(&mut Context<'_>) -> R) -> (R, Option<Reply<Delivery>>) {
         self.track(true, push)
     }
@@ -63,8 +64,9 @@ impl Context<'_> {
 
     /// Drops `value` when this loop has written the output that is queued now.
     ///
-    /// Output is written when the socket has taken it, or has no room for it. So the `Drop` of a value can tell another
-    /// thread or loop that the messages of a handler are written. If the loop ends, it drops the value, too.
+    /// Output counts as written when the socket has accepted it, and also when the socket has no room for it. So the `Drop`
+    /// of `value` can tell another thread or loop that the messages of a handler have been written. `value` is also dropped
+    /// if the loop ends.
     pub fn drop_when_written(&mut self, value: impl Any) {
         self.parts.held.insert(Box::new(value));
     }

@@ -15,8 +15,8 @@ impl Context<'_> {
     /// `on_upgrade` returns the [`Upgrade`] of this call. The program then answers with the [`Ticket`]. Without an
     /// answer within [`answer_time_max`](crate::Limits::answer_time_max), the client gets a 503.
     ///
-    /// If the client disconnects before the answer, or shuts down its side of the stream, the connection ends. The
-    /// value that [`set_session`](Context::set_session) stored is then dropped.
+    /// If the client disconnects before the answer, or ends its stream (FIN), the connection ends. The value that
+    /// [`set_session`](Context::set_session) stored is then dropped.
     ///
     /// ```no_run
     /// # use fdpush::{Response, Server, Upgrade};
@@ -50,23 +50,25 @@ impl Context<'_> {
         (Response::deferred(ticket.number()), ticket)
     }
 
-    /// Returns a ticket for the plain request that a handler of this connection is processing.
+    /// Returns a ticket for the plain HTTP request of `fd` that a handler is processing.
     ///
-    /// `on_head` calls this method for a request whose body comes in pieces, and stores the ticket in the state of the
-    /// body: see [`begin_response`](Context::begin_response). In `on_request`, use
-    /// [`defer_response`](Context::defer_response).
+    /// `on_head` calls this method for a request whose body is streamed, and stores the ticket in the value that it
+    /// passes to [`BodyMode::stream`](crate::BodyMode::stream): see the example of
+    /// [`begin_response`](Context::begin_response). In `on_request`, use [`defer_response`](Context::defer_response).
     ///
-    /// Only the last ticket that was made for a request is valid. If no handler is processing a request of this
-    /// connection, an answer with the ticket has no effect.
+    /// Only the last ticket that was made for a request is valid. If no handler is processing a request of `fd` during
+    /// the call, an answer with the returned ticket has no effect.
     pub fn ticket(&mut self, fd: Fd) -> Ticket<Response> {
         Ticket::new(fd, self.core.make_ticket(fd), self.parts.fleet.clone())
     }
 
     /// Answers the request of a ticket, from a handler.
     ///
-    /// This method works like [`Ticket::answer`], but does not use the inbox. The answer is sent when the handler has
-    /// returned. The result is [`Change::Done`], or [`Change::Gone`] if the client has already disconnected or got a
-    /// 503. The answer to a request of another loop uses the inbox of that loop. For such an answer, the result is
+    /// This method works like [`Ticket::answer`], but an answer to a request of this loop does not go through the inbox
+    /// of the loop. The answer is sent when the handler has returned. The result is [`Change::Done`], or
+    /// [`Change::Gone`] if the client has already got a 503 or disconnected.
+    ///
+    /// The answer to a request of another loop goes through the inbox of that loop. For such an answer, the result is
     /// [`Change::Forwarded`], or [`Change::Full`] if that inbox is full.
     pub fn answer<A: Into<Upgrade>>(&mut self, ticket: Ticket<A>, answer: impl Into<A>) -> Change {
         if !self.core.owns(ticket.fd()) {
@@ -97,8 +99,8 @@ impl Context<'_> {
     ///
     /// The ticket comes from [`defer_response`](Context::defer_response), or from [`ticket`](Context::ticket) in
     /// `on_head`, which stores the ticket for `on_body`. Returns `None` if the client has disconnected, if a response
-    /// has begun already, or if `response` has an invalid header. After an invalid header, the client gets a 500. The
-    /// result is also `None` if the connection belongs to another loop, and this client gets a 503.
+    /// has begun already, or if `response` has an invalid header. If `response` has an invalid header, the client gets
+    /// a 500. The result is also `None` if the connection belongs to another loop. In this case, the client gets a 503.
     ///
     /// [`write_response`]: Context::write_response
     /// [`end_response`]: Context::end_response
@@ -135,7 +137,7 @@ impl Context<'_> {
     /// ```
     pub fn begin_response(&mut self, ticket: Ticket<Response>, response: &Response) -> Option<ResponseStream> {
         if !self.core.owns(ticket.fd()) {
-            // The drop of the ticket answers with 503.
+            // The ticket is dropped here, and its drop answers the request with 503.
             return None;
         }
         let (fd, deferral) = ticket.into_parts();
@@ -154,8 +156,8 @@ impl Context<'_> {
 
     /// Ends a response in pieces.
     ///
-    /// If the body of the request is not complete yet, the connection ends, too. The outcome is `Gone` if the
-    /// connection has ended.
+    /// If the client has not sent the whole body of its request yet, the connection is closed after the response. The
+    /// outcome is `Gone` if the connection has ended.
     pub fn end_response(&mut self, stream: ResponseStream) -> Outcome {
         self.core.end_response(stream.fd())
     }

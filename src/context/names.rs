@@ -6,7 +6,8 @@ use crate::registry::ScanCursor;
 impl Context<'_> {
     /// Returns each uid that has connections on this loop, with the number of these connections, in no particular order.
     ///
-    /// After a login on another loop has replaced a connection, this connection counts until its loop has closed it.
+    /// A connection of this loop that a login on another loop has replaced still counts until this loop has closed the
+    /// connection.
     ///
     /// With a million users, an iteration over all users blocks the loop for tens of milliseconds.
     /// [`scan_users`](Context::scan_users) returns the users in portions.

@@ -27,7 +27,7 @@ const ACCEPTS_PER_TURN_MAX: usize = 512;
 /// The number of spare descriptors: see [`Acceptor::spares`].
 const SPARES: usize = 16;
 
-/// The number of descriptors that each loop after the first needs.
+/// The number of descriptors that each loop after the first needs besides its connections.
 ///
 /// The descriptors are the spare descriptors, the epoll instance, the waker and the listeners.
 const DESCRIPTORS_PER_LOOP: u64 = SPARES as u64 + 16;
@@ -55,12 +55,13 @@ pub struct Acceptor {
     /// The listeners, by the index in their epoll token.
     listeners: Vec<ListenerState>,
     rate: RateLimit,
-    /// Spare descriptors. When no other descriptor is free, control connections use all spare descriptors except the
-    /// last. The last spare descriptor is used to accept a client and refuse it with 503.
+    /// Open descriptors of `/dev/null`. When the process has no free descriptor, the acceptor closes a spare
+    /// descriptor, so that accept(2) succeeds. Control connections use all spare descriptors except the last. The last
+    /// spare descriptor is used to accept a client and refuse it with 503.
     spares: Vec<OwnedFd>,
-    /// The response to a control connection over the limit of control connections.
+    /// The response to a new control connection when the limit of control connections is reached.
     control_full: Vec<u8>,
-    /// The response to a control connection when no descriptor is free.
+    /// The response to a new control connection when no descriptor is free.
     control_exhausted: Vec<u8>,
 }
 
@@ -94,7 +95,8 @@ struct Retry {
 }
 
 impl Acceptor {
-    /// Creates an acceptor. The text of some 503 responses contains `control_connections_max`.
+    /// Creates an acceptor. The 503 response to a control connection over the limit says the number
+    /// `control_connections_max`.
     pub fn new(endpoints: Vec<Endpoint>, control_connections_max: u32, rate: RateLimit) -> Acceptor {
         let listener = |endpoint: Endpoint| {
             let Endpoint { listener, kind, tls } = endpoint;
@@ -205,7 +207,8 @@ impl Acceptor {
         Ok(true)
     }
 
-    /// Accepts one connection. A control connection may use a spare descriptor.
+    /// Accepts one connection. If no descriptor is free, a control connection uses a [spare](Acceptor::spares)
+    /// descriptor.
     ///
     /// A control connection uses the last spare descriptor only if another control connection can be closed. The
     /// descriptor of the closed connection is free at the end of the turn. If no control connection can be closed, the
@@ -234,7 +237,7 @@ impl Acceptor {
         let kind = self.listeners[index].kind;
         let is_control = kind == ListenerKind::Control;
         if kind == ListenerKind::Proxied && !core.trusts(peer) {
-            // The protocol of an untrusted peer is not known to be HTTP, so the peer gets no response.
+            // An untrusted peer may speak another protocol than HTTP, so it gets no HTTP response.
             return core.count_untrusted_proxy(peer);
         }
         if let Some(refused) = self.refusal(is_control, core) {
@@ -262,8 +265,8 @@ impl Acceptor {
     /// Adds a socket that another loop accepted.
     pub fn admit_sent(&self, accepted: AcceptedSocket, core: &mut Core, epoll: &mio::Registry) {
         let AcceptedSocket { socket, peer, listener, place } = accepted;
-        // A loop that drains has no TLS settings any more. So the sent socket is closed, like a socket in the queue of
-        // a closed listener.
+        // A loop that drains has no TLS settings any more. So this loop closes the socket. The sockets in the queue of
+        // a closed listener are also closed.
         if !core.is_draining() {
             self.insert(socket, peer, listener, Some(place), core, epoll);
         }
@@ -285,7 +288,7 @@ impl Acceptor {
         let Some(slot) = core.insert(socket, peer, *kind, tls.as_ref()) else {
             return core.count_full(*kind == ListenerKind::Control, "all slots are in use or retired");
         };
-        // When the connection is removed, the place of the connection is freed.
+        // The connection keeps its [`Place`] until the connection is removed.
         place.into_iter().for_each(Place::keep);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = epoll.register(&mut SourceFd(&descriptor), Token(slot.index()), interest) {
@@ -384,9 +387,9 @@ impl ListenerState {
     }
 }
 
-/// Raises the descriptor limit to the hard limit, and returns the client connection limit.
+/// Raises the descriptor limit to the hard limit, and returns the maximum number of client connections.
 ///
-/// Each loop after the first needs [`DESCRIPTORS_PER_LOOP`] descriptors.
+/// Each loop after the first needs [`DESCRIPTORS_PER_LOOP`] descriptors, which its connections cannot use.
 pub fn raise_connections_max(limits: &Limits, has_control: bool, loops: usize) -> io::Result<usize> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
@@ -425,7 +428,7 @@ mod tests {
     use crate::protocol::origin::Origins;
     use crate::registry::SecondLogin;
 
-    /// Returns an acceptor on a free port, a core, an epoll instance and the address.
+    /// Returns an acceptor on a free port, a core, an epoll instance and the address of the listener.
     fn acceptor() -> (Acceptor, Core, mio::Poll, std::net::SocketAddr) {
         let listener = Listener::bind_all("127.0.0.1:0").expect("port 0 can be bound").remove(0);
         let Address::Tcp(address) = *listener.address() else { panic!("the listener must have a TCP address") };

@@ -1,4 +1,4 @@
-//! Passes requests to the handler, and the handler's answers to connections, at once or deferred.
+//! Calls the handler for requests, and sends the handler's answers, at once or when a deferred answer is ready.
 
 use std::any::Any;
 use std::fmt;
@@ -103,10 +103,10 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Sends a response before unwritten messages of a push to many connections.
+    /// Sends a response at once, even if a push to many connections is still being written.
     ///
-    /// The response must not report the result of a push, because such a response follows the messages of the push. For
-    /// instance, this method sends the response to a health check.
+    /// The caller must not use this method for a response that reports the result of a push, because the messages of a
+    /// push must arrive before that response. For instance, this method sends the response to a health check.
     fn respond_at_once(&mut self, fd: Fd, response: Response) {
         let Some(slot) = self.core.table().slot_of(fd) else { return };
         let is_alone = self.core.table().connection(slot).is_some_and(|connection| connection.queued_bytes() == 0);

@@ -2,7 +2,8 @@
 //!
 //! Clock reads before and after each message would take too much time. So time is measured in intervals with the coarse
 //! clock. An interval ends after the input of each socket, and before and after each handler call except `on_message`.
-//! The time of an interval is attributed to the call that ends the interval.
+//! The time of an interval that ends after a handler call is the time of this call. The time of any other interval is
+//! the time of the `on_message` calls for the current input.
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub struct CallTimer {
     began: coarsetime::Instant,
     /// The connection whose input is being handled.
     pub input: Option<CurrentInput>,
-    /// The throttle of the warnings, by name of the called method.
+    /// The throttle of the warnings about each method, by the name of the method.
     throttles: Vec<(&'static str, LogThrottle)>,
 }
 
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_are_throttled_by_handler() {
+    fn warnings_about_each_method_are_throttled_separately() {
         let mut timer = CallTimer::new();
         let mut count = |name, now| timer.count(name, Tick(now));
         assert_eq!([count("on_open", 0), count("on_open", 1), count("on_close", 2)], [Some(1), None, Some(1)]);

@@ -1,7 +1,7 @@
 //! The loop's clocks: the monotonic clock for deadlines, and the wall clock for reported times.
 //!
-//! No other file of the loop reads the monotonic clock. A turn reads the monotonic clock at its start and at its end. A
-//! step with a time limit, and the start of a timer, read the monotonic clock again.
+//! No other file of the loop reads the monotonic clock. A turn reads the monotonic clock at its start and at its end.
+//! Within a turn, the monotonic clock is also read in steps that have a time limit, and when a handler starts a timer.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::protocol::response::write_date_line;
 use crate::tick::Tick;
 use httpdate::HttpDate;
 
-/// The largest drift between wall clock and monotonic clock that reported times ignore.
+/// The maximum drift between wall clock and monotonic clock that does not change reported times.
 const WALL_DRIFT_MAX: Duration = Duration::from_secs(1);
 
 /// Reads the monotonic clock.
@@ -71,7 +71,7 @@ pub struct Clock {
     pub turn_start: Instant,
     /// The duration of the previous turn.
     pub last_turn: Duration,
-    /// The second of the last `Date` line, counted from tick 0.
+    /// The number of seconds from tick 0 to the second of the last `Date` line.
     dated: u64,
 }
 

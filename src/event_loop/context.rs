@@ -22,18 +22,20 @@ pub type Notice = Box<dyn Any + Send>;
 /// of this connection is called after the handler has returned. The messages that a turn pushes to a connection are
 /// written together, at the end of the turn.
 ///
-/// Most methods take an [`Fd`]. After the connection of an fd has ended, the result of these methods is `Gone`, even if
-/// another connection uses the same slot. A push returns an [`Outcome`](crate::Outcome) or, for many connections, a
-/// [`Delivery`](crate::Delivery). A method that changes a connection returns a [`Change`](crate::Change).
+/// Most methods take an [`Fd`]. After the connection of an fd has ended, the result of a push to this fd, or of a
+/// change of its connection, is `Gone`, even if another connection uses the same slot. A push returns an
+/// [`Outcome`](crate::Outcome) or, for many connections, a [`Delivery`](crate::Delivery). A method that changes a
+/// connection returns a [`Change`](crate::Change).
 ///
-/// With several [loops](crate::Server::loops), a handler runs on one loop, and its context acts on all loops. A loop
-/// sends a push to connections of another loop, and a change of a connection of another loop, at the end of the turn.
-/// The result of such a push or change is `Forwarded`, and [`Delivery::forwarded`](crate::Delivery::forwarded) counts
-/// the loops that a push is sent to. Everything that one loop sends to another loop arrives in order: pushes, changes,
-/// the shutdown, and the commands of a [`Remote`](crate::Remote) that a handler uses. A message that is on its way to a
-/// connection when the connection ends is lost, like a message in its queue. The methods that read or list connections
-/// return only connections of the handler's own loop. The methods that count the connections of a uid or the members of
-/// a group count all loops. The methods of [`Remote`](crate::Remote) return connections of all loops.
+/// With several [loops](crate::Server::loops), a handler runs on one loop, and its context acts on all loops. Pushes to
+/// connections of other loops, and changes of these connections, are sent to their loops at the end of the turn. The
+/// result of a push or change that is sent to another loop is `Forwarded`, and
+/// [`Delivery::forwarded`](crate::Delivery::forwarded) counts the loops that a push is sent to. Everything that one
+/// loop sends to another loop arrives in order: pushes, changes, the shutdown, and the commands that a handler sends
+/// with a [`Remote`](crate::Remote). If a connection ends before a message has reached it, the message is lost, like a
+/// message in the queue of the connection. The methods that read or list connections return only connections of the
+/// handler's own loop. The methods that count the connections of a uid or the members of a group count all loops. The
+/// methods of [`Remote`](crate::Remote) return connections of all loops.
 ///
 /// A push takes anything that is [`Into<Push>`](crate::Push): a received message, a `&str`, a `&[u8]`, or a
 /// [`Frame`](crate::Frame) that is encoded once for many pushes. [`IntoPush`](crate::IntoPush) adds `.except(&[fd])` to
@@ -67,13 +69,13 @@ pub struct ContextParts {
 }
 
 impl Context<'_> {
-    /// Sends the posts of this loop: see [`ContextParts::send_posts`].
+    /// Sends the collected pushes and changes to the other loops: see [`ContextParts::send_posts`].
     pub(crate) fn send_posts(&mut self) {
         self.parts.send_posts(self.core);
     }
 }
 
-/// A command from another thread to the loop.
+/// A command that another thread sends to the loop.
 pub enum Command {
     Call(Box<dyn FnOnce(&mut Context<'_>) + Send>),
     Notice(Notice),
@@ -87,9 +89,10 @@ pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 /// The closure of a timer, which is called at every expiry.
 pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 
-/// Values that are dropped when the loop has written its present output.
+/// Values that are dropped when the loop has written the output that was queued before them.
 ///
-/// Each value has the position in the output that must be written before, or `None` before the first flush.
+/// Each value has the position in the loop's output up to which the output must be written before the value is dropped.
+/// The position is `None` until the flush after the value was added.
 #[derive(Default)]
 pub struct HeldValues(VecDeque<(Option<u64>, Box<dyn Any>)>);
 
@@ -118,6 +121,8 @@ impl ContextParts {
     }
 
     /// Sends the posts of this loop to the inboxes of the other loops.
+    ///
+    /// A post is a push, a change or an accepted socket that one loop sends to another loop.
     ///
     /// A loop calls this method at the end of a turn, and before it sends anything else to another loop.
     #[inline]
@@ -152,7 +157,7 @@ impl HeldValues {
         self.0.is_empty()
     }
 
-    /// Sets the position of the new values, at the end of a flush. The output of these values ends at `end`.
+    /// Sets the position of the values that have no position yet to `end`, the end of the present output.
     pub fn set_position(&mut self, end: u64) {
         self.0.iter_mut().rev().map_while(|(position, _)| position.is_none().then_some(position)).for_each(
             |position| {
@@ -161,7 +166,7 @@ impl HeldValues {
         );
     }
 
-    /// Removes the first value, if the output is written up to its position.
+    /// Removes and returns the first value, if its position is at most `written`, the end of the written output.
     pub fn pop_written(&mut self, written: u64) -> Option<Box<dyn Any>> {
         let (position, _) = self.0.front()?;
         if position.is_some_and(|position| position <= written) {

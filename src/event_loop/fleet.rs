@@ -9,8 +9,9 @@ use crate::fd::{Fd, Numbering};
 
 /// The inboxes of all loops of a server.
 ///
-/// The inboxes are set when the server starts to run. A [`Remote`](crate::Remote) that was created earlier shares this
-/// value. The commands of such a `Remote` wait in this value, in order, until the inboxes are set.
+/// The inboxes are set when the server starts to run. A [`Remote`](crate::Remote) that is created earlier has a clone
+/// of this fleet. The commands that this `Remote` sends before the start wait in the fleet, in order, until the inboxes
+/// are set.
 #[derive(Debug)]
 pub struct Fleet<C>(Arc<Shared<C>>);
 

@@ -1,4 +1,4 @@
-//! Writes output, at the end of a turn, or earlier if the journal is long.
+//! Writes output at the end of a turn, or earlier if the journal, the unsent output of pushes, is long.
 //!
 //! One turn writes only for a limited time, so that a push to very many connections does not delay other connections.
 
@@ -50,7 +50,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Writes replies, and then messages of a push to many connections, for at most one [`Portion`].
+    /// Writes replies, and then messages of pushes to many connections, within the time limit of a [`Portion`].
     pub(super) fn flush(&mut self) {
         self.core.table_mut().begin_flush();
         self.flush_listed(true);
@@ -60,7 +60,7 @@ impl<H: Handler> EventLoop<H> {
         self.end_flush();
     }
 
-    /// Drops the values that have waited for output which is written now.
+    /// Drops the values of [`drop_when_written`](crate::Context::drop_when_written) whose output has been written.
     #[inline]
     pub(super) fn drop_held(&mut self) {
         if !self.parts.held.is_empty() {

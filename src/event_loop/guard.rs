@@ -22,7 +22,8 @@ impl<H: Handler> EventLoop<H> {
     ///
     /// A panic closes only the connection of the call.
     pub(super) fn call(&mut self, name: &'static str, fd: Option<Fd>, call: impl FnOnce(&mut H, &mut Context<'_>)) {
-        // Before the call for an HTTP request, the input contained no messages, so no time is attributed to messages.
+        // The input of an HTTP request contains no messages. So the time before the call for an HTTP request is not
+        // attributed to messages.
         if self.call_timer.input.is_none_or(|input| self.has_messages(input)) {
             self.end_interval();
         }
@@ -128,7 +129,7 @@ impl fmt::Display for ServedConnection<'_> {
     }
 }
 
-/// Returns the message of a panic, cut to [`PANIC_BYTES_MAX`].
+/// Returns the message of a panic, cut to at most [`PANIC_BYTES_MAX`] bytes.
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_message_of_a_panic_is_cut() {
+    fn a_long_panic_message_is_cut_to_the_maximum_length() {
         assert_eq!(panic_text(&"short"), "short");
         assert_eq!(panic_text(&"é".repeat(1000)).len(), PANIC_BYTES_MAX);
         assert_eq!(panic_text(&7), "a value that is not text");

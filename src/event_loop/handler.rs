@@ -91,8 +91,8 @@ pub trait Handler {
 
     /// The head of a plain HTTP request with a body arrived.
     ///
-    /// The result refuses the request before its body is sent, collects the body, or streams the body in pieces without
-    /// a limit. By default the body is collected.
+    /// The result refuses the request before its body is sent, collects the body, or passes the body to `on_body` in
+    /// pieces, without a limit of its length. By default the body is collected.
     fn on_head(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) -> BodyMode {
         let _ = (ctx, fd, request);
         BodyMode::Collect
@@ -107,7 +107,7 @@ pub trait Handler {
         let _ = (ctx, fd, state, event);
     }
 
-    /// A plain HTTP request arrived on the same port (Swoole's `request`).
+    /// A plain HTTP request arrived, on a port of WebSockets or on a control listener (Swoole's `request`).
     ///
     /// `None` means that the handler serves nothing at this path. The client then gets 404, or 426 if the request looks
     /// like an upgrade from which a proxy removed headers. With [`Context::defer_response`], the answer comes later,

@@ -27,11 +27,11 @@ const READS_PER_TURN_MAX: u32 = 64;
 
 /// The budget of handshakes, and the connections that wait for budget.
 ///
-/// [`begin_turn`](Handshakes::begin_turn) is called once a turn. After this call, [`take`](Handshakes::take) returns
-/// the waiting connections that are read first. For any other connection whose next read may answer a hello, the caller
-/// asks [`may_answer_new`](Handshakes::may_answer_new). If the result is `true`, the caller reads the connection, else
-/// the caller passes the connection to [`wait`](Handshakes::wait). [`handle_answered`](Handshakes::handle_answered)
-/// reports that a hello was answered.
+/// [`begin_turn`](Handshakes::begin_turn) is called once a turn. After this call, the caller reads the waiting
+/// connections that [`take`](Handshakes::take) returns. For any other connection whose next read may answer a hello,
+/// the caller asks [`may_answer_new`](Handshakes::may_answer_new). If the result is `true`, the caller reads the
+/// connection, else the caller passes the connection to [`wait`](Handshakes::wait).
+/// [`handle_answered`](Handshakes::handle_answered) reports that a hello was answered.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     /// The waiting connections of clients, the oldest first.
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_and_control_connections_alternate() {
+    fn hellos_of_clients_and_of_control_connections_are_answered_alternately() {
         let mut handshakes = waiting(7);
         wait(&mut handshakes, CONTROL..CONTROL + 3);
         let (one, two, three) = (CONTROL, CONTROL + 1, CONTROL + 2);
@@ -182,7 +182,8 @@ mod tests {
         }
         handshakes.begin_turn(None);
         assert_eq!(take_all(&mut handshakes, 0, true), []);
-        // Clients and control connections also alternate if the rate allows only one answer a second.
+        // Hellos of clients and of control connections are also answered alternately if the rate allows only one answer
+        // a second.
         wait(&mut handshakes, 0..4);
         wait(&mut handshakes, CONTROL..CONTROL + 4);
         let mut order = Vec::new();
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn incomplete_hellos_of_one_kind_leave_half_of_the_reads_to_the_other_kind() {
+    fn incomplete_hellos_of_clients_leave_half_of_the_reads_to_control_connections() {
         let mut handshakes = waiting(200);
         wait(&mut handshakes, CONTROL..CONTROL + 200);
         handshakes.begin_turn(None);

@@ -9,7 +9,7 @@ use crate::tls::TlsInfo;
 
 /// The state of a connection: see [`Context::info`](crate::Context::info).
 ///
-/// All values are from the same moment, and the names are copies. [`Context::uid_of`](crate::Context::uid_of),
+/// All values are from the same moment. The uid and the groups are copies. [`Context::uid_of`](crate::Context::uid_of),
 /// [`groups_of`](crate::Context::groups_of) and [`queued_bytes`](crate::Context::queued_bytes) return a single value
 /// without copies.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Info {
     pub state: State,
     /// The uid, if the connection is bound to a uid.
     pub uid: Option<String>,
-    /// The groups of the connection, the last joined first.
+    /// The groups of the connection, the most recently joined first.
     pub groups: Vec<String>,
     /// The address of the client.
     pub peer: Peer,

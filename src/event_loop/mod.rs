@@ -198,7 +198,9 @@ pub fn open(commands_max: usize) -> Result<(Poll, Inbox<Command>), Error> {
 impl Prepared {
     /// Prepares a loop with the epoll instance and the inbox of [`open`].
     ///
-    /// # Errors The error is [`Error::Signals`], [`Error::Socket`] or [`Error::Poll`].
+    /// # Errors
+    ///
+    /// The error is [`Error::Signals`], [`Error::Socket`] or [`Error::Poll`].
     pub fn new(
         config: Config,
         connections_max: usize,

@@ -54,7 +54,7 @@ pub enum Change {
 pub struct FormerNames {
     /// The uid, if the slot was bound to a uid.
     pub uid: Option<CompactString>,
-    /// The groups, the last joined first.
+    /// The groups, the most recently joined first.
     pub groups: Vec<CompactString>,
 }
 

@@ -85,7 +85,9 @@ impl TestClient {
 
     /// Handles received records, and returns their plaintext.
     ///
-    /// # Errors The server broke a rule of TLS, or sent an alert.
+    /// # Errors
+    ///
+    /// The server broke a rule of TLS, or sent an alert.
     pub fn receive(&mut self, mut records: &[u8]) -> Result<Vec<u8>, String> {
         let mut plaintext = Vec::new();
         while !records.is_empty() {

@@ -133,7 +133,7 @@ impl NameModel {
         }
     }
 
-    /// Returns the groups of a connection, the last joined first.
+    /// Returns the groups of a connection, the most recently joined first.
     fn groups_of(&self, fd: Fd) -> Vec<&str> {
         self.memberships.get(&fd).into_iter().flatten().rev().map(String::as_str).collect()
     }

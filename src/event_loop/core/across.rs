@@ -1,4 +1,4 @@
-//! Pushes to, and changes of, connections of other loops.
+//! Pushes to connections of other loops, and changes of these connections.
 //!
 //! In a server with one loop, which has no [`Siblings`], these functions send nothing.
 
@@ -55,9 +55,9 @@ impl Core {
     #[inline(never)]
     pub(super) fn push_uid_across(&mut self, uid: &str, push: Push<'_>) -> Delivery {
         let find = |directory: &Directory, parts: &mut Vec<Part>| directory.find_loops_of_uid(uid, parts);
-        // A second search in the directory could find another loop, and the message would reach no connection. So the
-        // message goes to the connection that the first search found, even if a login on another loop has replaced this
-        // connection in the meantime.
+        // The directory is searched only once. If a login on another loop replaces the connection of the uid after the
+        // search, the message goes to the replaced connection. With a second search, the message could reach neither of
+        // the two connections.
         let push_here = |core: &mut Core| core.push_bound(std::iter::once(uid), push);
         self.push_to_loops(find, push_here, || Target::Uid(uid.into()), push)
     }
@@ -69,7 +69,9 @@ impl Core {
         self.push_to_loops(find, |core| core.push_group_here(group, push), || Target::Group(group.into()), push)
     }
 
-    /// Pushes to the loops that `find` finds in the directory.
+    /// Pushes to the connections on the loops that `find` finds in the directory.
+    ///
+    /// `push_here` pushes to the connections of this loop.
     fn push_to_loops(
         &mut self,
         find: impl FnOnce(&Directory, &mut Vec<Part>),
@@ -117,7 +119,7 @@ impl Core {
         self.push_lists(lists, push, |core, fds| core.push_fds_here(fds.iter().copied(), push), Target::Fds)
     }
 
-    /// Returns the connections of each loop, without duplicates.
+    /// Returns one list for each loop: the fds that belong to the loop, without duplicates.
     pub(super) fn list_fds(&self, fds: impl Iterator<Item = Fd>) -> Vec<Vec<Fd>> {
         let numbering = self.table.numbering();
         let mut lists: Vec<Vec<Fd>> = vec![Vec::new(); self.loops()];
@@ -144,9 +146,10 @@ impl Core {
         delivery
     }
 
-    /// Returns the names that each loop holds, and the number of connections with these names.
+    /// Returns one list for each loop: the names that connections of the loop have, and the number of these
+    /// connections.
     ///
-    /// A name is listed once for each loop.
+    /// A name that connections of several loops have is in the list of each of these loops.
     fn list_names(
         &mut self,
         names: impl Iterator<Item = impl AsRef<str>>,
@@ -171,7 +174,7 @@ impl Core {
         lists
     }
 
-    /// Pushes to the receivers in the list of each loop.
+    /// Pushes to the receivers of all loops. `lists` has the receivers on each loop, and their number.
     fn push_lists<T>(
         &mut self,
         mut lists: Vec<(Vec<T>, usize)>,
@@ -189,7 +192,7 @@ impl Core {
         delivery
     }
 
-    /// Forwards a push to a loop with `count` receivers, and adds the result to `delivery`.
+    /// Forwards a push to the loop `to`, which has `count` receivers, and adds the result to `delivery`.
     fn forward(
         &mut self,
         (to, count): (usize, usize),
@@ -210,7 +213,7 @@ impl Core {
         self.table.env_mut().counts.dropped += count as u64;
     }
 
-    /// Carries out a push of another loop, and returns its counts.
+    /// Carries out a push that another loop has sent, and returns the counts of the push.
     pub fn push_posted(&mut self, posted: &PostedPush, payloads: &[u8]) -> Delivery {
         let push = posted.push(payloads);
         match &posted.target {
@@ -220,8 +223,8 @@ impl Core {
                 delivery
             }
             Target::Fds(fds) => self.push_fds_here(fds.iter().copied(), push),
-            // A login on another loop may have replaced the connection since the push. The message still goes to the
-            // replaced connection.
+            // A login on another loop may have replaced the connection of the uid since the push was sent. The message
+            // still goes to the replaced connection.
             Target::Uid(uid) => self.push_bound(std::iter::once(uid), push),
             Target::Uids(uids) => self.push_bound(uids.iter(), push),
             Target::Group(group) => self.push_group_here(group, push),
@@ -232,7 +235,7 @@ impl Core {
 
     // The methods below change connections of other loops.
 
-    /// Sends a change to the loop of the connection.
+    /// Sends a change of a connection to the loop of the connection.
     #[cold]
     pub(super) fn change_elsewhere(&mut self, fd: Fd, change: impl FnOnce() -> ConnectionChange) -> Change {
         match self.forward_change(fd, change) {
@@ -272,13 +275,13 @@ impl Core {
         }
     }
 
-    /// Returns whether the change was sent, or `None` if no other running loop has the fd.
+    /// Returns whether the change was sent, or `None` if the fd belongs to no other running loop.
     fn forward_change(&mut self, fd: Fd, change: impl FnOnce() -> ConnectionChange) -> Option<bool> {
         let to = self.other_loop_of(fd)?;
         Some(self.siblings.as_mut()?.post(to, Post::Change(fd, change())))
     }
 
-    /// Carries out a change of another loop.
+    /// Carries out a change of a connection that another loop has sent.
     pub fn change_posted(&mut self, fd: Fd, change: ConnectionChange) {
         match change {
             ConnectionChange::Bind(uid) => _ = self.bind(fd, &uid),
@@ -291,7 +294,7 @@ impl Core {
             ConnectionChange::SetHeartbeat(heartbeat) => _ = self.set_heartbeat(fd, heartbeat),
             ConnectionChange::SetPaused(is_paused) => _ = self.set_paused(fd, is_paused),
             ConnectionChange::Kick(uid) => {
-                // The connection may have another uid now, or may have claimed this uid again.
+                // A kick has no effect if the connection has another uid now, or has claimed the uid again.
                 if let Some(slot) = self.open_slot(fd)
                     && self.registry.uid_of(slot) == Some(&*uid)
                     && self.owner_slot(&uid) != Some(slot)
@@ -307,7 +310,8 @@ impl Core {
         self.close_slot(slot, CloseCode::KICKED, "uid connected again", Cause::Kicked);
     }
 
-    /// Closes connections of another loop. Returns `false` if the posts to that loop have reached their bound.
+    /// Closes connections of another loop. Returns `false` if the command does not fit into
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max).
     pub(super) fn close_fds_elsewhere(&mut self, fds: Vec<Fd>, code: CloseCode, reason: &str) -> bool {
         let Some(to) = fds.first().and_then(|fd| self.other_loop_of(*fd)) else { return false };
         self.siblings.as_mut().is_some_and(|siblings| siblings.post(to, Post::CloseFds(fds, code, reason.into())))
@@ -315,7 +319,8 @@ impl Core {
 
     /// Removes all members of a group on the other loops, and returns their number.
     ///
-    /// The members on a loop do not count if the posts to this loop have reached their bound.
+    /// The members on a loop do not count if the command to this loop does not fit into
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max).
     pub(super) fn ungroup_elsewhere(&mut self, group: &str) -> usize {
         let Some(siblings) = &mut self.siblings else { return 0 };
         let mut parts = Vec::new();

@@ -55,8 +55,8 @@ impl Core {
 
     /// Closes the WebSockets whose close is due, at most [`CLOSES_PER_TURN_MAX`].
     ///
-    /// The next turn closes the remaining WebSockets whose close is due. The next turn begins at once, because
-    /// [`next_deadline`](Core::next_deadline) has passed.
+    /// The next turn closes the remaining WebSockets whose close is due. The next turn begins at once, because the time
+    /// that [`next_deadline`](Core::next_deadline) returns has passed.
     pub fn close_due(&mut self) {
         let now = self.now();
         for _ in 0..CLOSES_PER_TURN_MAX {

@@ -127,7 +127,9 @@ impl Core {
         }
     }
 
-    /// Closes the connections with the most unfinished input, if all unfinished input exceeds its limit.
+    /// Closes connections if unfinished input exceeds `inbound_total_bytes_max`, the largest input first.
+    ///
+    /// Unfinished input is the memory of messages, heads and bodies that are not complete.
     #[cold]
     pub fn close_largest_inputs(&mut self) {
         for slot in self.table.inbound_holders() {

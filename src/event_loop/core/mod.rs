@@ -70,7 +70,7 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 /// [`step`](Core::step) makes every transition that may end a connection, except input and pushes. The duties of `step`
 /// are, in this order:
 ///
-/// 1. `step` adds the connection to the list of the flush: [`Table::step`].
+/// 1. `step` adds the connection to the list of connections to flush: [`Table::step`].
 /// 2. `step` records the end of the connection, if the transition ended it. The connection is removed from the registry
 ///    and the counters, and its `on_close` is queued. No other call may come between the transition and this record.
 /// 3. `step` records the slow consumers that the table closed to keep its limits:
@@ -100,7 +100,7 @@ pub struct Core {
     sessions: Sessions,
     counters: Counters,
     epoch: Epoch,
-    /// The time of tick 0 on the wall clock, as the wall clock is set now.
+    /// The wall-clock time of tick 0, according to the present setting of the wall clock.
     started: SystemTime,
     connections_max: usize,
     control_connections_max: u32,
@@ -307,7 +307,9 @@ impl Core {
 
     /// Accepts an upgrade: see [`Connection::accept`].
     ///
-    /// # Errors The answer of the handler is invalid. The client gets status 500.
+    /// # Errors
+    ///
+    /// The answer of the handler is invalid. The client gets status 500.
     pub fn accept(&mut self, slot: Slot, accept: &Accept, request: &Request<'_>) -> Result<Option<Vec<u8>>, String> {
         let fd = self.table.fd_of(slot);
         let accepted = self.table.step(slot, |connection, env| connection.accept(fd, accept, request, env));
@@ -450,7 +452,7 @@ impl Core {
         }
     }
 
-    /// Ends the input of one read: see [`Table::end_input`].
+    /// Records that the input of one read has been processed: see [`Table::end_input`].
     #[inline]
     pub fn end_input(&mut self, slot: Slot) -> bool {
         let has_deadline = self.table.end_input(slot);
@@ -544,7 +546,7 @@ mod tests {
             let mut core = Core { second_login: policy, ..core() };
             let slot = insert(&mut core);
             assert_eq!(core.reserve(slot, "u"), Change::Done);
-            // The table can close a slow consumer while its upgrade is accepted.
+            // The table can close a connection as a slow consumer while the upgrade of this connection is accepted.
             assert_eq!(core.bind_reserved(slot, "u"), Change::Gone);
             assert_eq!((core.connection_count("u"), core.registry().uid_of(slot)), (0, None));
             core.check_invariants();
@@ -552,14 +554,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_slot_is_listed_once_to_be_read() {
+    fn the_list_of_connections_to_read_has_a_reused_slot_once() {
         let mut core = core();
         let slots = [insert(&mut core), insert(&mut core), insert(&mut core)];
         for slot in slots {
             core.make_ready(slot);
         }
-        // At the end of the turn, the first two connections are freed. The second is freed twice, as if its end were
-        // reported twice. Then the first slot is reused.
+        // At the end of the turn, the first two connections are freed. The second connection is freed twice, as if its
+        // end were reported twice. Then a new connection reuses the slot of the first connection.
         for slot in [slots[1], slots[0], slots[1]] {
             core.reap(slot);
             core.check_invariants();

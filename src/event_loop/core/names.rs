@@ -25,8 +25,8 @@ impl Core {
     /// [`release_reserved`](Core::release_reserved) later.
     pub fn reserve(&mut self, slot: Slot, uid: &str) -> Change {
         match self.second_login {
-            // The claim would close the earlier connection of the uid. So the claim is made when the new connection has
-            // opened.
+            // A claim of the uid closes the earlier connection of the uid. So this loop claims the uid only when the
+            // new connection has opened.
             SecondLogin::KickOld if is_name(uid) => Change::Done,
             _ => self.claim(slot, uid),
         }
@@ -55,7 +55,7 @@ impl Core {
         }
     }
 
-    /// Decides whether a connection may have a uid. All loops see the decision at once.
+    /// Decides whether a connection may have a uid. The decision applies to all loops at once.
     fn claim(&mut self, slot: Slot, uid: &str) -> Change {
         if !is_name(uid) {
             return Change::BadName;
@@ -78,8 +78,8 @@ impl Core {
             Claim::Taken => return Change::Taken,
             Claim::Full => return Change::Full,
             Claim::Replaced(old) => {
-                // If the old connection is on this loop, the bind closes the old connection. The post of a kick is
-                // never refused.
+                // If the old connection is on this loop, the bind closes the old connection. If the old connection is
+                // on another loop, this loop sends a kick to that loop. `post` never refuses a kick.
                 if let Some(to) = siblings.other_loop_of(old) {
                     siblings.post(to, Post::Change(old, ConnectionChange::Kick(uid.into())));
                 }
@@ -115,7 +115,7 @@ impl Core {
         }
     }
 
-    /// Returns the connections of a uid on this loop, the last bound first.
+    /// Returns the connections of a uid on this loop, the most recently bound first.
     pub fn fds_of(&self, uid: &str) -> Vec<Fd> {
         if self.has_owners() {
             return self.owner_slot(uid).map(|slot| self.table.fd_of(slot)).into_iter().collect();
@@ -131,7 +131,10 @@ impl Core {
         }
     }
 
-    /// Returns whether a uid has at most one connection, which a connection of another loop may replace.
+    /// Returns whether the server has several loops, and allows a uid only one connection.
+    ///
+    /// The one connection of a uid is its owner. A connection of another loop may become the owner in place of the
+    /// earlier owner.
     ///
     /// A replaced connection stays bound until its loop closes it. Until the close, a command of another thread for the
     /// uid skips the replaced connection. A push to the fd or to a group of the replaced connection still reaches the
@@ -141,7 +144,7 @@ impl Core {
         self.siblings.as_ref().is_some_and(|siblings| siblings.process().directory.is_exclusive())
     }
 
-    /// Returns the owner of a uid, which is its only connection on all loops.
+    /// Returns the owner of a uid: the only connection of the uid on all loops.
     ///
     /// The outer `Option` is `None` if a uid can have several connections. The inner `Option` is `None` if the uid has
     /// no connection.
@@ -149,7 +152,7 @@ impl Core {
         self.has_owners().then(|| self.siblings.as_ref()?.process().directory.owner(uid))
     }
 
-    /// Returns the connection of a uid, if it is on this loop and the uid has at most one connection.
+    /// Returns the owner of a uid, if the owner is a connection of this loop.
     pub(super) fn owner_slot(&self, uid: &str) -> Option<Slot> {
         let owner = self.siblings.as_ref()?.process().directory.owner(uid)?;
         self.table.slot_of(owner).filter(|slot| self.registry.uid_of(*slot) == Some(uid))

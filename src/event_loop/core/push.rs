@@ -28,7 +28,7 @@ impl Core {
     /// Pushes to the connections of one uid.
     #[inline(always)]
     pub fn push_uid(&mut self, uid: &str, push: Push<'_>) -> Delivery {
-        // Most uids have one connection, which needs no search.
+        // Most uids have only one connection. For such a uid, no search for duplicate receivers is needed.
         match self.registry.only_slot_of(uid) {
             Some(slot) if push.except.is_empty() && self.siblings.is_none() => {
                 let mut delivery = Delivery::default();
@@ -73,15 +73,16 @@ impl Core {
         delivery
     }
 
-    /// Pushes to the connections of several uids. A uid that is listed twice gets the message once.
+    /// Pushes to the connections of several uids. If `uids` has a uid twice, each connection of the uid gets the
+    /// message once.
     pub fn push_uids(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
         if self.siblings.is_some() { self.push_uids_across(uids, push) } else { self.push_bound(uids, push) }
     }
 
     /// Pushes to the connections of several uids on this loop, for a command that all loops carry out.
     ///
-    /// A connection that a login on another loop has replaced is skipped. `found` gets the positions of the uids that
-    /// have connections on this loop.
+    /// A connection that a login on another loop has replaced is skipped. The positions in `uids` of the uids that have
+    /// connections on this loop are added to `found`.
     pub fn push_uids_here<'n>(
         &mut self,
         uids: impl Iterator<Item = &'n str>,
@@ -107,7 +108,7 @@ impl Core {
         self.push_found(slots, push)
     }
 
-    /// Pushes to the connections of this loop that are bound to these uids.
+    /// Pushes to the connections of this loop that are bound to one of `uids`.
     ///
     /// A connection that a login on another loop has replaced also gets the message.
     pub(super) fn push_bound(&mut self, uids: impl Iterator<Item = impl AsRef<str>>, push: Push<'_>) -> Delivery {
@@ -127,7 +128,7 @@ impl Core {
         }
     }
 
-    /// Returns the positions of the groups that have members on this loop.
+    /// Returns the positions in `groups` of the groups that have members on this loop.
     pub fn find_groups_here<'n>(&self, groups: impl Iterator<Item = &'n str>) -> Vec<usize> {
         let has_members = |(_, group): &(usize, &str)| self.registry.members(group).len() > 0;
         groups.enumerate().filter(has_members).map(|(position, _)| position).collect()
@@ -142,7 +143,7 @@ impl Core {
         self.push_found(found, push)
     }
 
-    /// Pushes to several connections. A connection that is listed twice gets the message once.
+    /// Pushes to several connections. If `fds` has an fd twice, the connection gets the message once.
     pub fn push_fds(&mut self, fds: impl Iterator<Item = Fd>, push: Push<'_>) -> Delivery {
         if self.siblings.is_some() { self.push_fds_across(fds, push) } else { self.push_fds_here(fds, push) }
     }

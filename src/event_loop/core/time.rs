@@ -17,8 +17,8 @@ use crate::wheel::Owner;
 impl Core {
     /// Starts a timer.
     pub fn add_timer(&mut self, delay: Duration, every: Option<Duration>) -> TimerId {
-        // The time of the turn may be old, because handlers took long, so the clock is read again. The clock is rounded
-        // down, so the delay gets one more millisecond: the timer must not fire early.
+        // The clock is read again, because the time of the turn can be old after long handler calls. The read time is
+        // rounded down, so a millisecond is added to the delay. Otherwise the timer could fire early.
         let at = self.epoch.now().after(delay.saturating_add(Duration::from_millis(1)));
         let timer = self.timers.add(at, every);
         self.wheel.arm(Owner::Timer(timer.index()), at);
@@ -72,13 +72,14 @@ impl Core {
 
     /// Arms the wheel with the next deadline of a connection.
     ///
-    /// An earlier deadline in the wheel stays. When the earlier deadline expires, the wheel is armed again.
+    /// If the wheel has an earlier deadline of the connection, the earlier deadline stays in the wheel. When the
+    /// earlier deadline expires, the wheel is armed with the next deadline.
     #[inline]
     pub fn arm(&mut self, slot: Slot) {
         self.arm_at(slot, self.table.poll_timeout(slot));
     }
 
-    /// Arms the wheel for a connection whose next timeout is `at`.
+    /// Arms the wheel for a connection whose next deadline is `at`.
     #[inline]
     pub fn arm_at(&mut self, slot: Slot, at: Tick) {
         if at < Tick::NEVER {
@@ -100,7 +101,7 @@ impl Core {
         self.wheel.advance(self.table.env().now);
     }
 
-    /// Removes an expired deadline, and returns its owner.
+    /// Removes an expired deadline, and returns its owner: a connection or a timer.
     #[inline]
     pub fn pop_expired(&mut self) -> Option<Owner> {
         self.wheel.pop_expired()
