@@ -1,21 +1,22 @@
-//! Calls on all loops, and their results.
+//! Runs a function on all loops, and gathers the results.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fdpush::{Context, Promise};
 
-/// The reason why a call on all loops has no result.
+/// The reason why the results of a function on all loops are missing.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum GatherError {
-    /// The inbox of a loop is full. No loop has called.
+    /// The inbox of a loop is full. The function was not run on any loop.
     Full,
-    /// A loop has ended, or its call has panicked.
+    /// A loop has ended without a result, or the function panicked on a loop.
     Incomplete,
 }
 
-/// The obligation of one loop to give its part of the result.
+/// The value with which one loop gives its part of the result.
 ///
-/// A loop may keep this value, and give its part in a later turn.
+/// The loop may keep this value, and give its part in a later turn. If the loop drops the value without giving its
+/// part, the result is [`GatherError::Incomplete`].
 #[derive(Debug)]
 pub struct Part<T> {
     gathering: Arc<Gathering<T>>,
@@ -26,16 +27,17 @@ pub struct Part<T> {
 /// The parts, each with the number of its loop.
 type Parts<T> = Vec<(usize, T)>;
 
-/// The parts that were given. The drop of the last [`Part`] ends the gathering.
+/// The parts that the loops have given so far. The gathering ends when the last [`Part`] is dropped.
 #[derive(Debug)]
 struct Gathering<T> {
     parts: Mutex<Parts<T>>,
     promise: Mutex<Option<Promise<Parts<T>>>>,
 }
 
-/// Calls `call` on each loop, and then `then` on this loop, with the parts of all loops in the order of loops.
+/// Calls `call` on each loop. After all loops have given their parts, calls `then` on this loop, with the parts in the
+/// order of the loop numbers.
 ///
-/// If the inbox of a loop is full, `then` is called at once.
+/// If the inbox of a loop is full, `then` is called with [`GatherError::Full`] before this function returns.
 pub fn gather<T: Send + 'static>(
     ctx: &mut Context<'_>,
     call: impl Fn(&mut Context<'_>, Part<T>) + Send + Sync + 'static,
@@ -62,19 +64,20 @@ pub fn gather<T: Send + 'static>(
     });
 }
 
-/// Calls `then` when all loops have written the messages that they have now.
+/// Runs a function on all loops. Calls `then` after each loop has written the messages that were in its queues when the
+/// function ran.
 pub fn after_writes(ctx: &mut Context<'_>, then: impl FnOnce(&mut Context<'_>, Result<(), GatherError>) + 'static) {
     gather(ctx, |ctx, part| part.give(ctx, ()), |ctx, parts| then(ctx, parts.map(|_: Vec<()>| ())));
 }
 
 impl<T: Send + 'static> Part<T> {
-    /// Gives the part. It counts when this loop has written the messages that it has now.
+    /// Gives the part. The part counts as given after this loop has written the messages that are in its queues now.
     pub fn give(self, ctx: &mut Context<'_>, value: T) {
         self.gathering.add(self.index, value);
         ctx.drop_when_written(self);
     }
 
-    /// Gives the part, which tells of no message.
+    /// Gives the part, without waiting until messages are written.
     pub fn give_at_once(self, value: T) {
         self.gathering.add(self.index, value);
     }

@@ -1,23 +1,23 @@
-//! A count of what is in progress on one loop.
+//! A counter of the operations in progress on one loop.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// A count of what is in progress. The clones have the same count.
+/// A counter of the operations in progress. All clones share the same counter.
 #[derive(Clone, Default, Debug)]
 pub struct Progress(Rc<Cell<usize>>);
 
-/// One piece of work that is in progress, until the value is dropped.
+/// An operation in progress. When this value is dropped, the counter decreases by one.
 #[derive(Debug)]
 pub struct InProgress(Progress);
 
 impl Progress {
-    /// Returns the count.
+    /// Returns the number of operations in progress.
     pub fn count(&self) -> usize {
         self.0.get()
     }
 
-    /// Counts one more, until the returned value is dropped.
+    /// Increases the counter by one until the returned value is dropped.
     pub fn begin(&self) -> InProgress {
         self.0.set(self.0.get() + 1);
         InProgress(self.clone())

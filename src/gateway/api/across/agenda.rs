@@ -1,4 +1,4 @@
-//! The commands and lists that take several turns of one loop.
+//! The parts of commands and lists that one loop carries out in several turns.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,8 @@ use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::gather::Part;
 use crate::gateway::runtime::portion::{TurnBudget, WORK_MAX};
 
-/// The work of one loop. Each turn does the work of a [`TurnBudget`].
+/// The unfinished parts of commands and lists on one loop. In each turn, the loop does at most the work that a
+/// [`TurnBudget`] allows.
 #[derive(Default)]
 pub struct Agenda {
     commands: VecDeque<CommandJob>,
@@ -32,12 +33,13 @@ pub struct ListJob {
 }
 
 impl CommandJob {
-    /// Carries the command out if it is short and `is_first` is true. Otherwise returns the job.
+    /// Carries out the command if its work on this loop is at most [`WORK_MAX`] and `is_first` is `true`. Returns the
+    /// job if the command is not complete. `is_first` states that no other command waits on this loop.
     pub fn start(self, ctx: &mut Context<'_>, roster: &mut Roster, is_first: bool) -> Option<CommandJob> {
         if is_first && self.command.work(ctx) <= WORK_MAX { self.carry_out_portion(ctx, roster) } else { Some(self) }
     }
 
-    /// Carries out the next portion. Returns the job if more portions are left.
+    /// Carries out the next portion of the command. Returns the job if the command has further portions.
     fn carry_out_portion(mut self, ctx: &mut Context<'_>, roster: &mut Roster) -> Option<CommandJob> {
         self.command.carry_out_portion(ctx, roster);
         if !self.command.is_done() {
@@ -49,7 +51,8 @@ impl CommandJob {
 }
 
 impl ListJob {
-    /// Visits the list if it is short and `is_first` is true. Otherwise returns the job.
+    /// Visits the list if its work on this loop is at most [`WORK_MAX`] and `is_first` is `true`. Returns the job if
+    /// the page is not complete. `is_first` states that no other list waits on this loop.
     pub fn start(self, ctx: &Context<'_>, is_first: bool) -> Option<ListJob> {
         if is_first && self.list.work(ctx) <= WORK_MAX { self.visit_portion(ctx) } else { Some(self) }
     }
@@ -84,24 +87,26 @@ impl Agenda {
         self.lists.push_back(job);
     }
 
-    /// Returns whether a timer must be set.
+    /// Marks the timer as set. Returns `true` if the caller must set the timer, because it was not set before.
     pub fn arm(&mut self) -> bool {
         !std::mem::replace(&mut self.is_armed, true)
     }
 
-    /// Returns the jobs, for one turn without the lock. The timer has fired.
+    /// Takes all jobs out of this agenda, so that the caller does the work of one turn without the lock of the agenda.
+    /// The caller calls this function when the timer has fired.
     pub fn begin_turn(&mut self) -> Agenda {
         std::mem::take(self)
     }
 
-    /// Takes the jobs back that are left.
+    /// Puts the incomplete jobs in `left` back into this agenda, before the jobs that were added during the turn.
     pub fn end_turn(&mut self, mut left: Agenda) {
         left.commands.append(&mut self.commands);
         left.lists.append(&mut self.lists);
         (self.commands, self.lists) = (left.commands, left.lists);
     }
 
-    /// Does the work of one turn: commands in order, and lists in turn.
+    /// Does the work of one turn. The commands are carried out one after the other. The lists take turns: each list
+    /// visits one portion and then moves to the back of the queue.
     pub fn work(&mut self, ctx: &mut Context<'_>, roster: &mut Roster) {
         let mut budget = TurnBudget::default();
         while let Some(job) = self.commands.front()

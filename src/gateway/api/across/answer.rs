@@ -7,10 +7,11 @@ use super::super::response::uncached;
 use crate::gateway::operations::metrics::Metrics;
 use crate::gateway::runtime::gather::GatherError;
 
-/// The part of a call that runs after its checks.
+/// A function that executes a checked API call and sends the answer.
 pub type Work = Box<dyn FnOnce(&mut Context<'_>, Answer)>;
 
-/// The obligation to answer a request. The metrics count the answer.
+/// The deferred answer to a request. The receiver of this value must call [`send`](Answer::send), which also counts the
+/// answer in the metrics.
 pub struct Answer {
     ticket: Ticket<Response>,
     metrics: Metrics,
@@ -34,8 +35,8 @@ impl Answer {
 impl From<GatherError> for ApiError {
     fn from(error: GatherError) -> ApiError {
         match error {
-            GatherError::Full => ApiError::busy("inbox of a loop is full"),
-            GatherError::Incomplete => ApiError::busy("a loop did not carry out its part"),
+            GatherError::Full => ApiError::busy("the inbox of a loop is full"),
+            GatherError::Incomplete => ApiError::busy("a loop did not carry out its part of the request"),
         }
     }
 }

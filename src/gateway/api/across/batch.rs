@@ -1,8 +1,8 @@
-//! The answers to a batch, in the order of its lines.
+//! The answers to a batch, in the order of its lines, on a server with several loops.
 //!
-//! The lines of a piece are executed at once. While an answer is missing, the request is paused, and so no further piece is
-//! read. When all answers are there, the request stays paused while the queues of receivers are long: see
-//! [`backpressure`](super::super::backpressure).
+//! When a piece of the request body arrives, all lines of the piece are executed. Then the server stops reading the
+//! request until all these lines are answered and the queues of their receivers are short (see
+//! [`backpressure`](super::super::backpressure)).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -24,26 +24,27 @@ use crate::gateway::wire::target::Target;
 /// The interval between two checks of the queues of all loops during a pause.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The answers to a batch. The clones share them.
+/// The answers to one batch. All clones of this value share the same answers.
 #[derive(Clone, Debug)]
 pub struct Outgoing(Rc<RefCell<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// The connection of the batch.
+    /// The connection that sends the batch request.
     fd: Fd,
-    /// The response. `None` after its end.
+    /// The stream of the response body. `None` after the response has ended.
     stream: Option<ResponseStream>,
-    /// The answers that are not written yet. A missing answer is `None`.
+    /// The answers that are not written to the response yet, in the order of the lines. `None` for a line that has no
+    /// answer yet.
     answers: VecDeque<Option<String>>,
-    /// The number of answers that were written.
+    /// The number of answers that were written to the response so far.
     written: usize,
-    /// The targets of the piece.
+    /// The targets of the push commands in the current piece of the body.
     targets: Vec<Target<'static>>,
     is_ended: bool,
-    /// Whether the request is paused.
+    /// Whether the server has stopped reading the request.
     is_paused: bool,
-    /// The calls of this batch in progress.
+    /// The counter of the pushes of this batch that are being executed as calls on all loops.
     calls: Progress,
 }
 
@@ -61,7 +62,7 @@ impl Outgoing {
         })))
     }
 
-    /// Executes a line.
+    /// Executes the push command in a line of the batch. `line` is the line number of the command.
     pub fn execute(&self, ctx: &mut Context<'_>, parts: &mut ApiParts<'_>, line: u64, json: &[u8]) {
         let (number, calls) = (self.reserve(), self.0.borrow().calls.clone());
         let command = PushCommand::read(json, &command::PUSH);
@@ -74,13 +75,14 @@ impl Outgoing {
         });
     }
 
-    /// Adds the answer to a line that is not executed.
+    /// Adds the answer to a line whose command is not executed.
     pub fn add(&self, ctx: &mut Context<'_>, answer: String) {
         let number = self.reserve();
         self.fill(ctx, number, answer);
     }
 
-    /// Ends a piece of the body, and with the last piece the response.
+    /// Handles the end of a piece of the request body. After the last piece, the response ends when all lines are
+    /// answered.
     pub fn end_piece(&self, ctx: &mut Context<'_>, is_last: bool) {
         let (fd, is_waiting) = {
             let mut state = self.0.borrow_mut();
@@ -95,14 +97,14 @@ impl Outgoing {
         }
     }
 
-    /// Reserves the place of an answer, and returns its number.
+    /// Reserves a place for the answer to the next line. Returns the number of this place, counted from 0.
     fn reserve(&self) -> usize {
         let mut state = self.0.borrow_mut();
         state.answers.push_back(None);
         state.written + state.answers.len() - 1
     }
 
-    /// Stores an answer, and writes the answers up to the first that is missing.
+    /// Stores the answer for the place `number`. Then writes all answers before the first missing answer.
     fn fill(&self, ctx: &mut Context<'_>, number: usize, mut answer: String) {
         answer.push('\n');
         let is_answered = {
@@ -127,7 +129,8 @@ impl Outgoing {
         }
     }
 
-    /// Ends the response, or continues to read the request, when all lines so far are answered.
+    /// Handles the state in which all lines so far are answered. If the request body has ended, ends the response.
+    /// Otherwise, continues to read the request when the queues of the receivers are short.
     fn handle_answered(&self, ctx: &mut Context<'_>) {
         let (targets, is_ended) = {
             let mut state = self.0.borrow_mut();
@@ -152,7 +155,8 @@ impl Outgoing {
         });
     }
 
-    /// Continues to read the request when the queues of the receivers are short, or at `until`.
+    /// Continues to read the request when the queues of `receivers` are short, or at the time `until`. `is_crowded_now`
+    /// states that the queues of a loop together are too long.
     fn wait(&self, ctx: &mut Context<'_>, receivers: Arc<[Fd]>, is_crowded_now: bool, until: Instant) {
         let has_long = !receivers.is_empty();
         if !(has_long || is_crowded_now) || clock::now() >= until {

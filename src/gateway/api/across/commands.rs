@@ -1,4 +1,5 @@
-//! The commands `close`, `unbind` and `ungroup`. Each loop carries out the part of its connections.
+//! The commands `close`, `unbind` and `ungroup` on a server with several loops. Each loop carries out a command for its
+//! own connections.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,9 +26,10 @@ pub enum Kind {
     Ungroup,
 }
 
-/// Checks a command, and returns its work.
+/// Checks a command, and returns the [`Work`] that carries it out.
 ///
-/// `progress` counts the commands in progress, and those that take several turns.
+/// The first counter of `progress` counts all commands in progress. The second counter counts the commands in progress
+/// that take several turns.
 pub fn command(
     ctx: &Context<'_>,
     loops: &Loops,
@@ -60,7 +62,8 @@ pub fn command(
             };
             gather(ctx, carry_out, move |ctx, parts| {
                 drop(guards);
-                // The notices have waited for the end of the command.
+                // The notices of the groups have waited for the end of the command. The loop sends them at the end of
+                // this turn.
                 ctx.request_turn_end();
                 match parts {
                     Ok(parts) => finish(ctx, &of_first, kind, parts, answer),
@@ -71,7 +74,8 @@ pub fn command(
     }))
 }
 
-/// Notifies the clients that were removed from groups, and answers after these notices.
+/// Sends notices about the connections that were removed from groups. Answers the command after the notices were
+/// written.
 fn finish(ctx: &mut Context<'_>, loops: &Loops, kind: Kind, parts: Vec<Outcome>, answer: Answer) {
     let mut sum = Outcome::default();
     let mut removed: BTreeMap<String, Removed> = BTreeMap::new();

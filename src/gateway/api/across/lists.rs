@@ -1,7 +1,8 @@
-//! The lists of users, groups and connections.
+//! The lists of users, groups and connections on a server with several loops.
 //!
-//! Each loop lists its own entries. Names are merged in alphabetical order, and connections in the order of their slots. So
-//! pages are stable, whatever loops the entries are on.
+//! Each loop lists its own entries. The first loop merges the names of all loops in alphabetical order, and the
+//! connections of all loops in the order of their slots. So the order of a list does not depend on the loops of its
+//! entries.
 
 use fdpush::{Context, Request};
 
@@ -21,7 +22,8 @@ use crate::gateway::runtime::gather::{Part, gather};
 use crate::gateway::runtime::portion::WORK_MAX;
 use crate::gateway::runtime::progress::Progress;
 
-/// Checks a request for a list, and returns its work. `long` counts the lists that take several turns.
+/// Checks a request for a list, and returns the [`Work`] that answers it. `long` counts the lists in progress that take
+/// several turns.
 pub fn list(loops: &Loops, long: &Progress, call: Call<'_>, request: &Request<'_>) -> Result<Work, ApiError> {
     let page = Page::of(request)?;
     let (loops, long) = (loops.clone(), long.clone());
@@ -54,7 +56,7 @@ pub fn list(loops: &Loops, long: &Progress, call: Call<'_>, request: &Request<'_
     })
 }
 
-/// Lists names. Each loop returns its first names of the page.
+/// Lists the names of users or of groups. Each loop returns its first names after the start of the page.
 fn names(loops: Loops, long: Progress, make: fn(Page) -> NameList, page: Page) -> Work {
     Box::new(move |ctx, answer| {
         let list = make(page.clone());
@@ -82,14 +84,15 @@ fn entries(
         };
         let work = list.work(ctx);
         let make = move || -> Box<dyn List + Send> {
-            // The page was checked above.
+            // `make` has already accepted this page above, so it cannot fail here.
             Box::new(make(&page).unwrap_or_else(|_| unreachable!("the page is valid")))
         };
         visit(ctx, loops, &long, work, make, answer, move |ctx, parts| finish(ctx, &list, parts));
     })
 }
 
-/// Visits the list that `make` makes on each loop, and answers with the JSON of the parts.
+/// On each loop, creates a list with `make` and visits the list. Answers with the JSON that `finish` creates from the
+/// parts of all loops.
 fn visit(
     ctx: &mut Context<'_>,
     loops: Loops,

@@ -1,4 +1,4 @@
-//! Calls about single connections, about uids, and about the server.
+//! The calls about single connections, about uids and about the server, on a server with several loops.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,18 +17,19 @@ use super::super::verbs::online_json;
 use super::answer::{Answer, Work};
 use crate::gateway::runtime::gather::{GatherError, Part, gather};
 
-/// The maximum number of searches for uids that no loop has found, although they are online.
+/// The maximum number of further searches for a uid that is online but of which no loop has found a connection.
 ///
-/// A search misses a user who connects on a loop that has searched already, and disconnects from a loop that has not.
+/// A search can miss a uid if, during the search, the uid connects to a loop that has already searched and disconnects
+/// from a loop that has not searched yet.
 const SEARCHES_MAX: u32 = 16;
 
-/// Returns a connection.
+/// Returns the [`Work`] that answers with the JSON of a connection.
 pub fn connection(fd: &str) -> Result<Work, ApiError> {
     let fd = parse_fd(fd, "fd")?;
     Ok(at_loop_of(fd, move |ctx| lookup::connection(ctx, fd)))
 }
 
-/// Returns or changes the attributes of a connection.
+/// Returns the [`Work`] that returns or changes the attributes of a connection.
 pub fn attributes(fd: &str, method: &str, body: &[u8]) -> Result<Work, ApiError> {
     let fd = parse_fd(fd, "fd")?;
     Ok(match Attributes::read(method, body)? {
@@ -37,7 +38,8 @@ pub fn attributes(fd: &str, method: &str, body: &[u8]) -> Result<Work, ApiError>
     })
 }
 
-/// Answers with the JSON that `call` returns on the loop of a connection.
+/// Returns the [`Work`] that runs `call` on the loop of the connection `fd`, and answers with the JSON that `call`
+/// returns.
 fn at_loop_of(fd: Fd, call: impl FnOnce(&mut Context<'_>) -> Result<String, ApiError> + Send + 'static) -> Work {
     Box::new(move |ctx, answer| {
         let reply = ctx.remote().call_at(fd, call);
@@ -48,14 +50,14 @@ fn at_loop_of(fd: Fd, call: impl FnOnce(&mut Context<'_>) -> Result<String, ApiE
     })
 }
 
-/// Returns the connections of uids.
+/// Returns the [`Work`] that answers with the connections of uids.
 pub fn online(body: &[u8]) -> Result<Work, ApiError> {
     let uids = Command::read(body, &command::ONLINE)?.take_uids()?;
     let uids: Vec<String> = uids.into_iter().map(Cow::into_owned).collect();
     Ok(Box::new(move |ctx, answer| search(ctx, uids, BTreeMap::new(), SEARCHES_MAX, answer)))
 }
 
-/// Searches the connections of uids on all loops. `found` has the connections of earlier searches.
+/// Searches all loops for the connections of `uids`. `found` contains the connections that earlier searches have found.
 fn search(
     ctx: &mut Context<'_>,
     uids: Vec<String>,
@@ -87,22 +89,23 @@ fn search(
     });
 }
 
-/// Returns the statistics of all loops together, and of each loop.
+/// Returns the [`Work`] that answers with the statistics of all loops together and of each loop.
 pub fn stats() -> Work {
     with_stats(|ctx, stats, loops| lookup::stats_json(stats, loops, ctx.is_draining()).map(json_response))
 }
 
-/// Returns the metrics.
+/// Returns the [`Work`] that answers with the metrics.
 pub fn metrics(text: MetricsText) -> Work {
     with_stats(|_, stats, loops| Ok(metrics_response(text(stats, loops))))
 }
 
-/// Returns whether the server is ready.
+/// Returns the [`Work`] that answers whether the server is ready.
 pub fn ready() -> Work {
     with_stats(|ctx, stats, _| Ok(readiness(stats, ctx.is_draining())))
 }
 
-/// Answers with a response that is made of the statistics of all loops together and of each loop.
+/// Returns the [`Work`] that answers with the response of `respond`. The arguments of `respond` are the statistics of
+/// all loops together and the statistics of each loop.
 fn with_stats(respond: impl FnOnce(&Context<'_>, &Stats, &[Stats]) -> Result<Response, ApiError> + 'static) -> Work {
     Box::new(move |ctx, answer| {
         let read = |ctx: &mut Context<'_>, part: Part<Stats>| part.give_at_once(ctx.stats());

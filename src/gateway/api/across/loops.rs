@@ -8,12 +8,12 @@ use fdpush::Context;
 use super::agenda::{Agenda, CommandJob, ListJob};
 use crate::gateway::presence::roster::Roster;
 
-/// The time until the next portion of the work of a loop.
+/// The pause between two portions of the work of a loop.
 const NEXT_AFTER: Duration = Duration::from_millis(1);
 
-/// The rosters and the agendas of all loops. The clones share them.
+/// The rosters and the agendas of all loops. All clones of this value share the same rosters and agendas.
 ///
-/// Only the thread of a loop uses the roster and the agenda of this loop, so no loop waits for another.
+/// Only the thread of a loop uses the roster and the agenda of this loop, so no loop waits for a lock of another loop.
 #[derive(Clone)]
 pub struct Loops(Arc<[PerLoop]>);
 
@@ -23,7 +23,7 @@ struct PerLoop {
 }
 
 impl Loops {
-    /// Creates the agendas. There is one roster for each loop.
+    /// Creates an empty agenda for each loop. `rosters` contains the roster of each loop.
     pub fn new(rosters: Vec<Roster>) -> Loops {
         let each = |roster| PerLoop { roster: Mutex::new(roster), agenda: Mutex::default() };
         Loops(rosters.into_iter().map(each).collect())
@@ -35,7 +35,8 @@ impl Loops {
         call(ctx, &mut roster)
     }
 
-    /// Carries out a command on this loop, at once if it is short.
+    /// Carries out the part of a command on this loop. A short part is complete before this function returns, unless
+    /// another command waits on this loop. Any other part is carried out in later turns.
     pub fn carry_out(&self, ctx: &mut Context<'_>, job: CommandJob) {
         let is_first = !self.agenda(ctx).has_commands();
         let Some(left) = self.with_roster(ctx, |ctx, roster| job.start(ctx, roster, is_first)) else { return };
@@ -43,7 +44,8 @@ impl Loops {
         self.arm(ctx, Duration::ZERO);
     }
 
-    /// Visits the part of a list on this loop, at once if it is short.
+    /// Visits the part of a list on this loop. A short part is complete before this function returns, unless another
+    /// list waits on this loop. Any other part is visited in later turns.
     pub fn visit(&self, ctx: &mut Context<'_>, job: ListJob) {
         let is_first = !self.agenda(ctx).has_lists();
         let Some(left) = job.start(ctx, is_first) else { return };
@@ -54,7 +56,8 @@ impl Loops {
     /// Carries out the next portion of the work of this loop.
     fn work(&self, ctx: &mut Context<'_>) {
         let mut agenda = self.agenda(ctx).begin_turn();
-        // If a job panics, the jobs in `agenda` end without a result.
+        // If a job panics, all jobs in the local variable `agenda` are dropped, so their requests are answered with an
+        // error.
         self.with_roster(ctx, |ctx, roster| agenda.work(ctx, roster));
         let is_empty = agenda.is_empty();
         self.agenda(ctx).end_turn(agenda);

@@ -1,4 +1,4 @@
-//! The commands `bind`, `join` and `leave`.
+//! The commands `bind`, `join` and `leave` on a server with several loops.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::gateway::runtime::progress::Progress;
 /// The result of a join on one loop: the counts or the error, and the memberships that were added.
 type Joined = (Result<Changed, ApiError>, Vec<(Fd, String)>);
 
-/// Binds a connection on its loop.
+/// Returns the [`Work`] that binds a connection to a uid, on the loop of the connection.
 pub fn bind(loops: &Loops, body: &[u8]) -> Result<Work, ApiError> {
     let (fd, uid) = Command::read(body, &command::BIND)?.take_binding()?;
     let (loops, uid) = (loops.clone(), uid.into_owned());
@@ -35,12 +35,13 @@ pub fn bind(loops: &Loops, body: &[u8]) -> Result<Work, ApiError> {
     }))
 }
 
-/// Adds connections to groups. If the change of a loop fails, the changes of all loops are undone.
+/// Returns the [`Work`] that adds connections to groups. If a change fails on one loop, the changes of all loops are
+/// undone.
 pub fn join(loops: &Loops, progress: &Progress, body: &[u8]) -> Result<Work, ApiError> {
     change(loops, progress, body, &command::JOIN, true)
 }
 
-/// Removes connections from groups.
+/// Returns the [`Work`] that removes connections from groups.
 pub fn leave(loops: &Loops, progress: &Progress, body: &[u8]) -> Result<Work, ApiError> {
     change(loops, progress, body, &command::LEAVE, false)
 }
@@ -77,7 +78,8 @@ fn change(
                 part.give(ctx, joined);
             };
             gather(ctx, change, move |ctx, parts| {
-                // The notices have waited for the end of the command.
+                // The notices of the groups have waited for the end of the command. The loop sends them at the end of
+                // this turn.
                 ctx.request_turn_end();
                 match parts {
                     Ok(parts) => end_change(ctx, &loops, parts, answer, guard),
@@ -88,7 +90,8 @@ fn change(
     }))
 }
 
-/// Answers a change, or undoes it after an error. `guard` ends when the change is complete.
+/// Answers a join or leave command. If a loop returned an error, first undoes the joins of all loops. `guard` is
+/// dropped when the command is complete, and then the notices of the groups need not wait any more.
 fn end_change(ctx: &mut Context<'_>, loops: &Loops, parts: Vec<Joined>, answer: Answer, guard: impl Sized + 'static) {
     let (results, joined): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
     let total = results.into_iter().try_fold(Changed::default(), |sum, part| Ok(sum + part?));
@@ -113,7 +116,8 @@ fn end_change(ctx: &mut Context<'_>, loops: &Loops, parts: Vec<Joined>, answer: 
     });
 }
 
-/// Answers when all loops have written their messages.
+/// Answers a command. If the command succeeded, sends the answer after all loops have written the messages that are in
+/// their queues now.
 fn finish(ctx: &mut Context<'_>, changed: Result<Changed, ApiError>, answer: Answer) {
     let response = changed.and_then(|changed| json(&changed)).map(json_response);
     if response.is_err() {

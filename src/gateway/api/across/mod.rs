@@ -1,10 +1,10 @@
 //! The calls of the API on a server with several loops.
 //!
-//! All API connections are on the first loop. A call that concerns clients of other loops runs on these loops, and the first
-//! loop answers when all of them have their part. The answer to a command is written after the messages that it tells of,
-//! whatever loops write them.
+//! All API connections are on the first loop. A call that concerns clients of other loops also runs on these loops. The
+//! first loop answers the call when all these loops have carried out their parts. The answer to a command is written
+//! after all loops have written the messages that the command caused.
 //!
-//! Each call is checked before anything runs on another loop. So a refused call has no effect.
+//! The first loop checks each call before the call runs on other loops. So a refused call has no effect.
 
 mod agenda;
 mod answer;
@@ -32,11 +32,11 @@ use crate::gateway::runtime::progress::Progress;
 /// The API of a server with several loops.
 pub struct Across {
     loops: Loops,
-    /// The commands in progress.
+    /// The counter of the commands in progress.
     commands: Progress,
-    /// The commands in progress that take several turns.
+    /// The counter of the commands in progress that take several turns.
     long_commands: Progress,
-    /// The lists in progress that take several turns.
+    /// The counter of the lists in progress that take several turns.
     long_lists: Progress,
 }
 
@@ -47,12 +47,12 @@ impl Across {
         Across { loops, commands, long_commands, long_lists }
     }
 
-    /// Returns whether a command is in progress, whose notices must wait for its end.
+    /// Returns whether a command is in progress. The notices of groups must wait for the end of the command.
     pub fn has_command(&self) -> bool {
         self.commands.count() > 0
     }
 
-    /// Starts a call for which [`Call::concerns_loops`] is true. The response is deferred.
+    /// Starts a call for which [`Call::concerns_loops`] returns `true`. Returns a deferred response.
     pub fn respond(
         &self,
         ctx: &mut Context<'_>,

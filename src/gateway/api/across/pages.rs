@@ -1,14 +1,15 @@
-//! One page from the pages of all loops.
+//! Merges the pages of all loops into one page.
 
 use fdpush::Fd;
 
 /// The page of one loop: entries in the order of their slots, and the fd after which the next page of this loop begins.
 pub type LoopPage<T> = (Vec<T>, Option<u64>);
 
-/// Merges the pages of all loops into one page in the order of slots. Returns its entries, and the fd after which the next
-/// page begins.
+/// Merges the pages of all loops into one page in the order of slots. Returns the entries of the merged page, and the
+/// fd after which the next page begins.
 ///
-/// The page has at most `limit` entries. It ends after the entry with which the sum of `weight_of` exceeds `weight_max`.
+/// The merged page has at most `limit` entries. It ends after the first entry with which the sum of `weight_of` for all
+/// entries exceeds `weight_max`.
 pub fn merge<T>(
     pages: Vec<LoopPage<T>>,
     limit: usize,
@@ -16,7 +17,8 @@ pub fn merge<T>(
     weight_of: impl Fn(&T) -> usize,
     weight_max: usize,
 ) -> LoopPage<T> {
-    // Behind the end of an incomplete page, entries of its loop are missing.
+    // If the page of a loop is not the last page of the loop, the loop has further entries after the end of the page.
+    // So the merged page must not continue after the first of these ends.
     let end = pages.iter().filter_map(|(_, next)| *next).min_by_key(|fd| slot_of(*fd));
     let mut entries: Vec<T> = pages.into_iter().flat_map(|(entries, _)| entries).collect();
     entries.sort_unstable_by_key(|entry| slot_of(fd_of(entry)));
@@ -45,7 +47,7 @@ fn slot_of(fd: u64) -> u32 {
 mod tests {
     use super::*;
 
-    /// Returns the page of the fds of one loop after `after`, at most `limit`.
+    /// Returns a page of at most `limit` fds of one loop that are greater than `after`.
     fn page(fds: &[u64], after: u64, limit: usize) -> LoopPage<u64> {
         let left: Vec<u64> = fds.iter().copied().filter(|fd| *fd > after).collect();
         let page: Vec<u64> = left.iter().copied().take(limit).collect();
@@ -77,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn a_page_whose_entries_have_ended_has_a_next_page() {
-        // The entries of the first loop have ended after its page was found.
+    fn a_page_of_a_loop_whose_connections_have_all_closed_has_a_next_page() {
+        // The connections on the page of the first loop have closed since the loop found its page.
         let pages = vec![(Vec::new(), Some(4)), (vec![2, 5], None)];
         assert_eq!(merge(pages, 2, |fd| *fd, |_| 1, 9), (vec![2], Some(4)));
     }

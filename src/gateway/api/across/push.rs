@@ -1,10 +1,11 @@
-//! Pushes with the counts of all loops.
+//! Pushes on a server with several loops. The answer to a push contains the sums of the counts of all loops.
 //!
-//! A push reaches the own loop at once, and is forwarded to the loops that have receivers. These loops report their counts
-//! when they have written the message. If a push excludes uids or groups, each loop must find the excluded connections
-//! itself. Then the push is a call on each loop. Forwarded pushes and calls arrive in the order in which they were sent. But
-//! on the own loop, a call runs later than a push that follows it. So while a call of a batch is in progress, the other
-//! pushes of the batch are calls, too.
+//! The first loop executes a push for its own connections at once, and forwards the push to the other loops that have
+//! receivers. Each of these loops reports its counts after it has written the message. If a push excludes uids or
+//! groups, each loop must find the excluded connections itself, so the push is executed as a call on each loop. The
+//! other loops execute forwarded pushes and calls in the order in which the first loop sent them. But the first loop
+//! executes its own part of a call later, so the next forwarded push would overtake the call on the first loop. So
+//! while a call of a batch is in progress, the next pushes of the batch are also executed as calls.
 
 use std::sync::Arc;
 
@@ -21,16 +22,16 @@ use crate::gateway::runtime::gather::{Part, gather};
 use crate::gateway::runtime::progress::Progress;
 use crate::gateway::wire::target::Target;
 
-/// The parts of the answer to a push, except for the counts.
+/// The parts of the answer to a push that are known before the push. The counts are added later.
 struct PendingAnswer {
     id: Option<String>,
     /// The uids that were offline before the push.
     offline: Vec<String>,
-    /// The uid of a push to one uid.
+    /// The uid, if the target of the push is a single uid. This uid is looked up after the push.
     only_uid: Option<String>,
 }
 
-/// A push that runs on each loop.
+/// A push that is executed as a call on each loop.
 struct PushCall {
     target: Target<'static>,
     except: Except<'static>,
@@ -39,7 +40,7 @@ struct PushCall {
     may_compress: bool,
 }
 
-/// Executes the push of a request.
+/// Executes the push command in a request body, and answers the request.
 pub fn answer(ctx: &mut Context<'_>, parts: &mut ApiParts<'_>, body: &[u8], answer: Answer) {
     let command = PushCommand::read(body, &command::PUSH);
     execute(ctx, parts, (body, command), None, &Progress::default(), |ctx, status, mut json| {
@@ -48,10 +49,11 @@ pub fn answer(ctx: &mut Context<'_>, parts: &mut ApiParts<'_>, body: &[u8], answ
     });
 }
 
-/// Executes a push command, the result of parsing `json`. Calls `done` with the status and the answer, at once or when the other loops have written the
-/// message.
+/// Executes a push command. `command` is the result of parsing `json`. Calls `done` with the HTTP status and the JSON
+/// of the answer, after all loops that have receivers have executed the push.
 ///
-/// `line` is the number of the line in a batch. `calls` counts the calls of the batch that are in progress.
+/// `line` is the line number of the command in a batch. `calls` counts the pushes of the batch that are being executed
+/// as calls.
 pub fn execute(
     ctx: &mut Context<'_>,
     parts: &mut ApiParts<'_>,
@@ -78,10 +80,10 @@ pub fn execute(
     }
 }
 
-/// Executes a push without an answer.
+/// Executes a push command that gets no answer, such as the push command of a datagram.
 ///
 /// # Errors
-/// The message cannot be sent.
+/// Returns an error if the message cannot be sent.
 pub fn send(ctx: &mut Context<'_>, parts: &mut ApiParts<'_>, command: &PushCommand<'_>) -> Result<(), ApiError> {
     if command.except.has_names() {
         let (_, call) = call(ctx, parts, command)?;
@@ -91,7 +93,7 @@ pub fn send(ctx: &mut Context<'_>, parts: &mut ApiParts<'_>, command: &PushComma
     publish(ctx, parts, command, Tracking::None).map(drop)
 }
 
-/// Pushes on the own loop, and forwards the push to the other loops.
+/// Pushes to the receivers of this loop, and forwards the push to the other loops that have receivers.
 fn forward(
     ctx: &mut Context<'_>,
     parts: &mut ApiParts<'_>,
@@ -128,7 +130,7 @@ fn finish(
     }
 }
 
-/// Makes the call of a push. The notices of its groups are sent before.
+/// Sends the pending notices of the target groups, and then creates the call for a push.
 fn call(
     ctx: &mut Context<'_>,
     parts: &mut ApiParts<'_>,
@@ -197,7 +199,8 @@ impl PushCall {
 }
 
 impl PendingAnswer {
-    /// Creates the value before the push.
+    /// Creates the pending answer. The caller must call this function before the push, because the push may close
+    /// connections.
     fn new(ctx: &Context<'_>, command: &PushCommand<'_>) -> PendingAnswer {
         let only_uid = match &command.target {
             Target::Uids(uids) => match uids.as_slice() {
