@@ -79,7 +79,7 @@
 //!              http ── queue ── table          requests; output; connections by slot, with the bounds of all queues
 //!          ───────────────────────────────────────────────────────────────────────────────────────────────────
 //! layer 0   protocol/          fd   tick   peer   message   limits     values and functions
-//!              histogram   split_table   log_throttle   token_bucket
+//!              histogram   split_table   log_throttle   token_bucket   sync
 //!              tls                             TLS: certificates, settings, the engine of a session
 //!              frame → decoder → assembler                  RFC 6455: bytes to messages
 //!              http → request, query, body_mode, body · response · upgrade    RFC 9112: the parts that an upgrade needs
@@ -117,6 +117,7 @@ mod registry;
 mod remote;
 mod server;
 mod split_table;
+mod sync;
 mod tick;
 mod ticket;
 mod tls;

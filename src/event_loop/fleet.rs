@@ -1,11 +1,12 @@
 //! The inboxes of all loops of a server.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread;
 
 use crate::event_loop::inbox::{Rejected, Sender};
 use crate::fd::{Fd, Numbering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The inboxes of all loops of a server.
 ///

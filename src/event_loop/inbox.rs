@@ -4,13 +4,12 @@
 //! Only an item that is added to an empty queue wakes the loop. The loop then takes items until the queue is empty.
 
 use std::collections::VecDeque;
-use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
-use mio::Waker;
-
 use crate::event_loop::siblings::post::Batch;
+use crate::event_loop::waker::{Waker, wake};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The number of empty batches whose memory an inbox keeps.
 const SPARES_MAX: usize = 2;
@@ -249,17 +248,6 @@ impl<C> Sender<C> {
 
     fn wake(&self) {
         wake(&self.0.waker);
-    }
-}
-
-/// Wakes a loop.
-pub fn wake(waker: &Waker) {
-    let mut woken = waker.wake();
-    while woken.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-        woken = waker.wake();
-    }
-    if let Err(error) = woken {
-        log::error!("cannot wake the loop: {error}");
     }
 }
 

@@ -41,6 +41,7 @@ mod timers;
 #[cfg_attr(not(feature = "tls"), path = "no_tls_sessions.rs")]
 mod tls_sessions;
 mod visited_slots;
+mod waker;
 
 use std::collections::VecDeque;
 use std::io;
@@ -48,7 +49,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 
 #[cfg(feature = "gateway")]
 pub use self::bind_each::bind_each;
@@ -79,6 +80,7 @@ use self::portion::Portion;
 use self::rate_limit::RateLimit;
 use self::siblings::Siblings;
 use self::signals::Signals;
+use self::waker::Waker;
 use crate::connection::Env;
 use crate::fd::Slot;
 use crate::limits::{Heartbeat, Limits};

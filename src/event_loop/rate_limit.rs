@@ -1,8 +1,9 @@
 //! Rate limits of one loop, and rate limits that several loops share.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
+use crate::sync::Mutex;
 use crate::tick::Tick;
 use crate::token_bucket::{Rate, Take, TokenBucket};
 

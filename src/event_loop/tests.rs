@@ -1,5 +1,7 @@
-//! Events of very many sockets in one turn, and a simulation of several loops.
+//! Events of very many sockets in one turn, a simulation of several loops, and schedules of the threads of loops.
 
+#[cfg(fdpush_interleave)]
+mod interleave;
 mod simulation;
 
 use std::io::Write;

@@ -2,13 +2,14 @@
 
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::event_loop::{Command, Context, Rejected, Sender};
 use crate::fd::Fd;
 use crate::message::{Delivery, Push};
 use crate::remote::error::RemoteError;
 use crate::remote::owned_push::OwnedPush;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The maximum number of rounds of one command.
 ///

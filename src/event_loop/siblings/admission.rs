@@ -1,9 +1,9 @@
 //! The number of client connections of each loop, and the choice of a loop for a new connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::tick::Tick;
 
 /// The balance of loops: a loop may exceed the emptiest loop by 1/64.

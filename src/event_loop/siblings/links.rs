@@ -1,6 +1,6 @@
 //! The memory of the posts that each loop has carried out for each other loop.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// The counted memory of the posts that receiving loops have carried out.
 ///

@@ -222,11 +222,12 @@ impl Siblings {
 
 #[cfg(test)]
 mod tests {
-    use mio::{Poll, Token, Waker};
+    use mio::{Poll, Token};
 
     use super::post::ConnectionChange;
     use super::*;
     use crate::event_loop::proxies::ProxyFilter;
+    use crate::event_loop::waker::Waker;
     use crate::fd::Slot;
     use crate::message::Push;
     use crate::protocol::origin::Origins;

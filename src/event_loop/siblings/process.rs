@@ -1,19 +1,18 @@
 //! The state that all loops of a server share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use mio::Waker;
+use std::sync::{Arc, PoisonError};
 
 use crate::directory::{Directory, Logins};
-use crate::event_loop::inbox::wake;
 use crate::event_loop::proxies::ProxyFilter;
 use crate::event_loop::rate_limit::SharedBucket;
 use crate::event_loop::siblings::admission::Admission;
 use crate::event_loop::siblings::links::Links;
+use crate::event_loop::waker::{Waker, wake};
 use crate::limits::Limits;
 use crate::protocol::origin::Origins;
 use crate::registry::SecondLogin;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// The state that all loops of a server share.
 ///

@@ -26,7 +26,7 @@
 //! | push: a push does not follow a join that is on its way | 0 |
 //! | shutdown: the shutdown is sent before the posts | 0 |
 
-mod client;
+pub mod client;
 mod oracle;
 
 use std::cell::RefCell;

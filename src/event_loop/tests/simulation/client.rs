@@ -38,6 +38,12 @@ impl Client {
         }
     }
 
+    /// Returns whether the server has accepted or refused the upgrade.
+    #[cfg(fdpush_interleave)]
+    pub fn has_response(&self) -> bool {
+        self.has_head
+    }
+
     /// Returns whether the client is still connected.
     pub fn is_connected(&self) -> bool {
         self.stream.is_some()
