@@ -1,10 +1,11 @@
 //! The metrics of each loop, on a server with several loops.
 //!
-//! The other metrics are sums of all loops. These metrics have the label `loop`, with the number of the loop from 0.
+//! The metrics in this module have the label `loop`. The value of the label is the number of the loop, from 0. All
+//! other metrics are sums over all loops.
 
 use std::time::Duration;
 
-/// The numbers of one loop.
+/// The values of the metrics of one loop.
 #[derive(Clone, Default, Debug)]
 pub struct LoopNumbers {
     pub connections: usize,
@@ -22,16 +23,17 @@ pub struct LoopNumbers {
     pub turn_time: Duration,
 }
 
-/// A metric with one number for each loop.
+/// A metric that has one value for each loop.
 pub struct LoopMetric {
     pub name: &'static str,
     pub help: &'static str,
-    /// Whether the number never decreases.
+    /// Whether the metric is a counter, which never decreases.
     pub is_counter: bool,
     pub value: fn(&LoopNumbers) -> u64,
 }
 
-/// The metrics of each loop. `fdpush_loop_turn_seconds` is not in the list, because its numbers are fractions.
+/// The metrics of each loop that have whole numbers as values. `fdpush_loop_turn_seconds` is not in the list, because
+/// its values are fractions.
 pub const LOOP_METRICS: [LoopMetric; 11] = [
     gauge("fdpush_loop_connections", "Connections of a loop, in any state", |numbers| numbers.connections as u64),
     gauge("fdpush_loop_open", "Open WebSockets of a loop", |numbers| numbers.open as u64),

@@ -82,7 +82,7 @@ pub struct Snapshot {
     /// `too_large`.
     pub drops: BTreeMap<&'static str, u64>,
     pub heartbeats_missed: u64,
-    /// The numbers of each loop. With one loop, the list is empty.
+    /// The metrics of each loop. With one loop, the list is empty.
     pub loops: Vec<LoopNumbers>,
     pub turns: Durations,
     pub pushes: Durations,

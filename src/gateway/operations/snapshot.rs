@@ -20,7 +20,8 @@ const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 4
 /// The HTTP statuses with which the server refuses API requests before routing.
 const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 
-/// Returns a metrics snapshot of the given statistics. `loops` are the statistics of each loop, if there are several loops.
+/// Returns a metrics snapshot of the given statistics. `loops` has the statistics of each loop if there are several
+/// loops, and is empty otherwise.
 pub fn of(
     stats: &Stats,
     loops: &[Stats],

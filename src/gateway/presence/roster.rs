@@ -30,7 +30,7 @@ use crate::gateway::wire::frame;
 /// The minimum interval between two log lines about identities with too many groups.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// The time after which a loop repeats a request to the first loop whose inbox was full.
+/// If the inbox of the first loop is full, another loop repeats its request for group notices after this time.
 const REPEAT_AFTER: Duration = Duration::from_millis(1);
 
 /// The users in groups, and the emitter of events about connections.
@@ -38,23 +38,25 @@ const REPEAT_AFTER: Duration = Duration::from_millis(1);
 pub struct Roster {
     presence: LoopState<GroupPresence>,
     events: EventEmitter,
-    /// Whether another loop has requested the notices of the first loop. `None` with one loop.
+    /// Whether another loop has requested the notices of all changed groups, and the first loop has not handled the
+    /// request yet. `None` with one loop.
     request: Option<Arc<AtomicBool>>,
     /// The throttle of log lines about identities with too many groups.
     refusals: LogThrottle,
 }
 
-/// The connections of one or more loops that were removed from a group.
+/// The connections that one or more loops have removed from a group.
 #[derive(Debug)]
 pub struct Removed {
     pub group: String,
     pub members: Vec<Fd>,
-    /// The users who left with these connections.
+    /// The uids of the users who left the group with the removed connections, if an earlier notice named the user as
+    /// joined.
     pub left: Vec<CompactString>,
 }
 
 impl Removed {
-    /// Adds the connections of another loop.
+    /// Adds the connections that another loop has removed from the same group.
     pub fn merge(&mut self, other: Removed) {
         self.members.extend(other.members);
         self.left.extend(other.left);
@@ -72,7 +74,8 @@ impl Roster {
         Roster::with(LoopState::Own(GroupPresence::default()), events, None)
     }
 
-    /// Creates empty rosters that share their state, one for each emitter. A single roster needs no lock.
+    /// Creates empty rosters that share their state, one for each emitter. With one emitter, the roster needs no lock
+    /// for its state.
     pub fn several(events: Vec<EventEmitter>) -> Vec<Roster> {
         let request = (events.len() > 1).then(Arc::default);
         let presence = LoopState::handles(GroupPresence::default(), events.len());
@@ -143,7 +146,7 @@ impl Roster {
         let change = ctx.bind(fd, uid);
         match (change, ctx.limits().uid_connections_max) {
             (Change::Done, _) => self.rename(ctx, fd, before.as_deref(), Some(uid)),
-            // A connection on another loop has got the uid since the check.
+            // After the check, another loop bound a connection to the uid. So the uid has now reached its limit.
             (Change::Full, Some(max)) => return Err(UidLimit(max)),
             _ => {}
         }
@@ -197,9 +200,9 @@ impl Roster {
         count
     }
 
-    /// Removes the connections of this loop from a group, one of several loops.
+    /// Removes the connections of this loop from a group, on a server with several loops.
     ///
-    /// When all loops have called this function, [`notify_removed`](Roster::notify_removed) notifies the clients.
+    /// After all loops have called this method, the first loop calls [`notify_removed`](Roster::notify_removed).
     pub fn ungroup_here(&mut self, ctx: &mut Context<'_>, group: &str) -> Removed {
         let mut removed = Removed { group: group.to_owned(), members: ctx.members(group), left: Vec::new() };
         for fd in &removed.members {
@@ -212,7 +215,7 @@ impl Roster {
         removed
     }
 
-    /// Notifies the clients whose connections were removed from a group.
+    /// Sends a `left` notice to the clients whose connections were removed from a group.
     pub fn notify_removed(&mut self, ctx: &mut Context<'_>, removed: Removed) {
         let Removed { group, members, left } = removed;
         if let Some(mut notice) = self.presence.with(|presence| presence.notice_of_left(&group, left)) {
@@ -265,7 +268,8 @@ impl Roster {
         });
     }
 
-    /// Sends the notices of a group before a message to the group, if this loop sends notices.
+    /// Prepares a message to a group: on the first loop, sends the pending notices of the group. On any other loop,
+    /// does nothing.
     pub fn notify_before_message(&mut self, ctx: &mut Context<'_>, group: &str) {
         if ctx.loop_index() == HOME {
             self.notify_group(ctx, group);
@@ -276,7 +280,7 @@ impl Roster {
     fn notify_group(&mut self, ctx: &mut Context<'_>, group: &str) {
         for mut notice in self.presence.with(|presence| presence.take_notices(group)).into_iter().flatten() {
             if self.request.is_some() {
-                // Changes on several loops have no order.
+                // Changes on several loops have no defined order, so the uids are sorted.
                 notice.uids.sort_unstable();
             }
             let text = frame::notice(group, &notice, ctx.limits().queue_bytes_max);
@@ -284,7 +288,7 @@ impl Roster {
         }
     }
 
-    /// Requests a call of [`notify_groups`](Roster::notify_groups) on the loop that sends notices.
+    /// Requests a call of [`notify_groups`](Roster::notify_groups) on the first loop, which sends the notices.
     fn request_notices(&self, ctx: &mut Context<'_>) {
         match &self.request {
             Some(request) if ctx.loop_index() != HOME => {
@@ -326,7 +330,8 @@ impl Roster {
     }
 }
 
-/// Requests a turn end of the first loop. A full inbox delays the request.
+/// Requests from the first loop that it sends the pending notices at the end of its turn. If the inbox of the first
+/// loop is full, the request is repeated after [`REPEAT_AFTER`].
 fn request_at_home(ctx: &mut Context<'_>, request: Arc<AtomicBool>) {
     let taken = Arc::clone(&request);
     let reply = ctx.remote().call_at(home_fd(), move |ctx| {

@@ -49,28 +49,30 @@ pub struct Options<'a> {
     pub key: Option<&'a str>,
     /// Whether the message is sent without compression, even to clients that support compression.
     pub is_plain: bool,
-    /// Whether the counts of other loops are wanted, and when.
+    /// Whether the caller gets the delivery counts of other loops, and when.
     pub tracking: Tracking,
 }
 
-/// The counts of other loops that the sender of a message wants.
+/// Whether the publisher of a message gets the delivery counts of other loops, and when the other loops report the
+/// counts.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub enum Tracking {
-    /// No counts.
+    /// The other loops report no counts.
     #[default]
     None,
-    /// The counts, when the other loops have queued the message.
+    /// Each of the other loops reports its counts after it has put the message into the send queues.
     Queued,
-    /// The counts, when the other loops have written the message.
+    /// Each of the other loops reports its counts after it has written the message to the sockets.
     Written,
 }
 
-/// The result of a message that was sent.
+/// The delivery counts of a published message.
 #[derive(Debug)]
 pub struct Published {
-    /// The counts of this loop.
+    /// The delivery counts of this loop.
     pub delivery: Delivery,
-    /// The counts of the other loops that got the message, if they are wanted.
+    /// The future delivery counts of the other loops. `None` if no other loop got the message, or with
+    /// [`Tracking::None`].
     pub others: Option<Reply<Delivery>>,
 }
 
@@ -126,7 +128,7 @@ impl Publisher {
         Ok(Published { delivery, others })
     }
 
-    /// Encodes a message for pushes on several loops.
+    /// Encodes a message as a frame, so that several loops can push the same frame.
     ///
     /// # Errors
     /// The errors are those of [`publish`](Publisher::publish).
@@ -163,7 +165,8 @@ impl Publisher {
 }
 
 impl Published {
-    /// Returns the counts of all loops. `others` are the counts of the other loops, if these loops have not ended.
+    /// Returns the sum of the delivery counts of this loop (`own`) and of the other loops (`others`). `others` is
+    /// `None` if the other loops have ended without a report.
     pub fn sum(mut own: Delivery, others: Option<Delivery>) -> Delivery {
         own += others.unwrap_or_default();
         own

@@ -86,7 +86,8 @@ fn execute(
     }
 }
 
-/// Returns the answer to a push. If other loops have got the message, the answer is sent when their counts are known.
+/// Returns the ack of a push frame. If other loops got the message, returns `None`, and sends the ack after these loops
+/// have reported their delivery counts.
 fn acknowledge_push(ctx: &mut Context<'_>, fd: Fd, id: &str, published: Published) -> Option<String> {
     let Published { delivery, others } = published;
     let Some(others) = others else { return Some(frame::push_ack(id, delivery)) };

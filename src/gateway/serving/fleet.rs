@@ -1,4 +1,4 @@
-//! The gateways of all loops.
+//! Creates a gateway for each loop, and runs the server.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use crate::gateway::presence::roster::Roster;
 use crate::gateway::push::datagrams::DatagramReceiver;
 use crate::gateway::runtime::loops::HOME;
 
-/// The parts of the server that start before the loops.
+/// The services that the server starts before the loops.
 pub struct Shared {
     pub keys: Arc<Mutex<ApiKeys>>,
     pub datagrams: Vec<DatagramReceiver>,
@@ -35,18 +35,18 @@ pub fn run(server: Server, loops: usize, plan: Plan, shared: Shared) -> Result<(
         LoopSettings { settings: Arc::clone(&plan.settings), tokens: plan.tokens.clone(), address_version: 0 };
     let mut services: Vec<Option<Services>> = services(loops, plan, shared).into_iter().map(Some).collect();
     let make = move |index: usize| {
-        // The function is called once for each loop.
+        // `handlers` calls `make` once for each loop.
         let services = services[index].take().unwrap_or_else(|| unreachable!("a loop has one gateway"));
         Gateway::new(settings.clone(), services)
     };
     server.loops(loops).handlers(make).run()
 }
 
-/// Creates the parts of the gateway of each loop.
+/// Creates the [`Services`] for the gateway of each loop.
 fn services(loops: usize, plan: Plan, shared: Shared) -> Vec<Services> {
     let Shared { keys, datagrams, hook, webhook, reloads } = shared;
     let hooks = &plan.settings.serve.hooks;
-    // With several loops, the API has a roster for each loop, too.
+    // With several loops, there are two rosters for each loop: one roster for the gateway, and one roster for the API.
     let rosters = if loops == 1 { 1 } else { 2 * loops };
     let mut rosters = Roster::several(EventEmitter::several(&webhook, hooks.presence_delay.0, rosters));
     let of_api = rosters.split_off(loops);

@@ -73,7 +73,7 @@ pub struct Gateway {
     datagrams: Vec<DatagramReceiver>,
     /// The results of reloads that the first loop has not applied yet.
     reloads: Arc<ReloadQueue>,
-    /// The new settings for each loop. `None` with one loop.
+    /// The settings after a reload that the other loops have not applied yet. `None` with one loop.
     boxes: Option<Arc<SettingsBoxes>>,
     /// The number of loops that have not started yet.
     unstarted: Arc<AtomicUsize>,
@@ -84,26 +84,27 @@ pub struct Gateway {
     /// after the reload.
     tls: TlsConfigs,
     certificates: ExpiryWatch,
-    /// Whether all loops have applied a reload since the last turn end.
+    /// Whether all loops have applied a reload since the last turn end of this loop.
     is_reloaded: Rc<Cell<bool>>,
     started: Instant,
 }
 
-/// The parts of the gateway of one loop that are created before the loop.
+/// The parts of a gateway that are created before the loop of the gateway starts.
 pub struct Services {
     pub keys: Arc<Mutex<ApiKeys>>,
-    /// The receivers of datagrams. The first loop has all of them.
+    /// The receivers of datagrams. The first loop has all receivers, and the other loops have none.
     pub datagrams: Vec<DatagramReceiver>,
     pub hook: Option<Arc<Hook>>,
     pub webhook: Option<Arc<Webhook>>,
-    /// The queue of reloads. Only the first loop takes from its queue.
+    /// The queue of reload results. The queue of any loop other than the first loop stays empty.
     pub reloads: Arc<ReloadQueue>,
     pub boxes: Option<Arc<SettingsBoxes>>,
     pub unstarted: Arc<AtomicUsize>,
     pub verified: Arc<TokenCounts>,
     pub roster: Roster,
     pub addresses: Addresses,
-    /// The way of the API to the clients of all loops, for the first of several loops.
+    /// The rosters of all loops, with which the API reaches the clients of all loops. Only the first of several loops
+    /// has this value.
     pub loops: Option<Loops>,
     pub tls: TlsConfigs,
 }
@@ -155,7 +156,8 @@ impl Gateway {
         self.rate = per_second.map(|per_second| Rate::new(per_second, burst));
     }
 
-    /// Applies the settings of a reload, and counts the clients of this loop again if necessary.
+    /// Applies the settings of a reload. If `address_version` has changed, counts the connections of this loop by
+    /// client address again.
     fn apply_reloaded(&mut self, ctx: &Context<'_>, settings: LoopSettings) {
         let version = settings.address_version;
         self.apply(settings);
@@ -165,7 +167,8 @@ impl Gateway {
         }
     }
 
-    /// Applies the result of a reload on the first loop, and sends it to the other loops. An error changes nothing.
+    /// Applies the result of a reload on the first loop, and sends the new settings to the other loops. A failed reload
+    /// changes no setting.
     fn reload(&mut self, ctx: &mut Context<'_>, reload: ReloadResult) {
         let (plan, report) = match reload {
             Ok(reload) => reload,
@@ -218,7 +221,7 @@ impl Gateway {
         }
     }
 
-    /// Watches the certificates of a reload that all loops have applied.
+    /// If all loops have applied a reload, checks the certificates of the new settings from now on.
     fn end_reload(&mut self, ctx: &mut Context<'_>) {
         if self.is_reloaded.take() {
             self.certificates.start(ctx, self.settings.tls());

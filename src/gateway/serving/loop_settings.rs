@@ -1,4 +1,4 @@
-//! The settings that each loop applies to its clients, and their way from the first loop to the other loops.
+//! Sends the settings for clients from the first loop to the other loops after a reload.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::gateway::runtime::gather::{GatherError, Part, gather};
 use crate::gateway::runtime::loops::HOME;
 use crate::gateway::settings::Settings;
 
-/// The time after which settings are sent again to a loop whose inbox was full.
+/// If the inbox of a loop is full, the first loop sends the settings again after this time.
 const REPEAT_AFTER: Duration = Duration::from_millis(10);
 
 /// The settings that each loop applies to its clients.
@@ -19,17 +19,18 @@ const REPEAT_AFTER: Duration = Duration::from_millis(10);
 pub struct LoopSettings {
     pub settings: Arc<Settings>,
     pub tokens: Option<jwt::Keys>,
-    /// The number of changes that make the loops count the addresses of clients again.
+    /// The number of reloads so far that changed how connections are counted by client address. When this number
+    /// changes, each loop counts its connections again.
     pub address_version: u64,
 }
 
-/// The settings that wait for each loop.
+/// The settings that the first loop has sent and that another loop has not applied yet, in one queue for each loop.
 pub struct SettingsBoxes(Box<[Mutex<VecDeque<Waiting>>]>);
 
 type Waiting = (LoopSettings, Part<()>);
 
 impl SettingsBoxes {
-    /// Creates empty boxes for this number of loops.
+    /// Creates an empty queue of settings for each of `loops` loops.
     pub fn new(loops: usize) -> SettingsBoxes {
         SettingsBoxes((0..loops).map(|_| Mutex::default()).collect())
     }
@@ -59,7 +60,8 @@ impl SettingsBoxes {
         });
     }
 
-    /// Returns the oldest settings that wait for a loop, and the obligation to apply them.
+    /// Removes and returns the oldest settings in the queue of a loop. The loop applies the settings and then confirms
+    /// this through the returned [`Part`].
     pub fn take(&self, index: usize) -> Option<(LoopSettings, Part<()>)> {
         self.lock(index).pop_front()
     }

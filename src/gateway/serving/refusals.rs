@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use fdpush::{Limits, Response, Upgrade};
 
-/// Returns the answer if the back end did not decide.
+/// Returns the answer to an upgrade if the authentication back end made no decision.
 pub fn unavailable() -> Upgrade {
     Upgrade::refuse(Response::text(503, "authentication back end unavailable\n").header("Retry-After", "1"))
 }
@@ -19,7 +19,7 @@ pub fn address_full(counted: IpAddr, limits: &Limits, max: u32) -> String {
     }
 }
 
-/// Returns the answer if a limit of connections is reached.
+/// Returns the answer to an upgrade that exceeds the connection limit of a uid or an address. `why` is the error text.
 pub fn too_many(why: String) -> Upgrade {
     Upgrade::refuse(Response::text(429, why))
 }

@@ -358,8 +358,9 @@ pub struct Bounds {
         value_parser = between(1, 1 << 30))]
     pub inbox_max: u32,
 
-    /// With several --loops: maximum memory of messages on their way from one loop to another, in bytes; over this limit,
-    /// messages are dropped and counted. Must exceed --message-bytes-max by 4KiB
+    /// With several --loops: maximum memory of the messages that loops have sent to other loops and that the other
+    /// loops have not handled yet, in bytes; over this limit, messages are dropped and counted. Must exceed
+    /// --message-bytes-max by at least 4KiB
     #[arg(long, value_name = "SIZE", env = "FDPUSH_FORWARD_BYTES_MAX",
         default_value_t = Size(Limits::default().forward_bytes_max))]
     pub forward_bytes_max: Size,

@@ -90,7 +90,7 @@ impl fmt::Display for BadLength {
 
 impl std::error::Error for BadLength {}
 
-/// Returns copies of names that own their text.
+/// Returns copies of the names. The copies own their text.
 pub fn owned(names: &[Cow<'_, str>]) -> Vec<Cow<'static, str>> {
     names.iter().map(|name| Cow::Owned(name.clone().into_owned())).collect()
 }

@@ -16,7 +16,7 @@ pub enum Target<'a> {
 }
 
 impl Target<'_> {
-    /// Returns a copy that owns its names.
+    /// Returns a copy of the target. The copy owns the text of its uids or groups.
     pub fn to_owned(&self) -> Target<'static> {
         match self {
             Target::Uids(uids) => Target::Uids(owned(uids)),

@@ -41,7 +41,8 @@ impl Serve {
             write_time_max: bounds.write_time_max.0,
             slow_reader: bounds.slow_reader.into(),
             read_budget_bytes: bounds.read_budget_bytes.0,
-            // `Roster` also checks this limit, because a client over the limit gets an answer with the limit.
+            // `Roster` also checks `uid_connections_max`, so that the error text for a refused client contains the
+            // limit.
             uid_connections_max: self.uid_connections_max(),
             connection_groups_max: bounds.connection_groups_max as usize,
             memberships_max: bounds.memberships_max as usize,
