@@ -17,7 +17,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether the connection has output that the socket may accept.
+    /// Returns whether the connection has unwritten output, and the socket is not known to be full.
     #[inline]
     pub fn can_write(&self) -> bool {
         match &self.output {
@@ -27,22 +27,23 @@ impl Connection {
         }
     }
 
-    /// Returns the output if it is one slice.
+    /// Returns the unwritten output if it is one slice, and `None` if it is empty or several slices.
     ///
-    /// This is the common case. Filling a list of 64 slices would be slower.
+    /// Most output is one slice. For one slice, this method is faster than [`poll_slices`](Connection::poll_slices)
+    /// with a list of 64 slices.
     #[inline]
     pub fn poll_slice<'a>(&'a self, env: &'a Env) -> Option<&'a [u8]> {
         self.output.poll_slice(&env.journal)
     }
 
-    /// Fills `slices` with output, and returns the number of slices filled.
+    /// Stores references to the unwritten output in `slices`, and returns the number of stored slices.
     ///
-    /// While the socket is full, no slice is filled.
+    /// While the socket is full, the result is 0.
     pub fn poll_slices<'a>(&'a self, env: &'a Env, slices: &mut [IoSlice<'a>]) -> usize {
         self.output.poll_slices(&env.journal, slices)
     }
 
-    /// Returns the action for the socket after a write.
+    /// Returns what the caller must do with the socket after a write.
     #[inline]
     pub fn poll_next(&mut self, env: &Env) -> SocketAction {
         match self.stage {

@@ -22,7 +22,7 @@ pub struct Closed {
     pub cause: Cause,
 }
 
-/// The result of [`Context::close`](crate::Context::close).
+/// The result of [`Context::close`](crate::Context::close) for one fd.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum CloseOutcome {
@@ -32,8 +32,8 @@ pub enum CloseOutcome {
     Gone,
     /// The fd belongs to another [loop](crate::Server::loops), and the command was sent to that loop.
     Forwarded,
-    /// The commands to the loop of the connection have reached
-    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max). Nothing was done.
+    /// The fd belongs to another loop, and the messages and commands on their way to that loop have reached
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max) bytes. Nothing was done.
     Full,
     /// The arguments are invalid. Nothing was done.
     ///
@@ -56,8 +56,8 @@ pub enum AbortOutcome {
     },
     /// The fd belongs to another [loop](crate::Server::loops), and the command was sent to that loop.
     Forwarded,
-    /// The commands to the loop of the connection have reached
-    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max). Nothing was done.
+    /// The fd belongs to another loop, and the messages and commands on their way to that loop have reached
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max) bytes. Nothing was done.
     Full,
     /// No connection has this fd, or the connection is dropped already.
     ///
@@ -100,15 +100,16 @@ pub enum Cause {
     ServerClosed,
     /// The client did not answer the heartbeats.
     HeartbeatMissed,
-    /// The client read too slowly: a limit on queues was reached.
+    /// The client read too slowly: its queue, or all queues together, reached a limit.
     SlowConsumer,
     /// The socket accepted no bytes for `write_time_max`.
     WriteTimedOut,
     /// A message was not complete within `message_time_max`.
     MessageTimedOut,
-    /// Unfinished messages exceeded `inbound_total_bytes_max`, or no memory was free.
+    /// The unfinished messages of all clients together exceeded `inbound_total_bytes_max`, or the process could not
+    /// allocate memory for a message.
     ///
-    /// This connection had one of the largest unfinished messages.
+    /// If the limit was exceeded, this connection had one of the largest unfinished messages.
     InboundOverload,
     /// The client broke RFC 6455.
     ProtocolError(ProtocolError),

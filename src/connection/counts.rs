@@ -4,10 +4,10 @@ use crate::connection::compression::Compression;
 use crate::connection::event::Traffic;
 use crate::histogram::Histogram;
 
-/// Counters since the loop started.
+/// Counters of the events since the loop started, for all connections of the loop.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// The numbers of bytes and messages, in both directions.
+    /// The numbers of received and sent bytes and messages.
     pub traffic: Traffic,
     /// The counters of deflated messages, in both directions.
     pub compression: Compression,
@@ -15,21 +15,21 @@ pub struct Counts {
     pub pings: u64,
     /// Heartbeats that were not answered in time.
     pub missed: u64,
-    /// Messages that replaced an unsent message in a full queue.
+    /// Pushed messages that replaced an unsent message in a full queue.
     pub conflated: u64,
-    /// Messages and responses that were dropped because a queue was full.
+    /// Messages and HTTP responses that were dropped because a queue was full.
     pub dropped: u64,
-    /// Dropped messages whose connection was closed as a slow consumer.
+    /// The part of `dropped` whose receiver was closed as a slow consumer.
     pub dropped_by_close: u64,
-    /// Messages longer than `queue_bytes_max`.
+    /// Messages that were not queued because they are longer than `queue_bytes_max`, counted once per receiver.
     pub too_large: u64,
     /// System calls that read from a socket.
     pub reads: u64,
     /// System calls that write to a socket.
     pub writes: u64,
-    /// The number of times that the whole output of a connection was written in the turn that pushed it.
+    /// The number of times that the whole output of a connection was written in the turn in which it was queued.
     ///
-    /// The count is reset at the end of a turn.
+    /// The loop resets this count at the end of each turn.
     pub sent: u64,
     /// A histogram of the time that output waited until the socket accepted its last byte.
     pub waits: Histogram,

@@ -45,8 +45,9 @@ impl Connection {
             }
     }
 
-    /// Returns the time at which [`handle_tick`](Connection::handle_tick) is due, unless an earlier call changes this
-    /// time.
+    /// Returns the next time at which the caller must call [`handle_tick`](Connection::handle_tick).
+    ///
+    /// Every other call on the connection can change this time.
     #[inline]
     pub fn poll_timeout(&self, env: &Env) -> Tick {
         if self.has_only_heartbeat() {
@@ -57,7 +58,7 @@ impl Connection {
 
     /// Returns whether the heartbeat check is the only deadline of the connection.
     ///
-    /// In this common case, no message is unfinished, and no output waits.
+    /// Most connections are in this case: no message is unfinished, and no output waits.
     #[inline]
     pub(super) fn has_only_heartbeat(&self) -> bool {
         matches!(self.stage, Stage::Open { unfinished: None, .. }) && !self.output.is_queued()
@@ -105,11 +106,12 @@ impl Connection {
     fn message_deadline(&self, env: &Env) -> Tick {
         match &self.stage {
             Stage::Open { unfinished: Some(unfinished), .. } => match unfinished.held_until() {
-                // A paused client has no deadline, because the server does not read from this client.
+                // While the handler has paused reading, an unfinished message has no deadline, because the server does
+                // not read its remaining bytes.
                 _ if self.is_paused => Tick::NEVER,
                 None => unfinished.started().after(env.limits.message_time_max),
-                // The returned time is no deadline of the client. At `until`, the timer fires, this function returns
-                // `Tick::NEVER`, and the input that is held back is processed.
+                // While the server holds back input of the client, an unfinished message has no deadline. `until` is
+                // returned only so that the timer fires at `until` and the server processes the held input.
                 Some(until) if until > env.now => until,
                 Some(_) => Tick::NEVER,
             },

@@ -1,8 +1,8 @@
 //! Deflated messages of a connection (RFC 7692), in both directions.
 //!
 //! A connection stores whether it negotiated permessage-deflate, the size of its client's window, and an
-//! [`InflationPace`](super::inflation_pace::InflationPace). No compression context is kept between messages. The loop
-//! has one deflater and one inflater for all connections.
+//! [`InflationPace`](super::inflation_pace::InflationPace). No compression context is kept from one message to the
+//! next. The loop has one deflater and one inflater for all connections.
 
 use crate::connection::{Connection, Env, Event, Outbound, Sent, Stage};
 use crate::protocol::assembler::{Assembler, AssemblerError};
@@ -75,7 +75,7 @@ impl Connection {
         }
     }
 
-    /// Returns the time until which input is held back. Returns `None` if no input is held back.
+    /// Returns the time until which the server holds back input of the client. Returns `None` if no input is held back.
     #[inline]
     pub fn held_until(&self) -> Option<Tick> {
         match &self.stage {
@@ -100,7 +100,8 @@ impl Connection {
     /// Queues a message for a client that negotiated permessage-deflate.
     #[inline(never)]
     pub(super) fn send_deflated(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> Sent {
-        // The bound applies to the message before deflation, so a message is too large for all clients or for none.
+        // `queue_bytes_max` is compared with the length of the message before deflation, so a message is too large for
+        // all clients or for none.
         if outbound.bytes() > env.limits.queue_bytes_max {
             return Sent::TooLarge;
         }

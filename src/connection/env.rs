@@ -13,7 +13,7 @@ use crate::tick::Tick;
 
 /// The maximum number of empty queues that are kept for reuse.
 ///
-/// A busy turn uses about this many queues.
+/// In a busy turn, about this many connections need a queue.
 const SPARE_QUEUES_MAX: usize = 1024;
 
 /// The state that all connections of a loop share.
@@ -32,7 +32,7 @@ pub struct Env {
     pub now: Tick,
     /// The `Date` line of HTTP responses, with the time of this turn.
     pub date: String,
-    /// The bytes in all queues.
+    /// The memory of all queues, in bytes.
     ///
     /// Bytes in the journal are not counted.
     pub queued: Queued,
@@ -40,7 +40,7 @@ pub struct Env {
     ///
     /// The value is updated when a frame is pushed to a queue.
     pub longest_queue: usize,
-    /// The memory of unfinished messages, heads and bodies.
+    /// The memory of input that is not complete: unfinished messages, and unfinished heads and bodies of HTTP requests.
     pub inbound: MemoryTotal,
     /// The counters of all connections.
     pub counts: Counts,
@@ -81,7 +81,8 @@ impl Env {
         self.queued.frames + more > self.limits.queue_total_bytes_max
     }
 
-    /// Returns whether unfinished messages, heads and bodies exceed `inbound_total_bytes_max`.
+    /// Returns whether the memory of unfinished messages, request heads and request bodies exceeds
+    /// `inbound_total_bytes_max`.
     #[inline]
     pub fn is_over_inbound(&self) -> bool {
         self.inbound.bytes() > self.limits.inbound_total_bytes_max

@@ -1,4 +1,4 @@
-//! The events of a connection, the results of commands, and the state.
+//! The types that a connection returns: its events, the results of commands, and its state.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use crate::protocol::message::Message;
 use crate::protocol::origin::OriginError;
 use crate::protocol::request::Request;
 
-/// Bytes and messages of a connection, in both directions.
+/// The numbers of received and sent bytes and messages of a connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Traffic {
@@ -47,15 +47,15 @@ pub enum Event<'a> {
     },
     /// The head of a request that announces a body. The caller must call `receive_body`.
     Head(Box<Request<'static>>),
-    /// A piece of a streamed body, with the handler's state.
+    /// A piece of a streamed request body, with the state that the handler keeps for this body.
     ///
     /// The caller returns the state with `return_state`, unless this piece is the last.
     Piece {
-        /// The bytes of the piece. Only the last piece may be empty.
+        /// The bytes of this piece of the body. Only the last piece may be empty.
         bytes: Cow<'a, [u8]>,
-        /// Whether the body is complete.
+        /// Whether this piece is the last piece of the body.
         is_last: bool,
-        /// The state of `BodyMode::Stream`.
+        /// The state that the handler passed in `BodyMode::Stream`.
         state: Box<dyn Any>,
     },
     /// A request for a WebSocket.
@@ -94,7 +94,7 @@ pub enum Refusal {
     Http(HttpError),
     /// The origin of a browser is not allowed.
     Origin(OriginError),
-    /// The handler did not answer in time.
+    /// The handler did not answer the request within `answer_time_max`.
     Unanswered,
     /// The server is shutting down.
     Drained,
@@ -103,7 +103,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns the HTTP status of the response.
+    /// Returns the HTTP status of the response that refuses the request.
     pub fn status(&self) -> u16 {
         match self {
             Refusal::Http(error) => error.status(),
@@ -133,8 +133,9 @@ pub enum Sent {
     Queued,
     /// The queue is full.
     ///
-    /// The table then writes to the transport and tries again. If the queue is still full, the policy for slow readers
-    /// applies.
+    /// After this result, the [`Table`](crate::connection::Table) writes the queue to the transport, and queues the
+    /// message if there is space now. If the queue is still full, the table applies
+    /// [`Limits::slow_reader`](crate::Limits::slow_reader).
     Full,
     /// The connection is not an open WebSocket.
     NotOpen,
@@ -142,7 +143,7 @@ pub enum Sent {
     TooLarge,
 }
 
-/// The action for the socket after a write.
+/// What the caller must do with the socket after a write.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum SocketAction {
     /// Do nothing.

@@ -1,8 +1,10 @@
-//! Selects the connections that free memory when the queues together exceed their bound.
+//! Selects the connections whose messages are dropped, or which are closed, when the queues together exceed their
+//! bound.
 //!
-//! A holder is a connection with a queue. The holder with the largest queue frees memory, repeatedly, until 1/16 of the
-//! bound is free. Then many bytes can be queued before the next search, so searches are rare. Each holder keeps a
-//! minimum of memory. The minimums of all holders are together at most half of the bound.
+//! A holder is a connection with a queue. An eviction frees memory of the holder with the largest queue: it drops
+//! messages of this holder, or closes its connection. Evictions repeat until 1/16 of the bound is free. Then many bytes
+//! can be queued before the next search, so searches are rare. A holder is not evicted while its counted memory is at
+//! most a minimum, [`Evictor::bytes_min`]. The minimums of all holders together are at most half of the bound.
 //!
 //! The counted memory of a holder is its part of the memory of all queues. If several queues share a frame, each queue
 //! has an equal part of the memory of this frame.
@@ -17,14 +19,14 @@ use crate::protocol::close::CloseCode;
 /// Evictions stop when 1/16 of the bound on all queues is free.
 const FREED_PART: usize = 16;
 
-/// The ratio of memory at which an undroppable holder is closed.
+/// An undroppable holder is closed if it has at least this many times the memory of the largest other holder.
 ///
-/// An undroppable holder has only a partly written message, which cannot be dropped. Its connection is closed if it has
-/// at least this many times the memory of the largest other holder. If the queues are within their bound before the
-/// first such close, the evictions stop instead.
+/// The only message of an undroppable holder is partly written, so it cannot be dropped. No undroppable holder is
+/// closed if the dropped messages were enough to bring all queues together within their bound: the evictions then stop,
+/// also if less than 1/16 of the bound is free.
 const UNDROPPABLE_FACTOR: usize = 2;
 
-/// The average number of queues whose memory is read for each eviction.
+/// The average number of queues whose memory the evictor reads for each eviction.
 const CHARGES_PER_EVICTION: usize = 64;
 
 /// The search for the holders that free memory while the queues together exceed their bound.
@@ -66,7 +68,7 @@ pub struct Evictor {
 /// A connection with a queue.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Holder {
-    /// The memory of the connection that counts against the bound of all queues.
+    /// The memory of the connection that counts against `queue_total_bytes_max`, the bound of all queues together.
     pub charge: usize,
     /// The slot of the connection.
     pub slot: Slot,
@@ -102,7 +104,7 @@ impl Evictor {
         }
     }
 
-    /// Returns whether 1/16 of `queue_total_bytes_max` is free, so that evictions can stop.
+    /// Returns whether 1/16 of `queue_total_bytes_max` is free, so that no more evictions are needed.
     pub fn is_enough(&self, env: &Env) -> bool {
         let max = env.limits.queue_total_bytes_max;
         env.queued.frames <= max - max / FREED_PART
@@ -129,8 +131,8 @@ impl Evictor {
         let other = largest.map_or(0, |holder| holder.charge);
         if self.undroppable.peek().is_some_and(|undroppable| undroppable.charge / UNDROPPABLE_FACTOR >= other) {
             if !self.closes_undroppable && env.queued.frames <= max {
-                // The queues are within the bound, and the largest holder is undroppable. Much smaller holders are not
-                // evicted in its place.
+                // The queues together are within their bound, and the largest holder is undroppable. So the evictions
+                // stop: every other holder has at most half of its memory.
                 return None;
             }
             self.closes_undroppable = true;
@@ -163,7 +165,7 @@ impl Evictor {
     /// Returns the eviction that closes a holder.
     ///
     /// The next snapshot includes the holder again, because the closed connection may keep a partly written shared
-    /// frame, and its share of this frame can grow.
+    /// frame. The counted memory of this frame grows when other queues drop the frame.
     fn close(&mut self, holder: Holder) -> Eviction {
         self.exempt.push(holder.slot);
         Eviction::Close(holder)
@@ -195,7 +197,7 @@ impl Connection {
         self.output.is_queued()
     }
 
-    /// Drops the newest messages until the counted memory is at most `charge_max`.
+    /// Drops the newest messages of the queue until the counted memory of the connection is at most `charge_max`.
     ///
     /// A partly written message is not dropped. Returns the number of dropped messages.
     pub fn drop_newest(&mut self, charge_max: usize, env: &mut Env) -> usize {
@@ -238,15 +240,15 @@ impl Connection {
             None => self.output.clear(env),
         }
         if env.is_over_total(0) || self.charge() > kept_max {
-            // A close frame can follow only after the whole partly written frame, and there is no memory to keep this
-            // frame.
+            // A close frame can follow only after the whole partly written frame, and too little memory is free to keep
+            // this frame.
             self.release(env);
             return Some(self.end_abnormally(By::Server, Cause::SlowConsumer));
         }
         self.close(CloseCode::TRY_AGAIN_LATER, "reading too slowly", Cause::SlowConsumer, env)
     }
 
-    /// Ends a connection that has one of the largest unfinished inputs.
+    /// Ends a connection whose unfinished input is among the largest of the loop.
     ///
     /// The caller calls this method when unfinished messages, heads and bodies together exceed their bound. The memory
     /// of the input is freed at once.
@@ -261,9 +263,9 @@ impl Connection {
         }
     }
 
-    /// Ends an open WebSocket because memory is used up.
+    /// Ends an open WebSocket because there is too little memory for its unfinished message.
     ///
-    /// No more input is read.
+    /// No more input of the client is read.
     pub(super) fn fail_overload(&mut self, reason: &str, env: &mut Env) -> Event<'static> {
         self.push_close(CloseCode::TRY_AGAIN_LATER, reason, env);
         self.linger();

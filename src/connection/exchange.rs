@@ -1,4 +1,4 @@
-//! The HTTP part of a connection, up to the upgrade to WebSocket.
+//! The HTTP requests and responses of a connection, up to the upgrade to WebSocket.
 
 use std::any::Any;
 use std::io::Write;
@@ -25,7 +25,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The handler's answer is invalid. The client gets a 500.
+    /// Returns an error if the handler's answer in `accept` is invalid. The client then gets a response with status
+    /// 500.
     pub fn accept(
         &mut self,
         fd: Fd,
@@ -84,7 +85,7 @@ impl Connection {
     /// Reports that the TLS hello of the client was answered.
     ///
     /// The hello may have waited, because the loop answers only a limited number of hellos in each turn. The client can
-    /// send its request only after the answer, so `head_time_max` starts again.
+    /// send its request only after the answer, so the client then has the whole `head_time_max` again.
     pub fn handle_hello_answered(&mut self, env: &Env) {
         if let Stage::Http(http) = &self.stage
             && http.awaits() == Awaited::Head
@@ -157,7 +158,7 @@ impl Connection {
     /// Starts a response whose body follows in pieces.
     ///
     /// The body of `response` itself is not sent. Returns `false` if no request is pending, or if its response has
-    /// begun. Also returns `false` if `response` has a fault: the client then gets a 500.
+    /// begun. Also returns `false` if `response` is invalid: the client then gets a response with status 500.
     pub fn begin_response(&mut self, response: &Response, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
         let Some(answer) = http.pending_mut().filter(|answer| answer.reply == ResponseMode::None) else { return false };
@@ -187,7 +188,8 @@ impl Connection {
 
     /// Queues a piece of the body of a response.
     ///
-    /// Returns `NotOpen` if no response was started, and `Full` if the queue has no space for the piece.
+    /// Returns `NotOpen` if [`begin_response`](Connection::begin_response) was not called, and `Full` if the queue has
+    /// no space for the piece.
     pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> Sent {
         let queued = self.queued_bytes();
         let Stage::Http(http) = &mut self.stage else { return Sent::NotOpen };
@@ -211,10 +213,10 @@ impl Connection {
         Sent::Queued
     }
 
-    /// Ends the response. Returns `false` if no response was started.
+    /// Ends the response in pieces. Returns `false` if no response in pieces was started.
     ///
-    /// The connection ends, too, if no other request may follow, for instance because the body of the request is not
-    /// complete.
+    /// The connection ends, too, if no other request may follow on it, for instance because the body of the request is
+    /// not complete.
     pub fn end_response(&mut self, env: &mut Env) -> bool {
         let Stage::Http(http) = &mut self.stage else { return false };
         if http.pending_mut().is_none_or(|answer| answer.reply == ResponseMode::None) {
@@ -233,7 +235,7 @@ impl Connection {
         true
     }
 
-    /// Ends a connection during a response.
+    /// Ends a connection whose response in pieces has begun and is not complete.
     ///
     /// The client sees that the response is incomplete.
     fn abort_response(&mut self, reply: ResponseMode, env: &Env) {
@@ -245,14 +247,14 @@ impl Connection {
 
     /// Ends an HTTP connection because the server is shutting down.
     ///
-    /// If a handler is processing a request, the response to this request is still sent. Any other request that has
-    /// started gets a 503. If the response to such a request has begun, the response is cut off. Without a request, the
-    /// connection is dropped when its output is written.
+    /// If a handler is processing a request, the response to this request is still sent. Any other request of which
+    /// bytes were received gets a response with status 503, or, if its response has begun already, this response ends
+    /// incomplete. If no byte of a request was received, the connection is dropped when its output is written.
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         if let Some(answer) = http.handled_request_mut() {
-            // The handler of the request is running, and may have started the shutdown. The response to this request is
-            // the last of the connection.
+            // The handler of the request is still running. This handler may be the one that started the shutdown. Its
+            // response is the last response on the connection.
             answer.keep_alive = false;
             return None;
         }
@@ -295,7 +297,7 @@ impl Connection {
         deferred
     }
 
-    /// Returns whether buffered input must be processed before the next read of the socket.
+    /// Returns whether the connection has buffered input that the caller must process before it reads the socket again.
     pub fn has_buffered_input(&self, env: &Env) -> bool {
         match &self.stage {
             Stage::Http(http) => http.has_buffered_input(),
@@ -319,7 +321,7 @@ impl Connection {
         let from = Source { peer: self.peer, is_control: self.is_control, env };
         let mut step = http.step(input, from);
         if let Ok(Step::Proxied(client)) = step {
-            // From now on, the peer is the client address of the PROXY header.
+            // From now on, `peer` is the client address in the PROXY header.
             self.peer = client.unwrap_or(self.peer);
             step = http.step(input, Source { peer: self.peer, ..from });
         }
@@ -350,14 +352,14 @@ impl Connection {
         }
     }
 
-    /// Handles a deadline of the HTTP part that has passed.
+    /// Handles a passed deadline of a connection that speaks HTTP.
     pub(super) fn handle_http_tick(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         match http.awaits() {
-            // The client is still reading a response, so the time limit for its next request starts again.
+            // The client is still reading a response, so the client gets a new deadline for its next request.
             Awaited::Request if !self.output.is_empty() => self.deadline = http.deadline(env),
             Awaited::Request => self.finish(),
-            // The handler paused the body, so the client is not late.
+            // The handler has paused reading of the body, so the client gets a new deadline.
             Awaited::Piece if self.is_paused => self.deadline = http.deadline(env),
             Awaited::Response => {
                 let response = self.refusal(503, "the request was not answered in time");
@@ -369,7 +371,7 @@ impl Connection {
         None
     }
 
-    /// Refuses the request because unfinished heads and bodies exceed their bound.
+    /// Refuses the request because the unfinished input of all connections exceeds `inbound_total_bytes_max`.
     pub(super) fn refuse_overload(&mut self, env: &mut Env) -> Event<'static> {
         let Stage::Http(http) = &mut self.stage else { return Event::Refused(Refusal::Http(HttpError::Overload)) };
         if http.pending_mut().is_some_and(|answer| answer.reply == ResponseMode::None) {
@@ -398,9 +400,11 @@ impl Connection {
         Event::Refused(if is_tls { Refusal::TlsHello } else { Refusal::Http(error) })
     }
 
-    /// Flushes the output like `linger`, but with a deadline.
+    /// Begins to flush the output, with a deadline. After the flush, the connection waits until the client ends its
+    /// stream.
     ///
-    /// The deadline is `write_time_max` plus `close_wait_max` from now, so that a client can read a large response.
+    /// The deadline is `write_time_max` plus `close_wait_max` from now, so that the client has time to read a large
+    /// response.
     fn linger_after_http(&mut self, env: &Env) {
         self.stage = Stage::Lingering { is_shut: false };
         self.deadline = env.now.after(env.limits.write_time_max).after(env.limits.close_wait_max);

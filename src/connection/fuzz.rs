@@ -1,8 +1,9 @@
-//! The fuzz target `connection`: operations on a table of two connections.
+//! The fuzz target `connection`: performs random operations on a table of two connections.
 //!
-//! Events and output are compared with a model of the client ([`reader`]). The target calls the table as the loop does:
-//! it reads only if [`Connection::wants_read`], flushes before a turn ends, and removes ended connections. All other
-//! operations may happen in any order. In half of the runs both connections are TLS sessions.
+//! The events and the output of each connection are compared with a model of its client ([`reader`]). The target calls
+//! the table as the loop does: it reads only if [`Connection::wants_read`], flushes before a turn ends, and removes
+//! ended connections. All other operations may happen in any order. In half of the runs both connections are TLS
+//! sessions.
 
 mod draw;
 mod http;
@@ -64,7 +65,7 @@ struct Side {
     reader: Reader,
     /// A number that selects the reaction of the handler to events.
     manner: u8,
-    /// Whether the last request was a HEAD request, and the minor HTTP version of that request.
+    /// Whether the last request was a HEAD request, and the minor HTTP version of the last request.
     asked: (bool, u8),
     messages_in: u64,
     messages_out: u64,
@@ -74,7 +75,7 @@ struct Side {
 enum Phase {
     Http,
     Open,
-    /// The WebSocket has ended, and its end was reported.
+    /// The WebSocket has ended, and the target has received its `Event::Closed`.
     Ended,
 }
 
@@ -236,7 +237,7 @@ impl Rig {
         assert_eq!(
             side.phase,
             if is_http { Phase::Http } else { Phase::Open },
-            "the phase must allow the event {event:?}"
+            "a connection in this phase must not return the event {event:?}"
         );
         let manner = side.manner;
         if let Event::Head(request) | Event::Request { request, .. } | Event::Upgrade(request) = &event {
@@ -256,7 +257,8 @@ impl Rig {
                     self.replay();
                 }
             }
-            // Nothing is sent here: a response in pieces has begun, and a later operation ends it.
+            // The handler sends nothing here: it has begun a response in pieces, and a later operation ends that
+            // response.
             Event::Request { .. } if side.reader.is_streaming_last() && manner & 4 == 0 => {}
             Event::Request { .. } if manner % 8 == 7 => self.defer(at, Deferred::Plain),
             Event::Request { .. } => self.respond(at, manner),
@@ -276,14 +278,14 @@ impl Rig {
         match event {
             None | Some(Event::Refused(_)) => {}
             Some(Event::Closed(closed)) => self.handle_closed(at, &closed),
-            Some(event) => panic!("a connection without input returned {event:?}"),
+            Some(event) => panic!("a connection that got no input must not return {event:?}"),
         }
         self.replay();
     }
 
     fn handle_closed(&mut self, at: usize, closed: &Closed) {
         let side = &mut self.sides[at];
-        assert_eq!(side.phase, Phase::Open, "only an open WebSocket may be closed: {closed}");
+        assert_eq!(side.phase, Phase::Open, "only an open WebSocket may return Event::Closed: {closed}");
         side.phase = Phase::Ended;
         side.reader.expect_close(closed);
     }
@@ -375,7 +377,7 @@ impl Rig {
         let event = self.change(at, |connection, env| connection.close_slow(kept_max, env));
         let closed = event.map(|event| match event {
             Event::Closed(closed) => closed,
-            event => panic!("the event must be the end of a slow consumer: {event:?}"),
+            event => panic!("a closed slow consumer must return Event::Closed, not {event:?}"),
         });
         self.handle_slow(at, closed);
         self.replay();
@@ -414,15 +416,15 @@ impl Rig {
         self.table.connection(self.slot(at)).expect("each side has a connection")
     }
 
-    /// Applies a transition.
+    /// Applies a change to a connection, such as a close.
     ///
-    /// Changes that the table makes after the transition are logged.
+    /// The table may then write output or drop messages. The sockets log these changes for [`replay`](Rig::replay).
     fn change<R>(&mut self, at: usize, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> R {
         let slot = self.slot(at);
         self.table.step(slot, transition).expect("each side has a connection")
     }
 
-    /// Passes the logged changes to the models of the clients.
+    /// Passes the changes that the sockets have logged to the models of the clients.
     fn replay(&mut self) {
         let log = std::mem::take(&mut *self.log.borrow_mut());
         for (at, change) in log {
@@ -488,7 +490,7 @@ impl Rig {
             assert_eq!(
                 connection.is_open(),
                 *phase == Phase::Open,
-                "the connection must be open if and only if the model is ({phase:?})"
+                "the connection must be an open WebSocket if and only if the model is in phase Open, not {phase:?}"
             );
             assert_eq!(connection.state() == State::Open, connection.is_open());
             let traffic = connection.traffic();
@@ -505,26 +507,31 @@ impl Rig {
         let charges: usize = [0, 1].iter().map(|at| self.connection(*at).charge()).sum();
         assert!(
             charges <= queued.frames && charges + 64 > queued.frames,
-            "the charges of all connections must equal the queued bytes, or be less by fewer than 64 bytes"
+            "the counted memory of both connections must be 0 to 63 bytes less than the memory of all queues"
         );
-        // A closed connection may have an additional queue for its close frame.
+        // A connection that was closed while the queues were full may have a queue for its close frame, in addition to
+        // the bound.
         let records = if self.is_tls { 2 * RECORD_OVERHEAD } else { 0 };
         assert!(
             queued.frames <= max + 2 * (QUEUE_BYTES + CONTROL_BYTES_MAX) + records,
-            "queued bytes must stay within the total bound of {max}: {queued:?}"
+            "the memory of all queues must stay within the total bound of {max} bytes: {queued:?}"
         );
         if [0, 1].iter().all(|at| self.connection(*at).queued_bytes() == 0) {
-            assert_eq!(queued, Queued::default(), "empty queues must count no bytes");
+            assert_eq!(queued, Queued::default(), "the counted memory must be 0 if no output is queued");
         }
     }
 
-    /// Ends all connections, and checks that no memory is left.
+    /// Ends both connections, and checks that the counted memory of all queues is then 0.
     fn end(&mut self) {
         for at in [0, 1] {
             self.abort(at);
         }
         self.flush();
-        assert_eq!(self.table.env().queued, Queued::default(), "removed queues must count no bytes");
+        assert_eq!(
+            self.table.env().queued,
+            Queued::default(),
+            "the counted memory must be 0 after all connections have ended"
+        );
     }
 }
 

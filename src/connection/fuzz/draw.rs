@@ -30,8 +30,8 @@ pub(super) fn request(byte: u8) -> &'static str {
 
 /// Maps a byte to a length.
 ///
-/// All small lengths occur. Larger lengths grow in steps of 8 and of 2300. The largest lengths exceed the length of one
-/// buffer of a queue.
+/// The result is each length from 0 to 150, then lengths up to 870 in steps of 8, then lengths up to 34,500 in steps of
+/// 2300. The largest length is longer than one buffer of a queue.
 pub(super) fn size(byte: u8) -> usize {
     match usize::from(byte) {
         byte @ 0..=150 => byte,

@@ -75,8 +75,8 @@ impl Rig {
             return self.stream(at, manner);
         }
         let deferred = self.change(at, |connection, _| connection.take_deferred());
-        // If the queues together exceed their bound, the table writes and evicts after each transition. The models must
-        // know these changes before the answer.
+        // While the queues together exceed their bound, the table writes and evicts after each change of a connection.
+        // The models must receive these changes before the answer.
         self.replay();
         match deferred {
             Some(Deferred::Upgrade(request)) => self.answer_upgrade(at, &request, manner),

@@ -1,7 +1,7 @@
 //! A model of a client, which checks the output of a connection.
 //!
-//! The model expects every response and every frame, in order and complete, and no bytes after the end. The model has
-//! its own implementation of RFC 9112 and RFC 6455, and shares no code with the server.
+//! The model expects every response and every frame, in order and complete, and no bytes after the last one. The model
+//! has its own implementation of RFC 9112 and RFC 6455, and shares no code with the server.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::protocol::close::CloseCode;
 /// A client that reads the output of a connection.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// Received bytes that are not a complete response or frame yet.
+    /// The received bytes of a response or frame that is not complete yet.
     bytes: Vec<u8>,
     /// The number of bytes received.
     pub read_bytes: u64,
@@ -63,7 +63,7 @@ pub(super) enum Due {
 }
 
 impl Reader {
-    /// Reads bytes of the output.
+    /// Receives the next bytes of the output, and checks them.
     pub fn read(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         self.read_bytes += bytes.len() as u64;
@@ -88,7 +88,7 @@ impl Reader {
         assert!(is_whole, "the output must end with a whole frame or response; {} bytes are left", self.bytes.len());
     }
 
-    /// Expects the close frame that the end of the connection requires.
+    /// Adds the close frame that the server must send after the end `closed` to the expected output.
     pub fn expect_close(&mut self, closed: &Closed) {
         use crate::connection::By;
         let reason = if closed.by == By::Server { &closed.reason[..] } else { "" };
@@ -100,9 +100,9 @@ impl Reader {
         self.due.push_back(Due::Frame { first: 0x88, payload, key: None });
     }
 
-    /// Expects a response in pieces.
+    /// Adds a response in pieces to the expected output.
     ///
-    /// The arguments say whether the request is a HEAD request, and its minor HTTP version.
+    /// `is_head` says whether the request is a HEAD request. `version` is the minor HTTP version of the request.
     pub fn begin_stream(&mut self, (is_head, version): (bool, u8)) {
         self.due.push_back(Due::Stream { is_head, is_chunked: version == 1, body: Vec::new(), is_ended: false });
     }
@@ -112,7 +112,7 @@ impl Reader {
         matches!(self.due.back(), Some(Due::Stream { is_ended: false, .. }))
     }
 
-    /// Expects the next piece of the response in pieces.
+    /// Adds a piece to the expected response in pieces.
     pub fn write_stream(&mut self, piece: &[u8]) {
         match self.due.back_mut() {
             Some(Due::Stream { is_head: true, .. }) => {}
@@ -126,7 +126,7 @@ impl Reader {
         }
     }
 
-    /// Expects the end of the response in pieces.
+    /// Adds the end to the expected response in pieces.
     pub fn end_stream(&mut self) {
         match self.due.back_mut() {
             Some(Due::Stream { is_head, is_chunked, body, is_ended: is_ended @ false }) => {
@@ -150,7 +150,7 @@ impl Reader {
         self.due[older] = newer.clone();
     }
 
-    /// Drops the newest messages.
+    /// Removes the newest `count` messages from the expected output, because the server dropped them.
     pub fn drop_newest(&mut self, count: usize) {
         for _ in 0..count {
             let is_message = |due: &Due| matches!(due, Due::Frame { first: 0x81 | 0x82, .. });
@@ -160,7 +160,7 @@ impl Reader {
         }
     }
 
-    /// Drops all expected output that is not partly received.
+    /// Removes all frames except a partly received one from the expected output, because the server dropped them.
     pub fn truncate(&mut self) {
         let kept = if self.is_upgraded {
             usize::from(self.is_inside_due())
@@ -170,12 +170,14 @@ impl Reader {
         self.due.truncate(kept);
     }
 
-    /// Returns whether the first expected output is partly received. Pongs do not count.
+    /// Returns whether the first expected frame is partly received. A partly received pong is ignored, because pongs
+    /// are not in the expected output.
     pub(super) fn is_inside_due(&self) -> bool {
         self.is_upgraded && self.bytes.first().is_some_and(|first| first & 0x0f != 10)
     }
 
-    /// Takes a complete response. Returns `false` if no response is complete.
+    /// Compares the first received response with the expected one, and removes both. Returns `false` if the response is
+    /// not complete yet.
     fn take_response(&mut self) -> bool {
         if self.is_streaming {
             return self.take_stream();
@@ -234,7 +236,7 @@ impl Reader {
         true
     }
 
-    /// Takes the received part of a response in pieces.
+    /// Compares the received part of a response in pieces with the expected part, and removes both.
     ///
     /// Returns `true` if the response has ended.
     fn take_stream(&mut self) -> bool {
@@ -252,7 +254,8 @@ impl Reader {
         is_over
     }
 
-    /// Takes a complete frame. Returns `false` if no frame is complete.
+    /// Compares the first received frame with the expected one, and removes both. Returns `false` if the frame is not
+    /// complete yet.
     fn take_frame(&mut self) -> bool {
         let [first, second, rest @ ..] = &self.bytes[..] else { return false };
         let (length, rest) = match (second, rest) {
@@ -292,7 +295,7 @@ impl Reader {
     }
 }
 
-/// Inflates the payload of a message, which refers to no earlier message.
+/// Inflates the payload of a message that was deflated without a reference to earlier messages.
 fn inflate(payload: &[u8]) -> Vec<u8> {
     use std::io::Read as _;
 

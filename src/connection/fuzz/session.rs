@@ -1,4 +1,4 @@
-//! The fuzz target `tls`: a client and a TLS session exchange records in arbitrary portions.
+//! The fuzz target `tls`: a client and a TLS session exchange records, which arrive in parts of any length.
 //!
 //! The bytes that each side receives must be the bytes that the other side sent. A client may also send changed
 //! records, random bytes, or records of another type. The server may then end the session, but it must not deliver a
@@ -11,9 +11,9 @@
 //! |---|---|
 //! | `may_have_more` is false after a read that filled its buffer | missing bytes of the client |
 //! | plaintext for which a read has no space is dropped | missing bytes of the client |
-//! | ciphertext that the stream did not take is dropped | a record that the client cannot parse |
+//! | ciphertext that the stream did not accept is dropped | a record that the client cannot parse |
 //! | the first byte of an unfinished record is dropped | an alert for a client that broke no rule |
-//! | a write takes a byte more than it encrypts | a write that takes more than is offered |
+//! | a write reports one byte more than it encrypts | a write that accepts more bytes than are offered |
 //! | records stay in the shared buffer after they are sent | the invariant of the shared buffer |
 //! | `close_notify` of the client is not reported | an unfinished end |
 
@@ -28,7 +28,8 @@ use crate::tls::{HANDSHAKE, Hello, TLS12_RECORDS_MAX, TestClient, test_config};
 /// The maximum number of operations of one run. This limit bounds the time of the run.
 const OPERATIONS_MAX: usize = 400;
 
-/// The maximum number of key updates without application data between them. rustls ends a session with more updates.
+/// The maximum number of key updates without application data between them. rustls ends a session if the client sends
+/// more.
 const KEY_UPDATES_MAX: u32 = 32;
 
 /// The PROXY header of a proxied session.
@@ -44,7 +45,7 @@ struct Session {
     shared: TlsShared,
     inbound: MemoryTotal,
     client: TestClient,
-    /// The first bytes of the client, which are not encrypted: a PROXY header or none.
+    /// The bytes that the client sends before its TLS records: a PROXY header, or nothing.
     header: &'static [u8],
     /// The TLS records that the client has encrypted but not yet sent.
     outbox: Vec<u8>,
@@ -64,7 +65,7 @@ struct Session {
     is_faulty: bool,
     /// Whether the client has ended its stream.
     is_ended: bool,
-    /// Whether the server ended the session, or ignores its input.
+    /// Whether the server ended the session, or ignores further bytes of the client.
     is_over: bool,
 }
 
@@ -336,7 +337,7 @@ impl Session {
     }
 
     /// Passes all remaining records, and checks that no byte is missing. The check is skipped if the client violated
-    /// the TLS protocol, or if the server ended the session or ignores its input.
+    /// the TLS protocol, or if the server ended the session or ignores bytes of the client.
     fn end(&mut self) {
         self.pipe.room = usize::MAX;
         self.exchange();
@@ -371,13 +372,14 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_list_of_operations(operations in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn operations_on_a_new_session_follow_the_rules(operations in prop::collection::vec(any::<u8>(), 0..400)) {
             fuzz_tls(&operations);
         }
 
-        /// Works like `any_list_of_operations`, after a complete handshake.
+        /// Works like `operations_on_a_new_session_follow_the_rules`, but the handshake is complete before the first
+        /// operation.
         #[test]
-        fn any_list_of_operations_on_open_sessions(
+        fn operations_on_an_open_session_follow_the_rules(
             setting in any::<[u8; 2]>(),
             operations in prop::collection::vec(any::<u8>(), 0..400),
         ) {

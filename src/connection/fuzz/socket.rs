@@ -154,7 +154,7 @@ impl Transport for Socket {
                 );
                 Change::ClosedSlow(event.map(|event| match event {
                     Event::Closed(closed) => closed.clone(),
-                    event => panic!("the event must be the end of a slow consumer: {event:?}"),
+                    event => panic!("a closed slow consumer must return Event::Closed, not {event:?}"),
                 }))
             }
             Observed::ResponseDropped => Change::ResponseDropped,

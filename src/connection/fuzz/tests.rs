@@ -8,15 +8,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_list_of_operations(operations in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn operations_on_new_connections_match_the_model(operations in prop::collection::vec(any::<u8>(), 0..600)) {
         fuzz_connection(&operations);
     }
 
-    /// Runs lists of operations on connections that are open from the start.
+    /// Runs lists of operations on connections that are open WebSockets before the first operation.
     ///
-    /// Random operations alone rarely open a connection.
+    /// Random operations rarely open a WebSocket.
     #[test]
-    fn any_list_of_operations_on_open_connections(
+    fn operations_on_open_web_sockets_match_the_model(
         setting in any::<[u8; 2]>(),
         operations in prop::collection::vec(any::<u8>(), 0..600),
     ) {
@@ -24,9 +24,9 @@ proptest! {
         fuzz_connection(&[&setting[..], &both, &operations].concat());
     }
 
-    /// Works like `any_list_of_operations_on_open_connections`, but both clients negotiated permessage-deflate.
+    /// Works like `operations_on_open_web_sockets_match_the_model`, but both clients negotiated permessage-deflate.
     #[test]
-    fn any_list_of_operations_on_deflating_connections(
+    fn operations_on_deflating_web_sockets_match_the_model(
         bounds in 108..=u8::MAX,
         manner in any::<u8>(),
         requests in (8..10_u8, 8..10_u8),
@@ -37,14 +37,15 @@ proptest! {
     }
 
     #[test]
-    fn any_request(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_input_gets_a_valid_response(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         fuzz_upgrade(&bytes);
     }
 }
 
-/// A smaller queue is not evicted in place of a large partly written message.
+/// The connection with the largest queue has only a partly written message, which cannot be dropped. The other
+/// connection keeps its messages.
 #[test]
-fn a_partly_written_largest_holder_does_not_evict_a_smaller_one() {
+fn a_small_queue_is_not_evicted_because_of_a_large_partly_written_message() {
     let both = [3, 0, 4, 250, 143, 0, 144, 250];
     fuzz_connection(
         &[

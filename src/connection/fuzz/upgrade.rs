@@ -22,23 +22,23 @@ use crate::protocol::upgrade::{Accept, Upgrade};
 const PEERS: [Peer; 3] =
     [Peer::V4 { ip: [127, 0, 0, 1], port: 1 }, Peer::V4 { ip: [192, 0, 2, 1], port: 1 }, Peer::Unix];
 
-/// The allowed origin of a server with a list of origins.
+/// The only allowed origin, if the setting of the server is a list of origins.
 const LISTED: &str = "https://good.example";
 
-/// The result of passing the whole input to a connection.
+/// The output, the events and the last state of a connection that received the whole input.
 #[derive(PartialEq, Eq, Debug)]
 struct UpgradeResult {
     state: State,
-    /// The output without `100 Continue`, because this response depends on how input is split.
+    /// The output without `100 Continue` responses, because their number depends on how input is split.
     output: Vec<u8>,
     /// A description of each event.
     events: Vec<String>,
 }
 
-/// Checks that the result does not depend on how input is split.
+/// Checks that a connection returns the same events and output for each way to split the client's input.
 ///
-/// The first bytes of `data` select the settings of the server, and the lengths of the parts into which the input is
-/// split. The other bytes of `data` are the input.
+/// The first bytes of `data` select the settings of the server, and the lengths of the parts into which the client's
+/// input is split. The other bytes of `data` are the input.
 #[doc(hidden)]
 pub fn fuzz_upgrade(data: &[u8]) {
     let Some((&[ways, manner, cuts @ ..], stream)) = data.split_first_chunk::<5>() else { return };
@@ -132,7 +132,8 @@ fn write(connection: &mut Connection, env: &mut Env, output: &mut Vec<u8>) {
     output.extend_from_slice(output_left.strip_suffix(CONTINUE).unwrap_or(output_left));
 }
 
-/// Returns the acceptance that the handler sends, with data of the request.
+/// Returns the handler's answer to an upgrade. The answer contains the path of the request, and may contain a
+/// subprotocol of the request.
 fn accept_of(request: &Request<'_>, manner: u8) -> Accept {
     let accept = Upgrade::accept().header("X-Path", request.path().as_bytes());
     let offered = request.subprotocols().nth(usize::from(manner / 4 % 4));
