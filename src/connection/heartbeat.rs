@@ -11,9 +11,9 @@ use crate::tick::Tick;
 pub struct HeartbeatState {
     /// The number of consecutive pings without an answer.
     missed: u16,
-    /// Whether a ping was sent, and no byte was received since.
+    /// Whether a ping was sent, and no byte of the client was received after it.
     is_unanswered: bool,
-    /// Whether the socket accepted output since the last check.
+    /// Whether the socket has accepted output since the last heartbeat check.
     has_written: bool,
 }
 
@@ -31,8 +31,8 @@ pub enum HeartbeatAction {
 impl HeartbeatState {
     /// Returns the time of the first heartbeat check.
     ///
-    /// The time of a ping depends on the fd, and is in the second half of the period. So clients that connected at the
-    /// same time are not pinged at the same time.
+    /// If the heartbeat sends pings, the first ping is in the second half of the first period, at a time that depends
+    /// on the fd. So clients that connected at the same time are not pinged at the same time.
     pub fn first_check(heartbeat: &Heartbeat, fd: Fd, now: Tick) -> Tick {
         match *heartbeat {
             Heartbeat::Off => Tick::NEVER,
@@ -44,7 +44,7 @@ impl HeartbeatState {
         }
     }
 
-    /// Reports that bytes were received.
+    /// Reports that bytes of the client were received.
     #[inline]
     pub fn handle_bytes(&mut self) {
         self.is_unanswered = false;
@@ -63,8 +63,9 @@ impl HeartbeatState {
 
     /// Performs a heartbeat check that is due.
     ///
-    /// `last_seen` is the time of the client's last byte. `is_backlogged` means that output waits for the socket, and
-    /// may delay the ping. A client counts as alive while the socket accepts this output.
+    /// `last_seen` is the time at which the last byte of the client was received. `is_backlogged` means that output
+    /// waits because the socket was full, and may delay the ping. While the socket accepts some of this output in each
+    /// period, the client is not dead.
     pub fn check(&mut self, heartbeat: &Heartbeat, last_seen: Tick, is_backlogged: bool, now: Tick) -> HeartbeatAction {
         match *heartbeat {
             Heartbeat::Off => HeartbeatAction::Wait(Tick::NEVER),
@@ -99,9 +100,9 @@ impl HeartbeatState {
     }
 }
 
-/// Maps an fd to a number from 0 to 1 (Fibonacci hashing).
+/// Maps an fd to a number between 0 and 1 (Fibonacci hashing).
 ///
-/// Fds that differ by a little get numbers that differ by a lot.
+/// The numbers of neighboring fds are far apart.
 fn spread(fd: Fd) -> f64 {
     let hash = (fd.as_u64() as u32).wrapping_mul(0x9e37_79b9);
     f64::from(hash) / f64::from(u32::MAX)
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn unanswered_pings_are_counted_in_a_row() {
+    fn received_bytes_reset_the_count_of_missed_pings() {
         let heartbeat = Heartbeat::Ping { every: EVERY, missed_max: 2 };
         let mut heartbeat_state = HeartbeatState::default();
         assert_eq!(
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_behind_output_in_progress_is_not_missed() {
+    fn a_ping_is_not_missed_while_the_socket_accepts_output_before_it() {
         let heartbeat = Heartbeat::Ping { every: EVERY, missed_max: 1 };
         let mut heartbeat_state = HeartbeatState::default();
         assert_eq!(heartbeat_state.check(&heartbeat, Tick(0), true, Tick(1000)), HeartbeatAction::Ping(Tick(2000)));
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn pings_of_a_push_heartbeat_need_no_answer() {
+    fn a_client_need_not_answer_the_pings_of_heartbeat_push() {
         let heartbeat = Heartbeat::Push { every: EVERY };
         let mut heartbeat_state = HeartbeatState::default();
         for period in 1..100 {

@@ -1,9 +1,9 @@
 //! The state of an HTTP/1.1 connection, with one request at a time.
 //!
 //! Input is parsed in the read buffer. If the buffer contains a whole body, the handler borrows the body from it. `buf`
-//! stores input that cannot be processed yet: an incomplete head, and early input, such as pipelined requests and
-//! frames before the 101 response. Early input is at most as long as one read, because the socket is not read while
-//! early input waits.
+//! stores input that cannot be processed yet: an incomplete head, and early input, which arrived before the response to
+//! the current request. Early input is, for instance, pipelined requests, or frames that the client sent before the 101
+//! response. Early input is at most as long as one read, because the socket is not read while early input waits.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -45,7 +45,7 @@ pub struct Http {
 
 #[derive(Debug, Default)]
 enum Phase {
-    /// Between two requests. No byte of the next request was received.
+    /// The last request was answered, and no byte of the next request was received.
     #[default]
     Idle,
     /// The PROXY header is not complete yet.
@@ -55,9 +55,9 @@ enum Phase {
     /// A head announced a body. The handler has not chosen the mode of the body yet.
     Announced(Announced),
     Body(Upload),
-    /// The body is passed to the handler in pieces.
+    /// The body of a request is being received, and is passed to the handler in pieces.
     Pieces(Box<StreamedBody>),
-    /// The request waits for its response.
+    /// A request was received, and waits for its response.
     Pending(PendingRequest),
 }
 
@@ -103,11 +103,11 @@ struct Upload {
 struct StreamedBody {
     answer: PendingRequest,
     decoder: BodyDecoder,
-    /// The state of the handler. `None` while the handler uses the state.
+    /// The state that the handler keeps for this body, or `None` while the handler uses the state.
     state: Option<Box<dyn Any>>,
 }
 
-/// The source of a request, and the limits that apply to it.
+/// The source of a request, and the limits that apply to this request.
 #[derive(Copy, Clone)]
 pub struct Source<'e> {
     pub peer: Peer,
@@ -119,19 +119,20 @@ pub struct Source<'e> {
 /// The result of [`Http::step`].
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// More bytes are needed. All input was used or buffered.
+    /// More bytes of the client are needed. All input was parsed or buffered.
     More,
     /// The PROXY header is complete.
     ///
-    /// The field is the client's address in the header. If it is `None`, the peer of the socket is the client.
+    /// The field is the address of the client in the PROXY header. If the field is `None`, the peer of the socket is
+    /// the client.
     Proxied(Option<Peer>),
     /// The head of a request that announces a body. The caller must call [`Http::receive_body`].
     Head(Box<Request<'static>>),
-    /// A piece of a body, with the state of the handler.
+    /// A piece of a request body, with the state that the handler keeps for this body.
     ///
     /// The caller returns the state with [`Http::return_state`], unless this piece is the last.
     Piece {
-        /// The bytes of the piece. Only the last piece may be empty.
+        /// The bytes of this piece of the body. Only the last piece may be empty.
         bytes: Cow<'a, [u8]>,
         is_last: bool,
         state: Box<dyn Any>,
@@ -166,12 +167,12 @@ impl Step<'_> {
 }
 
 impl Http {
-    /// Creates the state of a connection that was just accepted.
+    /// Creates the HTTP state of a connection that was just accepted.
     pub fn new(memory: &MemoryTotal) -> Http {
         Http { phase: Phase::Head, memory: memory.share(), ..Http::default() }
     }
 
-    /// Creates the state of a connection from a proxy.
+    /// Creates the HTTP state of a connection that a trusted proxy opened.
     ///
     /// The proxy sends a PROXY header first.
     pub fn new_proxied(memory: &MemoryTotal) -> Http {
@@ -182,9 +183,10 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// Returns [`HttpError::OutOfMemory`] if no memory is free.
+    /// Returns [`HttpError::OutOfMemory`] if the buffer cannot grow because the allocation fails.
     pub fn buffer(&mut self, input: &[u8]) -> Result<(), HttpError> {
-        // Parsed bytes are removed once per read, and not once per request, so that pipelined input is moved once.
+        // Parsed bytes are removed once per read, and not once per request, so that unparsed pipelined requests are
+        // copied only once per read.
         if !input.is_empty() {
             self.compact();
             self.buf.try_reserve(input.len()).map_err(|_| HttpError::OutOfMemory)?;
@@ -216,7 +218,7 @@ impl Http {
     ///
     /// # Errors
     ///
-    /// The request is invalid or exceeds a limit. All further input is ignored.
+    /// Returns an error if the request is invalid or exceeds a limit.
     pub fn step<'a>(&mut self, input: &mut &'a mut [u8], from: Source<'_>) -> Result<Step<'a>, HttpError> {
         if !self.is_drained() {
             return self.step_buffered(input, from);
@@ -257,7 +259,7 @@ impl Http {
                     take_front(input, skip_empty_lines(input));
                 }
                 if input.is_empty() {
-                    // Nothing was received, so the phase and its deadline do not change.
+                    // No byte of a request was received, so the phase and its deadline do not change.
                     self.phase = phase;
                     return Ok(Step::More);
                 }
@@ -283,7 +285,7 @@ impl Http {
         !self.is_drained()
     }
 
-    /// Returns the deadline of a phase that starts now.
+    /// Returns the time at which the wait for [`awaits`](Http::awaits) times out, if it starts now.
     pub fn deadline(&self, env: &Env) -> Tick {
         let limit = match self.awaits() {
             Awaited::Request => env.limits.keep_alive_max,
@@ -296,11 +298,11 @@ impl Http {
 
     /// Returns the input or answer that the connection waits for.
     ///
-    /// If the result changes, a new deadline starts.
+    /// When the result changes, the connection gets a new deadline.
     pub fn awaits(&self) -> Awaited {
         match self.phase {
             Phase::Idle => Awaited::Request,
-            // The PROXY header and the head have one deadline together.
+            // The PROXY header and the head after it have one common deadline.
             Phase::Proxy | Phase::Head => Awaited::Head,
             Phase::Body(_) => Awaited::Body,
             Phase::Pieces(_) => Awaited::Piece,
@@ -373,7 +375,7 @@ impl Http {
         }
     }
 
-    /// Returns the mode of the streamed response to the current request.
+    /// Returns the mode of the response in pieces to the current request.
     pub fn reply(&self) -> ResponseMode {
         match &self.phase {
             Phase::Idle | Phase::Proxy | Phase::Head => ResponseMode::None,
@@ -408,8 +410,8 @@ impl Http {
 
     /// Starts to receive the body that [`Step::Head`] announced.
     ///
-    /// With `state`, the body is passed to the handler in pieces. Without `state`, the body is collected. Returns
-    /// `true` if the client waits for a `100 Continue`.
+    /// If `state` is `Some`, the body is passed to the handler in pieces. If it is `None`, the handler gets the whole
+    /// body at once. Returns `true` if the client waits for a `100 Continue`.
     pub fn receive_body(
         &mut self,
         request: Box<Request<'static>>,
@@ -424,7 +426,7 @@ impl Http {
             }
         };
         let Announced { answer, wanted_upgrade, length, expects_continue, is_body_begun } = announced;
-        // After the head of a response, no 100 response may follow.
+        // A `100 Continue` response must not be sent after the head of the final response.
         let must_tell = expects_continue && answer.reply == ResponseMode::None && !is_body_begun;
         let decoder = match BodyDecoder::new(length, if state.is_none() { bytes_max } else { usize::MAX }) {
             Ok(decoder) => decoder,
@@ -440,7 +442,7 @@ impl Http {
         Ok(must_tell)
     }
 
-    /// Stores the state of [`Step::Piece`] until the next piece.
+    /// Stores the handler's state of [`Step::Piece`] until the next piece.
     pub fn return_state(&mut self, state: Box<dyn Any>) {
         if let Phase::Pieces(stream) = &mut self.phase {
             stream.state = Some(state);
@@ -533,7 +535,7 @@ impl Http {
         let is_last = match stream.decoder.decode(input, &mut bytes) {
             Ok(is_last) => is_last,
             Err(error) => {
-                // The phase does not change, so that the request can be answered with the error.
+                // The phase stays `Pieces`, so that the caller can answer the request with an error response.
                 self.phase = Phase::Pieces(stream);
                 return Err(error);
             }

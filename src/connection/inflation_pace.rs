@@ -12,20 +12,20 @@ const CHARGE_BYTES_MIN: u64 = 1 << 10;
 
 /// Each received byte counts as this number of inflated bytes, in addition to the bytes that it inflates to.
 ///
-/// A payload may inflate to nothing and still take time. The slowest known payload consists of empty blocks with
-/// separate Huffman codes, and takes 120 ns for each received byte. An ordinary payload takes 1 to 3 ns for each
+/// To process a payload takes time even if it inflates to no bytes. The slowest known payload consists of empty blocks
+/// with separate Huffman codes, and takes 120 ns for each received byte. An ordinary payload takes 1 to 3 ns for each
 /// inflated byte. `benches/protocol.rs` measures both payloads. So at the default `inflated_bytes_per_second_max` of 16
-/// MiB, a client can take an eighth of the loop's time.
+/// MiB, one client can use at most about an eighth of the time of the loop.
 const CHARGE_FACTOR: u64 = 16;
 
 /// The pace at which the messages of a client are inflated.
 ///
-/// A few bytes can inflate to the longest message, and many bytes can inflate to nothing. So the inflated bytes of each
-/// client plus [`CHARGE_FACTOR`] times the received bytes are limited to
+/// A few received bytes can inflate to the longest message, and many received bytes can inflate to no bytes. So the
+/// inflated bytes of each client plus [`CHARGE_FACTOR`] times the received bytes are limited to
 /// [`inflated_bytes_per_second_max`](Limits::inflated_bytes_per_second_max), with bursts of
 /// [`read_budget_bytes`](Limits::read_budget_bytes). The type is a leaky bucket. The bucket stores only the time at
-/// which it becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that is
-/// further ahead than a full bucket allows is a time in the past.
+/// which it becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So if the stored time is
+/// further in the future than a full bucket can set it, it is in fact a time in the past, and the bucket is empty.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct InflationPace(u32);
 
@@ -37,34 +37,35 @@ impl InflationPace {
         (over > 0).then(|| Tick(now.0 + u64::from(over).div_ceil(UNITS_PER_MS)))
     }
 
-    /// Adds the cost of the bytes of one step to the bucket.
+    /// Adds the cost of one inflation to the bucket. `counts` has the received and the inflated bytes of this
+    /// inflation.
     pub fn charge(&mut self, counts: InflatedCounts, limits: &Limits, now: Tick) {
         let bytes = counts.inflated_bytes.saturating_add(counts.deflated_bytes.saturating_mul(CHARGE_FACTOR));
         let ahead = self.ahead(limits, now).saturating_add(cost(bytes.max(CHARGE_BYTES_MIN), limits));
         self.0 = units(now).wrapping_add(ahead.min(full(limits)));
     }
 
-    /// Returns the time until the bucket is empty, in the units of the bucket.
+    /// Returns the time until the bucket is empty, in 16ths of a millisecond.
     fn ahead(self, limits: &Limits, now: Tick) -> u32 {
         Some(self.0.wrapping_sub(units(now))).filter(|ahead| *ahead <= full(limits)).unwrap_or(0)
     }
 }
 
-/// Returns the largest content of the bucket, in units: the burst plus the cost of one step.
+/// Returns the largest content of the bucket, in time units: the burst plus the cost of one inflation.
 ///
-/// A step inflates at most one message, from the stored part of the message and the bytes of one read.
+/// One inflation returns at most one message. It reads the stored part of this message and the bytes of one read.
 fn full(limits: &Limits) -> u32 {
     let received = (KEPT_BYTES_MAX + limits.read_budget_bytes) as u64;
     let inflated = (limits.read_budget_bytes + limits.message_bytes_max) as u64;
     cost(inflated + CHARGE_BYTES_MIN + received * CHARGE_FACTOR, limits)
 }
 
-/// Converts a time to units, and keeps the low 32 bits.
+/// Converts a time to 16ths of a millisecond, and keeps the low 32 bits.
 fn units(time: Tick) -> u32 {
     time.0.wrapping_mul(UNITS_PER_MS) as u32
 }
 
-/// Returns the time for `bytes` at the maximum rate, in units.
+/// Returns the time that `bytes` take at the maximum rate, in 16ths of a millisecond.
 fn cost(bytes: u64, limits: &Limits) -> u32 {
     let per_second = u128::from(limits.inflated_bytes_per_second_max.max(1) as u64);
     let units = (u128::from(bytes) * u128::from(1000 * UNITS_PER_MS)).div_ceil(per_second);
@@ -80,10 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_inflated_at_the_pace_of_the_limit() {
+    fn messages_are_inflated_at_inflated_bytes_per_second_max() {
         let limits = Limits { inflated_bytes_per_second_max: 1 << 20, ..Limits::default() };
         let mut pace = InflationPace::default();
-        // The stored time wraps in the middle of the test.
+        // The stored 32-bit time overflows in the middle of the test.
         let start = (1 << 28) - 2_000;
         let (mut now, mut charged) = (Tick(start), 0);
         for step in 0..20_000 {
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_time_does_not_delay_a_message() {
+    fn a_stored_time_in_the_past_does_not_delay_a_message() {
         let limits = Limits::default();
         let mut pace = InflationPace::default();
         pace.charge(counts(1, 1 << 20), &limits, Tick(1000));
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_step_is_not_taken_for_an_old_time() {
+    fn the_largest_charge_is_not_read_as_a_time_in_the_past() {
         let limits = Limits { inflated_bytes_per_second_max: 1 << 20, ..Limits::default() };
         let mut pace = InflationPace::default();
         pace.charge(counts(0, limits.read_budget_bytes as u64), &limits, Tick(0));
@@ -128,8 +129,8 @@ mod tests {
             Some(Tick(3000)),
             "1 MiB inflated plus 16 times 128 KiB received must take 3 seconds"
         );
-        // No caller charges more than the largest content of the bucket. Such a charge must delay the next message,
-        // too.
+        // A charge that is larger than a full bucket must delay the next message, too, although no caller makes such a
+        // charge.
         pace.charge(counts(1 << 40, 0), &limits, Tick(0));
         assert!(pace.wait_until(&limits, Tick(0)).is_some());
     }

@@ -1,8 +1,8 @@
-//! The frames of a turn, encoded once in a shared buffer.
+//! The frames that connections send in one turn, each encoded once in a shared buffer.
 //!
 //! Most output is written in the turn that created it, to a socket that is not full. The output of a connection is one
 //! range of the journal: for instance a reply, all replies to one read, or several publishes. A thousand subscribers
-//! can have the same range. So no connection needs a queue or a copy.
+//! can have the same range. So a connection of this kind needs neither a queue nor a copy of its frames.
 
 use crate::connection::outbound::{COPIED_BYTES_MAX, DEFLATED_START, JournalPart, Outbound, Range};
 use crate::connection::queue::Queue;
@@ -12,8 +12,8 @@ use crate::protocol::shared::SharedFrame;
 
 /// The length of the journal, in bytes, at which it is flushed before the end of the turn.
 ///
-/// At this length, the bytes are still in the CPU cache. While a flush is unfinished, this limit is raised in steps of
-/// the same size.
+/// A journal of this length still fits into the CPU cache. While a flush is unfinished, the limit for the next flush is
+/// raised in steps of 64 KiB.
 const FLUSHED_AT_BYTES: usize = 64 << 10;
 
 /// The maximum size of each part of the journal, in bytes.
@@ -22,8 +22,9 @@ const FLUSHED_AT_BYTES: usize = 64 << 10;
 /// bytes.
 const BYTES_MAX: usize = 256 << 10;
 
-// The doc of `Limits::queue_total_bytes_max` states 512 KiB, or 1 MiB with compression. Each part of the journal has
-// 256 KiB of bytes, and as much for copies of its `SeparateFrame`s. Without compression, only one part is used.
+// The doc of `Limits::queue_total_bytes_max` states 512 KiB, or 1 MiB with compression. Each part of the journal takes
+// at most 256 KiB for its bytes, and at most another 256 KiB for copies of its `SeparateFrame`s. Without compression,
+// only one part is used.
 const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
 /// The maximum number of [`SeparateFrame`]s in each part of the journal.
@@ -46,21 +47,21 @@ const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
 ///    frame directly follows this range, the range is extended. Otherwise the frame goes to a [`Queue`].
 /// 2. [`get`](Journal::get) returns the bytes of a range, for the write.
 /// 3. [`move_to_queue`](Journal::move_to_queue) copies a range that the socket did not accept to a queue.
-/// 4. [`clear`](Journal::clear) ends the turn. After this call no range is valid, so the output of the turn must be
-///    written or moved before.
+/// 4. [`clear`](Journal::clear) removes all frames at the end of the turn. After this call no range is valid, so all
+///    output of the turn must be written or moved to queues before.
 ///
-/// One range for each connection is enough because frames are pushed in order, and most connections of a turn receive
-/// the same frames.
+/// One range for each connection is nearly always enough, because frames are pushed in order, and most connections that
+/// receive a frame in a turn receive the same frames.
 ///
 /// The journal has two parts: one for connections that negotiated permessage-deflate, and one for all other
-/// connections. A connection has a range in one part. So its messages of a turn are adjacent, even if other connections
-/// get the same messages in another encoding.
+/// connections. The range of a connection is in one of the two parts. So the frames of a connection are adjacent in the
+/// journal, even if other connections get the same messages in another encoding.
 #[derive(Debug)]
 pub struct Journal {
     plain: Part,
     /// The frames for connections that negotiated permessage-deflate.
     deflated: Part,
-    /// The length, in bytes, at which the journal is flushed before the end of the turn.
+    /// The length of the journal, in bytes, at which it is flushed before the end of the turn.
     flushed_at: usize,
 }
 
@@ -108,7 +109,7 @@ impl Default for Journal {
 const _: () = assert!(BYTES_MAX < DEFLATED_START as usize && BYTES_MAX < (u32::MAX - DEFLATED_START) as usize);
 
 impl Journal {
-    /// Returns the bytes of a range.
+    /// Returns the bytes of the frames in a range.
     #[inline]
     pub fn get(&self, range: Range) -> &[u8] {
         // The positions of the deflated part are larger than all positions of the plain part.
@@ -124,8 +125,8 @@ impl Journal {
         self.plain.len + self.deflated.len >= self.flushed_at
     }
 
-    /// Lets the journal grow by another step before it is flushed. Returns `false` if the journal is close to its
-    /// maximum size.
+    /// Adds [`FLUSHED_AT_BYTES`] to the length at which the journal is flushed. Returns `false` if the journal is close
+    /// to its maximum size.
     pub fn postpone_flush(&mut self) -> bool {
         let may_grow = self.flushed_at + 2 * FLUSHED_AT_BYTES <= BYTES_MAX;
         if may_grow {
@@ -160,7 +161,7 @@ impl Journal {
 
     /// Appends the frames of a range to a queue.
     ///
-    /// The queue is then the same as if the frames had been pushed to it.
+    /// Afterwards, the queue is the same as if each frame had been pushed to it.
     pub fn move_to_queue(&self, range: Range, queue: &mut Queue, total: &mut Queued) {
         self.part(range).move_to_queue(range, queue, total);
     }

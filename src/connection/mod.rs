@@ -1,7 +1,7 @@
 //! One connection as a state machine without I/O.
 //!
-//! The methods take input and the time, and return events and output. A connection knows neither a socket nor a clock.
-//! The server, the simulator and the fuzzer run the same code.
+//! The methods take input and the time as arguments, and return events and output. A connection uses neither a socket
+//! nor a clock. So the server, the simulator and the fuzzer run the same code.
 
 mod actions;
 mod closed;
@@ -69,14 +69,14 @@ use crate::protocol::frame::{CONTROL_BYTES_MAX, Opcode};
 use crate::protocol::message::Message;
 use crate::tick::Tick;
 
-/// The next pipelined HTTP request is read only if at most this number of output bytes is unwritten.
+/// The connection reads the next pipelined HTTP request only if it has at most this number of unwritten output bytes.
 const HTTP_OUTPUT_MAX: usize = 64 << 10;
 
 /// A connection, from its acceptance to its end.
 ///
-/// The interface follows quinn-proto: `handle_*` reports an event, verbs such as [`send`](Connection::send) are
-/// commands of a handler, and `poll_*` returns the next action. The connection does no I/O. The [`Table`] does the I/O,
-/// and is the only caller in the server. The order of calls is:
+/// The interface follows quinn-proto: with a `handle_*` method, the caller reports an event, verbs such as
+/// [`send`](Connection::send) are commands of a handler, and a `poll_*` method returns the next action of the caller.
+/// The connection does no I/O. The [`Table`] does the I/O, and is the only caller in the server. The order of calls is:
 ///
 /// 1. **Input.** [`handle_received`](Connection::handle_received) counts the bytes of one read. Then
 ///    [`handle_message`](Connection::handle_message) and [`handle_bytes`](Connection::handle_bytes) are called until
@@ -89,25 +89,28 @@ const HTTP_OUTPUT_MAX: usize = 64 << 10;
 ///    [`poll_slice`](Connection::poll_slice) or [`poll_slices`](Connection::poll_slices), and reports the result with
 ///    [`handle_written`](Connection::handle_written). Output may be in the journal of the turn, so all output is
 ///    written or moved to a queue before [`Env::end_turn`].
-/// 3. **Socket.** [`poll_next`](Connection::poll_next) then returns the action for the socket.
+/// 3. **Socket.** After the output is written, [`poll_next`](Connection::poll_next) returns what the caller must do
+///    with the socket.
 /// 4. **Time.** [`handle_tick`](Connection::handle_tick) is called no later than
-///    [`poll_timeout`](Connection::poll_timeout). The timeout may change with every call, so it is read after all other
-///    calls.
-/// 5. **End.** [`release`](Connection::release) returns the memory before the connection is dropped.
+///    [`poll_timeout`](Connection::poll_timeout). Every call may change the timeout, so the caller calls `poll_timeout`
+///    again after all other calls.
+/// 5. **End.** Before the connection is dropped, [`release`](Connection::release) subtracts its memory from the totals
+///    of all connections.
 ///
 /// A connection starts with HTTP. An accepted upgrade opens a WebSocket. After the end of the WebSocket, the connection
 /// is closing, lingering or finished, and never returns to an earlier stage. [`Event::Closed`] is returned exactly once
-/// for each WebSocket, by the call that ends it. The flush and the close handshake afterwards cause no more events.
+/// for each WebSocket, by the call that ends it. After this event, the connection returns no more events, although the
+/// output is still flushed and the close handshake goes on.
 ///
-/// An idle connection has no memory besides this type, so the type is kept small.
+/// An idle WebSocket has no memory besides this type, so the type is kept small.
 #[derive(Debug)]
 pub struct Connection {
     stage: Stage,
-    /// The output that is not written yet.
+    /// The output that is not written to the socket yet.
     output: Output,
     /// The heartbeat of this connection, if it differs from the server's.
     heartbeat: Option<Box<Heartbeat>>,
-    /// The deadline of the stage: a heartbeat check, or a timeout.
+    /// The deadline of the current stage: the time of the next heartbeat check, or of a timeout.
     deadline: Tick,
     last_seen: Tick,
     opened: Opened,
@@ -148,7 +151,7 @@ enum Stage {
     Http(Box<Http>),
     /// An open WebSocket.
     Open {
-        /// The first part of an incomplete message, and input that waits because of `pace`.
+        /// The received part of an incomplete message, and input that is held back because of `pace`.
         unfinished: Option<Box<Assembler>>,
         /// Whether permessage-deflate was negotiated.
         deflates: bool,
@@ -161,7 +164,7 @@ enum Stage {
     ///
     /// The connection waits for the client's close frame.
     Closing {
-        /// The first part of an incomplete message.
+        /// The received part of an incomplete message.
         unfinished: Option<Box<Assembler>>,
         /// Whether permessage-deflate was negotiated.
         deflates: bool,
@@ -201,7 +204,7 @@ impl Connection {
 
     /// Creates a connection that was just accepted from a trusted proxy.
     ///
-    /// The connection expects a PROXY header with the address of the client.
+    /// The proxy first sends a PROXY header with the address of the client.
     pub fn new_proxied(peer: Peer, env: &Env) -> Connection {
         let http = Http::new_proxied(&env.inbound);
         Connection { stage: Stage::Http(Box::new(http)), ..Connection::new(peer, env) }
@@ -229,8 +232,8 @@ impl Connection {
 
     /// Returns whether the answer to an upgrade is deferred.
     ///
-    /// If the client of a deferred upgrade ended its stream, the caller ends the connection, because the client cannot
-    /// use the WebSocket.
+    /// If the client ends its stream while the answer to its upgrade is deferred, the caller ends the connection,
+    /// because this client cannot use a WebSocket.
     pub fn is_deferred_upgrade(&self) -> bool {
         matches!(&self.stage, Stage::Http(http) if http.is_deferred_upgrade())
     }
@@ -263,7 +266,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The end of the connection, because the client broke a rule of the protocol.
+    /// Returns the event that the connection has ended, if the client broke a rule of RFC 6455.
     #[inline]
     pub fn handle_message<'a>(
         &mut self,
@@ -306,7 +309,7 @@ impl Connection {
 
     /// Reports the end of the client's stream.
     ///
-    /// `is_reset` means that the client also cannot receive data.
+    /// `is_reset` means that the client also receives no more data.
     pub fn handle_end(&mut self, is_reset: bool) -> Option<Event<'static>> {
         self.is_peer_done = true;
         match &self.stage {
@@ -322,7 +325,7 @@ impl Connection {
         None
     }
 
-    /// Reports the result of a write.
+    /// Reports the result of a write to the socket.
     #[inline]
     pub fn handle_written(&mut self, written: Written, env: &mut Env) {
         if written.has_sent {
@@ -334,7 +337,7 @@ impl Connection {
         self.start_close_wait(env);
     }
 
-    /// Starts the deadline for the client's close frame, if the server's close frame is written.
+    /// Sets the deadline for the client's close frame, if the server's close frame is written.
     #[inline]
     fn start_close_wait(&mut self, env: &Env) {
         if matches!(self.stage, Stage::Closing { .. }) && self.output.is_empty() {
@@ -389,7 +392,7 @@ impl Connection {
 
     /// Starts the close handshake, and returns [`Event::Closed`].
     ///
-    /// `frame` is the close frame, which other connections may get, too.
+    /// `frame` is the close frame. The caller may send the same frame to other connections, too.
     ///
     /// Returns `None` if the WebSocket was not open.
     pub fn close_with(&mut self, frame: &mut Outbound<'_>, closed: &Closed, env: &mut Env) -> Option<Event<'static>> {
@@ -397,8 +400,8 @@ impl Connection {
         let Stage::Open { unfinished, deflates, .. } = &mut self.stage else { return None };
         let mut held = unfinished.as_mut().and_then(|unfinished| unfinished.take_held()).unwrap_or_default();
         self.stage = Stage::Closing { unfinished: unfinished.take(), deflates: *deflates };
-        // The deadline for the client's answer starts when the close frame is written. Other output may precede the
-        // frame.
+        // The deadline for the client's answer is set later, when the close frame is written, because other output may
+        // precede the close frame.
         self.deadline = Tick::NEVER;
         self.output.push_control(frame, env);
         if !held.is_empty() {
@@ -431,9 +434,9 @@ impl Connection {
 
     /// Pauses or resumes reading of a WebSocket or a streamed request body.
     ///
-    /// The input of a paused connection waits in the kernel, and TCP slows the client down. When reading resumes, the
-    /// time limit of an unfinished message starts again. Returns `false` if the connection is not a WebSocket and
-    /// receives no streamed body.
+    /// The input of a paused connection waits in the kernel, and TCP slows the client down. When reading resumes, an
+    /// unfinished message gets a new deadline. Returns `false` if the connection is not a WebSocket and receives no
+    /// streamed body.
     pub fn set_paused(&mut self, is_paused: bool, env: &Env) -> bool {
         let may = match &mut self.stage {
             Stage::Open { unfinished, .. } => {
@@ -451,7 +454,7 @@ impl Connection {
         may
     }
 
-    /// Returns whether the bounds of the queue allow a frame.
+    /// Returns whether the frame may be queued, or the reason why not.
     #[inline(always)]
     fn check_bounds(&self, outbound: &Outbound<'_>, env: &Env) -> Sent {
         if !self.is_open() {
@@ -461,8 +464,9 @@ impl Connection {
             return Sent::TooLarge;
         }
         let held = self.counted_bytes();
-        // If no output waits, any frame of at most `queue_bytes_max` is accepted, even if its overhead exceeds the
-        // bound. Eviction enforces the bound on all queues together.
+        // If no output waits, any frame of at most `queue_bytes_max` bytes is accepted, even if the frame and its
+        // overhead together exceed `queue_bytes_max`. The bound on all queues together is not checked here: evictions
+        // enforce it.
         let is_over = || held + outbound.bytes() + outbound.overhead() > env.limits.queue_bytes_max;
         if held > 0 && is_over() { Sent::Full } else { Sent::Queued }
     }
@@ -526,7 +530,7 @@ impl Connection {
 
     /// Fails the connection (RFC 6455 section 7.1.7).
     ///
-    /// The close frame names the error. No more input is read.
+    /// The close frame contains the code and the text of the error. No more input of the client is read.
     fn fail(&mut self, error: ProtocolError, env: &mut Env) -> Event<'static> {
         let (code, reason) = (error.close_code(), error.as_str());
         self.push_close(code, reason, env);
@@ -548,7 +552,8 @@ impl Connection {
             Stage::Http(http) => http.reply() == ResponseMode::UntilClose,
             Stage::Lingering { .. } => self.output.has_response(),
             Stage::Finished { is_cut } => *is_cut,
-            // The client of a WebSocket detects that the stream ended inside a frame, so no reset is needed.
+            // A WebSocket client detects by itself that the stream ended inside a frame, so the socket need not be
+            // reset.
             Stage::Open { .. } | Stage::Closing { .. } => false,
         };
         self.stage = Stage::Finished { is_cut };
@@ -560,10 +565,10 @@ impl Connection {
         Event::Closed(Closed::abnormal(by, cause))
     }
 
-    /// Begins to flush the output. Afterwards the connection waits until the client ends its stream.
+    /// Begins to flush the output. After the flush, the connection waits until the client ends its stream.
     ///
-    /// The flush has no time limit while the socket accepts output. The deadline for the end of the client's stream
-    /// starts after the flush.
+    /// While the socket accepts output, the flush has no time limit. The deadline for the end of the client's stream is
+    /// set after the flush.
     fn linger(&mut self) {
         self.stage = Stage::Lingering { is_shut: false };
         self.deadline = Tick::NEVER;

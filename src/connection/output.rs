@@ -12,12 +12,13 @@ use crate::tick::Tick;
 
 /// The output of a connection that is not written yet.
 ///
-/// An output starts as [`Empty`](Output::Empty). [`push`](Output::push) appends the frame to the journal of the turn
-/// and the output becomes [`Journaled`](Output::Journaled): many connections share the bytes of a frame, and no queue
-/// is allocated. At the end of the turn the owner writes [`poll_slice`](Output::poll_slice) or
-/// [`poll_slices`](Output::poll_slices) and reports the result with [`handle_written`](Output::handle_written). If the
-/// socket accepted all bytes, which is the common case, the output is empty again. Otherwise the unwritten bytes move
-/// to a queue, and the output is [`Queued`](Output::Queued) until it is empty.
+/// An output starts as [`Empty`](Output::Empty). [`push`](Output::push) appends a frame to the journal of the turn, and
+/// the output becomes [`Journaled`](Output::Journaled). Many connections share the bytes of a frame in the journal, and
+/// no queue is allocated. At the end of the turn, the [`Table`](crate::connection::Table) writes the bytes of
+/// [`poll_slice`](Output::poll_slice) or [`poll_slices`](Output::poll_slices), and reports the result with
+/// [`handle_written`](Output::handle_written). Usually the socket has accepted all bytes, and the output is empty
+/// again. Otherwise the unwritten bytes move to a queue, and the output is [`Queued`](Output::Queued) until it is
+/// empty.
 ///
 /// A range of the journal is valid until [`Journal::clear`]. Before this call, the output must be written, moved with
 /// [`queue`](Output::queue), or dropped with [`clear`](Output::clear). A queue may be dropped only with `clear`,
@@ -51,7 +52,8 @@ impl Output {
 
     /// Returns the number of bytes that count against `queue_bytes_max`.
     ///
-    /// For output in the journal, neither keys nor shared frames are counted.
+    /// For output in a queue, the overhead of shared frames and keys counts, too. For output in the journal, only the
+    /// bytes of the frames count.
     #[inline]
     pub fn counted_bytes(&self) -> usize {
         match self {
@@ -62,7 +64,7 @@ impl Output {
 
     /// Returns the number of output bytes that are in the journal.
     ///
-    /// These bytes move to a queue if the socket does not accept them.
+    /// If the socket does not accept these bytes, they are moved to a queue.
     #[inline]
     pub fn journal_bytes(&self) -> usize {
         match self {
@@ -71,7 +73,8 @@ impl Output {
         }
     }
 
-    /// Returns the memory that a move to a queue would take, without shared frames.
+    /// Returns the memory that a move of the output from the journal to a queue would take, without the memory of
+    /// shared frames.
     pub fn moved_bytes(&self, journal: &Journal) -> usize {
         match self {
             Output::Journaled(range) => QUEUE_BYTES + journal.copied_bytes(*range),
@@ -79,7 +82,7 @@ impl Output {
         }
     }
 
-    /// Returns whether there are frames that were not offered to the socket yet.
+    /// Returns whether the output contains frames, and was not offered to the socket yet.
     #[inline]
     pub fn is_untried(&self) -> bool {
         match self {
@@ -98,7 +101,7 @@ impl Output {
         }
     }
 
-    /// Returns whether output waits because the socket was full.
+    /// Returns whether output waits in the queue because the socket was full.
     pub fn is_backlogged(&self) -> bool {
         matches!(self, Output::Queued(queue) if queue.backlogged_since().is_some())
     }
@@ -133,7 +136,7 @@ impl Output {
         is_pushed
     }
 
-    /// Appends a pong. A long queue contains only one pong.
+    /// Appends a pong. In a long queue, the new pong replaces the queued pong.
     pub fn push_pong(&mut self, payload: &[u8], env: &mut Env) {
         if matches!(self, Output::Queued(_)) || self.bytes() > PONG_QUEUE_BYTES_MAX {
             self.queue(env).push_pong(payload, &mut env.queued);
@@ -154,9 +157,10 @@ impl Output {
         self.push(frame, env)
     }
 
-    /// Returns the queue of the output, and creates it if there is none.
+    /// Returns the queue of the output, and first creates a queue if there is none.
     ///
-    /// The output in the journal moves to the queue. The caller must not leave the queue empty.
+    /// Output in the journal is moved to the new queue. The caller must add output to the queue, or clear it, because
+    /// an output with an empty queue is invalid.
     pub fn queue(&mut self, env: &mut Env) -> &mut Queue {
         if !matches!(self, Output::Queued(_)) {
             let mut queue = env.take_queue();
@@ -198,7 +202,7 @@ impl Output {
         }
     }
 
-    /// Returns the output if it is one slice, which is the common case.
+    /// Returns the unwritten output if it is one slice, as most output is, and else `None`.
     #[inline]
     pub fn poll_slice<'a>(&'a self, journal: &'a Journal) -> Option<&'a [u8]> {
         match self {
@@ -208,9 +212,9 @@ impl Output {
         }
     }
 
-    /// Fills `slices` with output, and returns the number of slices filled.
+    /// Stores references to the unwritten output in `slices`, and returns the number of stored slices.
     ///
-    /// While the socket is full, no slice is filled.
+    /// While the socket is full, the result is 0.
     pub fn poll_slices<'a>(&'a self, journal: &'a Journal, slices: &mut [IoSlice<'a>]) -> usize {
         match (self, slices) {
             (Output::Journaled(range), [first, ..]) => {
@@ -222,7 +226,7 @@ impl Output {
         }
     }
 
-    /// Reports the result of a write.
+    /// Reports the result of a write to the socket.
     #[inline]
     pub fn handle_written(&mut self, written: Written, env: &mut Env) {
         match self {
@@ -249,7 +253,8 @@ impl Output {
         }
     }
 
-    /// Reports the number of unsent bytes in the transport after a read. If the number is not 0, the socket is full.
+    /// Reports `held`, the number of unsent bytes in the transport after a read. If the number is not 0, the socket is
+    /// full.
     pub fn handle_held(&mut self, held: usize, has_sent: bool, is_http: bool, env: &mut Env) {
         if held == 0 && !self.is_queued() {
             return;
@@ -262,7 +267,7 @@ impl Output {
         }
     }
 
-    /// Drops the output.
+    /// Drops all unwritten output.
     pub fn clear(&mut self, env: &mut Env) {
         match std::mem::take(self) {
             Output::Empty | Output::Journaled(_) => {}
@@ -294,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn publishes_are_encoded_once_and_are_one_range_each() {
+    fn outputs_that_get_the_same_messages_share_one_journal_range() {
         let mut env = env();
         let mut outputs = [Output::Empty, Output::Empty, Output::Empty];
         for message in ["a", "b", "c"] {
@@ -345,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_over_the_journal_bound_are_queued() {
+    fn frames_that_do_not_fit_into_the_journal_are_queued() {
         let mut env = env();
         let payload = "x".repeat(100_000);
         let mut output = Output::Empty;
@@ -361,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn only_full_sockets_queue_large_frames_and_share_them() {
+    fn only_outputs_of_full_sockets_are_queued_and_the_queues_share_large_frames() {
         let mut env = env();
         let payload = "x".repeat(10_000);
         let mut outputs = [Output::Empty, Output::Empty, Output::Empty, Output::Empty];
@@ -400,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_from_a_range_copies_unshared_frames() {
+    fn a_move_to_a_queue_copies_only_small_frames() {
         let mut env = env();
         let payload = "x".repeat(10_000);
         let mut outputs = [Output::Empty, Output::Empty];
@@ -427,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_valid_after_the_turn() {
+    fn a_conflation_key_is_valid_after_the_turn_of_its_message() {
         let mut env = env();
         let mut output = Output::Empty;
         for message in ["gold=1", "iron=1"] {
@@ -452,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_range_becomes_several_runs() {
+    fn a_long_journal_range_is_moved_to_several_segments() {
         let mut env = env();
         let payload = "x".repeat(996);
         let mut output = Output::Empty;

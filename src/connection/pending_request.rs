@@ -6,7 +6,7 @@ use crate::protocol::request::Request;
 /// The properties of a request that its response needs.
 #[derive(Debug, Default)]
 pub struct PendingRequest {
-    /// Whether another request may follow on the connection.
+    /// Whether the connection stays open for another request after the response.
     pub keep_alive: bool,
     /// Whether the request is a HEAD request, whose response has no body.
     pub head_only: bool,
@@ -18,14 +18,14 @@ pub struct PendingRequest {
     pub ticket: Option<Deferral>,
     /// Whether the client speaks HTTP/1.1, and can read chunks.
     pub knows_chunks: bool,
-    /// The mode of a response in pieces.
+    /// How the body of a response in pieces is sent.
     pub reply: ResponseMode,
 }
 
-/// The mode of a response in pieces.
+/// How the body of a response in pieces is sent.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub enum ResponseMode {
-    /// No response was started.
+    /// No response in pieces was started.
     #[default]
     None,
     /// The head is queued, and the body is sent in chunks.
@@ -38,14 +38,14 @@ pub enum ResponseMode {
     UntilClose,
     /// The head is queued, and the response has no body.
     ///
-    /// The request is a HEAD request, or a response with this status has no body.
+    /// Either the request is a HEAD request, or the status of the response allows no body, such as 204.
     HeadOnly,
 }
 
 /// A request whose response is deferred.
 #[derive(Debug)]
 pub enum Deferred {
-    /// A request for a WebSocket. The request is needed when the upgrade is accepted.
+    /// A request for a WebSocket. The request is stored because its headers are needed when the upgrade is accepted.
     Upgrade(Box<Request<'static>>),
     /// A request for plain HTTP.
     Plain,

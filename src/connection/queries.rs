@@ -1,4 +1,4 @@
-//! The getters of a connection, and small changes of its output.
+//! The methods that return the properties of a connection, and methods that change its output.
 
 use crate::connection::output::Output;
 use crate::connection::queue::Queue;
@@ -13,7 +13,7 @@ impl Connection {
         matches!(self.stage, Stage::Open { .. })
     }
 
-    /// Returns the state, as handlers see it.
+    /// Returns the state of the connection, as handlers receive it.
     pub fn state(&self) -> State {
         match self.stage {
             Stage::Http(_) => State::Http,
@@ -36,7 +36,7 @@ impl Connection {
 
     /// Returns the number of bytes that count against `queue_bytes_max`.
     ///
-    /// These are the bytes of output, the memory of shared frames, and conflation keys.
+    /// These are the unwritten bytes of output, plus the overhead of shared frames and of conflation keys.
     #[inline]
     pub fn counted_bytes(&self) -> usize {
         self.output.counted_bytes()
@@ -44,13 +44,14 @@ impl Connection {
 
     /// Returns the number of output bytes that are in the journal.
     ///
-    /// These bytes were pushed in this turn, and were not offered to the socket yet.
+    /// These bytes were queued in this turn, and were not offered to the socket yet.
     #[inline]
     pub fn journal_bytes(&self) -> usize {
         self.output.journal_bytes()
     }
 
-    /// Returns the memory that [`move_to_queue`](Connection::move_to_queue) would take, without shared frames.
+    /// Returns the memory that [`move_to_queue`](Connection::move_to_queue) would take, without the memory of shared
+    /// frames.
     pub fn moved_bytes(&self, env: &Env) -> usize {
         self.output.moved_bytes(&env.journal)
     }
@@ -62,22 +63,22 @@ impl Connection {
         }
     }
 
-    /// Returns whether there are frames that were not offered to the socket yet.
+    /// Returns whether the output contains frames, and was not offered to the socket yet.
     #[inline]
     pub fn is_untried(&self) -> bool {
         self.output.is_untried()
     }
 
-    /// Returns whether output waits because the socket was full.
+    /// Returns whether output waits in the queue because the socket was full.
     #[cfg(any(test, feature = "unstable"))]
     pub fn is_backlogged(&self) -> bool {
         self.output.is_backlogged()
     }
 
-    /// Reports the number of unsent bytes in the transport after a read.
+    /// Reports `held`, the number of unsent bytes in the transport after a read.
     ///
-    /// These are bytes of the transport itself, for instance of a TLS handshake. If the number is not 0, the socket is
-    /// full. `has_sent` means that the socket accepted bytes.
+    /// The transport created these bytes itself, for instance the records of a TLS handshake. If the number is not 0,
+    /// the socket is full. `has_sent` means that the socket accepted bytes.
     pub fn handle_held(&mut self, held: usize, has_sent: bool, env: &mut Env) {
         if has_sent {
             self.heartbeat_state.handle_written();

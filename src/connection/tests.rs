@@ -1,4 +1,4 @@
-//! Tests of one connection, which check each byte of its output.
+//! Tests of one connection, which compare its output with the expected bytes.
 
 mod deflated;
 mod lent;
@@ -30,9 +30,9 @@ const UPGRADE: &str = "GET /chat?uid=ann HTTP/1.1\r\nHost: a\r\nConnection: Upgr
 struct Rig {
     connection: Connection,
     env: Env,
-    /// The mode for the next announced body. With `None`, the body is collected.
+    /// How the next announced request body is received. `None` means that the handler gets the whole body at once.
     mode: Option<BodyMode>,
-    /// The pieces of streamed bodies.
+    /// The received pieces of streamed request bodies, one after the other.
     pieces: Vec<u8>,
 }
 
@@ -61,9 +61,9 @@ impl Rig {
             .expect("the connection is open")
     }
 
-    /// Passes bytes to the connection, and returns a description of each event.
+    /// Passes received bytes to the connection, and returns a description of each event.
     ///
-    /// Requests are answered with 200 and their body. Upgrades are deferred.
+    /// A request is answered with status 200 and the body of the request. An upgrade is deferred.
     fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut bytes = bytes.to_vec();
         let mut input = &mut bytes[..];
@@ -206,7 +206,7 @@ fn events_do_not_depend_on_how_input_is_split() {
 }
 
 #[test]
-fn frames_sent_ahead_of_the_101_are_kept() {
+fn frames_that_arrive_before_the_101_response_are_kept() {
     let mut rig = Rig::new(Limits::default());
     let ahead = [UPGRADE.as_bytes(), &frame(true, Opcode::Text, b"early")].concat();
     assert_eq!(rig.feed(&ahead), ["upgrade /chat"]);
@@ -235,7 +235,7 @@ fn pipelined_requests_are_answered_in_order() {
     let request = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
     let stream = request.repeat(50);
     let mut requests = 0;
-    // Every part ends inside a request, so unparsed input is always left.
+    // Each part of the stream ends inside a request, so the connection always has unparsed input.
     for part in stream.chunks(request.len() * 3 - 7) {
         requests += rig.feed(part).len();
         rig.written();
@@ -352,7 +352,7 @@ fn a_protocol_error_fails_the_connection_after_valid_messages() {
 }
 
 #[test]
-fn a_lost_client_is_reported_once() {
+fn the_end_of_a_lost_connection_is_reported_once() {
     for is_reset in [false, true] {
         let mut rig = Rig::open(Limits::default());
         let event = rig.connection.handle_end(is_reset);
@@ -398,7 +398,7 @@ fn unanswered_pings_end_the_connection() {
 }
 
 #[test]
-fn a_full_queue_keeps_the_latest_pong_only() {
+fn the_queue_of_a_full_socket_keeps_only_the_latest_pong() {
     let mut rig = Rig::open(Limits::default());
     rig.send("stall");
     assert_eq!(rig.write(3), b"\x81\x05s");
@@ -468,7 +468,7 @@ fn a_slow_reader_gets_complete_http_responses() {
 }
 
 #[test]
-fn a_slow_close_between_frames_drops_the_queue() {
+fn closing_a_slow_consumer_between_two_frames_drops_its_queue() {
     let mut rig = Rig::open(Limits::default());
     for _ in 0..32 {
         rig.send(&"x".repeat(1000));
@@ -498,7 +498,7 @@ fn a_stalled_write_times_out() {
 }
 
 #[test]
-fn a_frame_to_many_is_stored_once() {
+fn a_frame_to_several_connections_is_stored_once() {
     let payload = vec![7; 10_000];
     let mut rigs: Vec<Rig> = (0..3).map(|_| Rig::open(Limits::default())).collect();
     let mut env = Env::new(Limits::default(), Heartbeat::Off, Origins::Same);
@@ -522,7 +522,7 @@ fn a_frame_to_many_is_stored_once() {
 }
 
 #[test]
-fn conflation_replaces_the_content_in_place() {
+fn a_conflated_message_keeps_the_position_of_the_older_message() {
     let key_bytes = SEGMENT_BYTES + FRAME_BYTES + KEY_BYTES + 4;
     let limits = Limits { queue_bytes_max: 60 + 2 * key_bytes, ..Limits::default() };
     let mut rig = Rig::open(limits);
@@ -550,7 +550,7 @@ fn conflation_replaces_the_content_in_place() {
 }
 
 #[test]
-fn keys_count_against_the_queue_bound() {
+fn conflation_keys_count_against_queue_bytes_max() {
     let overhead = SEGMENT_BYTES + FRAME_BYTES + KEY_BYTES;
     let room = 15 + 9 * (overhead + 100) + overhead + 50;
     let mut rig = Rig::open(Limits { queue_bytes_max: room, ..Limits::default() });
@@ -568,7 +568,7 @@ fn keys_count_against_the_queue_bound() {
     assert_eq!((queued, rig.connection.queued_bytes()), (9, 15 + 9 * 3));
     let counted = QUEUE_BYTES + 20 + 9 * (overhead + 100);
     assert_eq!(rig.env.queued.frames, counted);
-    // A message with a short key fits into the queue, and a message with a long key does not.
+    // A message with a short key still fits into the queue. A message with a long key does not fit.
     assert_eq!(push(&mut rig, &keys[0][..7]), Sent::Queued);
     assert_eq!(push(&mut rig, &keys[0]), Sent::Full);
     let mut newer = Outbound::message(Opcode::Text, b"y");

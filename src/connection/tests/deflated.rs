@@ -1,4 +1,5 @@
-//! Tests of permessage-deflate: plain and deflated messages in one turn, hostile messages, and the pace of inflation.
+//! Tests of permessage-deflate: plain and deflated messages in one turn, hostile messages, and the limit on a client's
+//! inflated bytes per second.
 
 use std::io::Write;
 
@@ -27,7 +28,7 @@ impl Rig {
         rig
     }
 
-    /// Returns a connection that offered the extension, and the 101 response.
+    /// Returns a connection whose client offered permessage-deflate, and the 101 response.
     fn offering(limits: Limits, accept: &Accept) -> (Rig, String) {
         let mut rig = Rig::new(limits);
         let request = UPGRADE.replace("Host:", &format!("{OFFER}Host:"));
@@ -150,7 +151,7 @@ fn hostile_messages_end_the_connection() {
             assert_eq!(events.len(), 1, "{events:?}");
             assert!(events[0].starts_with(expected), "the first event must start with {expected}: {events:?}");
         }
-        // For a connection that did not negotiate permessage-deflate, RSV1 is an error.
+        // On a connection that did not negotiate permessage-deflate, each frame with the bit RSV1 is an error.
         let events = Rig::open(limits.clone()).feed(&stream);
         assert!(events[0].starts_with("closed 1002"), "{events:?}");
     }
@@ -177,7 +178,8 @@ fn a_long_message_is_inflated_while_it_arrives() {
         assert!(inbound <= most, "the unfinished input must take at most {most} bytes: {inbound}");
     }
     assert_eq!(events, [format!("text {text}")]);
-    // A message that inflates to more than `message_bytes_max` is refused at the part that exceeds the limit.
+    // A message that inflates to more than `message_bytes_max` is refused as soon as its received part exceeds the
+    // limit.
     let bounds = Limits { message_bytes_max: 500_000, inflated_bytes_per_second_max: 1 << 40, ..limits };
     let mut rig = Rig::deflating(bounds);
     let mut received = 0;
@@ -194,7 +196,7 @@ fn a_long_message_is_inflated_while_it_arrives() {
 }
 
 #[test]
-fn the_time_of_a_message_does_not_run_while_the_server_holds_its_input() {
+fn message_time_max_does_not_run_while_the_server_holds_back_the_message() {
     let limits =
         Limits { inflated_bytes_per_second_max: 2 << 20, message_time_max: Duration::from_millis(100), ..limits() };
     let mut rig = Rig::deflating(limits);
@@ -216,7 +218,7 @@ fn the_time_of_a_message_does_not_run_while_the_server_holds_its_input() {
 }
 
 #[test]
-fn a_slow_bomb_is_held_back() {
+fn messages_that_inflate_to_many_bytes_are_held_back() {
     let limits = Limits { inflated_bytes_per_second_max: 2 << 20, ..limits() };
     let bomb = deflated_frame(true, Opcode::Binary, &deflate(&vec![0; 1 << 20]));
     let stream = [bomb.repeat(3), frame(true, Opcode::Text, b"plain"), frame(true, Opcode::Ping, b"")].concat();
@@ -227,7 +229,7 @@ fn a_slow_bomb_is_held_back() {
     assert_eq!(rig.env.counts.compression.holds, 1);
     let held = rig.env.inbound.bytes();
     assert!((stream.len() - bomb.len()..10_000).contains(&held), "{held}");
-    // At the maximum rate, one MiB takes half a second.
+    // At the limit of 2 MiB a second, the inflated message of 1 MiB takes half a second.
     let until = rig.connection.poll_timeout(&rig.env);
     assert!((450..500).contains(&until.0), "{until:?}");
     assert_eq!(rig.tick(until.0 - 1), None);
@@ -248,7 +250,7 @@ fn a_slow_bomb_is_held_back() {
     rig.connection.set_paused(false, &rig.env);
     assert!(rig.connection.has_buffered_input(&rig.env));
     assert_eq!(rig.feed(b"").len(), 1);
-    // Plain messages behind a message that is held back are held back, too.
+    // Plain messages that follow a message that is held back are held back, too.
     let until = rig.connection.poll_timeout(&rig.env);
     assert!((1450..1500).contains(&until.0), "{until:?}");
     rig.tick(until.0);
@@ -257,11 +259,11 @@ fn a_slow_bomb_is_held_back() {
     assert_eq!(rig.env.inbound.bytes(), 0);
 }
 
-/// Payloads that inflate to nothing, and take much time for each byte.
+/// The payloads of these messages inflate to no bytes, and take much time for each received byte.
 #[test]
-fn messages_that_inflate_to_nothing_are_held_back() {
+fn messages_that_inflate_to_no_bytes_are_held_back() {
     let blocks: [&[u8]; 4] = [
-        // Final blocks without content. The inflater is reset after each of these blocks.
+        // The first two blocks are final blocks without content. The inflater is reset after each final block.
         &[3, 0],
         &[1, 0, 0, 0xff, 0xff],
         // A stored block of length 0.
@@ -280,7 +282,8 @@ fn messages_that_inflate_to_nothing_are_held_back() {
         let first = rig.feed(&message.repeat(3));
         assert_eq!(first, ["binary 0"], "only the burst may be inflated at once");
         assert!(!rig.connection.wants_read());
-        // At 16 MiB a second, 20,000 bytes that count 16 times take 19 ms, minus the time for the burst of 64 KiB.
+        // Each of the 20,000 bytes counts as 16 bytes. At the limit of 16 MiB a second they take 19 ms, minus the time
+        // for the burst of 64 KiB.
         let until = rig.connection.poll_timeout(&rig.env);
         assert!((15..17).contains(&until.0), "{until:?}");
         rig.tick(until.0);
@@ -291,7 +294,7 @@ fn messages_that_inflate_to_nothing_are_held_back() {
 }
 
 #[test]
-fn a_close_while_input_is_held_finds_the_close_frame_in_it() {
+fn a_close_finds_the_close_frame_of_the_client_in_held_back_input() {
     let limits = Limits { inflated_bytes_per_second_max: 2 << 20, ..limits() };
     let bomb = deflated_frame(true, Opcode::Binary, &deflate(&vec![0; 1 << 20]));
     let mut rig = Rig::deflating(limits);
@@ -344,7 +347,7 @@ fn messages_of_at_least_compress_bytes_min_are_deflated() {
     assert_eq!(messages(&rig.written()), [(0x81, texts[1].clone())]);
 }
 
-/// Returns open WebSockets and the environment that they share. Every second client negotiated permessage-deflate.
+/// Returns six open WebSockets and the [`Env`] that they share. Every second client negotiated permessage-deflate.
 fn audience(limits: Limits) -> (Env, Vec<Connection>) {
     let mut rig = Rig::deflating(limits.clone());
     let mut connections = Vec::new();
@@ -365,7 +368,7 @@ fn audience(limits: Limits) -> (Env, Vec<Connection>) {
 }
 
 #[test]
-fn a_message_to_many_is_deflated_once_and_each_output_is_one_range() {
+fn a_message_to_many_connections_is_deflated_once_and_each_output_is_one_range() {
     let (mut env, mut connections) = audience(limits());
     let long = "a long message to many ".repeat(100);
     let sent = [long.as_str(), "short", &long];
@@ -389,7 +392,7 @@ fn a_message_to_many_is_deflated_once_and_each_output_is_one_range() {
     }
     assert_eq!(env.queued, Queued::default());
     env.end_turn();
-    // If no receiver negotiated permessage-deflate, no message is deflated.
+    // A message whose receivers did not negotiate permessage-deflate is not deflated.
     let mut outbound = Outbound::message(Opcode::Text, long.as_bytes());
     connections[1].send(&mut outbound, &mut env);
     assert_eq!(env.counts.compression.deflated, 2);
@@ -412,7 +415,7 @@ fn a_frame_is_deflated_once_for_any_number_of_pushes() {
 }
 
 #[test]
-fn queues_count_the_bytes_that_they_hold() {
+fn queues_count_a_deflated_message_with_its_deflated_length() {
     let (mut env, mut connections) = audience(limits());
     let long: String = (0..2000_u32).map(|number| format!("{:x},", number.wrapping_mul(2_654_435_761))).collect();
     for connection in &mut connections {
@@ -439,7 +442,7 @@ fn queues_count_the_bytes_that_they_hold() {
 }
 
 #[test]
-fn the_bound_of_a_message_is_the_same_in_both_encodings() {
+fn a_too_large_message_is_refused_with_and_without_permessage_deflate() {
     let limits = Limits { message_bytes_max: 1000, queue_bytes_max: 1010, ..limits() };
     let (mut env, mut connections) = audience(limits);
     let long = "x".repeat(2000);
@@ -451,7 +454,7 @@ fn the_bound_of_a_message_is_the_same_in_both_encodings() {
 }
 
 #[test]
-fn messages_are_conflated_in_both_encodings() {
+fn messages_are_conflated_with_and_without_permessage_deflate() {
     let limits = Limits { slow_reader: SlowReader::Conflate, ..limits() };
     let (mut env, mut connections) = audience(limits);
     let versions = ["old ".repeat(300), "newer ".repeat(300), "short".to_owned(), "newest ".repeat(300)];
@@ -483,7 +486,7 @@ fn messages_are_conflated_in_both_encodings() {
 }
 
 #[test]
-fn control_frames_follow_the_messages_of_the_turn() {
+fn control_frames_are_sent_after_the_earlier_messages_of_the_turn() {
     let mut rig = Rig::deflating(limits());
     let long = "a message ".repeat(100);
     rig.send(&long);
@@ -503,7 +506,7 @@ fn control_frames_follow_the_messages_of_the_turn() {
 }
 
 #[test]
-fn a_message_longer_than_the_window_of_a_client_is_plain() {
+fn a_message_longer_than_the_window_of_a_client_is_not_deflated() {
     for bits in 8..=15_u8 {
         let offer = format!("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits={bits}\r\n");
         let mut rig = Rig::new(limits());

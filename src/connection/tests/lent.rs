@@ -3,9 +3,9 @@
 use super::*;
 use crate::protocol::message::Message;
 
-/// Passes `bytes` to the connection, which takes one message from the start.
+/// Passes `bytes` to the connection, which takes at most one message from the start of `bytes`.
 ///
-/// Returns a description of the event, and the number of unread bytes.
+/// Returns a description of the message, or of the end of the connection, and the number of unread bytes.
 fn taken(rig: &mut Rig, bytes: &[u8]) -> (String, usize) {
     let mut copy = bytes.to_vec();
     let whole = copy.as_ptr_range();
@@ -41,7 +41,7 @@ fn a_whole_message_is_borrowed_from_the_input() {
 }
 
 #[test]
-fn other_input_is_left_for_the_decoder() {
+fn input_other_than_a_whole_message_is_left_for_the_decoder() {
     let mut rig = Rig::open(Limits { message_bytes_max: 8, ..Limits::default() });
     let nothing = |bytes: &[u8]| ("nothing".to_owned(), bytes.len());
     for opcode in [Opcode::Text, Opcode::Binary] {

@@ -15,7 +15,7 @@ fn rig() -> Rig {
 }
 
 impl Rig {
-    /// Passes in a head that announces a body, and returns the request.
+    /// Passes the head of a request that announces a body to the connection, and returns the request.
     fn announced(&mut self, head: &str) -> Box<Request<'static>> {
         let mut bytes = head.as_bytes().to_vec();
         match self.connection.handle_bytes(&mut &mut bytes[..], &mut self.env) {
@@ -36,7 +36,7 @@ impl Rig {
         self.connection.end_response(&mut self.env)
     }
 
-    /// Returns the output without the head of the response.
+    /// Writes all output, and returns the output without the head of the response.
     fn body(&mut self) -> String {
         let written = String::from_utf8(self.written()).expect("the output is UTF-8");
         written.split_once("\r\n\r\n").map_or(written.clone(), |(_, body)| body.to_owned())
@@ -63,7 +63,7 @@ fn a_streamed_body_has_no_size_bound() {
 }
 
 #[test]
-fn a_sized_body_ends_with_its_last_byte() {
+fn a_body_with_content_length_ends_with_its_last_byte() {
     let mut rig = rig();
     let events = rig.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n1234");
     assert_eq!(events, ["head /", "piece 4 false"]);
@@ -88,7 +88,7 @@ fn a_100_continue_is_sent_only_if_the_body_is_accepted() {
 }
 
 #[test]
-fn a_response_that_ends_before_the_body_ends_the_connection() {
+fn the_connection_ends_if_the_response_ends_before_the_request_body() {
     let mut rig = rig();
     rig.feed(HEAD.as_bytes());
     rig.feed(b"3\r\nabc");
@@ -117,7 +117,7 @@ fn an_invalid_body_aborts_a_started_response() {
 }
 
 #[test]
-fn http_1_0_gets_no_chunks_and_head_no_body() {
+fn a_response_to_http_1_0_has_no_chunks_and_a_response_to_head_has_no_body() {
     let mut old = rig();
     old.feed(b"POST / HTTP/1.0\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\nx");
     assert!(old.begin() && old.reply(b"one") && old.reply(b"two") && old.end());
@@ -184,7 +184,7 @@ fn a_started_response_is_aborted_without_a_second_head() {
 }
 
 #[test]
-fn an_upgrade_answered_in_pieces_is_refused() {
+fn a_response_in_pieces_refuses_an_upgrade() {
     let mut rig = rig();
     rig.feed(UPGRADE.as_bytes());
     assert!(rig.begin());
@@ -210,7 +210,7 @@ fn a_drain_aborts_the_response_to_an_incomplete_request() {
 }
 
 #[test]
-fn a_status_without_a_body_has_no_chunks() {
+fn a_response_whose_status_allows_no_body_has_no_chunks() {
     for (status, length) in [(204, ""), (304, ""), (205, "Content-Length: 0\r\n")] {
         let mut rig = rig();
         rig.feed(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
@@ -223,7 +223,7 @@ fn a_status_without_a_body_has_no_chunks() {
 }
 
 #[test]
-fn a_ticket_is_for_one_request_until_its_response_begins() {
+fn a_ticket_is_valid_for_one_request_until_its_response_begins() {
     let ticket = |number| Deferral(number);
     let mut rig = Rig::new(Limits::default());
     rig.connection.set_ticket(ticket(1));

@@ -13,10 +13,10 @@ fn stalled(limits: Limits) -> Rig {
 }
 
 #[test]
-fn a_writable_socket_is_tried_before_it_times_out() {
+fn a_writable_socket_is_written_to_before_the_write_times_out() {
     let mut rig = stalled(Limits::default());
-    // After the process was suspended for a minute, one turn handles both the writable event and the deadline. Timers
-    // come before writes.
+    // The process was suspended for a minute, so one turn handles both the writable event and the passed write
+    // deadline. A turn handles deadlines before it writes.
     rig.env.now = Tick(60_000);
     assert!(rig.connection.handle_writable());
     assert_eq!(rig.tick(60_000), None);
@@ -58,7 +58,7 @@ fn unread_responses_do_not_use_memory_of_websockets() {
 }
 
 #[test]
-fn pieces_of_a_response_have_the_queue_bound() {
+fn queue_bytes_max_applies_to_the_pieces_of_a_response() {
     let mut rig = Rig::new(Limits { queue_bytes_max: 100, ..Limits::default() });
     let mut get = b"GET / HTTP/1.0\r\n\r\n".to_vec();
     assert!(matches!(rig.connection.handle_bytes(&mut &mut get[..], &mut rig.env), Some(Event::Request { .. })));
@@ -76,7 +76,7 @@ fn pieces_of_a_response_have_the_queue_bound() {
 }
 
 #[test]
-fn tiny_messages_to_many_are_copied_into_runs() {
+fn short_shared_frames_are_copied_into_runs() {
     let mut rig = stalled(Limits::default());
     let one = Frame::text("1");
     while rig.connection.send(&mut Outbound::frame(&one), &mut rig.env) == Sent::Queued {}
@@ -132,7 +132,8 @@ fn a_ping_is_answered_while_the_queue_stays_long() {
     assert_eq!(rig.write(10_000).len(), 10_000);
     rig.feed(&frame(true, Opcode::Ping, b"there?"));
     rig.feed(&frame(true, Opcode::Ping, b"still?"));
-    // Each round writes one message and queues another, so the queue stays long. The pong must still be written.
+    // Each round writes one message and queues another message, so the queue stays long. The pong must still be
+    // written.
     let mut out = Vec::new();
     for _ in 0..4 {
         rig.connection.handle_writable();
@@ -146,7 +147,7 @@ fn a_ping_is_answered_while_the_queue_stays_long() {
 }
 
 #[test]
-fn pings_have_the_queue_bound() {
+fn queue_bytes_max_applies_to_pings() {
     let mut rig = stalled(Limits { queue_bytes_max: 100, ..Limits::default() });
     let queued = (0..1000).filter(|_| rig.connection.ping(b"eight ..", &mut rig.env) == Sent::Queued).count();
     assert_eq!(queued, (100 - 7) / 10);
@@ -166,7 +167,7 @@ fn blank_lines_do_not_extend_the_deadline() {
 }
 
 #[test]
-fn a_close_waits_while_the_queue_makes_progress() {
+fn a_close_waits_while_the_socket_accepts_output() {
     let mut rig = Rig::open(Limits::default());
     rig.send(&"x".repeat(1_000_000));
     assert!(rig.connection.close(CloseCode::NORMAL, "bye", Cause::ServerClosed, &mut rig.env).is_some());
@@ -204,7 +205,7 @@ fn a_close_does_not_wait_for_a_stalled_queue() {
 }
 
 #[test]
-fn the_time_of_a_message_begins_again_after_a_pause() {
+fn message_time_max_starts_again_after_a_pause() {
     let mut rig = Rig::open(Limits { message_time_max: millis(100), ..Limits::default() });
     assert!(rig.feed(&frame(false, Opcode::Text, b"begun")).is_empty());
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(100));

@@ -33,7 +33,7 @@ impl TlsRig {
         TlsRig { table, fd, client, received: Vec::new(), events: Vec::new(), is_over: false }
     }
 
-    /// Returns an open WebSocket whose output the client has read.
+    /// Returns a rig whose connection is an open WebSocket. The client has read all output.
     fn open(limits: Limits, heartbeat: Heartbeat) -> TlsRig {
         let mut rig = TlsRig::new(limits, heartbeat);
         rig.client.write(UPGRADE.as_bytes());
@@ -61,7 +61,7 @@ impl TlsRig {
         self.table.poll_timeout(self.slot())
     }
 
-    /// Sends the client's records, and reads and writes as the loop does.
+    /// Sends the client's records to the server, and then reads and writes as the loop does in a turn.
     fn turn(&mut self) {
         let records = self.client.take_records();
         self.turn_with(&records);
@@ -112,7 +112,7 @@ impl TlsRig {
         self.table.check_invariants();
     }
 
-    /// Writes, and passes the sent bytes to the client.
+    /// Writes all output of the table as a flush does, and passes the sent bytes to the client.
     fn flush(&mut self) {
         self.table.begin_flush();
         while let Some((_, flushed)) = self.table.poll_flush() {
@@ -146,10 +146,10 @@ fn limits(message_time_max: u64, head_time_max: u64) -> Limits {
 }
 
 #[test]
-fn the_time_of_a_head_begins_again_when_the_hello_is_answered() {
+fn head_time_max_starts_again_when_the_hello_is_answered() {
     let mut rig = TlsRig::new(limits(1000, 1000), Heartbeat::Off);
     assert_eq!(rig.timeout(), Tick(1000));
-    // The loop has delayed the answer to the hello for nearly the whole time limit of the head.
+    // The loop has delayed the answer to the hello for nearly the whole `head_time_max`.
     rig.table.env_mut().now = Tick(999);
     rig.turn();
     assert_eq!(rig.timeout(), Tick(1999));
@@ -160,7 +160,7 @@ fn the_time_of_a_head_begins_again_when_the_hello_is_answered() {
 }
 
 #[test]
-fn later_flights_of_the_client_do_not_restart_the_time_of_a_head() {
+fn later_flights_of_the_client_do_not_restart_head_time_max() {
     let mut rig = TlsRig::new(limits(1000, 1000), Heartbeat::Off);
     rig.client = TestClient::new(Hello::Tls12);
     rig.turn();
@@ -173,7 +173,7 @@ fn later_flights_of_the_client_do_not_restart_the_time_of_a_head() {
 }
 
 #[test]
-fn a_part_of_a_record_counts_as_alive() {
+fn a_client_that_sends_a_part_of_a_record_is_alive() {
     let mut rig = TlsRig::open(limits(60_000, 1000), Heartbeat::Client { idle_max: millis(1000) });
     let record = rig.frame(b"in parts");
     for (index, byte) in record.iter().enumerate() {
@@ -208,7 +208,7 @@ fn a_record_that_takes_too_long_closes_the_connection() {
 }
 
 #[test]
-fn the_time_of_a_record_begins_with_its_first_byte() {
+fn the_time_limit_of_a_record_starts_with_its_first_byte() {
     let mut rig = TlsRig::open(limits(1000, 1000), Heartbeat::Off);
     let [first, second] = [rig.frame(b"first"), rig.frame(b"second")];
     let both = [first, second].concat();
@@ -224,7 +224,7 @@ fn the_time_of_a_record_begins_with_its_first_byte() {
 }
 
 #[test]
-fn a_pause_is_not_part_of_the_time_of_a_record() {
+fn the_time_limit_of_a_record_starts_again_after_a_pause() {
     let mut rig = TlsRig::open(limits(1000, 1000), Heartbeat::Off);
     let record = rig.frame(b"paused");
     rig.turn_with(&record[..9]);
@@ -240,7 +240,7 @@ fn a_pause_is_not_part_of_the_time_of_a_record() {
 }
 
 #[test]
-fn a_write_that_sends_only_held_records_is_progress() {
+fn a_connection_stays_open_while_the_socket_accepts_earlier_records() {
     let limits = Limits { write_time_max: millis(1000), ..limits(60_000, 1000) };
     let mut rig = TlsRig::open(limits, Heartbeat::Ping { every: millis(900), missed_max: 1 });
     rig.pipe().room = 0;
@@ -268,11 +268,12 @@ fn a_write_that_sends_only_held_records_is_progress() {
 }
 
 #[test]
-fn a_write_that_is_only_encrypted_is_no_progress() {
+fn a_connection_ends_if_the_socket_does_not_accept_its_encrypted_output() {
     let limits = Limits { write_time_max: millis(1000), ..limits(60_000, 1000) };
     let mut rig = TlsRig::open(limits, Heartbeat::Ping { every: millis(900), missed_max: 1 });
     rig.pipe().room = 0;
-    // The ping comes first. Then the session encrypts the message, but the socket accepts no bytes.
+    // The heartbeat queues a ping before the message is pushed. Then the session encrypts the message, but the socket
+    // accepts no bytes.
     rig.table.env_mut().now = Tick(0);
     let pinged = (0..=900).find(|now| rig.tick(*now).is_none() && rig.connection().queued_bytes() > 0);
     let pinged = pinged.expect("the server sent a ping");
@@ -283,11 +284,11 @@ fn a_write_that_is_only_encrypted_is_no_progress() {
 }
 
 #[test]
-fn records_held_behind_the_101_count_as_frames() {
+fn records_that_wait_behind_the_101_response_count_as_frames() {
     let mut rig = TlsRig::new(limits(60_000, 1000), Heartbeat::Off);
     rig.client.write(UPGRADE.as_bytes());
     rig.turn();
-    // From now on, the client reads nothing.
+    // From now on, the client reads no bytes, so the socket accepts no bytes.
     rig.pipe().room = 0;
     rig.turn();
     assert!(rig.connection().is_open());
@@ -366,7 +367,7 @@ fn a_read_that_sends_the_last_records_lets_the_connection_end() {
     }
 }
 
-/// A session without a connection, and the state that all sessions share.
+/// A TLS session without a connection, and the state that all sessions share.
 struct Bare {
     pipe: Pipe,
     session: TlsStream,
@@ -422,7 +423,7 @@ fn a_retry_request_does_not_count_as_an_answer_to_the_hello() {
 }
 
 #[test]
-fn a_hello_after_the_end_of_its_time_is_not_answered() {
+fn a_hello_is_not_answered_after_the_server_ended_the_connection() {
     for sent_before in [0, 1, 50] {
         let mut bare = Bare::new(Hello::Tls13);
         let hello = bare.client.take_records();
@@ -439,9 +440,10 @@ fn a_hello_after_the_end_of_its_time_is_not_answered() {
 }
 
 #[test]
-fn records_of_a_failed_session_are_not_sent_by_the_next() {
+fn records_of_a_failed_session_are_not_sent_by_the_next_session() {
     let mut bare = Bare::open(Hello::Tls12);
-    // Each write makes two records. One key of TLS 1.2 may encrypt a limited number of records.
+    // Each write encrypts two records. A key of TLS 1.2 may encrypt only a limited number of records, so a later write
+    // fails.
     let full = [b'x'; 1 << 14];
     let failed = (0..TLS12_RECORDS_MAX).find(|_| bare.write(&full).is_none());
     assert!(failed.is_some(), "the limit of the keys must be reached");
@@ -545,7 +547,7 @@ fn a_key_update_is_answered_and_the_session_goes_on() {
 }
 
 #[test]
-fn a_hello_in_an_open_session_ends_it() {
+fn a_second_hello_ends_an_open_session() {
     let mut bare = Bare::open(Hello::Tls13);
     bare.client.write_as(HANDSHAKE, &[1, 0, 0, 4, 3, 3, 0, 0]);
     bare.pipe.up = bare.client.take_records();
