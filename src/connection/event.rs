@@ -143,7 +143,7 @@ pub enum Sent {
     TooLarge,
 }
 
-/// What the caller must do with the socket after a write.
+/// The action that the caller must perform on the socket after a write.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum SocketAction {
     /// Do nothing.

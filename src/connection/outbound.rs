@@ -1,4 +1,4 @@
-//! A frame to send. Its plain form and its deflated form are each encoded at most once.
+//! A frame that is sent to one or more connections. Its plain form and its deflated form are each encoded at most once.
 
 use crate::connection::compression::Compression;
 use crate::connection::segment::overhead;
@@ -7,9 +7,9 @@ use crate::protocol::deflate::Deflater;
 use crate::protocol::frame::{Opcode, ServerHeader};
 use crate::protocol::shared::{Frame, SharedFrame};
 
-/// The longest frame to many connections that is copied to each queue, in bytes.
+/// The maximum length, in bytes, of a frame to many connections that is copied to each queue.
 ///
-/// A longer frame is shared. For a shorter frame, a copy costs less than an additional slice in `writev`.
+/// The queues share a longer frame. For a shorter frame, a copy takes less time than an additional slice in `writev`.
 pub(super) const COPIED_BYTES_MAX: usize = 512;
 
 /// The position of the first byte in the deflated part of the journal.
@@ -27,7 +27,7 @@ pub struct Outbound<'a> {
     pub(crate) to_many: bool,
     /// The conflation key, if the policy for slow readers is `SlowReader::Conflate`.
     pub(crate) key: Option<&'a str>,
-    /// The part of the journal for this frame.
+    /// The part of the journal to which this frame is appended.
     pub(super) part: JournalPart,
     /// Whether the message may be deflated.
     pub(crate) may_deflate: bool,
@@ -46,8 +46,9 @@ enum Source<'a> {
 
 /// A part of the journal.
 ///
-/// Frames for clients with and without permessage-deflate are in different parts. So the output of a client is one
-/// range, even if a turn sends several messages to both kinds of clients.
+/// Frames for clients that negotiated permessage-deflate are in one part, and frames for all other clients are in the
+/// other part. So the output of each client is one range, even if a turn sends several messages to both kinds of
+/// clients.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum JournalPart {
     Plain,
@@ -83,10 +84,10 @@ impl<'a> Outbound<'a> {
         }
     }
 
-    /// Returns the message for clients that negotiated permessage-deflate.
+    /// Returns the form of the message for clients that negotiated permessage-deflate.
     ///
-    /// The first call deflates the message. The message stays plain if deflation is not allowed, if the message is
-    /// short, or if it would become longer.
+    /// The first call deflates the message. The returned form is plain if deflation is not allowed, if the message is
+    /// shorter than `compress_bytes_min`, or if deflation would make it longer.
     pub(super) fn deflated(
         &mut self,
         deflater: &mut Deflater,
@@ -155,13 +156,13 @@ impl<'a> Outbound<'a> {
         }
     }
 
-    /// Returns whether a queue stores the frame as an entry of its own, not in a run of copied frames.
+    /// Returns whether a queue stores the frame in its own segment, and not in a run of copied frames.
     #[inline]
     pub(super) fn is_separate(&self) -> bool {
         self.key.is_some() || (self.to_many && self.bytes() > COPIED_BYTES_MAX)
     }
 
-    /// Returns the frame in a form that queues can share. Returns `None` if memory is exhausted.
+    /// Returns the frame in a form that queues can share. Returns `None` if an allocation fails.
     pub(super) fn share(&mut self) -> Option<SharedFrame> {
         if self.shared.is_none() {
             self.shared = Some(match self.source {

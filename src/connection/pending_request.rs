@@ -18,11 +18,11 @@ pub struct PendingRequest {
     pub ticket: Option<Deferral>,
     /// Whether the client speaks HTTP/1.1, and can read chunks.
     pub knows_chunks: bool,
-    /// How the body of a response in pieces is sent.
+    /// The encoding of the body of a response in pieces.
     pub reply: ResponseMode,
 }
 
-/// How the body of a response in pieces is sent.
+/// The encoding of the body of a response in pieces.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub enum ResponseMode {
     /// No response in pieces was started.

@@ -4,8 +4,8 @@
 //! shared by queues. While the socket is full, a smaller frame is shared, too, if sharing takes less memory than a
 //! copy.
 //!
-//! The counters cover all memory of a queue, not only its bytes: the queue itself, and for each shared frame its
-//! segment, its key and the frame. A test compares the counters with the allocated memory.
+//! The counters include all memory of a queue, and not only its unwritten bytes: also the queue itself, and for each
+//! shared frame its segment, its key and the frame. A test compares the counters with the allocated memory.
 
 mod newest;
 
@@ -23,21 +23,21 @@ use crate::tick::Tick;
 
 /// The maximum size of a buffer with several copied frames, in bytes.
 ///
-/// Because of this limit, the memory of a long queue is freed in steps while the queue is written.
+/// Because of this limit, the memory of a long queue is freed buffer by buffer while the queue is written.
 pub(super) const RUN_BYTES_MAX: usize = 32 << 10;
 
-/// The longest frame that is copied even if the socket is full, in bytes.
+/// The maximum length, in bytes, of a frame that is copied and not shared even if the socket is full.
 ///
-/// To share a frame of this length would take more memory than a copy, because a shared frame needs a segment of its
-/// own.
+/// Sharing a frame of at most this length would take more memory than a copy, because a shared frame needs a segment of
+/// its own.
 pub(super) const SHARED_BYTES_MIN: usize = 2 * size_of::<Segment>();
 
-/// The largest buffer that an empty queue keeps for its next use, in bytes.
+/// The maximum capacity of the buffer that an empty queue keeps for its next use, in bytes.
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
-/// The largest capacity of the lists of an empty queue that is kept for its next use, in entries.
+/// The maximum capacity of each list of an empty queue, in entries, for the queue to be kept for its next use.
 ///
-/// The lists are the segments and the keys.
+/// The lists of a queue are `segments` and `keys`.
 const SPARE_SEGMENTS_MAX: usize = 64;
 
 /// The memory of a queue without content, in bytes.
@@ -45,16 +45,16 @@ const SPARE_SEGMENTS_MAX: usize = 64;
 /// This is the queue itself, and the list of segments with its first capacity of 4 segments.
 pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
 
-/// The queue length up to which each ping has its own pong, in bytes.
+/// The maximum queue length, in bytes, at which each ping still gets its own pong.
 ///
-/// A longer queue keeps only the pong of the latest ping (RFC 6455 section 5.5.3).
+/// A longer queue contains only the pong for the latest ping (RFC 6455 section 5.5.3).
 pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
 /// A queue of output that the socket did not accept at once.
 ///
 /// [`Output`](crate::connection::output::Output) takes an empty queue from
 /// [`Env::take_queue`](crate::connection::Env::take_queue), and returns the queue with
-/// [`Env::give_queue`](crate::connection::Env::give_queue) when the queue is empty again. In between:
+/// [`Env::give_queue`](crate::connection::Env::give_queue) when the queue is empty again. Between these two calls:
 ///
 /// 1. `push_*` appends frames or HTTP output. [`conflate`](Queue::conflate) puts a new message in the place of the
 ///    unsent message that has the same key.
@@ -77,22 +77,22 @@ pub struct Queue {
     sent: usize,
     /// The number of unwritten bytes in all segments.
     bytes: usize,
-    /// The memory of shared frames and keys, without the frames' bytes.
+    /// The memory of shared frames and their keys, without the bytes of the frames.
     overhead: usize,
-    /// The number of unsent bytes in the transport.
+    /// The number of unsent bytes that the transport stores.
     ///
-    /// These bytes are the ciphertext of output that is no longer in the queue.
+    /// These bytes are TLS records of output that is no longer in the queue, or of a handshake.
     held: usize,
-    /// Whether the memory of the queue itself counts as HTTP output. The flag is set while no frame was queued since
-    /// the queue was last empty.
+    /// Whether the memory of the queue itself counts as HTTP output. The flag is `true` while only HTTP output was
+    /// queued since the queue was last empty.
     is_http: bool,
-    /// Whether the memory of the queue itself is counted. An empty queue is not counted.
+    /// Whether the totals of the loop include the memory of the queue itself. They do not include an empty queue.
     is_counted: bool,
     /// Whether the socket is full. Nothing is written until the socket is writable.
     is_full: bool,
     /// The time since which a full socket has accepted no bytes.
     ///
-    /// The value is kept until the socket accepts all bytes of a write.
+    /// The value is kept until the socket accepts all bytes of one write.
     stalled_since: Option<Tick>,
     /// The time since which output waits for a full socket.
     backlogged_since: Option<Tick>,
@@ -114,20 +114,20 @@ impl Queue {
 
     /// Returns the number of bytes of this queue that count against `queue_bytes_max`.
     ///
-    /// These are the unsent bytes, and the memory of shared frames besides their bytes.
+    /// These are the unsent bytes, plus the memory that shared frames and their keys take in addition to their bytes.
     pub fn counted_bytes(&self) -> usize {
         self.bytes + self.held + self.overhead
     }
 
     /// Returns the memory of this queue that counts against the bound of all queues.
     ///
-    /// A shared frame counts with its bytes divided by the number of queues that share it.
+    /// If several queues share a frame, each queue counts an equal part of the memory of this frame.
     pub fn charge(&self) -> usize {
         let own = if self.is_http || self.is_empty() { 0 } else { QUEUE_BYTES + self.held };
         own + self.segments.iter().map(Segment::charge).sum::<usize>()
     }
 
-    /// Returns whether all output consists of HTTP responses.
+    /// Returns whether all output in the queue is HTTP responses.
     pub fn is_http(&self) -> bool {
         self.is_http
     }
@@ -137,7 +137,7 @@ impl Queue {
         self.segments.is_empty() && self.held == 0
     }
 
-    /// Returns whether the last output is a frame, and not an HTTP response.
+    /// Returns whether the last output in the queue is a frame, and not an HTTP response.
     pub fn has_frames(&self) -> bool {
         self.segments.back().is_some_and(|last| last.kind != Kind::Http)
     }
@@ -149,7 +149,7 @@ impl Queue {
 
     /// Returns the time since which a full socket has accepted no bytes.
     ///
-    /// Returns `None` after the socket became writable, until the next write.
+    /// Returns `None` from the time when the socket becomes writable to the next write.
     pub fn stalled_since(&self) -> Option<Tick> {
         self.stalled_since.filter(|_| self.is_full)
     }
@@ -190,7 +190,7 @@ impl Queue {
 
     /// Appends an encoded frame.
     pub fn push_frame(&mut self, frame: &[u8], total: &mut Queued) {
-        // A frame from the journal is small. The process ends if no memory is free for the frame.
+        // A frame from the journal is small. If the allocator has no memory for it, the process panics.
         let run = self.run(frame.len(), Kind::Frames, total).expect("memory for a small frame can be allocated");
         run.extend_from_slice(frame);
         self.bytes += frame.len();
@@ -212,8 +212,8 @@ impl Queue {
 
     /// Puts `outbound` in the place of the unsent message that has the same key.
     ///
-    /// Returns `false` if no unsent message has this key, if the queue would exceed its bound, or if there is no
-    /// memory. A partly written message is not replaced.
+    /// Returns `false` if no unsent message has this key, if the queue would exceed `queue_bytes_max`, or if an
+    /// allocation fails. A partly written message is not replaced.
     pub fn conflate(&mut self, outbound: &mut Outbound<'_>, limits: &Limits, total: &mut Queued) -> bool {
         let Some(&number) = outbound.key.and_then(|key| self.keys.get(key)) else { return false };
         let index = (number - self.first) as usize;
@@ -257,7 +257,7 @@ impl Queue {
         total.frames += outbound.bytes();
     }
 
-    /// Returns the output if it is in one segment.
+    /// Returns the unwritten output if it is in one segment, and else `None`.
     #[inline]
     pub fn poll_slice(&self) -> Option<&[u8]> {
         match (self.segments.front(), self.segments.len()) {
@@ -266,7 +266,7 @@ impl Queue {
         }
     }
 
-    /// Fills `slices` with output, and returns the number of slices filled.
+    /// Stores references to the unwritten output in `slices`, and returns the number of stored slices.
     pub fn poll_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
         for (slice, segment) in slices.iter_mut().zip(&self.segments) {
@@ -277,7 +277,7 @@ impl Queue {
         filled
     }
 
-    /// Reports the result of a write.
+    /// Reports the result of a write to the socket.
     pub fn handle_written(&mut self, written: Written, now: Tick, total: &mut Queued) {
         self.set_held(written.held, self.is_http, total);
         self.bytes -= written.bytes;
@@ -294,7 +294,8 @@ impl Queue {
         self.set_full(written.is_full, written.has_sent, now);
     }
 
-    /// Reports the number of unsent bytes in the transport. If the number is not 0, the socket is full.
+    /// Reports `held`, the number of unsent bytes that the transport stores. If the number is not 0, the socket is
+    /// full.
     ///
     /// With `is_http`, the unsent bytes count as HTTP output, unless the queue contains frames. `has_sent` means that
     /// the socket accepted bytes.
@@ -331,14 +332,14 @@ impl Queue {
         self.is_full = false;
     }
 
-    /// Drops all output except HTTP responses or a partly written frame.
+    /// Drops all frames except a partly written frame. HTTP responses are kept.
     ///
-    /// The remaining output is complete, so the client can read the close frame that follows it.
+    /// The remaining responses and frame are complete, so the client can parse a close frame that follows them.
     pub fn truncate_to_frame(&mut self, total: &mut Queued) {
         self.pong = None;
         let http = self.segments.iter().take_while(|segment| segment.kind == Kind::Http).count();
         let kept = match self.segments.front_mut() {
-            // The 101 response and earlier responses are written in full.
+            // The 101 response, and responses before it, must be written in full.
             _ if http > 0 => http,
             Some(Segment { bytes: Bytes::Run(run), .. }) if self.sent > 0 => {
                 let end = frame_end_behind(run, self.sent);
@@ -400,7 +401,7 @@ impl Queue {
         assert!(self.sent < first, "a fully written segment must be removed");
     }
 
-    /// Returns a run with capacity for `bytes` more bytes.
+    /// Returns the run at the end of the queue, with capacity for `bytes` more bytes.
     ///
     /// Returns `None` if memory is exhausted.
     fn run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> Option<&mut Vec<u8>> {
@@ -424,7 +425,7 @@ impl Queue {
 
     /// Returns a buffer for a control frame.
     ///
-    /// The process ends if no memory is free for the frame.
+    /// Panics if the allocator has no memory for the frame.
     fn small_run(&mut self, bytes: usize, kind: Kind, total: &mut Queued) -> &mut Vec<u8> {
         self.run(bytes, kind, total).expect("memory for a control frame can be allocated")
     }
@@ -440,8 +441,8 @@ impl Queue {
 
     /// Moves the memory of the queue itself from the total of HTTP output to the total of frames.
     ///
-    /// The 101 response may still be in the queue when the first frame comes. Eviction frees only memory that counts as
-    /// frames.
+    /// The queue calls this method when its first frame is queued behind the 101 response. Evictions free only memory
+    /// that counts as frames.
     fn count_as_frames(&mut self, total: &mut Queued) {
         self.is_http = false;
         total.http -= QUEUE_BYTES + self.held;
@@ -458,7 +459,7 @@ impl Queue {
 
     /// Subtracts the memory of the queue itself from the totals, if the queue is empty.
     ///
-    /// `has_more` means that the queue still has segments, so that nothing is subtracted.
+    /// `has_more` means that the queue still has segments: then nothing is subtracted.
     fn handle_emptied(&mut self, has_more: bool, total: &mut Queued) {
         if self.is_counted && !has_more && self.held == 0 {
             self.is_counted = false;
@@ -516,9 +517,9 @@ impl Queue {
     }
 }
 
-/// Reserves capacity for `more` bytes, plus a quarter of the new length.
+/// Reserves capacity for `more` bytes and, in addition, for a quarter of the new length.
 ///
-/// By itself, `Vec` would double its capacity.
+/// Without this function, `Vec` would double its capacity.
 fn reserve(run: &mut Vec<u8>, more: usize) -> Option<()> {
     if run.capacity() - run.len() < more {
         run.try_reserve_exact(more + (run.len() + more) / 4).ok()?;

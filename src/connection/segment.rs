@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::protocol::shared::{FRAME_BYTES, SharedFrame};
 
-/// The memory of a segment that holds a shared frame.
+/// The memory of a segment with a shared frame, in bytes, without the frame.
 ///
 /// Segments are elements of an array that grows by doubling. After it has grown, the array is between half full and
 /// full. So the array takes about 3/2 of the size of its segments.
 pub const SEGMENT_BYTES: usize = size_of::<Segment>() * 3 / 2;
 
-/// The memory of a conflation key besides its bytes.
+/// The memory of a conflation key, in bytes, without the text of the key.
 ///
 /// This is the memory of the reference counts, and of an entry of a hash map that is at least 7/16 full.
 pub const KEY_BYTES: usize = 88;
@@ -44,16 +44,16 @@ pub enum Bytes {
 /// The memory of all queues of a loop, in bytes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Queued {
-    /// The memory of WebSocket queues. A shared frame counts once.
+    /// The memory of the queues of WebSockets. A frame that several queues share is counted once.
     pub frames: usize,
-    /// The bytes of HTTP responses.
+    /// The memory of queued HTTP responses.
     ///
     /// HTTP responses count against a bound of their own, and not against the bound of WebSocket queues. So a client
     /// that requests pages and does not read them cannot use up the memory of WebSockets.
     pub http: usize,
 }
 
-/// Returns the memory that a shared frame takes in a queue besides its bytes.
+/// Returns the memory that a shared frame takes in a queue in addition to its bytes.
 ///
 /// `key` is the length of the frame's conflation key, in bytes.
 pub fn overhead(key: Option<usize>) -> usize {
@@ -70,7 +70,7 @@ impl Bytes {
 }
 
 impl Segment {
-    /// Returns the number of bytes, besides the content, that count against the queue's bound.
+    /// Returns the number of bytes that count against `queue_bytes_max` in addition to the content of the segment.
     pub fn overhead(&self) -> usize {
         match &self.bytes {
             Bytes::Run(_) => 0,
@@ -78,7 +78,7 @@ impl Segment {
         }
     }
 
-    /// Returns the segment's part of the queue's counted memory.
+    /// Returns the counted memory of the segment. The counted memory of a queue is the sum over its segments.
     pub fn charge(&self) -> usize {
         match &self.bytes {
             Bytes::Run(_) if self.kind == Kind::Http => 0,
@@ -87,14 +87,14 @@ impl Segment {
         }
     }
 
-    /// Adds a shared frame and its key to the total.
+    /// Adds the memory of a shared frame and its key to the total.
     pub fn enter(&self, total: &mut Queued) {
         if let Bytes::Shared(frame) = &self.bytes {
             total.frames += frame.enter_queue() + self.overhead() - FRAME_BYTES;
         }
     }
 
-    /// Subtracts the segment from the total, when it is removed from its queue.
+    /// Subtracts the memory of the segment from the total. The caller then removes the segment from its queue.
     pub fn release(&self, total: &mut Queued) {
         match &self.bytes {
             Bytes::Run(run) if self.kind == Kind::Http => total.http -= run.len(),

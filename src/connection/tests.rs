@@ -30,7 +30,8 @@ const UPGRADE: &str = "GET /chat?uid=ann HTTP/1.1\r\nHost: a\r\nConnection: Upgr
 struct Rig {
     connection: Connection,
     env: Env,
-    /// How the next announced request body is received. `None` means that the handler gets the whole body at once.
+    /// The mode in which the next announced request body is received. `None` means that the handler gets the whole body
+    /// at once.
     mode: Option<BodyMode>,
     /// The received pieces of streamed request bodies, one after the other.
     pieces: Vec<u8>,

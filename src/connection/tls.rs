@@ -17,7 +17,8 @@ use crate::tls::{Ciphertext, Engine, EngineError, RECORD_BYTES_MAX, TlsConfig, T
 /// The maximum length of the plaintext of a record, in bytes.
 const RECORD_PLAINTEXT: usize = 1 << 14;
 
-/// The maximum length of unfinished input, in bytes: a handshake message in many records.
+/// The maximum length of the unfinished input of a session, in bytes. The longest unfinished input is a handshake
+/// message in many records.
 ///
 /// A client can split a handshake message into records of one byte, and rustls needs all these records at once.
 const UNFINISHED_BYTES_MAX: usize = 128 << 10;
@@ -32,7 +33,8 @@ const PLAIN_HTTP_CONTROL: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: ap
     Cache-Control: no-store\r\nContent-Length: 79\r\nConnection: close\r\n\r\n\
     {\"error\":{\"code\":\"bad_request\",\"message\":\"this port speaks TLS: use https://\"}}";
 
-/// The alert for a client over a limit: fatal, `internal_error` (RFC 8446 section 6).
+/// The alert that is sent to a client whose connection is refused because of a limit: fatal, `internal_error` (RFC 8446
+/// section 6).
 pub const REFUSED: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
 
 /// The stream of a session: a socket, or a model of a socket.
@@ -50,11 +52,11 @@ pub trait Stream {
 /// The state that all TLS sessions of a table share.
 #[derive(Debug)]
 pub struct TlsShared {
-    /// The unfinished input of a session, and newly received records after it.
+    /// The unfinished input of the session that is read now, followed by newly received records.
     incoming: Vec<u8>,
     /// Small pieces of output, which are encrypted as one record.
     gathered: Vec<u8>,
-    /// The records to send.
+    /// The records that the current call sends.
     outgoing: Ciphertext,
     inbound: MemoryTotal,
     /// The number of handshakes by outcome.
@@ -63,7 +65,7 @@ pub struct TlsShared {
     pub last: ReadReport,
 }
 
-/// The result of a read, besides the plaintext.
+/// The result of a read from a TLS session, without the plaintext.
 #[derive(Debug, Default)]
 pub struct ReadReport {
     /// The part of the result that the connection uses.
@@ -85,9 +87,9 @@ pub struct TlsStream {
     is_closed: bool,
     /// Whether the stream did not accept the last write as a whole.
     was_full: bool,
-    /// Whether input is ignored.
+    /// Whether the session ignores further input.
     ignores_input: bool,
-    /// Whether the output has ended. No more records are sent, and no alert.
+    /// Whether the output has ended, so that no more records are sent, and also no alert.
     is_shut: bool,
     /// The received bytes of an incomplete record or handshake message.
     unfinished: Vec<u8>,
@@ -106,7 +108,7 @@ pub struct TlsStream {
 enum Stage {
     /// The PROXY header was not received yet. This header is not encrypted.
     Proxy,
-    /// No byte of the client was received yet.
+    /// No byte of the client hello was received yet.
     Hello,
     Handshake,
     Open,
@@ -145,8 +147,7 @@ impl TlsStream {
     ///
     /// With `is_proxied`, a PROXY header comes before the handshake.
     ///
-    /// # Errors
-    /// The TLS settings are invalid.
+    /// # Errors Returns an error if rustls refuses the TLS settings.
     pub fn new(
         config: &TlsConfig,
         is_control: bool,
@@ -176,7 +177,8 @@ impl TlsStream {
     pub fn read(&mut self, stream: &mut impl Stream, shared: &mut TlsShared, buffer: &mut [u8]) -> Io {
         shared.last = ReadReport::default();
         if !self.unread.is_empty() {
-            // This call does not read the stream, which may have received bytes since the previous read.
+            // This call returns stored plaintext and does not read the stream. The stream may have received bytes since
+            // the previous read.
             self.may_have_more = true;
             return Io::Done(self.take_unread(buffer));
         }
@@ -195,7 +197,8 @@ impl TlsStream {
             shared.counts.failed += u64::from(self.stage == Stage::Handshake);
             return self.refuse(stream, shared);
         }
-        // The read is so short that its plaintext fits into the buffer, unless the buffer is shorter than a record.
+        // The length of the read is limited, so that its plaintext fits into the buffer, unless the buffer is shorter
+        // than a record.
         let end = shared.incoming.len().min(buffer.len().max(start + RECORD_BYTES_MAX));
         let room = &mut shared.incoming[start..end];
         let received = match stream.receive(room) {
@@ -268,7 +271,7 @@ impl TlsStream {
             Ok(received) => {
                 self.is_closed = received.is_closed;
                 if received.used > 0 {
-                    // The unfinished record began in this read, so the time limit starts again.
+                    // The unfinished record began in this read, so its time limit starts now.
                     self.unfinished_since = None;
                 }
                 // Bytes after `close_notify` are ignored (RFC 8446 section 6.1).
@@ -332,7 +335,7 @@ impl TlsStream {
         self.memory.bytes()
     }
 
-    /// Returns the version and cipher suite after the handshake.
+    /// Returns the TLS version and the cipher suite, or `None` before the end of the handshake.
     pub fn info(&self) -> Option<TlsInfo> {
         if self.stage == Stage::Open { self.engine.info() } else { None }
     }

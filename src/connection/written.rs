@@ -1,4 +1,4 @@
-//! The result of a write.
+//! The result of a write to the transport of a connection.
 
 /// The result of a write to a transport.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -10,7 +10,7 @@ pub struct Written {
     /// A TLS session may accept more output than its socket. The session then keeps the ciphertext until the socket
     /// accepts it. A plain socket keeps no bytes.
     pub held: usize,
-    /// Whether the transport accepts no more bytes until it is writable.
+    /// Whether the transport is full, so that it accepts no more bytes until an event says that it is writable.
     pub is_full: bool,
     /// Whether the socket accepted bytes of this output, or unsent bytes of the transport.
     pub has_sent: bool,

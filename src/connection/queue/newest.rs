@@ -19,7 +19,7 @@ impl Queue {
     pub fn drop_newest(&mut self, charge_max: usize, total: &mut Queued) -> usize {
         let (mut charge, mut dropped) = (self.charge(), 0);
         let mut has_lost_key = false;
-        // The segments that are kept, the newest first.
+        // The segments that are removed here and put back below, the newest first.
         let mut stays: Vec<Segment> = Vec::new();
         while charge > charge_max
             && let Some(mut last) = self.segments.pop_back()
@@ -66,7 +66,7 @@ impl Queue {
         }
         self.shrink_lists();
         if self.segments.front().is_some_and(|first| first.bytes.as_slice().len() == self.sent) {
-            // Only the written part of the segment is left.
+            // Only the written part of the first segment is left, so the segment is removed.
             self.pop_front(total);
             self.sent = 0;
         } else {
@@ -88,7 +88,7 @@ impl Queue {
     }
 }
 
-/// Drops the newest messages of a run of frames, until `excess` bytes are free.
+/// Drops the newest messages of a run of frames, until at least `excess` bytes are free.
 ///
 /// The first `sent` bytes are written already. Returns the number of dropped messages.
 fn drop_from_run(run: &mut Vec<u8>, sent: usize, excess: usize) -> usize {

@@ -1,19 +1,20 @@
 //! The quota of control connections.
 //!
-//! A control connection may be unauthenticated. If the quota is used up, the oldest connection is closed in favor of a
-//! new connection. A handler can mark a connection as kept. A kept connection is not closed. A part of the quota is
-//! reserved for connections that are not kept, so that health probes without a key can connect.
+//! Every process that reaches a control listener can open connections, also without an API key. If the quota is used
+//! up, the oldest control connection is closed for a new one. A handler can mark a control connection as kept. A kept
+//! connection is not closed for a new one. A part of the quota is reserved for connections that are not kept, so that
+//! health probes without an API key can connect.
 
 use crate::fd::Slot;
 use std::collections::{HashSet, VecDeque};
 
-/// The part of the quota that is reserved for connections that are not kept, as a number of connections.
+/// The number of connections in the quota that is reserved for connections that are not kept.
 pub const NOT_KEPT_MIN: usize = 16;
 
 /// The control connections that count in the quota, by slot.
 ///
-/// A connection that was closed in favor of another connection does not count, although it keeps its slot until the
-/// turn ends.
+/// A connection that was closed for a new connection no longer counts in the quota, although it keeps its slot until
+/// the turn ends.
 #[derive(Debug, Default)]
 pub struct ControlQuota {
     kept: HashSet<Slot>,
@@ -36,7 +37,7 @@ impl ControlQuota {
 
     /// Marks a connection as kept, so that it is not closed for a new connection.
     ///
-    /// Returns `false` if the connection is not in the quota, or if `kept_max` other connections are kept.
+    /// Returns `false` if the connection is not in the quota, or if `kept_max` other connections are marked already.
     pub fn keep(&mut self, slot: Slot, kept_max: usize) -> bool {
         if self.kept.contains(&slot) {
             return true;
@@ -49,19 +50,20 @@ impl ControlQuota {
         self.kept.insert(slot)
     }
 
-    /// Reverts [`keep`](ControlQuota::keep). The connection then counts as the newest.
+    /// Removes the mark of [`keep`](ControlQuota::keep). Afterwards, the connection counts as the newest connection in
+    /// the quota.
     pub fn release(&mut self, slot: Slot) {
         if self.kept.remove(&slot) {
             self.others.push_back(slot);
         }
     }
 
-    /// Returns whether the quota is used up.
+    /// Returns whether a new connection fits into the quota only if another connection is closed.
     pub fn is_used_up(&self, kept_max: usize) -> bool {
         self.kept.len() + self.others.len() >= kept_max + NOT_KEPT_MIN
     }
 
-    /// Returns the number of connections that may be accepted in one turn.
+    /// Returns the number of control connections that the loop may accept in one turn.
     ///
     /// The number is low, so that each connection is read at least once before a newer connection can replace it.
     pub fn accepts_max(&self, kept_max: usize) -> usize {

@@ -1,13 +1,14 @@
 //! Enforces the bounds on the memory of all connections.
 //!
-//! The connections with the largest queues free memory, until 1/16 of the bound is free. Then many bytes can be queued
-//! before the next search, so searches are rare.
+//! If the queues together exceed their bound, the connections with the largest queues drop messages or are closed,
+//! until 1/16 of the bound is free. Then many bytes can be queued before the next search for the largest queues, so
+//! searches are rare.
 
 use crate::connection::table::{Entry, Observed, Table, Transport};
 use crate::connection::{Eviction, Evictor, Holder};
 use crate::fd::Slot;
 
-/// If unfinished input exceeds its bound, input is freed until 1/8 of the bound is free.
+/// If the unfinished input of all connections exceeds its bound, connections are closed until 1/8 of the bound is free.
 const FREED_PART: usize = 8;
 
 /// After a search through `n` queues that freed little, the next `n / HOLDERS_PER_PUSH` pushes make no search.
@@ -16,16 +17,16 @@ const HOLDERS_PER_PUSH: usize = 16;
 impl<T: Transport> Table<T> {
     /// Writes all queues, if their memory grew by a quarter of the bound since the last call.
     ///
-    /// The queues may be long only because the turn is long, and not because readers are slow. Without the condition of
-    /// a quarter, each push over the bound would make system calls.
+    /// This write is made because the queues can be long although no reader is slow, if one turn queues much output. It
+    /// is made only after growth by a quarter, because otherwise each push over the bound would make system calls.
     pub(super) fn write_all(&mut self) {
         if self.env.queued.frames.saturating_sub(self.refused_bytes) < self.env.limits.queue_total_bytes_max / 4 {
             return;
         }
         let listed: Vec<Slot> = self.unflushed().collect();
         for slot in listed {
-            // Output in the journal is left to the flush. HTTP responses are left to the flush, too: it writes the
-            // response to a push after the messages of the push.
+            // Output in the journal is not written here, but by the next flush. HTTP responses are not written here
+            // either: the flush writes the response to a push request after the messages of this push.
             let has_queue = |entry: &Entry<T>| !entry.connection.is_http() && entry.connection.has_queue();
             if self.entries.get(slot.index()).is_some_and(has_queue) {
                 // A broken transport is not handled here, because the next flush handles it.
@@ -57,8 +58,8 @@ impl<T: Transport> Table<T> {
             let (Eviction::Close(holder) | Eviction::Drop { holder, .. }) = eviction;
             let is_untried = |entry: &Entry<T>| entry.connection.is_untried() && entry.connection.can_write();
             if self.entries.get(holder.slot.index()).is_some_and(is_untried) {
-                // This output was not offered to the socket yet, so the reader may be fast. If the write frees memory,
-                // the connection stays a holder with its remaining memory, and nothing is dropped or closed yet.
+                // This output was not offered to the socket yet, so the client possibly reads fast. If the write frees
+                // memory, this eviction is skipped: the connection stays a holder with its remaining memory.
                 self.write_output(holder.slot);
                 let charge = self.charge(holder.slot);
                 if charge < holder.charge {
@@ -75,17 +76,17 @@ impl<T: Transport> Table<T> {
                 }
             }
         }
-        // If too little memory is free, only partly written messages and the minimums of the holders are left. The next
-        // search would free little, too.
+        // If less than 1/16 of the bound is free now, only memory is left that evictions do not free: partly written
+        // messages, and the minimum of each holder. The next search would free little, too.
         let is_free = evictor.is_enough(&self.env);
         self.pushes_before_search = if is_free { 0 } else { count / HOLDERS_PER_PUSH };
         has_dropped
     }
 
-    /// Drops messages of one connection, without a search for the largest queue.
+    /// Drops messages of the connection at `slot`, without a search for the largest queues.
     ///
-    /// This call replaces the search after a push to the connection, if the last search freed little. Returns whether
-    /// messages were dropped. The freed memory may not be enough.
+    /// If the last search freed little, this call replaces the search after a push to the connection. Returns whether
+    /// messages were dropped. The freed memory is not always enough to keep the bound.
     fn evict_pushed(&mut self, slot: Slot) -> bool {
         if self.pushes_before_search == 0 {
             return false;
@@ -100,7 +101,7 @@ impl<T: Transport> Table<T> {
         dropped > 0
     }
 
-    /// Drops the newest messages of a holder.
+    /// Drops the newest messages of a holder, until its counted memory is at most `charge_max`.
     ///
     /// Returns the number of dropped messages and the remaining counted memory of the connection.
     fn drop_newest(&mut self, holder: Holder, charge_max: usize, bytes_min: usize) -> (usize, usize) {

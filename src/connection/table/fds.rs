@@ -1,21 +1,21 @@
-//! The fds of a table: the slots that belong to it, and their generations.
+//! The fds of a table: which slots belong to this table, and the generation of each slot.
 
 use crate::connection::table::{Table, Transport};
 use crate::fd::{Fd, Numbering, Slot};
 
 impl<T: Transport> Table<T> {
-    /// Sets the slots of fds that belong to this table. The table must be empty.
+    /// Sets which fds belong to this table, and which belong to the tables of other loops. The table must be empty.
     pub fn set_numbering(&mut self, numbering: Numbering) {
         self.numbering = numbering;
     }
 
-    /// Returns the slots of fds that belong to this table.
+    /// Returns the rule that says which fds belong to this table.
     #[inline]
     pub fn numbering(&self) -> Numbering {
         self.numbering
     }
 
-    /// Returns the slot of `fd`, if its connection exists.
+    /// Returns the slot of `fd`, if the connection with this fd exists.
     #[inline]
     pub fn slot_of(&self, fd: Fd) -> Option<Slot> {
         self.current_slot(fd).filter(|slot| self.connection(*slot).is_some())

@@ -9,15 +9,15 @@ use crate::connection::{Env, SocketAction, Written};
 use crate::fd::Slot;
 use crate::tick::Tick;
 
-/// The maximum number of slices of one vectored write.
+/// The maximum number of slices in one vectored write.
 const SLICES_MAX: usize = 64;
 
-/// The maximum number of writes before a connection must wait for the next flush.
+/// The maximum number of writes to one connection in one flush. Further output waits for the next flush.
 const WRITES_PER_TURN_MAX: usize = 16;
 
 /// The maximum memory that a move of output from the journal to queues may take, in bytes.
 ///
-/// If the move would take more memory, the output stays in the journal.
+/// If moving the output to queues would take more memory, the output stays in the journal.
 const MOVED_BYTES_MAX: usize = 4 << 20;
 
 /// The state of a connection after its flush.
@@ -76,11 +76,11 @@ impl<T: Transport> Table<T> {
         self.has_listed() || !self.unwritten.is_empty()
     }
 
-    /// Returns the number of WebSockets that a flush did not reach at once, and the number of those that a later flush has
-    /// reached.
+    /// Returns two counts since the start: of WebSockets that a flush left for a later flush, and of these WebSockets
+    /// that a later flush has written to.
     ///
-    /// After a flush, all output is written that was queued before, except for the output of WebSockets between the
-    /// second and the first number.
+    /// After a flush, all output that was queued before it was offered to the sockets, except the output of the
+    /// WebSockets that are in the first count and not yet in the second.
     pub fn output_positions(&self) -> (u64, u64) {
         self.unwritten.positions()
     }
@@ -93,8 +93,8 @@ impl<T: Transport> Table<T> {
     /// Writes to the next connection, and returns the state of this connection.
     ///
     /// Returns `None` if no connection is left. Connections that were listed since the last flush come first. Then come
-    /// the connections that earlier flushes did not reach. An HTTP connection that was listed since the last flush is
-    /// not written to yet: the call only moves it behind all these connections.
+    /// the connections that earlier flushes did not reach. For an HTTP connection that was listed since the last flush,
+    /// the call writes nothing yet: it only moves the connection behind all these connections.
     // This function is always inlined, with the functions that it calls for a listed connection: without inlining,
     // their calls would take a quarter of the time of a flush.
     #[inline(always)]
@@ -118,8 +118,8 @@ impl<T: Transport> Table<T> {
         self.flushed < self.listed.len()
     }
 
-    /// Moves the connections that this flush has not reached behind the connections that earlier flushes have not
-    /// reached.
+    /// Moves the connections that this flush has not reached to the end of the list of connections that earlier flushes
+    /// have not reached.
     ///
     /// An HTTP response stays behind all messages that were queued before it.
     #[inline]
@@ -147,7 +147,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Moves unwritten output from the journal to queues, if the queues would take little memory.
+    /// Moves unwritten output from the journal to queues, if this takes at most [`MOVED_BYTES_MAX`].
     pub fn empty_journal(&mut self) -> JournalResult {
         let mut moved = 0;
         for slot in self.unwritten.web_sockets() {
@@ -177,7 +177,7 @@ impl<T: Transport> Table<T> {
         JournalResult::Emptied
     }
 
-    /// Ends a flush. If no connection is left to write to, the journal is cleared.
+    /// Ends a flush. If the flush has reached all connections, the journal is cleared.
     #[inline]
     pub fn end_flush(&mut self) {
         self.defer_rest();
@@ -193,7 +193,7 @@ impl<T: Transport> Table<T> {
         self.dirty.len()
     }
 
-    /// Moves the WebSockets of one push, or of one close, behind all listed connections.
+    /// Moves the WebSockets that got output from one push, or from one close, behind all listed connections.
     ///
     /// These WebSockets are in the list at the index `from` and after it. If their number is at most [`FEW_MAX`], none
     /// of them is moved.
@@ -232,13 +232,13 @@ impl<T: Transport> Table<T> {
 
     /// Writes to a connection before the flush.
     ///
-    /// The output must not be the answer to a push whose messages are not written yet.
+    /// The caller must not call this method for an HTTP response to a push request whose messages are not written yet.
     pub fn write_at_once(&mut self, slot: Slot) {
         // A broken transport is not handled here, because the next flush handles it.
         self.write(slot);
     }
 
-    /// Retries a write to a full transport, without a writable event.
+    /// Tries to write to a transport that was full, although no event says that it is writable again.
     pub fn retry_write(&mut self, slot: Slot) {
         if let Some((entry, _)) = self.entry_mut(slot)
             && entry.connection.handle_writable()
@@ -249,7 +249,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Writes the output of a connection, then enforces the bound of all queues.
+    /// Writes the output of a connection, and then enforces the bound of all queues together.
     ///
     /// Returns `false` if the transport is broken.
     pub(super) fn write(&mut self, slot: Slot) -> bool {
@@ -258,7 +258,7 @@ impl<T: Transport> Table<T> {
         is_whole
     }
 
-    /// Writes until no output is left, or the transport is full.
+    /// Writes the output of a connection until no output is left, or the transport is full.
     ///
     /// The function also stops after [`WRITES_PER_TURN_MAX`] writes. Returns `false` if the transport is broken.
     pub(super) fn write_output(&mut self, slot: Slot) -> bool {
@@ -315,7 +315,8 @@ impl<T: Transport> Table<T> {
         match offered {
             WriteResult::Done if !env.is_over_total(0) => {}
             WriteResult::Broken => {
-                // The output is dropped, because its range in the journal becomes invalid at the end of the turn.
+                // The unwritten output is dropped here, because its range in the journal becomes invalid at the end of
+                // the turn.
                 entry.connection.release(env);
                 return FlushResult::Broken;
             }
@@ -377,8 +378,8 @@ impl<T: Transport> Entry<T> {
         if self.connection.can_write() { self.write_rest(1, env, shared) } else { WriteResult::Done }
     }
 
-    /// Writes until no output is left, or the transport is full. `writes` is the number of earlier writes for this
-    /// connection in this flush.
+    /// Writes the output of a connection until no output is left, or the transport is full. `writes` is the number of
+    /// earlier writes for this connection in this flush.
     #[inline(never)]
     fn write_rest(&mut self, writes: usize, env: &mut Env, shared: &mut T::Shared) -> WriteResult {
         for _ in writes..WRITES_PER_TURN_MAX {

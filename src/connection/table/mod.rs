@@ -1,7 +1,7 @@
-//! The connections of a loop, with their transports and queue bounds.
+//! The connections of a loop and their transports. The table enforces the bounds of the queues.
 //!
-//! The table knows neither sockets nor a clock. The server runs the table on sockets. The simulator and the fuzzer run
-//! the table on models of sockets.
+//! The table uses neither sockets nor a clock directly. In the server, the transports of the table are sockets. In the
+//! simulator and the fuzzer, they are models of sockets.
 
 mod control_quota;
 mod eviction;
@@ -27,7 +27,7 @@ use crate::fd::{Fd, Numbering, Slot};
 use crate::protocol::message::Message;
 use crate::tick::Tick;
 
-/// The maximum number of slots with address space reserved at the start.
+/// The maximum number of slots for which the table reserves address space at its start.
 ///
 /// The kernel provides the memory of a slot when the slot is first used.
 const SLOTS_RESERVED_MAX: usize = 1 << 21;
@@ -58,9 +58,10 @@ const SLOTS_RESERVED_MAX: usize = 1 << 21;
 ///    [`remove`](Table::remove) at the end of the turn. So no event of this turn can reach the next connection in the
 ///    slot.
 ///
-/// Bounds: each queue has at most `queue_bytes_max`, and all queues together have at most `queue_total_bytes_max`. When
-/// a queue is full, the table writes to the transport before it applies `slow_reader`. When the queues together exceed
-/// their bound, the connections with the largest queues are evicted: see `eviction.rs`.
+/// Bounds: each queue counts at most `queue_bytes_max` bytes, and all queues together count at most
+/// `queue_total_bytes_max` bytes. When a queue is full, the table writes to the transport before it applies
+/// `slow_reader`. When the queues together exceed their bound, the connections with the largest queues are evicted: see
+/// `eviction.rs`.
 #[derive(Debug)]
 pub struct Table<T: Transport> {
     entries: Slab<Entry<T>>,
@@ -68,7 +69,7 @@ pub struct Table<T: Transport> {
     ///
     /// The length of this list is the largest number of slots ever in use.
     generations: Vec<u32>,
-    /// The slots of fds that belong to this table.
+    /// The rule that says which fds belong to this table.
     numbering: Numbering,
     /// The generation of a new slot: 0, unless a test sets another value.
     first_generation: u32,
@@ -96,9 +97,10 @@ pub struct Table<T: Transport> {
     ///
     /// A connection that got its queue since the last flush is not in this set, but in the list for the next flush.
     queued: SlotSet,
-    /// The number of pushes that make no search for the largest queues, while the queues exceed their bound.
+    /// The remaining number of pushes that make no search for the largest queues, although the queues together exceed
+    /// their bound.
     ///
-    /// Such a push drops only messages of its own receiver. The number is not 0 if the last search freed little.
+    /// Such a push drops only messages of its own receiver. A search that frees little sets this number.
     pushes_before_search: usize,
     /// The number of slots that are never used again.
     retired: usize,
@@ -145,8 +147,8 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Returns the number of slots that fit into the reserved address space. Up to this number, the slots are never
-    /// copied.
+    /// Returns the number of slots that fit into the reserved address space. While the table has at most this number of
+    /// slots, the slots are never copied to other memory.
     pub fn capacity(&self) -> usize {
         self.entries.capacity()
     }
@@ -324,8 +326,8 @@ impl<T: Transport> Table<T> {
         }
         if let Some(held) = read.held {
             connection.handle_held(held, read.has_sent, env);
-            // The next flush must visit the connection: it drops an ending connection without unsent records, and adds
-            // a connection with a queue to `queued`.
+            // The connection is listed, because the next flush must visit it: the flush drops an ending connection
+            // without unsent records, and adds a connection with a queue to `queued`.
             self.mark_dirty(slot);
         }
     }
@@ -334,8 +336,7 @@ impl<T: Transport> Table<T> {
     ///
     /// See [`Connection::handle_message`].
     ///
-    /// # Errors
-    /// The event of the connection's end, if the client broke a rule of the protocol.
+    /// # Errors Returns the event that the connection has ended, if the client broke a rule of RFC 6455.
     #[inline]
     pub fn handle_message<'a>(
         &mut self,
@@ -387,7 +388,7 @@ impl<T: Transport> Table<T> {
         self.has_late_record(slot) || self.connection(slot).is_some_and(|connection| connection.is_overdue(&self.env))
     }
 
-    /// Ignores further input of an ending connection, and frees input in its transport.
+    /// Ignores further input of an ending connection, and frees the unfinished input in its transport.
     pub fn ignore_input(&mut self, slot: Slot) {
         let Table { entries, shared, .. } = self;
         if let Some(Entry { transport: Some(transport), .. }) = entries.get_mut(slot.index()) {
@@ -395,11 +396,11 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Ends the input of one read. The last message of the read may be unfinished.
+    /// Reports that all input of one read was handled. The last message of the read may be unfinished.
     ///
-    /// Returns whether the connection has a deadline besides the deadline of its heartbeat. If the result is `true`,
-    /// the caller arms its timer. Only a transition and the opening of a WebSocket change the deadline of the
-    /// heartbeat.
+    /// Returns whether the connection has another deadline than that of its heartbeat. If the result is `true`, the
+    /// caller arms its timer. The deadline of the heartbeat need not be checked here, because input changes it only
+    /// when a WebSocket opens.
     #[inline]
     pub fn end_input(&mut self, slot: Slot) -> bool {
         if self.env.is_over_total(0) {

@@ -6,7 +6,7 @@ use crate::fd::Slot;
 use crate::limits::SlowReader;
 use crate::message::Outcome;
 
-/// The length up to which a frame to one connection is not written at once, in bytes.
+/// The maximum length, in bytes, of a frame to one connection that is not written at once.
 ///
 /// A longer frame is written at once, so that the client receives it while the next frames are created. A frame to many
 /// connections is shared, and is written at the end of the turn.
@@ -15,7 +15,7 @@ const EAGER_BYTES: usize = 64 << 10;
 impl<T: Transport> Table<T> {
     /// Queues a frame for the connection at `slot`.
     ///
-    /// If its queue is full, the table writes to the transport before it applies `slow_reader`.
+    /// If the queue of the connection is full, the table writes to the transport before it applies `slow_reader`.
     // This function is always inlined: a push to many connections calls it in a loop.
     #[inline(always)]
     pub fn push(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
@@ -54,7 +54,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Queues a ping. A full queue is written to the transport first.
+    /// Queues a ping. If the queue is full, the table first writes the queue to the transport.
     pub fn ping(&mut self, slot: Slot, payload: &[u8]) -> Outcome {
         for may_retry in [true, false] {
             let Some((entry, env)) = self.entry_mut(slot) else { return Outcome::Gone };
@@ -79,7 +79,8 @@ impl<T: Transport> Table<T> {
 
     /// Queues a piece of an HTTP response.
     ///
-    /// A client that does not read is disconnected, so that the client sees that the response is incomplete.
+    /// If the queue is still full after a write, the client is disconnected, and so sees that the response is
+    /// incomplete.
     pub fn push_piece(&mut self, slot: Slot, piece: &[u8]) -> Outcome {
         for may_retry in [true, false] {
             match self.step(slot, |connection, env| connection.write_response(piece, env)) {
@@ -157,13 +158,13 @@ impl<T: Transport> Table<T> {
         Outcome::Dropped
     }
 
-    /// Enforces the bound of all queues after a push or conflation.
+    /// Enforces the bound of all queues together after a message was queued or conflated.
     fn enforce_after_push(&mut self, slot: Slot) -> Outcome {
         let fresh = self.connection(slot).map_or(0, |connection| connection.journal_bytes());
         if self.env.is_over_total(fresh) { self.write_pushed(slot, true) } else { Outcome::Queued }
     }
 
-    /// Writes a queued message, then enforces the bound of all queues.
+    /// Writes a queued message, and then enforces the bound of all queues together.
     ///
     /// `is_over` means that the queues together exceed their bound if the transport does not accept the message. In
     /// this case, all queues are written. If the bound is still exceeded, the connections with the largest queues are
@@ -179,7 +180,7 @@ impl<T: Transport> Table<T> {
         let has_dropped = self.enforce_queue_total(Some(slot));
         match self.connection(slot) {
             Some(connection) if was_open && !connection.is_open() => self.count_closed(),
-            // The new message was dropped, and was counted when it was dropped.
+            // The eviction has dropped the new message, and has already counted it as dropped.
             _ if has_dropped => Outcome::Dropped,
             _ => Outcome::Queued,
         }

@@ -38,7 +38,7 @@ pub struct SessionRead {
 /// No call blocks. No call returns an error of the operating system: after an error, each read returns [`Io::Closed`],
 /// and each write returns `None`.
 pub trait Transport {
-    /// The state that all transports of a table share: buffers, and TLS sessions.
+    /// The state that all transports of a table share, for instance buffers for TLS.
     ///
     /// The table lends this state to each call. A connection stores no part of it, so an idle plain connection needs no
     /// memory for buffers.
@@ -49,14 +49,14 @@ pub trait Transport {
 
     /// Writes once from `slices`. Returns `None` if the transport is broken.
     ///
-    /// There is at least one slice, unless the transport has unsent bytes. If the transport becomes full, the table
+    /// `slices` is empty only if the transport has unsent bytes of its own. If the transport becomes full, the table
     /// writes no more until [`Table::handle_writable`](super::Table::handle_writable).
     fn write_vectored(&mut self, shared: &mut Self::Shared, slices: &[IoSlice<'_>]) -> Option<Written>;
 
-    /// Ends the output. Reads are still possible.
+    /// Ends the output stream, as `shutdown(SHUT_WR)` does. Reads are still possible.
     fn shutdown(&mut self, shared: &mut Self::Shared);
 
-    /// Returns the result of the last read, if the transport has a session.
+    /// Returns the result of the last read, if the transport is a TLS session.
     #[inline]
     fn session_read(&self, _shared: &Self::Shared) -> Option<SessionRead> {
         None

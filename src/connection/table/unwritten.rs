@@ -11,9 +11,10 @@ use std::collections::VecDeque;
 
 /// The maximum number of receivers of a push to few connections.
 ///
-/// If one push or one close has output for more connections than this, the connections are added to an [`Unwritten`]
-/// list. Otherwise the connections are written before those in the list. Connections that become writable in one wait
-/// for events are added to the list if they are more than this, or if the list is not empty.
+/// If one push or one close has output for more than this number of connections, these connections are added to an
+/// [`Unwritten`] list. Otherwise the flush writes to them before it writes to the connections in the list. Connections
+/// that become writable in one wait for events are added to the list if they are more than this number, or if the list
+/// is not empty.
 pub const FEW_MAX: usize = 64;
 
 /// WebSockets and HTTP connections in the order in which they are written.
@@ -43,7 +44,7 @@ impl Unwritten {
         self.answers.iter().map(|(_, slot)| *slot)
     }
 
-    /// Returns the numbers of WebSockets that were ever added and ever taken.
+    /// Returns the number of WebSockets that were ever added, and the number of WebSockets that were ever taken.
     pub fn positions(&self) -> (u64, u64) {
         (self.added, self.taken)
     }

@@ -11,7 +11,7 @@ use crate::tls::Ciphertext;
 /// session.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
-/// The maximum length of the plaintext that a write encrypts after a write that the stream did not accept as a whole,
+/// The maximum length of the plaintext that one write encrypts if the stream did not accept the whole previous write,
 /// in bytes.
 ///
 /// This limit is lower than [`WRITE_BYTES_MAX`], because only unencrypted output can be replaced by a newer message or
@@ -61,7 +61,7 @@ impl TlsStream {
     pub fn shutdown(&mut self, stream: &mut impl Stream, shared: &mut TlsShared) {
         self.close(stream, shared);
         if matches!(self.stage, Stage::Proxy | Stage::Hello | Stage::Handshake) {
-            // The server ended the connection during the handshake, so it does not answer a hello any more.
+            // The server ended the connection during the handshake, so it no longer answers a hello.
             self.count_abandoned(&mut shared.counts);
             self.stage = Stage::Refused;
             self.drop_unfinished();
@@ -76,12 +76,13 @@ impl TlsStream {
             && self.unsent.is_empty()
             && self.engine.close(&mut self.unfinished, &mut shared.outgoing).is_ok()
         {
-            // This record is the last, so a part that the stream does not accept is dropped.
+            // This record is the last of the session, so the part that the stream does not accept is dropped.
             stream.send(shared.outgoing.as_slice());
         }
         shared.outgoing.clear();
         self.is_shut = true;
-        // Errors in further input are not answered, because rustls requires that `close_notify` is the last alert.
+        // Errors in further input of the client get no alert, because rustls requires that `close_notify` is the last
+        // alert.
         self.ignore_input();
     }
 
