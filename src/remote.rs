@@ -28,7 +28,7 @@ use self::gather::{Gather, Listed, NameKind, Named, Parts};
 use self::owned_push::OwnedPush;
 use self::route::{job, send_shutdown, send_to_loop};
 
-/// A handle on a server for other threads. A clone is cheap.
+/// A handle with which other threads control a server. To clone a handle takes little time.
 ///
 /// The methods of `Remote` are the actions of [`Context`]. Each method puts a command into the server's inbox and
 /// returns a [`Reply`] at once. A thread can block until the reply is ready, an async task can await the reply, and the
@@ -44,11 +44,12 @@ use self::route::{job, send_shutdown, send_to_loop};
 /// loops. A command of [`call`](Remote::call) or [`notify`](Remote::notify) goes to one loop: the first loop, or the
 /// loop whose [`Context::remote`] created the handle.
 ///
-/// Each loop carries out the commands of one thread in order. When the reply to a `call` is ready, the messages that
-/// the call has pushed are in the inboxes of their loops, so these messages come before later commands. A handler can
-/// use a `Remote`, too. The commands of a handler come after the messages that the handler has pushed earlier. While a
-/// command for a uid or a group runs, a user can disconnect, and connect again on another loop. If no loop has found a
-/// connection for this reason, all loops carry out the command once more, perhaps after later commands.
+/// Each loop carries out the commands of one thread in order. When the reply to a `call` is ready, each message that
+/// the call has pushed is in the inbox of the loop of its receivers. So this message comes before later commands. A
+/// handler can use a `Remote`, too. The commands of a handler come after the messages that the handler has pushed
+/// earlier. While a command for a uid or a group runs, a user can disconnect, and connect again on another loop. If no
+/// loop has found a connection for this reason, all loops carry out the command once more, perhaps after later
+/// commands.
 ///
 /// ```no_run
 /// use fdpush::{RemoteError, Server};
@@ -241,7 +242,7 @@ impl Remote {
         self.gather(move |ctx| ctx.is_online(&uid), answer)
     }
 
-    /// Returns the connections of a uid on all loops, the last bound of each loop first.
+    /// Returns the connections of a uid on all loops. For each loop, the most recently bound comes first.
     pub fn fds_of(&self, uid: impl Into<String>) -> Reply<Vec<Fd>> {
         self.scatter(Listed { name: uid.into(), kind: NameKind::Uid, rounds: 0 })
     }

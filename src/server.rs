@@ -66,7 +66,8 @@ pub struct Server<H = Closures> {
 
 /// The handlers of the loops.
 enum Handlers<H> {
-    /// One handler, and the function that makes copies of the handler, if it can be copied.
+    /// One handler. The function turns the handler into a factory of handlers for several loops, if the handler can be
+    /// copied.
     One(H, Option<fn(H) -> Factory<H>>),
     Each(Factory<H>),
 }
@@ -189,17 +190,18 @@ impl<H: Handler> Server<H> {
     /// [`run`](Server::run). Closures are cloned for each loop, so that each loop has its own copy of the captured
     /// values. A program with a handler of its own type passes a function to [`handlers`](Server::handlers).
     ///
-    /// - **Connections** stay on the loop that serves them. The fd of a connection names the loop: [`Fd::slot`]. A new
-    ///   connection stays on the loop that accepted it. If this loop has over 1/64 more connections than the emptiest
-    ///   loop, the emptiest loop gets the new connection. Each loop has its own socket for a TCP address that the
-    ///   server bound (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of sockets that were
-    ///   passed in, and has all control connections.
+    /// - **Connections** stay on the loop that serves them. The number of the fd determines the loop of a connection:
+    ///   [`Fd::slot`]. A new connection stays on the loop that accepted it. If this loop has over 1/64 more connections
+    ///   than the emptiest loop, the emptiest loop gets the new connection. Each loop has its own socket for a TCP
+    ///   address that the server bound (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of
+    ///   sockets that were passed in, and has all control connections.
     /// - **Pushes** reach the connections of all loops. For the connections of the handler's own loop, a push is queued
     ///   at once. Each other loop that has receivers gets the messages of a turn together, at the end of the turn: see
     ///   [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and are
     ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the other loops. While a turn of a loop
     ///   takes over a second, the loop gets no connections from other loops.
-    /// - **Uids**: [`second_login`](Server::second_login) and [`Limits::uid_connections_max`] are exact for all loops.
+    /// - **Uids**: [`second_login`](Server::second_login) and [`Limits::uid_connections_max`] apply to the connections
+    ///   of a uid on all loops together.
     /// - **Limits** hold for the server. Each loop has an equal share of the memory limits
     ///   [`queue_total_bytes_max`](Limits::queue_total_bytes_max) and
     ///   [`inbound_total_bytes_max`](Limits::inbound_total_bytes_max), and at least the memory that one client may use. So
@@ -461,7 +463,8 @@ macro_rules! closures {
                 $(self.$event.is_none() &&)* $(self.$question.is_none() &&)* true
             }
 
-            /// Returns a copy of the closures, as they were when they were set. A copy cannot be copied again.
+            /// Returns a copy of the closures with the captured values that they had when they were set. A copy cannot
+            /// be copied again.
             fn copy(&self) -> Closures {
                 Closures {
                     $($event: self.$event.as_ref().and_then(Closure::copy),)*
@@ -533,7 +536,8 @@ closures! {
         on_notice(notice: Notice);
         /// Sets the closure that is called when a timer without a closure fires: see [`Handler::on_timer`].
         on_timer(timer: TimerId);
-        /// Sets the closure that is called at the end of a turn: see [`Handler::on_turn_end`].
+        /// Sets the closure that is called at the end of a turn if a handler has requested the call: see
+        /// [`Handler::on_turn_end`].
         on_turn_end();
         /// Sets the closure that is called when the server has ended: see [`Handler::on_stop`].
         on_stop();

@@ -211,7 +211,7 @@ mod tests {
         wait(&mut handshakes, CONTROL..CONTROL + 1);
         assert!(
             !handshakes.may_answer_new(true, Tick(0)),
-            "a new connection must wait behind a waiting control connection"
+            "a new control connection must wait behind a waiting control connection"
         );
         for expected in [CONTROL, 0] {
             assert_eq!(take_all(&mut handshakes, 0, true), [expected]);
@@ -234,7 +234,7 @@ mod tests {
             };
             (from..to).map(turn).sum()
         };
-        assert_eq!(answered(0, 100), 10, "the burst must have the handshakes of one second");
+        assert_eq!(answered(0, 100), 10, "a full bucket must allow the hellos of one second at once");
         assert_eq!(answered(100, 1000), 9);
         assert_eq!(answered(1000, 3000), 20);
         assert_eq!(handshakes.delay(), Some(Duration::from_millis(100)));

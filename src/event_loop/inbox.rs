@@ -1,4 +1,6 @@
-//! Commands of other threads and posts of other loops: one bounded queue that wakes the loop.
+//! The inbox of a loop: a bounded queue of commands of other threads and of posts of other loops.
+//!
+//! A post is a push, a change or an accepted socket that one loop sends to another loop.
 //!
 //! All commands and posts for a loop go through this queue, so the commands and posts of one thread arrive in order.
 //! Only an item that is added to an empty queue wakes the loop. The loop then takes items until the queue is empty.
@@ -46,7 +48,10 @@ struct Queue<C> {
     commands: usize,
     commands_max: usize,
     /// Empty batches, whose memory is reused.
-    #[expect(clippy::vec_box, reason = "an item moves a box, so that a command needs little memory in the queue")]
+    #[expect(
+        clippy::vec_box,
+        reason = "an item of the queue holds a batch in a box, so that a command needs little memory in the queue"
+    )]
     spares: Vec<Box<Batch>>,
     is_closed: bool,
     /// Whether the shutdown command was sent.

@@ -19,7 +19,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Reads once from each connection that may have bytes, for at most one [`Portion`].
+    /// Reads once from each connection that may have bytes, within the time limit of a [`Portion`].
     ///
     /// The next turn reads the remaining connections first.
     pub(super) fn read_ready(&mut self) {
@@ -149,7 +149,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Passes bytes to a connection, and its events to the handler. After the events, the wheel is armed with the
+    /// Passes bytes to a connection, and its events to the handler. After the events, the timer wheel is armed with the
     /// deadline of the connection.
     ///
     /// `was_http` says whether the connection spoke HTTP before these bytes.
@@ -157,7 +157,7 @@ impl<H: Handler> EventLoop<H> {
     pub(super) fn feed(&mut self, slot: Slot, was_http: bool, bytes: &mut [u8]) {
         let fd = self.core.table().fd_of(slot);
         self.time_input(CurrentInput { fd, was_http }, |this| this.handle_input(slot, fd, bytes));
-        // The deadline of a WebSocket between two messages is armed already.
+        // While a WebSocket waits for its next message, its only deadline is the heartbeat, which is armed already.
         if self.core.end_input(slot) || was_http {
             self.core.arm(slot);
         }
@@ -219,8 +219,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Reads and writes once more before a timeout closes a connection.
     ///
-    /// If a handler blocked or the machine was suspended, the next wait may not return all events, and bytes of the
-    /// client may still be in the kernel.
+    /// After a handler has blocked the loop or the machine was suspended, one wait may not return all events. So bytes
+    /// of the client may still be in the kernel when its timeout expires.
     pub(super) fn recheck_before_timeout(&mut self, slot: Slot) {
         let table = self.core.table_mut();
         if table.is_overdue(slot) {

@@ -52,7 +52,7 @@ pub struct Listener {
     pub kind: ListenerKind,
     /// The TLS settings of a TLS listener.
     pub tls: Option<ListenerTls>,
-    /// Whether this listener bound its socket, so that another socket can be bound to the address.
+    /// Whether this listener has bound its socket itself. Only then another socket can be bound to the same address.
     is_bound_here: bool,
     /// The socket file, which is removed when this value is dropped.
     _file: Option<SocketFile>,
@@ -213,7 +213,7 @@ impl Listener {
     /// Accepts one connection.
     ///
     /// # Errors
-    /// The socket does not listen any more.
+    /// An error means that the socket does not listen any more.
     pub fn accept(&self) -> io::Result<Accepted> {
         #[cfg(test)]
         if let Some(error) = self.injected.borrow_mut().pop_front() {
@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_accept_are_classified_as_in_its_manual_page() {
+    fn errors_of_accept_are_classified_as_in_the_manual_page_of_accept() {
         let table: [(&str, &[Errno]); 5] = [
             ("Empty", &[Errno::AGAIN, Errno::WOULDBLOCK]),
             (

@@ -1,5 +1,5 @@
-//! The event loop: epoll, sockets, system calls and the clock. Layers 0 and 1 use no epoll, socket, system call or
-//! clock.
+//! The event loop: epoll, sockets, system calls and the clock. The lower layers of the crate, layers 0 and 1, use no
+//! epoll, socket, system call or clock.
 //!
 //! [`EventLoop`] runs the turns. The doc of `EventLoop` lists the steps of a turn. [`Core`] is the state of a loop.
 
@@ -230,7 +230,8 @@ impl Prepared {
         Prepared { siblings: Some(siblings), ..self }
     }
 
-    /// Records that the loop runs on this thread. The caller then makes the handler and runs the loop.
+    /// Records that the loop runs on this thread. The caller calls this method before it creates the handler and runs
+    /// the loop.
     pub fn claim_thread(&self) {
         self.inbox.claim_thread();
     }
@@ -249,7 +250,8 @@ impl<H: Handler> EventLoop<H> {
         let [accepts, handshakes] = rates.unwrap_or_default();
         let env = Env::new(config.limits, config.heartbeat, config.origins);
         let clock = Clock::new(epoch);
-        // The loops have about equal numbers of connections.
+        // Each loop reserves address space for its share of the connections, because the loops have about equal numbers
+        // of connections.
         let share = siblings.as_ref().map(|siblings| connections_max.div_ceil(siblings.loops()));
         let reserved = share.map_or(connections_max, |share| share + share / 16);
         let mut core = Core::new(connections_max, reserved, control_connections_max, env, config.second_login, epoch);
@@ -371,7 +373,8 @@ impl<H: Handler> EventLoop<H> {
                     Item::Command(command) => self.run_command(command),
                     Item::Posts(from, batch) => {
                         if !self.carry_out(from, batch, &mut portion) {
-                            // Items can arrive before the next turn, whose wait then consumes their wake.
+                            // More items may be added to the inbox before the next turn. No later event wakes the loop
+                            // for these items, so the next turn must take them from the inbox without a wake.
                             self.has_items = true;
                             return;
                         }
@@ -449,7 +452,7 @@ impl<H: Handler> EventLoop<H> {
         Ok(())
     }
 
-    /// Handles expired timeouts and timers, for at most one [`Portion`].
+    /// Handles expired timeouts and timers, within the time limit of a [`Portion`].
     ///
     /// The next turn handles the remaining timeouts and timers. The next turn begins at once, because these deadlines
     /// have expired.

@@ -34,8 +34,8 @@ impl Portion {
         Portion { steps: 0, clock_at: CLOCK_EVERY, time_max: TIME_MAX, until: None }
     }
 
-    /// Creates a portion of reads. The time of this portion is a quarter of the duration of the last turn, from
-    /// [`TIME_MAX`] to [`READ_TIME_MAX`].
+    /// Creates a portion of reads. The time of this portion is a quarter of the duration of the last turn, but at least
+    /// [`TIME_MAX`] and at most [`READ_TIME_MAX`].
     ///
     /// The time of reads grows with the duration of the turn. Each turn writes to at least a thousand connections,
     /// however long these writes take. On a slow machine, reads with a fixed time would be a small part of each turn,

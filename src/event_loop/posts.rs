@@ -1,4 +1,4 @@
-//! Carries out the posts of other loops, and ends all loops together.
+//! Carries out the pushes and changes that other loops have sent, and ends all loops together.
 
 use crate::event_loop::handler::Handler;
 use crate::event_loop::inbox::Item;
@@ -54,7 +54,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Sends a shutdown that was requested on this loop to all loops.
+    /// If a shutdown was requested on this loop, sends the shutdown to all loops.
     fn send_shutdown(&mut self) {
         let Some(siblings) = self.core.siblings_mut().filter(|siblings| siblings.has_shutdown_to_send()) else {
             return;

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_accept_rate_bounds_the_rate_and_the_burst() {
+    fn the_accept_rate_limits_the_tokens_a_second_and_the_tokens_at_once() {
         let mut bucket = None;
         let mut come =
             |count: usize, at: u64, rate| (0..count).filter(|_| take_token(&mut bucket, rate, Tick(at))).count();

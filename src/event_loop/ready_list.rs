@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_is_listed_once_for_all_its_connections() {
+    fn a_slot_is_in_the_list_once_even_if_a_new_connection_takes_it() {
         let mut ready = ReadyList::default();
         let (freed, other) = (Slot(7), Slot(100));
         for slot in [freed, other] {

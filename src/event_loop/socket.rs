@@ -193,7 +193,7 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Io {
 }
 
 /// The socket that carries the records of a TLS session.
-#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "no socket has a session"))]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "without the feature `tls`, no socket has a TLS session"))]
 struct PlainSocket<'a>(&'a OwnedFd);
 
 #[cfg(feature = "tls")]

@@ -90,7 +90,8 @@ pub struct Stats {
     pub inbound_bytes: usize,
     /// Bytes and messages since the start in both directions, including those of closed connections.
     pub traffic: Traffic,
-    /// The counters of deflated messages, in both directions: see [`Limits::compression`](crate::Limits::compression).
+    /// The counters of messages compressed with permessage-deflate, in both directions: see
+    /// [`Limits::compression`](crate::Limits::compression).
     pub compression: Compression,
     /// Messages dropped since the start because a queue was full, counted per receiver.
     ///
@@ -132,12 +133,12 @@ pub struct Stats {
 impl Stats {
     /// Returns the sums of the counters of several loops of a server. There must be at least one loop.
     ///
-    /// The numbers of uids and of groups are those of the first part, because several loops can have the same uid.
-    /// [`Context::user_count`](crate::Context::user_count) and [`Context::group_count`](crate::Context::group_count) return
-    /// the numbers of all loops.
+    /// The result has the numbers of uids and of groups of the first of `parts`, because a sum would count a uid on
+    /// several loops more than once. [`Context::user_count`](crate::Context::user_count) and
+    /// [`Context::group_count`](crate::Context::group_count) return the numbers of all loops.
     ///
     /// # Panics
-    /// There is no part.
+    /// `parts` is empty.
     pub fn sum(parts: Vec<Stats>) -> Stats {
         let add = |mut sum: Stats, other| {
             sum.add(other);
@@ -211,7 +212,8 @@ pub struct Counters {
     pub closed_by_cause: BTreeMap<&'static str, u64>,
     pub open: usize,
     pub turn_time: Histogram,
-    /// The total duration of the turns since a turn left output unwritten.
+    /// The total duration of the latest turns that ended with unwritten output. A turn that has written all output
+    /// resets the value.
     pub waited: Duration,
     pub accept: LogThrottle,
     pub origin: LogThrottle,

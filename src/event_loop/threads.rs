@@ -39,10 +39,10 @@ pub fn run_one<H: Handler>(
 
 /// Runs a server with several loops. The first loop runs on this thread.
 ///
-/// All loops drain together. A loop that ends by an error, or by a panic outside a handler, drains the other loops.
+/// All loops drain together. If a loop ends by an error, or by a panic outside a handler, all other loops drain.
 ///
 /// # Errors
-/// The first error of a loop.
+/// The error of the loop that was the first to end by an error.
 pub fn run_several<H: Handler>(
     config: Config,
     listeners: Vec<Listener>,
@@ -125,7 +125,7 @@ fn run_loop<H: Handler>(index: usize, prepared: Prepared, shared: &Shared<'_, H>
     }
 }
 
-/// Drains the other loops on drop, when a loop has ended or panicked.
+/// Makes the other loops drain when it is dropped, because its loop has ended or panicked.
 struct LoopEnd<'a> {
     index: usize,
     process: &'a Process,

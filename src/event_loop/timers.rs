@@ -1,4 +1,4 @@
-//! The timers of handlers. The deadlines of the timers are in the wheel.
+//! The timers of handlers. The deadlines of the timers are in the timer wheel.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub struct TimerId {
     serial: u64,
 }
 
-/// The running timers, by their index in the wheel.
+/// The running timers, by their index in the timer wheel.
 #[derive(Debug)]
 pub struct Timers {
     timers: Slab<Timer>,
@@ -45,7 +45,7 @@ pub struct Fired {
 }
 
 impl TimerId {
-    /// Returns the timer's index in the wheel.
+    /// Returns the timer's index in the timer wheel.
     pub(crate) fn index(self) -> u32 {
         self.index
     }
@@ -69,7 +69,7 @@ impl Timers {
         Timers { timers: Slab::new(), last: index as u64, step: loops as u64 }
     }
 
-    /// Adds a timer that fires at `at`, and then once in each period.
+    /// Adds a timer that fires at `at`, and then, if it repeats, once in each period `every`.
     pub fn add(&mut self, at: Tick, every: Option<Duration>) -> TimerId {
         self.last += self.step;
         let serial = self.last;

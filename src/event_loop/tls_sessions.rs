@@ -84,7 +84,7 @@ impl TlsSessions {
         stream.write(socket, shared, slices)
     }
 
-    /// Ends the output of a socket.
+    /// Ends the server's side of a socket's stream.
     pub fn shutdown(&mut self, descriptor: RawFd, socket: &mut impl Stream) {
         if let Some((stream, shared)) = self.stream_mut(descriptor) {
             stream.shutdown(socket, shared);

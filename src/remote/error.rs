@@ -8,7 +8,8 @@ use crate::event_loop::Rejected;
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RemoteError {
-    /// [`Limits::inbox_max`](crate::Limits::inbox_max) commands wait for a loop. The command has no effect.
+    /// The inbox of a loop is full: [`Limits::inbox_max`](crate::Limits::inbox_max) commands wait for the loop. The
+    /// rejected command has no effect.
     Full,
     /// The server has ended. A command that the server has not carried out has no effect.
     Closed,

@@ -37,7 +37,7 @@ pub trait Gather: Send + Sync + Sized + 'static {
 /// The outcome of a round.
 pub enum Step<G: Gather> {
     Done(G::Output),
-    /// All loops carry out a further command.
+    /// All loops carry out this command in the next round.
     Again(G),
 }
 
@@ -57,7 +57,7 @@ pub struct Parts<C, F, T, U> {
     types: PhantomData<fn() -> (T, U)>,
 }
 
-/// A push to connections that have one of these names.
+/// A push to the connections that have one of `names`: uids, or groups.
 pub struct Named {
     pub names: Vec<String>,
     pub kind: NameKind,
@@ -79,13 +79,13 @@ struct Earlier {
 #[derive(Default)]
 pub struct NamedPart {
     delivery: Delivery,
-    /// The positions of the names that have connections on the loop.
+    /// The positions in [`Named::names`] of the names that have connections on the loop.
     found: Vec<usize>,
     /// The connections of the loop that have one of the names, if the push has several names.
     reached: Vec<Fd>,
 }
 
-/// A command that lists the connections of a name.
+/// A command that lists the connections that have the uid or group `name`.
 pub struct Listed {
     pub name: String,
     pub kind: NameKind,
@@ -158,8 +158,9 @@ impl Gather for Named {
 
     /// Adds the results of all loops.
     ///
-    /// If no loop has found a name that has connections now, the next round searches the name. The user of such a name
-    /// left a loop before the loop searched, and connected to another loop after that loop had searched.
+    /// If no loop has found connections of a name, but the name has connections now, the next round searches for the
+    /// name again. This happens if a client left one loop before the search on that loop, and connected to another loop
+    /// after the search on the other loop.
     fn finish(&self, ctx: Option<&Context<'_>>, parts: Vec<NamedPart>) -> Step<Named> {
         let mut earlier = self.earlier.clone();
         let mut is_found = vec![false; self.names.len()];
@@ -209,8 +210,8 @@ impl Gather for Listed {
         {
             return Step::Done(owner.into_iter().collect());
         }
-        // If no loop has found a name that has connections now, the next round searches the name, like the next round
-        // of a push.
+        // If no loop has found connections of the name, but the name has connections now, the next round searches for
+        // the name again.
         if fds.is_empty() && rounds + 1 < ROUNDS_MAX && kind.exists(ctx, name) {
             return Step::Again(Listed { name: name.clone(), kind: *kind, rounds: rounds + 1 });
         }
@@ -252,7 +253,7 @@ struct State<G: Gather> {
     reply: Option<oneshot::Sender<Result<G::Output, RemoteError>>>,
 }
 
-/// The obligation of one loop to deliver its part. If the loop has ended, the drop of this value records that the part
+/// Stands for the part that one loop must deliver. If the loop ends first, the drop of this value records that the part
 /// is missing.
 struct Obligation<G: Gather> {
     round: Round<G>,
@@ -309,7 +310,7 @@ impl<G: Gather> Round<G> {
         }
         let parts: Vec<G::Part> = std::mem::take(&mut state.parts).into_iter().flatten().collect();
         let (has_panicked, reply) = (state.has_panicked, state.reply.take());
-        // The lock is released, because the code below runs code of the program.
+        // The lock is released here, because the lines below run code of the program.
         drop(state);
         let Some(reply) = reply else { return };
         let result = match parts.is_empty() {
@@ -335,7 +336,8 @@ impl<G: Gather> Obligation<G> {
         self.is_met = true;
         match catch_unwind(AssertUnwindSafe(|| self.round.0.gather.run(ctx))) {
             Ok(part) => {
-                // The messages that the call has pushed to other loops are sent before the reply.
+                // The messages that the command has pushed to connections of other loops are put into the inboxes of
+                // those loops before the reply is sent.
                 ctx.send_posts();
                 self.round.deliver(Some(ctx), self.index, Some(part), false);
             }

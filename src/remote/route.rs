@@ -1,8 +1,9 @@
 //! Sends commands to the inboxes of their loops.
 //!
-//! A command of another thread goes to the inbox of its loop at once. A command that a handler sends goes to the inbox
-//! of the handler's own loop. That loop sends its posts, and then sends the command to the command's loop. So the
-//! commands and the posts of one loop to another arrive in order.
+//! Each command has a target loop, which carries it out. A command of another thread is put into the inbox of its
+//! target loop at once. A command that a handler sends is put into the inbox of the handler's own loop. The handler's
+//! own loop sends its posts, and then sends the command to the target loop. So the commands and the posts that one loop
+//! sends to another loop arrive in order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -44,11 +45,11 @@ fn send(
     })
 }
 
-/// Sends an accepted command to its loop, even if the inbox of the loop is full.
+/// Sends an accepted command to its target loop, even if the inbox of the target loop is full.
 fn pass_on(ctx: &mut Context<'_>, to: usize, command: Command) {
     ctx.send_posts();
     if let Some(target) = ctx.parts.fleet.senders().and_then(|senders| senders.get(to)) {
-        // The reply of a command to a loop that has ended is `Closed`.
+        // If the target loop has ended, the command is dropped, and its reply is `Closed`.
         let _ = target.send_over(command);
     }
 }
@@ -84,8 +85,10 @@ pub fn scatter<G: Gather>(
     })
 }
 
-/// Returns the loop that runs on this thread, and its inbox. In a server with one loop, the result is `None`, because
-/// its only loop needs no search.
+/// Returns the number and the inbox of the loop that runs on this thread.
+///
+/// The result is `None` on any other thread. In a server with one loop, the result is always `None`, because all
+/// commands go to the only inbox.
 fn own_inbox(senders: &[Sender<Command>]) -> Option<(usize, &Sender<Command>)> {
     let own = if senders.len() > 1 { own_of(senders)? } else { return None };
     Some((own, senders.get(own)?))
@@ -93,7 +96,8 @@ fn own_inbox(senders: &[Sender<Command>]) -> Option<(usize, &Sender<Command>)> {
 
 /// Creates a command that sends the result of `call` as its reply.
 ///
-/// The messages that `call` has pushed to other loops are sent before the reply.
+/// The messages that `call` has pushed to connections of other loops are put into the inboxes of those loops before the
+/// reply is sent.
 pub fn job<T: Send + 'static>(
     call: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
     reply: oneshot::Sender<Result<T, RemoteError>>,

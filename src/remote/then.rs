@@ -1,4 +1,4 @@
-//! Passes the results of commands to handlers, which must not block.
+//! Passes the results of commands to closures, because a handler must not wait for a result.
 
 use std::pin::Pin;
 use std::sync::Arc;

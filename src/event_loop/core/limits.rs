@@ -1,7 +1,7 @@
 //! Applies new limits to open connections: each turn updates some of the connections.
 //!
 //! Most limits are read from `Env` when they are checked. This module updates three values that depend on limits: the
-//! size of the read buffer, the `TCP_USER_TIMEOUT` of sockets, and the deadlines in the wheel.
+//! size of the read buffer, the `TCP_USER_TIMEOUT` of sockets, and the deadlines in the timer wheel.
 
 use std::time::Duration;
 

@@ -75,11 +75,11 @@ const _: () = assert!(Table::ENTRY_BYTES <= 128, "the entry of a connection must
 ///    and the counters, and its `on_close` is queued. No other call may come between the transition and this record.
 /// 3. `step` records the slow consumers that the table closed to keep its limits:
 ///    [`record_slow_consumers`](Core::record_slow_consumers).
-/// 4. `step` arms the wheel with the next timeout of the connection: [`arm`](Core::arm).
+/// 4. `step` arms the timer wheel with the next timeout of the connection: [`arm`](Core::arm).
 ///
 /// [`change`](Core::change) makes every transition that cannot end a connection, with the duties 1, 3 and 4.
 /// [`accept`](Core::accept) and [`respond`](Core::respond) have the same duties, and do more work before duty 3. The
-/// same duties apply to input: the loop records each event of the input, and arms the wheel after the read if a
+/// same duties apply to input: the loop records each event of the input, and arms the timer wheel after the read if a
 /// deadline may have changed.
 #[derive(Debug)]
 pub struct Core {

@@ -70,16 +70,16 @@ impl Core {
         Change::Done
     }
 
-    /// Arms the wheel with the next deadline of a connection.
+    /// Arms the timer wheel with the next deadline of a connection.
     ///
-    /// If the wheel has an earlier deadline of the connection, the earlier deadline stays in the wheel. When the
-    /// earlier deadline expires, the wheel is armed with the next deadline.
+    /// If the timer wheel has an earlier deadline of the connection, the earlier deadline stays in the timer wheel.
+    /// When the earlier deadline expires, the timer wheel is armed with the next deadline.
     #[inline]
     pub fn arm(&mut self, slot: Slot) {
         self.arm_at(slot, self.table.poll_timeout(slot));
     }
 
-    /// Arms the wheel for a connection whose next deadline is `at`.
+    /// Arms the timer wheel for a connection whose next deadline is `at`.
     #[inline]
     pub fn arm_at(&mut self, slot: Slot, at: Tick) {
         if at < Tick::NEVER {
@@ -87,7 +87,7 @@ impl Core {
         }
     }
 
-    /// Returns the earliest deadline of the wheel and of the drain.
+    /// Returns the earliest deadline of the timer wheel and of the drain.
     pub fn next_deadline(&self) -> Option<Tick> {
         // A loop that has drained waits for the other loops, without a deadline.
         let waits = self.siblings.as_ref().is_some_and(|siblings| siblings.has_drained);
@@ -95,7 +95,7 @@ impl Core {
         [self.wheel.next(), drain].into_iter().flatten().min()
     }
 
-    /// Advances the wheel to the time of this turn.
+    /// Advances the timer wheel to the time of this turn.
     #[inline]
     pub fn advance(&mut self) {
         self.wheel.advance(self.table.env().now);
@@ -113,7 +113,7 @@ impl Core {
         self.step(slot, if is_late { Connection::handle_late_record } else { Connection::handle_tick });
     }
 
-    /// Fires a timer, and arms the wheel again if the timer repeats.
+    /// Fires a timer, and arms the timer wheel again if the timer repeats.
     pub fn fire(&mut self, index: u32) -> Option<Fired> {
         let fired = self.timers.fire(index, self.table.env().now)?;
         if let Some(at) = fired.again {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::tick::Tick;
 
-/// The balance of loops: a loop may exceed the emptiest loop by 1/64.
+/// The balance of loops: a loop may have 1/64 more connections than the emptiest loop.
 ///
 /// So a loop has at most 1/64 more connections than the mean of all loops, plus the connections that other loops admit
 /// at the same moment.
@@ -14,12 +14,12 @@ const MARGIN_PART: usize = 64;
 
 /// The duration of a turn after which its loop counts as stalled.
 ///
-/// A stalled loop gets no connections from other loops, because the clients of these connections would wait.
+/// Other loops send no new connections to a stalled loop, because the clients of these connections would wait.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 
 /// The number of client connections of all loops.
 ///
-/// The numbers include sockets that are on their way to another loop.
+/// The number of a loop includes accepted sockets that another loop has sent to it and that it has not yet added.
 #[derive(Debug)]
 pub struct Admission {
     clients: AtomicUsize,
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_that_stay_are_balanced_from_any_loop() {
+    fn connections_are_balanced_even_if_one_loop_accepts_all() {
         let admission = Arc::new(Admission::new(4));
         let loads = || -> Vec<usize> { admission.loads.iter().map(|load| load.load(Ordering::Relaxed)).collect() };
         let is_balanced =

@@ -5,7 +5,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 /// The counted memory of the posts that receiving loops have carried out.
 ///
 /// The sending loop knows the counted memory of the posts that it has sent. The difference of both numbers is the
-/// memory of the posts on their way.
+/// memory of the posts that are sent and not carried out yet.
 #[derive(Debug)]
 pub struct Links {
     loops: usize,

@@ -19,9 +19,9 @@ use crate::limits::Limits;
 ///
 /// A loop collects its posts to another loop in a [`Batch`]. [`send_posts`](Siblings::send_posts) sends the batches to
 /// the inboxes, once in a turn, and before anything else that this loop sends to another loop. So everything that one
-/// loop sends to another loop arrives in order. The pushes and changes on their way to one loop are bounded by
-/// [`forward_bytes_max`](Limits::forward_bytes_max). Kicks and accepted sockets are bounded by the number of
-/// connections.
+/// loop sends to another loop arrives in order. [`forward_bytes_max`](Limits::forward_bytes_max) limits the memory of
+/// the pushes and changes that one loop has sent to another loop and that are not carried out yet. This limit does not
+/// apply to kicks and accepted sockets, because the number of connections limits them.
 #[derive(Debug)]
 pub struct Siblings {
     process: Arc<Process>,
@@ -33,11 +33,12 @@ pub struct Siblings {
     has_posts: bool,
     /// The counted memory of the posts that were sent since the start, by receiving loop.
     sent: Vec<usize>,
-    /// For each receiving loop, the counted memory of all posts up to the last bind or join.
+    /// For each receiving loop, the counted memory of all posts since the start up to the last bind or join.
     ///
-    /// Until the receiving loop has carried out this bind or join, the directory may lack its uid or group.
+    /// Until the receiving loop has carried out this bind or join, the directory may not have the uid or group for that
+    /// loop.
     names_at: Vec<usize>,
-    /// Whether the directory may lack the uid or group of a bind or join that was posted.
+    /// Whether a bind or join was sent that a receiving loop may not have carried out yet.
     has_pending: bool,
     /// The loops that a search in the directory found. All searches reuse the memory of this list.
     pub parts: Vec<Part>,
@@ -53,7 +54,8 @@ pub struct Siblings {
     pub has_drained: bool,
     /// Pushes to other loops since the start.
     pub forwarded: u64,
-    /// The report of the pushes that are made now.
+    /// The report that gets the counts of forwarded pushes, while
+    /// [`Context::track_forwarded`](crate::Context::track_forwarded) runs.
     pub report: Option<Report>,
 }
 
@@ -112,7 +114,8 @@ impl Siblings {
         Some(self.numbering.loop_of(fd)).filter(|index| *index != self.index && !self.process.has_ended(*index))
     }
 
-    /// Forwards a push to another loop. Returns `false` if the posts to that loop have reached their bound.
+    /// Forwards a push to another loop. Returns `false` if the push does not fit into
+    /// [`forward_bytes_max`](Limits::forward_bytes_max).
     pub fn forward(&mut self, to: usize, target: Target, message: &mut ForwardedPush<'_>) -> bool {
         let numbering = self.numbering;
         let except: Vec<Fd> = message.except().iter().copied().filter(|fd| numbering.loop_of(*fd) == to).collect();
@@ -125,9 +128,10 @@ impl Siblings {
         true
     }
 
-    /// Sends a post to another loop. Returns `false` if the posts to that loop have reached their bound.
+    /// Sends a post to another loop. Returns `false` if the post does not fit into
+    /// [`forward_bytes_max`](Limits::forward_bytes_max).
     ///
-    /// A post of 0 counted bytes is always sent.
+    /// A post whose counted memory is 0 bytes, such as a kick, is always sent.
     pub fn post(&mut self, to: usize, post: Post) -> bool {
         let bytes = post.bytes();
         if bytes > 0 && !self.has_room(to, bytes) {
@@ -143,10 +147,12 @@ impl Siblings {
         true
     }
 
-    /// Adds each loop with a pending bind or join to `parts`, the result of a directory search.
+    /// Adds each loop that has not yet carried out a bind or join of this loop to `parts`.
     ///
-    /// A push that follows a bind or join must go to the same loop, although the directory does not have the uid or
-    /// group yet.
+    /// `parts` is the list of loops that a search in the directory has found.
+    ///
+    /// A push that follows a bind or join must go to the loop of the bind or join, although the directory may not have
+    /// the uid or group yet.
     pub fn add_pending(&mut self, parts: &mut Vec<Part>) {
         if self.has_pending {
             self.add_all_pending(parts);
@@ -167,16 +173,16 @@ impl Siblings {
         }
     }
 
-    /// Returns whether a post of `bytes` bytes to a loop fits into the bound.
+    /// Returns whether a post of `bytes` bytes to a loop fits into [`forward_bytes_max`](Limits::forward_bytes_max).
     ///
-    /// If no other post waits, a post may be larger than the bound. So a post with a very long list of receivers can be
-    /// sent.
+    /// If no other post to the loop waits, a post may be larger than this limit. So a post with a very long list of
+    /// receivers can be sent.
     fn has_room(&self, to: usize, bytes: usize) -> bool {
         let waiting = self.waiting(to);
         waiting == 0 || waiting + bytes <= self.limits.forward_bytes_max
     }
 
-    /// Returns the counted memory of the posts to a loop that the loop has not carried out.
+    /// Returns the counted memory of the posts to the loop `to` that this loop has not carried out.
     fn waiting(&self, to: usize) -> usize {
         self.sent[to] - self.process.links.carried(self.index, to) + self.outgoing[to].bytes()
     }
@@ -265,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_gets_pushes_until_it_has_carried_out_a_join() {
+    fn a_loop_gets_all_pushes_until_it_has_carried_out_a_join() {
         let mut siblings = first_of_two();
         let pending = |siblings: &mut Siblings| {
             let mut parts = Vec::new();
@@ -280,14 +286,14 @@ mod tests {
         let first = send(&mut siblings);
         assert!(push(&mut siblings, "later"));
         assert_eq!(pending(&mut siblings), [part]);
-        // The later message is still on its way.
+        // The loop has carried out the join, but not the later message.
         assert!(send(&mut siblings) > 0);
         siblings.process.links.record_carried(0, 1, first);
         assert_eq!(pending(&mut siblings), []);
     }
 
     #[test]
-    fn a_long_post_is_sent_if_no_post_waits() {
+    fn a_post_over_the_limit_is_sent_if_no_other_post_waits() {
         let (mut siblings, long) = (first_of_two(), "x".repeat(2000));
         assert!(push(&mut siblings, &long));
         assert!(!push(&mut siblings, ""));
@@ -298,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn kicks_are_always_sent_and_do_not_use_the_bound() {
+    fn kicks_are_always_sent_and_do_not_count_towards_the_limit() {
         let mut siblings = first_of_two();
         for _ in 0..1000 {
             assert!(siblings.post(1, change(ConnectionChange::Kick("u".into()))));

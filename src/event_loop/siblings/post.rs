@@ -19,7 +19,7 @@ use crate::protocol::shared::Frame;
 /// share its frame.
 const COPIED_BYTES_MAX: usize = 512;
 
-/// The maximum memory of the posts, and of the payloads, of an empty batch that is kept.
+/// The maximum memory, in bytes, that an empty batch may keep for posts, and the same for payloads.
 ///
 /// Each pair of loops keeps at most one batch, so the memory grows with the square of the number of loops.
 const KEPT_BYTES_MAX: usize = 16 << 10;
@@ -126,7 +126,8 @@ pub struct AcceptedSocket {
 #[derive(Debug)]
 pub struct ForwardedPush<'a> {
     push: Push<'a>,
-    /// The encoded message. The field is set when the first loop needs a shared frame.
+    /// The encoded message, which several loops share. The field is `None` until the push is added to a first batch
+    /// that needs a frame.
     frame: Option<Frame>,
 }
 
@@ -226,14 +227,14 @@ impl Post {
         size_of::<Post>() + more
     }
 
-    /// Returns whether the post can add names to connections of the receiving loop.
+    /// Returns whether the post can add a uid or a group to a connection of the receiving loop.
     pub fn adds_names(&self) -> bool {
         matches!(self, Post::Change(_, ConnectionChange::Bind(_) | ConnectionChange::Join(_)))
     }
 }
 
 impl ConnectionChange {
-    /// Returns the memory outside the value itself, in bytes.
+    /// Returns the memory of the names, reasons and payloads that the value refers to, in bytes.
     fn bytes(&self) -> usize {
         match self {
             ConnectionChange::Bind(name)
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn many_posts_are_not_appended() {
+    fn a_batch_of_many_posts_is_not_appended_to_another_batch() {
         let (mut first, mut second) = (Batch::default(), Batch::default());
         add(&mut first, "first");
         (0..=APPENDED_MAX).for_each(|_| add(&mut second, "x"));
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn posts_that_the_number_of_connections_bounds_do_not_count() {
+    fn kicks_do_not_count_and_other_posts_count_their_memory() {
         let fd = Fd::from_u64(1).expect("a valid fd");
         let change = |change| Post::Change(fd, change).bytes();
         assert_eq!(change(ConnectionChange::Kick("u".into())), 0);

@@ -96,13 +96,13 @@ impl Process {
         self.open[index].fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a new membership, unless there are `max` memberships.
+    /// Counts a new membership of a connection in a group, unless all loops together have `max` memberships.
     pub fn take_membership(&self, max: usize) -> bool {
         let more = |count: usize| (count < max).then_some(count + 1);
         self.memberships.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Counts memberships that ended.
+    /// Subtracts memberships that ended from the number of memberships.
     pub fn give_memberships(&self, count: usize) {
         self.memberships.fetch_sub(count, Ordering::Relaxed);
     }

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::message::Delivery;
 
-/// The obligation to report the counts of pushes on other loops.
+/// Collects the counts of forwarded pushes from the receiving loops, and reports their sum.
 ///
-/// The sending loop attaches a clone to each forwarded push. A receiving loop adds its counts and drops its clone. The drop
-/// of the last clone ends the report. A loop that has ended drops its clones, too, and adds nothing.
+/// The sending loop attaches a clone to each forwarded push. A receiving loop adds its counts and drops its clone. When
+/// the last clone is dropped, the sum of all counts is reported. A loop that has ended drops its clones, too, and adds
+/// nothing.
 #[derive(Clone)]
 pub struct Report(Arc<State>);
 
@@ -23,7 +24,7 @@ struct State {
 }
 
 impl Report {
-    /// Creates a report that ends with a call of `done`.
+    /// Creates a report that calls `done` with the sum when the last clone is dropped.
     pub fn new(until_written: bool, done: impl FnOnce(Delivery) + Send + 'static) -> Report {
         let done: Done = Box::new(done);
         Report(Arc::new(State { sum: Mutex::default(), done: Mutex::new(Some(done)), until_written }))

@@ -182,7 +182,7 @@ impl Simulation {
         }
         self.settle();
         self.check_maps();
-        // All names are known now, so each of these messages must reach exactly its receivers.
+        // No bind or join is pending now, so each of these messages must reach exactly its receivers.
         for _ in 0..10 {
             self.push();
         }
@@ -400,7 +400,8 @@ impl Simulation {
     /// Sends a command of another thread.
     fn command(&mut self) {
         let text = self.oracle.next().to_string();
-        // No loop has claimed this thread, so the commands are those of another thread.
+        // No loop is recorded as running on this thread. So the server treats the commands as commands of another
+        // thread.
         let index = self.any_loop();
         let remote = self.call(index, |ctx| ctx.remote());
         let (to, reply) = match self.rng.below(4) {
@@ -523,7 +524,7 @@ impl Simulation {
 }
 
 #[test]
-fn several_loops_match_the_oracle() {
+fn several_loops_deliver_what_the_oracle_predicts() {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("the variable is a number"));
     let seeds = match number("LOOPS_SEED") {
         Some(seed) => seed..seed + 1,

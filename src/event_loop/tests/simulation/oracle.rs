@@ -29,7 +29,8 @@ struct Sent {
     must: BTreeSet<Id>,
     /// Each of these clients has the message in its queue.
     queued: BTreeSet<Id>,
-    /// A post with a name of the receivers is on its way to each of these clients, before the message.
+    /// Each of these clients becomes a receiver by a join that another loop has sent before the message. The join is
+    /// not carried out yet.
     promised: BTreeSet<Id>,
     /// Each of these clients was a receiver at some time after the send.
     may: BTreeSet<Id>,
@@ -54,7 +55,7 @@ pub struct Oracle {
     owners: BTreeMap<String, Owner>,
     /// Whether a uid has at most one connection.
     is_exclusive: bool,
-    /// Binds that are on their way to the loops of clients.
+    /// Binds that were sent to the loops of clients and are not carried out yet.
     pub binds: Vec<(Id, String)>,
     /// Joins and binds that another loop has sent since the loops were at rest.
     ///
@@ -95,7 +96,8 @@ impl Oracle {
         let ended = |id: &Id| !self.names.contains_key(id);
         for (id, uid) in self.binds.extract_if(.., |(id, _)| ended(id)) {
             self.owners.insert(uid, Owner::Unknown);
-            // In this step, the client may have got the uid of the bind and lost this uid to a login.
+            // In this step, the client may have got the uid of the bind, and a login may then have taken this uid from
+            // the client.
             ended_owners.retain(|(_, owner)| *owner != id);
         }
         ended_owners.retain(|(uid, _)| !self.owners.contains_key(uid));
@@ -121,7 +123,7 @@ impl Oracle {
         self.unsure.push((id, name.to_owned()));
     }
 
-    /// Records that the loops are at rest: no post is on its way.
+    /// Records that the loops are at rest: every post that was sent is carried out.
     pub fn rest(&mut self) {
         self.sent_names.clear();
         self.unsure.clear();
@@ -151,8 +153,8 @@ impl Oracle {
         self.sent.len()
     }
 
-    /// Records a message, and returns the clients that must receive it. `promised` are clients that get the name before the
-    /// message. `is_own` tells which clients belong to the loop of the sender.
+    /// Records a message, and returns the clients that must receive it. `promised` are clients that become receivers by a
+    /// join that the sender has sent before the message. `is_own` tells which clients belong to the loop of the sender.
     pub fn send(
         &mut self,
         source: Option<usize>,
@@ -181,7 +183,9 @@ impl Oracle {
         expected
     }
 
-    /// Records that the names of a client are changed by another command, which may come before the promised name.
+    /// Records that another command changes the names of the client `id`, or of all clients if `id` is `None`. The
+    /// order of this command and of a promised join is not known. So the client may no longer become a receiver by the
+    /// promised join.
     pub fn change_names(&mut self, id: Option<Id>) {
         for sent in &mut self.sent[self.queued..] {
             sent.promised.retain(|promised| id.is_some_and(|id| *promised != id));
@@ -236,7 +240,7 @@ fn possible_receivers(sent_names: &[(Id, String)], to: &Receivers) -> BTreeSet<I
     sent_names.iter().filter(|(_, name)| names.contains(name)).map(|(id, _)| *id).collect()
 }
 
-/// Returns whether a client keeps the name by which it is a receiver.
+/// Returns whether no pending removal can take from a client the uid or group by which it is a receiver.
 fn is_sure(unsure: &[(Option<Id>, String)], id: Id, to: &Receivers) -> bool {
     let is_removed = |name: &String| match to {
         Receivers::Groups(groups) => groups.contains(name),
