@@ -202,9 +202,9 @@ impl Context<'_> {
 
     /// Closes several WebSockets, and returns how many of them were open.
     ///
-    /// After the call, no push of this loop reaches these WebSockets. Each turn of the loop writes close frames for some
-    /// milliseconds, so thousands of close frames do not delay other clients. If [`close`](Context::close) would return
-    /// [`CloseOutcome::Invalid`] for the code or the reason, no WebSocket is closed.
+    /// After the call, no push of this loop reaches these WebSockets. In each turn, the loop writes close frames for at
+    /// most a few milliseconds. So thousands of close frames do not delay other clients. If [`close`](Context::close)
+    /// would return [`CloseOutcome::Invalid`] for the code or the reason, no WebSocket is closed.
     ///
     /// The result counts an fd of another loop if the close is sent to that loop, even if the WebSocket is not open. A
     /// close that does not fit into [`forward_bytes_max`](Limits::forward_bytes_max) is not sent and is not counted.

@@ -421,7 +421,7 @@ fn sum(parts: Vec<Delivery>) -> Delivery {
     })
 }
 
-/// Returns the connections of all loops in the order of slots, at most `limit`.
+/// Returns the first `limit` connections of all loops, in the order of slots.
 fn in_order(parts: Vec<Vec<Fd>>, limit: usize) -> Vec<Fd> {
     let mut fds = parts.concat();
     fds.sort_unstable_by_key(|fd| fd.slot());

@@ -104,7 +104,7 @@ impl Server<Closures> {
         Server::with(vec![Listener::adopt(socket.into())?.with_tls(&tls)])
     }
 
-    /// Uses a socket that listens already.
+    /// Creates a server that accepts connections from a socket that listens already.
     ///
     /// `socket` is a [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener), or a
     /// socket that systemd passed to the process. The server makes the socket nonblocking. The server does not remove
@@ -252,7 +252,7 @@ impl<H: Handler> Server<H> {
         Ok(self)
     }
 
-    /// Uses one more socket that listens already.
+    /// Accepts connections also from one more socket, which listens already.
     ///
     /// # Errors
     /// The errors are those of [`from_listener`](Server::from_listener).
@@ -440,8 +440,8 @@ impl<H: Handler> Server<H> {
     }
 }
 
-/// Defines [`Closures`]: for each event a field, the method of [`Handler`] that calls it, and the method of [`Server`]
-/// that sets it.
+/// Defines [`Closures`]. For each event, the macro defines a field for a closure, the method of [`Handler`] that calls
+/// the closure, and the method of [`Server`] that sets the closure.
 ///
 /// A closure that returns an answer may return any type that converts into the answer. Without a closure, the answer is
 /// the default of [`Handler`].

@@ -172,7 +172,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Accepts from one listener, and returns whether more clients may wait.
+    /// Accepts clients from one listener, and returns whether more clients may wait.
     fn accept_from(&mut self, index: usize, core: &mut Core, epoll: &mio::Registry) -> io::Result<bool> {
         let kind = self.listeners[index].kind;
         let is_control = kind == ListenerKind::Control;
@@ -186,8 +186,8 @@ impl Acceptor {
                 Accepted::Failed(error) => {
                     core.count_accept_error(error);
                     failures += 1;
-                    // The client may still be in the listener's queue, and the next call of accept(2) may return the
-                    // same error.
+                    // After the error, the client may still be in the listener's queue. Then the next call of accept(2)
+                    // returns the same error.
                     if failures == FAILURES_PER_TURN_MAX {
                         is_short = true;
                         break;

@@ -76,7 +76,7 @@ pub struct Clock {
 }
 
 impl Epoch {
-    /// Begins to count ticks now.
+    /// Sets tick 0 to the present time.
     pub fn begin() -> Epoch {
         Epoch(now())
     }

@@ -60,7 +60,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the error kind of the source, or the closest kind.
+    /// Returns the I/O error kind of the error.
+    ///
+    /// The kind of an error of the system is the kind of its source. The kind of [`Interrupted`](Error::Interrupted) is
+    /// `io::ErrorKind::Interrupted`. The kind of all other errors is `InvalidInput`.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Error::Listen { source, .. }

@@ -22,7 +22,7 @@ struct Shared<C> {
     early: Mutex<EarlyCommands<C>>,
 }
 
-/// Sends a command to one or more inboxes.
+/// A function that sends a command to one or more inboxes.
 type Route<C> = Box<dyn FnOnce(&[Sender<C>]) -> Result<(), Rejected> + Send>;
 
 /// The commands that were sent before the server runs.

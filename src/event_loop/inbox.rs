@@ -146,8 +146,8 @@ impl<C> Sender<C> {
 
     /// Sends a command, even if the inbox is full.
     ///
-    /// The caller limits these commands: another inbox has accepted the command before, or a pending reply needs the
-    /// command.
+    /// The number of these commands is limited by the callers: another inbox has accepted the command before, or a
+    /// pending reply needs the command.
     pub fn send_over(&self, command: C) -> Result<(), Rejected> {
         self.push(command, |_| Ok(true))
     }

@@ -246,7 +246,7 @@ struct Shared<G: Gather> {
 }
 
 struct State<G: Gather> {
-    /// The parts, by loop. A part is `None` if it is missing, or if the loop has ended.
+    /// The parts, by loop. A part is `None` if it has not arrived yet, or if its loop has ended.
     parts: Vec<Option<G::Part>>,
     missing: usize,
     has_panicked: bool,
@@ -275,7 +275,8 @@ impl<G: Gather> Round<G> {
 
     /// Carries out the part of this loop, and sends the command to the other loops.
     ///
-    /// An inbox has accepted the command already, so the command is sent even to full inboxes.
+    /// The inbox of this loop has accepted the command already. So the command is sent to the other loops even if their
+    /// inboxes are full.
     pub fn scatter_from(&self, ctx: &mut Context<'_>) {
         ctx.send_posts();
         let own = ctx.loop_index();

@@ -71,7 +71,7 @@ impl Core {
         ticket
     }
 
-    /// Returns whether the [`Ticket`](crate::Ticket) with this number may answer the current request.
+    /// Returns whether the [`Ticket`](crate::Ticket) with this number may answer the current request of the connection.
     pub fn has_ticket(&self, fd: Fd, ticket: Deferral) -> bool {
         self.connection(fd).is_some_and(|connection| connection.has_ticket(ticket))
     }

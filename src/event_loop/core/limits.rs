@@ -39,7 +39,8 @@ impl Core {
         limits.check_loops(self.siblings.as_ref().map_or(1, |siblings| siblings.loops()))
     }
 
-    /// Records that one of several loops begins a turn, and applies the settings that another loop has changed.
+    /// In a server with several loops, records that this loop begins a turn, and applies the settings that another loop
+    /// has changed.
     #[inline(never)]
     pub fn begin_shared_turn(&mut self) {
         if let Some(siblings) = &self.siblings {

@@ -4,6 +4,9 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// The counted memory of the posts that receiving loops have carried out.
 ///
+/// The counted memory of a post is the memory that counts towards
+/// [`forward_bytes_max`](crate::Limits::forward_bytes_max).
+///
 /// The sending loop knows the counted memory of the posts that it has sent. The difference of both numbers is the
 /// memory of the posts that are sent and not carried out yet.
 #[derive(Debug)]

@@ -239,7 +239,7 @@ mod tests {
     use crate::protocol::origin::Origins;
     use crate::registry::SecondLogin;
 
-    /// Returns the first of two loops.
+    /// Returns the `Siblings` of the first of two loops.
     fn first_of_two() -> Siblings {
         let poll = Poll::new().expect("an epoll instance can be created");
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker can be created"));

@@ -39,7 +39,8 @@ pub struct Batch {
     posts: VecDeque<Post>,
     /// The payloads of short messages.
     payloads: Vec<u8>,
-    /// The counted memory of the posts.
+    /// The counted memory of the posts: the memory that counts towards
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max), in bytes.
     ///
     /// Kicks and accepted sockets do not count, because the number of connections bounds these posts.
     bytes: usize,
