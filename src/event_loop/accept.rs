@@ -186,8 +186,8 @@ impl Acceptor {
                 Accepted::Failed(error) => {
                     core.count_accept_error(error);
                     failures += 1;
-                    // After the error, the client may still be in the listener's queue. Then the next call of accept(2)
-                    // returns the same error.
+                    // After the error, the client may still be in the listener's queue. In this case, the next call of
+                    // accept(2) may return the same error.
                     if failures == FAILURES_PER_TURN_MAX {
                         is_short = true;
                         break;
@@ -288,7 +288,7 @@ impl Acceptor {
         let Some(slot) = core.insert(socket, peer, *kind, tls.as_ref()) else {
             return core.count_full(*kind == ListenerKind::Control, "all slots are in use or retired");
         };
-        // The connection keeps its [`Place`] until the connection is removed.
+        // The connection keeps its `Place` until the connection is removed.
         place.into_iter().for_each(Place::keep);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = epoll.register(&mut SourceFd(&descriptor), Token(slot.index()), interest) {
