@@ -23,9 +23,9 @@ const _: () = assert!(size_of::<Entry>() <= 48);
 
 /// The loops that have connections of each uid, and members of each group.
 ///
-/// A loop records each of its changes before it acts on the change: [`claim`](Directory::claim) before a connection is
-/// bound to a uid, and [`release`](Directory::release) when a connection ends or gets another uid.
-/// [`join`](Directory::join) and [`leave`](Directory::leave) record the changes of groups.
+/// A loop calls [`claim`](Directory::claim) before it binds one of its connections to a uid, and
+/// [`release`](Directory::release) when one of its connections ends or gets another uid. [`join`](Directory::join) and
+/// [`leave`](Directory::leave) record that connections join and leave groups.
 #[derive(Debug)]
 pub struct Directory {
     shards: Box<[Mutex<Shard>]>,
@@ -35,29 +35,29 @@ pub struct Directory {
     numbering: Numbering,
 }
 
-/// The rule for a further connection of a uid.
+/// The rule for a login with a uid that has a connection already.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Logins {
     /// A uid has any number of connections.
     Many,
-    /// A further connection replaces the earlier connection.
+    /// The new connection gets the uid, and the earlier connection of the uid is closed.
     ReplaceOld,
-    /// A further connection is refused.
+    /// The new connection does not get the uid.
     RefuseNew,
 }
 
-/// The result of a claim.
+/// The result of [`Directory::claim`]: whether the connection may have the uid.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Claim {
     /// The connection may have the uid.
     Granted,
-    /// The connection may have the uid, and this earlier connection must be closed.
+    /// The connection may have the uid, and the caller must close this connection, which had the uid until now.
     ///
-    /// No other claim returns this earlier connection.
+    /// Each replaced connection is returned by exactly one call of `claim`.
     Replaced(Fd),
-    /// Another connection has the uid.
+    /// The connection may not have the uid, because another connection has the uid.
     Taken,
-    /// The uid has the maximum number of connections.
+    /// The connection may not have the uid, because the uid has the maximum number of connections already.
     Full,
 }
 
@@ -66,7 +66,7 @@ pub enum Claim {
 pub struct Part {
     /// The number of the loop.
     pub index: u16,
-    /// The number of connections. In the directory, the number is at least 1.
+    /// The number of connections. In an entry of the directory, the number is at least 1.
     pub count: u32,
 }
 
@@ -133,7 +133,7 @@ impl Directory {
 
     /// Records that a connection of the loop `index` no longer has a uid.
     ///
-    /// If another connection has replaced this connection, the call does nothing.
+    /// The call does nothing if the uid belongs to another connection now, which has replaced this connection.
     pub fn release(&self, uid: &str, fd: Fd, index: usize) {
         let hash = self.hasher.hash(uid.as_bytes());
         let mut shard = self.lock(hash);
@@ -147,7 +147,7 @@ impl Directory {
         }
     }
 
-    /// Returns whether a uid has at most one connection.
+    /// Returns whether the rule for logins allows at most one connection for each uid.
     pub fn is_exclusive(&self) -> bool {
         self.logins != Logins::Many
     }
@@ -206,7 +206,7 @@ impl Directory {
         self.find_group(group, Holders::count).unwrap_or(0)
     }
 
-    /// Removes all connections of a loop that has ended.
+    /// Removes the connections of a loop that has ended from all entries of the directory.
     pub fn remove_loop(&self, index: usize) {
         let numbering = self.numbering;
         let stays = |entry: &mut Entry| match &mut entry.holders {
@@ -279,7 +279,7 @@ impl Holders {
         parts.iter_mut().find(|part| usize::from(part.index) == index)
     }
 
-    /// Counts one more connection of a loop.
+    /// Adds one connection of a loop to the entry.
     fn add(&mut self, index: usize) {
         match self.find_mut(index) {
             Some(part) => part.count += 1,
@@ -287,7 +287,7 @@ impl Holders {
         }
     }
 
-    /// Removes `count` connections of a loop, and returns whether no connection is left.
+    /// Removes `count` connections of a loop from the entry, and returns `true` if the entry has no connection left.
     fn remove(&mut self, index: usize, count: usize) -> bool {
         let Some(part) = self.find_mut(index) else { return self.parts().is_empty() };
         part.count = part.count.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_login_replaces_exactly_the_earlier_owner() {
+    fn a_login_replaces_only_the_last_connection_of_the_uid() {
         let directory = Directory::new(LOOPS, Logins::ReplaceOld);
         assert_eq!(directory.claim("u", fd(0), 0, None), Claim::Granted);
         assert_eq!(directory.claim("u", fd(1), 1, None), Claim::Replaced(fd(0)));
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_has_ended_leaves_no_entry() {
+    fn the_connections_of_an_ended_loop_are_removed() {
         let directory = Directory::new(LOOPS, Logins::Many);
         for number in 0..4 {
             assert_eq!(directory.claim("u", fd(number), number % LOOPS, None), Claim::Granted);
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn racing_logins_leave_one_owner() {
+    fn one_connection_has_the_uid_after_simultaneous_logins() {
         for logins in [Logins::ReplaceOld, Logins::RefuseNew] {
             let directory = Directory::new(LOOPS, logins);
             let start = Barrier::new(LOOPS);
@@ -395,22 +395,26 @@ mod tests {
                 let threads: Vec<_> = (0..LOOPS).map(|index| scope.spawn(claim(index))).collect();
                 threads.into_iter().flat_map(|thread| thread.join().expect("the thread must not panic")).collect()
             });
-            let owner = directory.owner("u").expect("the uid must have an owner after the logins");
+            let owner = directory.owner("u").expect("the uid must have a connection after the logins");
             let mut granted: BTreeSet<Fd> =
                 claims.iter().filter(|(_, claim)| *claim != Claim::Taken).map(|(fd, _)| *fd).collect();
             for (_, claim) in &claims {
                 if let Claim::Replaced(old) = claim {
-                    assert!(granted.remove(old), "{old} must be replaced only once");
+                    assert!(granted.remove(old), "the connection {old} must be replaced only once");
                 }
             }
-            assert_eq!(granted.into_iter().collect::<Vec<_>>(), [owner], "only the owner must remain");
+            assert_eq!(
+                granted.into_iter().collect::<Vec<_>>(),
+                [owner],
+                "all connections except the last must be replaced"
+            );
         }
     }
 
-    /// Numbers of connections, by the index of a name in `NAMES` and the number of a loop.
+    /// The number of connections for each pair of a name (its index in `NAMES`) and a loop.
     type Counts = BTreeMap<(usize, usize), u32>;
 
-    /// Returns the numbers of connections of a name, by loop.
+    /// Returns the number of connections of a name on each loop that has any.
     fn expected(counts: &Counts, name: usize) -> BTreeMap<u16, u32> {
         let of_name = counts.iter().filter(|((other, _), count)| *other == name && **count > 0);
         of_name.map(|((_, index), count)| (*index as u16, *count)).collect()
@@ -422,7 +426,7 @@ mod tests {
         parts.into_iter().map(|part| (part.index, part.count)).collect()
     }
 
-    /// Applies an operation to the directory and to the counts.
+    /// Applies an operation to the directory, and to the expected numbers of connections in `counts`.
     fn apply(directory: &Directory, counts: &mut [Counts; 2], (kind, number, name): (usize, usize, usize)) {
         let (index, text) = (number % LOOPS, NAMES[name]);
         let [uids, groups] = counts;

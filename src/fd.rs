@@ -16,10 +16,10 @@ const GENERATION_BITS: u32 = 29;
 
 /// The number of a connection: 1, 2, 3 … 2^53 - 1.
 ///
-/// JavaScript and PHP represent every fd exactly. A server never gives the same fd to two connections. The low 24 bits
-/// are `slot + 1`. The higher bits are the generation: the number of times that the slot was reused. The next fd of a
-/// reused slot is larger by 2^24 (16,777,216). Every accepted connection gets an fd, also a connection that sends only
-/// plain HTTP requests. So the fds of a server's WebSockets have gaps.
+/// The number types of JavaScript and PHP represent every fd exactly. A server never gives the same fd to two
+/// connections. The low 24 bits are `slot + 1`. The higher bits are the generation: the number of times that the slot
+/// was reused. The next fd of a reused slot is larger by 2^24 (16,777,216). Every accepted connection gets an fd, also
+/// a connection that sends only plain HTTP requests. So the fds of a server's WebSockets have gaps.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fd(NonZeroU64);
 
@@ -54,7 +54,7 @@ impl Numbering {
     #[inline]
     pub fn local(self, fd: Fd) -> Option<Slot> {
         let slot = fd.slot();
-        // One loop needs no division.
+        // With one loop, the local slot is the slot of the fd, so the division is skipped.
         if self.loops == 1 {
             return Some(slot);
         }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fds_of_unused_slots_count_from_one() {
+    fn the_first_fds_of_the_slots_count_from_one() {
         assert_eq!(Fd::new(Slot(0), 0).as_u64(), 1);
         assert_eq!(Fd::new(Slot(2), 0).to_string(), "3");
         assert_eq!(Fd::new(Slot(0), 1).as_u64(), (1 << 24) + 1);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_continues_after_the_fd_of_any_loop() {
+    fn the_first_slot_after_an_fd_of_any_loop_is_found() {
         for loops in [1, 2, 3, 5] {
             for (index, slot) in (0..loops).flat_map(|index| (0..40).map(move |slot| (index, slot))) {
                 let numbering = Numbering::new(index, loops);
@@ -209,7 +209,7 @@ mod tests {
                 assert_eq!(
                     Some(first),
                     expected,
-                    "the first slot after {slot} must be right on loop {index} of {loops}"
+                    "loop {index} of {loops} must return its first local slot after the slot {slot}"
                 );
             }
         }

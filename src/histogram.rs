@@ -41,7 +41,7 @@ impl Histogram {
         Duration::from_micros(self.sum_micros)
     }
 
-    /// Returns cumulative buckets, as Prometheus has them.
+    /// Returns the buckets in the form of Prometheus: each bucket includes the durations of the buckets before it.
     ///
     /// A bucket is an upper bound (1 µs, 2 µs, 4 µs … 8.4 s) and the number of durations up to this bound. Longer
     /// durations are counted only in [`count`](Histogram::count).

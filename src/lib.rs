@@ -29,8 +29,8 @@
 //!
 //! # Logging
 //!
-//! The server logs through the `log` crate: refused origins, a full server, handlers that panicked or blocked. Without
-//! a logger, no log line is written. Any logger works, for instance `simple_logger`:
+//! The server logs through the `log` crate: refused origins, a full server, handlers that panicked or blocked. If the
+//! program sets no logger, no log line is written. Any logger works, for instance `simple_logger`:
 //!
 //! ```no_run
 //! # use fdpush::Server;
@@ -47,9 +47,9 @@
 //!
 //! Text from clients is quoted and escaped, as by `{:?}`, in every log line.
 //!
-//! With TLS, rustls also logs faults of clients: a line at the level WARN for each fault, with the target `rustls`. A
-//! client can repeat such a fault. So a logger should limit the rate of log lines with this target, as `fdpush serve`
-//! does, or limit their level to ERROR.
+//! With TLS, rustls logs each TLS error of a client: one line at the level WARN with the target `rustls`. A client can
+//! repeat such an error. So a logger should limit the rate of log lines with this target, as `fdpush serve` does, or
+//! limit their level to ERROR.
 //!
 //! [`Context::stats`] returns the server's counters, for instance of connections, messages and refused requests.
 //!

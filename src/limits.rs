@@ -15,7 +15,8 @@ pub use self::error::LimitError;
 use crate::fd::Fd;
 use crate::protocol::frame::SERVER_HEADER_BYTES_MAX;
 
-/// The memory of a forwarded message besides its payload: options, and names of receivers.
+/// The memory, in bytes, that [`Limits::forward_bytes_max`] must allow for one forwarded message besides its payload:
+/// the options of the push, and the names of the receivers.
 const FORWARD_OVERHEAD: usize = 4 << 10;
 
 /// The largest `control_connections_max`.
@@ -53,15 +54,15 @@ pub struct Limits {
 
     /// The maximum number of new connections per second.
     ///
-    /// After an idle second, the server accepts this many connections at once. A connection over the limit gets status
-    /// 503 with `Retry-After`, before its request is read. On a TLS listener, the connection gets the alert
-    /// `internal_error` in place of a status, before its handshake. Default `None`: no limit.
+    /// After a second without new connections, the server accepts this number of connections at once. A connection over
+    /// the limit gets status 503 with `Retry-After`, before its request is read. On a TLS listener, the connection gets
+    /// the alert `internal_error` in place of a status, before its handshake. Default `None`: no limit.
     pub accepts_per_second_max: Option<u32>,
 
     /// The maximum number of TLS handshakes per second.
     ///
-    /// After an idle second, the server makes this many handshakes at once. A client over the limit waits for its
-    /// handshake, at most [`head_time_max`](Limits::head_time_max). Connections of [control
+    /// After a second without handshakes, the server makes this number of handshakes at once. A client over the limit
+    /// waits for its handshake, at most [`head_time_max`](Limits::head_time_max). Connections of [control
     /// listeners](crate::Server::listen_control) wait in a queue of their own. While both queues have entries, the
     /// server takes connections from the two queues alternately. The loop also limits the handshakes of each turn, so
     /// that they do not delay the messages of other connections. Default `None`: no limit.
@@ -87,8 +88,8 @@ pub struct Limits {
     /// The maximum time to receive an HTTP head.
     ///
     /// The time starts when the connection opens, or with the first byte of the next request on a kept-alive
-    /// connection. A late head gets status 408. On a TLS listener, the time starts again when the client hello is
-    /// answered. A connection whose handshake is not complete in time is closed without a status. Default 10 s.
+    /// connection. A late head gets status 408. On a TLS listener, the time starts again when the server has answered
+    /// the client hello. A connection whose handshake is not complete in time is closed without a status. Default 10 s.
     pub head_time_max: Duration,
 
     /// The maximum length of a collected HTTP request body, in bytes.
@@ -102,7 +103,8 @@ pub struct Limits {
     /// each read. A body that is late gets status 408. Default 30 s.
     pub body_time_max: Duration,
 
-    /// The maximum time until a deferred answer to an upgrade or a request.
+    /// The maximum time that a client waits for a deferred answer: to an upgrade or to a plain request, from the return
+    /// of the handler that deferred the answer.
     ///
     /// If the answer is late, the client gets status 503. See [`Context::defer_upgrade`](crate::Context::defer_upgrade)
     /// and [`Context::defer_response`](crate::Context::defer_response). For a response in pieces, the time starts again
@@ -159,8 +161,8 @@ pub struct Limits {
     /// connections get close code 1013 or status 503, and the cause is
     /// [`InboundOverload`](crate::Cause::InboundOverload). The limit must be at least twice the largest of
     /// `message_bytes_max`, `body_bytes_max` and `head_bytes_max`, so that no single client can exceed the limit. With
-    /// several [loops](crate::Server::loops), each loop has an equal share, or this lowest valid limit if the share is
-    /// smaller. Default 64 MiB.
+    /// several [loops](crate::Server::loops), each loop has an equal share of the limit. If this share is smaller than
+    /// the lowest valid limit, the limit of each loop is the lowest valid limit. Default 64 MiB.
     pub inbound_total_bytes_max: usize,
 
     /// The maximum time that a close handshake waits for the client's close frame.
@@ -175,8 +177,8 @@ pub struct Limits {
     /// refused with [`TooLarge`](crate::Outcome::TooLarge). The limit also applies to the messages that one turn of
     /// the loop pushes to a connection. Bytes that the socket accepts at once are not counted.
     ///
-    /// Long messages to many connections and messages with a key are shared, not copied into the queue. A shared
-    /// message counts with its bytes, and with the memory of its reference and its key.
+    /// Long messages to many connections and messages with a key are shared, not copied into the queue. In the queue of
+    /// each receiver, a shared message counts as the number of its bytes plus the memory of its reference and its key.
     ///
     /// The value must be at least `message_bytes_max` plus 10 bytes, the longest frame header, so that every received
     /// message can be pushed. Default 4 MiB, four messages of the default `message_bytes_max`.
@@ -197,13 +199,14 @@ pub struct Limits {
     ///
     /// HTTP responses have a limit of their own with the same size. A connection is closed if its response exceeds that
     /// limit and cannot be written at once. With several [loops](crate::Server::loops), each loop has an equal share of
-    /// both limits, or twice `queue_bytes_max` if the share is smaller. Default 64 MiB.
+    /// both limits. If this share is smaller than twice `queue_bytes_max`, each limit of a loop is twice
+    /// `queue_bytes_max`. Default 64 MiB.
     pub queue_total_bytes_max: usize,
 
-    /// The number of bytes that each queue keeps when the queues together exceed `queue_total_bytes_max`.
+    /// The length below which no queue is shortened when all queues together exceed `queue_total_bytes_max`, in bytes.
     ///
-    /// If this number times the number of queues exceeds half of the total limit, each queue keeps an equal share of
-    /// that half. Default 64 KiB.
+    /// If this length times the number of queues exceeds half of `queue_total_bytes_max`, the length is that half
+    /// divided by the number of queues. Default 64 KiB.
     pub queue_bytes_min: usize,
 
     /// The maximum time without progress in writing to a socket.
@@ -219,9 +222,9 @@ pub struct Limits {
 
     /// The maximum number of connections of one uid.
     ///
-    /// The result of a bind over the limit is [`Full`](crate::Change::Full), and an upgrade gets status 429. The limit has
-    /// no effect with the policies that permit one connection: see [`SecondLogin`](crate::SecondLogin). Default `None`:
-    /// no limit.
+    /// The result of a bind over the limit is [`Full`](crate::Change::Full), and an upgrade gets status 429. The limit
+    /// has an effect only with [`SecondLogin::Multi`](crate::SecondLogin::Multi), because the other policies permit one
+    /// connection for each uid. Default `None`: no limit.
     pub uid_connections_max: Option<u32>,
 
     /// The maximum number of groups of one connection.
@@ -243,7 +246,7 @@ pub struct Limits {
     /// 64 KiB.
     pub read_budget_bytes: usize,
 
-    /// The maximum number of commands of other threads that wait for the loop.
+    /// The maximum number of commands from other threads that wait until the loop executes them.
     ///
     /// A command over the limit is refused with [`Full`](crate::RemoteError::Full). With several
     /// [loops](crate::Server::loops), each loop has this limit. The valid range is 1 to 2^30. Default 65,536.
@@ -252,16 +255,16 @@ pub struct Limits {
     /// The maximum memory of the messages and commands that are on their way between two loops, in bytes.
     ///
     /// The limit applies to each pair of a sending and a receiving [loop](crate::Server::loops). A message over the
-    /// limit is dropped, and [`Delivery`](crate::Delivery) counts its receivers as dropped. If nothing is on the way
-    /// between the two loops, one message is forwarded also over the limit, for instance with a long list of receivers.
-    /// With several loops, the value must be at least `message_bytes_max` plus 4 KiB. With one loop, the limit has no
-    /// effect. The valid range is 1 byte to 1 GiB. Default 4 MiB.
+    /// limit is dropped, and [`Delivery`](crate::Delivery) counts its receivers as dropped. A single message that
+    /// exceeds the limit, for instance because of a long list of receivers, is forwarded if nothing else is on the way
+    /// between the two loops. With several loops, the value must be at least `message_bytes_max` plus 4 KiB. With one
+    /// loop, the limit has no effect. The valid range is 1 byte to 1 GiB. Default 4 MiB.
     pub forward_bytes_max: usize,
 
-    /// The time over which a drain, a graceful shutdown, spreads the close frames.
+    /// The period over which a drain (a graceful shutdown) distributes the close frames to the clients.
     ///
-    /// Without the spread, all clients would reconnect at the same moment. The value is at most `drain_time_max`.
-    /// Default 0: all close frames are sent at once.
+    /// If all close frames were sent at once, all clients would reconnect at the same moment. The value is at most
+    /// `drain_time_max`. Default 0: all close frames are sent at once.
     pub drain_for: Duration,
 
     /// The maximum time of a drain.
@@ -336,17 +339,17 @@ impl Default for Limits {
 const NAT64: u128 = 0x64_ff9b << 64;
 
 impl Limits {
-    /// Returns the number of bytes that each queue keeps when `queues` queues are shortened.
+    /// Returns the length, in bytes, below which no queue is shortened if there are `queues` queues.
     pub(crate) fn queue_share_min(&self, queues: usize) -> usize {
         self.queue_bytes_min.min(self.queue_total_bytes_max / 2 / queues.max(1))
     }
 
-    /// The number of descriptors that are reserved for other uses than connections.
+    /// The number of file descriptors that are reserved for other uses than connections.
     ///
     /// Listeners, epoll, timers, standard streams, and the files and sockets of handlers use these descriptors.
     pub const DESCRIPTORS_RESERVED: u32 = 64;
 
-    /// Returns the number of descriptors that clients cannot use.
+    /// Returns the number of file descriptors that client connections cannot use.
     ///
     /// These are [`DESCRIPTORS_RESERVED`](Limits::DESCRIPTORS_RESERVED), and `control_connections_max` more if the
     /// server has a control listener.
@@ -354,10 +357,11 @@ impl Limits {
         Limits::DESCRIPTORS_RESERVED + if has_control { self.control_connections_max } else { 0 }
     }
 
-    /// Returns the maximum of connections that applies if `connections_max` is `None`.
+    /// Returns the maximum number of client connections if `connections_max` is `None`.
     ///
-    /// The result is the descriptor limit of the process minus [`descriptors_reserved`](Limits::descriptors_reserved),
-    /// at least 1 and at most [`Fd::CONNECTIONS_MAX`]. `None` for `descriptors` means that the process has no limit.
+    /// The result is `descriptors` minus [`descriptors_reserved`](Limits::descriptors_reserved), at least 1 and at most
+    /// [`Fd::CONNECTIONS_MAX`]. `descriptors` is the descriptor limit of the process, or `None` if the process has no
+    /// such limit.
     pub fn derived_connections_max(&self, descriptors: Option<u64>, has_control: bool) -> u32 {
         let Some(descriptors) = descriptors else { return Fd::CONNECTIONS_MAX };
         let left = descriptors.saturating_sub(self.descriptors_reserved(has_control).into());
@@ -367,7 +371,7 @@ impl Limits {
     /// Checks all limits.
     ///
     /// # Errors
-    /// Returns the first of the [`faults`](Limits::faults).
+    /// Returns an error if a limit is invalid: the first error of [`faults`](Limits::faults).
     pub fn check(&self) -> Result<(), LimitError> {
         self.faults().into_iter().next().map_or(Ok(()), Err)
     }
@@ -408,7 +412,7 @@ impl Limits {
             }
         };
         let longest = self.message_bytes_max.saturating_add(SERVER_HEADER_BYTES_MAX);
-        let reason = format!("the longest frame with a message_bytes_max of {}", self.message_bytes_max);
+        let reason = format!("the length of the longest frame if message_bytes_max is {}", self.message_bytes_max);
         at_least("queue_bytes_max", self.queue_bytes_max, longest, reason);
         let reason = "twice the largest of message_bytes_max, body_bytes_max and head_bytes_max".to_owned();
         at_least("inbound_total_bytes_max", self.inbound_total_bytes_max, self.inbound_bytes_min(), reason);
@@ -445,8 +449,8 @@ impl Limits {
 impl Limits {
     /// Returns the limits of one of `loops` loops.
     ///
-    /// Each loop has an equal share of the memory of queues and of unfinished input, and at least the memory that one client
-    /// may use.
+    /// Each loop has an equal share of the memory of queues and of unfinished input, but at least the memory that one
+    /// client may use.
     pub(crate) fn share(&self, loops: usize) -> Limits {
         let share = |total: usize, min: usize| total.div_ceil(loops).max(min.min(total));
         Limits {
@@ -464,22 +468,22 @@ impl Limits {
     /// Checks the limits that apply only to a server with several [loops](crate::Server::loops).
     ///
     /// # Errors
-    /// A limit is too small.
+    /// Returns an error if `forward_bytes_max` is too small for a server with `loops` loops.
     pub fn check_loops(&self, loops: usize) -> Result<(), LimitError> {
         let min = self.message_bytes_max.saturating_add(FORWARD_OVERHEAD);
         if loops == 1 || self.forward_bytes_max >= min {
             return Ok(());
         }
-        let reason = format!("a forwarded message with a message_bytes_max of {}", self.message_bytes_max);
+        let reason = format!("the memory of a forwarded message if message_bytes_max is {}", self.message_bytes_max);
         Err(LimitError::TooSmall { name: "forward_bytes_max", value: self.forward_bytes_max, min, reason })
     }
 
     /// Returns the address that identifies the client at `ip`.
     ///
-    /// A limit per client counts connections by this address. An IPv4 address is returned unchanged. An IPv4-mapped
-    /// IPv6 address, or an address with the prefix `64:ff9b::/96` of RFC 6052, is converted to its IPv4 address. Any
-    /// other IPv6 address is reduced to its network: the first [`address_ipv6_prefix`](Limits::address_ipv6_prefix)
-    /// bits.
+    /// A limit on the connections per client counts connections with an equal result of this function as connections of
+    /// one client. An IPv4 address is returned unchanged. An IPv4-mapped IPv6 address, or an address with the prefix
+    /// `64:ff9b::/96` of RFC 6052, is converted to its IPv4 address. Any other IPv6 address is reduced to its network:
+    /// the first [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
     pub fn counted_address(&self, ip: IpAddr) -> IpAddr {
         match ip.to_canonical() {
             IpAddr::V4(v4) => IpAddr::V4(v4),
@@ -499,7 +503,7 @@ impl Limits {
 /// the setting for one connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Heartbeat {
-    /// No detection, as with Swoole's `protect`.
+    /// Dead connections are not detected, as with Swoole's `protect`.
     Off,
     /// Closes a connection that sends nothing for `idle_max`.
     ///
@@ -520,8 +524,8 @@ pub enum Heartbeat {
         every: Duration,
         /// The number of unanswered pings in a row that closes the connection, at least 1.
         ///
-        /// A ping is not counted while the socket still accepts bytes that were queued before the ping: then the link
-        /// is slow, but not dead.
+        /// An unanswered ping is not counted as long as the socket still accepts bytes that were queued before this
+        /// ping: the connection is then slow, but not dead.
         missed_max: u32,
     },
     /// Sends pings, and requires only TCP acknowledgements, not pongs.
@@ -545,7 +549,8 @@ impl Heartbeat {
     /// Checks the periods and counts of the heartbeat.
     ///
     /// # Errors
-    /// [`LimitError::Heartbeat`] names the field, its value and the valid range.
+    /// Returns [`LimitError::Heartbeat`] if a field is below its minimum. The error names the field, its value and the
+    /// valid range.
     pub fn check(&self) -> Result<(), LimitError> {
         let fault = |name, value, min| Err(LimitError::Heartbeat { name, value, min });
         match *self {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::tick::Tick;
 
-/// A throttle that allows one log line in a period, and counts the events in between.
+/// A throttle that allows one log line per period, and counts the events since the last line.
 ///
 /// The throttle reads no clock: the time is an argument.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_in_a_period_counts_the_events_since_the_last() {
+    fn each_line_has_the_number_of_events_since_the_last_line() {
         let mut throttle = LogThrottle::default();
         let counts: Vec<_> = [0, 1, 999, 1000, 1001, 5000].map(|now| throttle.count(Tick(now))).into();
         assert_eq!(counts, [Some(1), None, None, Some(3), None, Some(2)]);

@@ -177,7 +177,7 @@ impl<'a> From<&'a Frame> for Push<'a> {
 pub enum Outcome {
     /// The message is in the queue.
     Queued,
-    /// The message was not queued: a limit on queues is reached.
+    /// The message was not queued, because a limit on the length of queues is reached.
     ///
     /// The queue of the connection is full, or all queues together are full and this queue is among the longest. The
     /// slow-consumer policy dropped the message or closed the connection.
@@ -214,19 +214,21 @@ impl Outcome {
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The number of addressed connections, without excluded connections.
+    /// The number of connections that the push addresses. [Excluded](Push::except) connections are not counted.
     pub matched: usize,
     /// The number of connections whose queue took the message.
     pub queued: usize,
     /// The number of connections whose queue did not take the message.
     pub dropped: usize,
-    /// The number of other loops that got the message, and whose counts are not included.
+    /// The number of other loops to which the message was sent. The counts of these loops are not included in this
+    /// `Delivery`.
     ///
     /// A loop gets the message only if it has connections that the push addresses, or if a bind or a join from this
     /// loop is still on its way to that loop. If the message does not fit into
-    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max), the addressed connections of that loop count as matched
-    /// and dropped. On such a loop, a connection in several addressed groups counts once for each of these groups, and
-    /// excluded connections and closed fds count, too. With one loop, `forwarded` is 0.
+    /// [`forward_bytes_max`](crate::Limits::forward_bytes_max), the message is not sent to that loop, and the addressed
+    /// connections of that loop count as matched and dropped. In these counts, a connection in several addressed groups
+    /// counts once for each of these groups, and excluded connections and closed fds are included. With one loop,
+    /// `forwarded` is 0.
     pub forwarded: usize,
 }
 

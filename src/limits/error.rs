@@ -11,7 +11,7 @@ pub enum LimitError {
     /// The value of a limit is out of its valid range.
     #[error("{name} is {value}: it must be from {min} to {max}")]
     OutOfRange {
-        /// The field of [`Limits`](crate::Limits).
+        /// The name of the invalid field of [`Limits`](crate::Limits).
         name: &'static str,
         /// The value of the field.
         value: usize,
@@ -20,16 +20,16 @@ pub enum LimitError {
         /// The largest valid value.
         max: usize,
     },
-    /// A limit is too small in relation to other limits.
+    /// The value of a limit is lower than a minimum that depends on other limits.
     #[error("{name} is {value}: it must be at least {min}, {reason}")]
     TooSmall {
-        /// The field of [`Limits`](crate::Limits).
+        /// The name of the invalid field of [`Limits`](crate::Limits).
         name: &'static str,
         /// The value of the field.
         value: usize,
         /// The smallest valid value.
         min: usize,
-        /// The limits that determine `min`.
+        /// The meaning of `min`, with the names of the limits that determine it.
         reason: String,
     },
     /// `read_budget_bytes` is out of its valid range.
@@ -41,7 +41,7 @@ pub enum LimitError {
     /// A time limit is zero.
     #[error("{name} is 0: it must be over 0")]
     Zero {
-        /// The field of [`Limits`](crate::Limits).
+        /// The name of the invalid field of [`Limits`](crate::Limits).
         name: &'static str,
     },
     /// `drain_for` is longer than `drain_time_max`.
@@ -55,7 +55,7 @@ pub enum LimitError {
     /// A period or count of a [`Heartbeat`](crate::Heartbeat) is below its minimum.
     #[error("heartbeat: {name} is {value}: it must be {min}")]
     Heartbeat {
-        /// The field of the heartbeat.
+        /// The name of the invalid field of [`Heartbeat`](crate::Heartbeat).
         name: &'static str,
         /// The value of the field.
         value: String,

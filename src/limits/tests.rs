@@ -9,7 +9,7 @@ fn the_defaults_are_valid() {
 }
 
 #[test]
-fn connections_max_is_derived_from_the_descriptor_limit() {
+fn the_default_of_connections_max_follows_from_the_descriptor_limit() {
     let limits = Limits { control_connections_max: 100, ..Limits::default() };
     for (descriptors, has_control, most) in [
         (Some(1024), false, 1024 - 64),
@@ -49,7 +49,7 @@ fn each_fault_names_its_limit() {
 }
 
 #[test]
-fn ipv6_is_counted_by_network_and_ipv4_by_address() {
+fn an_ipv6_client_counts_as_its_network_and_an_ipv4_client_as_its_address() {
     let table = [
         (64, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
         (64, "2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
