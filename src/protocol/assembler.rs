@@ -79,7 +79,7 @@ pub struct AssemblerPool {
     boxes: Vec<Box<Assembler>>,
     /// The memory of all assemblers in use.
     memory: MemoryTotal,
-    /// The inflater that all connections share.
+    /// The inflater that all connections of the loop share, and counters of deflated messages.
     pub inflaters: InflaterPool,
 }
 
@@ -155,7 +155,8 @@ impl Assembler {
     /// one. `now` becomes the arrival time of a message that starts in `input`.
     ///
     /// # Errors
-    /// The client violated RFC 6455 or RFC 7692, or memory is exhausted. The connection cannot continue.
+    /// Returns an error if the client violated RFC 6455 or RFC 7692, or if memory could not be allocated. The caller
+    /// must then end the connection.
     pub fn next<'a>(
         unfinished: &mut Option<Box<Assembler>>,
         input: &mut &'a mut [u8],
@@ -193,7 +194,7 @@ impl Assembler {
 
     /// Returns the memory of this assembler in bytes.
     ///
-    /// The last call of [`next`](Assembler::next) has set the value.
+    /// The value is the memory after the last call of [`next`](Assembler::next) or [`hold`](Assembler::hold).
     #[inline]
     pub fn memory_bytes(&self) -> usize {
         self.memory.bytes()
@@ -259,7 +260,7 @@ impl Assembler {
 }
 
 impl Assembler {
-    /// Drops all bytes and state of a client, before another client gets the assembler.
+    /// Drops the bytes and the state of the last client, before the assembler is used for another client.
     fn clear(&mut self) {
         let Assembler { decoder, text, binary, utf8, deflated, held, control, started: _, memory } = self;
         (*decoder, *utf8) = Default::default();
@@ -277,8 +278,8 @@ impl Assembler {
     ) -> Result<Option<Item<'static>>, AssemblerError> {
         let (opcode, is_whole) = (part.opcode, part.ends == Ends::Message);
         if rules.deflated == DeflatedMessages::Skipped {
-            // The assembler may store parts that arrived before the server sent its close frame. These parts are
-            // dropped.
+            // Parts of this message that arrived before the server sent its close frame may be stored in the assembler.
+            // These parts are dropped, too.
             self.deflated = None;
             return Ok(is_whole.then_some(Item::Binary(Cow::Borrowed(&[]))));
         }
@@ -292,7 +293,7 @@ impl Assembler {
     /// If earlier input is stored already, `input` is appended to it.
     ///
     /// # Errors
-    /// Memory is exhausted.
+    /// Returns an error if memory for the input could not be allocated.
     pub fn hold(
         unfinished: &mut Option<Box<Assembler>>,
         input: &mut &mut [u8],
@@ -314,10 +315,11 @@ impl Assembler {
         self.held.as_ref().map(|held| held.until)
     }
 
-    /// Returns the next item of the input that is held back, as [`next`](Assembler::next) does.
+    /// Returns the next item of the input that is held back. Otherwise the method is the same as
+    /// [`next`](Assembler::next).
     ///
     /// # Errors
-    /// The errors of `next`.
+    /// Returns the same errors as `next`.
     pub fn next_held(
         unfinished: &mut Option<Box<Assembler>>,
         rules: MessageRules,
@@ -329,7 +331,8 @@ impl Assembler {
         if assembler.decoder.is_idle() {
             assembler.started = now;
         } else {
-            // The time in which the server held input back does not count towards the client's deadline.
+            // The period in which the server held the input back does not count as time that the client takes for the
+            // message.
             assembler.started = assembler.started.after(now.since(held.since));
         }
         held.since = now;
@@ -345,7 +348,7 @@ impl Assembler {
         Ok(item)
     }
 
-    /// Restarts the time limit of the unfinished message at `now`.
+    /// Starts the time limit of the unfinished message again, at the time `now`.
     pub fn restart(&mut self, now: Tick) {
         self.started = now;
         if let Some(held) = &mut self.held {
@@ -388,11 +391,11 @@ const WHOLE_BINARY: u8 = 0x80 | Opcode::Binary as u8;
 
 /// Takes a message that is one complete frame from `input`.
 ///
-/// In this common case, no byte is copied or stored. In all other cases the result is `None`, and `input` is unchanged.
-/// The stream must not be inside a message or a frame.
+/// If `input` begins with such a message, no byte is copied or stored. Otherwise the result is `None`, and `input` is
+/// unchanged. `input` must begin at the start of a frame, and no fragmented message may be unfinished.
 ///
 /// # Errors
-/// The frame violates RFC 6455, or its text is not UTF-8.
+/// Returns an error if the frame violates RFC 6455, or if its text is not UTF-8.
 #[inline]
 pub fn take_message<'a>(
     input: &mut &'a mut [u8],
@@ -404,7 +407,8 @@ pub fn take_message<'a>(
         _ => return Ok(None),
     };
     let Some(header) = Header::parse_lengths(true, opcode, false, input)? else { return Ok(None) };
-    // A message that exceeds the limit is left to the decoder, which returns the error.
+    // For a message that exceeds the limit, the result is `None`: the caller then passes the message to the decoder,
+    // which returns the error.
     if header.payload_bytes > message_bytes_max {
         return Ok(None);
     }
@@ -428,14 +432,15 @@ fn take_deflated(
         return Ok(None);
     }
     let header = Header::parse_deflated(input)?.filter(|header| header.is_deflated && header.fin);
-    // A longer payload is left to `assemble`, which inflates it, or returns the error if it exceeds the limit.
+    // For a longer payload, the result is `None`: the caller then calls `assemble`, which inflates the payload, or
+    // returns an error if the payload exceeds the limit.
     let bytes_max = rules.bytes_max.min(KEPT_BYTES_MAX as u64);
     let Some(header) = header.filter(|header| header.payload_bytes <= bytes_max) else { return Ok(None) };
     let Some(payload) = take_payload(input, &header) else { return Ok(None) };
     inflated_item(header.opcode, inflaters.inflate(payload, rules.inflated_bytes_max())?).map(Some)
 }
 
-/// Returns an inflated message.
+/// Converts the inflated payload of a message to an item.
 fn inflated_item(opcode: Opcode, bytes: Vec<u8>) -> Result<Item<'static>, AssemblerError> {
     if opcode != Opcode::Text {
         return Ok(Item::Binary(Cow::Owned(bytes)));
@@ -444,7 +449,7 @@ fn inflated_item(opcode: Opcode, bytes: Vec<u8>) -> Result<Item<'static>, Assemb
     Ok(Item::Text(Cow::Owned(text)))
 }
 
-/// Takes a complete control frame from `input`, as [`take_message`] does.
+/// Takes a complete control frame from `input`. Returns `None` if `input` does not begin with a complete control frame.
 fn take_control<'a>(input: &mut &'a mut [u8], rules: MessageRules) -> Result<Option<Item<'a>>, ProtocolError> {
     let Some(header) = rules.parse(input)?.filter(|header| header.opcode.is_control()) else { return Ok(None) };
     let payload = take_payload(input, &header);
@@ -475,8 +480,8 @@ fn control_item(opcode: Opcode, payload: Cow<'_, [u8]>) -> Item<'_> {
 
 /// Runs the fuzz target `frames`.
 ///
-/// The first bytes of `data` define chunk sizes. The other bytes are a client's stream. The items and errors of the
-/// whole stream and of the stream in chunks must be the same.
+/// The first bytes of `data` define chunk sizes. The other bytes are a client's stream. The stream must have the same
+/// items and the same error, whether the assembler gets it whole, in these chunks, or byte by byte.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_frames(data: &[u8]) {
     const MESSAGE_BYTES_MAX: u64 = 1 << 16;
@@ -487,8 +492,9 @@ pub fn fuzz_frames(data: &[u8]) {
     let bytewise = run_stream(stream, &[1], MESSAGE_BYTES_MAX);
     assert_eq!(whole.items, cut.items);
     assert_eq!(whole.items, bytewise.items);
-    // Invalid text in a complete frame fails at the end of the frame. Invalid text in parts fails at the invalid byte,
-    // possibly before the header of a later frame was read. The error is the same in both cases.
+    // If an invalid text is in one complete frame, the error is reported at the end of the frame. If the text arrives
+    // in parts, the error is reported at the invalid byte, possibly before the header of a later frame was read. The
+    // error is the same in both cases.
     assert_eq!(whole.error, cut.error);
     assert_eq!(whole.error, bytewise.error);
 }

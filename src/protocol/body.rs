@@ -17,7 +17,8 @@ use super::token::is_field_byte;
 
 /// The maximum number of bytes in the chunk extensions and trailers of a body.
 ///
-/// Chunk extensions and trailers are ignored. Two texts of [`HttpError`] state this limit as 8 KiB.
+/// The decoder ignores the contents of chunk extensions and trailers. The texts of two variants of [`HttpError`] state
+/// this limit as 8 KiB.
 const EXTRAS_BYTES_MAX: u32 = 8 * 1024;
 
 /// The maximum number of hexadecimal digits of a chunk size.
@@ -27,16 +28,16 @@ const SIZE_DIGITS_MAX: u8 = 16;
 #[derive(Clone, Debug)]
 pub struct BodyDecoder {
     position: Position,
-    /// The number of bytes that the further chunks may have in total.
+    /// The maximum number of bytes in the remaining chunks of the body together.
     bytes_left: u64,
-    /// The number of bytes that the further chunk extensions and trailers may have in total.
+    /// The maximum number of bytes in the remaining chunk extensions and trailers of the body together.
     extras_left: u32,
 }
 
 /// The syntax element of the next byte of a body.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Position {
-    /// In a body of known length: the remaining bytes, at least one.
+    /// The content of a body of known length. The field is the number of remaining bytes, at least 1.
     Sized(u64),
     /// The digits of a chunk size.
     Size { size: u64, digits: u8 },
@@ -46,7 +47,7 @@ enum Position {
     Extension { size: u64 },
     /// The LF after a chunk size and its extensions.
     SizeLf { size: u64 },
-    /// In the data of a chunk: the remaining bytes, at least one.
+    /// The data of a chunk. The field is the number of remaining bytes in the chunk, at least 1.
     Data(u64),
     /// The CR after the data of a chunk.
     DataCr,
@@ -68,7 +69,7 @@ impl BodyDecoder {
     /// Creates a decoder for a body of at most `bytes_max` bytes.
     ///
     /// # Errors
-    /// The error is [`HttpError::BodyTooLarge`] if the announced length exceeds `bytes_max`.
+    /// Returns [`HttpError::BodyTooLarge`] if the announced length exceeds `bytes_max`.
     pub fn new(length: BodyLength, bytes_max: usize) -> Result<BodyDecoder, HttpError> {
         let bytes_left = bytes_max as u64;
         let position = match length {
@@ -116,7 +117,7 @@ impl BodyDecoder {
         }
     }
 
-    /// Returns the position after one byte of framing.
+    /// Returns the position after `byte`, which is not part of the content of the body.
     fn step(&mut self, byte: u8) -> Result<Position, HttpError> {
         use Position::*;
         match (self.position, byte) {
@@ -169,7 +170,7 @@ impl BodyDecoder {
 
 /// Moves up to `left` bytes from `input` to `out`.
 ///
-/// Returns the number of bytes still missing.
+/// Returns `left` minus the number of moved bytes.
 fn take<'a>(left: u64, input: &mut &'a mut [u8], out: &mut Cow<'a, [u8]>) -> Result<u64, HttpError> {
     let count = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
     let content = take_front(input, count);
@@ -191,10 +192,10 @@ pub fn take_front<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
     input.split_off_mut(..count).unwrap_or_default()
 }
 
-/// Returns the content as a vector, and copies it only if it is borrowed.
+/// Converts the content to a vector. The bytes are copied only if `content` is borrowed.
 ///
 /// # Errors
-/// [`HttpError::OutOfMemory`].
+/// Returns [`HttpError::OutOfMemory`] if memory for the copy could not be allocated.
 pub fn into_owned(content: Cow<'_, [u8]>) -> Result<Vec<u8>, HttpError> {
     match content {
         Cow::Owned(bytes) => Ok(bytes),
@@ -217,8 +218,9 @@ fn hex(digit: u8) -> u64 {
 
 /// Runs the fuzz target `body`.
 ///
-/// The result must not depend on how the input is split, and the body must stay within its limit. The first bytes of
-/// `data` select the length, the limit and the split. The other bytes are the input.
+/// The result must not depend on how the input is split, and the body must not be longer than its limit. The first four
+/// bytes of `data` select the length of the body, its limit, and the length of the pieces of the input. The other bytes
+/// are the input.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_body(data: &[u8]) {
     let [mode, length, bytes_max, piece, input @ ..] = data else {
@@ -271,10 +273,10 @@ mod tests {
     use super::*;
     use HttpError::*;
 
-    /// The expected result of decoding.
+    /// The expected result of decoding a body.
     ///
-    /// `Body` has the body and the remaining input. `Bad` has the status and the error. `Cut` means that the end of the
-    /// body is missing.
+    /// The fields of `Body` are the body and the input after it. The fields of `Bad` are the status and the error.
+    /// `Cut` means that the input ends before the end of the body.
     enum Want {
         Body(&'static str, &'static str),
         Bad(u16, HttpError),
@@ -282,7 +284,7 @@ mod tests {
     }
     use Want::{Bad, Body, Cut};
 
-    /// Chunked bodies. The decoder has a limit of 20 bytes.
+    /// Chunked bodies, with the results of a decoder that has a limit of 20 bytes.
     const CHUNKED: &[(&str, Want)] = &[
         ("0\r\n\r\n", Body("", "")),
         ("5\r\nhello\r\n0\r\n\r\n", Body("hello", "")),
@@ -315,7 +317,7 @@ mod tests {
         ("15\r\n", Bad(413, BodyTooLarge)),
         ("5\r\nhello\r\n10\r\n", Bad(413, BodyTooLarge)),
         ("5\r\nhello\r\nffffffffffffffff\r\n", Bad(413, BodyTooLarge)),
-        // Line ends and framing.
+        // Chunks with wrong line ends, or with wrong bytes between the size and the data.
         ("5\nhello\r\n0\r\n\r\n", Bad(400, ChunkSize)),
         ("5\rhello", Bad(400, ChunkFraming)),
         ("5 \r\nhello\r\n", Bad(400, ChunkFraming)),
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn chunked_bodies_are_the_same_in_pieces_of_any_size() {
+    fn a_chunked_body_has_the_same_result_in_pieces_of_any_size() {
         for (input, want) in CHUNKED {
             let input = input.as_bytes();
             for piece in 1..=input.len().max(1) {
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_the_same_at_every_split() {
+    fn a_chunked_body_has_the_same_result_wherever_it_is_split() {
         for (whole, _) in CHUNKED {
             let whole = whole.as_bytes();
             let (outcome, body, taken) = decode_in_pieces(chunked(20), whole, whole.len().max(1));
@@ -414,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_over_the_limit_is_refused_before_the_body() {
+    fn an_announced_length_over_the_limit_is_refused_before_the_body() {
         for (length, bytes_max) in [(6, 5), (1, 0), (u64::MAX, usize::MAX - 1)] {
             let refused = BodyDecoder::new(BodyLength::Length(length), bytes_max).err();
             assert_eq!(refused, Some(BodyTooLarge));
@@ -434,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn content_in_one_piece_is_borrowed() {
+    fn a_body_in_one_slice_of_the_input_is_borrowed() {
         let sized = BodyDecoder::new(BodyLength::Length(5), 5).expect("the length must be within the limit");
         for (mut decoder, input, is_lent) in [
             (sized, "hellonext", true),
@@ -451,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn extensions_and_trailers_share_one_limit() {
+    fn chunk_extensions_and_trailers_have_one_limit_together() {
         let extras = EXTRAS_BYTES_MAX as usize;
         let extension = |bytes: usize| format!("1;{}\r\nx\r\n", "e".repeat(bytes - 1));
         let trailer = |bytes: usize| format!("0\r\n{}\r\n\r\n", "t".repeat(bytes));

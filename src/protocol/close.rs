@@ -12,7 +12,7 @@ impl CloseCode {
     /// See RFC 6455 section 5.5. A control frame has at most 125 bytes of payload, and the code takes two bytes.
     pub const REASON_BYTES_MAX: usize = 123;
 
-    /// 1000: the purpose of the connection is fulfilled.
+    /// 1000: normal closure, because the purpose of the connection is fulfilled.
     pub const NORMAL: CloseCode = CloseCode(1000);
     /// 1001: the server shuts down, or the browser left the page.
     pub const GOING_AWAY: CloseCode = CloseCode(1001);

@@ -8,7 +8,7 @@ use crate::protocol::error::ProtocolError;
 /// For an empty payload, the result is `NO_STATUS` and `""`.
 ///
 /// # Errors
-/// The payload has only one byte, a code that must not be sent, or a reason that is not UTF-8.
+/// Returns an error if the payload has only one byte, a code that must not be sent, or a reason that is not UTF-8.
 pub fn parse_close(payload: &[u8]) -> Result<(CloseCode, &str), ProtocolError> {
     let (code, reason) = match payload {
         [] => return Ok((CloseCode::NO_STATUS, "")),

@@ -16,11 +16,11 @@ use crate::protocol::mask::unmask;
 pub struct MessageRules {
     /// The maximum length of a message in bytes, with all its fragments, after inflation.
     pub bytes_max: u64,
-    /// The treatment of deflated messages.
+    /// How the server treats deflated messages.
     pub deflated: DeflatedMessages,
 }
 
-/// The treatment of deflated messages (RFC 7692).
+/// How the server treats deflated messages (RFC 7692).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum DeflatedMessages {
     /// A deflated message is an error: permessage-deflate was not negotiated.
@@ -32,7 +32,7 @@ pub enum DeflatedMessages {
 }
 
 impl MessageRules {
-    /// Returns the rules without permessage-deflate.
+    /// Returns the rules of a connection without permessage-deflate.
     pub fn plain(bytes_max: u64) -> MessageRules {
         MessageRules { bytes_max, deflated: DeflatedMessages::Refused }
     }
@@ -42,7 +42,7 @@ impl MessageRules {
         usize::try_from(self.bytes_max).unwrap_or(usize::MAX)
     }
 
-    /// Returns the maximum length of a message on the wire.
+    /// Returns the maximum length of a message as received, before inflation.
     fn received_bytes_max(self, is_deflated: bool) -> u64 {
         if is_deflated { deflated_bytes_max(self.bytes_max) } else { self.bytes_max }
     }
@@ -112,7 +112,8 @@ impl Decoder {
     /// Returns `None` when `input` is used up.
     ///
     /// # Errors
-    /// The first violated rule. [`ProtocolError::MessageTooBig`] is reported at the header that exceeds the limit.
+    /// Returns the first rule that the client violated. [`ProtocolError::MessageTooBig`] is reported as soon as the
+    /// header of a frame announces more bytes than the limit allows.
     pub fn decode<'a>(
         &mut self,
         input: &mut &'a mut [u8],
@@ -125,7 +126,7 @@ impl Decoder {
         Ok(self.read_payload(input))
     }
 
-    /// Returns whether the stream is between two messages.
+    /// Returns whether the decoder is between two messages: no frame and no fragmented message is unfinished.
     pub fn is_idle(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
@@ -206,7 +207,7 @@ mod tests {
     use super::*;
     use crate::protocol::client::{frame, masked};
 
-    /// A whole frame: its opcode, its payload, and the unit that it ends.
+    /// A whole frame: its opcode, its payload, and whether the message ends with this frame.
     type Whole = (Opcode, Vec<u8>, Ends);
 
     /// Decodes `stream` in chunks. Returns all frames and the final error.
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_out_of_order_are_errors() {
+    fn a_fragment_that_does_not_continue_a_message_is_an_error() {
         let cases = [
             (frame(true, Opcode::Continuation, b"x"), ProtocolError::ContinuationWithoutStart),
             (
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_over_the_limit_fails_at_its_header() {
+    fn a_message_over_the_limit_is_refused_at_the_header_that_exceeds_it() {
         let mut stream = frame(false, Opcode::Binary, &[0; 60]);
         stream.extend(&frame(true, Opcode::Continuation, &[0; 41])[..6]);
         assert_eq!(decode(&stream, 1, 100).1, Some(ProtocolError::MessageTooBig));

@@ -14,22 +14,24 @@ use crate::protocol::frame::{Opcode, ServerHeader};
 
 /// The longest payload that is deflated, in bytes.
 ///
-/// DEFLATE takes up to 50 ns a byte, and the loop does nothing else meanwhile.
+/// The limit exists because deflating takes up to 50 ns per byte, and the loop serves no connection during this time.
 pub const DEFLATED_BYTES_MAX: usize = 256 << 10;
 
-/// The last bytes of each message, which are not sent: an empty stored block without its first 3 bits.
+/// The last bytes of the DEFLATE stream of each message, which are not sent. These bytes are an empty stored block
+/// without the 3 bits of its header.
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// The tail, followed by an empty final block.
 ///
-/// If a message ended between two blocks, an inflater that reads these bytes ends exactly at their end, without output.
-/// In all other cases, the inflater does not end exactly there.
+/// The inflater reads these bytes after the payload of a message, as a check. If the payload ends between two blocks,
+/// the stream ends exactly with the last of these bytes, and these bytes produce no output. In all other cases, the
+/// payload is incomplete or invalid.
 const TAIL_AND_END: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
 
 /// The base-2 logarithm of the size of the window, which is 2^15 bytes.
 const WINDOW_BITS: u8 = 15;
 
-/// The maximum number of bytes that the inflater produces in one step.
+/// The maximum number of output bytes of one call of `Inflater::step`.
 const STEP_BYTES: usize = 16 << 10;
 
 /// The compression level, the default of zlib.
@@ -48,7 +50,8 @@ pub enum InflateError {
 
 /// Returns the longest deflated payload of a message of at most `bytes_max` bytes.
 ///
-/// Data that cannot be compressed becomes longer: zlib's `deflateBound` adds at most one 16th and a few bytes.
+/// Data that cannot be compressed becomes longer when it is deflated: by at most one 16th and a few bytes
+/// (`deflateBound` of zlib).
 pub fn deflated_bytes_max(bytes_max: u64) -> u64 {
     bytes_max.saturating_add(bytes_max / 16 + 64)
 }
@@ -59,16 +62,16 @@ pub fn deflated_bytes_max(bytes_max: u64) -> u64 {
 /// [`finish`](Inflater::finish).
 pub struct Inflater {
     stream: Inflate,
-    /// The buffer for the output of one step.
+    /// The buffer for the output of one call of `Inflater::step`.
     step: Box<[u8]>,
-    /// Whether no byte of the message was received yet.
+    /// Whether no byte of the present message was passed to [`push`](Inflater::push) yet.
     is_empty: bool,
-    /// Whether the received bytes end with a final block.
+    /// Whether the bytes that were passed to [`push`](Inflater::push) end with a final block.
     has_ended: bool,
 }
 
 impl Inflater {
-    /// The memory of an inflater: its window and tables, and the output of a step.
+    /// The memory of an inflater, in bytes: its window, its tables, and its output buffer.
     pub const MEMORY_BYTES: usize = (48 << 10) + STEP_BYTES;
 
     /// Creates an inflater and allocates its window.
@@ -88,7 +91,8 @@ impl Inflater {
     /// Neither the length nor the capacity of `out` exceeds `bytes_max`.
     ///
     /// # Errors
-    /// The payload cannot be inflated. After an error, no further part may be pushed.
+    /// Returns an error if the payload cannot be inflated. After an error, the caller must not push another part of
+    /// this message.
     pub fn push(&mut self, part: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), InflateError> {
         let mut rest = part;
         let mut is_step_full = false;
@@ -115,10 +119,10 @@ impl Inflater {
     /// Ends the message.
     ///
     /// # Errors
-    /// The payload ends inside a block or inside the header of a block.
+    /// Returns an error if the payload ends inside a block or inside the header of a block.
     pub fn finish(&mut self) -> Result<(), InflateError> {
-        // An empty payload is no valid stream, but it can only stand for an empty message. Other implementations accept
-        // an empty payload, too.
+        // An empty payload is not a valid DEFLATE stream, but is accepted as an empty message, as in other
+        // implementations.
         if self.has_ended || self.is_empty {
             return Ok(());
         }
@@ -167,7 +171,7 @@ impl fmt::Debug for Inflater {
 /// An encoder of messages as deflated frames.
 #[derive(Default)]
 pub struct Deflater {
-    /// The DEFLATE stream, created by the first message.
+    /// The DEFLATE stream. The first message creates the stream.
     stream: Option<Deflate>,
     scratch: Vec<u8>,
 }
@@ -196,8 +200,8 @@ impl Deflater {
             let window_bits = -i32::from(WINDOW_BITS);
             Deflate::new_with_config(DeflateConfig { level: LEVEL, window_bits, ..DeflateConfig::default() })
         });
-        // The buffer has room for the length of the payload plus the tail. An output that fills the buffer does not
-        // make the message shorter, so the message stays plain.
+        // The buffer has room for the length of the payload plus the tail. If the output fills the buffer, the deflated
+        // message is not shorter, and is not used.
         let room = payload.len() + TAIL.len();
         if self.scratch.len() < room {
             self.scratch.try_reserve(room - self.scratch.len()).ok()?;
@@ -222,9 +226,9 @@ impl fmt::Debug for Deflater {
 /// Runs the fuzz target `inflate`.
 ///
 /// The first two bytes of `data` select the limit and the length of the parts. The other bytes are a payload. The
-/// output must be the same for every division into parts. If the inflater accepts the payload, flate2 must inflate the
-/// payload to the same bytes. Then the same payload is deflated as a message, and flate2 must inflate the result to the
-/// payload.
+/// output must not depend on how the payload is divided into parts. If the inflater accepts the payload, flate2 must
+/// inflate the payload to the same bytes. Then the same payload is deflated as a message, and flate2 must inflate the
+/// result to the payload.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_inflate(data: &[u8]) {
     let Some((&[limit, part], payload)) = data.split_first_chunk() else { return };
@@ -239,13 +243,19 @@ pub fn fuzz_inflate(data: &[u8]) {
         inflater.finish().map(|()| out)
     };
     let whole = inflate(payload.len().max(1));
-    // If a payload is both invalid and too big, the error depends on the division into parts.
-    assert_eq!(inflate(usize::from(part) + 1).ok(), whole.clone().ok(), "the result must be the same in parts");
+    // Only successful results are compared: if a payload is both invalid and too big, the error depends on how the
+    // payload is divided into parts.
+    assert_eq!(
+        inflate(usize::from(part) + 1).ok(),
+        whole.clone().ok(),
+        "the result must not depend on how the payload is divided into parts"
+    );
     let other = inflate_otherwise(payload, bytes_max);
     match whole {
         Ok(bytes) => assert_eq!(Some(bytes), other),
         Err(InflateError::TooBig) => assert_eq!(other, None, "the result of flate2 must exceed {bytes_max} bytes, too"),
-        // flate2 accepts some incomplete Huffman codes that the inflater refuses.
+        // The result of flate2 is not compared, because flate2 accepts some incomplete Huffman codes that the inflater
+        // refuses.
         Err(_) => {}
     }
     if let Some(frame) = Deflater::default().encode(Opcode::Binary, payload) {

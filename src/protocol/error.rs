@@ -10,7 +10,8 @@ use crate::protocol::close::CloseCode;
 ///
 /// In the docs of the variants, a section without an RFC number is a section of RFC 6455.
 ///
-/// The server fails the connection with [`close_code`](ProtocolError::close_code).
+/// After such a violation, the server sends a close frame with the code [`close_code`](ProtocolError::close_code), and
+/// ends the connection.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -36,9 +37,9 @@ pub enum ProtocolError {
     MessageUnfinished,
     /// A message, including all its fragments, exceeds `message_bytes_max`.
     MessageTooBig,
-    /// Text is not UTF-8 (section 8.1).
+    /// The payload of a text message is not UTF-8 (section 8.1).
     ///
-    /// A text that arrives in parts fails at its first invalid byte.
+    /// If a text message arrives in parts, the error is reported at its first invalid byte.
     TextNotUtf8,
     /// The payload of a compressed message is not a complete DEFLATE stream (RFC 7692 section 7.2.2).
     InvalidDeflate,
@@ -66,7 +67,7 @@ impl ProtocolError {
         }
     }
 
-    /// Returns a description that fits into the reason of a close frame.
+    /// Returns a description of the violation that is short enough for the reason of a close frame.
     pub fn as_str(self) -> &'static str {
         match self {
             ProtocolError::ReservedBits => "reserved bit is set",

@@ -1,9 +1,10 @@
 //! Negotiation of permessage-deflate (RFC 7692 section 7.1, RFC 6455 section 9.1).
 //!
-//! The server keeps no compression context between messages. A message that fits into the window of a client is sent
-//! deflated, and refers to no bytes outside the window. A longer message is sent without deflation. So the server can
-//! accept every legal offer, and the same deflated frame is valid for all clients. An illegal offer is declined. Without
-//! an accepted offer, no message is deflated.
+//! The server keeps no compression context between messages. A message that fits into the inflation window of a client
+//! is sent deflated. A longer message is sent without deflation, because the deflated message could refer to bytes
+//! outside this window. So the server can accept every legal offer, and the same deflated frame is valid for all
+//! clients. An illegal offer is declined. If no offer of a client is accepted, no message from or to this client is
+//! deflated.
 //!
 //! If a header does not follow the grammar of RFC 6455 section 9.1, all offers of the client are declined. That section
 //! requires that the server fails such a connection. This server only declines the offers, so that the setting
@@ -27,8 +28,8 @@ pub struct PermessageDeflate {
 impl PermessageDeflate {
     /// Returns the value of `Sec-WebSocket-Extensions` in the response, in two parts.
     ///
-    /// The server requires that the client keeps no context. RFC 7692 section 7.1.1.2 allows this requirement for every
-    /// offer.
+    /// The response contains `client_no_context_takeover`, which RFC 7692 section 7.1.1.2 allows in the response to
+    /// every offer.
     pub fn response(self) -> [&'static str; 2] {
         let window = match self.server_window_bits {
             None => "",
@@ -52,7 +53,8 @@ impl PermessageDeflate {
 
 /// Selects the first offer that the server can accept, in the client's order of preference.
 ///
-/// `values` are the values of all `Sec-WebSocket-Extensions` lines. Returns `None` if no offer is acceptable.
+/// `values` are the values of all `Sec-WebSocket-Extensions` lines. Returns `None` if the server can accept none of the
+/// offers.
 pub fn negotiate<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<PermessageDeflate> {
     let mut accepted = None;
     for value in values {
@@ -77,7 +79,7 @@ struct Offer {
     client_no_context_takeover: bool,
     server_max_window_bits: Option<u8>,
     has_client_max_window_bits: bool,
-    /// Whether a parameter is unknown, is repeated or has an illegal value.
+    /// Whether a parameter of the offer is unknown, is repeated or has an illegal value.
     is_invalid: bool,
 }
 
@@ -113,7 +115,7 @@ fn window_bits(value: &[u8]) -> Option<u8> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Skips white space and empty elements. Returns `false` at the end of the value.
+    /// Skips white space and empty list elements. Returns `false` if the value has no further list element.
     fn skip_to_element(&mut self) -> bool {
         while let [b' ' | b'\t' | b',', rest @ ..] = self.rest {
             self.rest = rest;
@@ -123,7 +125,8 @@ impl<'a> Cursor<'a> {
 
     /// Reads one extension with its parameters, up to the next comma.
     ///
-    /// Returns `None` if the value is malformed, and `Some(None)` if the offer is declined.
+    /// Returns `None` if the header value is malformed, and `Some(None)` if the extension is not permessage-deflate or
+    /// the offer is declined.
     fn read_offer(&mut self) -> Option<Option<PermessageDeflate>> {
         let name = self.read_token()?;
         let mut offer = Offer::default();
@@ -196,7 +199,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The number of compared bytes of a quoted value: one more than the longest legal value.
+/// The maximum number of bytes of a quoted value that the parser stores: one more than the length of the longest legal
+/// value.
 const QUOTED_BYTES_MAX: usize = 3;
 
 #[cfg(any(test, feature = "unstable"))]

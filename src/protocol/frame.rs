@@ -28,11 +28,11 @@ const RSV1: u8 = 0x40;
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Opcode {
-    /// The next fragment of a message.
+    /// A fragment of a message after the first fragment.
     Continuation = 0x0,
-    /// A text message, or its first fragment.
+    /// A whole text message, or the first fragment of a text message.
     Text = 0x1,
-    /// A binary message, or its first fragment.
+    /// A whole binary message, or the first fragment of a binary message.
     Binary = 0x2,
     /// The close handshake.
     Close = 0x8,
@@ -86,7 +86,8 @@ impl Header {
     /// Returns `None` if the header is incomplete.
     ///
     /// # Errors
-    /// The violated rule. The error is reported at the invalid byte, also in an incomplete header.
+    /// Returns the rule that the header violates. The error is reported as soon as `input` contains the invalid byte,
+    /// even if the header is still incomplete.
     #[inline]
     pub fn parse(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
         match input.first() {
@@ -95,12 +96,12 @@ impl Header {
         }
     }
 
-    /// Parses a header that may have RSV1, as permessage-deflate allows.
+    /// Parses the header at the start of `input`, in which RSV1 may be set, because permessage-deflate was negotiated.
     ///
     /// Only the first frame of a text or binary message may have RSV1 (RFC 7692 section 6.1).
     ///
     /// # Errors
-    /// The errors of [`parse`](Header::parse).
+    /// Returns the same errors as [`parse`](Header::parse).
     #[inline]
     pub fn parse_deflated(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
         let Some(&first) = input.first() else { return Ok(None) };
@@ -122,7 +123,7 @@ impl Header {
     /// Parses the bytes of a header after the first byte, which the caller has checked.
     ///
     /// # Errors
-    /// The errors of [`parse`](Header::parse).
+    /// Returns the same errors as [`parse`](Header::parse).
     #[inline]
     pub fn parse_lengths(
         fin: bool,
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_header_fails_at_its_first_invalid_byte() {
+    fn the_error_of_a_header_is_reported_at_its_first_invalid_byte() {
         let table: [(&[u8], ProtocolError); 14] = [
             (b"\xc1", ProtocolError::ReservedBits),
             (b"\xa1", ProtocolError::ReservedBits),
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn rsv1_is_only_for_the_first_frame_of_a_message() {
+    fn only_the_first_frame_of_a_message_may_have_rsv1() {
         for (first, is_valid) in [
             (0xc1, true),
             (0x41, true),

@@ -1,25 +1,27 @@
-//! Input that is held back for a while.
+//! Input that the server stores and processes later.
 //!
-//! If a client exceeds the rate of inflated bytes, its further input is held back until the rate allows it.
+//! If a client exceeds `inflated_bytes_per_second_max`, the server holds back the following input of this client until
+//! the rate allows it.
 
 use std::collections::TryReserveError;
 
 use crate::tick::Tick;
 
-/// Input of a connection that is held back for a while.
+/// Received input of a connection that the server processes later.
 #[derive(Debug)]
 pub struct HeldInput {
     bytes: Vec<u8>,
     /// The number of processed bytes at the start of `bytes`.
     read: usize,
-    /// The time at which the input was last held back.
+    /// The time from which the input is held back. If only a part of the input is processed, the value is the time of
+    /// this processing.
     pub since: Tick,
-    /// The time at which the server processes the input.
+    /// The earliest time at which the server processes the input.
     pub until: Tick,
 }
 
 impl HeldInput {
-    /// Creates a `HeldInput` without bytes. Appended bytes are processed at the time `until`.
+    /// Creates a `HeldInput` without bytes. Bytes that are appended later are processed at the time `until` or later.
     pub fn new(since: Tick, until: Tick) -> HeldInput {
         HeldInput { bytes: Vec::new(), read: 0, since, until }
     }
@@ -32,7 +34,7 @@ impl HeldInput {
     /// Appends input.
     ///
     /// # Errors
-    /// Memory is exhausted.
+    /// Returns an error if memory for the input could not be allocated.
     pub fn append(&mut self, input: &[u8]) -> Result<(), TryReserveError> {
         self.bytes.try_reserve_exact(input.len())?;
         self.bytes.extend_from_slice(input);

@@ -52,7 +52,7 @@ pub enum RequestKind {
     },
     /// Plain HTTP.
     Plain {
-        /// Whether a plain request has some headers of an upgrade.
+        /// Whether a plain request has `Upgrade: websocket` or `Sec-WebSocket-Key`, although it is not a valid upgrade.
         ///
         /// The usual cause is a proxy that removed `Connection` and `Upgrade`. Without a handler for plain requests the
         /// answer is [`HttpError::UpgradeRequired`], whose text names this cause.
@@ -71,14 +71,14 @@ pub enum BodyLength {
     Chunked,
 }
 
-/// The headers that determine how a request is processed.
+/// The values of the headers that determine how a request is processed.
 #[derive(Default)]
 struct Fields<'a> {
     host: Single<'a>,
     content_length: Single<'a>,
     coding: Coding,
-    /// Whether `Connection` contains `close`. The next two fields say whether `Connection` contains `keep-alive` and
-    /// `upgrade`.
+    /// Whether `Connection` contains `close`. The next two fields, `keep_alive` and `upgrade`, are the same for the
+    /// elements `keep-alive` and `upgrade`.
     close: bool,
     keep_alive: bool,
     upgrade: bool,
@@ -142,15 +142,15 @@ pub fn skip_empty_lines(buf: &[u8]) -> usize {
 ///
 /// `buf` may grow between calls. Returns the index after the blank line, or `None` if the blank line has not arrived.
 /// `scanned` is the number of bytes that earlier calls have searched. `scanned` must be 0 for a new head. No byte is
-/// searched twice, so a head that arrives byte by byte costs no more than a head that arrives at once. The result does
-/// not depend on how the input is split.
+/// searched twice, so the search takes as much time for a head that arrives byte by byte as for a head that arrives at
+/// once. The result does not depend on how the input is split.
 ///
 /// # Errors
-/// The error is [`HttpError::NotHttp`] or [`HttpError::BareLineFeed`] as soon as the bytes cannot begin a valid head,
-/// and [`HttpError::HeadTooLarge`] if the head does not end within `bytes_max`.
+/// Returns [`HttpError::NotHttp`] or [`HttpError::BareLineFeed`] as soon as the bytes cannot begin a valid head, and
+/// [`HttpError::HeadTooLarge`] if the head has more than `bytes_max` bytes.
 pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Result<Option<usize>, HttpError> {
     match buf {
-        // These bytes may be the first half of a blank line.
+        // No byte, or a CR, which may be the first half of a blank line before the head.
         [] | [b'\r'] => return Ok(None),
         [first, ..] if !is_token_byte(*first) => return Err(HttpError::NotHttp),
         _ => {}
@@ -179,8 +179,8 @@ pub fn find_head_end(buf: &[u8], scanned: &mut usize, bytes_max: usize) -> Resul
 /// non-ASCII bytes.
 ///
 /// # Errors
-/// The error names the first rule that the head violates. Syntax is checked before semantics. `Host` and the length of
-/// the body are checked before the headers of an upgrade.
+/// Returns the first rule that the head violates. Syntax is checked before semantics. `Host` and the length of the body
+/// are checked before the headers of an upgrade.
 pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head, HttpError> {
     debug_assert_eq!(
         find_head_end(&bytes, &mut 0, usize::MAX),
@@ -214,7 +214,7 @@ pub fn parse_head(bytes: Vec<u8>, headers_max: usize, peer: Peer) -> Result<Head
     fields.check_host(version)?;
     if let RequestTarget::Absolute(absolute) = form {
         let rewritten = absolute.rewrite(method, version, parsed.headers);
-        // The rewrite adds a `Host` line to an HTTP/1.0 request without `Host`.
+        // The maximum is one line higher, because the rewrite adds a `Host` line to an HTTP/1.0 request without `Host`.
         return parse_head(rewritten, headers_max.saturating_add(1), peer);
     }
     let body = fields.body_length(version)?;
@@ -238,7 +238,8 @@ impl<'a> Fields<'a> {
 
     /// Stores the value of a header line, if the header has a field in [`Fields`].
     ///
-    /// The length of the name is compared first, so most lines cost a few comparisons of numbers.
+    /// The comparison of two names compares their lengths first. So for most header lines, only a few numbers are
+    /// compared.
     fn record(&mut self, name: &str, value: &'a [u8]) {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         if is("host") {
@@ -281,7 +282,7 @@ impl<'a> Fields<'a> {
 
     /// Determines the length of the body (RFC 9112 section 6.3).
     ///
-    /// If the RFC permits both recovery and refusal, the request is refused.
+    /// The request is refused if its length is ambiguous, even where the RFC permits the server to choose a length.
     fn body_length(&self, version: u8) -> Result<BodyLength, HttpError> {
         match (self.content_length, self.coding) {
             (Single::Missing, Coding::Missing) => Ok(BodyLength::None),
@@ -369,7 +370,7 @@ impl Offers {
 impl Coding {
     /// Adds one element of the header's list of codings.
     ///
-    /// The error of an unknown coding takes precedence over the error of a malformed list.
+    /// If the list is malformed and also names an unknown coding, the result is `Unknown`.
     fn record(&mut self, element: &[u8]) {
         let chunked = element.eq_ignore_ascii_case(b"chunked");
         *self = match self {
@@ -381,7 +382,7 @@ impl Coding {
     }
 }
 
-/// Maps an error of httparse to the violated rule.
+/// Converts an error of httparse to the [`HttpError`] for the violated rule.
 fn syntax_error(error: httparse::Error, head: &[u8]) -> HttpError {
     match error {
         httparse::Error::TooManyHeaders => HttpError::TooManyHeaders,
@@ -436,11 +437,13 @@ pub fn fuzz_head(data: &[u8]) {
     };
     let request = &head.request;
     let is_options = request.method() == "OPTIONS" && request.target() == "*";
-    // The maximum is 65 header lines: the rewrite adds a `Host` line to an HTTP/1.0 request without `Host`.
+    // The maximum is 65 header lines, not 64: the rewrite of a target in absolute-form adds a `Host` line to an
+    // HTTP/1.0 request without `Host`.
     assert!((request.target().starts_with('/') || is_options) && request.headers().len() <= 65);
     assert!(!matches!(head.kind, RequestKind::Upgrade { .. }) || request.version() == 1);
 
-    // The same request in absolute-form is equivalent, except that `Host` is the host of the target.
+    // The same request with a target in absolute-form must have the same result, except that `Host` is the host of the
+    // target.
     let absolute = format!("HTTP://[::1]:8080{}", request.target().trim_start_matches('*'));
     for (target, host) in [(request.target(), None), (absolute.as_str(), Some(&b"[::1]:8080"[..]))] {
         let mut rewritten = format!("{} {target} HTTP/1.{}\r\n", request.method(), request.version()).into_bytes();

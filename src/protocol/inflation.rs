@@ -14,7 +14,7 @@ pub const KEPT_BYTES_MAX: usize = 64 << 10;
 /// The inflater that all connections share, and counters of deflated messages.
 #[derive(Debug, Default)]
 pub struct InflaterPool {
-    /// The inflater, created by the first message.
+    /// The inflater. The first deflated message creates the inflater.
     inflater: Option<Box<Inflater>>,
     counts: InflatedCounts,
 }
@@ -22,20 +22,20 @@ pub struct InflaterPool {
 /// Counters of deflated messages.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct InflatedCounts {
-    /// Deflated messages that were received completely.
+    /// The number of deflated messages that were received completely and inflated.
     pub messages: u64,
-    /// Received payload bytes of deflated messages, also of incomplete messages.
+    /// The number of received payload bytes of deflated messages, including incomplete messages.
     pub deflated_bytes: u64,
-    /// Payload bytes of received messages after inflation.
+    /// The number of payload bytes of deflated messages after inflation.
     pub inflated_bytes: u64,
-    /// Messages that could not be inflated.
+    /// The number of deflated messages that could not be inflated.
     pub failures: u64,
 }
 
-/// The received payload of an unfinished message.
+/// The received payload of an unfinished deflated message.
 #[derive(Debug, Default)]
 pub struct DeflatedPayload {
-    /// The bytes are deflated, unless the message has its own inflater.
+    /// The received payload: deflated if `inflater` is `None`, else already inflated.
     bytes: Vec<u8>,
     inflater: Option<Box<Inflater>>,
 }
@@ -49,7 +49,8 @@ impl InflaterPool {
     /// Inflates the complete payload of a message.
     ///
     /// # Errors
-    /// The payload is invalid, or inflates to more than `bytes_max` bytes.
+    /// Returns an error if the payload is invalid or inflates to more than `bytes_max` bytes, or if memory could not be
+    /// allocated.
     pub fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError> {
         let inflater = self.inflater.get_or_insert_default();
         let mut bytes = Vec::new();
@@ -70,7 +71,8 @@ impl DeflatedPayload {
     /// Adds a part of the payload. After the last part, returns the inflated message.
     ///
     /// # Errors
-    /// The message is invalid, or inflates to more than `bytes_max` bytes.
+    /// Returns an error if the payload is invalid or inflates to more than `bytes_max` bytes, or if memory could not be
+    /// allocated.
     pub fn add(
         &mut self,
         part: &[u8],

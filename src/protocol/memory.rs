@@ -1,11 +1,13 @@
-//! Memory accounting: shares that add up to a total.
+//! Memory accounting: the number of bytes of each user of memory, for instance an unfinished message, and the total of
+//! these numbers.
 //!
-//! When a share is dropped, its bytes are subtracted from the total. So no code path can forget the subtraction.
+//! A [`MemoryShare`] is the part of one user of memory in the total. When the share is dropped, its bytes are
+//! subtracted from the total, so no code path can forget the subtraction.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// The sum of all shares of one loop.
+/// The sum of the bytes of all [`MemoryShare`]s of one loop.
 ///
 /// A clone refers to the same sum.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +26,8 @@ impl MemoryTotal {
     }
 }
 
-/// The memory of one owner, in bytes: one share of a total.
+/// The number of bytes that one user of memory (such as an unfinished message) uses. A [`MemoryTotal`] includes this
+/// number.
 #[derive(Debug, Default)]
 pub struct MemoryShare {
     total: MemoryTotal,
@@ -57,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_share_returns_its_bytes() {
+    fn the_bytes_of_a_dropped_share_are_subtracted_from_the_total() {
         let total = MemoryTotal::default();
         let (mut one, mut other) = (total.share(), total.share());
         one.set(10);

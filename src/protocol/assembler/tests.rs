@@ -8,7 +8,7 @@ fn text(text: &str) -> Item<'static> {
 }
 
 #[test]
-fn items_are_the_same_at_every_split() {
+fn a_stream_has_the_same_items_wherever_it_is_split() {
     let mut stream = frame(true, Opcode::Text, "grüß".as_bytes());
     stream.extend(frame(false, Opcode::Text, &"漢字".as_bytes()[..4]));
     stream.extend(frame(true, Opcode::Ping, b"now"));
@@ -45,7 +45,7 @@ fn a_complete_message_is_borrowed_and_leaves_no_state() {
 }
 
 #[test]
-fn memory_grows_with_bytes_received_not_announced() {
+fn memory_grows_with_the_received_bytes_and_not_with_the_announced_length() {
     let mut bytes = frame(true, Opcode::Binary, &vec![5; 1 << 20]);
     bytes.truncate(100);
     let mut unfinished = None;
@@ -63,7 +63,7 @@ fn memory_grows_with_bytes_received_not_announced() {
 }
 
 #[test]
-fn memory_is_counted_until_the_message_is_finished_or_dropped() {
+fn the_memory_of_a_message_is_counted_until_it_is_complete_or_dropped() {
     let total = MemoryTotal::default();
     let mut pool = AssemblerPool::counted_in(&total);
     let bytes = frame(true, Opcode::Binary, &[5; 5000]);
@@ -119,7 +119,7 @@ fn a_valid_message_before_an_invalid_frame_is_delivered() {
 }
 
 #[test]
-fn the_longest_message_takes_no_more_than_its_bytes() {
+fn an_assembler_takes_no_more_memory_than_the_longest_message() {
     const MESSAGE_BYTES_MAX: usize = 100_000;
     for opcode in [Opcode::Text, Opcode::Binary] {
         let stream = frame(true, opcode, &[b'x'; MESSAGE_BYTES_MAX]);
@@ -141,7 +141,7 @@ fn the_longest_message_takes_no_more_than_its_bytes() {
 }
 
 #[test]
-fn a_skipped_deflated_message_leaves_nothing_for_the_next_client() {
+fn an_assembler_keeps_no_part_of_a_skipped_message_for_the_next_client() {
     // The first example of RFC 7692 section 7.2.3.1.
     let mut hello = frame(true, Opcode::Text, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]);
     hello[0] |= 0x40;

@@ -1,11 +1,12 @@
-//! Tests the deflater and the inflater against miniz and with hostile streams.
+//! Tests of the deflater and the inflater: comparisons with miniz, and streams that are invalid or inflate to too many
+//! bytes.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use proptest::prelude::*;
 
 use super::*;
 
-/// Deflates with miniz, and removes the tail.
+/// Deflates a payload with miniz, and removes `TAIL` from the end of the result.
 fn miniz_deflate(payload: &[u8], level: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() * 2 + 100);
     let mut stream = Compress::new(Compression::new(level), false);
@@ -48,13 +49,13 @@ fn the_examples_of_rfc_7692_are_inflated() {
     // Section 7.2.3.
     let examples: [&[u8]; 5] = [
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
-        // A stored block.
+        // The deflated message is a stored block.
         &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],
-        // A final block, and the header of a stored block.
+        // The deflated message is a final block and the header of a stored block.
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
-        // Two blocks.
+        // The deflated message has two blocks.
         &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
-        // A final block without bytes after it, which some clients send.
+        // The deflated message is only a final block, as some clients send it.
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
     ];
     for payload in examples {
@@ -79,7 +80,7 @@ fn each_form_of_an_empty_message_is_inflated() {
 }
 
 #[test]
-fn streams_that_are_cut_or_invalid_are_refused() {
+fn incomplete_and_invalid_deflated_payloads_are_refused() {
     let whole = miniz_deflate(&b"a longer text, a longer text, and even a longer one: 0123456789".repeat(20), 6);
     for cut in 1..whole.len() {
         assert_eq!(
@@ -90,7 +91,7 @@ fn streams_that_are_cut_or_invalid_are_refused() {
     }
     let stored = [&[0x00, 0x00, 0x04, 0xff, 0xfb][..], &[7; 0x400], &[0x00]].concat();
     assert_eq!(inflate(&stored, 100, 0x400), Ok(vec![7; 0x400]));
-    // The first byte of the stored block alone is a valid empty message, so the cuts start at 2.
+    // The first byte of `stored` alone is a valid empty message, so the shortest tested part has two bytes.
     for cut in 2..stored.len() {
         assert_eq!(
             inflate(&stored[..cut], cut, 0x400),
@@ -99,14 +100,14 @@ fn streams_that_are_cut_or_invalid_are_refused() {
         );
     }
     for payload in [
-        // A reserved block type.
+        // Payloads with a reserved block type.
         &[0x06][..],
         &[0xff],
-        // A stored block whose length does not match the complement of the length.
+        // A stored block whose length field does not match the field with the complement of the length.
         &[0x00, 0x05, 0x00, 0xfa, 0xfe, 0x00],
         // A back-reference to bytes before the start of the message.
         &[0x4b, 0x04, 0x13, 0x00, 0x00],
-        // Payloads that end with the whole tail, or with a part of the tail.
+        // Payloads that end with all bytes of `TAIL`, or with some of these bytes.
         &[0x00, 0x00, 0x00, 0xff, 0xff],
         &[0x00, 0x00, 0x00],
         // Payloads with invalid bytes after a complete block or after the final block.
@@ -119,7 +120,7 @@ fn streams_that_are_cut_or_invalid_are_refused() {
 }
 
 #[test]
-fn a_bomb_stops_at_the_limit() {
+fn a_payload_that_inflates_to_more_than_the_limit_is_refused() {
     let zeros = miniz_deflate(&vec![0; 16 << 20], 9);
     assert!(zeros.len() < 20_000);
     let bytes_max = 1 << 20;
@@ -130,13 +131,13 @@ fn a_bomb_stops_at_the_limit() {
 }
 
 #[test]
-fn an_inflater_keeps_nothing_of_a_message() {
+fn an_inflater_forgets_the_earlier_message() {
     let mut inflater = Inflater::new();
     for payload in [&[0xf2, 0x48][..], &[0xff], &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00]] {
         inflater.begin();
         let _ = inflater.push(payload, &mut Vec::new(), 100);
     }
-    // This payload refers to the text of the earlier message.
+    // This payload has a back-reference to the text of the earlier message.
     inflater.begin();
     assert_eq!(inflater.push(&[0x4b, 0x04, 0x13, 0x00, 0x00], &mut Vec::new(), 100), Err(InflateError::Invalid));
     let mut out = Vec::new();
@@ -146,7 +147,7 @@ fn an_inflater_keeps_nothing_of_a_message() {
 }
 
 #[test]
-fn payloads_that_would_become_longer_are_not_deflated() {
+fn payloads_that_deflating_would_not_make_shorter_are_not_deflated() {
     let mut deflater = Deflater::default();
     let mut noise = vec![0_u8; 5000];
     let mut state = 1_u32;
@@ -169,7 +170,7 @@ fn payloads_that_would_become_longer_are_not_deflated() {
 }
 
 #[test]
-fn the_longest_deflated_payload_is_within_its_bound() {
+fn no_deflated_payload_is_longer_than_deflated_bytes_max() {
     let mut noise = vec![0_u8; 100_000];
     let mut state = 7_u32;
     for byte in &mut noise {
@@ -181,7 +182,7 @@ fn the_longest_deflated_payload_is_within_its_bound() {
             let deflated = miniz_deflate(&noise[..bytes], level);
             assert!(
                 deflated.len() as u64 <= deflated_bytes_max(bytes as u64),
-                "{bytes} bytes deflated at level {level} must be within the bound"
+                "{bytes} bytes deflated at level {level} must have at most `deflated_bytes_max` bytes"
             );
         }
     }
@@ -199,7 +200,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn frames_are_inflated_by_another_implementation(payloads in prop::collection::vec(payload(), 1..4)) {
+    fn miniz_inflates_the_frames_of_the_deflater(payloads in prop::collection::vec(payload(), 1..4)) {
         let mut deflater = Deflater::default();
         for payload in payloads {
             if let Some(frame) = deflater.encode(Opcode::Text, &payload) {
@@ -211,7 +212,7 @@ proptest! {
     }
 
     #[test]
-    fn payloads_of_another_implementation_are_inflated(payload in payload(), level in 0..10_u32, part in 1..5000_usize) {
+    fn the_inflater_inflates_payloads_of_miniz(payload in payload(), level in 0..10_u32, part in 1..5000_usize) {
         let deflated = miniz_deflate(&payload, level);
         prop_assert_eq!(inflate(&deflated, part, payload.len()), Ok(payload.clone()));
         if let Some(less) = payload.len().checked_sub(1) {
@@ -220,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn every_division_into_parts_gives_the_same_result(
+    fn the_inflated_message_does_not_depend_on_the_division_into_parts(
         mut bytes in prop::collection::vec(any::<u8>(), 1..300),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
         is_random in any::<bool>(),
@@ -237,7 +238,7 @@ proptest! {
     }
 
     #[test]
-    fn any_payload_is_inflated_as_by_another_implementation(
+    fn the_inflater_and_flate2_have_the_same_result(
         head in any::<[u8; 2]>(),
         mut bytes in prop::collection::vec(any::<u8>(), 0..300),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),

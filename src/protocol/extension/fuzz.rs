@@ -8,7 +8,7 @@ use crate::protocol::token::is_token_byte;
 enum Part {
     Word(Vec<u8>),
     Quoted(Vec<u8>),
-    /// `,`, `;` or `=`.
+    /// One of the separators `,`, `;` and `=`.
     Mark(u8),
 }
 
@@ -17,8 +17,8 @@ type Offer = (Vec<u8>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 /// Runs the fuzz target `extension`.
 ///
-/// The lines of `data` are the values of `Sec-WebSocket-Extensions`. The result must be equal to the result of a
-/// simple, slow parser, and must not change if one line contains all values.
+/// The lines of `data` are the values of `Sec-WebSocket-Extensions`. The result of `negotiate` must be equal to the
+/// result of a simple, slow parser. The result must not change if all values are in one line, separated by commas.
 pub fn fuzz_extension(data: &[u8]) {
     let values: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
     let accepted = negotiate(values.iter().copied());
@@ -35,7 +35,8 @@ pub fn fuzz_extension(data: &[u8]) {
     }
 }
 
-/// Returns the window bits of the first offer that the server can accept.
+/// Returns `server_max_window_bits` of the first offer that the server can accept, or 15 if this offer does not have
+/// the parameter.
 fn negotiate_naively(values: &[&[u8]]) -> Option<u8> {
     let mut offers = Vec::new();
     for value in values {
@@ -102,7 +103,8 @@ fn offer_of(element: &[Part]) -> Option<Offer> {
     Some((name.clone(), parameters))
 }
 
-/// Returns the window bits if the server can accept the offer (RFC 7692 section 7.1).
+/// Returns `server_max_window_bits` of the offer, or 15 if the parameter is absent. Returns `None` if the server cannot
+/// accept the offer (RFC 7692 section 7.1).
 fn accept((name, parameters): &Offer) -> Option<u8> {
     let (mut seen, mut window) = (Vec::new(), WINDOW_BITS_MAX);
     for (name, value) in parameters {

@@ -8,8 +8,8 @@ const ACCEPTED: &str = "permessage-deflate; server_no_context_takeover; client_n
 
 /// The expected answer to an offer.
 ///
-/// `Declined` is no extension, `Accepted` is permessage-deflate without `server_max_window_bits`, and `Window` is
-/// permessage-deflate with this value of `server_max_window_bits`.
+/// `Declined` means that the response has no extension. `Accepted` means permessage-deflate without
+/// `server_max_window_bits`. `Window` means permessage-deflate with the field as the value of `server_max_window_bits`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Answer {
     Declined,
@@ -57,14 +57,14 @@ fn a_single_offer_is_accepted_or_declined() {
             "permessage-deflate; client_max_window_bits; server_max_window_bits=15; server_no_context_takeover",
             Window(15),
         ),
-        // Quoted values: the quotes and escapes do not belong to the value.
+        // Offers with quoted values: the quotes and the backslashes do not belong to the value.
         ("permessage-deflate; server_max_window_bits=\"15\"", Window(15)),
         ("permessage-deflate; server_max_window_bits=\"1\\5\"", Window(15)),
         ("permessage-deflate; client_max_window_bits=\"\\9\"", Accepted),
         ("permessage-deflate; server_max_window_bits=\"14\"", Window(14)),
         ("permessage-deflate; server_max_window_bits=\"150\"", Declined),
         ("permessage-deflate; server_max_window_bits=\"15000\"", Declined),
-        // Illegal values.
+        // Offers with an illegal value of a parameter.
         ("permessage-deflate; server_max_window_bits", Declined),
         ("permessage-deflate; server_max_window_bits=7", Declined),
         ("permessage-deflate; server_max_window_bits=16", Declined),
@@ -79,22 +79,22 @@ fn a_single_offer_is_accepted_or_declined() {
         ("permessage-deflate; server_no_context_takeover=true", Declined),
         ("permessage-deflate; server_no_context_takeover=\"\\t\"", Declined),
         ("permessage-deflate; client_no_context_takeover=1", Declined),
-        // Repeated parameters are declined, even if the values are equal.
+        // An offer that repeats a parameter is declined, even if the values are equal.
         ("permessage-deflate; server_no_context_takeover; server_no_context_takeover", Declined),
         ("permessage-deflate; client_no_context_takeover; client_no_context_takeover", Declined),
         ("permessage-deflate; server_max_window_bits=15; server_max_window_bits=15", Declined),
         ("permessage-deflate; client_max_window_bits; client_max_window_bits=15", Declined),
-        // Unknown parameters are declined. Parameter names are case-sensitive.
+        // An offer with an unknown parameter is declined. The names of parameters are case-sensitive.
         ("permessage-deflate; mem_level", Declined),
         ("permessage-deflate; mem_level=9", Declined),
         ("permessage-deflate; Server_No_Context_Takeover", Declined),
-        // Other extensions.
+        // Offers of other extensions.
         ("x-webkit-deflate-frame", Declined),
         ("permessage-bzip2; level=9", Declined),
         ("permessage-deflate-2", Declined),
         ("Permessage-Deflate", Declined),
         ("", Declined),
-        // White space and empty elements.
+        // Offers with additional white space, and with empty list elements.
         ("permessage-deflate;client_max_window_bits;server_max_window_bits=15", Window(15)),
         ("  permessage-deflate \t; \tclient_max_window_bits = 15 ;server_max_window_bits= \"15\" ", Window(15)),
         (", ,permessage-deflate,,", Accepted),
@@ -105,7 +105,7 @@ fn a_single_offer_is_accepted_or_declined() {
 }
 
 #[test]
-fn the_first_offer_that_can_be_met_is_accepted() {
+fn the_first_offer_that_the_server_can_accept_is_accepted() {
     let table: [(&[&str], _); 9] = [
         (&["permessage-deflate; server_max_window_bits=7, permessage-deflate"], Accepted),
         (&["permessage-deflate; server_max_window_bits=15, permessage-deflate"], Window(15)),
@@ -130,7 +130,7 @@ fn the_first_offer_that_can_be_met_is_accepted() {
 }
 
 #[test]
-fn a_malformed_header_declines_all_offers() {
+fn all_offers_are_declined_if_a_header_value_is_malformed() {
     for malformed in [
         ";",
         "a;",
@@ -164,7 +164,7 @@ fn a_malformed_header_declines_all_offers() {
     }
 }
 
-/// The text of a parameter, and the maximum that it sets for the server's window.
+/// A parameter of an offer: its text, its name, whether it is legal, and the value of `server_max_window_bits`.
 #[derive(Clone, Debug)]
 struct Parameter {
     text: String,
@@ -235,12 +235,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_as_by_a_naive_parser(values in prop::collection::vec(any::<u8>(), 0..120)) {
+    fn the_result_for_random_bytes_is_the_result_of_a_simple_parser(values in prop::collection::vec(any::<u8>(), 0..120)) {
         fuzz_extension(&values);
     }
 
     #[test]
-    fn any_text_of_the_grammar_is_read_as_by_a_naive_parser(
+    fn the_result_for_random_words_is_the_result_of_a_simple_parser(
         words in prop::collection::vec(
             prop::sample::select(vec![
                 "permessage-deflate", "server_max_window_bits", "client_max_window_bits", "client_no_context_takeover",

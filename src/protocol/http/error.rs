@@ -17,7 +17,7 @@ pub enum HttpError {
     ///
     /// RFC 9112 section 2.2 allows a server to accept this line ending, but request smuggling uses it.
     BareLineFeed,
-    /// The required PROXY header is malformed or missing.
+    /// The connection must begin with a PROXY header, and this header is malformed or missing.
     ProxyHeader,
     /// The request line is malformed (RFC 9112 section 3).
     ///
@@ -25,11 +25,11 @@ pub enum HttpError {
     RequestLine,
     /// The target is neither path nor URL (RFC 9112 section 3.2).
     ///
-    /// A target that contains `#` or a control character has the same error.
+    /// This variant is also the error of a target that contains `#` or a control character.
     Target,
     /// The path is not percent-encoded UTF-8.
     ///
-    /// With lossy decoding, two different paths could become equal.
+    /// The request is refused, because with replacement characters, two different paths could become equal.
     Path,
     /// The version is neither HTTP/1.1 nor HTTP/1.0.
     Version,
@@ -37,9 +37,9 @@ pub enum HttpError {
     ///
     /// Examples are an invalid name or value, a space before the colon, or a folded line.
     HeaderLine,
-    /// The head is longer than the limit (RFC 6585 section 5).
+    /// The request head is longer than `head_bytes_max` (RFC 6585 section 5).
     HeadTooLarge,
-    /// The head has too many header lines (RFC 6585 section 5).
+    /// The request head has more than `headers_max` header lines (RFC 6585 section 5).
     TooManyHeaders,
     /// The head or the body did not arrive in time.
     Timeout,
@@ -83,7 +83,7 @@ pub enum HttpError {
     UpgradeBody,
     /// A plain request came to a server that answers only upgrades (RFC 9110 section 15.5.22).
     UpgradeRequired,
-    /// The body exceeds the limit (RFC 9110 section 15.5.14).
+    /// The request body is longer than `body_bytes_max` (RFC 9110 section 15.5.14).
     BodyTooLarge,
     /// A chunk size is not a number (RFC 9112 section 7.1).
     ///
@@ -95,9 +95,9 @@ pub enum HttpError {
     ChunkExtensionsTooLarge,
     /// The trailers of a body exceed the limit.
     TrailersTooLarge,
-    /// The unfinished messages, heads and bodies of all connections exceed their limit.
+    /// The unfinished messages, heads and bodies of all connections together exceed `inbound_total_bytes_max`.
     ///
-    /// This connection has one of the largest amounts of unfinished input.
+    /// The connection with this error is one of the connections with the most unfinished input.
     Overload,
     /// Memory for received bytes could not be allocated.
     OutOfMemory,

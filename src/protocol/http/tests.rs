@@ -1,6 +1,6 @@
 //! Table-driven tests of the parser of request heads.
 //!
-//! `|` stands for CRLF. Each head is followed by a blank line.
+//! In the test cases, `|` stands for CRLF. The tests add the blank line at the end of each head.
 
 use super::HttpError::*;
 use super::*;
@@ -28,16 +28,16 @@ macro_rules! upgrade {
     };
 }
 
-/// Adds a valid version and key to the lines of a head.
+/// Adds valid lines `Sec-WebSocket-Version` and `Sec-WebSocket-Key` to the lines of a head.
 macro_rules! keyed {
     ($lines:literal) => {
         concat!($lines, "|Sec-WebSocket-Version: 13|Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     };
 }
 
-/// A head, its status, and the violated rule.
+/// A test case: a request head, the status of the response, and the rule that the head violates.
 ///
-/// Status 101 stands for a valid upgrade, and 200 for a valid plain request.
+/// Status 101 means that the head is a valid upgrade, and 200 that the head is a valid plain request.
 type Case = (&'static str, u16, Option<HttpError>);
 
 const REQUEST_LINES: &[Case] = &[
@@ -280,7 +280,8 @@ const UPGRADES: &[Case] = &[
         400,
         Some(KeyMalformed),
     ),
-    // Subprotocols. The field is `1#token`: one token or more, and possibly empty elements between them.
+    // Upgrades with subprotocols. The header value is a list of one or more tokens, and possibly of empty elements
+    // (`1#token` in RFC 6455).
     (upgrade!("|Sec-WebSocket-Protocol: chat"), 101, None),
     (upgrade!("|Sec-WebSocket-Protocol: ,chat.v2 ,,\tchat!#$%&'*+-.^_`~,"), 101, None),
     (upgrade!("|Sec-WebSocket-Protocol: a|Sec-WebSocket-Protocol: b"), 101, None),
@@ -312,7 +313,7 @@ fn wire(lines: &str) -> Vec<u8> {
     format!("{lines}||").replace('|', "\r\n").into_bytes()
 }
 
-/// Reads a head as a connection does: finds the end, then parses.
+/// Reads a head as a connection does: first finds the end of the head, then parses the head.
 fn read(bytes: &[u8]) -> Result<Head, HttpError> {
     let end = find_head_end(bytes, &mut 0, BYTES_MAX)?.expect("the head must be complete");
     parse_head(bytes[..end].to_vec(), HEADERS_MAX, PEER)
@@ -337,7 +338,7 @@ fn each_head_has_the_status_and_the_error_of_its_case() {
 }
 
 #[test]
-fn a_raw_target_equals_its_encoded_form() {
+fn raw_bytes_in_a_target_are_percent_encoded() {
     for (target, outcome) in [
         (&b"/?a=\xff&uid=\xd5\xc5\xc8\xfd"[..], Ok("/?a=%FF&uid=%D5%C5%C8%FD")),
         (b"/?\xe5\xbc\xa0=\xed\xa0\x80", Ok("/?%E5%BC%A0=%ED%A0%80")),
@@ -362,7 +363,7 @@ fn a_raw_target_equals_its_encoded_form() {
 }
 
 #[test]
-fn each_head_has_the_same_result_at_every_split() {
+fn the_end_of_each_head_is_found_wherever_the_input_is_split() {
     for (lines, ..) in all_cases() {
         let bytes = wire(lines);
         let whole = find_head_end(&bytes, &mut 0, BYTES_MAX);
@@ -388,17 +389,17 @@ fn the_head_ends_at_the_first_blank_line() {
 }
 
 #[test]
-fn invalid_bytes_are_reported_at_once() {
+fn an_invalid_byte_is_an_error_before_the_head_is_complete() {
     assert_eq!(find_head_end(b"\x16", &mut 0, BYTES_MAX), Err(NotHttp));
     assert_eq!(find_head_end(b"GET / HTTP/1.1\n", &mut 0, BYTES_MAX), Err(BareLineFeed));
 }
 
 #[test]
-fn no_byte_is_searched_twice() {
+fn bytes_that_were_searched_before_are_not_searched_again() {
     let mut scanned = 0;
     assert_eq!(find_head_end(b"GET / HTTP/1.1\r\nHost", &mut scanned, BYTES_MAX), Ok(None));
     assert_eq!(scanned, 20);
-    // The bytes that were searched before are not searched again, so their line feed is not found.
+    // The first 20 bytes are not searched again, so the new line feed in these bytes is not found.
     let changed = b"GET / HTTP/1.1\n\nHost";
     assert_eq!(find_head_end(changed, &mut scanned, BYTES_MAX), Ok(None));
 }
@@ -409,13 +410,14 @@ fn a_head_is_too_large_as_soon_as_it_reaches_the_limit() {
     let exactly = head.len();
     assert_eq!(find_head_end(&head, &mut 0, exactly), Ok(Some(exactly)));
     assert_eq!(find_head_end(&head, &mut 0, exactly - 1), Err(HeadTooLarge));
-    // The error is reported exactly when the limit is reached.
+    // The error is returned when the number of received bytes reaches the limit, and not before.
     let mut scanned = 0;
     for end in 0..exactly - 1 {
         assert_eq!(find_head_end(&head[..end], &mut scanned, exactly - 1), Ok(None));
     }
     assert_eq!(find_head_end(&head[..exactly - 1], &mut scanned, exactly - 1), Err(HeadTooLarge));
-    // Errors after the limit are not reported, so that the result does not depend on how the input is split.
+    // An error in the bytes after the limit is not returned, so that the result does not depend on how the input is
+    // split.
     let mut bytes = vec![b'A'; 100];
     bytes.push(b'\n');
     assert_eq!(find_head_end(&bytes, &mut 0, 100), Err(HeadTooLarge));
@@ -467,7 +469,7 @@ fn the_length_of_a_body_follows_from_the_headers() {
 }
 
 #[test]
-fn keep_alive_follows_from_connection_and_version() {
+fn keep_alive_follows_from_the_connection_header_and_the_http_version() {
     for (lines, keeps) in [
         ("GET / HTTP/1.1|Host: a", true),
         ("GET / HTTP/1.1|Host: a|Connection: keep-alive", true),
@@ -499,7 +501,7 @@ fn only_a_request_with_a_body_waits_for_100_continue() {
 }
 
 #[test]
-fn an_upgrade_whose_headers_a_proxy_removed_is_recognised() {
+fn a_plain_request_with_headers_of_an_upgrade_is_recognised() {
     for (lines, wanted_upgrade) in [
         ("GET / HTTP/1.1|Host: a", false),
         ("GET / HTTP/1.1|Host: a|Connection: Upgrade|Upgrade: h2c", false),
@@ -513,7 +515,7 @@ fn an_upgrade_whose_headers_a_proxy_removed_is_recognised() {
 }
 
 #[test]
-fn the_sample_key_of_rfc_6455_has_its_sample_answer() {
+fn the_accept_key_of_the_sample_key_is_that_of_rfc_6455() {
     let kind = read(&wire(upgrade!())).map(|head| head.kind);
     assert_eq!(kind, Ok(RequestKind::Upgrade { accept: *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" }));
 }
