@@ -5,7 +5,7 @@
 /// These are four 64-bit words, which the compiler vectorises.
 const STEP: usize = 32;
 
-/// Unmasks `payload`, which starts at `offset` in the payload of its frame.
+/// Unmasks a part of the payload of a frame. The part starts at the index `offset` of the payload.
 #[inline]
 pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: u64) {
     // The first byte of the key is the least significant byte, whatever the byte order of the machine.
@@ -42,14 +42,17 @@ mod tests {
     }
 
     #[test]
-    fn matches_the_definition_at_every_length_and_offset() {
+    fn the_result_is_that_of_rfc_6455_for_every_length_and_offset() {
         for len in 0..200 {
             for offset in 0..9 {
                 let mut fast: Vec<u8> = (0..len).map(|byte| byte as u8).collect();
                 let mut naive = fast.clone();
                 unmask(&mut fast, [0xde, 0xad, 0xbe, 0xef], offset);
                 unmask_naively(&mut naive, [0xde, 0xad, 0xbe, 0xef], offset);
-                assert_eq!(fast, naive, "{len} bytes at offset {offset} must be unmasked as by the definition");
+                assert_eq!(
+                    fast, naive,
+                    "{len} bytes at offset {offset} must be unmasked as RFC 6455 section 5.3 defines"
+                );
             }
         }
     }

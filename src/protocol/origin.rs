@@ -43,30 +43,31 @@ pub enum Origins {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum OriginError {
-    /// The header is repeated.
+    /// The request has more than one `Origin` header.
     Repeated,
     /// The `Origin` header is `null`, and `null` is not in the list of origins.
     ///
     /// Browsers send `null` from a sandboxed frame or a local file, or after a redirect across sites.
     Null,
-    /// The `Origin` header is not `scheme://host[:port]`. The field is the value of the header.
+    /// The `Origin` header is not `scheme://host[:port]`. The field of this variant is the value of the header, escaped
+    /// and shortened.
     Malformed(String),
-    /// The origin is not the server's own, and no list of origins is set.
+    /// The origin is not the server's own origin, and the server has no list of origins.
     ///
-    /// The field is the origin.
+    /// The field of this variant is the origin.
     Foreign(String),
-    /// The origin is not in the list. The field is the origin.
+    /// The origin is not in the list of origins. The field of this variant is the origin.
     ///
-    /// With a list, the server's own origin is allowed only if it is in the list.
+    /// If the server has a list of origins, its own origin is allowed only if this origin is in the list.
     Unlisted(String),
     /// The `Host` header of a loopback client is not a loopback name.
     ///
-    /// This indicates DNS rebinding. The field is the origin.
+    /// This indicates an attack by DNS rebinding. The field of this variant is the origin.
     Rebound(String),
 }
 
 impl Origins {
-    /// Accepts these origins, each `scheme://host[:port]` as browsers send it.
+    /// Creates a list of origins, each in the form `scheme://host[:port]`, in which browsers send origins.
     ///
     /// An origin has no path and no slash at the end. Schemes of apps (`capacitor://localhost`) and extensions are
     /// allowed.
@@ -79,7 +80,8 @@ impl Origins {
     /// cookies.
     ///
     /// # Errors
-    /// The text names the entry that is not an origin, or that no browser sends.
+    /// Returns an error if an entry is not an origin, or is an origin that no browser sends. The text of the error
+    /// names the entry.
     pub fn list<I>(origins: I) -> Result<Origins, String>
     where
         I: IntoIterator,
@@ -92,7 +94,8 @@ impl Origins {
     /// Checks the `Origin` header of a request.
     ///
     /// # Errors
-    /// The reason why the origin is refused. [`OriginError::response`] returns the 403 response.
+    /// Returns the reason if the origin is refused. The caller then sends the 403 response of
+    /// [`OriginError::response`].
     pub fn allows(&self, request: &Request<'_>) -> Result<(), OriginError> {
         if *self == Origins::Any {
             return Ok(());
@@ -132,7 +135,7 @@ impl Origins {
         }
     }
 
-    /// Returns whether a special origin, `null` or `file://`, is in the list.
+    /// Returns whether the list of origins contains `name`, which is `null` or `file://`.
     fn is_listed(&self, name: &str) -> bool {
         matches!(self, Origins::List(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(name)))
     }
@@ -179,7 +182,7 @@ impl std::error::Error for OriginError {}
 
 /// Escapes a header value for errors and logs.
 ///
-/// At most 100 bytes are shown.
+/// The result contains at most the first 100 bytes of the value.
 fn escaped(value: &[u8]) -> String {
     const BYTES_MAX: usize = 100;
     match value.get(..BYTES_MAX) {

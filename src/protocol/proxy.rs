@@ -1,10 +1,10 @@
 //! The PROXY protocol, versions 1 and 2.
 //!
-//! A proxy sends a header with the address of its client.
+//! A proxy sends a header with the address of its client, before it forwards the bytes of the client.
 //!
 //! Specification: `doc/proxy-protocol.txt` of HAProxy. The header comes once, before the first byte of the client. This
-//! module parses it. The acceptor of the connection decides whether the sender is trusted. The parser checks every
-//! bound, fails at the first invalid byte, and reads no byte after the header.
+//! module parses it. The code that accepts connections decides whether the sender of the header is trusted. The parser
+//! checks every bound, fails at the first invalid byte, and reads no byte after the header.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -20,7 +20,7 @@ const V1_BYTES_MAX: usize = 107;
 /// The first bytes of a header of version 2.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The length of the fixed part of version 2, in bytes.
+/// The length of the fixed part of a header of version 2, in bytes.
 ///
 /// This part has the signature, the version and command, the family and protocol, and the length.
 const V2_START_BYTES: usize = 16;
@@ -32,8 +32,9 @@ pub struct ProxyHeader {
     pub bytes: usize,
     /// The address of the client.
     ///
-    /// The field is `None` for health checks of a load balancer (`LOCAL`), and if the address is unknown or is no TCP
-    /// address. The peer of the socket then counts as the client.
+    /// The field is `None` if the header has no TCP address of a client: in a health check of the load balancer
+    /// (command `LOCAL`), or if the address is unknown or of another type. The server then uses the address of the peer
+    /// of the socket as the address of the client.
     pub client: Option<Peer>,
 }
 
@@ -42,8 +43,7 @@ pub struct ProxyHeader {
 /// `buf` may grow between calls. Returns `None` if the header is incomplete.
 ///
 /// # Errors
-/// The error is [`HttpError::ProxyHeader`] as soon as the bytes cannot begin a valid header of at most `bytes_max`
-/// bytes.
+/// Returns [`HttpError::ProxyHeader`] as soon as the bytes cannot begin a valid header of at most `bytes_max` bytes.
 pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHeader>, HttpError> {
     let header = if buf.starts_with(V1) {
         parse_v1(buf)
@@ -64,8 +64,9 @@ pub fn parse_proxy_header(buf: &[u8], bytes_max: usize) -> Result<Option<ProxyHe
 
 /// Parses a header of version 1 (section 2.1).
 ///
-/// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT`, the same with `TCP6`, or `PROXY UNKNOWN …`. It ends in
-/// CRLF. Returns `None` if the header is invalid, and `Some(None)` if the header is incomplete.
+/// The header is `PROXY TCP4 SOURCE DESTINATION PORT PORT`, the same text with `TCP6` in place of `TCP4`, or `PROXY
+/// UNKNOWN …`. The header ends in CRLF. Returns `None` if the header is invalid, and `Some(None)` if the header is
+/// incomplete.
 fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let window = buf.get(..V1_BYTES_MAX).unwrap_or(buf);
     let Some(end) = memchr::memchr(b'\n', window) else {
@@ -111,7 +112,7 @@ fn parse_v1(buf: &[u8]) -> Option<Option<ProxyHeader>> {
 /// The header has the fixed part, the addresses of the family, and extensions (TLV). Returns `None` if the header is
 /// invalid, and `Some(None)` if the header is incomplete.
 fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
-    // An error is reported at the invalid byte, not at the end of the header.
+    // Each byte is checked as soon as it has arrived, so an error is reported before the header is complete.
     let command = match buf.get(12) {
         None => return Some(None),
         Some(0x20) => Command::Local,
@@ -119,7 +120,7 @@ fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
         Some(_) => return None,
     };
     let Some(&family) = buf.get(13) else { return Some(None) };
-    // The specification requires that undefined values are refused.
+    // The specification requires that a header with an undefined family or protocol is refused.
     if !matches!(family, 0x00 | 0x11 | 0x12 | 0x21 | 0x22 | 0x31 | 0x32) && command == Command::Proxy {
         return None;
     }
@@ -137,7 +138,7 @@ fn parse_v2(buf: &[u8]) -> Option<Option<ProxyHeader>> {
     let bytes = V2_START_BYTES + rest_bytes;
     let Some(rest) = buf.get(V2_START_BYTES..bytes) else { return Some(None) };
     let (addresses, extensions) = rest.split_at(address_bytes);
-    // With LOCAL or an unknown family, the following bytes must be skipped without a check.
+    // With the command LOCAL or the family UNSPEC, the receiver must skip the rest of the header without a check.
     if command == Command::Proxy && family != 0 {
         check_extensions(extensions)?;
     }
@@ -185,7 +186,7 @@ fn parse_port(digits: &str) -> Option<u16> {
 
 /// Runs the fuzz target `proxy`.
 ///
-/// The result must not depend on how the input is split, or on the bytes after the header.
+/// The result of the parser must not depend on how the input is split, or on the bytes after the header.
 #[cfg(any(test, feature = "unstable"))]
 pub fn fuzz_proxy(data: &[u8]) {
     const BYTES_MAX: usize = 512;
@@ -299,11 +300,11 @@ mod tests {
             (v2(0x21, 0x11, &V4_ADDRESSES), "203.0.113.9:4711"),
             (v2(0x21, 0x11, &extended), "203.0.113.9:4711"),
             (v2(0x21, 0x21, &v6_addresses()), "[2001:db8::7]:4711"),
-            // Health checks of the load balancer, with any addresses.
+            // Headers with the command LOCAL (health checks of a load balancer), whose addresses are ignored.
             (v2(0x20, 0x00, &[]), "local"),
             (v2(0x20, 0x11, &V4_ADDRESSES), "local"),
             (v2(0x20, 0xff, b"anything"), "local"),
-            // UNSPEC, datagrams, unix sockets.
+            // Headers without a TCP address: UNSPEC, datagrams, unix sockets.
             (v2(0x21, 0x00, &[]), "local"),
             (v2(0x21, 0x00, b"anything"), "local"),
             (v2(0x21, 0x12, &V4_ADDRESSES), "local"),
@@ -344,7 +345,7 @@ mod tests {
         assert_eq!(parse_proxy_header(&long, 1015), Err(HttpError::ProxyHeader));
         assert_eq!(parse_proxy_header(&long[..1014], 1015), Ok(None));
         assert_eq!(parse_proxy_header(&long[..1015], 1015), Err(HttpError::ProxyHeader));
-        // An error is reported at the invalid byte.
+        // An invalid byte is an error, even if the header is not complete.
         assert_eq!(parse_proxy_header(b"PR0", BYTES_MAX), Err(HttpError::ProxyHeader));
         assert_eq!(parse_proxy_header(&v2(0x2f, 0, &[])[..13], BYTES_MAX), Err(HttpError::ProxyHeader));
     }

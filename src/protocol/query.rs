@@ -10,7 +10,7 @@ use percent_encoding::{percent_decode, percent_decode_str};
 
 use super::token;
 
-/// The longest parameter name in an error, in bytes.
+/// The maximum length of the name of a parameter in the text of an error, in bytes. A longer name is shortened.
 const SHOWN_NAME_BYTES_MAX: usize = 64;
 
 /// The reason why a query parameter has no value.
@@ -23,7 +23,7 @@ pub enum QueryError {
     Escape(String),
     /// The decoded bytes are not UTF-8.
     NotUtf8(String),
-    /// The parameter is repeated, and implementations disagree about which value applies.
+    /// The parameter is repeated. Other software uses the first, the last or all values of such a parameter.
     Repeated(String),
 }
 
@@ -51,7 +51,7 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
 /// Returns the value of a parameter; `None` if it is absent.
 ///
 /// # Errors
-/// The parameter is repeated, or its value is not percent-encoded UTF-8.
+/// Returns an error if the parameter is repeated, or if its value is not percent-encoded UTF-8.
 pub fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, QueryError> {
     let mut values = pairs(query).filter(|(encoded, _)| name_equals(encoded, name)).map(|(_, value)| value);
     let Some(value) = values.next() else { return Ok(None) };
@@ -64,7 +64,7 @@ pub fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Que
 /// Checks that all names and values of a query are percent-encoded UTF-8.
 ///
 /// # Errors
-/// The error names the first parameter that is not percent-encoded UTF-8.
+/// Returns an error that names the first parameter whose name or value is not percent-encoded UTF-8.
 pub fn check(query: &str) -> Result<(), QueryError> {
     pairs(query).try_for_each(|(name, value)| {
         decode_form(name).and_then(|_| decode_form(value)).map(|_| ()).map_err(|fault| {
@@ -77,9 +77,9 @@ pub fn check(query: &str) -> Result<(), QueryError> {
 /// Decodes a path, in which `+` is a plus sign.
 ///
 /// # Errors
-/// The path has a `%` without two hexadecimal digits, or the decoded bytes are not UTF-8.
+/// Returns an error if the path has a `%` without two hexadecimal digits, or if the decoded bytes are not UTF-8.
 pub fn decode_path(encoded: &str) -> Result<Cow<'_, str>, DecodeError> {
-    // Most paths and names have no escapes, so they are returned without a copy.
+    // Most paths and names have no percent-encoding, and are returned without a copy.
     if memchr::memchr(b'%', encoded.as_bytes()).is_none() {
         return Ok(encoded.into());
     }
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_unique_and_utf8() {
+    fn a_repeated_or_invalid_parameter_has_no_value() {
         let escape = || Err(QueryError::Escape("uid".to_owned()));
         let not_utf8 = || Err(QueryError::NotUtf8("uid".to_owned()));
         let repeated = || Err(QueryError::Repeated("uid".to_owned()));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn check_covers_all_names_and_values() {
+    fn check_refuses_an_invalid_name_or_value_of_any_parameter() {
         for good in ["", "&&", "a=1&a=2", "after=%E6%B6%88&limit=5", "a+b=100%25", "é=é"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }

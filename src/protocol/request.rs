@@ -1,7 +1,8 @@
 //! An HTTP request, as handlers see it.
 //!
-//! A request owns the unchanged bytes of its head, and a list of ranges of these bytes. So it has two allocations, and
-//! no string per header. A header is found by a linear scan, which is faster than a map for a few dozen headers.
+//! A request owns the bytes of its head, and a list of the positions of the header names and values in these bytes. So
+//! a request has two allocations, and not one string for each header. A header is found by a linear scan, which is
+//! faster than a map for a few dozen headers.
 //!
 //! `http.rs` parses and checks heads. This module does not route requests.
 
@@ -150,15 +151,15 @@ impl<'a> Request<'a> {
     /// ```
     ///
     /// # Errors
-    /// The value is ambiguous: see [`QueryError`].
+    /// Returns an error if the parameter is ambiguous: see [`QueryError`].
     pub fn try_query(&self, name: &str) -> Result<Option<Cow<'_, str>>, QueryError> {
         query::value(self.raw_query(), name)
     }
 
     /// Returns the first value of a query parameter, lossily decoded.
     ///
-    /// U+FFFD replaces each invalid byte sequence. Different values may become equal. Use this method for texts that
-    /// people read, not for names.
+    /// U+FFFD replaces each invalid byte sequence, so different values may become equal. Use this method for texts that
+    /// people read, not for names such as uids.
     pub fn query_lossy(&self, name: &str) -> Option<Cow<'_, str>> {
         self.query_pairs_lossy().find_map(|(key, value)| (key == name).then_some(value))
     }
@@ -168,7 +169,7 @@ impl<'a> Request<'a> {
     /// The pairs are in the order of the query. Repeated names are included.
     ///
     /// # Errors
-    /// The error names the first parameter whose name or value is not percent-encoded UTF-8.
+    /// Returns an error that names the first parameter whose name or value is not percent-encoded UTF-8.
     pub fn query_pairs(&self) -> Result<impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>, QueryError> {
         query::check(self.raw_query())?;
         Ok(self.query_pairs_lossy())
@@ -292,7 +293,8 @@ impl<'a> Request<'a> {
     pub(crate) fn values<'r>(&'r self, name: &str) -> impl Iterator<Item = &'r [u8]> {
         let wanted = name.as_bytes();
         let named = self.layout.fields.iter().filter(move |(name, _)| {
-            // The lengths are compared first. The lengths differ for most names, and then the head is not read.
+            // The lengths of the names are compared first, because for most names the lengths differ, and the bytes of
+            // the head are not read.
             name.len() == wanted.len() && name.within(&self.head).eq_ignore_ascii_case(wanted)
         });
         named.map(|(_, value)| value.within(&self.head))
@@ -305,7 +307,7 @@ impl<'a> Request<'a> {
         (target.get(..path_bytes).unwrap_or(target), target.get(path_bytes + 1..).unwrap_or_default())
     }
 
-    /// Returns a range as text.
+    /// Returns the text at the position `span` of the head.
     ///
     /// The parser has checked that methods and header names are ASCII and targets are UTF-8.
     fn text(&self, span: Span) -> &str {
@@ -445,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_not_utf8_is_available_as_bytes() {
+    fn a_header_value_that_is_not_utf8_is_returned_as_bytes() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nX: \xff\r\nX: y\r\n\r\n".to_vec();
         let request = parse_head(head, 64, Peer::Unix).expect("the head is valid").request;
         assert_eq!(request.header("x"), None);
@@ -478,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn offered_subprotocols_that_are_not_tokens_are_skipped() {
+    fn subprotocols_of_a_plain_request_that_are_not_tokens_are_skipped() {
         let request = request(
             "GET / HTTP/1.1|Host: a|Sec-WebSocket-Protocol: chat.v2, ,chat|\
              Sec-WebSocket-Protocol: bearer.x,not ok",

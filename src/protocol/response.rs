@@ -1,10 +1,11 @@
 //! HTTP responses: built by handlers, encoded as bytes.
 //!
-//! The builder never returns an error. The builder records the first fault (a header name that is not a token, a line
-//! break in a value, an invalid status), and the response becomes a 500. So untrusted text in a header value cannot add
-//! a header line.
+//! The builder never returns an error. The builder records the first error (a header name that is not a token, a
+//! control character in a value, an invalid status), and the client gets a 500 in place of the response. So untrusted
+//! text in a header value cannot add a header line.
 //!
-//! This module does not know the request or the time. The caller passes values that depend on the request or the time.
+//! This module does not read requests and does not read the clock. The caller passes the values that depend on the
+//! request, and the date.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -17,10 +18,10 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The maximum length of a head without the handler's headers, in bytes.
 ///
-/// `encode` reserves this length, so the buffer grows only once for a response.
+/// [`Response::encode`] reserves this length in advance, so that the output buffer grows at most once for a response.
 const HEAD_BYTES: usize = 256;
 
-/// Returns whether only the server writes this header.
+/// Returns whether the server itself writes the header `name`, so that a handler must not set it.
 pub(super) fn is_own_header(name: &str) -> bool {
     ["connection", "content-length", "date", "transfer-encoding"].iter().any(|own| name.eq_ignore_ascii_case(own))
 }
@@ -44,13 +45,13 @@ pub struct Response {
     lines: HeaderLines,
     body: Cow<'static, [u8]>,
     closes: bool,
-    /// Whether an `Upgrade` header is set. The `Connection` header must then name `upgrade`.
+    /// Whether the handler set an `Upgrade` header. The server then adds `upgrade` to the `Connection` header.
     upgrades: bool,
-    /// The number of the [`Ticket`](crate::Ticket) for the answer, if this response defers the answer.
+    /// The number of the [`Ticket`](crate::Ticket) that will answer the request, if this response defers the answer.
     deferral: Option<Deferral>,
 }
 
-/// The framing of a response body.
+/// How the client finds the end of a response body.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Length {
     Known(usize),
@@ -58,7 +59,7 @@ pub(crate) enum Length {
     UntilClose,
 }
 
-/// Encoded header lines, and the first fault.
+/// The encoded header lines that a handler has set, and the first error of a header line.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeaderLines {
     bytes: Vec<u8>,
@@ -132,7 +133,7 @@ impl Response {
         response
     }
 
-    /// Adds a header line. Names may be repeated.
+    /// Adds a header line. Several lines may have the same name.
     ///
     /// A `Content-Type` header replaces the type that [`text`](Response::text), [`html`](Response::html) and
     /// [`json`](Response::json) set. With an `Upgrade` header, as in a 426 response, the server also sends `Connection:
@@ -203,14 +204,14 @@ impl Response {
         matches!(self.status, 204 | 205 | 304)
     }
 
-    /// Returns the first fault of this response.
+    /// Returns the first error of this response, such as an invalid header name.
     ///
-    /// A response with a fault is sent as a 500.
+    /// In place of a response with an error, the client gets a 500.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.lines.fault()
     }
 
-    /// Returns this response, or a 500 if it has a fault.
+    /// Returns this response, or a 500 response if this response has an error.
     pub(crate) fn or_fault(self, is_control: bool) -> Response {
         if self.fault().is_none() {
             return self;
@@ -219,7 +220,7 @@ impl Response {
         Response { closes: self.closes, ..instead }
     }
 
-    /// Appends the response, which must have no fault, to `out`.
+    /// Appends the encoded response to `out`. The response must have no error ([`fault`](Response::fault)).
     ///
     /// `date` is the text of [`write_date_line`], or `""` to omit the line. `keep_alive` is whether the request allows
     /// another request on the connection. The response may still close the connection. `head_only` is set for `HEAD`
@@ -234,11 +235,11 @@ impl Response {
         }
     }
 
-    /// Appends the head to `out`.
+    /// Appends the encoded head of the response to `out`.
     ///
     /// `keep_alive` is whether the request allows another request. The response may still close the connection.
     pub(crate) fn encode_head(&self, out: &mut Vec<u8>, date: &str, length: Length, keep_alive: bool) {
-        // The text is appended in few pieces, because an append takes longer than the copy of its bytes.
+        // The texts are appended in few calls, because each call takes longer than the copy of the bytes.
         match self.status {
             200 => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
             status => {
@@ -263,7 +264,8 @@ impl Response {
             Length::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             Length::UntilClose => {}
         }
-        // HTTP/1.0 needs an explicit keep-alive. In HTTP/1.1, a keep-alive header is redundant and harmless.
+        // An HTTP/1.0 client keeps the connection open only if the response has `Connection: keep-alive`. In HTTP/1.1,
+        // this header is redundant and harmless.
         let is_kept_alive = keep_alive && !self.closes;
         let end: &[u8] = match (is_kept_alive, self.upgrades) {
             (true, false) => b"Connection: keep-alive\r\n\r\n",
@@ -286,7 +288,7 @@ impl Response {
 }
 
 impl HeaderLines {
-    /// Adds a header line, or records a fault.
+    /// Adds a header line, or records an error if the name or the value is invalid.
     pub(super) fn add(&mut self, name: &str, value: &[u8]) {
         if !token::is_token(name.as_bytes()) {
             return self.set_fault(|| format!("header name {name:?} is not a token"));
@@ -294,7 +296,7 @@ impl HeaderLines {
         if !token::is_field_value(value) {
             return self.set_fault(|| format!("header {name} has a control character in its value"));
         }
-        // Most responses fit into this capacity, even with one or two more header lines.
+        // With this capacity, most responses need only one allocation for all their header lines.
         self.bytes.reserve(128.max(name.len() + value.len() + 4));
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.extend_from_slice(b": ");
@@ -302,7 +304,7 @@ impl HeaderLines {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
-    /// Records a fault, unless one is recorded already.
+    /// Records an error of the response, unless an earlier error is recorded already.
     pub(super) fn set_fault(&mut self, fault: impl FnOnce() -> String) {
         self.fault.get_or_insert_with(fault);
     }
@@ -316,7 +318,7 @@ impl HeaderLines {
     }
 }
 
-/// Returns the error code in a JSON error response.
+/// Returns the value of `error` in the JSON body of an error response with this status.
 fn code(status: u16) -> &'static str {
     match status {
         404 => "not_found",
@@ -474,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn some_statuses_and_head_requests_get_no_body() {
+    fn responses_to_head_and_responses_with_some_statuses_have_no_body() {
         // Each case has the status, whether the request is a HEAD request, the sent Content-Length, and the sent body.
         for (status, head_only, length, body) in [
             (200, false, Some("4"), "body"),
@@ -494,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn content_type_is_replaced_not_repeated() {
+    fn a_content_type_header_replaces_the_default_content_type() {
         let text = encoded(&Response::text(200, "").header("content-type", "text/csv"), true, false);
         assert!(text.contains("content-type: text/csv\r\n"));
         assert!(!text.contains("text/plain"));
@@ -540,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_text_for_clients_and_json_for_back_ends() {
+    fn error_responses_are_text_for_clients_and_json_on_control_listeners() {
         let text = encoded(&Response::refusal(false, 413, "too long"), false, false);
         assert!(text.contains("Content-Type: text/plain; charset=utf-8\r\n") && text.ends_with("\r\n\r\ntoo long\n"));
         let json = encoded(&Response::refusal(true, 413, "too long"), false, false);

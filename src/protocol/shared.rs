@@ -18,7 +18,7 @@ pub struct Frame {
     bytes: Arc<[u8]>,
     /// The result of the first call of `deflate`: `None` if the deflated frame would not be shorter.
     ///
-    /// A clone of the frame copies this result.
+    /// If a frame is cloned after this call, the clone has this result, too.
     deflated: OnceLock<Option<Arc<[u8]>>>,
 }
 
@@ -88,14 +88,15 @@ fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The memory of a shared frame besides its bytes.
+/// The memory of a shared frame in addition to the bytes of the frame.
 ///
 /// This memory consists of counters and the overhead of the allocator.
 pub const FRAME_BYTES: usize = size_of::<Inner>() + 32;
 
-/// A frame in the queues of one loop.
+/// A frame that several queues of one loop contain without a copy of its bytes.
 ///
-/// A frame counts the queues that contain it, so that its memory is counted once.
+/// The frame counts the queues that contain it, so that its memory is added to the total memory of all queues only
+/// once.
 #[derive(Clone, Debug)]
 pub struct SharedFrame(Rc<Inner>);
 
@@ -132,7 +133,7 @@ impl SharedFrame {
         SharedFrame::new(Bytes::Encoded(bytes))
     }
 
-    /// Creates a shared frame from the bytes of an encoded frame, which other owners may have, too.
+    /// Creates a shared frame from the bytes of an encoded frame. Other frames and other loops may use the same bytes.
     pub fn from_shared(bytes: Arc<[u8]>) -> SharedFrame {
         SharedFrame::new(Bytes::Shared(bytes))
     }
@@ -147,7 +148,8 @@ impl SharedFrame {
 
     /// Counts one more queue that contains the frame.
     ///
-    /// Returns the memory to add to the total: the whole memory for the first queue, else 0.
+    /// Returns the number of bytes to add to the total memory of all queues: the whole memory of the frame for the
+    /// first queue, else 0.
     pub fn enter_queue(&self) -> usize {
         let queues = self.0.queues.get();
         self.0.queues.set(queues + 1);
@@ -156,14 +158,15 @@ impl SharedFrame {
 
     /// Counts one queue fewer that contains the frame.
     ///
-    /// Returns the memory to subtract from the total: the whole memory for the last queue, else 0.
+    /// Returns the number of bytes to subtract from the total memory of all queues: the whole memory of the frame for
+    /// the last queue, else 0.
     pub fn leave_queue(&self) -> usize {
         let queues = self.0.queues.get() - 1;
         self.0.queues.set(queues);
         if queues == 0 { self.as_bytes().len() + FRAME_BYTES } else { 0 }
     }
 
-    /// Returns the share of each queue in the memory of the frame: the memory divided by the number of queues.
+    /// Returns the memory of the frame divided by the number of queues that contain the frame.
     pub fn charge(&self) -> usize {
         (self.as_bytes().len() + FRAME_BYTES) / self.0.queues.get().max(1) as usize
     }
@@ -178,14 +181,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_have_the_bytes_of_the_wire_format() {
+    fn a_frame_is_encoded_as_in_rfc_6455() {
         assert_eq!(Frame::text("hi").as_bytes(), b"\x81\x02hi");
         assert_eq!(Frame::binary(b"").as_bytes(), b"\x82\x00");
         assert_eq!(Frame::binary(&[0; 126]).as_bytes()[..4], [0x82, 126, 0, 126]);
     }
 
     #[test]
-    fn shared_memory_is_counted_once() {
+    fn the_memory_of_a_shared_frame_is_counted_only_for_its_first_queue() {
         let frame = SharedFrame::from_frame(&Frame::text("hello"));
         let all = 7 + FRAME_BYTES;
         assert_eq!(frame.enter_queue(), all);

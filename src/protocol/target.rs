@@ -1,8 +1,8 @@
 //! Request targets (RFC 9112 section 3.2): the supported forms and their parts.
 //!
-//! A target in absolute-form contains the host and the path. This module splits the target, and rewrites the head in
-//! origin-form. This module also percent-encodes raw bytes that are not UTF-8. So all later code deals with
-//! origin-form, one `Host` and valid UTF-8.
+//! A target in absolute-form contains the host and the path. This module splits such a target, and rewrites the head
+//! with a target in origin-form. If the path or query of a target has bytes that are not UTF-8, this module
+//! percent-encodes its non-ASCII bytes. So all later code deals with origin-form, one `Host` and valid UTF-8.
 
 use percent_encoding::{AsciiSet, percent_encode};
 
@@ -34,7 +34,7 @@ impl<'a> RequestTarget<'a> {
     /// a fragment.
     ///
     /// RFC 3986 allows only ASCII. Raw non-ASCII bytes are accepted, too, as in nginx: browsers never send them, but
-    /// other clients do. Raw bytes are equivalent to their percent-encoded form.
+    /// other clients do. A raw byte has the same meaning as its percent-encoded form.
     pub(super) fn parse(method: &str, target: &'a str) -> Option<RequestTarget<'a>> {
         if !target.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'#') || !byte.is_ascii()) {
             return None;
@@ -60,7 +60,7 @@ impl<'a> RequestTarget<'a> {
 }
 
 impl Absolute<'_> {
-    /// Returns the same head with a target in origin-form.
+    /// Returns the head of the request with this target in origin-form.
     ///
     /// The path is the path of this target. The only `Host` line has the authority of this target, because a server
     /// must ignore the received `Host` (RFC 9112 section 3.2.2).
@@ -82,7 +82,7 @@ impl Absolute<'_> {
         head
     }
 
-    /// Returns the prefix that origin-form needs before the path and query.
+    /// Returns the text that origin-form needs before `rest`, the path and query.
     ///
     /// An empty path becomes `/`, or `*` with OPTIONS (RFC 9112 sections 3.2.1 and 3.2.4).
     fn prefix(&self) -> &'static str {
@@ -96,9 +96,10 @@ impl Absolute<'_> {
 
 /// Percent-encodes the non-ASCII bytes of the path and query in a head.
 ///
-/// Returns `None` if the path and query are UTF-8, or if the head has no target. The host is not encoded. httparse
-/// refuses raw bytes that are not UTF-8. After encoding, the usual checks apply: the path is checked with the head, and
-/// a query parameter when a handler reads it. So the error names the path or the parameter.
+/// Returns `None` if the path and query are UTF-8, or if the head has no target. Bytes of the host are not encoded. The
+/// encoding is necessary because httparse refuses a target that is not UTF-8. The encoded head is then checked like any
+/// other head: the path when the head is parsed, and a query parameter when a handler reads it. So the error names the
+/// path or the parameter.
 pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     let line_end = head.iter().position(|&byte| byte == b'\r')?;
     let start = head[..line_end].iter().position(|&byte| byte == b' ')? + 1;
@@ -110,7 +111,7 @@ pub(super) fn encode_raw(head: &[u8]) -> Option<Vec<u8>> {
     }
     let mut encoded = Vec::with_capacity(head.len() + 2 * path.iter().filter(|byte| !byte.is_ascii()).count());
     encoded.extend_from_slice(&head[..start]);
-    // Control characters are not encoded, so that they are refused.
+    // Control characters are not encoded, so that the parser still refuses them.
     percent_encode(path, &AsciiSet::EMPTY).for_each(|piece| encoded.extend_from_slice(piece.as_bytes()));
     encoded.extend_from_slice(&head[end..]);
     Some(encoded)
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn raw_bytes_that_are_not_utf8_are_encoded() {
+    fn a_path_or_query_that_is_not_utf8_is_percent_encoded() {
         let encode = |line: &[u8]| encode_raw(&[line, b"\r\nX: \xff y\r\n\r\n"].concat());
         for (line, encoded) in [
             (&b"GET /?a=%41&uid=\xd5\xc5 HTTP/1.1"[..], "GET /?a=%41&uid=%D5%C5 HTTP/1.1"),

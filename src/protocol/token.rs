@@ -33,16 +33,15 @@ pub fn is_token(text: &[u8]) -> bool {
 
 /// Returns whether `value` may be sent as a field value.
 ///
-/// RFC 9110 section 5.5 allows visible ASCII, space, tab and the bytes from 0x80 up. With CR, LF or NUL, a value could
-/// inject header lines.
+/// RFC 9110 section 5.5 allows visible ASCII characters, space, tab and the bytes from 0x80 to 0xff. A value with CR or
+/// LF could add header lines to the response.
 pub fn is_field_value(value: &[u8]) -> bool {
     value.iter().copied().all(is_field_byte)
 }
 
-/// Returns whether a line of HTTP may contain `byte`.
+/// Returns whether a field value, a chunk extension or a trailer may contain `byte`.
 ///
-/// The rule applies to field values, chunk extensions and trailers. Control characters are refused because parsers
-/// disagree about them, above all about a bare CR or LF.
+/// Control characters other than tab are refused because parsers disagree about them, above all about a bare CR or LF.
 pub const fn is_field_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -58,7 +57,8 @@ pub fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Splits a text at the first `byte`, which is in neither part.
 ///
-/// `byte` must be ASCII. For the short texts in a head, this takes a quarter of the time of [`str::split_once`].
+/// `byte` must be ASCII. For short texts such as those in a head, this function takes a quarter of the time of
+/// [`str::split_once`].
 pub fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
     debug_assert!(byte.is_ascii());
     let at = memchr::memchr(byte, text.as_bytes())?;

@@ -1,6 +1,6 @@
 //! The response to a WebSocket upgrade (RFC 6455 section 4.2.2).
 //!
-//! This module owns the 101 response and the accept key. `http.rs` checks upgrade requests. The connection decides when
+//! This module owns the 101 response and the accept key. `http.rs` checks upgrade requests. `connection/` decides when
 //! the response is sent.
 
 use base64::Engine as _;
@@ -19,7 +19,7 @@ use super::token;
 /// See RFC 6455 section 1.3.
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Base64 that ignores the unused bits of the last digit.
+/// A Base64 decoder that ignores the unused bits of the last digit.
 ///
 /// The example key of RFC 6455 (section 4.1, item 7: `AQIDBAUGBwgJCgsMDQ4PEC==`) has some of these bits set.
 const BASE64: GeneralPurpose =
@@ -100,7 +100,7 @@ impl<T: Into<Upgrade>, E: Into<Upgrade>> From<Result<T, E>> for Upgrade {
 }
 
 impl Accept {
-    /// Adds a header line to the 101 response. Names may be repeated.
+    /// Adds a header line to the 101 response. Several lines may have the same name.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Accept {
         let lower = name.to_ascii_lowercase();
@@ -133,7 +133,7 @@ impl Accept {
     ///
     /// A uid has 1 to [`NAME_BYTES_MAX`](crate::NAME_BYTES_MAX) bytes. With an invalid uid, the client gets a 400
     /// instead of the 101. The policy for a second login applies: with [`RejectNew`](crate::SecondLogin::RejectNew),
-    /// the client of a uid that is online gets a 409.
+    /// the client gets a 409 if the uid is online already.
     #[must_use]
     pub fn uid(mut self, uid: impl Into<String>) -> Accept {
         self.uid = Some(uid.into());
@@ -162,10 +162,10 @@ impl Accept {
 
     /// Appends the 101 response of `request` to `out`.
     ///
-    /// `accept` is the value of `Sec-WebSocket-Accept`. `deflate` is the accepted offer.
+    /// `accept` is the value of `Sec-WebSocket-Accept`. `deflate` is the accepted offer of permessage-deflate.
     ///
     /// # Errors
-    /// A description of the first invalid option, for the log. In this case nothing is appended.
+    /// Returns a description of the first invalid option, for the log. Nothing is then appended to `out`.
     pub(crate) fn encode(
         &self,
         accept: &[u8; 28],
@@ -232,10 +232,10 @@ mod tests {
 
     #[test]
     fn the_sample_keys_of_rfc_6455_are_accepted() {
-        // Section 1.3.
+        // The key of section 1.3.
         let accept = accept_key("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(accept.as_ref(), Some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        // Section 4.1. The last digit of the key is not canonical.
+        // The key of section 4.1. Its last digit has unused bits that are not 0.
         assert!(accept_key("AQIDBAUGBwgJCgsMDQ4PEC==").is_some());
         assert!(accept_key("AQIDBAUGBwgJCgsMDQ4PEA==").is_some());
     }
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_101_response_has_all_chosen_headers() {
+    fn the_101_response_has_the_headers_that_the_handler_has_set() {
         let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat, chat.v2\r\n");
         let accepted = Upgrade::accept().subprotocol("chat.v2").cookie("sid=1").header("X-A", "b").uid("7");
         assert_eq!(accepted.chosen_uid(), Some("7"));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn no_subprotocol_header_unless_selected() {
+    fn the_101_response_names_no_subprotocol_if_none_is_selected() {
         let (request, accept) = upgrade("Sec-WebSocket-Protocol: chat\r\n");
         let mut out = Vec::new();
         assert_eq!(Upgrade::accept().encode(&accept, &request, None, &mut out), Ok(()));
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn acceptances_responses_and_results_convert_into_upgrade() {
+    fn an_acceptance_a_response_or_a_result_converts_into_an_upgrade() {
         assert!(matches!(Upgrade::accept().into(), Upgrade::Accept(_)));
         assert!(matches!(Response::new(403).into(), Upgrade::Refuse(_)));
         assert!(matches!(Upgrade::refuse(Response::new(403)), Upgrade::Refuse(_)));

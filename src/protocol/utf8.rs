@@ -1,11 +1,11 @@
 //! UTF-8 validation of text, complete or in parts (RFC 6455 section 8.1).
 //!
-//! Text in parts fails at its first invalid byte.
+//! For a text in parts, the error is reported at the first invalid byte.
 
 use ascii::AsciiStr;
 use simdutf8::{basic, compat};
 
-/// Texts of at least this number of bytes go to simdutf8 without a check for ASCII.
+/// A text of at least this number of bytes is validated by simdutf8 without an earlier check for ASCII.
 ///
 /// A shorter text is first checked for ASCII, word by word. For such a text, simdutf8 calls the standard library, which
 /// reads byte by byte up to a word boundary.
@@ -43,7 +43,7 @@ impl Utf8Stream {
     /// The bytes of an incomplete character are stored until the next piece.
     ///
     /// # Errors
-    /// [`NotUtf8`] at the first invalid byte.
+    /// Returns [`NotUtf8`] as soon as `piece` contains a byte that makes the text invalid.
     pub fn push(&mut self, piece: &[u8], text: &mut String) -> Result<(), NotUtf8> {
         let mut rest = piece;
         while self.len > 0
@@ -63,7 +63,8 @@ impl Utf8Stream {
                 compat::from_utf8(whole).map_err(|_| NotUtf8)?
             }
         };
-        // `cut` is in `pending`, and not in `text` yet, so `whole` directly follows the earlier text.
+        // The bytes after `whole` are stored in `pending`, and are not in `text` yet. So `whole` directly follows the
+        // text that `text` contains.
         text.push_str(whole);
         Ok(())
     }
@@ -71,7 +72,7 @@ impl Utf8Stream {
     /// Checks that the text does not end inside a character.
     ///
     /// # Errors
-    /// The error is [`NotUtf8`] if the text ends inside a character.
+    /// Returns [`NotUtf8`] if the text ends inside a character.
     pub fn finish(&self) -> Result<(), NotUtf8> {
         if self.len == 0 { Ok(()) } else { Err(NotUtf8) }
     }
@@ -121,7 +122,7 @@ mod tests {
                     assert_eq!(
                         validate(&bytes).ok(),
                         std::str::from_utf8(&bytes).ok(),
-                        "{odd:x?} at byte {at} of {len} must have the same result as in std"
+                        "{odd:x?} at byte {at} of {len} must have the same result as in the standard library"
                     );
                 }
             }
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_gives_the_same_text() {
+    fn a_text_is_the_same_wherever_it_is_split() {
         let text = "aé漢🦀 κόσμε \u{10ffff}z";
         let bytes = text.as_bytes();
         for first in 0..=bytes.len() {
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn fails_at_the_first_invalid_byte() {
+    fn the_error_is_reported_at_the_first_invalid_byte() {
         // Each input has its first invalid byte at the given index.
         let table: [(&[u8], usize); 9] = [
             (b"ab\xff", 2),

@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::protocol::request::Request;
 use crate::protocol::utf8;
 
-/// The longest name in DNS, in bytes.
+/// The maximum length of a domain name, in bytes.
 ///
-/// The dot of the root does not count. See RFC 1035 section 2.3.4.
+/// The dot at the end of a name, which stands for the DNS root, is not counted. See RFC 1035 section 2.3.4.
 pub const DNS_NAME_BYTES_MAX: usize = 253;
 
-/// The longest label of a name in DNS, in bytes.
+/// The maximum length of a label of a domain name, in bytes.
 pub const DNS_LABEL_BYTES_MAX: usize = 63;
 
 /// An origin: `scheme://host[:port]`.
@@ -53,9 +53,9 @@ impl<'a> Origin<'a> {
 
     /// Returns whether the origin has the host and port of the `Host` header.
     ///
-    /// The scheme must be `http` or `https`. If `Host` has no port, the default port of the origin's scheme counts: a
-    /// server behind a proxy does not know whether the page used TLS. If the request came through a TLS listener, the
-    /// scheme must be `https`.
+    /// The scheme must be `http` or `https`. If `Host` has no port, its port is the default port of the origin's
+    /// scheme, because a server behind a proxy does not know whether the page used TLS. If the request came through a
+    /// TLS listener, the scheme must be `https`.
     pub fn matches_host(&self, request: &Request<'_>) -> bool {
         let Some(default) = default_port(self.scheme) else {
             return false;
@@ -91,9 +91,9 @@ impl fmt::Display for Origin<'_> {
 }
 
 impl<'a> Authority<'a> {
-    /// Parses an authority (RFC 3986 section 3.2) without user part.
+    /// Parses an authority `host[:port]` (RFC 3986 section 3.2).
     ///
-    /// `Host` and `Origin` do not allow a user part. An empty host is invalid (RFC 9110 section 4.2.1).
+    /// A user part, `user@`, is invalid in `Host` and `Origin`. An empty host is invalid (RFC 9110 section 4.2.1).
     pub fn parse(bytes: &'a [u8]) -> Option<Authority<'a>> {
         let text = utf8::validate(bytes).ok()?;
         let (host, port) = match text.strip_prefix('[') {
@@ -140,7 +140,7 @@ impl Host<'_> {
     }
 }
 
-/// Returns whether `name` is a non-empty `reg-name`.
+/// Returns whether `name` is a non-empty `reg-name`, the syntax of host names in URLs.
 ///
 /// RFC 3986 section 3.2.2 defines `reg-name`. An IPv4 address is a valid `reg-name`.
 fn is_reg_name(name: &str) -> bool {
@@ -154,7 +154,7 @@ fn is_reg_name(name: &str) -> bool {
     !name.is_empty()
 }
 
-/// The bytes that a `reg-name` may contain outside percent-encoding.
+/// For each byte, whether a `reg-name` may contain it without percent-encoding.
 const REG_NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -1,13 +1,14 @@
 //! The entries of a list of origins: parsing and matching.
 //!
 //! An entry is an origin, an origin whose host begins with `*.`, `null` or `file://`. An entry that no browser can send
-//! is an error when the list is created. Otherwise the entry would never match, and no message would say so.
+//! is an error when the list is created. Without this error, such an entry would never match an origin, and the
+//! operator would not notice the mistake.
 
 use std::net::Ipv4Addr;
 
 use super::authority::{Authority, DNS_LABEL_BYTES_MAX, DNS_NAME_BYTES_MAX, Host, Origin, default_port};
 
-/// The value of the `Origin` header for a page without an origin.
+/// The value of the `Origin` header that browsers send for a page without an origin of its own.
 ///
 /// Examples are a local file, a sandboxed frame, or a page after a redirect across sites.
 pub const NULL: &str = "null";
@@ -19,10 +20,10 @@ pub const FILE: &str = "file://";
 
 const FILE_ERROR: &str = "pages from files have the origin null or file://, without a host and a path";
 
-/// Converts an entry to its normal form: lower case, no default port.
+/// Converts an entry to its normal form: in lower case, and without the default port of the scheme.
 ///
 /// # Errors
-/// The reason why no browser can send the entry.
+/// Returns an error if no browser can send the entry. The text of the error is the reason.
 pub fn normalise(entry: &str) -> Result<String, String> {
     if entry == NULL {
         return Ok(NULL.to_owned());
@@ -43,7 +44,8 @@ pub fn normalise(entry: &str) -> Result<String, String> {
         Host::Name(name) => name,
     };
     let (base, is_wildcard) = host.strip_prefix("*.").map_or((host, false), |base| (base, true));
-    // The host of another scheme, such as the scheme of an app, is not a name in DNS.
+    // Only the host of an `http` or `https` origin is a domain name. The host of another scheme, such as the scheme of
+    // an app, is not.
     let is_dns = default_port(origin.scheme).is_some();
     match host_error(base, is_wildcard).or_else(|| dns_error(base, is_wildcard).filter(|_| is_dns)) {
         Some(why) => refused(why),
@@ -89,7 +91,7 @@ fn host_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     if host.contains('*') {
         return Some("a * must stand for whole labels at the start of the host, as in https://*.example.com");
     }
-    // A name may end with the dot of the DNS root, which browsers keep.
+    // A host may end with a dot, which stands for the DNS root. Browsers keep this dot in the origin.
     let name = host.strip_suffix('.').unwrap_or(host);
     if !name.split('.').all(is_label) {
         return Some("a host must consist of labels of letters, digits, - and _, separated by dots");
@@ -108,10 +110,11 @@ fn host_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     None
 }
 
-/// Returns the reason why no name in DNS has this form.
+/// Returns the reason why `host` is not a valid domain name, or `None` if it is valid.
 fn dns_error(host: &str, is_wildcard: bool) -> Option<&'static str> {
     let name = host.strip_suffix('.').unwrap_or(host);
-    // The shortest subdomain that a wildcard matches has two characters more: a label of one character, and a dot.
+    // The shortest host that `*.` followed by `name` matches has two characters more than `name`: a label of one
+    // character, and a dot.
     let length = name.len() + if is_wildcard { 2 } else { 0 };
     if name.split('.').any(|label| label.len() > DNS_LABEL_BYTES_MAX) {
         return Some("a label of a host must have at most 63 characters");
@@ -189,8 +192,8 @@ mod tests {
     }
 
     #[test]
-    fn a_host_has_the_length_of_a_name_in_dns() {
-        // A label has up to 63 characters, and a name up to 253 without its last dot.
+    fn a_host_longer_than_a_domain_name_is_an_error() {
+        // A label has at most 63 characters. A domain name has at most 253 characters without the dot at its end.
         let label = "a".repeat(63);
         let name = format!("{label}.{label}.{label}.{}", "a".repeat(61));
         for good in [

@@ -20,7 +20,7 @@ fn from(peer: Peer, host: &str, origin: &str) -> Request<'static> {
 }
 
 #[test]
-fn only_the_host_and_port_of_the_request_are_the_same_origin() {
+fn an_origin_with_another_host_or_port_than_the_request_is_refused() {
     for (host, origin, passes) in [
         ("example.com", "http://example.com", true),
         ("example.com", "https://example.com", true),
@@ -136,7 +136,7 @@ fn null_and_repeated_origins_are_refused() {
 }
 
 #[test]
-fn null_and_file_are_allowed_if_listed() {
+fn the_origins_null_and_file_are_allowed_if_they_are_listed() {
     let both = Origins::list(["null", "FILE://"]).expect("the origins are valid");
     assert_eq!(both, Origins::List(vec!["null".to_owned(), "file://".to_owned()]));
     let list = |origin: &str| Origins::list([origin]).expect("the origin is valid");
@@ -161,7 +161,7 @@ fn null_and_file_are_allowed_if_listed() {
 }
 
 #[test]
-fn requests_without_origin_are_allowed() {
+fn requests_without_an_origin_header_are_allowed() {
     let list = Origins::list(["http://example.com"]).expect("the origin is valid");
     for origins in [Origins::Same, Origins::Any, list] {
         for peer in [REMOTE, LOCAL, Peer::Unix] {
@@ -171,7 +171,7 @@ fn requests_without_origin_are_allowed() {
 }
 
 #[test]
-fn a_request_without_host_has_no_own_origin() {
+fn a_request_without_a_host_header_has_the_same_origin_as_no_page() {
     let head = b"GET / HTTP/1.0\r\nOrigin: http://example.com\r\n\r\n".to_vec();
     let request = parse_head(head, 64, REMOTE).expect("the head is valid").request;
     assert!(Origins::Same.allows(&request).is_err());
@@ -179,7 +179,7 @@ fn a_request_without_host_has_no_own_origin() {
 }
 
 #[test]
-fn a_loopback_client_must_use_a_loopback_name() {
+fn the_host_header_of_a_loopback_client_must_be_a_loopback_name() {
     for (host, is_loopback) in [
         ("localhost:9501", true),
         ("LOCALHOST:9501", true),
@@ -210,7 +210,7 @@ fn a_loopback_client_must_use_a_loopback_name() {
 }
 
 #[test]
-fn a_list_allows_only_its_own_origins() {
+fn a_list_of_origins_allows_only_its_entries() {
     let list = Origins::list([
         "https://Example.COM:443",
         "http://example.com:8080",
@@ -234,14 +234,14 @@ fn a_list_allows_only_its_own_origins() {
         ("https://www.example.com", false),
         ("http://localhost", false),
         ("capacitor://localhost:80", false),
-        // The server's own host is not in the list.
+        // The origin of the server itself is refused, because the list does not contain it.
         ("http://server.example", false),
     ] {
         let passed = list.allows(&from(REMOTE, "server.example", origin));
         assert_eq!(passed.is_ok(), passes, "{origin}");
     }
-    // A list that was not made by `Origins::list` may contain entries in another form. An entry that is not an origin
-    // never matches.
+    // If the application creates `Origins::List` without `Origins::list`, an entry may have upper case or a default
+    // port. An entry that is not an origin matches no origin.
     let by_hand = Origins::List(vec!["example".to_owned(), "HTTP://A:80".to_owned()]);
     assert_eq!(by_hand.allows(&from(REMOTE, "b", "http://a")), Ok(()));
     assert!(by_hand.allows(&from(REMOTE, "b", "http://example")).is_err());
