@@ -1,6 +1,6 @@
 //! The registry: uids of connections, and members of groups.
 //!
-//! The registry knows a connection by its slot number. The registry does not know connections, fds, queues or limits.
+//! The registry identifies a connection by its slot. The module does not use connections, fds, queues or limits.
 //!
 //! Data structure: the slots of a user form a doubly linked list, whose links are fields of [`SlotEntry`]. The
 //! memberships of a slot form a doubly linked list, whose links are fields of [`Membership`]. A membership also stores
@@ -40,14 +40,14 @@ const _: () = assert!(size_of::<User>() == 32);
 const _: () = assert!(size_of::<Membership>() == 20);
 const _: () = assert!(size_of::<Member>() == 8);
 // A uid of up to 24 bytes is stored inside its `User`. A connection with its own uid costs one slot entry, one user,
-// and one entry of five bytes in a hash index. The index is at least 7/16 full while it grows. The sum does not include
-// the unused capacity of vectors.
+// and one entry of five bytes in a hash index. The index is at least 7/16 full while it grows. So such a connection
+// takes less than 60 bytes, without the unused capacity of vectors.
 const _: () = assert!(size_of::<SlotEntry>() + size_of::<User>() + 5 * 16 / 7 < 60);
 
-/// A group's array with at most this capacity, in members, is never shrunk.
+/// The capacity, in members, up to which the array of a group is never shrunk.
 const MEMBERS_KEPT: usize = 16;
 
-/// The null link: no slot, no user, no membership.
+/// The value that stands for no slot, no user or no membership.
 const NONE: u32 = u32::MAX;
 
 const NO_SLOT: Slot = Slot(NONE);
@@ -67,7 +67,8 @@ const NO_SLOT: Slot = Slot(NONE);
 ///    in this slot would have the uid and the groups of the ended connection. The result of `remove` has the uid and
 ///    the groups for the close event.
 ///
-/// Iterators borrow the registry. So a caller that wants to close the visited connections first collects their slots.
+/// The returned iterators borrow the registry. So a caller that closes the connections of an iterator first collects
+/// their slots.
 ///
 /// ```text
 /// let mut kicked = Vec::new();
@@ -94,22 +95,22 @@ pub struct Registry {
 /// The user and the newest membership of one slot.
 #[derive(Copy, Clone, Debug)]
 struct SlotEntry {
-    /// The id of the user, or `NONE`.
+    /// The id of the user to which the slot is bound, or `NONE`.
     user: u32,
-    /// The next newer slot of the same user.
+    /// The slot of the same user that was bound next after this slot, or `NO_SLOT`.
     prev: Slot,
-    /// The next older slot of the same user.
+    /// The slot of the same user that was bound last before this slot, or `NO_SLOT`.
     next: Slot,
-    /// The slot's newest membership.
+    /// The id of the slot's newest membership, or `NONE`.
     memberships: u32,
 }
 
 #[derive(Debug)]
 struct User {
     name: CompactString,
-    /// The slot with the newest binding.
+    /// The slot of the user that was bound last.
     first: Slot,
-    /// The number of bound slots, at least 1.
+    /// The number of slots that are bound to the uid of the user, at least 1.
     count: u32,
 }
 
@@ -133,15 +134,15 @@ struct Membership {
     key: MembershipKey,
     /// The index of this member in the group's `members`.
     position: u32,
-    /// The next newer membership of the same slot.
+    /// The id of the membership that the same slot got next after this membership.
     ///
-    /// In the newest membership, this field holds the number of the slot's memberships instead.
+    /// In the newest membership of a slot, this field contains the number of the slot's memberships instead.
     prev: u32,
-    /// The next older membership of the same slot.
+    /// The id of the membership that the same slot got last before this membership, or `NONE`.
     next: u32,
 }
 
-/// The key of a membership.
+/// The key of a membership: its slot and its group.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 struct MembershipKey {
     slot: Slot,
@@ -167,9 +168,9 @@ impl Registry {
     /// Binds the slot to a uid.
     ///
     /// The new uid replaces the slot's earlier uid. With [`SecondLogin::KickOld`], the other slots of the uid are
-    /// appended to `kicked`, the newest first. These slots stay bound: the caller closes their connections, and then
-    /// calls [`remove`](Registry::remove). If the slot is bound to this uid already, `kicked` stays empty, so a
-    /// repeated bind of a kicked connection has no effect.
+    /// appended to `kicked`, the slot that was bound last first. These slots stay bound: the caller closes their
+    /// connections, and then calls [`remove`](Registry::remove). If the slot is bound to this uid already, `kicked`
+    /// stays empty, so a repeated bind of a kicked connection has no effect.
     ///
     /// If the result is not [`Change::Done`], nothing has changed. The result is [`Change::Already`] if the slot is
     /// bound to this uid. The result is [`Change::Taken`] if another slot is bound to this uid, and the policy is
@@ -225,7 +226,7 @@ impl Registry {
         link(self.slot(slot).user).map(|user| self.users[user].name.as_str())
     }
 
-    /// Returns the slots of a uid, the newest binding first.
+    /// Returns the slots of a uid. The slot that was bound last comes first.
     pub fn slots_of(&self, uid: &str) -> impl Iterator<Item = Slot> + use<'_> {
         self.slots_from(self.users.get(uid).map_or(NO_SLOT, |user| user.first))
     }
@@ -309,7 +310,7 @@ impl Registry {
         members.iter().map(|member| member.slot)
     }
 
-    /// Returns the groups of the slot, the most recently joined first.
+    /// Returns the groups of the slot. The group that the slot joined last comes first.
     pub fn groups_of(&self, slot: Slot) -> impl Iterator<Item = &str> + '_ {
         let newest = link(self.slot(slot).memberships);
         iter::successors(newest, |&id| link(self.memberships[id].next))
@@ -372,7 +373,7 @@ impl Registry {
     }
 
     fn slot_mut(&mut self, slot: Slot) -> &mut SlotEntry {
-        assert_ne!(slot, NO_SLOT, "{slot} must not be the reserved number");
+        assert_ne!(slot, NO_SLOT, "the slot {slot} must not be the reserved value NO_SLOT");
         let index = slot.index();
         if self.slots.len() <= index {
             self.slots.resize(index + 1, SlotEntry::UNUSED);
@@ -380,7 +381,8 @@ impl Registry {
         &mut self.slots[index]
     }
 
-    /// Returns the slots of a user from `first` on, the newest first.
+    /// Returns the slot `first` of a user, and the slots of this user that were bound before it. The slot that was
+    /// bound last comes first.
     fn slots_from(&self, first: Slot) -> impl Iterator<Item = Slot> + use<'_> {
         iter::successors(slot_link(first), |&slot| slot_link(self.slot(slot).next))
     }
@@ -463,7 +465,7 @@ impl Registry {
                 assert_eq!(
                     (self.slot(slot).user, self.slot(slot).prev),
                     (id, newer),
-                    "slot {slot} must store its user and the next newer slot"
+                    "slot {slot} must store its user and the slot that was bound after it"
                 );
                 newer = slot;
                 bound += 1;
@@ -509,7 +511,7 @@ impl Registry {
                 assert_eq!(
                     (membership.key.slot.index(), membership.prev),
                     (slot, newer),
-                    "membership {id} must store its slot, and the next newer membership or the count"
+                    "membership {id} must store its slot, and the membership after it or the number of memberships"
                 );
                 (newer, next) = (id, membership.next);
                 listed += 1;

@@ -2,8 +2,8 @@
 //!
 //! An ordinary hash table that grows moves all its entries in one call. For the uids of a million connections, such a
 //! call takes 250 ms, and the loop serves no client during the call. So a large table is split into several tables. The
-//! hash of an entry selects its table, and the tables grow at different times. A call that grows one table moves about
-//! a 64th of all entries.
+//! hash of an entry selects its table, and the tables grow at different times. A call that grows one of the 64 tables
+//! moves about one 64th of all entries.
 
 use std::iter::{Chain, Flatten};
 use std::vec;
@@ -16,15 +16,15 @@ const TABLES: usize = 64;
 /// The number of entries at which the first table is split.
 const SPLIT_LEN: usize = 8192;
 
-/// The position of the bits of a hash that select the table.
+/// The position of the lowest bit of a hash that selects the table.
 ///
-/// `HashTable` uses the lowest bits and the seven highest bits of a hash.
+/// The bits from this position on are used because `HashTable` itself uses the lowest bits and the seven highest bits.
 const TABLE_SHIFT: u32 = 48;
 
-/// A table with at most this capacity, in entries, is never shrunk.
+/// The capacity, in entries, up to which a table is never shrunk.
 const TABLE_KEPT: usize = 64;
 
-/// A hash table of entries.
+/// A hash table that is split into several tables when it is large.
 ///
 /// The caller hashes and compares entries, as for a [`HashTable`]. The reason is that an entry of the registry is an
 /// id, and the key of the entry is stored elsewhere. The argument `hash_of` of the methods is a function that returns
@@ -79,8 +79,8 @@ impl<T> SplitTable<T> {
 
     /// Removes an entry and returns it.
     ///
-    /// A table that is less than one eighth full shrinks. If a table becomes empty and few entries are left, all
-    /// entries move back to the first table.
+    /// A table that is less than one eighth full shrinks. If a table becomes empty and fewer than `SPLIT_LEN / 8`
+    /// entries are left in all tables, all entries move back to the first table.
     pub fn remove(&mut self, hash: u64, is_equal: impl FnMut(&T) -> bool, hash_of: impl Fn(&T) -> u64) -> Option<T> {
         let table = self.table_mut(hash);
         let (entry, _) = table.find_entry(hash, is_equal).ok()?.remove();
@@ -101,7 +101,7 @@ impl<T> SplitTable<T> {
     /// Moves all entries from the first table to the other tables.
     #[cold]
     fn split(&mut self, hash_of: impl Fn(&T) -> u64) {
-        // Because of the additional capacity, the tables do not grow soon after the split.
+        // Each table has capacity for half as many entries again, so that it does not grow soon after the split.
         let table = |_| HashTable::with_capacity(SPLIT_LEN / TABLES * 3 / 2);
         self.rest = (0..TABLES).map(table).collect();
         for entry in std::mem::take(&mut self.first) {
@@ -151,12 +151,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_table_is_no_larger_than_a_map() {
+    fn an_empty_table_takes_no_more_memory_than_a_hash_map() {
         assert_eq!(size_of::<SplitTable<u64>>(), size_of::<hashbrown::HashMap<u64, (), RandomState>>());
     }
 
     #[test]
-    fn growing_and_shrinking_move_few_entries_in_a_call() {
+    fn an_insertion_or_removal_moves_only_a_small_part_of_the_entries() {
         const COUNT: u32 = 200_000;
         let hasher = RandomState::new();
         let moved = Cell::new(0);

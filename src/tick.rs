@@ -19,7 +19,8 @@ impl Tick {
     /// The delay is rounded up to whole milliseconds, so that no deadline is early. The sum saturates at
     /// [`Tick::NEVER`].
     pub fn after(self, delay: Duration) -> Tick {
-        // The code avoids `as_nanos`, because a 128-bit division costs more than all other steps.
+        // The code does not use `as_nanos`, because the 128-bit division would take longer than all other steps
+        // together.
         let millis = delay.as_secs().saturating_mul(1000);
         let millis = millis.saturating_add(u64::from(delay.subsec_nanos().div_ceil(1_000_000)));
         Tick(self.0.saturating_add(millis))

@@ -1,4 +1,5 @@
-//! The rights to answer one HTTP request: later with a ticket, or in pieces with a stream.
+//! Values that give the right to answer one HTTP request: a ticket, for an answer after the return of the handler, and
+//! a stream, for an answer in pieces.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,7 +20,7 @@ use crate::remote::{RemoteError, send_to_fd};
 /// next request on the same connection.
 ///
 /// If a ticket is dropped without an answer, the client gets status 503. So a client does not wait for a thread that
-/// has panicked. If the inbox of the server is full at that time, the client gets status 503 after
+/// has panicked. If the inbox of the loop is full when the ticket is dropped, the client gets status 503 only after
 /// [`answer_time_max`](crate::Limits::answer_time_max).
 #[must_use = "without an answer the client gets a 503"]
 pub struct Ticket<A> {
@@ -56,7 +57,7 @@ impl<A> Ticket<A> {
         self.deferral
     }
 
-    /// Consumes the ticket without a command to the inbox.
+    /// Consumes the ticket without an answer and without a 503.
     pub(crate) fn into_parts(mut self) -> (Fd, Deferral) {
         self.fleet = None;
         (self.fd, self.deferral)
@@ -74,7 +75,8 @@ impl Ticket<Upgrade> {
     /// The answer is dropped if the client has already disconnected or got a 503.
     ///
     /// # Errors
-    /// The error is [`RemoteError::Full`] or [`RemoteError::Closed`].
+    /// Returns [`RemoteError::Full`] if the inbox of the loop is full, and [`RemoteError::Closed`] if the server has
+    /// ended.
     pub fn answer(self, answer: impl Into<Upgrade>) -> Result<(), RemoteError> {
         self.send(answer.into())
     }
@@ -86,7 +88,8 @@ impl Ticket<Response> {
     /// The answer is dropped if the client has already disconnected or got a 503.
     ///
     /// # Errors
-    /// The error is [`RemoteError::Full`] or [`RemoteError::Closed`].
+    /// Returns [`RemoteError::Full`] if the inbox of the loop is full, and [`RemoteError::Closed`] if the server has
+    /// ended.
     pub fn answer(self, answer: impl Into<Response>) -> Result<(), RemoteError> {
         self.send(answer.into().into())
     }
@@ -107,7 +110,7 @@ impl<A> Drop for Ticket<A> {
         let (fd, deferral) = (self.fd, self.deferral);
         let Some(fleet) = self.fleet.take() else { return };
         let call = Box::new(move |ctx: &mut Context<'_>| ctx.core.refuse_unanswered(fd, deferral));
-        // If the inbox is full, the client gets status 503 after `answer_time_max`.
+        // The error is ignored: if the inbox is full, the client gets status 503 after `answer_time_max`.
         let _ = send_to_fd(&fleet, fd, call);
     }
 }

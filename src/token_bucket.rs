@@ -1,4 +1,4 @@
-//! A token bucket: a bound on the rate of an event.
+//! A token bucket: limits how often an event may happen.
 //!
 //! The arithmetic uses whole numbers. The level is in thousandths of a token: a bucket of one token a second gains
 //! exactly one thousandth in a millisecond. The bucket reads no clock and stores no rate. The time and the rate are
@@ -6,9 +6,9 @@
 
 use std::num::NonZeroU32;
 
-/// The maximum of a rate in events per second, and of a burst in events.
+/// The largest valid number of events per second, and the largest valid number of events at once.
 ///
-/// A thousand times this value fits into 32 bits.
+/// The limit exists because a thousand times this value must fit into 32 bits.
 pub const RATE_MAX: u32 = 1_000_000;
 
 /// The cost of one event in thousandths of a token.
@@ -17,7 +17,7 @@ const COST: u32 = 1000;
 const _: () = assert!(RATE_MAX as u64 * COST as u64 <= u32::MAX as u64);
 const _: () = assert!(size_of::<TokenBucket>() == 16);
 
-/// A rate in events per second, and the number of events that may come at once.
+/// The maximum number of events per second, and the maximum number of events at once.
 ///
 /// Both numbers are at most [`RATE_MAX`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -44,14 +44,15 @@ pub enum Take {
     Granted,
     /// No token was left, for the first time since the bucket was full.
     FirstDenied,
-    /// No token was left, and the bucket was not full since the first denial.
+    /// No token was left, again: the bucket was not full since [`Take::FirstDenied`].
     Denied,
 }
 
 impl Rate {
     /// Creates a rate of `per_second` events, with at most `burst` events at once.
     ///
-    /// Without `burst`, a burst is twice the events of a second. Values above [`RATE_MAX`] count as [`RATE_MAX`].
+    /// If `burst` is `None`, the maximum number of events at once is twice `per_second`. A value above [`RATE_MAX`] is
+    /// reduced to [`RATE_MAX`].
     pub fn new(per_second: NonZeroU32, burst: Option<NonZeroU32>) -> Rate {
         let per_second = per_second.get().min(RATE_MAX);
         let burst = burst.map_or(per_second.saturating_mul(2), NonZeroU32::get).min(RATE_MAX);
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_burst_the_rate_limits_the_events() {
+    fn after_the_events_at_once_the_rate_limits_the_events() {
         let rate = rate(2, 3);
         let mut bucket = TokenBucket::new(rate, 1000);
         let mut at = |now| bucket.take(rate, now);
@@ -119,13 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_bucket_reports_a_first_denial_again() {
+    fn the_first_denial_is_reported_again_after_the_bucket_was_full() {
         let rate = rate(1, 1);
         let mut bucket = TokenBucket::new(rate, 0);
         let mut at = |now| bucket.take(rate, now);
         assert_eq!([at(0), at(0), at(0)], [Take::Granted, Take::FirstDenied, Take::Denied]);
         assert_eq!([at(1000), at(1000)], [Take::Granted, Take::FirstDenied]);
-        assert_eq!(at(500), Take::Denied, "a clock that goes back must add no tokens");
+        assert_eq!(at(500), Take::Denied, "a call with an earlier time must add no tokens");
         assert_eq!(at(1999), Take::Denied);
         assert_eq!(at(2000), Take::Granted);
     }
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!(Rate::new(NonZeroU32::MAX, None).burst, RATE_MAX);
     }
 
-    /// A slow model, which adds the tokens of each millisecond in a step of its own.
+    /// A slow model of the bucket, which adds the tokens of each millisecond separately.
     struct Naive {
         thousandths: u64,
         now: u64,
@@ -194,7 +195,7 @@ mod tests {
             for pause in pauses {
                 now += pause;
                 let result = bucket.take(rate, now);
-                prop_assert_eq!(result, naive.take(rate, now), "the bucket must grant as the model at {} ms", now);
+                prop_assert_eq!(result, naive.take(rate, now), "the bucket and the model must have the same result at {} ms", now);
                 passed += u64::from(result == Take::Granted);
                 // No more events are granted than the burst and the rate allow in the elapsed time.
                 prop_assert!(passed * 1000 <= u64::from(burst) * 1000 + now * u64::from(per_second));

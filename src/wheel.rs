@@ -33,7 +33,7 @@ use ring::{Link, List, Node, Nodes};
 #[cfg(any(test, feature = "unstable"))]
 pub use model::fuzz_wheel;
 
-/// The ratio between the units of adjacent levels, in bits.
+/// The base-2 logarithm of the number of units of a level in one unit of the next higher level.
 const UNIT_BITS: u32 = 8;
 const LEVELS: usize = (u64::BITS / UNIT_BITS) as usize;
 
@@ -80,15 +80,15 @@ pub struct Wheel {
     now: Tick,
     /// Deadlines after `now`.
     levels: Box<[Level; LEVELS]>,
-    /// Deadlines that were at or before the present when they were armed.
+    /// The owners whose deadlines were not after the present time when they were armed.
     ///
-    /// These deadlines expire at the next `advance`. If these deadlines expired at once, an owner that always re-arms
-    /// itself for the present would keep the caller in its loop over `pop_expired`.
+    /// These deadlines expire at the next `advance`. If these deadlines expired at once, and an owner armed a deadline
+    /// for the present each time it is popped, the caller's loop over `pop_expired` would not end.
     overdue: List,
-    /// Expired deadlines that were not popped, in the order of their time.
+    /// The owners whose deadlines have expired and were not popped, in the order of their deadlines.
     expired: List,
     nodes: Nodes,
-    /// The number of linked nodes.
+    /// The number of owners that have a deadline: the number of linked nodes.
     len: usize,
 }
 
@@ -163,11 +163,11 @@ impl Wheel {
         node.is_linked().then_some(node.deadline)
     }
 
-    /// Returns the latest time for the next call of [`advance`](Wheel::advance).
+    /// Returns the time at which [`advance`](Wheel::advance) must be called next, at the latest.
     ///
     /// Returns `None` if no deadline is armed. The result is never later than the earliest deadline. If the earliest
-    /// deadline has passed, the result is the present. The result may be earlier than any deadline, because a far
-    /// deadline cascades once for each level.
+    /// deadline has passed, the result is the present time of the wheel. The result may be earlier than each deadline,
+    /// because a distant deadline first moves to a lower level, at most once for each level.
     pub fn next(&self) -> Option<Tick> {
         if self.overdue.is_empty() && self.expired.is_empty() {
             self.next_slot().map(|(tick, _, _)| tick)
@@ -178,9 +178,9 @@ impl Wheel {
 
     /// Sets the present time to `now` and expires all due deadlines.
     ///
-    /// [`pop_expired`](Wheel::pop_expired) returns the owners of the expired deadlines. A tick before the present is
-    /// ignored. Empty slots are skipped: the cost depends on the deadlines that expire or cascade, not on the distance
-    /// to `now`.
+    /// [`pop_expired`](Wheel::pop_expired) returns the owners of the expired deadlines. The call does nothing if `now`
+    /// is earlier than the present time. Empty slots are skipped, so the duration of the call depends on the number of
+    /// deadlines that expire or cascade, not on the time since the last call.
     pub fn advance(&mut self, now: Tick) {
         if now < self.now {
             return;
@@ -202,7 +202,7 @@ impl Wheel {
 
     /// Removes the next expired deadline and returns its owner.
     ///
-    /// The earliest deadline comes first; equal deadlines come in the order in which they were armed.
+    /// The earliest deadline comes first. Equal deadlines come in the order in which they were armed.
     pub fn pop_expired(&mut self) -> Option<Owner> {
         let first = self.expired.first;
         let owner = first.owner()?;
@@ -211,7 +211,7 @@ impl Wheel {
         Some(owner)
     }
 
-    /// Returns the number of armed owners.
+    /// Returns the number of owners that have a deadline.
     ///
     /// Owners whose deadline has expired and was not popped are included.
     #[cfg(any(test, feature = "unstable"))]
@@ -219,7 +219,7 @@ impl Wheel {
         self.len
     }
 
-    /// Returns whether no owner is armed.
+    /// Returns whether no owner has a deadline.
     #[cfg(any(test, feature = "unstable"))]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -261,7 +261,7 @@ impl Wheel {
         );
     }
 
-    /// Returns the next slot to process, as (time, level, slot).
+    /// Returns the slot that must be processed first: the time of its processing, its level and its index.
     fn next_slot(&self) -> Option<(Tick, usize, usize)> {
         let levels = self.levels.iter().enumerate();
         levels.filter_map(|(level, slots)| self.next_slot_of(level, slots)).min_by_key(|&(tick, ..)| tick)
@@ -270,8 +270,8 @@ impl Wheel {
     fn next_slot_of(&self, level: usize, slots: &Level) -> Option<(Tick, usize, usize)> {
         let present = units(self.now, level);
         let unit = present + slots.distance_to_occupied(slot_of(present))?;
-        // A slot of level 0 is one tick, and is due at this tick. A slot of a higher level cascades when the time
-        // enters the preceding unit.
+        // A slot of level 0 stands for one tick, and its deadlines expire at this tick. The deadlines of a slot of a
+        // higher level cascade at the start of the unit before the unit of this slot.
         let when = if level == 0 { unit } else { (unit - 1) << (level as u32 * UNIT_BITS) };
         Some((Tick(when), level, slot_of(unit)))
     }
@@ -284,7 +284,7 @@ impl Wheel {
         self.nodes.push_back(self.levels[level].occupy(slot), link);
     }
 
-    /// Distributes the nodes of one slot over the level below.
+    /// Moves each node of one slot to its slot of the next lower level.
     fn cascade(&mut self, due: List) {
         let mut link = due.first;
         loop {
@@ -368,7 +368,7 @@ mod tests {
         std::iter::from_fn(|| wheel.pop_expired()).collect()
     }
 
-    /// Returns ticks around powers of two and block boundaries, and the largest ticks.
+    /// Returns ticks before, at and after powers of two and the starts of blocks, and the largest ticks.
     fn boundaries() -> Vec<u64> {
         let powers = (0..u64::BITS).map(|bits| 1 << bits);
         let mut ticks: Vec<u64> = powers.flat_map(|power: u64| [power - 1, power, power + 1]).collect();
@@ -381,19 +381,23 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_are_neither_early_nor_late_at_any_boundary() {
+    fn no_deadline_expires_early_or_late_at_the_boundary_of_a_block() {
         let boundaries = boundaries();
         for (nth, &start) in boundaries.iter().enumerate() {
             for &at in &boundaries[nth + 1..] {
                 let mut wheel = Wheel::new(Tick(start));
                 wheel.arm(Connection(Slot(0)), Tick(at));
                 wheel.advance(Tick(at - 1));
-                assert_eq!(wheel.pop_expired(), None, "armed at {start} for {at}: must not expire before {at}");
+                assert_eq!(
+                    wheel.pop_expired(),
+                    None,
+                    "a deadline {at} that is armed at {start} must not expire before {at}"
+                );
                 wheel.advance(Tick(at));
                 assert_eq!(
                     wheel.pop_expired(),
                     Some(Connection(Slot(0))),
-                    "armed at {start} for {at}: must expire at {at}"
+                    "a deadline {at} that is armed at {start} must expire at {at}"
                 );
                 assert_eq!(wheel.next(), None);
             }
@@ -401,14 +405,14 @@ mod tests {
     }
 
     #[test]
-    fn next_takes_at_most_one_step_for_each_level() {
+    fn a_deadline_expires_after_at_most_one_advance_for_each_level() {
         for &at in &boundaries()[1..] {
             let mut wheel = Wheel::new(Tick(0));
             wheel.arm(Timer(3), Tick(at));
             let mut steps = 0;
             while wheel.pop_expired().is_none() {
                 let next = wheel.next().expect("a timer must be armed");
-                assert!(next.0 <= at, "next ({next:?}) must not be later than the deadline {at}");
+                assert!(next.0 <= at, "`next` must not return {next:?}, which is later than the deadline {at}");
                 wheel.advance(next);
                 steps += 1;
             }
@@ -417,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_cascades_at_most_once() {
+    fn a_deadline_within_65_seconds_is_armed_on_level_0_or_1() {
         for now in boundaries().into_iter().filter(|&now| now < u64::MAX - 65_536) {
             let (level, _) = slot_for(Tick(now), Tick(now + 65_536));
             assert!(level <= 1, "65 s after {now} must be on level 0 or 1, not {level}");
@@ -449,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn past_deadlines_expire_at_the_next_advance() {
+    fn a_deadline_that_is_armed_in_the_past_expires_at_the_next_advance() {
         let mut wheel = Wheel::new(Tick(100));
         for (index, at) in [(0, 99), (1, 0), (2, 100)] {
             wheel.arm(Timer(index), Tick(at));
@@ -461,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn arming_replaces_an_expired_deadline() {
+    fn a_new_deadline_replaces_an_expired_deadline_of_the_owner() {
         let mut wheel = Wheel::new(Tick(0));
         wheel.arm(Connection(Slot(0)), Tick(10));
         wheel.arm(Connection(Slot(1)), Tick(10));
@@ -473,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn cancel_removes_from_every_list() {
+    fn cancel_removes_future_overdue_and_expired_deadlines() {
         let mut wheel = Wheel::new(Tick(10));
         wheel.cancel(Timer(7));
         for index in 0..3 {
@@ -494,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn arm_no_later_never_postpones() {
+    fn arm_no_later_never_postpones_a_deadline() {
         let mut wheel = Wheel::new(Tick(0));
         for (at, kept) in [(50, 50), (60, 50), (40, 40), (40, 40)] {
             wheel.arm_no_later(Connection(Slot(0)), Tick(at));
@@ -519,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn time_does_not_go_back() {
+    fn an_advance_to_an_earlier_time_is_ignored() {
         let mut wheel = Wheel::new(Tick(0));
         wheel.advance(Tick(1000));
         wheel.arm(Connection(Slot(0)), Tick(500));

@@ -17,7 +17,7 @@ const CHUNK_LEN: usize = 256;
 #[derive(Debug)]
 pub(super) struct Arena<T> {
     chunks: Vec<Slab<T>>,
-    /// The indices of the chunks that are not full, each once.
+    /// The indices of the chunks that are not full. Each index is contained once.
     free: BinaryHeap<Reverse<u32>>,
     len: usize,
 }
@@ -45,12 +45,12 @@ impl<T> Arena<T> {
         chunks.flat_map(|(chunk, entries)| entries.iter().map(move |(index, entry)| (chunk * CHUNK_LEN + index, entry)))
     }
 
-    /// Returns the entries of some consecutive chunks, and the first chunk of the next scan.
+    /// Returns the entries of some consecutive chunks, and the chunk at which the next scan begins.
     ///
     /// The scan begins at the chunk `start`. The result has at most `max` entries, or all entries of the chunk `start`
-    /// if this chunk has more. The scan visits at most `max / 4` chunks, but at least one, because a visit to a chunk
-    /// with few entries takes about as long as a visit to four entries. If the scan has visited the last chunk, the
-    /// second value is `None`.
+    /// if this chunk has more. The scan visits at most `max / 4` chunks, but at least one, because the step to the next
+    /// chunk takes about as long as the visits to four entries. If the scan has visited the last chunk, the second
+    /// value is `None`.
     pub(super) fn scan(&self, start: usize, max: usize) -> (impl Iterator<Item = &T> + '_, Option<usize>) {
         let chunks = self.chunks.get(start..).unwrap_or_default();
         let mut entries = 0;
@@ -80,7 +80,7 @@ impl<T> Arena<T> {
 
     /// Removes the entry with this id.
     ///
-    /// Panics if no entry has this id.
+    /// The method panics if no entry has this id.
     pub(super) fn remove(&mut self, id: usize) -> T {
         let chunk = id / CHUNK_LEN;
         let entries = &mut self.chunks[chunk];
@@ -96,7 +96,7 @@ impl<T> Arena<T> {
         entry
     }
 
-    /// Returns the lowest chunk that is not full.
+    /// Returns the index of the first chunk that is not full.
     ///
     /// If all chunks are full, a chunk is added.
     fn free_chunk(&mut self) -> usize {
@@ -133,7 +133,7 @@ mod tests {
     use crate::registry::{Membership, User};
 
     #[test]
-    fn a_long_lived_entry_keeps_one_chunk() {
+    fn an_entry_that_stays_keeps_only_the_memory_of_its_chunk() {
         let mut arena = Arena::new();
         let ids: Vec<usize> = (0..100 * CHUNK_LEN).map(|value| arena.insert(value)).collect();
         let kept = ids[70 * CHUNK_LEN];
@@ -172,7 +172,8 @@ mod tests {
             assert_eq!(portions.len(), COUNT.div_ceil(len));
             assert!(portions.concat().into_iter().eq(0..COUNT));
         }
-        // One entry stays in each chunk, so the number of chunks limits the portions.
+        // After the removals, each chunk has one entry, so the limit of `max / 4` chunks determines the length of the
+        // portions.
         (0..COUNT).filter(|value| value % CHUNK_LEN != 5).for_each(|value| _ = arena.remove(value));
         let portions = portions(&arena, 80);
         assert_eq!(portions.iter().map(Vec::len).collect::<Vec<_>>(), [20, 20, 20, 20, 20, 1]);
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slab_entry_of_a_user_has_no_overhead() {
+    fn a_user_takes_no_additional_memory_in_a_slab() {
         /// The layout of an entry in `slab`.
         #[expect(dead_code)]
         enum Entry<T> {

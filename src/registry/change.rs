@@ -20,7 +20,7 @@ pub enum SecondLogin {
     RejectNew,
 }
 
-/// The result of a change to a connection or to its request.
+/// The result of a change to a connection, such as a bind or a join, or of an answer to its request.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Change {
@@ -43,7 +43,7 @@ pub enum Change {
     /// The result on that loop is not known yet. The methods of [`Remote`](crate::Remote) return the result of that
     /// loop.
     Forwarded,
-    /// No connection to which the change applies has this fd, or no request waits for the answer.
+    /// No connection to which the change applies has this fd, or no request of the connection waits for an answer.
     Gone,
 }
 
@@ -54,12 +54,12 @@ pub enum Change {
 pub struct FormerNames {
     /// The uid, if the slot was bound to a uid.
     pub uid: Option<CompactString>,
-    /// The groups, the most recently joined first.
+    /// The groups of the slot. The group that the slot joined last comes first.
     pub groups: Vec<CompactString>,
 }
 
 impl Change {
-    /// Returns `Done`, or `Gone` if there was no connection to change.
+    /// Returns `Done` if `is_done` is true, else `Gone`: there was no connection to change.
     pub(crate) fn done_or_gone(is_done: bool) -> Change {
         if is_done { Change::Done } else { Change::Gone }
     }

@@ -1,7 +1,7 @@
 //! An arena whose entries are found by id and by key.
 //!
-//! A keyed arena owns entries and a hash index. The arena does not know the meaning of the entries. The index stores
-//! ids, not keys: a key is stored only in its entry. The index takes five bytes for each entry.
+//! A keyed arena owns entries and a hash index. The module does not depend on the meaning of the entries. The index
+//! stores ids, not keys: a key is stored only in its entry. The index takes five bytes for each entry.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -39,7 +39,8 @@ pub(super) struct KeyedArena<T> {
     hasher: SipHasher13,
     /// The id that was found last. If the key of this entry is searched again, no hash is needed.
     ///
-    /// A key is often searched several times in a row: for the messages of one read, or for a check before a push.
+    /// The same key is often searched several times in a row, for instance for several messages of one read, or for a
+    /// check and then for a push.
     last: Cell<u32>,
 }
 
@@ -66,7 +67,8 @@ impl<T: Keyed> KeyedArena<T> {
     /// Returns the entry with this key.
     #[inline(always)]
     pub(super) fn get(&self, key: &T::Key) -> Option<&T> {
-        // The last id may belong to another entry now, so the key is compared.
+        // The entry with the id `last` may have been removed and the id reused since the last search, so the key is
+        // compared.
         match self.entries.get(self.last.get() as usize) {
             Some(entry) if entry.key() == key => Some(entry),
             _ => Some(&self[self.find_by_hash(key)?]),
@@ -83,8 +85,8 @@ impl<T: Keyed> KeyedArena<T> {
         }
     }
 
-    // This function is not inlined, so that the search for the key that was found last needs no stack frame for the
-    // hash.
+    // This function is not inlined, so that a search for the key that was found last does not reserve stack memory for
+    // the computation of the hash.
     #[inline(never)]
     fn find_by_hash(&self, key: &T::Key) -> Option<u32> {
         let hash = key.hash(&self.hasher);

@@ -1,6 +1,6 @@
 //! A simple, slow model of the registry, for comparison.
 //!
-//! For proptest and for the fuzzer, one interpreter runs operations on the registry and the model.
+//! The property test and the fuzz target use the same function, which runs operations on the registry and on the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ struct NaiveRegistry {
     joined: Vec<(Slot, String)>,
 }
 
-/// The number of operations between two full comparisons.
+/// The number of operations between two complete comparisons of the registry and the model.
 ///
 /// Comparisons take most of the run time. A difference that exists only between two comparisons is also found, because
 /// every prefix of a list of operations is an input, too.
@@ -142,11 +142,23 @@ fn compare(registry: &Registry, naive: &NaiveRegistry, names: &[String]) {
         }
     }
     let (users, groups) = (counted(&naive.bound), counted(&naive.joined));
-    assert_eq!(registry.user_count(), users.len(), "the numbers of users must be equal");
-    assert_eq!(registry.group_count(), groups.len(), "the numbers of groups must be equal");
-    assert_eq!(registry.membership_count(), naive.joined.len(), "the numbers of memberships must be equal");
-    assert_eq!(registry.users().collect::<BTreeMap<_, _>>(), users, "the users must be equal");
-    assert_eq!(registry.groups().collect::<BTreeMap<_, _>>(), groups, "the groups must be equal");
+    assert_eq!(registry.user_count(), users.len(), "the registry and the model must have the same number of users");
+    assert_eq!(registry.group_count(), groups.len(), "the registry and the model must have the same number of groups");
+    assert_eq!(
+        registry.membership_count(),
+        naive.joined.len(),
+        "the registry and the model must have the same number of memberships"
+    );
+    assert_eq!(
+        registry.users().collect::<BTreeMap<_, _>>(),
+        users,
+        "the registry and the model must have the same users"
+    );
+    assert_eq!(
+        registry.groups().collect::<BTreeMap<_, _>>(),
+        groups,
+        "the registry and the model must have the same groups"
+    );
 }
 
 /// Returns the number of pairs with each name.

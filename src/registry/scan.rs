@@ -1,16 +1,16 @@
 //! Portions of the lists of users and groups.
 //!
 //! A call that reads a list of millions of names takes longer than a turn of the loop may take. So a caller can read a
-//! list in portions, one portion in each turn. An entry keeps its place in the list while it exists, however many other
-//! entries are added and removed.
+//! list in portions, one portion in each turn. The position of an entry in the list does not change while the entry
+//! exists, even if other entries are added and removed.
 
 use crate::registry::Registry;
 
 /// A position in the list of users or groups.
 ///
 /// The default value is the start of the list. [`Context::scan_users`](crate::Context::scan_users) and
-/// [`Context::scan_groups`](crate::Context::scan_groups) return the later positions. A position in the list of users
-/// has no meaning in the list of groups.
+/// [`Context::scan_groups`](crate::Context::scan_groups) return the position of the next portion. A position in the
+/// list of users has no meaning in the list of groups.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct ScanCursor(usize);
 
@@ -30,7 +30,7 @@ impl Registry {
 
     /// Returns a portion of the groups with the number of their members, and the cursor of the next portion.
     ///
-    /// The limits are those of [`scan_users`](Registry::scan_users).
+    /// The length of the portion has the same limits as in [`scan_users`](Registry::scan_users).
     pub fn scan_groups(
         &self,
         cursor: ScanCursor,
@@ -49,12 +49,12 @@ mod tests {
     use crate::fd::Slot;
     use crate::registry::{Change, SecondLogin};
 
-    /// The number of names that stay in the registry during a scan.
+    /// The number of uids, and of groups, that stay in the registry during the whole scan.
     const STAYING: u32 = 3000;
     const PORTION: usize = 256;
 
     #[test]
-    fn names_that_stay_are_returned_once_while_other_names_come_and_go() {
+    fn a_scan_returns_each_name_that_stays_exactly_once_while_others_are_added_and_removed() {
         let mut registry = Registry::new();
         let change = |registry: &mut Registry, slot: Slot, name: &str| {
             assert_eq!(registry.bind(slot, name, SecondLogin::Multi, &mut Vec::new()), Change::Done);
@@ -83,7 +83,7 @@ mod tests {
                 names.into_iter().for_each(|name| *groups.entry(name).or_insert(0) += 1);
                 cursors.1 = next;
             }
-            // A hundred names are removed, and fifty new names take the places of half of them.
+            // After each portion, 100 names are removed. Then 50 new names are added, which get ids of removed names.
             for slot in (200 * turn..200 * (turn + 1)).filter(|slot| slot % 2 == 1 && *slot < 2 * STAYING) {
                 registry.remove(Slot(slot));
                 if slot % 4 == 1 {

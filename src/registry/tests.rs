@@ -16,7 +16,7 @@ fn slots_of(registry: &Registry, uid: &str) -> Vec<Slot> {
 }
 
 #[test]
-fn a_name_that_was_found_last_may_be_replaced() {
+fn a_search_does_not_return_the_new_user_that_reuses_an_id() {
     let mut registry = Registry::new();
     for (slot, uid, former) in [(0, "ann", "bob"), (1, "bob", "ann"), (2, "ann", "bob")] {
         registry.bind(Slot(slot), uid, SecondLogin::Multi, &mut Vec::new());
@@ -24,7 +24,7 @@ fn a_name_that_was_found_last_may_be_replaced() {
         assert_eq!(registry.only_slot_of(former), None);
         registry.bind(Slot(9), uid, SecondLogin::Multi, &mut Vec::new());
         assert_eq!(registry.only_slot_of(uid), None, "only_slot_of must return no slot for a uid with two slots");
-        // The next uid gets the id of the removed uid.
+        // After both slots are removed, the id of the user is free, and the next uid gets this id.
         for slot in [slot, 9] {
             registry.remove(Slot(slot));
         }
@@ -47,7 +47,7 @@ fn a_uid_has_many_slots_and_a_slot_has_one_uid() {
 }
 
 #[test]
-fn kick_old_returns_the_other_slots_and_keeps_them_bound() {
+fn a_bind_with_kick_old_returns_the_other_slots_and_keeps_them_bound() {
     let mut registry = Registry::new();
     for slot in (0..3).map(Slot) {
         bind(&mut registry, slot, "ann", SecondLogin::Multi);
@@ -58,7 +58,7 @@ fn kick_old_returns_the_other_slots_and_keeps_them_bound() {
 }
 
 #[test]
-fn reject_new_does_not_change_the_registry() {
+fn a_bind_that_reject_new_refuses_does_not_change_the_registry() {
     let mut registry = Registry::new();
     assert_eq!(bind(&mut registry, Slot(0), "ann", SecondLogin::RejectNew).0, Change::Done);
     assert_eq!(bind(&mut registry, Slot(0), "ann", SecondLogin::RejectNew).0, Change::Already);
@@ -71,7 +71,7 @@ fn reject_new_does_not_change_the_registry() {
 }
 
 #[test]
-fn a_user_stays_online_during_a_page_refresh() {
+fn a_user_stays_online_if_the_new_connection_opens_before_the_old_one_ends() {
     let mut registry = Registry::new();
     bind(&mut registry, Slot(0), "ann", SecondLogin::Multi);
     bind(&mut registry, Slot(1), "ann", SecondLogin::Multi);
@@ -94,7 +94,7 @@ fn names_have_1_to_128_bytes() {
 }
 
 #[test]
-fn remove_returns_and_removes_uid_and_groups() {
+fn remove_returns_and_removes_the_uid_and_the_groups_of_a_slot() {
     let mut registry = Registry::new();
     assert_eq!(registry.remove(Slot(7)), FormerNames::default());
     bind(&mut registry, Slot(5), "ann", SecondLogin::Multi);
@@ -127,7 +127,7 @@ fn ungroup_removes_all_memberships() {
 }
 
 #[test]
-fn iterators_do_not_borrow_the_name() {
+fn the_iterators_of_slots_and_members_do_not_borrow_the_name() {
     let mut registry = Registry::new();
     bind(&mut registry, Slot(1), "ann", SecondLogin::Multi);
     registry.join(Slot(1), "red");

@@ -59,8 +59,8 @@ impl TlsConfig {
 
     /// Replaces the settings with the settings of another config.
     ///
-    /// Connections that are accepted later use the new settings. Tickets of earlier sessions become invalid, so that
-    /// client certificates are checked by the new rules.
+    /// Connections that are accepted later use the new settings. Session tickets that the server sent before this call
+    /// become invalid, so that the certificate of each client is checked with the new settings.
     pub fn replace(&self, other: &TlsConfig) {
         let other = other.current();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = other;
@@ -92,7 +92,8 @@ impl TlsBuilder {
     /// certificate is valid for the name that the client sends (SNI), or else the first pair.
     ///
     /// # Errors
-    /// [`TlsError`], for instance if the key does not belong to the certificate.
+    /// Returns an error if a PEM text, a certificate or the key is invalid, or if the key does not belong to the
+    /// certificate.
     pub fn pair(mut self, certificates: &[u8], key: &[u8]) -> Result<TlsBuilder, TlsError> {
         let chain = chain(certificates)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
@@ -117,13 +118,13 @@ impl TlsBuilder {
         self
     }
 
-    /// Requires client certificates, issued by one of these authorities (PEM).
+    /// Requires that each client has a certificate that one of these authorities has issued (certificates in PEM).
     ///
     /// At most three certificates may be between a client's certificate and the certificate of the authority. A server
     /// that requires client certificates sends no session tickets, so that each handshake verifies the certificate.
     ///
     /// # Errors
-    /// [`TlsError`], for instance if the text is not PEM.
+    /// Returns an error if the text is not PEM, or if a certificate in the text is invalid.
     pub fn client_ca(mut self, certificates: &[u8]) -> Result<TlsBuilder, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in chain(certificates)? {
@@ -136,7 +137,8 @@ impl TlsBuilder {
     /// Builds the TLS settings.
     ///
     /// # Errors
-    /// The error is [`TlsError::NoPair`] or [`TlsError::Settings`].
+    /// Returns [`TlsError::NoPair`] if [`pair`](TlsBuilder::pair) was not called, and [`TlsError::Settings`] if rustls
+    /// refuses the settings.
     pub fn build(self) -> Result<TlsConfig, TlsError> {
         let TlsBuilder { provider, pairs, version_min, client_ca } = self;
         if pairs.is_empty() {
@@ -162,8 +164,8 @@ impl TlsBuilder {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // The state of a session is in its ticket, so the server stores no sessions.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        // A resumed session does not verify the client's certificate again, so a ticket would stay usable after the
-        // certificate has expired.
+        // A server that requires client certificates sends no tickets. A resumed session does not verify the client's
+        // certificate again, so a ticket would stay usable after the certificate has expired.
         config.send_tls13_tickets = usize::from(client_ca.is_none());
         if client_ca.is_none() {
             config.ticketer = ring::Ticketer::new().map_err(settings)?;
@@ -180,8 +182,8 @@ fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if chain.is_empty() { Err(TlsError::NoCertificate) } else { Ok(chain) }
 }
 
-/// The pairs of a certificate and its key. The name that a client sends selects the pair. The first pair is the
-/// default.
+/// The pairs of a certificate and its key. A client gets the first pair whose certificate is valid for the name that
+/// the client sends (SNI), or else the first pair.
 #[derive(Debug)]
 struct Pairs(Vec<Arc<CertifiedKey>>);
 
@@ -192,7 +194,7 @@ impl ResolvesServerCert for Pairs {
             let (Some(name), Ok(certificate)) = (&name, pair.end_entity_cert()) else { return false };
             ParsedCertificate::try_from(certificate).is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
         };
-        // A single pair needs no selection.
+        // If there is only one pair, the certificate is not compared with the name.
         let selected = if self.0.len() > 1 { self.0.iter().find(fits) } else { None };
         selected.or(self.0.first()).cloned()
     }

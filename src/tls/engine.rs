@@ -29,7 +29,7 @@ pub struct Received {
     pub is_closed: bool,
 }
 
-/// An error of the peer or of the session. The text of the error is for the log.
+/// An error of the peer or of the TLS session. The text of the error is for the log.
 #[derive(Debug)]
 pub struct EngineError(rustls::Error);
 
@@ -44,7 +44,7 @@ impl Engine {
     /// Creates the session of a connection that was just accepted.
     ///
     /// # Errors
-    /// The TLS settings are invalid.
+    /// Returns an error if the TLS settings are invalid.
     pub fn new(config: &TlsConfig) -> Result<Engine, EngineError> {
         let connection = UnbufferedServerConnection::new(config.current()).map_err(EngineError)?;
         Ok(Engine { connection })
@@ -57,7 +57,7 @@ impl Engine {
     /// caller must not change these bytes between the calls.
     ///
     /// # Errors
-    /// The peer broke a rule of the protocol. The session has ended.
+    /// Returns an error if the peer violated a rule of TLS. The session has then ended.
     pub fn receive(
         &mut self,
         input: &mut [u8],
@@ -94,10 +94,10 @@ impl Engine {
         }
     }
 
-    /// Adds the alert about an error of the peer to `output`.
+    /// Adds the alert about an error of the peer, if rustls has one, to `output`.
     fn take_alert(&mut self, input: &mut [u8], output: &mut Ciphertext) {
-        // While a record waits to be sent, rustls returns this record. Without a waiting record, rustls would read the
-        // invalid input again.
+        // As long as rustls has a record to send, the call returns this record. Without such a record, the call would
+        // read the invalid input again.
         while self.connection.wants_write() {
             match self.connection.process_tls_records(input).state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(output, |buffer| data.encode(buffer)),
@@ -106,12 +106,13 @@ impl Engine {
         }
     }
 
-    /// Encrypts `plaintext`, and adds the records to `output`. `unfinished` is the unused input of [`receive`].
+    /// Encrypts `plaintext`, and adds the records to `output`. `unfinished` is the input that the last call of
+    /// [`receive`] did not use.
     ///
     /// [`receive`]: Engine::receive
     ///
     /// # Errors
-    /// The handshake is not complete, or the session's keys must not encrypt any more records.
+    /// Returns an error if the handshake is not complete, or if the session's keys must not encrypt any more records.
     pub fn encrypt(
         &mut self,
         plaintext: &[u8],
@@ -124,7 +125,7 @@ impl Engine {
     /// Adds `close_notify`, which ends the stream, to `output`.
     ///
     /// # Errors
-    /// The errors of [`encrypt`](Engine::encrypt).
+    /// Returns the same errors as [`encrypt`](Engine::encrypt).
     pub fn close(&mut self, unfinished: &mut [u8], output: &mut Ciphertext) -> Result<(), EngineError> {
         self.write(unfinished, output, |traffic, buffer| traffic.queue_close_notify(buffer))
     }
@@ -136,7 +137,8 @@ impl Engine {
         mut write: impl FnMut(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), EngineError> {
         loop {
-            // `unfinished` is passed because rustls reads partly received handshake messages again.
+            // `unfinished` must be passed because rustls reads the bytes of partly received handshake messages again in
+            // each call.
             match self.connection.process_tls_records(unfinished).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => return encrypt(output, |b| write(&mut traffic, b)),
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(output, |buffer| data.encode(buffer)),
@@ -148,15 +150,15 @@ impl Engine {
         }
     }
 
-    /// Returns whether the handshake is still incomplete.
+    /// Returns `true` until the handshake is complete.
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
 
     /// Returns whether the client hello was answered. The answer is the costly step of a handshake.
     ///
-    /// A HelloRetryRequest (RFC 8446 section 4.1.4) does not count as the answer: it takes no key exchange, and a
-    /// second hello follows.
+    /// A HelloRetryRequest (RFC 8446 section 4.1.4) does not count as the answer, because it needs no key exchange, and
+    /// the client then sends a second hello.
     pub fn has_answered(&self) -> bool {
         match self.connection.handshake_kind() {
             None => false,
@@ -194,7 +196,7 @@ impl fmt::Display for EngineError {
 
 type Traffic<'a> = rustls::unbuffered::WriteTraffic<'a, rustls::server::ServerConnectionData>;
 
-/// Adds a handshake record. The buffer grows if the record does not fit.
+/// Adds a handshake record to `output`. The buffer grows if the record does not fit.
 fn encode(output: &mut Ciphertext, mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) {
     loop {
         match encode(output.free()) {
@@ -207,7 +209,7 @@ fn encode(output: &mut Ciphertext, mut encode: impl FnMut(&mut [u8]) -> Result<u
     }
 }
 
-/// Adds encrypted records. The buffer grows if the records do not fit.
+/// Adds encrypted records to `output`. The buffer grows if the records do not fit.
 fn encrypt(
     output: &mut Ciphertext,
     mut encrypt: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
@@ -246,7 +248,7 @@ impl Ciphertext {
         self.filled = 0;
     }
 
-    /// Returns the free part of the buffer, after the records. The free bytes are initialized already.
+    /// Returns the free part of the buffer, after the records. These bytes are initialized memory.
     fn free(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.filled..).unwrap_or_default()
     }

@@ -4,7 +4,8 @@ use std::error::Error;
 
 /// An error in a certificate, a key, or their combination.
 ///
-/// The text does not repeat the [`source`](Error::source), which is the error of the parser or of rustls.
+/// The text of the error does not contain the text of its [`source`](Error::source), which is the error of the PEM
+/// parser or of rustls.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {

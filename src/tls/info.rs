@@ -39,7 +39,8 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// Handshakes by outcome, and connections with the wrong protocol: see [`Stats::tls`](crate::Stats::tls).
+/// The numbers of handshakes with each outcome, and of connections with the wrong protocol: see
+/// [`Stats::tls`](crate::Stats::tls).
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct TlsCounts {

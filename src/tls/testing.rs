@@ -1,7 +1,7 @@
 //! A provider of cryptography without randomness, and a client, for tests and fuzz targets.
 //!
-//! The same calls make records of the same lengths, so that a test can be repeated. The key exchange takes no time, and
-//! the client accepts each certificate. None of this code is secure.
+//! The records of equal calls have equal lengths, so that each run of a test has the same result. The result of the key
+//! exchange is a constant, and the client accepts each certificate. So this code is not secure.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -39,7 +39,7 @@ Af8EBTADAQH/MBQGA1UdEQQNMAuCCWxvY2FsaG9zdDAFBgMrZXADQQDS53vdnlih
 -----END CERTIFICATE-----
 ";
 
-/// The number of records that one key of a server may encrypt in TLS 1.2.
+/// The number of records that one key of a server with [`test_config`] may encrypt in TLS 1.2.
 pub const TLS12_RECORDS_MAX: u64 = 64;
 
 /// The content type of a handshake record (RFC 8446 section 5.1).
@@ -86,14 +86,13 @@ impl TestClient {
     /// Handles received records, and returns their plaintext.
     ///
     /// # Errors
-    ///
-    /// The server broke a rule of TLS, or sent an alert.
+    /// Returns an error if the server violated a rule of TLS, or sent an alert.
     pub fn receive(&mut self, mut records: &[u8]) -> Result<Vec<u8>, String> {
         let mut plaintext = Vec::new();
         while !records.is_empty() {
             let read = self.connection.read_tls(&mut records).map_err(|error| error.to_string())?;
             self.connection.process_new_packets().map_err(|error| error.to_string())?;
-            // The read fails when no plaintext is left.
+            // The error is ignored, because a read without available plaintext fails.
             let _ = self.connection.reader().read_to_end(&mut plaintext);
             if read == 0 {
                 break;
@@ -122,7 +121,7 @@ impl TestClient {
 
     /// Changes the client's keys, and asks the server to change its keys. TLS 1.2 has no key update.
     pub fn update_keys(&mut self) {
-        // The call fails before the end of the handshake, and in TLS 1.2.
+        // The error is ignored, because the call fails before the end of the handshake and in TLS 1.2.
         let _ = self.connection.refresh_traffic_keys();
     }
 
@@ -241,7 +240,7 @@ thread_local! {
     static CONTENT_TYPE: Cell<Option<ContentType>> = const { Cell::new(None) };
 }
 
-/// An algorithm whose records can get another content type.
+/// An encryption algorithm that encrypts records with the content type in `CONTENT_TYPE`.
 struct Aead(&'static dyn Tls13AeadAlgorithm);
 
 impl Tls13AeadAlgorithm for Aead {
@@ -262,7 +261,7 @@ impl Tls13AeadAlgorithm for Aead {
     }
 }
 
-/// Works like [`Aead`], for TLS 1.2.
+/// The same as [`Aead`], for TLS 1.2.
 struct Aead12(&'static dyn Tls12AeadAlgorithm);
 
 impl Tls12AeadAlgorithm for Aead12 {

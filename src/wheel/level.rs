@@ -1,7 +1,7 @@
 //! One level of the wheel: a circular array of slots.
 //!
-//! A bitmap marks the occupied slots. The module keeps the lists and the bitmap consistent. The module does not know
-//! the ticks of the slots.
+//! A bitmap marks the occupied slots. The module keeps the lists and the bitmap consistent. The module does not use the
+//! ticks for which the slots stand.
 
 use std::mem;
 
@@ -32,7 +32,8 @@ impl Level {
         &mut self.slots[slot]
     }
 
-    /// Removes a node from a slot's list by calling `unlink`.
+    /// Calls `unlink`, which removes a node from the list of `slot`, and marks the slot as empty if it has no node
+    /// left.
     pub(super) fn unlink_with(&mut self, slot: usize, unlink: impl FnOnce(&mut List)) {
         unlink(&mut self.slots[slot]);
         if self.slots[slot].is_empty() {
@@ -50,10 +51,12 @@ impl Level {
         &self.slots
     }
 
-    /// Returns the distance from `slot` to the first occupied slot, with wrap-around.
+    /// Returns the distance from `slot` to the first occupied slot at or after it. After the last slot, the search
+    /// continues with the first slot.
     pub(super) fn distance_to_occupied(&self, slot: usize) -> Option<u64> {
         let first = slot / WORD_BITS;
-        // The word of `slot` is visited twice: first without the bits before the slot, and last with all bits.
+        // The word that contains the bit of `slot` is visited first without the bits before this bit, and once more at
+        // the end with all its bits.
         let after = u64::MAX << (slot % WORD_BITS);
         (first..=first + WORDS).find_map(|at| {
             let word = self.occupied[at % WORDS] & if at == first { after } else { u64::MAX };

@@ -1,6 +1,6 @@
 //! A simple, slow model of the wheel, for comparison.
 //!
-//! For proptest and for the fuzzer, one interpreter runs operations on the wheel and the model.
+//! The property test and the fuzz target use the same function, which runs operations on the wheel and on the model.
 
 use super::{Owner, Wheel};
 use crate::fd::Slot;
@@ -19,7 +19,7 @@ struct Armed {
     expired: bool,
 }
 
-/// The number of operations between two full comparisons.
+/// The number of operations between two complete comparisons of the wheel and the model.
 ///
 /// Comparisons take most of the run time. A difference that exists only between two comparisons is also found, because
 /// every prefix of a list of operations is an input, too.
@@ -73,8 +73,8 @@ fn step(wheel: &mut Wheel, model: &mut NaiveWheel, operation: u8, bytes: &mut im
             model.advance(now);
         }
         6 => {
-            // Advances to the next deadline, as the loop does. If no owner is armed, the time goes back by one tick,
-            // and the wheel and the model must ignore this call.
+            // Advances to the time that `next` returns, as the loop does. If no owner has a deadline, the call has an
+            // earlier time than the present, and the wheel and the model must ignore it.
             let now = wheel.next().unwrap_or(Tick(model.now.0.saturating_sub(1)));
             wheel.advance(now);
             model.advance(now);
@@ -100,11 +100,11 @@ fn compare(wheel: &Wheel, model: &NaiveWheel) {
     match (wheel.next(), model.armed.iter().map(|armed| armed.deadline).min()) {
         (None, None) => {}
         (Some(next), Some(earliest)) => {
-            assert!(next >= model.now, "next must not be in the past");
-            assert!(next <= earliest.max(model.now), "next must not be later than the earliest deadline");
+            assert!(next >= model.now, "`next` must not return a time in the past");
+            assert!(next <= earliest.max(model.now), "`next` must not return a time after the earliest deadline");
         }
         (next, earliest) => {
-            panic!("next and the earliest deadline must be both absent or both present: {next:?}, {earliest:?}")
+            panic!("`next` must return a time if and only if an owner has a deadline: {next:?}, {earliest:?}")
         }
     }
 }
@@ -142,8 +142,8 @@ impl NaiveWheel {
 
 /// The number of owners.
 ///
-/// The number is small, so that operations often use the same owner. Indices have gaps, so that arenas grow by more
-/// than one node.
+/// The number is small, so that several operations use the same owner. The indices of the owners have gaps, so that an
+/// arena grows by more than one node at once.
 const OWNERS: u8 = 16;
 
 fn owner_of(byte: u8) -> Owner {

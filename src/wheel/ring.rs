@@ -3,8 +3,8 @@
 //! All lists of the wheel share two arenas of nodes.
 //!
 //! This module owns the nodes and their links. This module does not know the meaning of a list. A list is identified by
-//! its first node. Both ends are reachable from the first node, so concatenation is O(1). A node that is not the first
-//! is removed through its neighbours, so the removal does not need to know the list of the node.
+//! its first node. Both ends are reachable from the first node, so concatenation is O(1). The removal of a node that is
+//! not the first changes only its two neighbours, so this removal does not need the list of the node.
 
 use crate::fd::Slot;
 use std::ops::{Index, IndexMut};
@@ -26,9 +26,9 @@ pub(super) struct List {
 pub(super) struct Node {
     /// The deadline. The field is valid only while the node is linked.
     pub(super) deadline: Tick,
-    /// Both links are `NONE` while the node is in no list.
+    /// The previous node of the list. Both links, `prev` and `next`, are `NONE` while the node is in no list.
     ///
-    /// No link is `NONE` while the node is in a list.
+    /// Neither link is `NONE` while the node is in a list.
     pub(super) prev: Link,
     pub(super) next: Link,
 }
@@ -120,7 +120,7 @@ impl Nodes {
 
     /// Appends a node to a list.
     ///
-    /// The node must be in no list, or in a list that is being emptied.
+    /// The node must be in no list, or in a list whose nodes are all being moved to other lists.
     pub(super) fn push_back(&mut self, list: &mut List, link: Link) {
         (self[link].prev, self[link].next) = (link, link);
         self.append(list, List { first: link });
