@@ -16,11 +16,11 @@ use crate::protocol::mask::unmask;
 pub struct MessageRules {
     /// The maximum length of a message in bytes, with all its fragments, after inflation.
     pub bytes_max: u64,
-    /// How the server treats deflated messages.
+    /// The processing of deflated messages by the server.
     pub deflated: DeflatedMessages,
 }
 
-/// How the server treats deflated messages (RFC 7692).
+/// The processing of deflated messages by the server (RFC 7692).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum DeflatedMessages {
     /// A deflated message is an error: permessage-deflate was not negotiated.

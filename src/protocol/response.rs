@@ -51,7 +51,7 @@ pub struct Response {
     deferral: Option<Deferral>,
 }
 
-/// How the client finds the end of a response body.
+/// The means by which the client finds the end of a response body.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Length {
     Known(usize),
