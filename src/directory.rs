@@ -61,7 +61,7 @@ pub enum Claim {
     Full,
 }
 
-/// The number of connections of one loop that have a uid, or are in a group.
+/// A loop, and the number of its connections that have a certain uid or are in a certain group.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Part {
     /// The number of the loop.

@@ -4,14 +4,16 @@
 //! that [`Wheel::advance`] was given.
 //!
 //! Data structure: level `n` counts in units of 256ⁿ ticks. A block is 256 units. A level has two blocks of slots, one
-//! slot per unit: the present block and the next block. A deadline further away is stored on a higher level. When the
-//! time enters a block, the deadlines of the following block are in one slot of the next higher level. Then each of
-//! these deadlines moves to a slot of the lower level: the deadlines cascade. Eight levels cover all values of `u64`.
+//! slot per unit: the present block and the next block. A deadline further away is stored on a higher level. At the
+//! start of a block, the deadlines of the following block are in one slot of the next higher level. Each of these
+//! deadlines is then moved to a slot of the lower level. This move is called a cascade. Eight levels cover all values
+//! of `u64`.
 //!
-//! Two blocks instead of one, and 256 units instead of the usual 64, keep the cascades of a million heartbeats short.
-//! Every deadline within 65 seconds is on level 0 or 1 when it is armed, so it cascades at most once. A cascade moves
-//! the deadlines of 256 ms. With one block per level, or with 64 units per block, one cascade would move the deadlines
-//! of several seconds, and would stall the loop.
+//! A level has two blocks and not one, and a block has 256 units and not the usual 64, so that the cascades take little
+//! time even with the heartbeats of a million connections. Every deadline within 65 seconds is on level 0 or 1 when it
+//! is armed, so it cascades at most once. One cascade moves the deadlines of a period of 256 ms. With one block per
+//! level, or with 64 units per block, one cascade would move the deadlines of a period of several seconds, and the loop
+//! would serve no connection during this time.
 //!
 //! Each deadline is stored in a node of a linked list. The slot of a node follows from its deadline and the present
 //! time. So the node needs no field for its slot, and [`Wheel::cancel`] is O(1).

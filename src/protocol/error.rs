@@ -73,7 +73,7 @@ impl ProtocolError {
             ProtocolError::ReservedBits => "reserved bit is set",
             ProtocolError::ReservedOpcode => "reserved opcode",
             ProtocolError::Unmasked => "client frame is not masked",
-            ProtocolError::LengthNotMinimal => "payload length is not minimal",
+            ProtocolError::LengthNotMinimal => "payload length is not in its shortest form",
             ProtocolError::LengthTooLarge => "payload length exceeds 2^63 - 1",
             ProtocolError::ControlFragmented => "control frame is fragmented",
             ProtocolError::ControlTooLong => "control frame is over 125 bytes",

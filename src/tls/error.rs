@@ -24,11 +24,11 @@ pub enum TlsError {
     /// The key is invalid, or its type is not supported.
     #[error("invalid private key")]
     Key(#[source] Box<dyn Error + Send + Sync>),
-    /// The key belongs to another certificate.
-    #[error("the private key does not fit the certificate")]
+    /// The private key does not belong to the certificate.
+    #[error("the private key does not belong to the certificate")]
     KeyMismatch,
     /// No pair of certificate and key was added.
-    #[error("no certificate and key set")]
+    #[error("no pair of certificate and private key is set")]
     NoPair,
     /// The TLS settings are invalid.
     #[error("invalid TLS settings")]

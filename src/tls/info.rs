@@ -44,20 +44,21 @@ impl fmt::Display for TlsVersion {
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct TlsCounts {
-    /// Full handshakes that succeeded.
+    /// The number of full handshakes that succeeded.
     pub full: u64,
-    /// Handshakes that resumed an earlier session and succeeded.
+    /// The number of handshakes that resumed an earlier session and succeeded.
     pub resumed: u64,
-    /// Handshakes that failed.
+    /// The number of handshakes that failed.
     ///
     /// A handshake fails if the client breaks a rule of the protocol or sends an alert, if client and server have no
     /// TLS version or cipher suite in common, or if the server refuses the client's certificate.
     pub failed: u64,
-    /// Handshakes that the client abandoned, or did not complete within `head_time_max`.
+    /// The number of handshakes whose client disconnected before the end, or did not complete the handshake within
+    /// `head_time_max`.
     pub abandoned: u64,
-    /// Connections to a TLS listener that sent plain HTTP, and got status 400.
+    /// The number of connections to a TLS listener that sent plain HTTP, and got status 400.
     pub plain_http: u64,
-    /// Connections to a plain listener that sent a TLS hello, and were closed.
+    /// The number of connections to a listener without TLS that sent a TLS hello, and were closed.
     pub on_plain: u64,
 }
 

@@ -340,7 +340,7 @@ fn invalid_certificates_and_keys_are_named() {
     let other = AUTHORITY.sign(&["localhost"]);
     let bad_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     for (certificate, key, text, has_source) in [
-        (&*pair.certificate, &*other.key, "the private key does not fit the certificate", false),
+        (&*pair.certificate, &*other.key, "the private key does not belong to the certificate", false),
         ("", &*pair.key, "no certificate found", false),
         (&*pair.certificate, "", "no private key found", false),
         (&*pair.certificate, &*pair.certificate, "no private key found", false),
@@ -354,7 +354,7 @@ fn invalid_certificates_and_keys_are_named() {
     }
     assert_eq!(
         TlsConfig::builder().build().expect_err("the pair is missing").to_string(),
-        "no certificate and key set"
+        "no pair of certificate and private key is set"
     );
 }
 
