@@ -3,8 +3,8 @@
 //! An fd is not the kernel's file descriptor.
 //!
 //! Layout: `fd = generation << 24 | (slot + 1)`. The slot is the connection's index in the slab and is reused at once.
-//! The generation counts the reuses of the slot. An fd that outlives its connection carries an old generation, so it
-//! never reaches the connection that has the slot now.
+//! The generation counts the reuses of the slot. If an fd is used after the end of its connection, its generation is
+//! old, so the fd never identifies the connection that has the slot now.
 //!
 //! With several loops, each loop has its own slab, and [`Numbering`] converts between the slots of fds and of slabs.
 
@@ -67,7 +67,7 @@ impl Numbering {
         Slot(local.0 * self.loops + self.index)
     }
 
-    /// Returns the loop of an fd, from 0.
+    /// Returns the number of the loop to which an fd belongs. The first loop has the number 0.
     pub fn loop_of(self, fd: Fd) -> usize {
         (fd.slot().0 % self.loops) as usize
     }

@@ -1,7 +1,7 @@
-//! Histograms of durations, cheap enough to record every turn of the loop.
+//! Histograms of durations. Recording takes so little time that the loop records each of its turns.
 //!
-//! There is one bucket for each power of two of microseconds. One instruction finds the bucket. Quantiles are exact
-//! within a factor of two.
+//! There is one bucket for each power of two of microseconds. One instruction finds the bucket of a duration. A
+//! returned quantile is the upper bound of a bucket, so it is less than twice the true quantile, or 1 µs.
 
 use std::time::Duration;
 

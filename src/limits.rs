@@ -144,9 +144,10 @@ pub struct Limits {
     /// Before a pause, at most [`read_budget_bytes`](Limits::read_budget_bytes) plus one message are inflated.
     ///
     /// Compressed bytes may inflate to nothing and still take time, so each received byte counts as 16 additional
-    /// inflated bytes. A message counts as at least 1 KiB. With the default, the inflation of the most expensive
-    /// messages of one client takes an eighth of the time of the loop. The time of `on_message` is not limited. With
-    /// `compression`, the value must be at least `message_bytes_max`. Default 16 MiB.
+    /// inflated bytes. A message counts as at least 1 KiB. With the default value, inflating the messages of one client
+    /// takes at most about an eighth of the time of the loop, even for messages that take the most time per byte. The
+    /// limit does not apply to the time of `on_message`. With `compression`, the value must be at least
+    /// `message_bytes_max`. Default 16 MiB.
     pub inflated_bytes_per_second_max: usize,
 
     /// The maximum time to receive a message, from its first byte to its last.

@@ -315,8 +315,7 @@ impl Assembler {
         self.held.as_ref().map(|held| held.until)
     }
 
-    /// Returns the next item of the input that is held back. Otherwise the method is the same as
-    /// [`next`](Assembler::next).
+    /// Works like [`next`](Assembler::next), with the input that is held back as `input`.
     ///
     /// # Errors
     /// Returns the same errors as `next`.

@@ -44,8 +44,8 @@ pub fn normalise(entry: &str) -> Result<String, String> {
         Host::Name(name) => name,
     };
     let (base, is_wildcard) = host.strip_prefix("*.").map_or((host, false), |base| (base, true));
-    // Only the host of an `http` or `https` origin is a domain name. The host of another scheme, such as the scheme of
-    // an app, is not.
+    // Only the host of an `http` or `https` origin is a domain name. With another scheme, such as the scheme of an app,
+    // the host is not a domain name.
     let is_dns = default_port(origin.scheme).is_some();
     match host_error(base, is_wildcard).or_else(|| dns_error(base, is_wildcard).filter(|_| is_dns)) {
         Some(why) => refused(why),
