@@ -481,10 +481,10 @@ impl Limits {
 
     /// Returns the address that identifies the client at `ip`.
     ///
-    /// A limit on the connections per client counts connections with an equal result of this function as connections of
-    /// one client. An IPv4 address is returned unchanged. An IPv4-mapped IPv6 address, or an address with the prefix
-    /// `64:ff9b::/96` of RFC 6052, is converted to its IPv4 address. Any other IPv6 address is reduced to its network:
-    /// the first [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
+    /// A handler that limits the number of connections of each client counts the connections by this address. An IPv4
+    /// address is returned unchanged. An IPv4-mapped IPv6 address, or an address with the prefix `64:ff9b::/96` of RFC
+    /// 6052, is converted to its IPv4 address. Any other IPv6 address is reduced to its network: the first
+    /// [`address_ipv6_prefix`](Limits::address_ipv6_prefix) bits.
     pub fn counted_address(&self, ip: IpAddr) -> IpAddr {
         match ip.to_canonical() {
             IpAddr::V4(v4) => IpAddr::V4(v4),

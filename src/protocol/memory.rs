@@ -1,7 +1,7 @@
-//! Memory accounting: the number of bytes of each user of memory, for instance an unfinished message, and the total of
-//! these numbers.
+//! Memory accounting: the number of bytes of single objects, such as unfinished messages, and the total of these
+//! numbers.
 //!
-//! A [`MemoryShare`] is the part of one user of memory in the total. When the share is dropped, its bytes are
+//! Each object has a [`MemoryShare`], which contains the number of its bytes. When the share is dropped, this number is
 //! subtracted from the total, so no code path can forget the subtraction.
 
 use std::cell::Cell;
@@ -26,8 +26,7 @@ impl MemoryTotal {
     }
 }
 
-/// The number of bytes that one user of memory (such as an unfinished message) uses. A [`MemoryTotal`] includes this
-/// number.
+/// The number of bytes of one object, such as an unfinished message. A [`MemoryTotal`] includes this number.
 #[derive(Debug, Default)]
 pub struct MemoryShare {
     total: MemoryTotal,

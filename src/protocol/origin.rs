@@ -94,8 +94,8 @@ impl Origins {
     /// Checks the `Origin` header of a request.
     ///
     /// # Errors
-    /// Returns the reason if the origin is refused. The caller then sends the 403 response of
-    /// [`OriginError::response`].
+    /// Returns an error, which states the reason, if the origin is not allowed. The caller then sends the 403 response
+    /// of [`OriginError::response`].
     pub fn allows(&self, request: &Request<'_>) -> Result<(), OriginError> {
         if *self == Origins::Any {
             return Ok(());

@@ -85,7 +85,7 @@ fn the_memory_of_a_message_is_counted_until_it_is_complete_or_dropped() {
 }
 
 #[test]
-fn invalid_text_fails_at_its_first_invalid_byte() {
+fn an_invalid_text_is_refused_at_its_first_invalid_byte() {
     let stream = frame(true, Opcode::Text, b"ok \xed\xa0 and much more");
     let mut unfinished = None;
     for (index, &byte) in stream.iter().enumerate() {
