@@ -17,7 +17,8 @@ impl Connection {
         }
     }
 
-    /// Returns whether the connection has unwritten output, and the socket is not known to be full.
+    /// Returns whether the connection has unwritten output, and no write since the last writable event has filled the
+    /// socket.
     #[inline]
     pub fn can_write(&self) -> bool {
         match &self.output {
@@ -27,7 +28,8 @@ impl Connection {
         }
     }
 
-    /// Returns the unwritten output if it is one slice, and `None` if it is empty or several slices.
+    /// Returns the unwritten output if it is one slice. Returns `None` if there is no output, or if it is several
+    /// slices.
     ///
     /// Most output is one slice. For one slice, this method is faster than [`poll_slices`](Connection::poll_slices)
     /// with a list of 64 slices.

@@ -19,7 +19,7 @@ pub struct Counts {
     pub conflated: u64,
     /// Messages and HTTP responses that were dropped because a queue was full.
     pub dropped: u64,
-    /// The part of `dropped` whose receiver was closed as a slow consumer.
+    /// The messages counted in `dropped` whose receiver was closed as a slow consumer.
     pub dropped_by_close: u64,
     /// Messages that were not queued because they are longer than `queue_bytes_max`, counted once per receiver.
     pub too_large: u64,

@@ -14,9 +14,9 @@ use crate::protocol::request::Request;
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Bytes received, including headers.
+    /// Bytes received, including HTTP headers and frame headers.
     pub bytes_in: u64,
-    /// Bytes that the socket accepted.
+    /// Output bytes that the socket accepted.
     pub bytes_out: u64,
     /// Messages received.
     pub messages_in: u64,
@@ -87,7 +87,7 @@ impl<'a> From<Message<'a>> for Event<'a> {
     }
 }
 
-/// The reason why a connection refused a request by itself.
+/// The reason why a connection refused a request without an answer of the handler.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// The request is invalid, exceeds a limit, or took too long.

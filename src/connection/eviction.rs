@@ -19,7 +19,8 @@ use crate::protocol::close::CloseCode;
 /// Evictions stop when 1/16 of the bound on all queues is free.
 const FREED_PART: usize = 16;
 
-/// An undroppable holder is closed if it has at least this many times the memory of the largest other holder.
+/// An undroppable holder is closed if it has at least this many times the memory of the largest holder with messages
+/// that can be dropped.
 ///
 /// The only message of an undroppable holder is partly written, so it cannot be dropped. No undroppable holder is
 /// closed if the dropped messages were enough to bring all queues together within their bound: the evictions then stop,

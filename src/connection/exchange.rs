@@ -61,8 +61,8 @@ impl Connection {
 
     /// Answers the pending request.
     ///
-    /// A response to an upgrade refuses the upgrade and ends the connection, so that no later request is processed. If
-    /// a response in pieces has begun, `response` is not sent, and the connection ends.
+    /// If the pending request is an upgrade, the response refuses the upgrade and ends the connection, so that no later
+    /// request is processed. If a response in pieces has begun, `response` is not sent, and the connection ends.
     pub fn respond(&mut self, response: Response, env: &mut Env) {
         let Stage::Http(http) = &mut self.stage else { return };
         let Some(answer) = http.end_pending() else { return };
@@ -150,7 +150,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether the [`Ticket`](crate::Ticket) with this number may answer the current request.
+    /// Returns whether the [`Ticket`](crate::Ticket) with the number `ticket` may answer the current request.
     pub fn has_ticket(&self, ticket: Deferral) -> bool {
         matches!(&self.stage, Stage::Http(http) if http.ticket() == Some(ticket))
     }
@@ -188,8 +188,8 @@ impl Connection {
 
     /// Queues a piece of the body of a response.
     ///
-    /// Returns `NotOpen` if [`begin_response`](Connection::begin_response) was not called, and `Full` if the queue has
-    /// no space for the piece.
+    /// Returns `NotOpen` if no response in pieces was started for the current request, and `Full` if the queue has no
+    /// space for the piece.
     pub fn write_response(&mut self, piece: &[u8], env: &mut Env) -> Sent {
         let queued = self.queued_bytes();
         let Stage::Http(http) = &mut self.stage else { return Sent::NotOpen };
@@ -248,8 +248,9 @@ impl Connection {
     /// Ends an HTTP connection because the server is shutting down.
     ///
     /// If a handler is processing a request, the response to this request is still sent. Any other request of which
-    /// bytes were received gets a response with status 503, or, if its response has begun already, this response ends
-    /// incomplete. If no byte of a request was received, the connection is dropped when its output is written.
+    /// bytes were received gets a response with status 503. If a response in pieces to such a request has begun
+    /// already, no 503 is sent, and this response ends incomplete. If no byte of a request was received, the connection
+    /// is dropped when its output is written.
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         if let Some(answer) = http.handled_request_mut() {
@@ -418,7 +419,7 @@ impl Connection {
 }
 
 fn push_chunk(out: &mut Vec<u8>, piece: &[u8]) {
-    // A write to a vector cannot fail.
+    // This write cannot fail, because `out` is a vector.
     let _ = write!(out, "{:x}\r\n", piece.len());
     out.extend_from_slice(piece);
     out.extend_from_slice(b"\r\n");

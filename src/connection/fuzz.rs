@@ -131,7 +131,7 @@ impl Rig {
             6 => self.push(&[at], argument, next(bytes)),
             7 => self.push(&[at, 1 - at], argument, next(bytes)),
             8 => self.ping(at, usize::from(argument)),
-            // Operations that end a connection are rare, so that connections stay open longer.
+            // Operations that end a connection are chosen rarely, so that connections stay open longer.
             9 if argument < 32 => self.close(at, u16::from(argument)),
             10 if argument < 32 => match argument % 4 {
                 0 => self.close_slow(at, usize::MAX),
@@ -163,7 +163,7 @@ impl Rig {
         }
     }
 
-    // The client.
+    // Operations of the clients.
 
     /// Reads from a socket, if the connection wants to read.
     ///
@@ -226,7 +226,7 @@ impl Rig {
         self.handle_end(at, event);
     }
 
-    // The handler.
+    // Reactions of the handler to events.
 
     fn handle_event(&mut self, at: usize, event: Event<'_>) {
         let side = &mut self.sides[at];
@@ -406,7 +406,7 @@ impl Rig {
         self.handle_end(at, event);
     }
 
-    // The loop.
+    // Operations of the loop.
 
     fn slot(&self, at: usize) -> Slot {
         self.sides[at].fd.slot()
@@ -481,7 +481,7 @@ impl Rig {
         self.replay();
     }
 
-    // Checks.
+    // Comparison of the connections with the models.
 
     fn check(&self) {
         self.table.check_invariants();

@@ -24,7 +24,7 @@ pub enum HeartbeatAction {
     Wait(Tick),
     /// Send a ping. The next check is at this tick.
     Ping(Tick),
-    /// The client is dead.
+    /// The client counts as dead, so the caller ends the connection.
     Dead,
 }
 

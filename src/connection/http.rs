@@ -285,7 +285,8 @@ impl Http {
         !self.is_drained()
     }
 
-    /// Returns the time at which the wait for [`awaits`](Http::awaits) times out, if it starts now.
+    /// Returns the deadline for the input or answer that [`awaits`](Http::awaits) returns, if the connection begins to
+    /// wait for it now.
     pub fn deadline(&self, env: &Env) -> Tick {
         let limit = match self.awaits() {
             Awaited::Request => env.limits.keep_alive_max,
@@ -408,7 +409,7 @@ impl Http {
         }
     }
 
-    /// Starts to receive the body that [`Step::Head`] announced.
+    /// Starts to receive the request body that was announced by [`Step::Head`].
     ///
     /// If `state` is `Some`, the body is passed to the handler in pieces. If it is `None`, the handler gets the whole
     /// body at once. Returns `true` if the client waits for a `100 Continue`.

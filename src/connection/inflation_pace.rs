@@ -12,10 +12,10 @@ const CHARGE_BYTES_MIN: u64 = 1 << 10;
 
 /// Each received byte counts as this number of inflated bytes, in addition to the bytes that it inflates to.
 ///
-/// To process a payload takes time even if it inflates to no bytes. The slowest known payload consists of empty blocks
-/// with separate Huffman codes, and takes 120 ns for each received byte. An ordinary payload takes 1 to 3 ns for each
-/// inflated byte. `benches/protocol.rs` measures both payloads. So at the default `inflated_bytes_per_second_max` of 16
-/// MiB, one client can use at most about an eighth of the time of the loop.
+/// The inflation of a payload takes time even if the payload inflates to no bytes. The slowest known payload consists
+/// of empty blocks with separate Huffman codes, and takes 120 ns for each received byte. An ordinary payload takes 1 to
+/// 3 ns for each inflated byte. `benches/protocol.rs` measures both payloads. So at the default
+/// `inflated_bytes_per_second_max` of 16 MiB, one client can use at most about an eighth of the time of the loop.
 const CHARGE_FACTOR: u64 = 16;
 
 /// The pace at which the messages of a client are inflated.
@@ -24,8 +24,8 @@ const CHARGE_FACTOR: u64 = 16;
 /// inflated bytes of each client plus [`CHARGE_FACTOR`] times the received bytes are limited to
 /// [`inflated_bytes_per_second_max`](Limits::inflated_bytes_per_second_max), with bursts of
 /// [`read_budget_bytes`](Limits::read_budget_bytes). The type is a leaky bucket. The bucket stores only the time at
-/// which it becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So if the stored time is
-/// further in the future than a full bucket can set it, it is in fact a time in the past, and the bucket is empty.
+/// which it becomes empty, in 16ths of a millisecond. The stored time wraps after 3 days. So a stored time that seems
+/// to be further in the future than a full bucket allows is a past time: the bucket is then empty.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct InflationPace(u32);
 

@@ -2,7 +2,8 @@
 //!
 //! Most output is written in the turn that created it, to a socket that is not full. The output of a connection is one
 //! range of the journal: for instance a reply, all replies to one read, or several publishes. A thousand subscribers
-//! can have the same range. So a connection of this kind needs neither a queue nor a copy of its frames.
+//! can have the same range. So a connection whose output is a range needs neither a queue nor its own copy of the
+//! frames.
 
 use crate::connection::outbound::{COPIED_BYTES_MAX, DEFLATED_START, JournalPart, Outbound, Range};
 use crate::connection::queue::Queue;
@@ -29,8 +30,8 @@ const _: () = assert!(2 * BYTES_MAX == 512 << 10);
 
 /// The maximum number of [`SeparateFrame`]s in each part of the journal.
 ///
-/// Large frames fill a part before their number reaches this maximum. Only small frames with a key can reach this
-/// maximum. Further frames with a key then go to queues.
+/// Large frames fill a part of the journal before their number reaches this maximum. Only small frames with a
+/// conflation key can reach it. Further frames with a key then go to queues.
 const SEPARATE_MAX: usize = 1024;
 
 const _: () = assert!(BYTES_MAX / COPIED_BYTES_MAX < SEPARATE_MAX);
@@ -80,7 +81,7 @@ struct Part {
     len: usize,
     /// The frames in `bytes` that are not copied together with others when they are moved to a queue.
     ///
-    /// The list has the order of `bytes`.
+    /// The frames in this list have the same order as in `bytes`.
     separate: Vec<SeparateFrame>,
 }
 

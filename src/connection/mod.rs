@@ -131,7 +131,7 @@ pub struct Connection {
 
 const _: () = assert!(size_of::<Connection>() <= 120, "a connection must take at most 120 bytes");
 
-/// The opening time of a connection in units of 16 ms.
+/// The time at which a connection opened, in units of 16 ms.
 ///
 /// The type takes 4 bytes. The value reaches its maximum about two years after the server started.
 #[derive(Copy, Clone, Debug)]
@@ -176,7 +176,7 @@ enum Stage {
     },
     /// The connection is dropped at the end of the turn.
     Finished {
-        /// Whether the connection ended inside a response that has neither a length nor chunks.
+        /// Whether the connection ended inside a response that has neither a `Content-Length` nor chunks.
         is_cut: bool,
     },
 }
@@ -238,7 +238,7 @@ impl Connection {
         matches!(&self.stage, Stage::Http(http) if http.is_deferred_upgrade())
     }
 
-    // Events.
+    // Methods that report an event.
 
     /// Counts received bytes.
     ///
@@ -345,7 +345,7 @@ impl Connection {
         }
     }
 
-    // Commands of a handler.
+    // Methods for the commands of a handler.
 
     /// Queues a message.
     #[inline]
@@ -454,7 +454,7 @@ impl Connection {
         may
     }
 
-    /// Returns whether the frame may be queued, or the reason why not.
+    /// Returns `Queued` if the frame may be queued, and else the reason why it may not.
     #[inline(always)]
     fn check_bounds(&self, outbound: &Outbound<'_>, env: &Env) -> Sent {
         if !self.is_open() {

@@ -21,7 +21,7 @@ pub struct Outbound<'a> {
     /// The length of the frame in bytes, with its header.
     bytes: usize,
     shared: Option<SharedFrame>,
-    /// The range of the frame in the journal, after the frame was appended.
+    /// The range of the frame in the journal, or `None` before the frame is appended to the journal.
     pub(super) place: Option<Range>,
     /// Whether the frame may go to more than one queue.
     pub(crate) to_many: bool,
@@ -184,7 +184,7 @@ impl Source<'_> {
         }
     }
 
-    /// Deflates the message. Returns `None` if the message stays plain.
+    /// Deflates the message. Returns `None` if the message must be sent without deflation.
     fn deflate(&self, deflater: &mut Deflater, counts: &mut Compression) -> Option<SharedFrame> {
         match self {
             Source::Payload(opcode, payload) => {

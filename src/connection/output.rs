@@ -202,7 +202,7 @@ impl Output {
         }
     }
 
-    /// Returns the unwritten output if it is one slice, as most output is, and else `None`.
+    /// Returns the unwritten output if it is one slice, as most output is. Otherwise returns `None`.
     #[inline]
     pub fn poll_slice<'a>(&'a self, journal: &'a Journal) -> Option<&'a [u8]> {
         match self {

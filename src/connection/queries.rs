@@ -87,7 +87,7 @@ impl Connection {
         self.start_close_wait(env);
     }
 
-    /// Returns the time of this turn if the socket should be read now, or else `None`.
+    /// Returns the time of this turn if the socket should be read now. Otherwise returns `None`.
     pub fn reads_at(&self, env: &Env) -> Option<Tick> {
         self.wants_read().then_some(env.now)
     }

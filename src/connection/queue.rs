@@ -35,7 +35,7 @@ pub(super) const SHARED_BYTES_MIN: usize = 2 * size_of::<Segment>();
 /// The maximum capacity of the buffer that an empty queue keeps for its next use, in bytes.
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
-/// The maximum capacity of each list of an empty queue, in entries, for the queue to be kept for its next use.
+/// An empty queue is kept for its next use only if each of its lists has at most this capacity, in entries.
 ///
 /// The lists of a queue are `segments` and `keys`.
 const SPARE_SEGMENTS_MAX: usize = 64;
@@ -257,7 +257,7 @@ impl Queue {
         total.frames += outbound.bytes();
     }
 
-    /// Returns the unwritten output if it is in one segment, and else `None`.
+    /// Returns the unwritten output if it is in one segment. Otherwise returns `None`.
     #[inline]
     pub fn poll_slice(&self) -> Option<&[u8]> {
         match (self.segments.front(), self.segments.len()) {

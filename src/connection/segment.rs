@@ -48,8 +48,8 @@ pub struct Queued {
     pub frames: usize,
     /// The memory of queued HTTP responses.
     ///
-    /// HTTP responses count against a bound of their own, and not against the bound of WebSocket queues. So a client
-    /// that requests pages and does not read them cannot use up the memory of WebSockets.
+    /// HTTP responses count against a separate bound, and not against the bound of WebSocket queues. So a client that
+    /// requests pages and does not read them cannot use up the memory for WebSocket queues.
     pub http: usize,
 }
 

@@ -43,7 +43,7 @@ impl Rig {
         Rig { connection: Connection::new(Peer::Unix, &env), env, mode: None, pieces: Vec::new() }
     }
 
-    /// Returns an open WebSocket, after its 101 response was read.
+    /// Returns a rig whose connection is an open WebSocket. The client has read the 101 response.
     fn open(limits: Limits) -> Rig {
         let mut rig = Rig::new(limits);
         assert_eq!(rig.feed(UPGRADE.as_bytes()), ["upgrade /chat"]);
@@ -71,7 +71,7 @@ impl Rig {
         let mut events = Vec::new();
         self.connection.handle_received(input.len(), &mut self.env);
         while let Some(event) = next_event(&mut self.connection, &mut input, &mut self.env) {
-            // The head of a request with a collected body is not in the result.
+            // `Event::Head` of a request whose body is collected is not in the result.
             if self.mode.is_some() || !matches!(event, Event::Head(_)) {
                 events.push(describe(&event));
             }
@@ -112,7 +112,7 @@ impl Rig {
         sent
     }
 
-    /// Writes all output, as to a socket that is never full, and returns the bytes.
+    /// Writes all output to a socket that is never full, and returns the written bytes.
     fn written(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         loop {
@@ -144,7 +144,7 @@ impl Rig {
     }
 }
 
-/// Reads the next event as the loop does.
+/// Returns the next event in `input`, with the same calls as the loop.
 fn next_event<'a>(connection: &mut Connection, input: &mut &'a mut [u8], env: &mut Env) -> Option<Event<'a>> {
     match connection.handle_message(input, env) {
         Ok(Some(message)) => Some(message.into()),

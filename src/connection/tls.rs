@@ -45,7 +45,7 @@ pub trait Stream {
     /// Writes once.
     fn send(&mut self, bytes: &[u8]) -> Io;
 
-    /// Ends the output.
+    /// Ends the output stream, as `shutdown(SHUT_WR)` does.
     fn shutdown(&mut self);
 }
 
@@ -59,7 +59,7 @@ pub struct TlsShared {
     /// The records that the current call sends.
     outgoing: Ciphertext,
     inbound: MemoryTotal,
-    /// The number of handshakes by outcome.
+    /// The number of handshakes for each outcome.
     pub counts: TlsCounts,
     /// The report of the last read.
     pub last: ReadReport,
@@ -147,7 +147,9 @@ impl TlsStream {
     ///
     /// With `is_proxied`, a PROXY header comes before the handshake.
     ///
-    /// # Errors Returns an error if rustls refuses the TLS settings.
+    /// # Errors
+    ///
+    /// Returns an error if rustls refuses the TLS settings.
     pub fn new(
         config: &TlsConfig,
         is_control: bool,
@@ -369,7 +371,7 @@ impl TlsStream {
         Io::WouldBlock
     }
 
-    /// Handles an error that the client caused.
+    /// Ends a session after an error that the client caused.
     fn fail(&mut self, error: EngineError, filled: usize, stream: &mut impl Stream, shared: &mut TlsShared) -> Io {
         shared.last.error = Some(error);
         if self.stage == Stage::Open {

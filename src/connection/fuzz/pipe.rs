@@ -1,4 +1,4 @@
-//! A stream in memory, below a TLS session.
+//! A stream in memory that transports the records of a TLS session.
 
 use crate::connection::{Io, Stream};
 

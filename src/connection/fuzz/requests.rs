@@ -7,7 +7,7 @@ const UPGRADE_DEFLATE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgr
     Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// The window of this client is 512 bytes.
+/// The inflation window of this client is 512 bytes.
 const UPGRADE_WINDOW: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

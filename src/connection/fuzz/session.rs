@@ -143,7 +143,7 @@ impl Session {
         }
     }
 
-    // The client.
+    // Operations of the client.
 
     fn send(&mut self, count: usize) {
         if self.is_ended {
@@ -233,7 +233,7 @@ impl Session {
         }
     }
 
-    // The server.
+    // Operations of the server.
 
     fn read(&mut self) -> Io {
         let read = self.stream.read(&mut self.pipe, &mut self.shared, &mut self.buffer);

@@ -1,4 +1,4 @@
-//! The flush and the clock of the fuzz target `connection`.
+//! The flush of output and the change of the time in the fuzz target `connection`.
 
 use std::time::Duration;
 

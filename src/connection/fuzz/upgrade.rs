@@ -1,4 +1,4 @@
-//! The fuzz target `upgrade`: the bytes of a client, up to the response to its upgrade.
+//! The fuzz target `upgrade`: passes random bytes of a client to a connection, until an upgrade is answered.
 //!
 //! A 101 response must be correct, and only a valid upgrade may get a 101. All other output must be complete and
 //! well-formed responses.

@@ -23,7 +23,7 @@ const MOVED_BYTES_MAX: usize = 4 << 20;
 /// The state of a connection after its flush.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum FlushResult {
-    /// The connection is still in use.
+    /// The connection has not ended.
     Stays {
         /// Whether reading resumes, because the flush has written enough of the output that had stopped reading.
         may_resume: bool,
@@ -48,7 +48,7 @@ impl FlushResult {
 pub enum JournalResult {
     /// The output is in queues, and the journal is empty.
     Emptied,
-    /// The queues would take too much memory, so the output stays in the journal. The journal may grow.
+    /// The queues would take too much memory, so the output stays in the journal. The journal may still grow.
     Kept,
     /// Output is left in the journal, and the journal must not grow. So the caller must write the output.
     Full,
@@ -76,11 +76,11 @@ impl<T: Transport> Table<T> {
         self.has_listed() || !self.unwritten.is_empty()
     }
 
-    /// Returns two counts since the start: of WebSockets that a flush left for a later flush, and of these WebSockets
-    /// that a later flush has written to.
+    /// Returns two counts since the start: the WebSockets that were added to the list of unwritten connections, and
+    /// those that a flush has taken from this list to write to them.
     ///
-    /// After a flush, all output that was queued before it was offered to the sockets, except the output of the
-    /// WebSockets that are in the first count and not yet in the second.
+    /// After a flush, only the WebSockets that are in the first count and not in the second have output that was queued
+    /// before this flush and was not offered to a socket.
     pub fn output_positions(&self) -> (u64, u64) {
         self.unwritten.positions()
     }
@@ -147,7 +147,7 @@ impl<T: Transport> Table<T> {
         }
     }
 
-    /// Moves unwritten output from the journal to queues, if this takes at most [`MOVED_BYTES_MAX`].
+    /// Moves unwritten output from the journal to queues, unless the queues would then take too much memory.
     pub fn empty_journal(&mut self) -> JournalResult {
         let mut moved = 0;
         for slot in self.unwritten.web_sockets() {

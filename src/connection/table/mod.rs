@@ -58,8 +58,8 @@ const SLOTS_RESERVED_MAX: usize = 1 << 21;
 ///    [`remove`](Table::remove) at the end of the turn. So no event of this turn can reach the next connection in the
 ///    slot.
 ///
-/// Bounds: each queue counts at most `queue_bytes_max` bytes, and all queues together count at most
-/// `queue_total_bytes_max` bytes. When a queue is full, the table writes to the transport before it applies
+/// Bounds: the counted memory of each queue is at most `queue_bytes_max` bytes, and that of all queues together is at
+/// most `queue_total_bytes_max` bytes. When a queue is full, the table writes to the transport before it applies
 /// `slow_reader`. When the queues together exceed their bound, the connections with the largest queues are evicted: see
 /// `eviction.rs`.
 #[derive(Debug)]
@@ -88,10 +88,9 @@ pub struct Table<T: Transport> {
     unwritten: Unwritten,
     /// Connections that the table closed as slow consumers, until [`poll_ended`](Table::poll_ended) returns them.
     ended: Vec<(Slot, Event<'static>)>,
-    /// The number of bytes that the last write of all queues left in the queues, because the sockets did not accept
-    /// them.
+    /// The memory of all queues after the last write of all queues. This is output that the sockets did not accept.
     refused_bytes: usize,
-    /// Connections that may have an unfinished message, head or body.
+    /// Connections that may have an unfinished message, request head or request body.
     unfinished: SlotSet,
     /// Connections that may have a queue.
     ///
@@ -159,7 +158,7 @@ impl<T: Transport> Table<T> {
         self.first_generation = generation.min(Fd::GENERATION_MAX);
     }
 
-    // Slots.
+    // Methods that add, remove and find connections.
 
     /// Adds a connection. Returns `None` if all slots are in use or retired.
     pub fn insert(&mut self, transport: T, connection: Connection) -> Option<Fd> {
@@ -273,7 +272,7 @@ impl<T: Transport> Table<T> {
         &mut self.env
     }
 
-    // Transitions.
+    // Methods that change a connection.
 
     /// Applies a transition to a connection, and lists it for the flush.
     ///
@@ -336,7 +335,9 @@ impl<T: Transport> Table<T> {
     ///
     /// See [`Connection::handle_message`].
     ///
-    /// # Errors Returns the event that the connection has ended, if the client broke a rule of RFC 6455.
+    /// # Errors
+    ///
+    /// Returns the event that the connection has ended, if the client broke a rule of RFC 6455.
     #[inline]
     pub fn handle_message<'a>(
         &mut self,
@@ -456,7 +457,7 @@ impl<T: Transport> Table<T> {
         Some((entry, &mut self.env))
     }
 
-    // Ends.
+    // Connections that the table has closed.
 
     /// Returns whether [`poll_ended`](Table::poll_ended) would return a connection.
     #[inline]
@@ -464,7 +465,7 @@ impl<T: Transport> Table<T> {
         !self.ended.is_empty()
     }
 
-    /// Returns a connection that the table closed as a slow consumer, and the event of its end.
+    /// Returns the slot of a connection that the table closed as a slow consumer, and the event of its end.
     pub fn poll_ended(&mut self) -> Option<(Slot, Event<'static>)> {
         self.ended.pop()
     }
@@ -479,7 +480,7 @@ impl<T: Transport> Table<T> {
         self.mark_dirty(slot);
     }
 
-    // Control connections.
+    // The quota of control connections.
 
     /// Returns the quota of control connections.
     pub fn control_quota(&mut self) -> &mut ControlQuota {

@@ -39,7 +39,7 @@ impl<T: Transport> Table<T> {
         Outcome::Queued
     }
 
-    /// Handles a frame that was not queued.
+    /// Handles a frame that [`Connection::send`](crate::connection::Connection::send) did not queue.
     #[cold]
     fn handle_unsent(&mut self, slot: Slot, outbound: &mut Outbound<'_>, sent: Sent) -> Outcome {
         match sent {
@@ -106,7 +106,7 @@ impl<T: Transport> Table<T> {
         !is_over(self) || self.connection(slot).is_none_or(|connection| connection.queued_bytes() == 0)
     }
 
-    /// Ends an HTTP connection during a response, and drops the rest of the response.
+    /// Ends an HTTP connection, and drops the part of its response that is not written yet.
     pub fn drop_response(&mut self, slot: Slot) {
         if let Some((entry, env)) = self.entry_mut(slot) {
             // The connection is not a WebSocket, so it returns no `Event::Closed`.

@@ -1,7 +1,7 @@
 //! A set of slots, as a bitmap of two levels.
 //!
 //! A word of the lower level has one bit per slot. A word of the upper level has one bit per word of the lower level.
-//! The bit is set while the lower word is not zero. An iteration reads all upper words, and the lower words that are
+//! This bit is set while that lower word is not zero. An iteration reads all upper words, and the lower words that are
 //! not zero. There is one upper word for each 4,096 slots, up to the largest slot that was ever in the set. After a
 //! peak of a million connections, an iteration over 10 remaining connections reads 245 upper words, and not 15,625
 //! words.

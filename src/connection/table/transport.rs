@@ -20,7 +20,7 @@ pub enum Io {
     Closed,
 }
 
-/// The result of a read from a TLS session, besides the plaintext.
+/// The result of a read from a TLS session, without the plaintext.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct SessionRead {
     /// The number of unsent bytes of the session, if the read sent records: see [`Written::held`].
@@ -38,7 +38,8 @@ pub struct SessionRead {
 /// No call blocks. No call returns an error of the operating system: after an error, each read returns [`Io::Closed`],
 /// and each write returns `None`.
 pub trait Transport {
-    /// The state that all transports of a table share, for instance buffers for TLS.
+    /// The state that all transports of a table share. For sockets, this is the TLS sessions of all connections and
+    /// their common buffers.
     ///
     /// The table lends this state to each call. A connection stores no part of it, so an idle plain connection needs no
     /// memory for buffers.
@@ -56,7 +57,7 @@ pub trait Transport {
     /// Ends the output stream, as `shutdown(SHUT_WR)` does. Reads are still possible.
     fn shutdown(&mut self, shared: &mut Self::Shared);
 
-    /// Returns the result of the last read, if the transport is a TLS session.
+    /// Returns the result of the last read, if the transport uses TLS.
     #[inline]
     fn session_read(&self, _shared: &Self::Shared) -> Option<SessionRead> {
         None
@@ -133,7 +134,8 @@ pub enum Observed<'a> {
     ClosedSlow {
         /// The connection keeps its partly written frame if its counted memory is at most this number of bytes.
         kept_max: usize,
-        /// The counted memory before the close, if the connection was closed to free memory.
+        /// The counted memory of the connection before the close, or `None` if the connection was not closed to free
+        /// memory.
         charge: Option<usize>,
         /// The end of the WebSocket, if the WebSocket was open.
         event: Option<&'a Event<'static>>,

@@ -1,10 +1,10 @@
 //! The connections that an unfinished flush has not written to.
 //!
-//! A push to many connections is queued in one call, but each of its writes is a system call. If one turn made all
-//! these calls, other connections would wait for a long time. So a flush ends after some time, and the next turn
-//! continues it. WebSockets are written in the order in which they were added. An HTTP response may confirm messages
-//! that were queued before the response, so it is written after these messages. So a client that has the response knows
-//! that these messages were written, even if the process is killed afterwards.
+//! A push to many connections is queued in one call, but it needs a system call for each connection. If one turn made
+//! all these system calls, other connections would wait for a long time. So a flush ends after some time, and the next
+//! turn continues it. WebSockets are written in the order in which they were added. An HTTP response may confirm
+//! messages that were queued before the response, so it is written after these messages. So the sender of the request,
+//! when it has the response, knows that these messages were written, even if the process is killed afterwards.
 
 use crate::fd::Slot;
 use std::collections::VecDeque;

@@ -104,7 +104,7 @@ fn a_slow_reader_that_makes_progress_misses_no_heartbeat() {
     let mut rig = Rig::open(Limits::default());
     rig.connection.set_heartbeat(Fd::new(Slot(0), 0), Some(Heartbeat::default()), &rig.env);
     rig.send(&"x".repeat(1_000_000));
-    // A megabyte is written at 10 kB a second. The pings are queued behind this megabyte.
+    // The client reads 1 MB at 10 kB a second. The pings are queued behind this megabyte.
     for second in 1..100 {
         rig.connection.handle_writable();
         assert_eq!(rig.write(10_000).len(), 10_000);

@@ -1,4 +1,4 @@
-//! Tests of a table whose transports are TLS sessions, under virtual time.
+//! Tests of a table whose transports are TLS sessions. The tests set the time.
 
 use super::*;
 use crate::connection::fuzz::Pipe;
