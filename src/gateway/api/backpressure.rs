@@ -52,7 +52,7 @@ impl PausedBatches {
         }
     }
 
-    /// Stores those receivers whose queues are longer than `long`.
+    /// Stores the receivers among `target` whose queues hold more than `long` bytes.
     fn add_receivers(&mut self, ctx: &Context<'_>, target: &Target<'_>, long: usize) {
         let is_long = |fd: &Fd| ctx.queued_bytes(*fd) > long;
         let room = RECEIVERS_MAX.saturating_sub(self.receivers.len());
@@ -117,11 +117,13 @@ impl PausedBatches {
 }
 
 /// Returns whether the queues of this loop together hold more bytes than half of its share of `queue_total_bytes_max`.
+/// The share of a loop is `queue_total_bytes_max` divided by the number of loops.
 pub fn is_crowded(ctx: &Context<'_>) -> bool {
     ctx.queued_bytes_total() > ctx.limits().queue_total_bytes_max / ctx.loop_count() / 2
 }
 
-/// Returns the receivers of this loop whose queues are over half of `queue_bytes_max`, at most [`RECEIVERS_MAX`].
+/// Returns the receivers of `targets` on this loop whose queues hold more bytes than half of `queue_bytes_max`, at most
+/// [`RECEIVERS_MAX`] receivers.
 pub fn find_long_queues(ctx: &mut Context<'_>, targets: &[Target<'_>]) -> Vec<Fd> {
     let mut paused = PausedBatches::default();
     let long = ctx.limits().queue_bytes_max / 2;

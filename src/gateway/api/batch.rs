@@ -32,7 +32,8 @@ pub struct Batch {
     ticket: Option<Ticket<Response>>,
     /// The stream of the response body. `None` before the response begins, and after the response has ended.
     pub response: Option<ResponseStream>,
-    /// The answers, on a server with several loops. Then `response` is `None`.
+    /// The answers to the lines, if the server has several loops. In this case, `response` is `None`, because
+    /// `outgoing` writes the response.
     pub outgoing: Option<Outgoing>,
     /// The number of lines handled so far, including empty and skipped lines.
     lines: u64,

@@ -131,9 +131,10 @@ impl<'a> Call<'a> {
         allowed == method || allowed.split(", ").any(|allowed| allowed == method)
     }
 
-    /// Returns whether the answer to the call needs the state of the loops.
+    /// Returns whether the server needs the state of all loops to answer a request of this call.
     ///
-    /// The lines of a batch are executed when the pieces of its body arrive, so the request itself needs no state.
+    /// A batch request itself does not need this state, because its lines are executed as single commands when the
+    /// pieces of its body arrive.
     pub fn concerns_loops(self) -> bool {
         !matches!(self, Call::Batch | Call::Healthy | Call::OpenApi)
     }

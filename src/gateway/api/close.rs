@@ -50,7 +50,7 @@ impl Close {
         Ok(Close { code, reason: reason.into_owned(), is_abort, left, matched: 0 })
     }
 
-    /// Returns the answer to a command that has closed this number of connections.
+    /// Returns the response to a close command that has closed `matched` connections.
     pub fn answer(matched: usize) -> Result<Response, ApiError> {
         #[derive(Serialize)]
         struct Answer {

@@ -140,7 +140,7 @@ pub struct Except<'a> {
 }
 
 impl Except<'_> {
-    /// Returns whether uids or groups are excluded.
+    /// Returns whether `except` excludes uids or groups.
     pub fn has_names(&self) -> bool {
         !self.uids.is_empty() || !self.groups.is_empty()
     }

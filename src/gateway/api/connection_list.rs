@@ -69,13 +69,13 @@ impl ConnectionList {
         Ok(ConnectionList { owner, limit: page.limit, after, search })
     }
 
-    /// Returns the page of a user on this loop: its connections, and the fd after which the next page begins.
+    /// Returns the page of a user's connections on this loop, and the fd after which the next page begins.
     fn user_page(&self, ctx: &Context<'_>, uid: &str) -> (Vec<Connection>, Option<u64>) {
         let (page, has_more) = self.page();
         lookup::page_entries(ctx, page, has_more, |connection| connection.uid.as_deref() == Some(uid))
     }
 
-    /// Returns the page of a group on this loop.
+    /// Returns the page of a group's members on this loop, and the fd after which the next page begins.
     fn group_page(&self, ctx: &Context<'_>, group: &str) -> (Vec<Member>, Option<u64>) {
         let (page, has_more) = self.page();
         let members = page.iter().filter(|fd| ctx.is_member(**fd, group));
@@ -83,10 +83,10 @@ impl ConnectionList {
         (members, page.last().filter(|_| has_more).map(|fd| fd.as_u64()))
     }
 
-    /// Returns the JSON of a page of a user.
+    /// Returns the JSON of a page of a user's connections.
     ///
     /// # Errors
-    /// The user is not online.
+    /// Returns an error if the user is not online.
     pub fn user_json(
         &self,
         ctx: &Context<'_>,
@@ -107,7 +107,7 @@ impl ConnectionList {
         json(&User { uid, count: ctx.connection_count(uid), connections, next })
     }
 
-    /// Returns the JSON of a page of a group.
+    /// Returns the JSON of a page of a group's members.
     pub fn group_json(&self, ctx: &Context<'_>, members: Vec<Member>, next: Option<u64>) -> Result<String, ApiError> {
         #[derive(Serialize)]
         struct Group<'a> {

@@ -34,7 +34,8 @@ pub trait List: fmt::Debug {
     /// Visits the next portion of the list, at most [`WORK_MAX`] entries. Returns whether the page is complete.
     fn visit_portion(&mut self, ctx: &Context<'_>) -> bool;
 
-    /// Returns the complete page of this loop, on one of several loops.
+    /// Returns the complete page of the entries on this loop. This method is called only if the server has several
+    /// loops.
     fn part(&self, ctx: &Context<'_>) -> ListPart;
 
     /// Returns the JSON of a complete page.
@@ -48,7 +49,8 @@ pub trait List: fmt::Debug {
     fn json(&self, ctx: &Context<'_>) -> Result<String, ApiError>;
 }
 
-/// The page of one loop: entries, and the fd after which the next page of this loop begins.
+/// The page of a list with the entries of one loop. The second field is the fd after which the next page of this loop
+/// begins.
 #[derive(Debug)]
 pub enum ListPart {
     Names(Vec<String>),

@@ -19,14 +19,14 @@ use crate::gateway::runtime::portion::WORK_MAX;
 /// The limit bounds memory, because each command in progress stores its connections or groups.
 pub const WAITING_MAX: usize = 16;
 
-/// The result of a command on one of several loops.
+/// The result of a command on one loop, if the server has several loops.
 #[derive(Default, Debug)]
 pub struct Outcome {
     /// The number of connections that the command matched.
     pub matched: usize,
     /// The number of connections that the command changed.
     pub changed: usize,
-    /// The connections that were removed from groups, and not notified yet.
+    /// The connections that were removed from groups. The notices about these removals have not been sent yet.
     pub removed: Vec<Removed>,
 }
 
@@ -41,10 +41,12 @@ pub trait LongCommand: fmt::Debug {
     /// Returns whether all portions of the command were carried out.
     fn is_done(&self) -> bool;
 
-    /// Returns the result of a command that is done, on one of several loops.
+    /// Returns the result of a complete command on this loop. This method is called only if the server has several
+    /// loops.
     fn take_outcome(&mut self) -> Outcome;
 
-    /// Returns the response to the command on the only loop, after all portions were carried out.
+    /// Returns the response to the command, after all portions were carried out. This method is called only if the
+    /// server has one loop.
     ///
     /// # Errors
     /// Returns an error if the response cannot be serialized.

@@ -118,7 +118,7 @@ pub fn page_entries(
     (connections, last.filter(|_| has_more))
 }
 
-/// Returns the page of the connections of this loop after `after`, and the fd after which the next page begins.
+/// Returns at most `limit` connections of this loop after `after`, and the fd after which the next page begins.
 pub fn page_after(ctx: &Context<'_>, after: Option<Fd>, limit: usize) -> (Vec<Connection>, Option<u64>) {
     let mut fds = ctx.connections_after(after, limit + 1);
     let has_more = fds.len() > limit;
@@ -154,15 +154,17 @@ pub fn attributes(ctx: &Context<'_>, fd: Fd) -> Result<String, ApiError> {
 /// A change of the attributes of a connection.
 pub struct Attributes {
     given: Map<String, Value>,
-    /// Whether the given attributes are a patch (RFC 7386).
+    /// Whether `given` is a JSON merge patch to the old attributes (RFC 7386). Otherwise, `given` replaces the old
+    /// attributes.
     merges: bool,
 }
 
 impl Attributes {
-    /// Parses the change of a request. The result is `None` for a method that changes nothing.
+    /// Parses the attributes in the body of a PUT or PATCH request. Returns `None` for any other method, because it
+    /// changes no attributes.
     ///
     /// # Errors
-    /// The body is not a JSON object.
+    /// Returns an error if the body is not a JSON object.
     pub fn read(method: &str, body: &[u8]) -> Result<Option<Attributes>, ApiError> {
         let merges = match method {
             "PUT" => false,
@@ -173,7 +175,7 @@ impl Attributes {
     }
 }
 
-/// Replaces the attributes of a connection of this loop, or merges a patch into them.
+/// Replaces the attributes of a connection on this loop, or merges a JSON merge patch into the attributes.
 pub fn set_attributes(ctx: &mut Context<'_>, fd: Fd, change: Attributes) -> Result<String, ApiError> {
     check_open(ctx, fd)?;
     let Attributes { given, merges } = change;
@@ -281,7 +283,8 @@ impl From<TlsCounts> for Handshakes {
     }
 }
 
-/// Returns the JSON of the statistics. `loops` are the statistics of each loop, if there are several loops.
+/// Returns the JSON of the statistics of the server. `loops` contains the statistics of each loop if there are several
+/// loops, and is empty otherwise.
 pub fn stats_json(stats: &Stats, loops: &[Stats], is_draining: bool) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct Numbers {

@@ -54,7 +54,7 @@ use crate::gateway::operations::metrics::Metrics;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::clock;
 
-/// The maximum time for which commands on all loops hold the notices of groups back.
+/// The maximum time for which the notices of groups wait for commands that run on all loops.
 const NOTICES_HELD_MAX: Duration = Duration::from_secs(1);
 
 /// The state of the API: API keys, paused batches, and the commands and lists in progress.
@@ -66,9 +66,10 @@ pub struct Api {
     paused: PausedBatches,
     long: LongCommands,
     lists: Lists,
-    /// The calls on all loops. `None` with one loop.
+    /// The part of the API that executes calls on all loops. `None` if the server has one loop.
     across: Option<Across>,
-    /// The time at which a command on all loops began to hold the notices back.
+    /// The time at which the notices of groups began to wait for commands that run on all loops. `None` if no notices
+    /// wait.
     notices_held: Option<Instant>,
     /// The number of datagrams that were dropped because the inbox of a loop was full.
     lost_datagrams: u64,
@@ -88,7 +89,7 @@ impl Api {
     ///
     /// If `keys` is empty, requests need no API key.
     ///
-    /// `loops` is the way to the clients of all loops, for the first of several loops.
+    /// `loops` contains the rosters and the agendas of all loops. `loops` is `Some` only on the first of several loops.
     pub fn new(keys: Arc<Mutex<ApiKeys>>, loops: Option<Loops>) -> Api {
         Api {
             keys,
@@ -251,7 +252,8 @@ impl Api {
 
     /// Returns whether the notices of groups must wait for the end of a command.
     ///
-    /// With several loops, the notices wait for each command, for at most [`NOTICES_HELD_MAX`].
+    /// With one loop, the notices wait only for a command that takes several turns. With several loops, the notices
+    /// wait for each command, but at most for [`NOTICES_HELD_MAX`].
     pub fn holds_notices(&mut self) -> bool {
         if !self.across.as_ref().is_some_and(Across::has_command) {
             self.notices_held = None;

@@ -44,7 +44,7 @@ impl NameList {
 }
 
 impl NameList {
-    /// Considers a name of another loop.
+    /// Adds a name that a loop has found, if this name belongs to the page.
     pub fn add(&mut self, name: &str) {
         self.names.add(name);
     }

@@ -6,7 +6,8 @@ use crate::gateway::operations::metrics::Metrics;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::push::publish::Publisher;
 
-/// The text of the metrics for these statistics of the server, and of each loop if there are several loops.
+/// A function that returns the text of the metrics. The first argument is the statistics of the whole server. The
+/// second argument contains the statistics of each loop if there are several loops, and is empty otherwise.
 pub type MetricsText = Box<dyn FnOnce(&Stats, &[Stats]) -> String>;
 
 /// The roster, the publisher and the metrics of the gateway.

@@ -71,11 +71,11 @@ pub fn execute(
     Ok(())
 }
 
-/// Returns the uids of a target that are offline before the push.
+/// Returns the uids in the target of a push that are offline before the push.
 ///
-/// The uids are found before the push, because the push may close the connection of a slow consumer. The uid of the slow
-/// consumer must not count as offline. The uid of a push to one uid is usually online, so this uid is not in the list. It is
-/// looked up after the push, and only if the push matched no connection.
+/// The uids are found before the push, because the push may close the connection of a slow consumer. The uid of the
+/// slow consumer must not count as offline. The uid of a push to one uid is usually online, so this uid is not in the
+/// list. The caller looks up this uid after the push, and only if the push matched no connection.
 pub fn offline_before<'a>(ctx: &Context<'_>, target: &'a Target<'_>) -> Vec<&'a str> {
     match target {
         Target::Uids(uids) if uids.len() > 1 => {
@@ -85,7 +85,7 @@ pub fn offline_before<'a>(ctx: &Context<'_>, target: &'a Target<'_>) -> Vec<&'a 
     }
 }
 
-/// Returns the error of the API for a message that was not sent.
+/// Converts the error of a message that was not sent into an error of the API.
 pub fn to_api_error(error: PublishError) -> ApiError {
     match error {
         PublishError::TooLarge(why) => ApiError::too_large(why),

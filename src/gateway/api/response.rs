@@ -10,7 +10,7 @@ pub fn json_response(mut json: String) -> Response {
     Response::json(200, json)
 }
 
-/// Returns a response with the text of the metrics.
+/// Returns the response to `/metrics` with this text.
 pub fn metrics_response(text: String) -> Response {
     Response::new(200).header("Content-Type", metrics::CONTENT_TYPE).body(text.into_bytes())
 }

@@ -29,15 +29,15 @@ pub struct Changed {
 }
 
 impl Changed {
-    /// Returns the response with these numbers.
+    /// Returns the response that contains these numbers as JSON.
     pub fn response(&self) -> Result<Response, ApiError> {
         Ok(json_response(json(self)?))
     }
 
-    /// Counts the change of a connection.
+    /// Counts a connection as matched, and as changed if the command has changed it.
     ///
     /// # Errors
-    /// The change was refused.
+    /// Returns an error if the change of the connection was refused.
     pub fn count(&mut self, change: Change) -> Result<(), ApiError> {
         match change {
             Change::Gone => return Ok(()),
@@ -132,10 +132,10 @@ pub struct Memberships<'a> {
 }
 
 impl<'a> Memberships<'a> {
-    /// Checks a command, and returns the number of its groups.
+    /// Checks a join or leave command, and returns the number of its groups.
     ///
     /// # Errors
-    /// The command is invalid.
+    /// Returns an error if the command is invalid.
     pub fn check(body: &'a [u8], shape: &Shape) -> Result<usize, ApiError> {
         let mut command = Command::read(body, shape)?;
         let groups = command.take_groups()?;
@@ -143,10 +143,10 @@ impl<'a> Memberships<'a> {
         Ok(groups.len())
     }
 
-    /// Parses a command, and finds its connections on this loop.
+    /// Parses a join or leave command, and finds the connections of its target on this loop.
     ///
     /// # Errors
-    /// The command is invalid, or has too many memberships.
+    /// Returns an error if the command is invalid or has too many memberships.
     pub fn read(ctx: &Context<'_>, body: &'a [u8], shape: &Shape) -> Result<Memberships<'a>, ApiError> {
         let mut command = Command::read(body, shape)?;
         let groups = command.take_groups()?;
@@ -160,7 +160,8 @@ impl<'a> Memberships<'a> {
         self.connections.len()
     }
 
-    /// Joins the connections, and returns the memberships that were added. After an error, the joins are undone.
+    /// Adds the connections to the groups. Returns the counts or the error, and the memberships that were added. If a
+    /// connection cannot be added, undoes all additions.
     pub fn join(&self, ctx: &mut Context<'_>, roster: &mut Roster) -> (Result<Changed, ApiError>, Vec<(Fd, String)>) {
         let mut joined = Vec::new();
         let total = self.change(|fd, group| {
@@ -216,7 +217,7 @@ pub fn check_memberships(connections: usize, groups: usize) -> Result<(), ApiErr
 pub struct Ungroup {
     left: vec::IntoIter<String>,
     matched: usize,
-    /// The removed connections, on a server with several loops.
+    /// The connections that were removed from groups, if the server has several loops.
     removed: Vec<Removed>,
 }
 
@@ -268,7 +269,8 @@ pub fn online(ctx: &mut Context<'_>, body: &[u8]) -> Result<String, ApiError> {
     online_json(&uids.into_iter().map(|uid| (fds_of(&uid), uid)).map(|(fds, uid)| (uid, fds)).collect())
 }
 
-/// Returns the answer to `online`. A uid without fds is offline.
+/// Returns the JSON of the answer to an `online` command. `fds` contains the fds of each uid. A uid without fds is
+/// offline.
 pub fn online_json<U: AsRef<str> + Ord>(fds: &BTreeMap<U, Vec<u64>>) -> Result<String, ApiError> {
     #[derive(Serialize)]
     struct Online<'a> {

@@ -22,19 +22,20 @@ const OFFLINE_MAX: usize = if cfg!(test) { 64 } else { 1024 };
 
 /// The emitter of webhook events. The emitter also decides when a uid is online or offline.
 ///
-/// `online` and `offline` events are put into the queue under the lock of the online uids, so that the events of a uid are
-/// in order, whatever loops its connections are on.
+/// The emitters of all loops share the online uids. An emitter holds the lock of the online uids while it puts an
+/// `online` or `offline` event into the queue. So the events of a uid are in order, even if its connections are on
+/// several loops.
 #[derive(Debug)]
 pub struct EventEmitter {
     webhook: Option<Arc<Webhook>>,
     online: LoopState<OnlineUids>,
 }
 
-/// The uids that are online in the view of the back end.
+/// The uids for which the back end got `online` and not yet `offline`.
 #[derive(Debug)]
 struct OnlineUids {
     debounce: Debounce,
-    /// The timer of the next `offline` event, on any loop.
+    /// The timer of the next `offline` event. The timer belongs to one of the loops.
     timer: Option<TimerId>,
 }
 
@@ -46,7 +47,7 @@ impl EventEmitter {
         EventEmitter { webhook, online }
     }
 
-    /// Creates emitters with the same online uids. A single emitter needs no lock.
+    /// Creates `count` emitters that share the online uids. A single emitter needs no lock.
     pub fn several(webhook: &Option<Arc<Webhook>>, presence_delay: Duration, count: usize) -> Vec<EventEmitter> {
         let online = LoopState::handles(OnlineUids::new(presence_delay), count);
         online.into_iter().map(|online| EventEmitter { webhook: webhook.clone(), online }).collect()
@@ -118,8 +119,9 @@ impl EventEmitter {
     pub fn handle_departure(&mut self, ctx: &mut Context<'_>, uid: &str) {
         let Some(webhook) = self.presence() else { return };
         self.online.with(|online| {
-            // A connection of another loop may arrive now. Its uid is online before it calls `handle_arrival`, so either
-            // this check or the later arrival prevents the departure.
+            // Another loop may open a connection of the same uid now. The uid is online before the other loop calls
+            // `handle_arrival`. So either this check or the later call of `handle_arrival` prevents the `offline`
+            // event.
             if !ctx.is_online(uid) {
                 let offline = online.debounce.depart(uid, clock::now());
                 offline.into_iter().for_each(|uid| online.emit_offline(ctx, &webhook, &uid));
@@ -175,8 +177,8 @@ impl OnlineUids {
 
     /// Emits `offline` for a uid whose delay has passed.
     ///
-    /// A connection of the uid may have opened on another loop that has not called `handle_arrival` yet. Then the uid stays
-    /// online.
+    /// If another loop has opened a connection of the uid but has not called `handle_arrival` yet, the uid stays online
+    /// and no event is emitted.
     fn emit_offline(&mut self, ctx: &Context<'_>, webhook: &Webhook, uid: &str) {
         if ctx.is_online(uid) {
             self.debounce.arrive(uid);

@@ -9,9 +9,10 @@ use fdpush::{Context, Fd};
 use super::proxies::address_of;
 use crate::gateway::runtime::loop_state::LoopState;
 
-/// The numbers of connections by client address, as one loop sees them.
+/// The numbers of connections by client address, for use by one loop.
 ///
-/// All loops share the numbers. A number counts open connections, and connections that are about to open.
+/// All loops share the same numbers. Each number counts the open connections of an address, and the connections that
+/// were admitted and have not opened yet.
 #[derive(Debug)]
 pub struct Addresses {
     counts: LoopState<Counts>,
@@ -22,12 +23,13 @@ pub struct Addresses {
     admitted: Vec<Admitted>,
 }
 
-/// The numbers of connections. The key is the address from `Limits::counted_address`.
+/// The numbers of connections by client address. The key is the address that `Limits::counted_address` returns.
 #[derive(Debug, Default)]
 struct Counts {
     /// The version of the settings with which the connections are counted.
     ///
-    /// A loop with older settings does not count. When it gets the new settings, it adds its connections.
+    /// A loop that still uses older settings does not change the numbers. When this loop gets the new settings, it adds
+    /// the numbers of its connections.
     version: u64,
     by_address: HashMap<IpAddr, u32>,
 }
@@ -40,16 +42,17 @@ struct Admitted {
 }
 
 impl Addresses {
-    /// Creates empty numbers for this number of loops. The first version of the settings is 0.
+    /// Creates one value for each of `count` loops. No connection is counted yet. The first version of the settings is
+    /// 0.
     pub fn several(count: usize, is_counting: bool) -> Vec<Addresses> {
         let counts = LoopState::handles(Counts::default(), count);
         counts.into_iter().map(|counts| Addresses { counts, version: 0, is_counting, admitted: Vec::new() }).collect()
     }
 
-    /// Counts the connections of this loop with new settings.
+    /// Counts all connections of this loop again, after the settings have changed.
     ///
-    /// `version` grows with each change of the settings that changes the numbers. Each loop calls this method for each
-    /// version.
+    /// `version` increases with each change of the settings that affects the numbers. Each loop calls this method once
+    /// for each version.
     pub fn recount(&mut self, ctx: &Context<'_>, version: u64, is_counting: bool) {
         (self.version, self.is_counting) = (version, is_counting);
         let addresses = ctx.connections().filter_map(|fd| address_of(ctx, fd, ctx.info(fd)?.peer));
@@ -67,9 +70,11 @@ impl Addresses {
         });
     }
 
-    /// Counts a connection that is about to open. Returns `false` if its address has `max` connections.
+    /// Counts a connection that has not opened yet. Returns `false` and does not count the connection if its address
+    /// already has `max` connections.
     ///
-    /// If the connection does not open, [`end_turn`](Addresses::end_turn) removes it from the numbers.
+    /// If the connection does not open in this turn, [`end_turn`](Addresses::end_turn) subtracts it from the number of
+    /// its address.
     pub fn admit(&mut self, ctx: &mut Context<'_>, fd: Fd, counted: IpAddr, max: u32) -> bool {
         let version = self.version;
         let is_admitted = self.counts.with(|counts| {
@@ -86,7 +91,7 @@ impl Addresses {
         is_admitted
     }
 
-    /// Counts an open connection.
+    /// Counts a connection that has opened, unless [`admit`](Addresses::admit) has already counted it.
     pub fn handle_open(&mut self, fd: Fd, counted: IpAddr) {
         if !self.is_counting {
             return;
@@ -103,7 +108,7 @@ impl Addresses {
         });
     }
 
-    /// Removes a connection that has ended from the numbers.
+    /// Subtracts a connection that has ended from the number of its address.
     pub fn handle_close(&mut self, counted: IpAddr) {
         if self.is_counting {
             let version = self.version;
@@ -111,7 +116,7 @@ impl Addresses {
         }
     }
 
-    /// Removes the connections that were admitted and did not open.
+    /// Subtracts the connections that were admitted in this turn and did not open from the numbers.
     pub fn end_turn(&mut self) {
         let Addresses { counts, admitted, .. } = self;
         for Admitted { counted, version, .. } in admitted.drain(..) {
@@ -125,7 +130,7 @@ impl Counts {
         *self.by_address.entry(counted).or_default() += 1;
     }
 
-    /// Removes a connection that was counted with the settings of `version`.
+    /// Subtracts a connection that was counted with the settings of `version`.
     fn remove(&mut self, counted: IpAddr, version: u64) {
         if self.version == version
             && let Entry::Occupied(mut count) = self.by_address.entry(counted)

@@ -19,7 +19,7 @@ pub struct LoopNumbers {
     pub drops: u64,
     pub forwards: u64,
     pub turns: u64,
-    /// The total duration of the turns.
+    /// The total duration of the turns of the loop.
     pub turn_time: Duration,
 }
 
@@ -43,7 +43,7 @@ pub const LOOP_METRICS: [LoopMetric; 11] = [
     counter("fdpush_loop_bytes_in", "Bytes that a loop received", |numbers| numbers.bytes_in),
     counter("fdpush_loop_bytes_out", "Bytes that a loop sent", |numbers| numbers.bytes_out),
     gauge("fdpush_loop_queue_bytes", "Bytes in the send queues of a loop", |numbers| numbers.queue_bytes as u64),
-    counter("fdpush_loop_drops", "Messages that a loop did not deliver to slow readers", |numbers| numbers.drops),
+    counter("fdpush_loop_drops", "Messages that a loop did not deliver to slow clients", |numbers| numbers.drops),
     counter("fdpush_loop_forwards", "Pushes that a loop sent to other loops", |numbers| numbers.forwards),
     counter("fdpush_loop_turns", "Turns of a loop", |numbers| numbers.turns),
 ];

@@ -5,8 +5,8 @@
 //! group at the end of a turn of the loop, or before a push to the group. The back end gets events about users who go
 //! online and users who go offline.
 //!
-//! With several loops, each loop has a roster, and the rosters share their state. Only the first loop sends notices, so that
-//! the notices of a group arrive in order.
+//! If the server has several loops, each loop has a roster, and all rosters share the presence of the users in groups.
+//! Only the first loop sends notices, so that the notices of a group arrive in order.
 
 use std::fmt;
 use std::iter;
@@ -188,7 +188,7 @@ impl Roster {
     /// Removes all connections from a group, and notifies their clients at once. Returns the number of removed
     /// connections.
     ///
-    /// With several loops, each loop calls [`ungroup_here`](Roster::ungroup_here) instead.
+    /// If the server has several loops, each loop calls [`ungroup_here`](Roster::ungroup_here) instead.
     pub fn ungroup(&mut self, ctx: &mut Context<'_>, group: &str) -> usize {
         let members = ctx.members(group);
         ctx.ungroup(group);

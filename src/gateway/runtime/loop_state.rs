@@ -1,10 +1,10 @@
-//! State of one loop, or state that several loops share.
+//! State that belongs to a single loop, or that several loops share.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A value that belongs to the only loop of a server, or that several loops share.
+/// A value that belongs to a single loop, or a handle of a value that several loops share.
 ///
-/// With one loop, an access takes no lock.
+/// If the server has one loop, an access to the value takes no lock.
 #[derive(Debug)]
 pub enum LoopState<T> {
     Own(T),
@@ -12,8 +12,8 @@ pub enum LoopState<T> {
 }
 
 impl<T> LoopState<T> {
-    /// Calls `call` with the value. With several loops, the value is locked, so `call` must be short and must not use the
-    /// value again.
+    /// Calls `call` with the value. If several loops share the value, `call` runs while the value is locked. So `call`
+    /// must be short and must not call `with` on the same value.
     pub fn with<R>(&mut self, call: impl FnOnce(&mut T) -> R) -> R {
         match self {
             LoopState::Own(value) => call(value),
@@ -21,7 +21,7 @@ impl<T> LoopState<T> {
         }
     }
 
-    /// Returns handles of one value. A single handle owns the value.
+    /// Returns `count` handles of one value. If `count` is 1, the handle owns the value and has no lock.
     pub fn handles(value: T, count: usize) -> Vec<LoopState<T>> {
         if count == 1 {
             return vec![LoopState::Own(value)];

@@ -1,4 +1,4 @@
-//! The answers to upgrades that are refused.
+//! The responses to refused upgrade requests.
 
 use std::net::IpAddr;
 
