@@ -2,11 +2,12 @@
 //!
 //! The entries of a list are in the order of the connections' slots.
 //!
-//! A list of at most [`WORK_MAX`] connections visits all connections of the user or group in one turn of the loop.
+//! If the user or group has at most [`WORK_MAX`] connections, all these connections are visited in one turn of the
+//! loop.
 //!
-//! A list of more than [`WORK_MAX`] connections visits all open connections of the server in the order of their slots,
-//! and selects the connections of the user or group. The visit of connections ends when the page of the list is full.
-//! The visit can continue in a later turn, because a connection keeps its slot.
+//! If the user or group has more than [`WORK_MAX`] connections, a search visits all open connections of the server in
+//! the order of their slots, and selects the connections of the user or group. The search ends when the page of the
+//! list is full. The search can continue in a later turn, because a connection keeps its slot.
 
 use fdpush::{Context, Fd};
 use serde::Serialize;

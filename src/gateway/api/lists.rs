@@ -1,12 +1,12 @@
 //! Answers requests for lists that may take several event loop turns.
 //!
-//! A list of at most [`WORK_MAX`] entries visits all its entries in one turn, so its page shows the state at one
-//! moment. The list is answered in the turn of its request, if all lists of this turn together visit at most
-//! [`WORK_MAX`] entries. All other lists wait.
+//! All entries of a list of at most [`WORK_MAX`] entries are visited in one turn, so the page of the list shows the
+//! state at one moment. The request for such a list is answered in the turn in which it arrives, if all lists of this
+//! turn together have at most [`WORK_MAX`] entries. All other lists wait.
 //!
-//! At the end of each turn, the waiting lists together visit at most [`WORK_MAX`] entries. A waiting list visits one
-//! portion of its entries and then moves to the back of the queue, so that a short list does not wait until a long list
-//! is complete.
+//! At the end of each turn, at most [`WORK_MAX`] entries of the waiting lists are visited. After one portion of its
+//! entries was visited, a waiting list moves to the back of the queue, so that a short list does not wait until a long
+//! list is complete.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -7,7 +7,7 @@ use fdpush::Response;
 
 const DOCUMENT: &str = include_str!("openapi.json");
 
-/// Returns the response with the document.
+/// Returns the response with the OpenAPI document.
 pub fn response() -> Response {
     Response::json(200, DOCUMENT)
 }
@@ -44,7 +44,7 @@ mod tests {
         serde_json::from_str(DOCUMENT).expect("the document is JSON")
     }
 
-    /// Follows the `$ref` of a value.
+    /// Returns the value to which the member `$ref` of `value` refers. Returns `value` itself if it has no `$ref`.
     fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
             Some(reference) => document.pointer(reference.trim_start_matches('#')).expect("the reference is valid"),
@@ -63,14 +63,14 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_the_version_of_the_server() {
+    fn the_openapi_document_states_the_version_of_the_server() {
         let document = document();
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
         assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1.")));
     }
 
     #[test]
-    fn the_document_has_exactly_the_calls_of_the_server() {
+    fn the_openapi_document_describes_exactly_the_calls_of_the_server() {
         let document = document();
         let documented = keys(&document["paths"]);
         let served: BTreeSet<&str> = Call::WITHOUT_NAME.into_iter().chain(WITH_NAME).map(Call::label).collect();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_exactly_the_members_of_each_command() {
+    fn the_openapi_document_describes_exactly_the_members_of_each_command() {
         let document = document();
         for (path, shape) in COMMANDS {
             assert_eq!(path.strip_prefix("/api/"), Some(shape.call));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_exactly_the_query_parameters_of_each_call() {
+    fn the_openapi_document_describes_exactly_the_query_parameters_of_each_call() {
         let document = document();
         let lists = [Call::Users, WITH_NAME[0], Call::Groups, WITH_NAME[1], Call::Connections];
         for call in Call::WITHOUT_NAME.into_iter().chain(WITH_NAME) {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_in_the_document_are_those_of_the_server() {
+    fn the_openapi_document_states_the_limits_of_the_server() {
         let document = document();
         let components = &document["components"];
         let (schemas, limit) = (&components["schemas"], &components["parameters"]["Limit"]["schema"]);

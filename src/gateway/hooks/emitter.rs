@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_emits_a_bounded_number_of_events() {
+    fn the_number_of_events_that_one_timer_emits_is_bounded() {
         let (emitted, counts) = channel();
         let (stop, remote) = channel();
         let server = thread::spawn(move || {

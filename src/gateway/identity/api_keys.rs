@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_is_accepted() {
+    fn every_key_of_the_set_is_accepted_with_the_scheme_bearer() {
         let keys = ApiKeys::new(["first", "second", "with#mark"]);
         for key in ["first", "second", "with#mark"] {
             assert!(keys.contains(key), "{key}");

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_check_is_at_the_first_expiry_or_earlier() {
+    fn the_next_check_is_not_later_than_the_earliest_expiry() {
         let expiries = expiries(&[(100, 1), (HOUR, 2)]);
         let next_check = |now_ms: u64| expiries.time_to_check(now_ms);
         assert_eq!(next_check(0), Some(CHECK_INTERVAL));
@@ -150,10 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn a_check_ends_a_bounded_number_of_connections() {
+    fn the_number_of_connections_that_one_check_closes_is_bounded() {
         let all: Vec<(u64, u64)> = (1..=DUE_MAX as u64 + 11).map(|number| (100, number)).collect();
         let mut expiries = expiries(&all);
-        // The connections are in many groups, so few of them end in one check.
+        // Each connection is in many groups, so that its end causes a tenth of the maximum work of one check.
         assert_eq!(expiries.take_due(HOUR * 1000, |_| WORK_MAX / 10).len(), 10);
         assert_eq!(expiries.time_to_check(HOUR * 1000), Some(Duration::ZERO));
         assert_eq!(expiries.take_due(HOUR * 1000, |_| 1).len(), DUE_MAX);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_of_the_clock_forward_ends_a_connection_at_the_next_check() {
+    fn if_the_clock_jumps_forward_the_next_check_closes_the_expired_connection() {
         static WALL: AtomicU64 = AtomicU64::new(START * 1000);
         let (address, remote, closed) = serve(|| WALL.load(Ordering::Relaxed), Duration::from_millis(10));
         let _long = connect(address, START + 3 * HOUR);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_of_the_clock_back_keeps_a_valid_connection() {
+    fn if_the_clock_jumps_back_a_valid_connection_stays_open() {
         /// The number of clock reads. The first read returns a time shortly before the expiry. All later reads return a
         /// time about an hour before the expiry.
         static CLOCK_READS: AtomicU64 = AtomicU64::new(0);

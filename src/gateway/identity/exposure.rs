@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reachable_api_needs_a_key() {
+    fn an_api_that_other_machines_can_reach_needs_a_key() {
         let (none, some) = (ApiKeys::default(), ApiKeys::new(["key"]));
         for local in
             [exposure(&[], &[]), exposure(&["127.0.0.1:1", "[::1]:1"], &["127.0.0.2:1", "[::ffff:127.0.0.1]:1"])]

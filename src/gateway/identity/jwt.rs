@@ -293,7 +293,7 @@ fn seconds(name: &'static str, value: Option<&RawValue>) -> Result<Option<Second
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TokenError::TooLong => write!(f, "token limit exceeded ({TOKEN_BYTES_MAX} bytes)"),
+            TokenError::TooLong => write!(f, "token length limit exceeded ({TOKEN_BYTES_MAX} bytes)"),
             TokenError::Malformed => {
                 f.write_str("the token is not a JWT: expected three parts in base64url, separated by dots")
             }

@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_bounded() {
+    fn the_length_of_names_and_the_number_of_groups_are_bounded() {
         let name = |len: usize| "a".repeat(len);
         let identity = |uid: Option<String>, groups: Vec<String>| Identity::new(uid, groups);
         assert!(identity(None, vec![]).is_ok_and(|identity| identity == Identity::default()));

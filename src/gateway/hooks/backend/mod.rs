@@ -304,7 +304,7 @@ impl fmt::Display for Failure {
             Failure::Redirected(status) => write!(f, "answered {status}; redirects are not followed"),
             Failure::Failed(ureq::Error::Timeout(_)) => f.write_str("no answer in time"),
             Failure::Failed(ureq::Error::BodyExceedsLimit(_)) => {
-                write!(f, "answer limit exceeded ({ANSWER_BYTES_MAX} bytes)")
+                write!(f, "answer length limit exceeded ({ANSWER_BYTES_MAX} bytes)")
             }
             Failure::Failed(error) => error.fmt(f),
             Failure::Panicked(panic) => {

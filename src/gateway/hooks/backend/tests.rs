@@ -34,7 +34,7 @@ fn a_url_without_http_or_https_or_without_a_host_is_refused() {
 }
 
 #[test]
-fn a_node_name_that_is_no_header_value_is_refused() {
+fn a_node_name_that_cannot_be_a_header_value_is_refused() {
     let url = BackendUrl::parse("http://localhost/").expect("the URL is valid");
     for bad in ["", "a\nb", "Zürich"] {
         let contact = BackendConfig { url: url.clone(), node: bad.to_owned(), secret: None, authorities: None };
@@ -43,7 +43,7 @@ fn a_node_name_that_is_no_header_value_is_refused() {
 }
 
 #[test]
-fn posts_signed_json_and_keeps_the_connection() {
+fn the_client_posts_signed_json_and_keeps_the_connection_open() {
     let double = MockBackend::always(200, "pong");
     let secret = SigningKey::new("Jefe").expect("the secret is valid");
     let backend = Backend::new(BackendConfig { secret: Some(secret), ..double.contact() }, 2)
@@ -92,7 +92,7 @@ fn the_user_and_the_password_of_a_url_are_percent_decoded() {
 }
 
 #[test]
-fn every_status_but_a_redirect_is_an_answer() {
+fn a_redirect_is_a_failure_and_every_other_status_is_an_answer() {
     for status in [204, 400, 401, 404, 500, 503] {
         let double = MockBackend::always(status, "");
         assert_eq!(backend(&double).post(b"{}", TEST_TIMEOUT).expect("the back end answers").status, status);
@@ -130,7 +130,7 @@ fn an_answer_that_is_incomplete_or_invalid_or_too_long_is_a_failure() {
     assert_eq!(answer.body.expect("the answer has a complete body").len() as u64, ANSWER_BYTES_MAX);
 
     let failure = fails(move || MockReply::Raw(body(ANSWER_BYTES_MAX + 1)), TEST_TIMEOUT);
-    assert_eq!(failure.to_string(), "answer limit exceeded (65536 bytes)");
+    assert_eq!(failure.to_string(), "answer length limit exceeded (65536 bytes)");
     let failure = fails(|| MockReply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234".to_vec()), TEST_TIMEOUT);
     assert!(failure.is_disconnect(), "{failure:?}");
     let failure = fails(|| MockReply::Raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n".to_vec()), TEST_TIMEOUT);

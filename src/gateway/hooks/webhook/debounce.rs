@@ -124,7 +124,7 @@ mod tests {
     const DELAY: Duration = Duration::from_secs(3);
 
     #[test]
-    fn a_refresh_causes_no_event() {
+    fn a_reconnect_within_the_delay_causes_no_event() {
         let mut debounce = Debounce::new(DELAY);
         let start = clock::now();
         assert!(debounce.arrive("ann"));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_delay_starts_with_the_last_departure() {
+    fn the_delay_starts_when_the_last_connection_of_the_uid_ends() {
         let mut debounce = Debounce::new(DELAY);
         let start = clock::now();
         for second in 0..10 {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn two_connections_that_end_together_are_one_departure() {
+    fn two_connections_of_a_uid_that_end_together_cause_one_departure() {
         let mut debounce = Debounce::new(DELAY);
         let start = clock::now();
         debounce.arrive("ann");

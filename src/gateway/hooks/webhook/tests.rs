@@ -189,7 +189,7 @@ fn a_hanging_back_end_does_not_delay_the_loop() {
 }
 
 #[test]
-fn dropped_events_leave_gaps() {
+fn dropped_events_leave_gaps_in_the_sequence_numbers() {
     let gate = Arc::new(Barrier::new(2));
     let passes = Arc::clone(&gate);
     let count = AtomicUsize::new(0);
@@ -266,7 +266,7 @@ fn finish_does_not_wait_for_the_next_attempt() {
 }
 
 #[test]
-fn finish_ends_in_time_if_the_back_end_does_not_recover() {
+fn finish_returns_within_its_maximum_time_if_the_back_end_does_not_recover() {
     let double = MockBackend::always(503, "");
     let webhook = start(config(&double));
     for number in 0..250 {
@@ -281,7 +281,7 @@ fn finish_ends_in_time_if_the_back_end_does_not_recover() {
 }
 
 #[test]
-fn finish_of_an_idle_webhook_is_immediate() {
+fn finish_returns_at_once_if_no_event_waits() {
     let double = MockBackend::always(200, "");
     let webhook = start(config(&double));
     let start = clock::now();
@@ -301,7 +301,7 @@ fn events_wait_for_a_back_end_that_is_down() {
 }
 
 #[test]
-fn many_old_events_are_dropped_at_once() {
+fn one_failed_request_drops_all_old_events() {
     let queue = EventQueue::new(Bounds { events_max: 10_000, bytes_max: 1 << 20 });
     let start = clock::now();
     let second = |second| start + Duration::from_secs(second);
@@ -405,7 +405,7 @@ fn a_back_end_that_refuses_all_events_gets_about_one_request_per_event() {
 }
 
 #[test]
-fn consecutive_refusals_cause_a_pause() {
+fn many_consecutive_refusals_cause_a_pause() {
     let double = MockBackend::always(401, "");
     let webhook = start(Config { queue_max: 1000, ..config(&double) });
     let start = clock::now();
@@ -455,7 +455,7 @@ fn refused_and_failing_events_keep_their_order() {
 }
 
 #[test]
-fn a_refusal_counts_even_if_its_body_is_invalid() {
+fn an_event_is_refused_even_if_the_body_of_the_answer_is_invalid() {
     let endless: Vec<u8> = [b"HTTP/1.1 400 No\r\n\r\n".as_slice(), &vec![b'x'; 1 << 20]].concat();
     let replies: [fn(Vec<u8>) -> MockReply; 3] = [
         MockReply::Raw,
@@ -479,7 +479,7 @@ fn a_refusal_counts_even_if_its_body_is_invalid() {
 }
 
 #[test]
-fn retry_after_is_honoured() {
+fn the_pause_lasts_at_least_as_long_as_retry_after_requests() {
     let answers = [
         "HTTP/1.1 429 Too Many\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 503 Busy\r\nretry-after: 1\r\nContent-Length: 0\r\n\r\n",
@@ -503,7 +503,7 @@ fn retry_after_is_honoured() {
 }
 
 #[test]
-fn retry_after_is_bounded() {
+fn the_pause_that_retry_after_requests_is_bounded() {
     for pause in ["31536000", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
         let count = AtomicUsize::new(0);
         let double = MockBackend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {

@@ -130,7 +130,7 @@ fn the_hook_posts_the_request_of_the_client_as_signed_json() {
 }
 
 #[test]
-fn refusals_pass_through() {
+fn a_refusal_of_the_back_end_refuses_the_client_with_the_same_status() {
     for status in [400, 401, 403, 404, 429, 499] {
         let (verdict, stats) = verdict_of(move |_| MockReply::Answer(status, r#"{"message":"no"}"#), TEST_TIMEOUT);
         assert!(
@@ -247,7 +247,7 @@ fn the_watch_thread_answers_if_all_workers_hang() {
 }
 
 #[test]
-fn a_full_queue_answers_at_once() {
+fn a_request_to_a_full_queue_is_answered_at_once() {
     let double = MockBackend::start(|_| MockReply::Hang);
     let hook = Hook::start(Config { threads: 1, queue_max: 1, ..config(&double) }).expect("the hook can start");
     let request = request();
@@ -393,7 +393,7 @@ fn addresses_take_turns_and_no_address_has_all_workers() {
 }
 
 #[test]
-fn a_full_queue_displaces_a_request_of_the_longest_source() {
+fn a_full_queue_removes_a_request_of_the_source_with_the_most_requests() {
     let (double, _open) = gated();
     let bounds = Config { threads: 1, queue_max: 6, source_queue_max: 5, ..config(&double) };
     let hook = Hook::start(bounds).expect("the hook can start");
@@ -408,7 +408,7 @@ fn a_full_queue_displaces_a_request_of_the_longest_source() {
     let others: Vec<Asked> = (2..=3).map(|last| ask_from(&hook, &request, [10, 0, 0, last])).collect();
     assert!(
         matches!(storm[4].try_recv(), Ok(Decision::Unavailable)),
-        "the last request of the longest source must be displaced"
+        "the last request of the source with the most requests must be removed"
     );
     assert!(others.iter().all(|other| other.try_recv().is_err()), "the requests of the other sources must wait");
     assert_eq!(hook.stats(), HookStats { waiting: 6, overflowed: 2, ..HookStats::default() });

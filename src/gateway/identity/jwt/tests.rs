@@ -110,7 +110,7 @@ fn the_example_tokens_of_the_rfcs_are_verified() {
 }
 
 #[test]
-fn the_key_decides_the_algorithm() {
+fn the_key_and_not_the_token_decides_the_algorithm() {
     let claims = format!(r#"{{"sub":"admin","exp":{EXP}}}"#);
     let with = |head: &str, secret: &str| sign(head, &claims, secret);
     let unsigned =
@@ -425,7 +425,7 @@ fn a_token_is_found_in_query_header_and_subprotocol() {
 }
 
 #[test]
-fn issued_tokens_verify() {
+fn issued_tokens_are_valid() {
     let groups = ["room".to_owned(), "staff".to_owned()];
     let ttl = Duration::from_millis(3_599_001);
     let plain = Grant { uid: "10010", groups: &[], ttl, issuer: None, audience: None };
