@@ -17,7 +17,7 @@ use crate::gateway::tls::files::{ClientAuthorities, Pair, TlsFiles};
 /// other status.
 const REFUSALS: [u16; 16] = [400, 401, 403, 404, 405, 408, 409, 413, 417, 426, 429, 431, 500, 501, 503, 505];
 
-/// The HTTP statuses with which the server refuses API requests before routing.
+/// The HTTP statuses with which the server refuses API requests before the API checks the path of the request.
 const API_REFUSALS: [u16; 9] = [400, 405, 408, 413, 417, 431, 500, 503, 505];
 
 /// Returns a metrics snapshot of the given statistics. `loops` has the statistics of each loop if there are several

@@ -158,5 +158,5 @@ fn notify(state: NotifyState<'static>) {
 }
 
 fn not_received() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("not received within {NOTIFY_TIME_MAX:?}"))
+    io::Error::new(io::ErrorKind::TimedOut, format!("the notification was not received within {NOTIFY_TIME_MAX:?}"))
 }

@@ -43,8 +43,8 @@ struct User {
 /// The changes of a group since its last notice.
 #[derive(Debug, Default)]
 struct Changes {
-    /// The uids of all users who joined, even of users who left again. The same uid can occur several times in this
-    /// list.
+    /// The uids of all users who joined since the last notice, including users who have left again. The same uid can
+    /// occur several times in this list.
     joined: Vec<CompactString>,
     /// The uids of users who left after a notice had named them as joined. Each uid occurs once in this list. A user in
     /// this list may have joined again.
@@ -52,7 +52,7 @@ struct Changes {
 }
 
 impl GroupPresence {
-    /// Adds a connection of `uid` to `group`. Returns `true` if the group has a new change.
+    /// Adds a connection of `uid` to `group`. Returns whether this is the first connection of `uid` in `group`.
     pub fn join(&mut self, group: &str, uid: &str) -> bool {
         let GroupPresence { groups, changed, hasher } = self;
         let hash = hasher.hash_one(group);
@@ -77,7 +77,7 @@ impl GroupPresence {
         groups.remove(hasher.hash_one(group), |(name, _)| name == group, |(name, _)| hasher.hash_one(name.as_str()));
     }
 
-    /// Removes a connection of `uid` from `group`. Returns `true` if the group has a new change.
+    /// Removes a connection of `uid` from `group`. Returns whether this was the last connection of `uid` in `group`.
     pub fn leave(&mut self, group: &str, uid: &str) -> bool {
         let GroupPresence { groups, changed, hasher } = self;
         let Some((_, entry)) = groups.find_mut(hasher.hash_one(group), |(name, _)| name == group) else { return false };
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_connection_joins_and_the_last_leaves() {
+    fn a_user_joins_with_the_first_connection_and_leaves_with_the_last_connection() {
         let mut presence = GroupPresence::default();
         assert!(presence.join("room", "ann"));
         assert!(!presence.join("room", "ann"), "the second connection of a uid must cause no notice");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dissolved_group_gets_one_notice() {
+    fn clear_returns_one_notice_about_the_users_of_earlier_notices() {
         let mut presence = GroupPresence::default();
         presence.join("room", "ann");
         presence.join("room", "bob");

@@ -68,7 +68,7 @@ fn not_regular() -> String {
     "not a regular file".to_owned()
 }
 
-/// Runs `read` on a new thread. Returns the result of `read`, or an error after `time_max`.
+/// Runs `read` on a new thread. Returns the result of `read`, or an error if `read` takes longer than `time_max`.
 ///
 /// After a timeout, the new thread may still be reading the file.
 fn within<T: Send + 'static>(

@@ -135,7 +135,8 @@ mod tests {
         tallies().get(name).copied().unwrap_or_default()
     }
 
-    /// Starts a thread that reports each run to the test, and then executes an order of the test.
+    /// Starts a thread whose work reports each run to the returned receiver, and then runs the next function that the
+    /// test sends through the returned sender.
     fn start(name: &'static str) -> (JoinHandle<()>, Receiver<()>, Sender<Order>) {
         let (started, starts) = channel();
         let (orders, received) = channel::<Order>();

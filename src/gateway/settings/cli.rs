@@ -297,8 +297,8 @@ pub struct Bounds {
         value_parser = between(1, HEADERS_CEILING as u32))]
     pub headers_max: u32,
 
-    /// Timeout of a complete HTTP head; a late head gets 408. A TLS handshake has the same timeout; a late handshake
-    /// closes the connection
+    /// Maximum time to receive a complete HTTP head; a late head gets 408. The same maximum applies to a TLS handshake;
+    /// a late handshake closes the connection
     #[arg(long, value_name = "TIME", env = "FDPUSH_HEAD_TIME_MAX",
         default_value_t = Time(Limits::default().head_time_max))]
     pub head_time_max: Time,
@@ -308,7 +308,7 @@ pub struct Bounds {
         default_value_t = Size(Limits::default().body_bytes_max))]
     pub body_bytes_max: Size,
 
-    /// Timeout of a complete HTTP body, or of each piece of a batch; a late body gets 408
+    /// Maximum time to receive a complete HTTP body, or the next piece of a batch; a late body gets 408
     #[arg(long, value_name = "TIME", env = "FDPUSH_BODY_TIME_MAX",
         default_value_t = Time(Limits::default().body_time_max))]
     pub body_time_max: Time,
@@ -324,7 +324,8 @@ pub struct Bounds {
         default_value_t = Time(Limits::default().keep_alive_max))]
     pub keep_alive_max: Time,
 
-    /// Timeout of a message from its first to its last byte; a late message closes the connection with 1008
+    /// Maximum time to receive a message, from its first to its last byte; a late message closes the connection with
+    /// 1008
     #[arg(long, value_name = "TIME", env = "FDPUSH_MESSAGE_TIME_MAX",
         default_value_t = Time(Limits::default().message_time_max))]
     pub message_time_max: Time,
@@ -341,8 +342,8 @@ pub struct Bounds {
         default_value_t = Time(Limits::default().close_wait_max))]
     pub close_wait_max: Time,
 
-    /// Timeout of a write without progress; after the timeout, the client is dead. The sockets also have this timeout
-    /// as TCP_USER_TIMEOUT
+    /// Maximum time for which a client takes no byte of the data that the server sends; after this time, the connection
+    /// is closed. The sockets also have this timeout as TCP_USER_TIMEOUT
     #[arg(long, value_name = "TIME", env = "FDPUSH_WRITE_TIME_MAX",
         default_value_t = Time(Limits::default().write_time_max))]
     pub write_time_max: Time,

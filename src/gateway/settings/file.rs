@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_the_line_and_the_allowed_values() {
+    fn an_error_names_the_line_and_the_allowed_values() {
         let table: [(&str, usize, &[&str]); 16] = [
             ("\nping_evry = \"5s\"", 2, &["ping_evry", "did you mean ping_every?"]),
             ("ping-every = \"5s\"", 1, &["ping-every", "did you mean ping_every?"]),

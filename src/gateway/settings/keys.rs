@@ -17,7 +17,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Returns the API keys of the flag or variable, and the API keys of the file.
 ///
-/// `name` is the name of the flag or variable in errors.
+/// `name` is the flag or variable that gives the API keys. Errors start with `name`.
 pub fn api_keys(api: &Api, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<Secret> {
     for why in api.api_key.iter().filter_map(|key| check(key.expose()).err()) {
         faults.mark_invalid("api_key", format!("{name}: {why}"));
@@ -58,7 +58,7 @@ fn keys_in_file(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// Reads and checks the key files of tokens, and checks the secrets of tokens.
 ///
-/// `name` is the name of the flag or variable of the secrets in errors.
+/// `name` is the flag or variable that gives the token secrets. Errors about token secrets start with `name`.
 pub fn jwt_keys(jwt: &Jwt, name: &str, warnings: &mut Vec<String>, faults: &mut Faults) -> Vec<KeyFile> {
     let mut read = Vec::new();
     for path in &jwt.jwt_key_file {
@@ -94,7 +94,7 @@ pub fn tls_files(serve: &Serve, warnings: &mut Vec<String>, faults: &mut Faults)
     read.read_pairs(&tls.tls_cert, &tls.tls_key, &mut found);
     for chain in read.pairs.iter().map(|pair| &pair.chain).filter(|chain| chain.server().names.is_empty()) {
         warnings.push(format!(
-            "tls_cert {}: the certificate of {} has no DNS name and no address: clients refuse it",
+            "tls_cert {}: the certificate of {} has no DNS name and no address: clients refuse this certificate",
             chain.file().display(),
             chain.server()
         ));

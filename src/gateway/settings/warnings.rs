@@ -122,8 +122,8 @@ impl Settings {
 
     /// Warns about values that a list has more than once.
     ///
-    /// Equal values of `tls_key` are allowed, because a key may belong to several certificates. Another check reports
-    /// equal addresses.
+    /// Equal values of `tls_key` are allowed, because a key may belong to several certificates. `check_bindings`
+    /// reports equal addresses.
     pub(super) fn warn_of_duplicates(&mut self) {
         let is_list = |key: &str| !["listen", "api", "tls_key"].contains(&key);
         for arg in declarations().filter(|arg| matches!(arg.get_action(), ArgAction::Append)) {

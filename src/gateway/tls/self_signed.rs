@@ -130,7 +130,8 @@ fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.write_all(text.as_bytes()).inspect_err(|_| _ = fs::remove_file(path))
 }
 
-/// A new file with a temporary name. [`Replacement::commit`] renames the file to `path`. Otherwise the file is removed.
+/// A new file with a temporary name. [`Replacement::commit`] renames the file to `path`. Dropping a `Replacement`
+/// without a commit removes the file.
 struct Replacement<'a> {
     path: &'a Path,
     temporary: PathBuf,

@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_input_is_cut_between_characters() {
+    fn input_that_an_error_repeats_is_cut_between_two_characters() {
         for text in ["", "short", &"x".repeat(64)] {
             assert_eq!(cut(text), text);
         }

@@ -429,7 +429,7 @@ fn a_service_manager_that_does_not_read_blocks_neither_start_nor_shutdown() {
     let mut logged = String::new();
     served.stderr.take().expect("the output is a pipe").read_to_string(&mut logged).expect("the text is UTF-8");
     for state in ["READY=1", "STOPPING=1"] {
-        let warning = format!("cannot notify the service manager {state}: not received within 1s");
+        let warning = format!("cannot notify the service manager {state}: the notification was not received within 1s");
         assert!(logged.contains(&warning), "expected {warning} in {logged}");
     }
 }

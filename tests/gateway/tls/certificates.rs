@@ -282,7 +282,10 @@ fn questionable_settings_are_warned_of() {
     let printed = check(&[&open[..], &pair.flags()].concat());
     assert!(printed.code == Some(1) && printed.err.contains("has no effect on 0.0.0.0:0 of --api"), "{printed:?}");
     let nameless = files.put("nameless", &AUTHORITY.sign(&[]));
-    warned(&[&LISTEN[..], &nameless.flags()].concat(), "has no DNS name and no address: clients refuse it");
+    warned(
+        &[&LISTEN[..], &nameless.flags()].concat(),
+        "has no DNS name and no address: clients refuse this certificate",
+    );
     let back_end = AUTHORITY.sign(&["backend"]);
     let leaf = files.write("leaf.pem", AUTHORITY.certificate() + &back_end.certificate);
     let hint =

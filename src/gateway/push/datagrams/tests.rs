@@ -209,7 +209,7 @@ fn a_bind_error_names_the_address() {
 }
 
 #[test]
-fn the_sum_of_datagram_counts_adds_each_status() {
+fn the_sum_of_datagram_counts_has_the_sum_of_each_status() {
     let one = DatagramCounts { done: 1, malformed: 2, unauthorized: 3, overflowed: 4, lost: 5 };
     let two = DatagramCounts { done: 2, malformed: 4, unauthorized: 6, overflowed: 8, lost: 10 };
     assert_eq!([one, one].into_iter().sum::<DatagramCounts>(), two);

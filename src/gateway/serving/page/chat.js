@@ -281,8 +281,8 @@ async function leave(name) {
 
 /* Sending */
 
-// Returns the receiver of the message: `address` for the frame, and `scope` for the message log. If the form has no
-// valid receiver, shows an error and returns null.
+// Returns the target of the message: `address` is the target in the push frame, and `scope` is the text about the
+// target in the message log. If the form has no valid receiver, shows an error and returns null.
 function target() {
   const kind = $("target-kind").value, field = $("target-name"), name = field.value;
   const fault = kind === "all" ? "" : !name ? "Enter a receiver."

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_whole_and_within_their_range() {
+    fn only_whole_numbers_within_the_range_are_accepted() {
         for (text, result) in [
             ("1", Ok(1)),
             ("4294967295", Ok(u32::MAX)),

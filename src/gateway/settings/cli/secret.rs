@@ -22,7 +22,7 @@ impl FromStr for Secret {
             }
             secret if has_variable_name(secret) => Err(WITH_NAME.to_owned()),
             secret if secret.contains(char::is_control) => {
-                Err("a secret is one line of text without control characters".to_owned())
+                Err("a secret must be one line of text without control characters".to_owned())
             }
             secret => Ok(Secret(secret.to_owned())),
         }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_has_no_byte_order_mark_line_end_or_quotes() {
+    fn a_byte_order_mark_a_line_end_and_quotes_are_removed_from_a_secret() {
         for (given, secret) in [
             ("s3cret", "s3cret"),
             ("s3cret\n", "s3cret"),

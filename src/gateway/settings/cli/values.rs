@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formatted_sizes_and_times_parse_to_the_original() {
+    fn a_formatted_size_or_time_parses_to_the_same_value() {
         for (bytes, text) in [(1, "1"), (1000, "1000"), (65_536, "64KiB"), (3 << 20, "3MiB"), (1 << 30, "1GiB")] {
             assert_eq!(Size(bytes).to_string(), text);
             assert_eq!(text.parse(), Ok(Size(bytes)));
