@@ -28,7 +28,7 @@ use self::gather::{Gather, Listed, NameKind, Named, Parts};
 use self::owned_push::OwnedPush;
 use self::route::{job, send_shutdown, send_to_loop};
 
-/// A handle with which other threads control a server. To clone a handle takes little time.
+/// A handle with which other threads control a server. Cloning a handle takes little time.
 ///
 /// The methods of `Remote` are the actions of [`Context`]. Each method puts a command into the server's inbox and
 /// returns a [`Reply`] at once. A thread can block until the reply is ready, an async task can await the reply, and the

@@ -30,8 +30,8 @@ use crate::tls::TlsConfig;
 /// [`bind`](Server::bind) listens at once, so that a program knows the port before the server runs: see
 /// [`local_addr`](Server::local_addr). The `on_*` methods set closures for events. The other methods add addresses and
 /// change settings. The order of these calls matters only where the doc of a method says so. [`run`](Server::run)
-/// consumes the server and returns when the server has shut down. Clients that connect before `run` wait in the
-/// backlog.
+/// consumes the server and returns when the server has shut down. Clients that connect before `run` wait in the backlog
+/// of the listening socket.
 ///
 /// A `Server` with closures is [`Send`], because its closures are `Send`: it can be built on one thread and run on
 /// another. Instead of closures, [`handler`](Server::handler) takes a value of the program's own type. This value need
@@ -487,8 +487,8 @@ macro_rules! closures {
 
         /// The methods that set closures. A closure replaces an earlier closure of the same event. Closures are `Send`,
         /// so that the server is `Send`, and `Clone`, so that each [loop](Server::loops) has its own copy. A server
-        /// with one loop also copies each closure and keeps the copy. So a captured `Arc` or `Sender` exists twice. A
-        /// program whose closures cannot be `Send` or `Clone` implements [`Handler`].
+        /// with one loop also copies each closure and keeps the copy. So such a server holds each captured `Arc` or
+        /// `Sender` twice. A program whose closures cannot be `Send` or `Clone` implements [`Handler`].
         impl Server<Closures> {
             $($(#[$doc])*
             pub fn $event(
@@ -581,7 +581,7 @@ impl<F: ?Sized> Closure<F> {
 }
 
 impl Closures {
-    /// Returns a factory that copies these closures.
+    /// Returns a factory that creates copies of these closures.
     fn copies(self) -> Factory<Closures> {
         Arc::new(Mutex::new(move |_| self.copy()))
     }

@@ -44,7 +44,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCont
 const TOO_FAST: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
     Content-Length: 26\r\nConnection: close\r\n\r\naccept rate limit reached\n";
 
-/// The listeners of the loop, and the acceptance of their connections.
+/// Accepts connections from the listeners of a loop, or refuses them.
 ///
 /// [`handle_event`](Acceptor::handle_event) records that clients wait at a listener.
 /// [`accept_pending`](Acceptor::accept_pending) then accepts these clients once a turn, control connections first. An

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 /// Binds a socket to each address of a host name, such as `localhost`.
 ///
 /// If the port is 0, only the first address is bound, because each address would get a different port. An address that
-/// this machine does not have is skipped, if the name has other addresses.
+/// this machine does not have is skipped, if the host name also has addresses that can be bound.
 ///
 /// # Errors
-/// The error of the first address that cannot be bound, or `AddrNotAvailable` if the machine has none of the addresses.
+/// The result is the error of the first address that cannot be bound, or `AddrNotAvailable` if the machine has none of
+/// the addresses.
 pub fn bind_each<S>(
     addresses: impl IntoIterator<Item = SocketAddr>,
     bind: impl Fn(SocketAddr) -> io::Result<S>,

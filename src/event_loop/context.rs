@@ -82,7 +82,7 @@ pub enum Command {
     Shutdown,
 }
 
-/// The closures of timers, by timer. A timer without a closure calls `on_timer`.
+/// The closures of timers, by the id of the timer. A timer without a closure calls `on_timer`.
 #[derive(Default)]
 pub struct TimerClosures(HashMap<TimerId, TimerClosure>);
 

@@ -107,7 +107,7 @@ pub trait Handler {
         let _ = (ctx, fd, state, event);
     }
 
-    /// A plain HTTP request arrived, on a port of WebSockets or on a control listener (Swoole's `request`).
+    /// A plain HTTP request arrived, on a listener for WebSockets or on a control listener (Swoole's `request`).
     ///
     /// `None` means that the handler serves nothing at this path. The client then gets 404, or 426 if the request looks
     /// like an upgrade from which a proxy removed headers. With [`Context::defer_response`], the answer comes later,

@@ -108,7 +108,7 @@ impl<H: Handler> EventLoop<H> {
     fn read(&mut self, slot: Slot, buffer: &mut [u8]) {
         let parts = match self.core.table_mut().parts(slot) {
             Some((connection, _, env)) if connection.has_buffered_input(env) => {
-                // Pipelined requests in the buffer come before the bytes in the socket.
+                // Pipelined requests in the buffer are handled before the bytes in the socket are read.
                 let was_http = connection.is_http();
                 self.feed(slot, was_http, &mut []);
                 self.core.table_mut().parts(slot)
@@ -144,7 +144,7 @@ impl<H: Handler> EventLoop<H> {
             self.handle_pending();
         }
         if is_tls {
-            // The session may have unsent records, which have a deadline.
+            // The TLS session may have records that are not sent yet. These records must be sent before a deadline.
             self.core.arm(slot);
         }
     }
@@ -220,7 +220,7 @@ impl<H: Handler> EventLoop<H> {
     /// Reads and writes once more before a timeout closes a connection.
     ///
     /// After a handler has blocked the loop or the machine was suspended, one wait may not return all events. So bytes
-    /// of the client may still be in the kernel when its timeout expires.
+    /// of a client may still be in the kernel when the timeout of the client's connection expires.
     pub(super) fn recheck_before_timeout(&mut self, slot: Slot) {
         let table = self.core.table_mut();
         if table.is_overdue(slot) {

@@ -7,7 +7,8 @@ use crate::event_loop::siblings::post::{Batch, Post};
 use crate::event_loop::{Command, EventLoop};
 
 impl<H: Handler> EventLoop<H> {
-    /// Carries out the posts of a loop, until the portion is over. Returns whether all posts are carried out.
+    /// Carries out the posts that the loop `from` has sent, until the portion is over. Returns whether all posts are
+    /// carried out.
     ///
     /// The next turn first carries out the posts that are left.
     pub(super) fn carry_out(&mut self, from: usize, mut batch: Box<Batch>, portion: &mut Portion) -> bool {

@@ -91,8 +91,8 @@ mod tests {
         }
         ready.vacate(freed);
         ready.check_invariants(|slot| (slot != freed).then_some(true));
-        assert!(ready.occupy(freed), "the second connection must take over the entry");
-        assert!(!ready.occupy(freed), "only one connection may take over the entry");
+        assert!(ready.occupy(freed), "the second connection must take over the list entry of the slot");
+        assert!(!ready.occupy(freed), "only one connection may take over the list entry of the slot");
         ready.check_invariants(|_| Some(true));
 
         ready.vacate(freed);

@@ -21,7 +21,7 @@ pub struct TimerId {
 #[derive(Debug)]
 pub struct Timers {
     timers: Slab<Timer>,
-    /// The serial number of the last timer.
+    /// The serial number of the timer that was added last.
     last: u64,
     /// The step from one serial number to the next, which is the number of loops. So two loops never use the same
     /// serial number.

@@ -63,7 +63,7 @@ impl TlsSessions {
 
     /// Reads once from a socket, and decrypts the bytes.
     ///
-    /// The second result is whether another read may return more bytes without a new epoll event. `is_hung_up` is
+    /// The returned `bool` says whether another read may return more bytes without a new epoll event. `is_hung_up` is
     /// whether epoll has reported the end of the peer's stream.
     pub fn read(
         &mut self,

@@ -391,7 +391,7 @@ impl Core {
 
     // The methods below return the work that the loop does next.
 
-    /// Takes the next closed connection, for `on_close`.
+    /// Removes and returns the next closed connection for which `on_close` must be called.
     ///
     /// The uid and the groups of the returned connection are available until [`end_on_close`](Core::end_on_close).
     #[inline]

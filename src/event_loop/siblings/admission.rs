@@ -8,11 +8,11 @@ use crate::tick::Tick;
 
 /// The balance of loops: a loop may have 1/64 more connections than the emptiest loop.
 ///
-/// So a loop has at most 1/64 more connections than the mean of all loops, plus the connections that other loops admit
-/// at the same moment.
+/// So a loop has at most 1/64 more connections than the mean of all loops. Other loops can admit a few further
+/// connections to this loop at the same moment.
 const MARGIN_PART: usize = 64;
 
-/// The duration of a turn after which its loop counts as stalled.
+/// A loop counts as stalled when its turn has taken at least this time.
 ///
 /// Other loops send no new connections to a stalled loop, because the clients of these connections would wait.
 const STALLED_AFTER: Duration = Duration::from_secs(1);

@@ -44,7 +44,7 @@ pub struct Siblings {
     pub parts: Vec<Part>,
     /// The limits of the whole process. Each loop has a share of these limits.
     pub limits: Limits,
-    /// The number of changes of the settings that this loop has applied.
+    /// The number of settings changes that this loop has applied.
     settings_seen: u64,
     /// Whether a shutdown was requested on this loop.
     pub wants_drain: bool,

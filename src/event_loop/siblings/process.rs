@@ -29,7 +29,7 @@ pub struct Process {
     open: Box<[AtomicUsize]>,
     memberships: AtomicUsize,
     settings: Mutex<Settings>,
-    /// The number of changes of the settings.
+    /// The number of times that the settings have been changed.
     version: AtomicU64,
     /// For each loop, whether it has drained or ended.
     has_drained: Box<[AtomicBool]>,
@@ -117,8 +117,8 @@ impl Process {
         self.wake_all();
     }
 
-    /// Returns the settings, if the number of changes is not `seen`. A call that returns settings sets `seen` to the
-    /// number of changes.
+    /// Returns the settings, if they have been changed since the caller last got them. `seen` is the number of changes
+    /// that the caller has seen, and the call updates it.
     pub fn new_settings(&self, seen: &mut u64) -> Option<Settings> {
         if self.version.load(Ordering::Acquire) == *seen {
             return None;

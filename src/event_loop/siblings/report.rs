@@ -13,7 +13,7 @@ use crate::message::Delivery;
 #[derive(Clone)]
 pub struct Report(Arc<State>);
 
-/// The function that gets the sum of all counts.
+/// The function that is called with the sum of all counts.
 type Done = Box<dyn FnOnce(Delivery) + Send>;
 
 struct State {

@@ -2,7 +2,7 @@
 //!
 //! Each test is a scenario with two to five threads. shuttle runs the scenario under random schedules, and then under
 //! schedules with few preemptions (PCT). The two smallest scenarios run under all schedules. A schedule in which all
-//! threads wait fails, so a lost wake fails. A failure prints the seed or the schedule.
+//! threads wait fails. So a schedule in which a wake is lost fails. A failure prints the seed or the schedule.
 //!
 //! shuttle makes all atomic operations sequentially consistent. So these tests do not find a memory ordering that is too
 //! weak.
@@ -38,7 +38,7 @@ use shuttle::{Config, Runner};
 /// The number of schedules of each kind if `INTERLEAVE_SCHEDULES` is not set.
 const SCHEDULES: u64 = 500;
 
-/// A long scenario runs under this part of the schedules.
+/// A long scenario runs under one fifth of the schedules.
 const LONG_PART: usize = 5;
 
 /// The maximum number of preemptions of a PCT schedule, plus 1.

@@ -21,7 +21,7 @@ fn parts(find: impl FnOnce(&mut Vec<Part>)) -> Vec<(usize, u32)> {
     parts.into_iter().map(|part| (part.index.into(), part.count)).collect()
 }
 
-/// One login on each loop: exactly one login gets the uid, and a release empties the directory.
+/// Each loop makes one login. Exactly one login must get the uid, and a release must empty the directory.
 fn refuse_further_logins(loops: usize) {
     let directory = Directory::new(loops, Logins::RefuseNew);
     let claims = on_each(loops, |index| directory.claim("u", fd(loops, index, 0), index, None));
@@ -34,7 +34,7 @@ fn refuse_further_logins(loops: usize) {
     assert_eq!(directory.counts(), (0, 0));
 }
 
-/// Logins and disconnects on each loop: at no time do two connections have the uid.
+/// Each loop makes logins and disconnects. At no time may two connections have the uid.
 fn refuse_while_the_owner_is_connected(loops: usize) {
     let (directory, owners) = (Directory::new(loops, Logins::RefuseNew), AtomicU32::new(0));
     let granted = on_each(loops, |index| {
@@ -57,14 +57,14 @@ fn refuse_while_the_owner_is_connected(loops: usize) {
     assert_eq!((directory.owner("u"), directory.counts()), (None, (0, 0)));
 }
 
-/// Logins that close the connections that they replace: after the first login, the uid always has one owner.
+/// Each login closes the connection that it replaces. After the first login, the uid must always have one owner.
 fn replace_the_earlier_login(loops: usize) {
     let directory = Directory::new(loops, Logins::ReplaceOld);
     let claims = on_each(loops, |index| {
         let claim = |number| {
             let fd = fd(loops, index, number);
             let claim = directory.claim("u", fd, index, None);
-            // The loop of the replaced connection releases its uid at any later time.
+            // The loop of the replaced connection can release the uid at any later time.
             if let Claim::Replaced(old) = claim {
                 directory.release("u", old, old.slot().index() % loops);
             }
@@ -89,7 +89,7 @@ fn replace_the_earlier_login(loops: usize) {
     assert_eq!(directory.counts(), (0, 0));
 }
 
-/// Connections that end while other logins replace them: the directory is empty at the end.
+/// Connections end while other logins replace them. At the end, the directory must be empty.
 fn replace_a_login_that_ends(loops: usize) {
     let directory = Directory::new(loops, Logins::ReplaceOld);
     let claims = on_each(loops, |index| {
@@ -110,7 +110,7 @@ fn replace_a_login_that_ends(loops: usize) {
     assert_eq!(directory.counts(), (0, 0));
 }
 
-/// Logins and disconnects of a uid with at most `max` connections.
+/// Loops make logins and disconnects of a uid, which must never have more than `max` connections.
 fn bound_the_connections(loops: usize, max: u32) {
     let (directory, held) = (Directory::new(loops, Logins::Many), AtomicU32::new(0));
     let granted = on_each(loops, |index| {
@@ -142,7 +142,7 @@ fn bound_the_connections(loops: usize, max: u32) {
     assert_eq!((directory.connection_count("u"), directory.counts()), (0, (0, 0)));
 }
 
-/// Joins and leaves of one group: a loop always finds its own members.
+/// Loops make joins and leaves of one group. Each loop must always find its own members in the directory.
 fn count_the_members(loops: usize) {
     let directory = Directory::new(loops, Logins::Many);
     on_each(loops, |index| {
@@ -167,7 +167,7 @@ fn count_the_members(loops: usize) {
     assert_eq!((directory.member_count("g"), directory.counts()), (0, (0, 0)));
 }
 
-/// A loop ends during logins and joins of other loops, which keep their connections.
+/// One loop ends while other loops make logins and joins. The other loops must keep their connections.
 fn end_a_loop(loops: usize) {
     let directory = Directory::new(loops, Logins::Many);
     on_each(loops, |index| {

@@ -30,7 +30,7 @@ const PUSHES: usize = 3;
 /// The maximum number of turns without a wait.
 const TURNS_MAX: usize = 1000;
 
-/// The number of a command's push, as the number of its loop.
+/// The number that a push of a command has in place of the number of a loop.
 const OF_COMMAND: usize = 9;
 
 /// Accepts upgrades with the uid of the query, and adds the clients to the group.
@@ -161,7 +161,8 @@ impl Running {
     }
 }
 
-/// A client connects to each loop, all with one uid, while another thread asks for the connections of the uid.
+/// One client connects to each loop. All clients have the same uid. Meanwhile, another thread asks for the connections
+/// of the uid.
 fn log_in(loops: usize, policy: SecondLogin) {
     let all = Loops::new(loops, policy, Duration::ZERO);
     let (first, opened) = (oneshot::channel(), AtomicUsize::new(0));

@@ -1,4 +1,4 @@
-//! Posts and commands on their way to the inboxes of loops.
+//! Sends posts and commands to the inboxes of loops, and checks that they arrive once and in order.
 //!
 //! A loop is modelled by its [`Siblings`], its inbox and the double of its waker. The model takes items, carries out
 //! posts and waits for a wake as the loop does. The ledger is the record of the posts and commands that were accepted.
@@ -25,13 +25,13 @@ const FORWARD_BYTES_MAX: usize = 1200;
 /// The maximum number of commands in an inbox.
 const COMMANDS_MAX: usize = 2;
 
-/// The number of a post or command after which its source sends no others.
+/// The number of the last post or command of a source.
 const LAST: u32 = u32::MAX;
 
 /// A command: its source and its number. `None` is the shutdown.
 pub type Command = Option<(usize, u32)>;
 
-/// The accepted posts of each pair of loops that were not carried out, by sending loop, then by receiving loop.
+/// The posts that were accepted and are not carried out yet, by sending loop, then by receiving loop.
 ///
 /// An entry is the number of the post and its counted memory. shuttle does not switch threads at this mutex.
 pub struct Ledger(Vec<Mutex<VecDeque<(u32, usize)>>>, usize);
@@ -169,7 +169,8 @@ impl Loop<'_> {
         }
     }
 
-    /// Carries out the items of one lock of the inbox. Returns whether an item was a shutdown.
+    /// Locks the inbox once, and carries out the items that were taken under this lock. Returns whether an item was a
+    /// shutdown.
     pub fn receive(&mut self) -> bool {
         self.has_items = self.inbox.take(2, &mut self.items);
         let mut is_shutdown = false;
@@ -208,7 +209,7 @@ impl Loop<'_> {
         for to in self.siblings.others() {
             assert_eq!(self.mailboxes.ledger.waiting(self.siblings.index(), to), 0);
             assert_eq!(self.mailboxes.process.links.carried(self.siblings.index(), to), self.sent[to]);
-            // A post over the bound is accepted only if no byte waits.
+            // A post over the limit is accepted only if no other post waits.
             assert!(self.forward(to, 2 * FORWARD_BYTES_MAX) && !self.forward(to, 1));
         }
     }
@@ -219,7 +220,7 @@ fn parse(text: &[u8]) -> u32 {
     text.trim_end().parse().unwrap_or_else(|_| panic!("{text:?} is not a number"))
 }
 
-/// Each loop sends posts of different kinds and lengths to each other loop, and carries out the posts of the others.
+/// Each loop sends posts of different kinds and lengths to each other loop, and carries out the posts that it gets.
 fn exchange_posts(loops: usize) {
     let mailboxes = Mailboxes::new(loops);
     let mut all = on_each(loops, |index| {
@@ -282,7 +283,7 @@ fn send_commands() {
     assert_eq!(mailboxes.ledger.waiting(1, 0), 0);
 }
 
-/// Two threads send commands to all loops: each loop gets the same commands in the same order.
+/// Two threads send commands to all loops. Each loop must get the same commands in the same order.
 fn scatter_commands(loops: usize) {
     let mailboxes = Mailboxes::new(loops);
     let results = on_each(loops + 2, |thread| {

@@ -8,7 +8,8 @@ use super::{explore, on_each};
 use crate::event_loop::siblings::admission::Admission;
 use crate::tick::Tick;
 
-/// Each loop admits connections, drops places and frees places: the process never has more than `max` connections.
+/// Each loop admits connections, drops places and frees places. The process must never have more than `max`
+/// connections.
 fn admit_connections(loops: usize, max: usize) {
     let (admission, held) = (Arc::new(Admission::new(loops)), AtomicUsize::new(0));
     let admitted = on_each(loops, |own| {
@@ -39,7 +40,7 @@ fn admit_connections(loops: usize, max: usize) {
     }
 }
 
-/// Each loop takes and gives memberships: there are never more than `max`.
+/// Each loop adds and removes memberships. There must never be more than `max` memberships.
 fn take_memberships(loops: usize, max: usize) {
     let (mailboxes, held) = (Mailboxes::new(loops), AtomicUsize::new(0));
     on_each(loops, |_| {
@@ -56,7 +57,7 @@ fn take_memberships(loops: usize, max: usize) {
     assert_eq!(taken, max, "all memberships were given back");
 }
 
-/// Two loops change the settings once each: all loops apply both changes, also loops that wait for events.
+/// Two loops change the settings once each. All loops must apply both changes, also loops that wait for events.
 fn change_settings(loops: usize) {
     let mailboxes = Mailboxes::new(loops);
     on_each(loops, |index| {
@@ -76,7 +77,7 @@ fn change_settings(loops: usize) {
     });
 }
 
-/// One turn of a loop that takes part in a shutdown. Returns whether the loop ends.
+/// Runs one turn of a loop that takes part in a shutdown. Returns whether the loop ends.
 fn turn_until_drained(own: &mut Loop<'_>, index: usize, requester: usize) -> bool {
     if own.receive() {
         let waiting = own.mailboxes.ledger.waiting(requester, index);
@@ -98,8 +99,8 @@ fn turn_until_drained(own: &mut Loop<'_>, index: usize, requester: usize) -> boo
     own.mailboxes.process.is_over()
 }
 
-/// The last loop requests a shutdown while all loops send posts: all loops end, and the others first carry out the
-/// posts that the last loop has sent before.
+/// The last loop requests a shutdown while all loops send posts. All loops must end. The other loops must first carry
+/// out the posts that the last loop has sent before the shutdown.
 fn shut_down(loops: usize) {
     let mailboxes = Mailboxes::new(loops);
     let shutdowns = on_each(loops, |index| {
