@@ -242,7 +242,7 @@ impl Remote {
         self.gather(move |ctx| ctx.is_online(&uid), answer)
     }
 
-    /// Returns the connections of a uid on all loops. For each loop, the most recently bound comes first.
+    /// Returns the connections of a uid on all loops. For each loop, the most recently bound connection comes first.
     pub fn fds_of(&self, uid: impl Into<String>) -> Reply<Vec<Fd>> {
         self.scatter(Listed { name: uid.into(), kind: NameKind::Uid, rounds: 0 })
     }
@@ -365,7 +365,7 @@ impl<T> Reply<T> {
     /// Blocks the thread for at most `timeout`.
     ///
     /// # Errors
-    /// The errors of [`wait`](Reply::wait), and [`TimedOut`](RemoteError::TimedOut).
+    /// The errors are those of [`wait`](Reply::wait), and [`TimedOut`](RemoteError::TimedOut) after `timeout`.
     pub fn wait_timeout(self, timeout: Duration) -> Result<T, RemoteError> {
         self.check_thread()?;
         self.receiver?.recv_timeout(timeout).unwrap_or_else(|error| match error {

@@ -198,8 +198,8 @@ impl<H: Handler> Server<H> {
     /// - **Pushes** reach the connections of all loops. For the connections of the handler's own loop, a push is queued
     ///   at once. Each other loop that has receivers gets the messages of a turn together, at the end of the turn: see
     ///   [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and are
-    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the other loops. While a turn of a loop
-    ///   takes over a second, the loop gets no connections from other loops.
+    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the other loops. When a turn of a loop
+    ///   has taken a second, other loops send no new connections to this loop until the turn ends.
     /// - **Uids**: [`second_login`](Server::second_login) and [`Limits::uid_connections_max`] apply to the connections
     ///   of a uid on all loops together.
     /// - **Limits** hold for the server. Each loop has an equal share of the memory limits
@@ -380,7 +380,7 @@ impl<H: Handler> Server<H> {
 
     /// Returns all addresses that the server listens on, control listeners included.
     ///
-    /// A TCP address has the port that was bound, also for port 0.
+    /// A TCP address has the port that was bound, also if the program asked for port 0.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
         self.listeners.iter().map(Listener::address)
     }

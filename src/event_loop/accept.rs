@@ -95,7 +95,7 @@ struct Retry {
 }
 
 impl Acceptor {
-    /// Creates an acceptor. The 503 response to a control connection over the limit says the number
+    /// Creates an acceptor. The 503 response to a control connection over the limit contains the number
     /// `control_connections_max`.
     pub fn new(endpoints: Vec<Endpoint>, control_connections_max: u32, rate: RateLimit) -> Acceptor {
         let listener = |endpoint: Endpoint| {

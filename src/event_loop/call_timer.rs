@@ -59,8 +59,8 @@ impl CallTimer {
         (took > BLOCKED_MAX).then(|| took.into())
     }
 
-    /// Counts a long call of a handler. If a warning is due, returns the number of long calls since the last warning
-    /// about this handler.
+    /// Counts a long call of the handler method `name`. If a warning is due, returns the number of long calls of this
+    /// method since the last warning about it.
     pub fn count(&mut self, name: &'static str, now: Tick) -> Option<u64> {
         let index = self.throttles.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
             self.throttles.push((name, LogThrottle::default()));

@@ -219,8 +219,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Reads and writes once more before a timeout closes a connection.
     ///
-    /// After a handler has blocked the loop or the machine was suspended, one wait may not return all events. So bytes
-    /// of a client may still be in the kernel when the timeout of the client's connection expires.
+    /// After a handler has blocked the loop or the machine was suspended, a single wait can return only a part of the
+    /// events. So bytes of a client may still be in the kernel when the timeout of the client's connection expires.
     pub(super) fn recheck_before_timeout(&mut self, slot: Slot) {
         let table = self.core.table_mut();
         if table.is_overdue(slot) {
@@ -228,7 +228,8 @@ impl<H: Handler> EventLoop<H> {
                 socket.is_readable = true;
             }
             table.retry_write(slot);
-            // A connection whose client hello may not be read yet is closed by its timeout.
+            // If the client hello of the connection must still wait for the budget of handshakes, the timeout closes
+            // the connection.
             if self.may_read_hello(slot) {
                 self.call_timer.begin();
                 let mut buffer = std::mem::take(&mut self.buffer);

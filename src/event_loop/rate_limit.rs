@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_accept_rate_limits_the_tokens_a_second_and_the_tokens_at_once() {
+    fn a_bucket_refills_at_its_rate_and_holds_the_tokens_of_one_second() {
         let mut bucket = None;
         let mut come =
             |count: usize, at: u64, rate| (0..count).filter(|_| take_token(&mut bucket, rate, Tick(at))).count();

@@ -26,7 +26,7 @@ impl ReadyList {
         slots.append(&mut self.slots);
     }
 
-    /// Puts the taken entries that were not read back at the front of the list, and empties `slots`.
+    /// Moves the entries in `slots`, which were taken but not read, back to the front of the list.
     #[inline]
     pub fn put_back(&mut self, slots: &mut Vec<Slot>) {
         if !slots.is_empty() {

@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_connections_to_read_has_a_reused_slot_once() {
+    fn the_list_of_connections_to_read_contains_a_reused_slot_only_once() {
         let mut core = core();
         let slots = [insert(&mut core), insert(&mut core), insert(&mut core)];
         for slot in slots {

@@ -35,10 +35,10 @@ pub struct Siblings {
     sent: Vec<usize>,
     /// For each receiving loop, the counted memory of all posts since the start up to the last bind or join.
     ///
-    /// Until the receiving loop has carried out this bind or join, the directory may not have the uid or group for that
-    /// loop.
+    /// Until the receiving loop has carried out this bind or join, the directory can lack the entry of the uid or group
+    /// for this loop.
     names_at: Vec<usize>,
-    /// Whether a bind or join was sent that a receiving loop may not have carried out yet.
+    /// Whether other loops may still have to carry out a bind or join that this loop has sent.
     has_pending: bool,
     /// The loops that a search in the directory found. All searches reuse the memory of this list.
     pub parts: Vec<Part>,
@@ -147,11 +147,11 @@ impl Siblings {
         true
     }
 
-    /// Adds each loop that has not yet carried out a bind or join of this loop to `parts`.
+    /// Adds to `parts` each loop that has not yet carried out a bind or join that this loop has sent.
     ///
     /// `parts` is the list of loops that a search in the directory has found.
     ///
-    /// A push that follows a bind or join must go to the loop of the bind or join, although the directory may not have
+    /// A push that follows a bind or join must go to the loop of the bind or join, even if the directory does not have
     /// the uid or group yet.
     pub fn add_pending(&mut self, parts: &mut Vec<Part>) {
         if self.has_pending {
@@ -182,7 +182,8 @@ impl Siblings {
         waiting == 0 || waiting + bytes <= self.limits.forward_bytes_max
     }
 
-    /// Returns the counted memory of the posts to the loop `to` that this loop has not carried out.
+    /// Returns the counted memory of the posts that this loop has made for the loop `to`, and that `to` has not carried
+    /// out yet.
     fn waiting(&self, to: usize) -> usize {
         self.sent[to] - self.process.links.carried(self.index, to) + self.outgoing[to].bytes()
     }

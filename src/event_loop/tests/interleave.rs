@@ -1,4 +1,4 @@
-//! The state that loops share, under many schedules of the threads of the loops: see `src/sync.rs`.
+//! Tests of the state that loops share, under many schedules of the threads of the loops: see `src/sync.rs`.
 //!
 //! Each test is a scenario with two to five threads. shuttle runs the scenario under random schedules, and then under
 //! schedules with few preemptions (PCT). The two smallest scenarios run under all schedules. A schedule in which all

@@ -1,4 +1,4 @@
-//! Racing claims, releases, joins and leaves in the directory.
+//! Tests of racing claims, releases, joins and leaves in the directory.
 //!
 //! The values outside the directory are of the standard library. shuttle does not switch threads at these values, so
 //! they record what the threads know without a change of the schedules.

@@ -1,7 +1,8 @@
-//! Whole loops with clients: logins, pushes, commands of another thread, and the shutdown.
+//! Tests of whole loops with clients: logins, pushes, commands of another thread, and the shutdown.
 //!
-//! Each loop is an [`EventLoop`] with its epoll instance and unix sockets. The sockets have no schedule: the thread of a
-//! loop also runs the clients of the loop, and a loop without work waits for the double of its waker.
+//! Each loop is an [`EventLoop`] with its epoll instance and unix sockets. shuttle does not switch threads at the
+//! sockets. So the thread of a loop also runs the clients of the loop. A loop without work waits for the test double of
+//! its waker.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

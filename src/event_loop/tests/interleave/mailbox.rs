@@ -1,7 +1,8 @@
 //! Sends posts and commands to the inboxes of loops, and checks that they arrive once and in order.
 //!
-//! A loop is modelled by its [`Siblings`], its inbox and the double of its waker. The model takes items, carries out
-//! posts and waits for a wake as the loop does. The ledger is the record of the posts and commands that were accepted.
+//! A loop is modelled by its [`Siblings`], its inbox and the test double of its waker. The model takes items, carries
+//! out posts and waits for a wake as the loop does. The ledger is the record of the posts and commands that were
+//! accepted.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Places of connections, memberships, new settings, and the common end of all loops.
+//! Tests of places of connections, memberships, new settings, and the common end of all loops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
