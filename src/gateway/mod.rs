@@ -50,7 +50,7 @@ pub fn run() -> ExitCode {
                 for text in faults.texts() {
                     logging::print_error(&format!("fdpush: {text}\n"));
                 }
-                // The parser `clap` also ends the process with exit code 2 for an invalid command line.
+                // The exit code for an invalid command line is 2, as in the command line parser `clap`.
                 ExitCode::from(if faults.is_usage() { 2 } else { 1 })
             }
             None => {

@@ -172,7 +172,8 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8], shape: &Shape) -> Result<T, ApiE
         let message = match unknown_member(error.inner()) {
             // The command contains a member that only other API calls have.
             _ if shape.lacks(&first) => shape.unexpected_member(&first),
-            // `except` is the only member whose value is a JSON object with a fixed set of members.
+            // A nested unknown member is a member of `except`, because `except` is the only JSON object in a command
+            // with a fixed set of members.
             Some(name) if is_nested => EXCEPT.unexpected_member(&name),
             Some(name) => shape.unexpected_member(&name),
             // The JSON text is not a valid object, or a member name in the object is not a string.
@@ -277,7 +278,8 @@ impl<'a> Command<'a> {
         {
             return Err(ApiError::bad_request(shape.unexpected_member(name)));
         }
-        // A `Command` is a large value, so the parser's result is returned directly and is not moved.
+        // A `Command` is a large value. So the result of the parser is returned directly, and the `Command` is not
+        // copied into a new `Result`.
         command
     }
 

@@ -14,8 +14,8 @@ use crate::gateway::serving::session::Session;
 
 /// The number of group names at which a page of connections ends.
 ///
-/// The entry that exceeds this number is the last entry of the page. Without this limit, a page of 1,000 connections
-/// with 1,000 groups each would contain a million group names.
+/// The entry with which the page exceeds this number is the last entry of the page. Without this limit, a page of 1,000
+/// connections with 1,000 groups each would contain a million group names.
 pub const GROUP_NAMES_MAX: usize = 10_000;
 
 /// The JSON of a member of a group.

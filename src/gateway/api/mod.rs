@@ -201,7 +201,8 @@ impl Api {
             | Call::Group(_) => {
                 match self.execute_long(ctx, fd, call, request, parts.roster) {
                     Ok(response) => {
-                        // The status of a deferred response is not known yet, so the metrics count 200.
+                        // The status of a deferred response is not known yet, so the metrics count the request with
+                        // status 200.
                         parts.metrics.count_api_request(call.label(), 200);
                         return uncached(response);
                     }

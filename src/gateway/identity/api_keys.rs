@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_no_key_is_accepted() {
+    fn an_empty_set_accepts_no_key() {
         let none = ApiKeys::default();
         assert!(none.is_empty());
         assert!(!none.contains("") && !none.authorize(None) && !none.authorize(Some("Bearer ")));

@@ -65,7 +65,7 @@ pub struct HookStats {
     pub waiting: usize,
     pub accepted: u64,
     pub refused: u64,
-    /// The number of requests that the back end did not answer, or answered invalidly.
+    /// The number of requests that got no answer or an invalid answer from the back end.
     pub failed: u64,
     pub timed_out: u64,
     /// The number of requests that were refused because the queue was full, or were removed from the full queue for a

@@ -56,7 +56,7 @@ pub enum TokenError {
     Claims(String),
     /// The token lacks this claim.
     Missing(&'static str),
-    /// The claim with this name does not have the required type, which the second text names.
+    /// The claim that the first text names does not have the type that the second text names.
     ClaimType(&'static str, &'static str),
     /// The uid in `sub` or a group in `groups` is empty or too long, or `groups` has too many groups.
     Name(NameError),

@@ -117,7 +117,7 @@ pub struct Durations {
     pub buckets: Vec<(Duration, u64)>,
 }
 
-/// The maximum number of connections at which the file descriptors are counted one by one.
+/// The maximum number of connections up to which the file descriptors are counted one by one.
 ///
 /// Counting ten thousand file descriptors takes about a millisecond.
 const COUNTED_MAX: usize = 10_000;

@@ -62,8 +62,8 @@ pub enum Kind {
 /// Every event except `message` and `send` events fits into this size, because a larger `open` event is truncated.
 pub const EVENT_BYTES_MAX_MIN: usize = 4 << 10;
 
-/// The maximum length of the path in a truncated `open` event, in bytes. With JSON escapes, the path can be six times
-/// as long.
+/// The maximum length of the path in a truncated `open` event, in bytes. In JSON with escapes, the path can be six
+/// times as long.
 const TRUNCATED_PATH_BYTES_MAX: usize = 256;
 
 /// The reason why an event could not be encoded.

@@ -24,7 +24,7 @@ pub struct Entry {
     pub json: Box<[u8]>,
 }
 
-/// The bounds of the queue. The events of the batch in flight also count for these bounds.
+/// The bounds of the queue. The events of the batch in flight also count towards these bounds.
 ///
 /// Above these bounds, new `message` and `send` events are dropped. Above twice these bounds, all new events are
 /// dropped.

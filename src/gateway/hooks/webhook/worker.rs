@@ -24,7 +24,7 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 /// `,"sent_ms":N,"given_up":N,"events":[]}`, where each N has up to 20 digits.
 const ENVELOPE_BYTES: usize = 80;
 
-/// From this number of consecutive refused events on, each refusal causes a pause.
+/// The number of consecutive refused events from which each further refusal causes a pause.
 const REFUSALS_IN_A_ROW_MAX: u32 = 100;
 
 /// The pause after a refused event, if at least [`REFUSALS_IN_A_ROW_MAX`] consecutive events were refused. A back end
@@ -187,8 +187,8 @@ impl Worker {
     /// Handles a failed request that can be repeated: drops old events, and pauses.
     fn handle_failure(&mut self, count: usize, error: &DeliveryError) {
         let now = clock::now();
-        // The first failure does not halve the window, because a single failure can have a cause other than the number
-        // of events.
+        // The first failure does not halve the number of events in the next request, because a single failure can have
+        // a cause other than the number of events.
         if error.may_be_the_events() && self.rules.retry.failures() > 0 {
             self.window = (count / 2).max(1);
         }
@@ -247,7 +247,7 @@ impl Worker {
         for (index, entry) in self.in_flight.iter().take(count).enumerate() {
             let comma = if index == 0 { "" } else { "," };
             let _ = write!(body, r#"{comma}{{"seq":{},"#, entry.seq);
-            // The opening brace of the event was written before `seq`.
+            // The opening brace of the event was already written above, before the member `seq`.
             body.extend_from_slice(entry.json.strip_prefix(b"{").unwrap_or(&entry.json));
         }
         body.extend_from_slice(b"]}");

@@ -78,7 +78,8 @@ impl Output {
                     bytes = rest;
                 }
                 Err(Errno::INTR) => {}
-                // Another process that shares the pipe or terminal has made the pipe or terminal non-blocking.
+                // This error occurs if another process that shares the pipe or terminal has made the pipe or terminal
+                // non-blocking.
                 Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(error) => return Err(error),
