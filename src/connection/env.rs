@@ -50,7 +50,7 @@ pub struct Env {
     pub deflater: Deflater,
     /// Reusable assemblers.
     pub assemblers: assembler::AssemblerPool,
-    #[expect(clippy::vec_box, reason = "a queue is moved as a box")]
+    #[expect(clippy::vec_box, reason = "an output stores its queue as a box, so that a queue is moved without a copy")]
     queues: Vec<Box<Queue>>,
 }
 

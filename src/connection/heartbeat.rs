@@ -192,7 +192,7 @@ mod tests {
             per_second[(first.0 / 1000).min(9) as usize] += 1;
         }
         for (second, count) in per_second.iter().enumerate().skip(5) {
-            assert!((1_800..2_200).contains(count), "second {second} must have about 2,000 heartbeats, not {count}");
+            assert!((1_800..2_200).contains(count), "second {second} must have about 2,000 first pings, not {count}");
         }
     }
 }

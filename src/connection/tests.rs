@@ -288,7 +288,7 @@ fn empty_input_does_not_extend_a_deadline() {
 }
 
 #[test]
-fn an_unanswered_upgrade_gets_503() {
+fn an_unanswered_upgrade_gets_a_503_response() {
     let mut rig = Rig::new(Limits { answer_time_max: millis(500), ..Limits::default() });
     rig.feed(UPGRADE.as_bytes());
     assert_eq!(rig.connection.poll_timeout(&rig.env), Tick(500));

@@ -122,7 +122,7 @@ impl Reader {
                 body.extend_from_slice(b"\r\n");
             }
             Some(Due::Stream { body, is_ended: false, .. }) => body.extend_from_slice(piece),
-            other => panic!("the last due response must be streamed: {other:?}"),
+            other => panic!("the last expected output must be a response in pieces: {other:?}"),
         }
     }
 
@@ -135,7 +135,7 @@ impl Reader {
                     body.extend_from_slice(b"0\r\n\r\n");
                 }
             }
-            other => panic!("the last due response must be streamed, and must not have ended: {other:?}"),
+            other => panic!("the last expected output must be a response in pieces that has not ended: {other:?}"),
         }
     }
 
@@ -218,7 +218,7 @@ impl Reader {
             None => {
                 assert!(
                     (400..600).contains(&status) && head.contains("Connection: "),
-                    "an error response must have an error status and a Connection header: {head}"
+                    "an unexpected response must have an error status and a Connection header: {head}"
                 );
                 assert!(
                     head.ends_with("close"),
@@ -227,7 +227,7 @@ impl Reader {
                 self.refusal = Some(length);
                 end + 4
             }
-            Some(frame) => panic!("the 101 response must be due: {frame:?}"),
+            Some(frame) => panic!("the 101 response must be sent before the frame {frame:?}"),
         };
         if status != 100 && self.refusal.is_none() && !self.is_streaming {
             self.due.pop_front();
@@ -285,7 +285,9 @@ impl Reader {
                 Some(Due::Frame { first: due, payload: expected, .. }) => {
                     assert_eq!((*first, payload), (due, &expected[..]), "the frame must be the expected frame");
                 }
-                other => panic!("a frame that starts with {first:#x} must be due: {other:?}"),
+                other => {
+                    panic!("the server sent a frame that starts with {first:#x}, but the expected output is {other:?}")
+                }
             }
         }
         self.is_closed |= *first == 0x88;

@@ -328,7 +328,11 @@ impl Session {
 
     fn check(&self) {
         self.shared.check_invariants();
-        assert_eq!(self.inbound.bytes(), self.stream.inbound_bytes(), "the counted memory must be that of the session");
+        assert_eq!(
+            self.inbound.bytes(),
+            self.stream.inbound_bytes(),
+            "the counted memory must be the memory of the unfinished input of the session"
+        );
         assert!(
             self.inbound.bytes() <= 2 * INBOUND_BYTES_MAX,
             "the unfinished input must be at most twice INBOUND_BYTES_MAX: {} bytes",

@@ -113,7 +113,7 @@ fn answer(connection: &mut Connection, event: Event<'_>, manner: u8, env: &mut E
             connection.receive_body(request, BodyMode::Collect, env);
         }
         Event::Refused(_) => {}
-        event => panic!("this event must not come before the upgrade: {event:?}"),
+        event => panic!("a connection must not return this event before the upgrade: {event:?}"),
     }
 }
 

@@ -23,12 +23,12 @@ pub struct ControlQuota {
 }
 
 impl ControlQuota {
-    /// Adds a connection.
+    /// Adds a connection that is not kept, as the newest connection in the quota.
     pub fn insert(&mut self, slot: Slot) {
         self.others.push_back(slot);
     }
 
-    /// Removes a connection.
+    /// Removes a connection from the quota.
     pub fn remove(&mut self, slot: Slot) {
         if !self.kept.remove(&slot) {
             self.others.retain(|other| *other != slot);

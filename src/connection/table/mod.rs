@@ -514,16 +514,16 @@ impl<T: Transport> Table<T> {
             let is_listed = listed.contains(&slot) || self.unwritten.answers().any(|answer| answer == slot);
             assert!(
                 !entry.connection.is_listed || listed.contains(&slot),
-                "{slot} is marked as listed and must be in a list"
+                "{slot} is marked as listed and must be in a list for the flush"
             );
             assert!(
                 is_listed || entry.connection.journal_bytes() == 0,
-                "{slot} has output in the journal and must be in a list"
+                "{slot} has output in the journal and must be in a list for the flush"
             );
             let has_queue = entry.connection.has_queue();
             assert!(
                 !has_queue || is_listed || self.queued.contains(slot),
-                "{slot} has a queue and must be in a list or in the set of queued slots"
+                "{slot} has a queue and must be in a list for the flush or in the set `queued`"
             );
         }
     }

@@ -106,7 +106,10 @@ pub trait Transport {
 
 /// A change that a table made to a connection, for [`Transport::observe`].
 #[derive(Copy, Clone, Debug)]
-#[cfg_attr(not(any(test, feature = "unstable")), expect(dead_code, reason = "only models read the fields"))]
+#[cfg_attr(
+    not(any(test, feature = "unstable")),
+    expect(dead_code, reason = "only the simulator and the fuzzer read the fields")
+)]
 pub enum Observed<'a> {
     /// Output was written to the transport.
     Wrote(Written),
