@@ -70,7 +70,7 @@ pub enum Event<'a> {
     Ping(Cow<'a, [u8]>),
     /// A pong.
     Pong(Cow<'a, [u8]>),
-    /// The WebSocket is no longer open.
+    /// The WebSocket has ended, or its close handshake has begun.
     Closed(Closed),
     /// The connection refused a request, and queued the response.
     ///

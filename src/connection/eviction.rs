@@ -187,7 +187,7 @@ impl Evictor {
 }
 
 impl Connection {
-    /// Returns the memory of the connection that counts against the bound of all queues.
+    /// Returns the memory of the connection that counts against `queue_total_bytes_max`.
     pub fn charge(&self) -> usize {
         self.output.charge()
     }

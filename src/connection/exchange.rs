@@ -254,8 +254,8 @@ impl Connection {
     pub fn drain(&mut self, env: &mut Env) -> Option<Event<'static>> {
         let Stage::Http(http) = &mut self.stage else { return None };
         if let Some(answer) = http.handled_request_mut() {
-            // The handler of the request is still running. This handler may be the one that started the shutdown. Its
-            // response is the last response on the connection.
+            // The handler of the request is still running. This handler may be the one that started the shutdown. The
+            // response to this request is the last response on the connection.
             answer.keep_alive = false;
             return None;
         }

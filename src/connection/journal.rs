@@ -136,10 +136,10 @@ impl Journal {
         may_grow
     }
 
-    /// Returns the range of a frame. With `before`, returns `before` extended by the frame.
+    /// Returns the range of a frame. If `before` is a range, the returned range is `before` extended by the frame.
     ///
-    /// The first call for a frame appends the frame. Returns `None` if the frame must go to a queue. In this case, the
-    /// frame does not directly follow `before`, or the journal does not accept the frame.
+    /// The first call for a frame appends the frame. Returns `None` if the frame must go to a queue, because it does
+    /// not directly follow `before`, or because the journal does not accept it.
     // This function is always inlined, for the reason given at `Output::push`.
     #[inline(always)]
     pub fn put(&mut self, before: Option<Range>, outbound: &mut Outbound<'_>) -> Option<Range> {

@@ -175,7 +175,7 @@ impl Output {
         }
     }
 
-    /// Returns the memory of the output that counts against the bound of all queues.
+    /// Returns the memory of the output that counts against `queue_total_bytes_max`.
     pub fn charge(&self) -> usize {
         match self {
             Output::Queued(queue) => queue.charge(),

@@ -1,4 +1,4 @@
-//! A queue of output: frames in order, each copied or shared.
+//! A queue of output of one connection: frames in order, each copied or shared.
 //!
 //! Small frames are copied into one buffer, called a run, so that they are written as one slice. A large frame is
 //! shared by queues. While the socket is full, a smaller frame is shared, too, if sharing takes less memory than a
@@ -119,7 +119,7 @@ impl Queue {
         self.bytes + self.held + self.overhead
     }
 
-    /// Returns the memory of this queue that counts against the bound of all queues.
+    /// Returns the memory of this queue that counts against `queue_total_bytes_max`.
     ///
     /// If several queues share a frame, each queue counts an equal part of the memory of this frame.
     pub fn charge(&self) -> usize {

@@ -259,7 +259,7 @@ fn unread_responses_stop_the_reading_of_requests() {
 }
 
 #[test]
-fn a_slow_head_times_out() {
+fn an_incomplete_request_head_times_out() {
     let mut rig = Rig::new(Limits::default());
     for (second, byte) in UPGRADE.bytes().take(9).enumerate() {
         rig.env.now = Tick(second as u64 * 1000);

@@ -88,7 +88,7 @@ impl Reader {
         assert!(is_whole, "the output must end with a whole frame or response; {} bytes are left", self.bytes.len());
     }
 
-    /// Adds the close frame that the server must send after the end `closed` to the expected output.
+    /// Adds a close frame to the expected output. The server must send this frame if the connection ends with `closed`.
     pub fn expect_close(&mut self, closed: &Closed) {
         use crate::connection::By;
         let reason = if closed.by == By::Server { &closed.reason[..] } else { "" };

@@ -4,7 +4,7 @@
 //! records, random bytes, or records of another type. The server may then end the session, but it must not deliver a
 //! wrong byte.
 //!
-//! These faults were inserted into the code of the session, one at a time. The unit tests below find each fault in
+//! These faults were inserted into the code of the session, one at a time. The unit tests below found each fault in
 //! seconds:
 //!
 //! | fault | found as |

@@ -25,7 +25,8 @@ const MOVED_BYTES_MAX: usize = 4 << 20;
 pub enum FlushResult {
     /// The connection has not ended.
     Stays {
-        /// Whether reading resumes, because the flush has written enough of the output that had stopped reading.
+        /// Whether the caller resumes reading: the server had stopped reading because of unwritten output, and the
+        /// flush has written enough of this output.
         may_resume: bool,
         /// The timeout of the connection. [`Tick::NEVER`] means that the flush did not change the timeout.
         timeout: Tick,

@@ -120,7 +120,7 @@ fn received_messages_are_inflated() {
 }
 
 #[test]
-fn hostile_messages_end_the_connection() {
+fn invalid_and_too_long_deflated_messages_end_the_connection() {
     let zeros = deflate(&vec![0; 2000]);
     let cut = deflate(&"not all of it".repeat(30).into_bytes());
     let limits = Limits { message_bytes_max: 1000, ..limits() };

@@ -21,8 +21,8 @@ const FULL_WRITE_BYTES_MAX: usize = RECORD_PLAINTEXT;
 impl TlsStream {
     /// Encrypts output and writes it once. Returns `None` if the stream is broken.
     ///
-    /// Output is encrypted only after all earlier ciphertext is sent. So the session has the ciphertext of at most one
-    /// write. Output before the end of the handshake, such as the response to a timeout, is dropped.
+    /// Output is encrypted only after all earlier ciphertext is sent. So the session stores the ciphertext of at most
+    /// one write. Output before the end of the handshake, such as the response to a timeout, is dropped.
     pub fn write(
         &mut self,
         stream: &mut impl Stream,
