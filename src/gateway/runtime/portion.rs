@@ -5,8 +5,8 @@ use fdpush::{Context, Fd};
 /// The maximum number of connections and group memberships that one turn of the loop removes or notifies. This constant
 /// is also the maximum number of entries that list commands visit in one turn.
 ///
-/// Ten thousand connections that are each in two groups reach this maximum. The removal of these connections takes
-/// about 10 ms.
+/// For example, ten thousand connections that are each in two groups reach this maximum, and the removal of ten
+/// thousand such connections takes about 10 ms.
 pub const WORK_MAX: usize = 30_000;
 
 /// The budget of work that all list requests in one turn of the loop share.
@@ -16,8 +16,7 @@ pub struct TurnBudget {
 }
 
 impl TurnBudget {
-    /// Takes the work of one portion from the budget. Returns `false` if the rest of the budget is smaller than the
-    /// work.
+    /// Takes the work of one portion from the budget. Returns `false` if the remaining budget is smaller than the work.
     ///
     /// Work above [`WORK_MAX`] counts as [`WORK_MAX`].
     pub fn take(&mut self, work: usize) -> bool {

@@ -31,7 +31,7 @@ pub struct Tally {
     pub alive: usize,
     /// The number of threads that failed and have not restarted.
     pub down: usize,
-    /// The number of panics and errors of these threads since the start of the process.
+    /// The number of panics and errors of all threads with this name since the start of the process.
     pub failures: u64,
 }
 

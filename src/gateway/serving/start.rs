@@ -217,7 +217,7 @@ fn bind(
     Ok((server.ok_or("no address to listen on: give --listen")?, listeners))
 }
 
-/// Adds client listeners to a server. Without a server, creates a server with these listeners.
+/// Adds client listeners to a server. If `server` is `None`, creates a server with the new listeners.
 fn listen(
     mut server: Option<Server>,
     sockets: Vec<OwnedFd>,

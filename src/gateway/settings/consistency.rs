@@ -100,8 +100,8 @@ impl Settings {
         let limits = self.serve.limits();
         for fault in limits.faults() {
             let key = fault.name();
-            // Some faults compare a setting with a second setting. If the second setting has no valid value, such a
-            // fault is not reported.
+            // Some faults compare a setting with a second setting. If the second setting has no valid value, a fault
+            // that compares both settings is not reported.
             let other = match key {
                 "queue_bytes_max" | "inflated_bytes_per_second_max" => "message_bytes_max",
                 "drain_for" => "drain_time_max",

@@ -57,7 +57,8 @@ impl ExpiryWatch {
         }
     }
 
-    /// Checks the certificates, if the timer belongs to this watch. Otherwise returns `false`.
+    /// Returns whether the timer belongs to this watch. If the timer belongs to this watch, the method checks the
+    /// certificates.
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, timer: TimerId, files: &TlsFiles) -> bool {
         if self.timer.take_if(|own| *own == timer).is_none() {
             return false;

@@ -72,8 +72,8 @@ fn labels(bytes: &[u8], kind: Kind) -> Result<Vec<String>, String> {
     let labels = section_labels(bytes);
     match bytes {
         _ if !labels.is_empty() => Ok(labels),
-        // These bytes are the start of a SEQUENCE in DER. A SEQUENCE of PKCS#12 (RFC 7292) starts with the version
-        // number 3.
+        // The pattern is the start of a SEQUENCE in DER whose first element is the version number 3. A file in PKCS#12
+        // (RFC 7292) starts with such a SEQUENCE.
         [0x30, 0x82, _, _, 2, 1, 3, ..] => {
             Err("the file is PKCS#12, expected PEM: convert it with `openssl pkcs12 -nodes -in FILE`".to_owned())
         }

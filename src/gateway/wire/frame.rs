@@ -363,7 +363,7 @@ pub struct PresenceNotice {
     pub kind: NoticeKind,
     /// The uids of the users who joined or left, at least one.
     pub uids: Vec<CompactString>,
-    /// The number of users in the group after these users joined or left.
+    /// The number of users in the group after the users in `uids` joined or left.
     pub count: usize,
 }
 

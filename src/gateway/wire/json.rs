@@ -63,7 +63,8 @@ impl Quoted<'_> {
     }
 
     fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
-        // Most strings have no character that JSON must escape. Such a string is copied without a serializer.
+        // Most strings contain no character that JSON must escape. A string without such a character is copied without
+        // a serializer.
         if self.0.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
             out.write_char('"')?;
             out.write_str(self.0)?;

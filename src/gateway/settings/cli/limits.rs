@@ -7,8 +7,8 @@ use fdpush::Limits;
 use super::{Auth, Serve, Switch};
 
 impl Serve {
-    /// Returns the timeout of an upgrade that waits for the connect hook. This timeout is one second longer than the
-    /// timeout of the connect hook. So the connect hook times out before the upgrade times out.
+    /// Returns the minimum timeout of an upgrade that waits for the connect hook: one second more than the timeout of
+    /// the connect hook. So the connect hook times out before the upgrade times out.
     fn decision_time_max(&self) -> Duration {
         match self.auth() {
             Auth::Webhook => self.clients.auth_timeout.0 + Duration::from_secs(1),
