@@ -161,8 +161,8 @@ pub mod bench {
 #[doc(hidden)]
 pub mod sim {
     pub use crate::connection::{
-        Connection, Deferred, Env, Event, FlushResult, Io, JournalResult, Observed, Outbound, Queued, Sent,
-        SessionRead, Table, Transport, Written,
+        Connection, Deferred, Env, Event, FlushResult, Io, JournalResult, KeptMessage, Observed, Outbound, Queued,
+        Sent, SessionRead, SlotSet, Table, Transport, Written,
     };
     pub use crate::connection::{KEY_BYTES, QUEUE_BYTES, SEGMENT_BYTES};
     #[cfg(feature = "tls")]

@@ -189,7 +189,9 @@ pub struct Limits {
     ///
     /// A shared frame is counted once. A queue contains only bytes that its socket did not accept. Messages of the
     /// current turn are first stored in the journal, a buffer of the loop of at most 512 KiB, or 1 MiB with
-    /// `compression`. The loop writes the journal at the end of the turn, or earlier if the journal is long.
+    /// `compression`. The loop writes the journal at the end of the turn, or earlier if the journal is long. A push to
+    /// 30,000 or more connections is stored once, with a bitmap of the receivers that have no other output. These pushes
+    /// take at most 32 MiB, which do not count.
     ///
     /// Over the limit, the longest queues are shortened until one 16th of the limit is free, even if the last push was
     /// to another connection. Under [`Close`](SlowReader::Close) the connections of these queues are closed. Under the

@@ -72,6 +72,22 @@ impl Server {
         open.insert(slot);
     }
 
+    /// Pushes a message of 128 bytes to all, as the loop does: the message is queued in portions.
+    pub fn fan_out(&mut self) {
+        let Server { table, open, .. } = self;
+        let mut receivers = open.clone();
+        let message = outbound(Outbound::message(Opcode::Text, &[b'x'; 128]), true, None).to_kept();
+        assert_eq!(table.begin_fan_out(&mut receivers, &message), []);
+        assert_eq!(table.add_fan_out(receivers, message), open.len());
+    }
+
+    /// Writes to this number of connections.
+    pub fn flush_some(&mut self, count: usize) {
+        self.table.begin_flush();
+        assert_eq!(std::iter::from_fn(|| self.table.poll_flush()).take(count).count(), count);
+        self.table.end_flush();
+    }
+
     /// Adds a message of 128 bytes to all queues, in one call.
     pub fn broadcast(&mut self) {
         let Server { table, open, found } = self;

@@ -115,4 +115,21 @@ impl Connection {
         }
         sent
     }
+
+    /// Queues a message of a fan-out. Returns `false` if memory is exhausted.
+    ///
+    /// The message was counted, and its bounds were checked, when the fan-out began.
+    pub(super) fn send_fanned_out(&mut self, outbound: &mut Outbound<'_>, env: &mut Env) -> bool {
+        debug_assert!(self.is_open(), "each receiver of a fan-out must be open");
+        let encoded = match self.accepts_deflated(outbound) {
+            true => outbound.deflated(&mut env.deflater, &mut env.counts.compression, &env.limits),
+            false => outbound,
+        };
+        if !self.output.push(encoded, env) {
+            return false;
+        }
+        self.traffic.messages_out += 1;
+        env.counts.compression.messages_out += u64::from(encoded.is_deflated());
+        true
+    }
 }

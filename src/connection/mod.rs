@@ -39,7 +39,7 @@ pub use crate::connection::event::{Event, Refusal, Sent, SocketAction, State, Tr
 pub use crate::connection::eviction::{Eviction, Evictor, Holder};
 #[cfg(all(feature = "tls", any(test, feature = "unstable")))]
 pub use crate::connection::fuzz::{fuzz_connection, fuzz_tls, fuzz_upgrade};
-pub use crate::connection::outbound::Outbound;
+pub use crate::connection::outbound::{KeptMessage, Outbound};
 pub use crate::connection::pending_request::Deferred;
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::queue::QUEUE_BYTES;
@@ -47,7 +47,7 @@ pub use crate::connection::queue::QUEUE_BYTES;
 pub use crate::connection::segment::{KEY_BYTES, Queued, SEGMENT_BYTES};
 #[cfg(any(test, feature = "unstable"))]
 pub use crate::connection::table::Observed;
-pub use crate::connection::table::{FlushResult, Io, JournalResult, SessionRead, SlotSet, Table, Transport};
+pub use crate::connection::table::{FlushResult, Io, JournalResult, Position, SessionRead, SlotSet, Table, Transport};
 #[cfg(feature = "tls")]
 pub use crate::connection::tls::{REFUSED, ReadReport, Stream, TlsShared, TlsStream};
 pub use crate::connection::written::Written;

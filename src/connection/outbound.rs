@@ -1,5 +1,9 @@
 //! A frame that is sent to one or more connections. Its plain form and its deflated form are each encoded at most once.
 
+mod kept;
+
+pub use self::kept::KeptMessage;
+
 use crate::connection::compression::Compression;
 use crate::connection::segment::overhead;
 use crate::limits::Limits;

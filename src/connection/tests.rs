@@ -1,6 +1,7 @@
 //! Tests of one connection, which compare its output with the expected bytes.
 
 mod deflated;
+mod fan_out;
 mod lent;
 mod pieces;
 #[cfg(feature = "tls")]

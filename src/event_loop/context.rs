@@ -8,6 +8,7 @@ use std::fmt;
 
 use slab::Slab;
 
+use crate::connection::Position;
 use crate::event_loop::core::Core;
 use crate::event_loop::fleet::Fleet;
 use crate::event_loop::timers::TimerId;
@@ -94,7 +95,7 @@ pub type TimerClosure = Box<dyn FnMut(&mut Context<'_>)>;
 /// Each value has the position in the loop's output up to which the output must be written before the value is dropped.
 /// The position is `None` until the flush after the value was added.
 #[derive(Default)]
-pub struct HeldValues(VecDeque<(Option<u64>, Box<dyn Any>)>);
+pub struct HeldValues(VecDeque<(Option<Position>, Box<dyn Any>)>);
 
 /// The replies that the handlers of a loop wait for, by key.
 #[derive(Default)]
@@ -158,7 +159,7 @@ impl HeldValues {
     }
 
     /// Sets the position of the values that have no position yet to `end`, the end of the present output.
-    pub fn set_position(&mut self, end: u64) {
+    pub fn set_position(&mut self, end: Position) {
         self.0.iter_mut().rev().map_while(|(position, _)| position.is_none().then_some(position)).for_each(
             |position| {
                 *position = Some(end);
@@ -166,10 +167,10 @@ impl HeldValues {
         );
     }
 
-    /// Removes and returns the first value, if its position is at most `written`, the end of the written output.
-    pub fn pop_written(&mut self, written: u64) -> Option<Box<dyn Any>> {
+    /// Removes and returns the first value, if its position is before `written`, the end of the written output.
+    pub fn pop_written(&mut self, written: Position) -> Option<Box<dyn Any>> {
         let (position, _) = self.0.front()?;
-        if position.is_some_and(|position| position <= written) {
+        if position.is_some_and(|position| position.is_before(written)) {
             self.0.pop_front().map(|(_, value)| value)
         } else {
             None

@@ -96,7 +96,9 @@ impl<H: Handler> EventLoop<H> {
         self.core.table_mut().begin_flush();
         self.flush_listed(false);
         if self.core.table_mut().empty_journal() == JournalResult::Full {
-            self.flush_unwritten(false);
+            while let Some((slot, flushed)) = self.core.table_mut().poll_journaled() {
+                self.handle_flushed(slot, flushed);
+            }
         }
         self.end_flush();
         self.call_timer.begin();

@@ -13,8 +13,8 @@ const READ_TIME_MAX: Duration = Duration::from_millis(50);
 /// The number of steps between two clock reads.
 ///
 /// One step can take a millisecond, for instance to inflate a long message or to call a handler. Every [`Portion`] has
-/// at least this number of steps, even in a long turn.
-const CLOCK_EVERY: u32 = 32;
+/// at least this number of steps, even in a long turn. In unit tests the number is low, so that portions end.
+const CLOCK_EVERY: u32 = if cfg!(test) { 2 } else { 32 };
 
 /// A limit on the repeated steps of one turn, such as reads.
 ///

@@ -50,6 +50,7 @@ impl Server {
             return;
         }
         let read = self.table.read(slot, buffer);
+        self.replay_fan_outs(slot);
         self.handle_session_read(slot, read);
         let has_more = self.table.transport(slot).is_some_and(|socket| socket.is_readable);
         match read {
@@ -83,6 +84,7 @@ impl Server {
                 Ok(None) => self.table.handle_bytes(slot, &mut input),
                 Err(end) => Some(*end),
             };
+            self.check_settled(slot);
             if is_http {
                 let queued = self.table.connection(slot).map_or(0, Connection::queued_bytes);
                 let (model, ledger) = self.oracle.account(fd);

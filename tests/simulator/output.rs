@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::mem;
 
 use fdpush::bench::Deflater;
-use fdpush::sim::{Event, FlushResult, JournalResult, Opcode, Outbound, Sent, Written, outbound};
+use fdpush::sim::{Event, FlushResult, JournalResult, KeptMessage, Opcode, Outbound, Sent, SlotSet, Written, outbound};
 use fdpush::{Cause, CloseCode, Closed, Fd, Frame, Outcome, Slot, SlowReader};
 
 use crate::connection_model::{ConnectionModel, Stage};
@@ -45,6 +45,10 @@ impl Server {
         assert_eq!(message.bytes(), posted.bytes, "the frame must have the expected length");
         let listed = self.table.listed_len();
         let before = self.table.env().counts.compression.deflated;
+        if slots.len() >= self.fan_out_min {
+            let kept = message.to_kept();
+            return self.fan_out(slots, intended, kept, &posted, (payload.len(), deflated));
+        }
         let (mut reached, mut needs_deflated) = (Vec::new(), false);
         for &slot in slots {
             let fd = self.table.fd_of(slot);
@@ -65,6 +69,69 @@ impl Server {
         self.record_slow_consumers();
         reached.sort_unstable();
         assert_eq!(reached, intended, "push {id} must reach the intended receivers");
+    }
+
+    /// Pushes one message to the connections at `slots` as a fan-out, which must reach the `intended` connections.
+    ///
+    /// The table queues the message at once for the connections that have output, and later for the other connections.
+    fn fan_out(
+        &mut self,
+        slots: &[Slot],
+        intended: Vec<Fd>,
+        mut message: KeptMessage,
+        posted: &Posted,
+        (payload_bytes, deflated): (usize, Option<usize>),
+    ) {
+        let posted = Posted { to_many: true, ..posted.clone() };
+        let listed = self.table.listed_len();
+        let is_open = |slot: &&Slot| self.table.connection(**slot).is_some_and(|connection| connection.is_open());
+        let mut receivers: SlotSet = slots.iter().filter(is_open).copied().collect();
+        let at_once = self.table.begin_fan_out(&mut receivers, &message);
+        if self.log.borrow().first().is_some() {
+            hit("fan-out: no room for another");
+        }
+        self.replay();
+        let mut reached = Vec::new();
+        for slot in at_once {
+            let fd = self.table.fd_of(slot);
+            let posted = self.encode(fd, &posted, payload_bytes, deflated);
+            if message.lend(|message| self.push(slot, message, &posted)) != Outcome::Gone {
+                reached.push(fd);
+            }
+        }
+        self.table.defer_listed(listed);
+        for slot in receivers.iter() {
+            let fd = self.table.fd_of(slot);
+            let bytes = self.oracle.model(fd).output.bytes();
+            assert_eq!(bytes, 0, "the table must queue a message for {fd} at once, because {fd} has output");
+            let posted = self.encode(fd, &posted, payload_bytes, deflated);
+            self.awaited.entry(fd).or_default().push_back(posted);
+            reached.push(fd);
+        }
+        let count = receivers.len();
+        assert_eq!(self.table.add_fan_out(receivers, message), count);
+        hit(if count > 0 { "fan-out" } else { "fan-out: all receivers have output" });
+        self.record_slow_consumers();
+        reached.sort_unstable();
+        assert_eq!(reached, intended, "push {} must reach the intended receivers", posted.id);
+    }
+
+    /// Compares the messages of fan-outs that the table has queued for a connection, before it changed the connection.
+    pub fn replay_fan_outs(&mut self, slot: Slot) {
+        let is_next = |log: &Vec<Entry>| matches!(log.first(), Some(Entry { change: Change::FannedOut { .. }, .. }));
+        while is_next(&self.log.borrow()) {
+            let entry = self.log.borrow_mut().remove(0);
+            assert_eq!(entry.fd.slot(), slot, "a call for another connection must not queue messages for {}", entry.fd);
+            hit("fan-out: queued before another change");
+            self.check_entry(entry);
+        }
+    }
+
+    /// Checks that no message of a fan-out is left for a connection, because a call has changed the connection.
+    pub fn check_settled(&mut self, slot: Slot) {
+        self.replay_fan_outs(slot);
+        let fd = self.table.fd_of(slot);
+        assert!(!self.awaited.contains_key(&fd), "{fd} must get the messages of fan-outs before any other change");
     }
 
     /// Returns the length of the deflated frame.
@@ -156,6 +223,7 @@ impl Server {
         match change {
             Change::Wrote(written) => self.check_write(fd, written),
             Change::Sent(sent) => self.check_send(fd, sent, state),
+            Change::FannedOut { is_queued } => self.check_fanned_out(fd, is_queued, state),
             Change::Pinged(sent) => self.check_ping(fd, sent, state),
             Change::Conflated { is_done } => self.check_conflation(fd, is_done),
             Change::MovedToQueue => {
@@ -197,6 +265,7 @@ impl Server {
 
     /// Compares the result of queueing a message with the result that the oracle expects.
     fn check_send(&mut self, fd: Fd, sent: Sent, state: OutputState) {
+        assert!(!self.awaited.contains_key(&fd), "{fd} must get the messages of fan-outs before a later message");
         let (pushed, posted) = self.posting.clone().expect("a message is being pushed");
         assert_eq!(pushed, fd, "only the receiver of the running push may get its message");
         self.begin_search();
@@ -227,7 +296,26 @@ impl Server {
         }
     }
 
+    /// Checks that a message of a fan-out was queued behind all earlier messages of fan-outs.
+    fn check_fanned_out(&mut self, fd: Fd, is_queued: bool, state: OutputState) {
+        assert!(is_queued, "memory for the message must be free");
+        let awaited = self.awaited.get_mut(&fd).unwrap_or_else(|| panic!("{fd} must not get a further message"));
+        let posted = awaited.pop_front().expect("a message is awaited");
+        if awaited.is_empty() {
+            self.awaited.remove(&fd);
+        }
+        let (model, ledger) = self.oracle.account(fd);
+        assert!(model.is_open(), "{fd} must be open while it waits for a message");
+        assert!(
+            model.output.message_bytes() + posted.bytes <= self.table.env().limits.queue_bytes_max,
+            "the messages of all fan-outs to {fd} must be within the bound of its queue"
+        );
+        model.output.observe(state.queued, state.fresh, ledger);
+        model.output.push_message(&posted, ledger);
+    }
+
     fn check_ping(&mut self, fd: Fd, sent: Sent, state: OutputState) {
+        assert!(!self.awaited.contains_key(&fd), "{fd} must get the messages of fan-outs before a later ping");
         self.begin_search();
         let limits = &self.table.env().limits;
         let (model, ledger) = self.oracle.account(fd);
@@ -323,6 +411,7 @@ impl Server {
         self.table.end_flush();
         self.record_slow_consumers();
         if !self.table.is_flushing() {
+            assert!(self.awaited.is_empty(), "a flush that has ended must have queued all messages of fan-outs");
             self.held = Some(self.oracle.ledger.total);
         }
     }

@@ -35,6 +35,10 @@ pub struct Server {
     pub log: Log,
     /// The message of the running push, and its receiver.
     pub posting: Option<(Fd, Posted)>,
+    /// The messages of fan-outs that the table has not queued yet, by receiver.
+    pub awaited: BTreeMap<Fd, VecDeque<Posted>>,
+    /// The number of receivers from which on a push is a fan-out.
+    pub fan_out_min: usize,
     /// The number of bytes in all queues when the server last tried to write to all connections. `None`: not known.
     pub held: Option<usize>,
     /// The connections to which the server must try to write during the running push.
@@ -121,6 +125,8 @@ impl Server {
             table,
             log: Log::default(),
             posting: None,
+            awaited: BTreeMap::new(),
+            fan_out_min: setting.fan_out_min,
             held: Some(0),
             offers: BTreeSet::new(),
             is_offering: false,
@@ -289,7 +295,9 @@ impl Server {
             .connection(slot)
             .unwrap_or_else(|| panic!("the deadline of {fd} must be removed when {fd} is freed"));
         let was_http = connection.state() == State::Http;
-        let before = connection.queued_bytes();
+        // Before a timeout, the table queues the messages of fan-outs.
+        let awaited = self.awaited.get(&fd).into_iter().flatten();
+        let before = connection.queued_bytes() + awaited.map(|posted| posted.bytes).sum::<usize>();
         let is_late = self.table.has_late_record(slot);
         let handle_tick = if is_late { Connection::handle_late_record } else { Connection::handle_tick };
         let Some((event, after)) = self.step(slot, handle_tick) else { return };
@@ -350,6 +358,7 @@ impl Server {
             self.table.remove(slot);
             let (model, ledger) = self.oracle.account(fd);
             assert!(!model.is_open(), "{fd} must not be freed while open");
+            assert_eq!(self.awaited.get(&fd).map(VecDeque::len), None, "{fd} must get all messages before it is freed");
             assert_eq!(
                 model.on_close_calls,
                 u32::from(model.closed_at.is_some()),
@@ -373,10 +382,12 @@ impl Server {
         slot: Slot,
         transition: impl FnOnce(&mut Connection, &mut Env) -> R,
     ) -> Option<(R, socket::OutputState)> {
-        self.table.step(slot, |connection, env| {
+        let stepped = self.table.step(slot, |connection, env| {
             let result = transition(connection, env);
             (result, socket::OutputState::of(connection))
-        })
+        });
+        self.check_settled(slot);
+        stepped
     }
 
     /// Removes a closed connection from the registry, and queues its `on_close`.
@@ -482,6 +493,9 @@ impl Server {
                 model.output.charge(&self.oracle.ledger),
                 "{fd} and its model must have the same charge"
             );
+            let awaited = self.awaited.get(&fd).into_iter().flatten();
+            let waiting = awaited.fold((0, 0), |(count, bytes), posted| (count + 1, bytes + posted.plain_bytes));
+            assert_eq!(self.table.waiting_fan_outs(slot), waiting, "{fd} must wait for all messages of fan-outs");
             let at = self.table.poll_timeout(slot);
             let (due, now) = (model.due(&env.limits), env.now);
             // The deadline of a connection that the flush of this turn ended is not compared, because the next flush

@@ -35,6 +35,8 @@ pub struct Setting {
     pub is_hasty: bool,
     /// One in this number of connections is to a TLS listener. 0: none.
     pub tls_share: usize,
+    /// The number of receivers from which on a push is a fan-out.
+    pub fan_out_min: usize,
 }
 
 impl Setting {
@@ -59,6 +61,16 @@ impl Setting {
         setting
     }
 
+    /// Draws the number of receivers of a fan-out. Two of seven seeds have fan-outs, with a flush that often writes to
+    /// only some connections.
+    pub fn draw_fan_outs(&mut self, seed: u64) {
+        if matches!(seed % 7, 2 | 6) {
+            let mut rng = Rng::new(seed.rotate_left(32));
+            self.fan_out_min = *rng.pick(&[1, 2, 8]);
+            self.portions = *rng.pick(&[1, 2]);
+        }
+    }
+
     fn draw_plain(rng: &mut Rng) -> Setting {
         let is_large = rng.one_in(12);
         let slots_max = if is_large { rng.within(500..=2000) } else { rng.within(1..=60) };
@@ -78,6 +90,7 @@ impl Setting {
             is_old: rng.one_in(8),
             is_hasty: rng.one_in(4),
             tls_share: 0,
+            fan_out_min: usize::MAX,
         }
     }
 }

@@ -41,6 +41,7 @@ pub struct OutputState {
 pub enum Change {
     Wrote(Written),
     Sent(Sent),
+    FannedOut { is_queued: bool },
     Pinged(Sent),
     Conflated { is_done: bool },
     MovedToQueue,
@@ -179,6 +180,7 @@ impl Transport for Socket {
         let change = match change {
             Observed::Wrote(written) => Change::Wrote(written),
             Observed::Sent(sent) => Change::Sent(sent),
+            Observed::FannedOut { is_queued } => Change::FannedOut { is_queued },
             Observed::Pinged(sent) => Change::Pinged(sent),
             Observed::Conflated { is_done } => Change::Conflated { is_done },
             Observed::MovedToQueue => Change::MovedToQueue,

@@ -37,7 +37,8 @@ struct World {
 pub fn run(seed: u64) -> (Tally, u64) {
     take();
     let mut rng = Rng::new(seed);
-    let setting = Setting::draw(&mut rng);
+    let mut setting = Setting::draw(&mut rng);
+    setting.draw_fan_outs(seed);
     let server = Server::new(&setting, rng.fork());
     let tls_rng = Rng::new(!seed);
     let mut world = World { setting, rng, tls_rng, server, clients: Vec::new(), now: Tick(0), arrived: 0 };

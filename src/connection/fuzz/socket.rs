@@ -139,7 +139,7 @@ impl Transport for Socket {
             Observed::Sent(sent) => Change::Sent(sent),
             Observed::Pinged(sent) => Change::Pinged(sent),
             Observed::Conflated { is_done } => Change::Conflated(is_done),
-            Observed::MovedToQueue => return,
+            Observed::MovedToQueue | Observed::FannedOut { .. } => return,
             Observed::Dropped { messages, charge, bytes_min } => {
                 assert!(
                     charge > bytes_min,

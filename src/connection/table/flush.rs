@@ -4,7 +4,7 @@
 
 use std::io::IoSlice;
 
-use crate::connection::table::{Entry, FEW_MAX, Observed, Table, Transport};
+use crate::connection::table::{Entry, FEW_MAX, Observed, Position, Table, Transport};
 use crate::connection::{Env, SocketAction, Written};
 use crate::fd::Slot;
 use crate::tick::Tick;
@@ -74,16 +74,14 @@ impl<T: Transport> Table<T> {
     /// Returns whether a flush is unfinished.
     #[inline]
     pub fn is_flushing(&self) -> bool {
-        self.has_listed() || !self.unwritten.is_empty()
+        self.has_listed() || !self.unwritten.is_empty() || !self.fan_outs.is_empty()
     }
 
-    /// Returns two counts since the start: the WebSockets that were added to the list of unwritten connections, and
-    /// those that a flush has taken from this list to write to them.
+    /// Returns the end of the output, and the position up to which the output is written.
     ///
-    /// After a flush, only the WebSockets that are in the first count and not in the second have output that was queued
-    /// before this flush and was not offered to a socket.
-    pub fn output_positions(&self) -> (u64, u64) {
-        self.unwritten.positions()
+    /// After a flush, all output is written that was queued before, except for the output between these positions.
+    pub fn output_positions(&self) -> (Position, Position) {
+        (self.unwritten.end(self.fan_outs.begun()), self.unwritten.written(self.fan_outs.ended()))
     }
 
     /// Begins a flush of the connections listed since the last flush.
@@ -94,8 +92,8 @@ impl<T: Transport> Table<T> {
     /// Writes to the next connection, and returns the state of this connection.
     ///
     /// Returns `None` if no connection is left. Connections that were listed since the last flush come first. Then come
-    /// the connections that earlier flushes did not reach. For an HTTP connection that was listed since the last flush,
-    /// the call writes nothing yet: it only moves the connection behind all these connections.
+    /// the connections that earlier flushes did not reach, and the receivers of fan-outs. An HTTP connection that was
+    /// listed since the last flush is not written to yet: the call only moves it behind all these connections.
     // This function is always inlined, with the functions that it calls for a listed connection: without inlining,
     // their calls would take a quarter of the time of a flush.
     #[inline(always)]
@@ -107,10 +105,18 @@ impl<T: Transport> Table<T> {
             }
             None => {
                 self.defer_rest();
-                (self.unwritten.take()?, false)
+                (self.take_unwritten()?, false)
             }
         };
         Some((slot, self.flush(slot, is_listed)))
+    }
+
+    /// Writes to the next WebSocket that has output in the journal, after the listed connections.
+    ///
+    /// The receivers of fan-outs are left out, because their messages are not in the journal.
+    pub fn poll_journaled(&mut self) -> Option<(Slot, FlushResult)> {
+        let slot = self.unwritten.take_web_socket()?;
+        Some((slot, self.flush(slot, false)))
     }
 
     /// Returns whether the flush must still reach connections that were listed when the flush began.
@@ -131,7 +137,8 @@ impl<T: Transport> Table<T> {
         self.listed.clear();
         self.flushed = 0;
         if !self.answering.is_empty() {
-            self.answering.drain(..).for_each(|slot| self.unwritten.add_answer(slot));
+            let begun = self.fan_outs.begun();
+            self.answering.drain(..).for_each(|slot| self.unwritten.add_answer(slot, begun));
         }
     }
 
@@ -174,17 +181,27 @@ impl<T: Transport> Table<T> {
             self.enforce_queue_total(None);
             return JournalResult::Full;
         }
-        self.env.end_turn();
+        self.clear_journal();
         JournalResult::Emptied
     }
 
-    /// Ends a flush. If the flush has reached all connections, the journal is cleared.
+    /// Ends a flush. If no WebSocket is left to write to, except receivers of fan-outs, the journal is cleared.
     #[inline]
     pub fn end_flush(&mut self) {
         self.defer_rest();
-        if self.unwritten.is_empty() {
-            self.env.end_turn();
-            self.refused_bytes = self.env.queued.frames;
+        if !self.unwritten.has_web_sockets() {
+            self.clear_journal();
+            if !self.is_flushing() {
+                self.refused_bytes = self.env.queued.frames;
+            }
+        }
+    }
+
+    #[inline]
+    fn clear_journal(&mut self) {
+        self.env.end_turn();
+        if !self.fan_outs.is_empty() {
+            self.fan_outs.forget_places();
         }
     }
 
@@ -212,7 +229,8 @@ impl<T: Transport> Table<T> {
     #[inline]
     pub fn defer_writable(&mut self, from: usize) {
         let count = self.dirty.len().saturating_sub(from);
-        if count > 0 && (!self.unwritten.is_empty() || count > FEW_MAX) {
+        let is_writing = !self.unwritten.is_empty() || !self.fan_outs.is_empty();
+        if count > 0 && (is_writing || count > FEW_MAX) {
             self.defer_many(from);
         }
     }

@@ -5,6 +5,7 @@
 
 mod control_quota;
 mod eviction;
+mod fan_out;
 mod fds;
 mod flush;
 mod push;
@@ -15,12 +16,14 @@ mod unwritten;
 pub use self::flush::{FlushResult, JournalResult};
 pub use self::slots::SlotSet;
 pub use self::transport::{Io, Observed, SessionRead, Transport};
+pub use self::unwritten::Position;
 
 use std::collections::HashSet;
 
 use slab::Slab;
 
 use self::control_quota::ControlQuota;
+use self::fan_out::FanOuts;
 use self::unwritten::{FEW_MAX, Unwritten};
 use crate::connection::{Connection, Env, Event};
 use crate::fd::{Fd, Numbering, Slot};
@@ -86,6 +89,8 @@ pub struct Table<T: Transport> {
     answering: Vec<Slot>,
     /// Connections to which earlier flushes have not written.
     unwritten: Unwritten,
+    /// Pushes to very many connections that are not queued for all receivers.
+    fan_outs: FanOuts,
     /// Connections that the table closed as slow consumers, until [`poll_ended`](Table::poll_ended) returns them.
     ended: Vec<(Slot, Event<'static>)>,
     /// The memory of all queues after the last write of all queues. This is output that the sockets did not accept.
@@ -135,6 +140,7 @@ impl<T: Transport> Table<T> {
             flushed: 0,
             answering: Vec::new(),
             unwritten: Unwritten::default(),
+            fan_outs: FanOuts::default(),
             ended: Vec::new(),
             refused_bytes: 0,
             unfinished: SlotSet::default(),
@@ -179,6 +185,7 @@ impl<T: Transport> Table<T> {
     ///
     /// A slot at its last generation is retired.
     pub fn remove(&mut self, slot: Slot) {
+        debug_assert_eq!(self.waiting_fan_outs(slot), (0, 0), "a connection must get all messages before its removal");
         let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else { return };
         entry.connection.release(&mut self.env);
         if let Some(transport) = &mut entry.transport {
@@ -280,6 +287,9 @@ impl<T: Transport> Table<T> {
     /// exceed their bound. Eviction then enforces the bound.
     #[inline]
     pub fn step<R>(&mut self, slot: Slot, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> Option<R> {
+        if !self.fan_outs.is_empty() {
+            self.settle(slot);
+        }
         let (entry, env) = self.entry_mut(slot)?;
         let result = transition(&mut entry.connection, env);
         self.mark_dirty(slot);
@@ -324,6 +334,10 @@ impl<T: Transport> Table<T> {
             transport.set_reading(shared, connection.reads_at(env));
         }
         if let Some(held) = read.held {
+            if !self.fan_outs.is_empty() {
+                self.settle(slot);
+            }
+            let Some((Entry { connection, .. }, env)) = self.entry_mut(slot) else { return };
             connection.handle_held(held, read.has_sent, env);
             // The connection is listed, because the next flush must visit it: the flush drops an ending connection
             // without unsent records, and adds a connection with a queue to `queued`.
@@ -449,6 +463,9 @@ impl<T: Transport> Table<T> {
     /// listed now.
     #[inline]
     fn entry_for_input(&mut self, slot: Slot) -> Option<(&mut Entry<T>, &mut Env)> {
+        if !self.fan_outs.is_empty() {
+            self.settle(slot);
+        }
         let entry = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some())?;
         if !entry.connection.is_listed {
             entry.connection.is_listed = true;
@@ -519,6 +536,11 @@ impl<T: Transport> Table<T> {
             assert!(
                 is_listed || entry.connection.journal_bytes() == 0,
                 "{slot} has output in the journal and must be in a list for the flush"
+            );
+            let is_idle = entry.connection.is_flushed() && !entry.connection.is_listed;
+            assert!(
+                is_idle || self.waiting_fan_outs(slot) == (0, 0),
+                "{slot} waits for a fan-out and must be open, without output, and not listed"
             );
             let has_queue = entry.connection.has_queue();
             assert!(

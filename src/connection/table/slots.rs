@@ -11,7 +11,7 @@ use crate::fd::Slot;
 const WORD_BITS: usize = u64::BITS as usize;
 
 /// A set of slots. Iteration is in ascending order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SlotSet {
     /// One bit per slot: bit `slot % 64` of `words[slot / 64]`.
     words: Vec<u64>,
@@ -36,14 +36,39 @@ impl SlotSet {
         is_new
     }
 
-    /// Removes a slot.
-    pub fn remove(&mut self, slot: Slot) {
+    /// Removes a slot. Returns `false` if the slot was not in the set.
+    #[inline]
+    pub fn remove(&mut self, slot: Slot) -> bool {
         let index = slot.index() / WORD_BITS;
-        let Some(word) = self.words.get_mut(index) else { return };
+        let Some(word) = self.words.get_mut(index).filter(|word| **word & bit(slot.index()) != 0) else { return false };
         *word &= !bit(slot.index());
         if *word == 0 {
             self.occupied[index / WORD_BITS] &= !bit(index);
         }
+        true
+    }
+
+    /// Removes the slots that are not in `other`.
+    pub fn intersect(&mut self, other: &SlotSet) {
+        for (upper, occupied) in self.occupied.iter_mut().enumerate() {
+            for index in ones(*occupied).map(|bit| upper * WORD_BITS + bit) {
+                let word = &mut self.words[index];
+                *word &= other.words.get(index).copied().unwrap_or(0);
+                if *word == 0 {
+                    *occupied &= !bit(index);
+                }
+            }
+        }
+    }
+
+    /// Returns the number of slots.
+    pub fn len(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Returns the memory of the set, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.words) + size_of_val(&*self.occupied)
     }
 
     /// Returns whether a slot is in the set.
@@ -87,6 +112,14 @@ impl SlotSet {
                 }
             }
         }
+    }
+}
+
+impl FromIterator<Slot> for SlotSet {
+    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> SlotSet {
+        let mut set = SlotSet::default();
+        slots.into_iter().for_each(|slot| _ = set.insert(slot));
+        set
     }
 }
 
@@ -190,8 +223,8 @@ mod tests {
         let slots = [0, 1, 63, 64, 130, 4095, 4096, 8192];
         slots.iter().rev().for_each(|slot| _ = set.insert(Slot(*slot)));
         set.insert(Slot(9000));
-        set.remove(Slot(9000));
-        set.remove(Slot(99_999));
+        assert!(set.remove(Slot(9000)));
+        assert!(!set.remove(Slot(9000)) && !set.remove(Slot(8193)) && !set.remove(Slot(99_999)));
         for start in [0, 1, 2, 63, 64, 65, 130, 131, 4095, 4096, 4097, 8192, 8193, 99_999] {
             let expected = slots.into_iter().filter(|slot| *slot >= start).map(Slot);
             assert!(set.iter_from(Slot(start)).eq(expected), "{start}");
@@ -203,6 +236,7 @@ mod tests {
         Insert(u32),
         Remove(u32),
         RetainMultiples(u32),
+        IntersectMultiples(u32),
     }
 
     fn operation() -> impl Strategy<Value = Operation> {
@@ -213,6 +247,7 @@ mod tests {
             8 => slot().prop_map(Operation::Insert),
             4 => slot().prop_map(Operation::Remove),
             1 => (1..9_u32).prop_map(Operation::RetainMultiples),
+            1 => (1..9_u32).prop_map(Operation::IntersectMultiples),
         ]
     }
 
@@ -223,19 +258,24 @@ mod tests {
             for operation in operations {
                 match operation {
                     Operation::Insert(slot) => {
-                        set.insert(Slot(slot));
-                        naive.insert(Slot(slot));
+                        prop_assert_eq!(set.insert(Slot(slot)), naive.insert(Slot(slot)));
                     }
                     Operation::Remove(slot) => {
-                        set.remove(Slot(slot));
-                        naive.remove(&Slot(slot));
+                        prop_assert_eq!(set.remove(Slot(slot)), naive.remove(&Slot(slot)));
                     }
                     Operation::RetainMultiples(of) => {
                         set.retain(|slot| slot.0 % of == 0);
                         naive.retain(|slot| slot.0 % of == 0);
                     }
+                    Operation::IntersectMultiples(of) => {
+                        let mut multiples = SlotSet::default();
+                        (0..9000).filter(|slot| slot % of == 0).for_each(|slot| _ = multiples.insert(Slot(slot)));
+                        set.intersect(&multiples);
+                        naive.retain(|slot| slot.0 % of == 0 && slot.0 < 9000);
+                    }
                 }
                 set.check_invariants();
+                prop_assert_eq!(set.len(), naive.len());
                 prop_assert!(set.iter().eq(naive.iter().copied()));
             }
             prop_assert!(set.iter_from(Slot(start)).eq(naive.range(Slot(start)..).copied()));

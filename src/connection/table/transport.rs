@@ -115,6 +115,11 @@ pub enum Observed<'a> {
     Wrote(Written),
     /// A message was pushed, with this result.
     Sent(Sent),
+    /// A message of a fan-out, which was pushed earlier, was queued.
+    FannedOut {
+        /// Whether memory for the message was free.
+        is_queued: bool,
+    },
     /// A ping was pushed, with this result.
     Pinged(Sent),
     /// A message was pushed that may replace the unsent message that has the same key.

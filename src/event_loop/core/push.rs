@@ -3,12 +3,20 @@
 //! A function whose name ends in `_here` pushes to the connections of this loop. A public function with any other name
 //! pushes to the connections of all loops.
 
-use crate::connection::Outbound;
+use crate::connection::{Outbound, SlotSet};
 use crate::event_loop::core::Core;
 use crate::fd::{Fd, Slot};
 use crate::limits::SlowReader;
 use crate::message::{Content, Delivery, Outcome, Push};
 use crate::protocol::frame::CONTROL_BYTES_MAX;
+
+/// The number of receivers from which on a push is a fan-out, whose messages are queued in portions.
+///
+/// A push to fewer connections takes about 1 ms. In unit tests the number is low, so that the tests reach it.
+const FAN_OUT_MIN: usize = if cfg!(test) { 4 } else { 30_000 };
+
+// The doc of `Limits::queue_total_bytes_max` states the number.
+const _: () = assert!(cfg!(test) || FAN_OUT_MIN == 30_000);
 
 impl Core {
     /// Pushes to one connection.
@@ -57,12 +65,17 @@ impl Core {
 
     /// Pushes to the members of a group on this loop.
     pub fn push_group_here(&mut self, group: &str, push: Push<'_>) -> Delivery {
+        let members = self.registry.members(group);
+        if members.len() >= FAN_OUT_MIN {
+            let receivers = members.collect();
+            return self.fan_out(receivers, push);
+        }
         if !push.except.is_empty() {
+            drop(members);
             return self.push_groups_here(std::iter::once(group), push);
         }
         // A group lists each member once, so no search for duplicates is needed.
         let mut delivery = Delivery::default();
-        let members = self.registry.members(group);
         let mut outbound = self.outbound(&push, members.len() > 1);
         let listed = self.table.listed_len();
         for slot in members {
@@ -162,6 +175,9 @@ impl Core {
 
     /// Pushes to every open connection of this loop.
     pub fn broadcast_here(&mut self, push: Push<'_>) -> Delivery {
+        if self.counters.open >= FAN_OUT_MIN {
+            return self.fan_out(self.open.clone(), push);
+        }
         let mut found = self.begin_search(&push);
         found.extend(self.open.iter().filter(|slot| self.visited.visit(*slot)));
         self.push_found(found, push)
@@ -180,6 +196,11 @@ impl Core {
     }
 
     fn push_found(&mut self, mut found: Vec<Slot>, push: Push<'_>) -> Delivery {
+        if found.len() >= FAN_OUT_MIN {
+            let receivers = found.drain(..).collect();
+            self.found = found;
+            return self.fan_out(receivers, push);
+        }
         let mut delivery = Delivery::default();
         let mut outbound = self.outbound(&push, found.len() > 1);
         let listed = self.table.listed_len();
@@ -188,6 +209,28 @@ impl Core {
         }
         self.found = found;
         self.table.defer_listed(listed);
+        self.record_slow_consumers();
+        delivery
+    }
+
+    /// Pushes to very many connections.
+    ///
+    /// The table queues and writes the message in the next turns. The counts are exact at once.
+    #[cold]
+    fn fan_out(&mut self, mut receivers: SlotSet, push: Push<'_>) -> Delivery {
+        self.record_slow_consumers();
+        receivers.intersect(&self.open);
+        for slot in push.except.iter().filter_map(|fd| self.table.slot_of(*fd)) {
+            receivers.remove(slot);
+        }
+        let mut message = self.outbound(&push, true).to_kept();
+        let (mut delivery, listed) = (Delivery::default(), self.table.listed_len());
+        let at_once = self.table.begin_fan_out(&mut receivers, &message);
+        message.lend(|outbound| {
+            at_once.into_iter().for_each(|slot| delivery.count(self.table.push(slot, outbound)));
+        });
+        self.table.defer_listed(listed);
+        delivery += Delivery::new(self.table.add_fan_out(receivers, message), 0);
         self.record_slow_consumers();
         delivery
     }

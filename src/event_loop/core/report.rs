@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::connection::{Connection, Refusal};
+use crate::connection::{Connection, Refusal, Traffic};
 use crate::event_loop::core::Core;
 use crate::event_loop::info::Info;
 use crate::event_loop::stats::Stats;
@@ -74,7 +74,9 @@ impl Core {
 
     /// Returns the number of bytes in the queue of a connection.
     pub fn queued_bytes(&self, fd: Fd) -> usize {
-        self.connection(fd).map_or(0, Connection::queued_bytes)
+        let Some(slot) = self.table.slot_of(fd) else { return 0 };
+        let waiting = self.table.waiting_fan_outs(slot).1;
+        self.table.connection(slot).map_or(0, |connection| connection.queued_bytes() + waiting)
     }
 
     /// Records the duration of a turn.
@@ -175,6 +177,8 @@ impl Core {
     pub fn info(&self, fd: Fd) -> Option<Info> {
         let env = self.table.env();
         let connection = self.connection(fd)?;
+        let (messages, bytes) = self.table.waiting_fan_outs(self.table.own_slot(fd));
+        let traffic = connection.traffic();
         let opened = Duration::from_millis(connection.opened().0);
         Some(Info {
             fd,
@@ -185,8 +189,8 @@ impl Core {
             connected_at: self.started + opened,
             connected_for: env.now.since(connection.opened()),
             idle_for: env.now.since(connection.last_seen()),
-            traffic: connection.traffic(),
-            queued_bytes: connection.queued_bytes(),
+            traffic: Traffic { messages_out: traffic.messages_out + messages, ..traffic },
+            queued_bytes: connection.queued_bytes() + bytes,
             tls: self
                 .table
                 .transport(self.table.own_slot(fd))
