@@ -1,8 +1,7 @@
 //! The schedule by which a drain closes the WebSockets.
 
-use std::collections::VecDeque;
-
-use crate::fd::Fd;
+use crate::connection::SlotSet;
+use crate::fd::Slot;
 use crate::limits::Limits;
 use crate::tick::Tick;
 
@@ -13,42 +12,70 @@ pub struct Drain {
     pub until: Tick,
     /// Whether the drain is closing control connections, which it closes last.
     pub is_last: bool,
+    /// The next slot to search for a connection that is not an open WebSocket, or `None` after all slots were searched.
+    ///
+    /// These connections are ended at the start of the drain.
+    pub search_from: Option<Slot>,
     started: Tick,
     spread_ms: u128,
-    /// WebSockets that are not closed yet, in the order of their close.
-    left: VecDeque<Fd>,
+    /// WebSockets that are not closed yet. They are closed in the order of their slots.
+    ///
+    /// No client connects during a drain, so no other client gets the slot of a WebSocket that ends by itself.
+    left: SlotSet,
+    /// No WebSocket in `left` has a lower slot.
+    first: Slot,
     total: usize,
+    closed: usize,
 }
 
 impl Drain {
     /// Creates a drain of the WebSockets `open`. The closes are spread evenly over `drain_for`.
-    pub fn new(now: Tick, limits: &Limits, open: VecDeque<Fd>) -> Drain {
+    pub fn new(now: Tick, limits: &Limits, open: SlotSet) -> Drain {
         Drain {
             until: now.after(limits.drain_time_max),
             is_last: false,
+            search_from: Some(Slot(0)),
             started: now,
             spread_ms: limits.drain_for.as_millis(),
             total: open.len(),
+            closed: 0,
             left: open,
+            first: Slot(0),
         }
     }
 
-    /// Removes the next connection that is due to be closed.
-    pub fn pop_due(&mut self, now: Tick) -> Option<Fd> {
-        if self.next_due()? > now { None } else { self.left.pop_front() }
+    /// Adds a WebSocket that opened during the search for other connections, unless it is added already.
+    pub fn add(&mut self, slot: Slot) {
+        if self.left.insert(slot) {
+            self.total += 1;
+            self.first = self.first.min(slot);
+        }
     }
 
-    /// Returns the time of the next close, or of the end of the drain.
+    /// Removes the next WebSocket that is due to be closed.
+    pub fn pop_due(&mut self, now: Tick) -> Option<Slot> {
+        if self.next_due()? > now {
+            return None;
+        }
+        self.first = self.left.iter_from(self.first).next()?;
+        self.left.remove(self.first);
+        self.closed += 1;
+        Some(self.first)
+    }
+
+    /// Returns the time of the next work of the drain, or of its end.
     pub fn next(&self) -> Tick {
-        self.next_due().map_or(self.until, |due| due.min(self.until))
+        match self.search_from {
+            Some(_) => self.started,
+            None => self.next_due().map_or(self.until, |due| due.min(self.until)),
+        }
     }
 
     fn next_due(&self) -> Option<Tick> {
-        if self.left.is_empty() {
+        if self.closed == self.total {
             return None;
         }
-        let closed = (self.total - self.left.len()) as u128;
-        let after_ms = self.spread_ms * closed / self.total as u128;
+        let after_ms = self.spread_ms * self.closed as u128 / self.total as u128;
         Some(Tick(self.started.0.saturating_add(u64::try_from(after_ms).unwrap_or(u64::MAX))))
     }
 }
@@ -58,11 +85,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::fd::Slot;
 
     fn drain(spread: u64, count: u32) -> Drain {
         let limits = Limits { drain_for: Duration::from_millis(spread), ..Limits::default() };
-        Drain::new(Tick(1000), &limits, (0..count).map(|slot| Fd::new(Slot(slot), 0)).collect())
+        let drain = Drain::new(Tick(1000), &limits, (0..count).map(Slot).collect());
+        assert_eq!(drain.next(), Tick(1000), "the search for other connections begins at once");
+        Drain { search_from: None, ..drain }
     }
 
     #[test]
@@ -83,6 +111,18 @@ mod tests {
             assert!(drain.pop_due(due).is_some());
         }
         assert!(drain.pop_due(Tick(u64::MAX)).is_none());
+    }
+
+    #[test]
+    fn a_web_socket_that_opens_later_is_closed_once() {
+        let mut drain = drain(0, 3);
+        assert_eq!(drain.pop_due(Tick(1000)), Some(Slot(0)));
+        assert_eq!(drain.pop_due(Tick(1000)), Some(Slot(1)));
+        drain.add(Slot(2));
+        drain.add(Slot(0));
+        drain.add(Slot(7));
+        let rest: Vec<Slot> = std::iter::from_fn(|| drain.pop_due(Tick(1000))).collect();
+        assert_eq!(rest, [0, 2, 7].map(Slot));
     }
 
     #[test]

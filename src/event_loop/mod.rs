@@ -319,6 +319,7 @@ impl<H: Handler> EventLoop<H> {
         self.handle_events(events)?;
         if self.core.is_draining() {
             self.acceptor.close();
+            self.core.drain_others();
             self.core.close_due();
         }
         self.core.apply_limits(&self.acceptor, &mut self.buffer);

@@ -23,7 +23,12 @@ pub struct ControlQuota {
 }
 
 impl ControlQuota {
-    /// Adds a connection that is not kept, as the newest connection in the quota.
+    /// Returns the slots of all connections in the quota, in no particular order.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.kept.iter().chain(&self.others).copied()
+    }
+
+    /// Adds a connection.
     pub fn insert(&mut self, slot: Slot) {
         self.others.push_back(slot);
     }

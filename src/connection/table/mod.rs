@@ -217,6 +217,11 @@ impl<T: Transport> Table<T> {
         self.control
     }
 
+    /// Returns the slots of the control connections that count in their quota, in no particular order.
+    pub fn control_slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.control_quota.slots()
+    }
+
     /// Returns the highest slot that was ever used, plus 1.
     pub fn slots_end(&self) -> u32 {
         self.generations.len() as u32

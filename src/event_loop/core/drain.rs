@@ -1,11 +1,9 @@
 //! The drain: closes all connections before the loop ends.
 
-use std::collections::VecDeque;
-
 use crate::connection::{Cause, Connection};
 use crate::event_loop::core::Core;
 use crate::event_loop::drain::Drain;
-use crate::fd::{Fd, Slot};
+use crate::fd::Slot;
 use crate::protocol::close::CloseCode;
 use crate::tick::Tick;
 
@@ -13,6 +11,12 @@ use crate::tick::Tick;
 ///
 /// Each close calls `on_close` and writes a close frame. This number of closes takes a few milliseconds.
 const CLOSES_PER_TURN_MAX: usize = 256;
+
+/// The number of slots that one turn searches for connections that are not open WebSockets.
+///
+/// The search of this number of slots takes about 1 ms. In unit tests the number is low, so that a search takes several
+/// turns.
+const SEARCHED_PER_TURN: u32 = if cfg!(test) { 2 } else { 1 << 16 };
 
 impl Core {
     /// Requests a shutdown of the server.
@@ -34,23 +38,38 @@ impl Core {
 
     /// Begins to drain.
     ///
-    /// WebSockets are closed with code 1001, at times that are spread over `drain_for`. Other connections are ended at
-    /// once, except for control connections.
+    /// WebSockets are closed with code 1001, at times that are spread over `drain_for`. Other connections are ended in
+    /// the first turns, except for control connections.
     pub fn begin_drain(&mut self) {
         if self.drain.is_some() {
             return;
         }
-        let is_open = |slot: &Slot| self.table.connection(*slot).is_some_and(Connection::is_open);
-        let (open, others): (Vec<Slot>, Vec<Slot>) = self.table.slots().partition(is_open);
-        let open: VecDeque<Fd> = open.into_iter().map(|slot| self.table.fd_of(slot)).collect();
-        self.drain = Some(Drain::new(self.table.env().now, &self.table.env().limits, open));
-        for slot in others {
-            let is_control = self.table.connection(slot).is_some_and(Connection::is_control);
-            if !is_control {
+        self.drain = Some(Drain::new(self.table.env().now, &self.table.env().limits, self.open.clone()));
+        self.drain_others();
+        self.close_due();
+    }
+
+    /// Ends the next connections that are not open WebSockets, except for control connections.
+    ///
+    /// One turn searches [`SEARCHED_PER_TURN`] slots. The next turn begins at once, because
+    /// [`next_deadline`](Core::next_deadline) has passed.
+    pub fn drain_others(&mut self) {
+        let Some(from) = self.drain.as_mut().and_then(|drain| drain.search_from.take()) else { return };
+        let end = self.table.slots_end().min(from.0.saturating_add(SEARCHED_PER_TURN));
+        for slot in (from.0..end).map(Slot) {
+            let Some(connection) = self.table.connection(slot) else { continue };
+            if connection.is_open() {
+                // The WebSocket may have opened in an earlier turn of the search.
+                if let Some(drain) = &mut self.drain {
+                    drain.add(slot);
+                }
+            } else if !connection.is_control() {
                 self.drain_slot(slot);
             }
         }
-        self.close_due();
+        if let Some(drain) = self.drain.as_mut().filter(|_| end < self.table.slots_end()) {
+            drain.search_from = Some(Slot(end));
+        }
     }
 
     /// Closes the WebSockets whose close is due, at most [`CLOSES_PER_TURN_MAX`].
@@ -60,20 +79,23 @@ impl Core {
     pub fn close_due(&mut self) {
         let now = self.now();
         for _ in 0..CLOSES_PER_TURN_MAX {
-            let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(now)) else { return };
-            self.close_drained(fd);
+            let Some(slot) = self.drain.as_mut().and_then(|drain| drain.pop_due(now)) else { return };
+            self.close_drained(slot);
         }
     }
 
-    /// Closes all WebSockets, even WebSockets whose close is not due yet.
+    /// Closes all WebSockets, even WebSockets whose close is not due yet, and ends all other connections.
     pub fn close_all(&mut self) {
-        while let Some(fd) = self.drain.as_mut().and_then(|drain| drain.pop_due(Tick::NEVER)) {
-            self.close_drained(fd);
+        while self.drain.as_ref().is_some_and(|drain| drain.search_from.is_some()) {
+            self.drain_others();
+        }
+        while let Some(slot) = self.drain.as_mut().and_then(|drain| drain.pop_due(Tick::NEVER)) {
+            self.close_drained(slot);
         }
     }
 
-    fn close_drained(&mut self, fd: Fd) {
-        if let Some(slot) = self.open_slot(fd) {
+    fn close_drained(&mut self, slot: Slot) {
+        if self.table.connection(slot).is_some_and(Connection::is_open) {
             self.close_slot(slot, CloseCode::GOING_AWAY, "server is shutting down", Cause::Drained);
         }
     }
@@ -91,7 +113,8 @@ impl Core {
         }
         if left == control && is_last_loop && !drain.is_last {
             drain.is_last = true;
-            let slots: Vec<Slot> = self.table.slots().collect();
+            // A connection that was closed in favor of another one is not in the quota, and ends by itself.
+            let slots: Vec<Slot> = self.table.control_slots().collect();
             slots.into_iter().for_each(|slot| self.drain_slot(slot));
         }
         false
