@@ -6,10 +6,12 @@
 //! sorted by deadline. If a uid gets a connection again before its deadline, the departure of the uid in the queue is
 //! stale and is skipped.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use fdpush::shared::SplitTable;
 
 /// The maximum number of departures in the queue. This maximum bounds the memory of the queue if the delay is long and
 /// many uids depart. In tests, this maximum is low, so that a test can reach the maximum.
@@ -20,12 +22,20 @@ const DEPARTURES_MAX: usize = if cfg!(test) { 256 } else { 1 << 20 };
 #[derive(Debug)]
 pub struct Debounce {
     delay: Duration,
-    /// The online uids with their departures. The value of a uid is the sequence number of its last departure, or
-    /// `None` while the uid has a connection.
-    uids: HashMap<Arc<str>, Option<u64>>,
+    uids: SplitTable<Online>,
+    /// The hasher has a random seed, because clients choose their uids and could make them collide.
+    hasher: RandomState,
     departures: VecDeque<Departure>,
     /// The sequence number of the newest departure among the departures of all uids.
     sequence: u64,
+}
+
+/// An online uid.
+#[derive(Debug)]
+struct Online {
+    uid: Arc<str>,
+    /// The sequence number of the last departure of the uid, or `None` while the uid has a connection.
+    departure: Option<u64>,
 }
 
 /// A uid whose last connection ended, and the time at which the uid goes offline.
@@ -41,18 +51,22 @@ struct Departure {
 impl Debounce {
     /// Creates a state without uids. A uid goes offline `delay` after its last connection ended.
     pub fn new(delay: Duration) -> Debounce {
-        Debounce { delay, uids: HashMap::new(), departures: VecDeque::new(), sequence: 0 }
+        let (uids, hasher) = (SplitTable::new(), RandomState::new());
+        Debounce { delay, uids, hasher, departures: VecDeque::new(), sequence: 0 }
     }
 
     /// Records that a uid has a connection. Returns `true` if the uid was offline.
     pub fn arrive(&mut self, uid: &str) -> bool {
-        let is_new = match self.uids.get_mut(uid) {
-            Some(departure) => {
-                *departure = None;
+        let Debounce { uids, hasher, .. } = self;
+        let hash = hasher.hash_one(uid);
+        let is_new = match uids.find_mut(hash, |online| *online.uid == *uid) {
+            Some(online) => {
+                online.departure = None;
                 false
             }
             None => {
-                self.uids.insert(uid.into(), None);
+                let online = Online { uid: uid.into(), departure: None };
+                uids.insert(hash, online, |online| hasher.hash_one(&*online.uid));
                 true
             }
         };
@@ -66,10 +80,13 @@ impl Debounce {
     /// If the queue of departures is full, the uid of the oldest departure goes offline before its delay has passed.
     /// Returns the uid that goes offline because of a full queue.
     pub fn depart(&mut self, uid: &str, now: Instant) -> Option<Arc<str>> {
-        let Some((name, None)) = self.uids.get_key_value(uid) else { return None };
-        let name = Arc::clone(name);
+        let online = self.uids.find_mut(self.hasher.hash_one(uid), |online| *online.uid == *uid)?;
+        if online.departure.is_some() {
+            return None;
+        }
         self.sequence += 1;
-        self.uids.insert(Arc::clone(&name), Some(self.sequence));
+        online.departure = Some(self.sequence);
+        let name = Arc::clone(&online.uid);
         // The deadlines in the queue must be in order, even if the clock goes back.
         let earliest = self.departures.back().map_or(now, |last| last.deadline);
         let deadline = (now + self.delay).max(earliest);
@@ -94,8 +111,11 @@ impl Debounce {
 
     /// Removes the uid of a departure, and returns the uid. Returns `None` if the departure is stale.
     fn end(&mut self, departure: Departure) -> Option<Arc<str>> {
-        let Entry::Occupied(online) = self.uids.entry(departure.uid) else { return None };
-        (*online.get() == Some(departure.sequence)).then(|| online.remove_entry().0)
+        let Debounce { uids, hasher, .. } = self;
+        let is_current =
+            |online: &Online| *online.uid == *departure.uid && online.departure == Some(departure.sequence);
+        let hash = hasher.hash_one(&*departure.uid);
+        uids.remove(hash, is_current, |online| hasher.hash_one(&*online.uid)).map(|online| online.uid)
     }
 
     /// Returns the time at which [`poll`](Debounce::poll) must be called next. The departure at this time may be stale.
@@ -106,16 +126,21 @@ impl Debounce {
     fn check_invariants(&self) {
         if cfg!(test) {
             assert!(self.departures.iter().is_sorted_by_key(|departure| departure.deadline));
-            for (uid, sequence) in self.uids.iter().filter_map(|(uid, sequence)| Some((uid, (*sequence)?))) {
-                let valid = self.departures.iter().filter(|one| one.uid == *uid && one.sequence == sequence);
-                assert_eq!(valid.count(), 1, "{uid} must have one valid deadline");
-            }
+            let is_current = |one: &&Departure| {
+                let online = self.uids.find(self.hasher.hash_one(&*one.uid), |online| *online.uid == *one.uid);
+                online.is_some_and(|online| online.departure == Some(one.sequence))
+            };
+            let current = || self.departures.iter().filter(is_current).map(|one| &one.uid);
+            let distinct: BTreeSet<&Arc<str>> = current().collect();
+            assert_eq!(current().count(), distinct.len(), "each uid must have at most one valid deadline");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
