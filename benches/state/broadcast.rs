@@ -78,7 +78,7 @@ impl Server {
         let mut receivers = open.clone();
         let message = outbound(Outbound::message(Opcode::Text, &[b'x'; 128]), true, None).to_kept();
         assert_eq!(table.begin_fan_out(&mut receivers, &message), []);
-        assert_eq!(table.add_fan_out(receivers, message), open.len());
+        assert_eq!(table.add_fan_out(receivers, message), open.count());
     }
 
     /// Writes to this number of connections.

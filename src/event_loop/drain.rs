@@ -37,7 +37,7 @@ impl Drain {
             search_from: Some(Slot(0)),
             started: now,
             spread_ms: limits.drain_for.as_millis(),
-            total: open.len(),
+            total: open.count(),
             closed: 0,
             left: open,
             first: Slot(0),

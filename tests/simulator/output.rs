@@ -87,7 +87,7 @@ impl Server {
         let is_open = |slot: &&Slot| self.table.connection(**slot).is_some_and(|connection| connection.is_open());
         let mut receivers: SlotSet = slots.iter().filter(is_open).copied().collect();
         let at_once = self.table.begin_fan_out(&mut receivers, &message);
-        if self.log.borrow().first().is_some() {
+        if !self.log.borrow().is_empty() {
             hit("fan-out: no room for another");
         }
         self.replay();
@@ -108,7 +108,7 @@ impl Server {
             self.awaited.entry(fd).or_default().push_back(posted);
             reached.push(fd);
         }
-        let count = receivers.len();
+        let count = receivers.count();
         assert_eq!(self.table.add_fan_out(receivers, message), count);
         hit(if count > 0 { "fan-out" } else { "fan-out: all receivers have output" });
         self.record_slow_consumers();

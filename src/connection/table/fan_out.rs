@@ -128,7 +128,7 @@ impl<T: Transport> Table<T> {
     ///
     /// No call may come between [`begin_fan_out`](Table::begin_fan_out) and this call, except the pushes.
     pub fn add_fan_out(&mut self, receivers: SlotSet, message: KeptMessage) -> usize {
-        let left = receivers.len();
+        let left = receivers.count();
         if left > 0 {
             let FanOuts { pending, begun, .. } = &mut self.fan_outs;
             *begun += 1;

@@ -62,7 +62,7 @@ impl SlotSet {
     }
 
     /// Returns the number of slots.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
@@ -275,7 +275,7 @@ mod tests {
                     }
                 }
                 set.check_invariants();
-                prop_assert_eq!(set.len(), naive.len());
+                prop_assert_eq!(set.count(), naive.len());
                 prop_assert!(set.iter().eq(naive.iter().copied()));
             }
             prop_assert!(set.iter_from(Slot(start)).eq(naive.range(Slot(start)..).copied()));
