@@ -6,6 +6,7 @@
 mod control_quota;
 mod eviction;
 mod fan_out;
+mod fan_outs;
 mod fds;
 mod flush;
 mod push;
@@ -23,7 +24,7 @@ use std::collections::HashSet;
 use slab::Slab;
 
 use self::control_quota::ControlQuota;
-use self::fan_out::FanOuts;
+use self::fan_outs::FanOuts;
 use self::unwritten::{FEW_MAX, Unwritten};
 use crate::connection::{Connection, Env, Event};
 use crate::fd::{Fd, Numbering, Slot};
