@@ -74,9 +74,16 @@ impl<T: Transport> Table<T> {
     /// Queues the messages of all fan-outs for a connection, and lists the connection for the flush.
     ///
     /// The connection comes first in the flush, so that it is written before each response that follows a fan-out.
+    #[inline]
+    pub(super) fn settle(&mut self, slot: Slot) {
+        if !self.fan_outs.is_empty() {
+            self.settle_pending(slot);
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    pub(super) fn settle(&mut self, slot: Slot) {
+    fn settle_pending(&mut self, slot: Slot) {
         if self.queue_fan_outs(slot) {
             self.unwritten.add_first(slot);
             self.set_listed(slot);

@@ -293,9 +293,7 @@ impl<T: Transport> Table<T> {
     /// exceed their bound. Eviction then enforces the bound.
     #[inline]
     pub fn step<R>(&mut self, slot: Slot, transition: impl FnOnce(&mut Connection, &mut Env) -> R) -> Option<R> {
-        if !self.fan_outs.is_empty() {
-            self.settle(slot);
-        }
+        self.settle(slot);
         let (entry, env) = self.entry_mut(slot)?;
         let result = transition(&mut entry.connection, env);
         self.mark_dirty(slot);
@@ -340,9 +338,7 @@ impl<T: Transport> Table<T> {
             transport.set_reading(shared, connection.reads_at(env));
         }
         if let Some(held) = read.held {
-            if !self.fan_outs.is_empty() {
-                self.settle(slot);
-            }
+            self.settle(slot);
             let Some((Entry { connection, .. }, env)) = self.entry_mut(slot) else { return };
             connection.handle_held(held, read.has_sent, env);
             // The connection is listed, because the next flush must visit it: the flush drops an ending connection
@@ -469,9 +465,7 @@ impl<T: Transport> Table<T> {
     /// listed now.
     #[inline]
     fn entry_for_input(&mut self, slot: Slot) -> Option<(&mut Entry<T>, &mut Env)> {
-        if !self.fan_outs.is_empty() {
-            self.settle(slot);
-        }
+        self.settle(slot);
         let entry = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some())?;
         if !entry.connection.is_listed {
             entry.connection.is_listed = true;

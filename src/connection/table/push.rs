@@ -19,9 +19,7 @@ impl<T: Transport> Table<T> {
     // This function is always inlined: a push to many connections calls it in a loop.
     #[inline(always)]
     pub fn push(&mut self, slot: Slot, outbound: &mut Outbound<'_>) -> Outcome {
-        if !self.fan_outs.is_empty() {
-            self.settle(slot);
-        }
+        self.settle(slot);
         let Some(entry) = self.entries.get_mut(slot.index()).filter(|entry| entry.transport.is_some()) else {
             return Outcome::Gone;
         };
@@ -59,9 +57,7 @@ impl<T: Transport> Table<T> {
 
     /// Queues a ping. If the queue is full, the table first writes the queue to the transport.
     pub fn ping(&mut self, slot: Slot, payload: &[u8]) -> Outcome {
-        if !self.fan_outs.is_empty() {
-            self.settle(slot);
-        }
+        self.settle(slot);
         for may_retry in [true, false] {
             let Some((entry, env)) = self.entry_mut(slot) else { return Outcome::Gone };
             let sent = entry.connection.ping(payload, env);
