@@ -50,7 +50,8 @@ pub fn run() -> ExitCode {
                 for text in faults.texts() {
                     logging::print_error(&format!("fdpush: {text}\n"));
                 }
-                // The exit code for an invalid command line is 2, as in the command line parser `clap`.
+                // The exit code for an invalid command line is 2, because the command line parser `clap` uses the same
+                // exit code.
                 ExitCode::from(if faults.is_usage() { 2 } else { 1 })
             }
             None => {

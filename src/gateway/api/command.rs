@@ -58,7 +58,7 @@ pub const CLOSE: Shape = Shape {
     members: &["uid", "uids", "fd", "fds", "group", "groups", "all", "code", "reason", "abort"],
 };
 
-/// The [`Shape`] of connection attributes, a JSON object with any members.
+/// The [`Shape`] of connection attributes. The empty list `members` means that the JSON object may have any members.
 const ATTRIBUTES: Shape = Shape { call: "attributes", members: &[] };
 
 /// The [`Shape`] of the JSON object `except` in a push command.
@@ -241,7 +241,7 @@ pub fn find_id(json: &[u8]) -> Option<&str> {
 }
 
 impl Shape {
-    /// Returns whether only other API calls have the member `name`.
+    /// Returns whether `name` is a member of other API calls, but not of this API call.
     fn lacks(&self, name: &str) -> bool {
         let is_known = DATAGRAM.members.contains(&name) || CLOSE.members.contains(&name);
         is_known && !self.members.is_empty() && !self.members.contains(&name)
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_member_and_the_fault() {
+    fn an_error_message_names_the_invalid_member_and_its_fault() {
         let table = [
             (
                 r#"{"id":3,"uid":true}"#,

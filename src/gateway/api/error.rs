@@ -48,7 +48,7 @@ impl ApiError {
         ApiError::new(413, "too_large", message)
     }
 
-    /// Returns the error for a connection over the limit on API connections.
+    /// Returns the error for a request on a connection that exceeds the limit of API connections.
     ///
     /// `max` is the maximum number of API connections.
     pub fn full(max: u32) -> ApiError {

@@ -112,7 +112,8 @@ pub fn excluded_fds(ctx: &Context<'_>, except: &Except<'_>) -> Vec<Fd> {
 
 /// Appends the JSON answer to a push command to `out`.
 ///
-/// A batch can need a million answers per second. The formatter of the standard library is too slow for this rate.
+/// The API may have to write a million answers per second to batch requests. The formatter of the standard library is
+/// too slow for this rate, so this function does not use it.
 pub fn write_answer(id: Option<&str>, delivery: Delivery, offline: &[&str], out: &mut String) {
     out.push('{');
     if let Some(id) = id {

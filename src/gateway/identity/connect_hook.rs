@@ -146,7 +146,7 @@ enum HookError {
     /// The answer of the back end is invalid. The text states the fault of the answer.
     InvalidAnswer(String),
     TimedOut,
-    /// The queue is full, for this source or for all sources.
+    /// The source of the request, or all sources together, have reached the maximum number of requests in the queue.
     QueueFull {
         full: Full,
         source: Source,

@@ -62,7 +62,8 @@ impl Expiries {
         Some(due)
     }
 
-    /// Removes and returns expired connections: at most [`DUE_MAX`], and at most as many as [`take_portion`] takes.
+    /// Removes and returns at most [`DUE_MAX`] expired connections. [`take_portion`] also limits the work that the end
+    /// of these connections causes.
     ///
     /// The next turn of the loop returns the remaining expired connections. `work_of` returns the amount of work that
     /// the end of a connection causes.

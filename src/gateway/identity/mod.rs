@@ -1,6 +1,6 @@
 //! The identity of clients, and the ways to authenticate a client.
 //!
-//! This module owns the [`Identity`] and the rules of its names. Most submodules do not import each other.
+//! This module owns the [`Identity`], and the rules for uids and group names. Most submodules do not import each other.
 
 pub mod addresses;
 pub mod api_keys;

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_forwarded_is_parsed_by_rfc_7239() {
+    fn the_header_named_forwarded_is_parsed_as_in_rfc_7239() {
         let table: [(&[&str], Option<&str>); 14] = [
             (&["for=203.0.113.9"], Some("203.0.113.9")),
             (&["by=10.0.0.2; FOR = 203.0.113.9 ;proto=https"], Some("203.0.113.9")),

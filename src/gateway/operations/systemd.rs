@@ -49,7 +49,7 @@ impl Inherited {
     /// caller must call this function before other threads start.
     ///
     /// # Errors
-    /// An inherited descriptor is not a usable socket.
+    /// Returns an error if an inherited descriptor is not a usable socket.
     pub fn take() -> io::Result<Inherited> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');

@@ -20,13 +20,13 @@ pub struct Agenda {
     is_armed: bool,
 }
 
-/// The part of a command on one loop.
+/// An unfinished command on one loop, with the [`Part`] in which the loop returns the result of the command.
 pub struct CommandJob {
     pub command: Box<dyn LongCommand + Send>,
     pub part: Part<Outcome>,
 }
 
-/// The part of a list on one loop.
+/// An unfinished list on one loop, with the [`Part`] in which the loop returns its entries of the list.
 pub struct ListJob {
     pub list: Box<dyn List + Send>,
     pub part: Part<ListPart>,

@@ -36,7 +36,7 @@ use self::early_answer::EarlyAnswers;
 use self::signature::SigningKey;
 use crate::gateway::runtime::clock;
 
-/// The maximum length of the body of an answer, in bytes. An answer with a longer body is a failure.
+/// The maximum length of the body of an answer, in bytes. An answer with a longer body counts as a failed request.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// The maximum idle time of a connection to a back end. Most back ends close idle connections after five seconds or
@@ -226,7 +226,7 @@ impl BackendUrl {
     }
 }
 
-/// Returns the header value of a node name.
+/// Converts the name of a node into the value of a header.
 ///
 /// # Errors
 /// Returns an error if the name is empty or has characters other than visible ASCII.

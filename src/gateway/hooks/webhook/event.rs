@@ -40,7 +40,7 @@ pub enum Event<'a> {
     Send { fd: Fd, uid: Option<&'a str>, data: &'a RawValue },
     /// A connection ended.
     Close { fd: Fd, uid: Option<&'a str>, closed: &'a Closed },
-    /// A uid got its first connection.
+    /// A uid that was offline has got a connection.
     Online { uid: &'a str },
     /// A uid has had no connection for the whole presence delay.
     Offline { uid: &'a str },
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_maximum_length_of_an_event_counts_bytes_of_json() {
+    fn the_maximum_length_of_an_event_is_measured_in_bytes_of_json() {
         let control = "\u{1}".repeat(1000);
         let event = Event::Message { fd: fd(), uid: None, text: &control };
         let length = event.to_json(1, usize::MAX).expect("the value can be written as JSON").len();

@@ -76,7 +76,7 @@ pub struct Config {
     pub retry_time_max: Duration,
     /// The maximum pause after the first failed request. Each further failed request doubles the maximum pause.
     pub backoff_first: Duration,
-    /// The maximum pause after any number of failed requests.
+    /// The upper bound of the maximum pause, which applies after any number of failed requests.
     pub backoff_max: Duration,
     /// The maximum pause that a `Retry-After` header can cause.
     pub retry_after_max: Duration,

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_has_a_class() {
+    fn each_status_is_accepted_or_rejected_or_retryable() {
         let pause = Some(Duration::from_secs(7));
         for status in 200..=599 {
             let expected = match status {

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_maximum_with_full_jitter() {
+    fn the_maximum_pause_doubles_up_to_its_limit() {
         let mut retry = Retry::new(Duration::from_millis(100), Duration::from_secs(30));
         let mut total = Duration::ZERO;
         for bound_ms in [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000] {

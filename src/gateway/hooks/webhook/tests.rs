@@ -377,9 +377,9 @@ fn a_refused_event_is_dropped_and_blocks_no_other_event() {
         let stats = webhook.stats();
         assert_eq!((stats.sent, stats.queued, stats.given_up), (99, 0, given_up), "{status}");
         let requests: Vec<Received> = std::iter::from_fn(|| double.try_next()).collect();
-        // The first request has only the events that were emitted before this request was sent. The back end refuses up
-        // to seven requests until a request has a single event. After the refusal of the single event, each accepted
-        // request doubles the number of events in the next request.
+        // The first request contains only the events that were emitted before this request was sent. The back end
+        // refuses up to seven requests until a request has a single event. After the refusal of the single event, each
+        // accepted request doubles the number of events in the next request.
         assert!(requests.len() <= 24, "{}", requests.len());
         let taken: Vec<u64> = requests.iter().filter(|request| bad_status(request).is_none()).flat_map(seqs).collect();
         let expected: Vec<u64> = (1..=100).filter(|seq| *seq != 63).collect();
@@ -479,7 +479,7 @@ fn an_event_is_refused_even_if_the_body_of_the_answer_is_invalid() {
 }
 
 #[test]
-fn the_pause_lasts_at_least_as_long_as_retry_after_requests() {
+fn the_pause_lasts_at_least_as_long_as_the_header_retry_after_states() {
     let answers = [
         "HTTP/1.1 429 Too Many\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 503 Busy\r\nretry-after: 1\r\nContent-Length: 0\r\n\r\n",
@@ -503,7 +503,7 @@ fn the_pause_lasts_at_least_as_long_as_retry_after_requests() {
 }
 
 #[test]
-fn the_pause_that_retry_after_requests_is_bounded() {
+fn the_pause_from_the_header_retry_after_is_bounded() {
     for pause in ["31536000", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
         let count = AtomicUsize::new(0);
         let double = MockBackend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {

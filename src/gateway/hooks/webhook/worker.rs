@@ -84,7 +84,7 @@ enum DeliveryError {
 #[derive(Debug, Default)]
 struct RefusedBatches {
     count: u64,
-    /// The status of the last refused event.
+    /// The HTTP status with which the back end refused the last event.
     status: u16,
     /// The first and the last sequence number of each range, for at most [`RANGES_LOGGED_MAX`] ranges.
     ranges: Vec<(u64, u64)>,
@@ -325,7 +325,7 @@ mod tests {
     use crate::gateway::hooks::webhook::queue::Bounds;
 
     #[test]
-    fn the_next_run_sends_the_batch_of_a_panicked_run() {
+    fn after_a_panic_the_next_run_sends_the_batch_in_flight_again() {
         let double = MockBackend::always(200, "");
         let queue = Arc::new(EventQueue::new(Bounds { events_max: 10, bytes_max: 1000 }));
         let backend = Arc::new(Backend::new(double.contact(), 1).expect("the client of the back end can be created"));

@@ -22,7 +22,7 @@ const REFUSAL_BYTES_MAX: usize = 1024;
 pub enum Decision {
     /// Accept the client.
     Accept(Identity),
-    /// Refuse the client with a status from 400 to 499 and a text.
+    /// The client is refused with a status from 400 to 499 and a text.
     Refuse { status: u16, body: String },
     /// The back end made no decision, so the client gets 503.
     Unavailable,

@@ -291,7 +291,7 @@ fn a_server_accepts_the_clients_that_the_back_end_accepts() {
         server.on_upgrade(move |ctx, fd, request| {
             let (later, ticket) = ctx.defer_upgrade(fd);
             let pending = hook.ask(fd, None, None, request.clone().into_owned(), move |verdict| {
-                // An error of the ticket is ignored, because the client may have disconnected.
+                // An error of `ticket.answer` is ignored, because the client may have disconnected.
                 let _ = ticket.answer(upgrade(verdict));
             });
             ctx.set_session(fd, pending);

@@ -412,7 +412,7 @@ fn a_byte_order_mark_and_a_line_end_are_not_part_of_a_secret() {
 }
 
 #[test]
-fn a_token_is_found_in_query_header_and_subprotocol() {
+fn a_token_is_found_in_the_query_or_in_a_header_or_in_a_subprotocol() {
     let found = |query: Option<&'static str>, header: Option<&'static str>, offered: &[&'static str]| {
         choose(query.map(Cow::from), header, offered.iter().copied())
     };

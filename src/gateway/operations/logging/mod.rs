@@ -32,7 +32,7 @@ use self::queue::LogQueue;
 use crate::gateway::runtime::log_throttle::{LogThrottle, Suppressed};
 use crate::gateway::runtime::{clock, threads};
 
-/// The maximum time that the end of the process waits until the last log lines are written.
+/// The maximum time for which the process waits at its end until the last log lines are written.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The crates of which only warnings and errors are logged. The info, debug and trace lines of these crates can contain
