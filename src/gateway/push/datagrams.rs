@@ -116,8 +116,8 @@ impl DatagramSocket {
     ///
     /// # Errors
     ///
-    /// An address is invalid or cannot be bound. The text of the error contains the address. A stale Unix socket file
-    /// at PATH is replaced, but any other file at PATH is an error.
+    /// Returns an error if an address is invalid or cannot be bound. The text of the error contains the address. A
+    /// stale Unix socket file at PATH is replaced, but any other file at PATH is an error.
     pub fn bind_all(address: &str) -> io::Result<Vec<DatagramSocket>> {
         let explain = |error: io::Error| io::Error::new(error.kind(), format!("cannot receive on {address}: {error}"));
         if let Some(path) = address.strip_prefix("unixgram:") {
@@ -150,7 +150,7 @@ impl DatagramSocket {
     ///
     /// # Errors
     ///
-    /// A system call on the socket failed.
+    /// Returns an error if a system call on the socket failed.
     pub fn from_udp(socket: UdpSocket) -> io::Result<DatagramSocket> {
         socket.set_nonblocking(false)?;
         let address = DatagramAddress::Udp(socket.local_addr()?);
@@ -163,7 +163,7 @@ impl DatagramSocket {
     ///
     /// # Errors
     ///
-    /// A system call on the socket failed.
+    /// Returns an error if a system call on the socket failed.
     pub fn from_unixgram(socket: UnixDatagram) -> io::Result<DatagramSocket> {
         socket.set_nonblocking(false)?;
         let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
@@ -197,7 +197,7 @@ impl DatagramReceiver {
     ///
     /// # Errors
     ///
-    /// The system cannot start a thread.
+    /// Returns an error if the system cannot start a thread.
     pub fn start(
         socket: DatagramSocket,
         mut handle: impl FnMut(&[u8]) -> DatagramStatus + Send + 'static,

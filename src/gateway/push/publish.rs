@@ -93,8 +93,8 @@ impl Publisher {
     /// Publishes a message to its target. Pending presence notices of the target groups are sent before the message.
     ///
     /// # Errors
-    /// The frame of the message is longer than `queue_bytes_max`, or memory for the message could not be allocated. If
-    /// `publish` returns an error, no receiver gets the message.
+    /// Returns an error if the frame of the message is longer than `queue_bytes_max`, or if memory for the message
+    /// could not be allocated. If `publish` returns an error, no receiver gets the message.
     pub fn publish(
         &mut self,
         ctx: &mut Context<'_>,
@@ -179,7 +179,7 @@ impl Published {
 /// contains the member `all`. The JSON object of a message to uids or fds does not contain the target.
 ///
 /// # Errors
-/// Memory for the message could not be allocated.
+/// Returns an error if memory for the message could not be allocated.
 fn write_envelope(
     out: &mut String,
     from: Option<SendingClient<'_>>,

@@ -34,7 +34,7 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
 /// Reads a file as UTF-8, and removes a byte order mark at the start of the text.
 ///
 /// # Errors
-/// The file cannot be read (see [`read`]), or is not UTF-8.
+/// Returns an error if the file cannot be read (see [`read`]) or is not UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let text = String::from_utf8(read(path, bytes_max)?).map_err(|_| "file is not UTF-8".to_owned())?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))

@@ -43,7 +43,7 @@ static THREADS: Mutex<BTreeMap<&'static str, Tally>> = Mutex::new(BTreeMap::new(
 ///
 /// # Errors
 ///
-/// The system cannot start a thread.
+/// Returns an error if the system cannot start a thread.
 pub fn spawn(name: &'static str, work: impl FnMut() -> io::Result<()> + Send + 'static) -> io::Result<JoinHandle<()>> {
     let registration = Registration::new(name);
     thread::Builder::new().name(name.to_owned()).spawn(move || supervise(registration, work))

@@ -26,7 +26,8 @@ impl Plan {
     /// Creates the plan for the given settings. `tls` has the settings of the TLS listeners.
     ///
     /// # Errors
-    /// A key, a secret, an origin or a limit is invalid. Or other machines can reach the API, and the API has no key.
+    /// Returns an error if a key, a secret, an origin or a limit is invalid, or if other machines can reach the API and
+    /// the API has no key.
     pub fn of(settings: Arc<Settings>, exposure: &Exposure, tls: TlsConfigs) -> Result<Plan, String> {
         let serve = &settings.serve;
         let api_keys = api_keys(&settings);

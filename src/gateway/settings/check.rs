@@ -68,7 +68,7 @@ impl Settings {
     /// Returns the keys that verify tokens, or `None` without `--auth jwt`.
     ///
     /// # Errors
-    /// A secret or a key file cannot be used.
+    /// Returns an error if a secret or a key file cannot be used.
     pub fn token_keys(&self) -> Result<Option<jwt::Keys>, String> {
         if self.serve.auth() != Auth::Jwt {
             return Ok(None);

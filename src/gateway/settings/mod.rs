@@ -188,7 +188,8 @@ impl Contents {
 /// Returns a signed token for a command line of `fdpush token`.
 ///
 /// # Errors
-/// The settings are invalid (see [`Settings::load`]), or have no secret that can sign a token.
+/// Returns an error if the settings are invalid (see [`Settings::load`]), or if they contain no secret that can sign a
+/// token.
 pub fn token(line: Vec<OsString>) -> Result<String, Faults> {
     let mut faults = Faults::default();
     let layers = Layers::read(line, &mut faults);

@@ -34,7 +34,7 @@ impl Certificate {
     /// Parses a certificate.
     ///
     /// # Errors
-    /// The bytes are not a valid certificate.
+    /// Returns an error if the bytes are not a valid certificate.
     pub fn parse(der: &[u8]) -> Result<Certificate, String> {
         let invalid = |error: x509_cert::der::Error| format!("invalid certificate: {error}");
         let tbs = x509_cert::Certificate::from_der(der).map_err(invalid)?.tbs_certificate;

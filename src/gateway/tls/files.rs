@@ -284,7 +284,7 @@ impl TlsFiles {
     /// Returns the settings of the TLS listeners.
     ///
     /// # Errors
-    /// The TLS library refuses the certificates or keys.
+    /// Returns an error if the TLS library refuses the certificates or keys.
     pub fn configs(&self) -> Result<TlsConfigs, String> {
         if self.pairs.is_empty() {
             return Ok(TlsConfigs::default());

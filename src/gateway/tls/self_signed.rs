@@ -53,7 +53,7 @@ impl OutputFiles {
     /// Writes a certificate and its private key. Only the owner of the key file can read the key.
     ///
     /// # Errors
-    /// A file exists although `overwrites` is false, or a file cannot be written.
+    /// Returns an error if a file exists already and `overwrites` is `false`, or if a file cannot be written.
     pub fn write(&self, pair: &SelfSigned, overwrites: bool) -> Result<(), String> {
         let (certificate, key) = (&self.certificate, &self.key);
         if certificate == key {
@@ -93,7 +93,7 @@ impl SelfSigned {
     /// The certificate is valid for `days` days from the time `now`, which is in seconds since 1970.
     ///
     /// # Errors
-    /// The key or the certificate cannot be created.
+    /// Returns an error if the key or the certificate cannot be created.
     pub fn new(names: &[ServerName], days: u32, now: u64) -> Result<SelfSigned, String> {
         let failed = |error: rcgen::Error| format!("cannot create a certificate: {error}");
         let mut params = CertificateParams::default();

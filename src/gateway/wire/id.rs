@@ -16,7 +16,7 @@ pub struct BadId;
 /// Checks an `id`, and returns its JSON text unchanged.
 ///
 /// # Errors
-/// The value is not a string or a number of at most 128 bytes.
+/// Returns an error if the value is not a string or a number of at most 128 bytes.
 pub fn check(id: &RawValue) -> Result<&str, BadId> {
     let id = id.get();
     let is_scalar = id.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit());

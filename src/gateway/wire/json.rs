@@ -123,7 +123,7 @@ pub fn strip_bom(json: &[u8]) -> &[u8] {
 /// Parses a JSON object.
 ///
 /// # Errors
-/// The parser found an error, or the value is not an object.
+/// Returns an error if the parser finds an error, or if the value is not an object.
 pub fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
     match object_text(json) {
         Some(object) if object.trim_ascii_start().starts_with(b"{") => {
@@ -329,7 +329,7 @@ pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de
 /// the whole batch of events.
 ///
 /// # Errors
-/// The JSON breaks a rule. The error states this rule.
+/// Returns an error if the JSON breaks a rule. The error states this rule.
 pub fn portable(text: &str) -> Result<&RawValue, serde_json::Error> {
     serde_json::from_str::<Portable>(text)?;
     serde_json::from_str(text)

@@ -43,7 +43,7 @@ impl Cert {
     /// command that uses the files.
     ///
     /// # Errors
-    /// A file exists or cannot be written.
+    /// Returns an error if a file exists already or cannot be written.
     pub fn write(&self) -> Result<String, String> {
         let mut names: Vec<ServerName> = Vec::new();
         for name in &self.names {
