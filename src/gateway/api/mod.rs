@@ -16,6 +16,7 @@ mod lists;
 mod long_commands;
 mod lookup;
 mod name_list;
+mod notice_hold;
 mod openapi;
 mod page;
 mod parts;
@@ -26,7 +27,6 @@ mod verbs;
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use fdpush::{BodyEvent, BodyMode, Context, Fd, Origins, Peer, Request, Response, TimerId};
 
@@ -43,6 +43,7 @@ use self::lists::Lists;
 use self::long_commands::LongCommands;
 use self::lookup::Attributes;
 use self::name_list::NameList;
+use self::notice_hold::NoticeHold;
 use self::page::Page;
 use self::page::parse_fd;
 pub use self::parts::{ApiParts, MetricsText};
@@ -53,9 +54,6 @@ use crate::gateway::identity::has_several_authorizations;
 use crate::gateway::operations::metrics::Metrics;
 use crate::gateway::presence::roster::Roster;
 use crate::gateway::runtime::clock;
-
-/// The maximum time for which the notices of groups wait for commands that run on all loops.
-const NOTICES_HELD_MAX: Duration = Duration::from_secs(1);
 
 /// The state of the API: API keys, paused batches, and the commands and lists in progress.
 pub struct Api {
@@ -68,9 +66,8 @@ pub struct Api {
     lists: Lists,
     /// The part of the API that executes calls on all loops. `None` if the server has one loop.
     across: Option<Across>,
-    /// The time at which the notices of groups began to wait for commands that run on all loops. `None` if no notices
-    /// wait.
-    notices_held: Option<Instant>,
+    /// Whether the notices of groups wait for commands that run on all loops.
+    notice_hold: NoticeHold,
     /// The number of datagrams that were dropped because the inbox of a loop was full.
     lost_datagrams: u64,
 }
@@ -98,7 +95,7 @@ impl Api {
             long: LongCommands::default(),
             lists: Lists::default(),
             across: loops.map(Across::new),
-            notices_held: None,
+            notice_hold: NoticeHold::default(),
             lost_datagrams: 0,
         }
     }
@@ -254,18 +251,17 @@ impl Api {
     /// Returns whether the notices of groups must wait for the end of a command.
     ///
     /// With one loop, the notices wait only for a command that takes several turns. With several loops, the notices
-    /// wait for each command, but at most for [`NOTICES_HELD_MAX`].
+    /// wait for each command, but only for the time that [`NoticeHold`] allows.
     pub fn holds_notices(&mut self) -> bool {
-        if !self.across.as_ref().is_some_and(Across::has_command) {
-            self.notices_held = None;
-            return self.long.is_active();
+        match &self.across {
+            Some(across) => self.notice_hold.holds(across.has_command(), clock::now()),
+            None => self.long.is_active(),
         }
-        let now = clock::now();
-        let is_held = now < *self.notices_held.get_or_insert(now) + NOTICES_HELD_MAX;
-        if !is_held {
-            self.notices_held = Some(now);
-        }
-        is_held
+    }
+
+    /// Records that the notices of all groups were sent.
+    pub fn handle_notices_sent(&mut self) {
+        self.notice_hold.handle_all_sent();
     }
 
     /// Executes the push command of a datagram that [`check_datagram`] has authenticated.

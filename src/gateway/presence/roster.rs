@@ -246,17 +246,21 @@ impl Roster {
     ///
     /// Without this maximum, the loop could not serve other clients while the loop sends the notices about a client
     /// that leaves a thousand large groups. With several loops, only the first loop sends notices.
-    pub fn notify_groups(&mut self, ctx: &mut Context<'_>) {
+    ///
+    /// Returns whether no group is left whose notices this loop must send.
+    pub fn notify_groups(&mut self, ctx: &mut Context<'_>) -> bool {
         if ctx.loop_index() != HOME {
-            return;
+            return true;
         }
         let changed = iter::from_fn(|| self.presence.with(GroupPresence::next_changed));
         for group in take_portion(changed, |group| group_work(ctx, group)) {
             self.notify_group(ctx, &group);
         }
-        if self.presence.with(|presence| presence.has_changed()) {
+        let has_more = self.presence.with(|presence| presence.has_changed());
+        if has_more {
             ctx.request_turn_end();
         }
+        !has_more
     }
 
     /// Drops the notices of all groups with changes.

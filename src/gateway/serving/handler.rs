@@ -535,7 +535,9 @@ impl Handler for Gateway {
         } else if !self.api.holds_notices() {
             // Group notices wait until a long API command ends. So a command that removes members during many turns
             // causes one notice for each group.
-            self.roster.notify_groups(ctx);
+            if self.roster.notify_groups(ctx) {
+                self.api.handle_notices_sent();
+            }
         }
     }
 
