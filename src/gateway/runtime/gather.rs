@@ -1,8 +1,12 @@
 //! Runs a function on all loops, and gathers the results.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use fdpush::{Context, Promise};
+
+/// If the inbox of a loop is full, [`gather_when_room`] tries again after this time.
+const REPEAT_AFTER: Duration = Duration::from_millis(2);
 
 /// The reason why the results of a function on all loops are missing.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -64,10 +68,37 @@ pub fn gather<T: Send + 'static>(
     });
 }
 
-/// Runs a function on all loops. Calls `then` after each loop has written the messages that were in its queues when the
-/// function ran.
-pub fn after_writes(ctx: &mut Context<'_>, then: impl FnOnce(&mut Context<'_>, Result<(), GatherError>) + 'static) {
-    gather(ctx, |ctx, part| part.give(ctx, ()), |ctx, parts| then(ctx, parts.map(|_: Vec<()>| ())));
+/// Works like [`gather`], but if the inbox of a loop is full, tries again later. Calls `then` without a result, also if
+/// a loop has ended.
+///
+/// A function that completes an earlier change must use this method, because the change has been made already.
+pub fn gather_when_room<C, F>(ctx: &mut Context<'_>, call: C, then: F)
+where
+    C: Fn(&mut Context<'_>, Part<()>) + Send + Sync + 'static,
+    F: FnOnce(&mut Context<'_>) + 'static,
+{
+    repeat_gather(ctx, Arc::new(call), then);
+}
+
+fn repeat_gather<C, F>(ctx: &mut Context<'_>, call: Arc<C>, then: F)
+where
+    C: Fn(&mut Context<'_>, Part<()>) + Send + Sync + 'static,
+    F: FnOnce(&mut Context<'_>) + 'static,
+{
+    let run = Arc::clone(&call);
+    gather(
+        ctx,
+        move |ctx, part| run(ctx, part),
+        move |ctx, result| match result {
+            Err(GatherError::Full) => _ = ctx.after(REPEAT_AFTER, move |ctx| repeat_gather(ctx, call, then)),
+            Ok(_) | Err(GatherError::Incomplete) => then(ctx),
+        },
+    );
+}
+
+/// Calls `then` after each loop has written the messages that are in its queues when this function reaches the loop.
+pub fn after_writes(ctx: &mut Context<'_>, then: impl FnOnce(&mut Context<'_>) + 'static) {
+    gather_when_room(ctx, |ctx, part| part.give(ctx, ()), then);
 }
 
 impl<T: Send + 'static> Part<T> {
@@ -95,5 +126,46 @@ impl<T> Drop for Gathering<T> {
         if let Some(promise) = self.promise.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             promise.keep(parts);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use fdpush::{Handler, Limits, Server};
+
+    use super::*;
+
+    /// A handler whose first loop fills its own inbox, and then asks all loops.
+    struct Full(Sender<&'static str>);
+
+    impl Handler for Full {
+        fn on_start(&mut self, ctx: &mut Context<'_>) {
+            if ctx.loop_index() > 0 {
+                return;
+            }
+            let filled = ctx.remote().call_each(|_| ());
+            assert!(filled.sent().is_ok(), "the inbox is empty");
+            let (refused, written) = (self.0.clone(), self.0.clone());
+            let give = |_: &mut Context<'_>, part: Part<()>| part.give_at_once(());
+            gather(ctx, give, move |_, result| {
+                assert_eq!(result, Err(GatherError::Full));
+                refused.send("refused").expect("the receiver is open");
+            });
+            after_writes(ctx, move |ctx| {
+                written.send("written").expect("the receiver is open");
+                ctx.shutdown();
+            });
+        }
+    }
+
+    #[test]
+    fn the_wait_for_writes_continues_when_a_full_inbox_has_room() {
+        let (sender, events) = channel();
+        let server = Server::bind("127.0.0.1:0").expect("the port can be bound").catch_signals(false);
+        let server = server.limits(Limits { inbox_max: 1, ..Limits::default() }).loops(2);
+        server.handlers(move |_| Full(sender.clone())).run().expect("the run starts");
+        assert_eq!(events.try_iter().collect::<Vec<_>>(), ["refused", "written"]);
     }
 }

@@ -2,17 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use fdpush::Context;
 
 use crate::gateway::identity::jwt;
-use crate::gateway::runtime::gather::{GatherError, Part, gather};
+use crate::gateway::runtime::gather::{Part, gather_when_room};
 use crate::gateway::runtime::loops::HOME;
 use crate::gateway::settings::Settings;
-
-/// If the inbox of a loop is full, the first loop sends the settings again after this time.
-const REPEAT_AFTER: Duration = Duration::from_millis(10);
 
 /// The settings that each loop applies to its clients.
 #[derive(Clone)]
@@ -25,48 +21,53 @@ pub struct LoopSettings {
 }
 
 /// The settings that the first loop has sent and that another loop has not applied yet, in one queue for each loop.
-pub struct SettingsBoxes(Box<[Mutex<VecDeque<Waiting>>]>);
+pub struct SettingsBoxes {
+    /// The settings of the last reload. A loop that gets the settings of an earlier reload late applies these settings.
+    newest: Mutex<Option<LoopSettings>>,
+    queues: Box<[Mutex<VecDeque<Waiting>>]>,
+}
 
 type Waiting = (LoopSettings, Part<()>);
 
 impl SettingsBoxes {
     /// Creates an empty queue of settings for each of `loops` loops.
     pub fn new(loops: usize) -> SettingsBoxes {
-        SettingsBoxes((0..loops).map(|_| Mutex::default()).collect())
+        SettingsBoxes { newest: Mutex::default(), queues: (0..loops).map(|_| Mutex::default()).collect() }
     }
 
-    /// Sends settings from the first loop to the other loops. Calls `then` when all loops have applied them.
+    /// Sends settings from the first loop to the other loops. Calls `then` when all loops have applied these settings,
+    /// or the settings of a later reload.
     pub fn send(
         self: &Arc<Self>,
         ctx: &mut Context<'_>,
         settings: LoopSettings,
         then: impl FnOnce(&mut Context<'_>) + 'static,
     ) {
-        let (boxes, sent) = (Arc::clone(self), settings.clone());
-        let put = move |ctx: &mut Context<'_>, part: Part<()>| match ctx.loop_index() {
-            HOME => part.give_at_once(()),
-            index => {
-                boxes.lock(index).push_back((sent.clone(), part));
+        *lock(&self.newest) = Some(settings);
+        let boxes = Arc::clone(self);
+        // The inbox of a loop may be full, so that the settings of a later reload are sent first.
+        gather_when_room(ctx, move |ctx, part| boxes.put(ctx, part), then);
+    }
+
+    /// Puts the newest settings into the queue of this loop, which applies the settings at the end of its turn.
+    fn put(&self, ctx: &mut Context<'_>, part: Part<()>) {
+        let newest = lock(&self.newest).clone();
+        match newest.filter(|_| ctx.loop_index() != HOME) {
+            Some(settings) => {
+                lock(&self.queues[ctx.loop_index()]).push_back((settings, part));
                 ctx.request_turn_end();
             }
-        };
-        let boxes = Arc::clone(self);
-        gather(ctx, put, move |ctx, result| match result {
-            Err(GatherError::Full) => {
-                ctx.after(REPEAT_AFTER, move |ctx| boxes.send(ctx, settings, then));
-            }
-            // A loop that has ended needs no settings.
-            Ok(_) | Err(GatherError::Incomplete) => then(ctx),
-        });
+            None => part.give_at_once(()),
+        }
     }
 
     /// Removes and returns the oldest settings in the queue of a loop. The loop applies the settings and then confirms
     /// this through the returned [`Part`].
     pub fn take(&self, index: usize) -> Option<(LoopSettings, Part<()>)> {
-        self.lock(index).pop_front()
+        lock(&self.queues[index]).pop_front()
     }
+}
 
-    fn lock(&self, index: usize) -> MutexGuard<'_, VecDeque<Waiting>> {
-        self.0[index].lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -99,9 +99,7 @@ fn finish(ctx: &mut Context<'_>, loops: &Loops, kind: Kind, parts: Vec<Outcome>,
     loops.with_roster(ctx, |ctx, roster| {
         removed.into_values().for_each(|removed| roster.notify_removed(ctx, removed));
     });
-    after_writes(ctx, move |ctx, written| {
-        answer.send(ctx, written.map_err(ApiError::from).and(response));
-    });
+    after_writes(ctx, move |ctx| answer.send(ctx, response));
 }
 
 impl Kind {

@@ -10,7 +10,7 @@ use super::super::response::json_response;
 use super::super::verbs::{Changed, Memberships, check_memberships, json};
 use super::answer::{Answer, Work};
 use super::loops::Loops;
-use crate::gateway::runtime::gather::{Part, after_writes, gather};
+use crate::gateway::runtime::gather::{Part, after_writes, gather, gather_when_room};
 use crate::gateway::runtime::progress::Progress;
 
 /// The result of a join on one loop: the counts or the error, and the memberships that were added.
@@ -109,7 +109,7 @@ fn end_change(ctx: &mut Context<'_>, loops: &Loops, parts: Vec<Joined>, answer: 
         });
         part.give(ctx, ());
     };
-    gather(ctx, undo, move |ctx, _| {
+    gather_when_room(ctx, undo, move |ctx| {
         drop(guard);
         ctx.request_turn_end();
         answer.send(ctx, total.and_then(|changed| json(&changed)).map(json_response));
@@ -123,5 +123,5 @@ fn finish(ctx: &mut Context<'_>, changed: Result<Changed, ApiError>, answer: Ans
     if response.is_err() {
         return answer.send(ctx, response);
     }
-    after_writes(ctx, move |ctx, written| answer.send(ctx, written.map_err(ApiError::from).and(response)));
+    after_writes(ctx, move |ctx| answer.send(ctx, response));
 }
