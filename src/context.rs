@@ -365,7 +365,8 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// A period or count of the heartbeat is invalid. The heartbeat of the connection has not changed.
+    /// Returns an error if a period or a count of `heartbeat` is invalid. In this case, the connection keeps its
+    /// earlier heartbeat.
     pub fn set_heartbeat(&mut self, fd: Fd, heartbeat: Heartbeat) -> Result<Change, LimitError> {
         heartbeat.check()?;
         Ok(self.core.set_heartbeat(fd, Some(heartbeat)))
@@ -515,7 +516,7 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// A limit is invalid. The limits have not changed.
+    /// Returns an error if one of `limits` is invalid. In this case, the server keeps its earlier limits.
     pub fn set_limits(&mut self, limits: Limits) -> Result<(), LimitError> {
         self.core.check_limits(&limits)?;
         self.core.set_limits(limits);

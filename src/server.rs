@@ -80,7 +80,7 @@ impl Server<Closures> {
     /// which no process listens is replaced. The server removes its socket file when it ends.
     ///
     /// # Errors
-    /// [`Error::Listen`] names the address. The source of this error is the error of the system.
+    /// The error is [`Error::Listen`], which names the address. The source of this error is the error of the system.
     pub fn bind(address: impl AsRef<str>) -> Result<Server, Error> {
         Server::with(Listener::bind_all(address.as_ref())?)
     }

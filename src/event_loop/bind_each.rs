@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 /// this machine does not have is skipped, if the host name also has addresses that can be bound.
 ///
 /// # Errors
-/// The result is the error of the first address that cannot be bound, or `AddrNotAvailable` if the machine has none of
-/// the addresses.
+/// Returns the error of the first address that cannot be bound, or `AddrNotAvailable` if the machine has none of the
+/// addresses.
 pub fn bind_each<S>(
     addresses: impl IntoIterator<Item = SocketAddr>,
     bind: impl Fn(SocketAddr) -> io::Result<S>,

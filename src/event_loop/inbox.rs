@@ -220,7 +220,7 @@ impl<C> Sender<C> {
     /// other loops get the command even if their inboxes are full.
     ///
     /// # Errors
-    /// [`Full`](Rejected::Full): an inbox is full. [`Closed`](Rejected::Closed): all loops have ended.
+    /// Returns [`Full`](Rejected::Full) if an inbox is full, and [`Closed`](Rejected::Closed) if all loops have ended.
     pub fn send_each(
         senders: &[Sender<C>],
         own: Option<usize>,

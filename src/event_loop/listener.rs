@@ -213,7 +213,7 @@ impl Listener {
     /// Accepts one connection.
     ///
     /// # Errors
-    /// An error means that the socket does not listen any more.
+    /// Returns an error if the socket does not listen any more.
     pub fn accept(&self) -> io::Result<Accepted> {
         #[cfg(test)]
         if let Some(error) = self.injected.borrow_mut().pop_front() {
@@ -295,10 +295,13 @@ pub fn refuse(socket: &OwnedFd, response: &[u8]) {
     let _ = rustix::net::shutdown(socket, Shutdown::Write);
 }
 
-/// Classifies an error of accept(2). Only a lack of descriptors or memory pauses the listener.
+/// Classifies an error of accept(2).
+///
+/// After a lack of descriptors or memory, the listener pauses. After any other error, the listener pauses only if one turn
+/// has many such errors.
 ///
 /// # Errors
-/// The socket does not listen any more, so no later call can succeed.
+/// Returns `error` if the socket does not listen any more, so that no later call can succeed.
 fn classify(error: Errno) -> io::Result<Accepted> {
     match error {
         Errno::AGAIN => Ok(Accepted::Empty),

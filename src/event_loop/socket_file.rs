@@ -23,8 +23,8 @@ impl SocketFile {
     /// A socket file at `path` is replaced if no process listens on it.
     ///
     /// # Errors
-    /// `AlreadyExists`: the file is not a socket. `AddrInUse`: a process listens on the socket. All other errors come
-    /// from the system calls.
+    /// The error is `AlreadyExists` if the file at `path` is not a socket, and `AddrInUse` if a process listens on the
+    /// socket. All other errors are errors of the system calls.
     pub fn bind(path: &Path, kind: Type) -> io::Result<(Socket, SocketFile)> {
         let address = SockAddr::unix(path)?;
         remove_stale(path, kind)?;

@@ -138,7 +138,7 @@ impl Stats {
     /// [`Context::group_count`](crate::Context::group_count) return the numbers of all loops.
     ///
     /// # Panics
-    /// `parts` is empty.
+    /// Panics if `parts` is empty.
     pub fn sum(parts: Vec<Stats>) -> Stats {
         let add = |mut sum: Stats, other| {
             sum.add(other);

@@ -42,7 +42,7 @@ pub fn run_one<H: Handler>(
 /// All loops drain together. If a loop ends by an error, or by a panic outside a handler, all other loops drain.
 ///
 /// # Errors
-/// The error of the loop that was the first to end by an error.
+/// Returns the error of the loop that was the first to end by an error.
 pub fn run_several<H: Handler>(
     config: Config,
     listeners: Vec<Listener>,

@@ -309,7 +309,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// The answer of the handler is invalid. The client gets status 500.
+    /// Returns an error if the answer of the handler is invalid. In this case, the client gets status 500.
     pub fn accept(&mut self, slot: Slot, accept: &Accept, request: &Request<'_>) -> Result<Option<Vec<u8>>, String> {
         let fd = self.table.fd_of(slot);
         let accepted = self.table.step(slot, |connection, env| connection.accept(fd, accept, request, env));
