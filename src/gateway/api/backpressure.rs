@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use fdpush::{Context, Fd, TimerId};
+use fdpush::{Context, Fd, Limits, TimerId};
 
 use crate::gateway::wire::target::Target;
 
@@ -117,9 +117,17 @@ impl PausedBatches {
 }
 
 /// Returns whether the queues of this loop together hold more bytes than half of its share of `queue_total_bytes_max`.
-/// The share of a loop is `queue_total_bytes_max` divided by the number of loops.
 pub fn is_crowded(ctx: &Context<'_>) -> bool {
-    ctx.queued_bytes_total() > ctx.limits().queue_total_bytes_max / ctx.loop_count() / 2
+    ctx.queued_bytes_total() > share_of_loop(ctx.limits(), ctx.loop_count()) / 2
+}
+
+/// Returns the share of one of `loops` loops in `queue_total_bytes_max`.
+///
+/// The share is at least twice `queue_bytes_max`, as for the queues of the loop. So the queue of one client does not
+/// pause all batches.
+fn share_of_loop(limits: &Limits, loops: usize) -> usize {
+    let least = limits.queue_bytes_max.saturating_mul(2).min(limits.queue_total_bytes_max);
+    limits.queue_total_bytes_max.div_ceil(loops).max(least)
 }
 
 /// Returns the receivers of `targets` on this loop whose queues hold more bytes than half of `queue_bytes_max`, at most
@@ -131,4 +139,18 @@ pub fn find_long_queues(ctx: &mut Context<'_>, targets: &[Target<'_>]) -> Vec<Fd
         targets.iter().for_each(|target| paused.add_receivers(ctx, target, long));
     }
     paused.receivers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_of_one_client_is_at_most_half_of_the_share_of_a_loop() {
+        let limits = Limits { queue_bytes_max: 4 << 20, queue_total_bytes_max: 64 << 20, ..Limits::default() };
+        let shares = [1, 2, 8, 16, 256].map(|loops| share_of_loop(&limits, loops) >> 20);
+        assert_eq!(shares, [64, 32, 8, 8, 8]);
+        let small = Limits { queue_total_bytes_max: 6 << 20, ..limits };
+        assert_eq!([1, 2, 16].map(|loops| share_of_loop(&small, loops) >> 20), [6; 3]);
+    }
 }
