@@ -45,7 +45,7 @@ impl Noise {
 }
 
 #[test]
-fn frame_split_inside_its_header() {
+fn a_frame_split_inside_its_header_is_delivered() {
     let server = echo_server();
     let payload = "x".repeat(70_000);
     let bytes = frame(TEXT, payload.as_bytes());
@@ -192,7 +192,7 @@ fn two_replies_to_one_message_arrive_in_order() {
 }
 
 #[test]
-fn upgrade_headers_with_lists_of_tokens() {
+fn upgrade_headers_with_lists_of_tokens_are_accepted() {
     let server = serve(|server| server);
     for (connection, upgrade) in [
         ("keep-alive, Upgrade", "websocket"),
@@ -244,7 +244,7 @@ fn an_impossible_length_is_an_error_that_can_be_logged() {
 }
 
 #[test]
-fn broadcasts_of_100_kb_with_flat_memory() {
+fn broadcasts_of_100_kb_share_the_memory_of_their_bytes() {
     const CLIENTS: usize = 20;
     let server = serve(|server| server);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect("/")).collect();
@@ -266,7 +266,7 @@ fn broadcasts_of_100_kb_with_flat_memory() {
 }
 
 #[test]
-fn sizes_from_64_bytes_to_400_kb() {
+fn messages_from_64_bytes_to_400_kb_are_echoed() {
     let server = echo_server();
     let mut client = server.connect("/");
     let mut noise = Noise(11);
@@ -319,7 +319,7 @@ fn a_thousand_random_messages_are_encoded_and_decoded() {
 }
 
 #[test]
-fn a_ping_with_and_without_payload() {
+fn a_ping_with_or_without_a_payload_is_sent_and_answered() {
     let server = serve(|server| server);
     let mut client = server.connect("/");
     for payload in [&b""[..], b"swoole", &[0xff; 125]] {
@@ -369,7 +369,7 @@ fn on_open_has_the_query_string_and_can_push() {
 }
 
 #[test]
-fn text_and_binary_mixed_up_to_128_kb() {
+fn texts_and_binary_messages_up_to_128_kb_are_echoed_in_order() {
     let server = echo_server();
     let mut client = server.connect("/");
     let mut noise = Noise(3);

@@ -20,7 +20,7 @@ fn echo(limits: Limits) -> TestServer {
 }
 
 #[test]
-fn without_the_setting_nothing_is_negotiated() {
+fn offers_are_declined_if_the_settings_or_the_handler_turn_compression_off() {
     let (on, off) = (
         echo(limits_with_long_times()),
         serve(|server| server.limits(limits()).on_upgrade(|_, _, _| Upgrade::accept().compress(false))),
@@ -35,7 +35,7 @@ fn without_the_setting_nothing_is_negotiated() {
 }
 
 #[test]
-fn messages_and_fragments_in_both_directions() {
+fn messages_and_fragments_are_deflated_in_both_directions() {
     let server = echo(limits());
     let mut raw = connect(server.address(), "/");
     let long = "grüße, ".repeat(2000).into_bytes();
@@ -61,7 +61,7 @@ fn messages_and_fragments_in_both_directions() {
     raw.send(frame(CONTINUATION, tail));
     assert_eq!(raw.frame(), (0x8a, b"now".to_vec()));
     assert_eq!(message(&mut raw), (true, long.clone()));
-    // Short and empty messages. The server sends these echoes without compression, because they are too short.
+    // The server echoes short and empty messages without compression, because they are too short for it.
     for text in [&b""[..], b"a", b"hello"] {
         raw.send(deflated_frame(DEFLATED_BINARY, text));
         assert_eq!(message(&mut raw), (false, text.to_vec()));
@@ -90,7 +90,7 @@ fn end_of(limits: Limits, bytes: &[u8]) -> (u16, Cause) {
 }
 
 #[test]
-fn hostile_messages_close_the_connection_with_their_code() {
+fn each_invalid_message_closes_the_connection_with_the_code_of_its_error() {
     let stream = deflate(&b"not the whole message, ".repeat(50));
     let reserved = Cause::ProtocolError(ProtocolError::ReservedBits);
     let invalid = Cause::ProtocolError(ProtocolError::InvalidDeflate);
@@ -111,7 +111,7 @@ fn hostile_messages_close_the_connection_with_their_code() {
 }
 
 #[test]
-fn a_bomb_of_one_gib_ends_at_the_limit() {
+fn a_message_that_inflates_to_one_gib_is_refused_at_the_message_limit() {
     let zeros = deflate(&vec![0; 64 << 20]);
     // The compressed stream ends at a byte boundary, so 16 copies of it are one valid stream of 1 GiB of zeros.
     let bomb = [zeros.as_slice(), &[0, 0, 0xff, 0xff]].concat().repeat(16);
@@ -128,7 +128,7 @@ fn a_bomb_of_one_gib_ends_at_the_limit() {
 }
 
 #[test]
-fn a_slow_bomb_does_not_take_the_loop() {
+fn a_message_that_takes_long_to_inflate_does_not_block_the_loop() {
     let limits = Limits { inflated_bytes_per_second_max: 4 << 20, ..limits() };
     let (tx, rx) = channel();
     let server = serve(move |server| {

@@ -48,7 +48,7 @@ fn check(table: &[(&str, Extension)]) {
 }
 
 #[test]
-fn each_parameter_with_each_value() {
+fn each_parameter_is_accepted_or_declined_by_its_value() {
     check(&[
         ("permessage-deflate", Accepted),
         // Section 7.1.1: these parameters have no value.
@@ -56,7 +56,7 @@ fn each_parameter_with_each_value() {
         ("permessage-deflate; client_no_context_takeover", Accepted),
         ("permessage-deflate; server_no_context_takeover=1", Declined),
         ("permessage-deflate; client_no_context_takeover=\"true\"", Declined),
-        // Section 7.1.2.1: the value is required. The response has the same value.
+        // Section 7.1.2.1: `server_max_window_bits` must have a value. The response has the same value.
         ("permessage-deflate; server_max_window_bits", Declined),
         ("permessage-deflate; server_max_window_bits=7", Declined),
         ("permessage-deflate; server_max_window_bits=8", Window(8)),
@@ -67,13 +67,13 @@ fn each_parameter_with_each_value() {
         ("permessage-deflate; server_max_window_bits=8.0", Declined),
         ("permessage-deflate; server_max_window_bits=-8", Declined),
         ("permessage-deflate; server_max_window_bits=0xf", Declined),
-        // Section 7.1.2.2: the value is optional.
+        // Section 7.1.2.2: `client_max_window_bits` may have a value or none.
         ("permessage-deflate; client_max_window_bits", Accepted),
         ("permessage-deflate; client_max_window_bits=8", Accepted),
         ("permessage-deflate; client_max_window_bits=15", Accepted),
         ("permessage-deflate; client_max_window_bits=7", Declined),
         ("permessage-deflate; client_max_window_bits=1e1", Declined),
-        // Unknown parameters, and duplicates.
+        // The server declines an offer with an unknown parameter or with a parameter that occurs twice.
         ("permessage-deflate; no_context_takeover", Declined),
         ("permessage-deflate; server_max_window_bits=15; mem_level=9", Declined),
         ("permessage-deflate; client_max_window_bits; client_max_window_bits", Declined),
@@ -82,7 +82,7 @@ fn each_parameter_with_each_value() {
             "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_no_context_takeover",
             Declined,
         ),
-        // All parameters, in any order.
+        // An offer can have all four parameters, in any order.
         (
             "permessage-deflate; client_max_window_bits=9; server_no_context_takeover; server_max_window_bits=10; client_no_context_takeover",
             Window(10),
@@ -104,7 +104,7 @@ fn quoted_values() {
 }
 
 #[test]
-fn the_first_acceptable_offer_of_all_lines_is_accepted() {
+fn the_server_accepts_the_first_acceptable_offer_of_all_header_lines() {
     let many = "permessage-deflate; unknown, ".repeat(200) + "permessage-deflate; server_max_window_bits=12";
     let lines = "x-other\n".repeat(50) + "permessage-deflate; server_max_window_bits=13";
     check(&[
@@ -123,7 +123,7 @@ fn the_first_acceptable_offer_of_all_lines_is_accepted() {
 }
 
 #[test]
-fn a_malformed_header_declines_all_offers() {
+fn a_malformed_header_line_makes_the_server_decline_all_offers() {
     check(&[
         ("permessage-deflate; =", Declined),
         ("permessage-deflate;", Declined),

@@ -9,7 +9,7 @@ fn limits() -> Limits {
 }
 
 #[test]
-fn a_message_to_many_is_deflated_once() {
+fn a_message_to_many_clients_is_deflated_once() {
     let server = serve(|server| server.limits(limits()));
     let mut deflating: Vec<Raw> = (0..5).map(|_| connect(server.address(), "/?group=room")).collect();
     let mut plain: Vec<Client> = (0..5).map(|_| server.connect("/?group=room")).collect();
@@ -39,7 +39,7 @@ fn a_message_to_many_is_deflated_once() {
 }
 
 #[test]
-fn nothing_is_deflated_without_a_receiver_that_negotiated() {
+fn without_a_receiver_that_negotiated_compression_no_message_is_deflated() {
     let server = serve(|server| server.limits(limits()));
     let mut clients: Vec<Client> = (0..3).map(|_| server.connect("/")).collect();
     let long = "a message ".repeat(100);
@@ -50,7 +50,7 @@ fn nothing_is_deflated_without_a_receiver_that_negotiated() {
 }
 
 #[test]
-fn the_limit_of_a_short_message_can_be_set() {
+fn the_length_from_which_messages_are_deflated_can_be_set() {
     let server = serve(|server| server.limits(Limits { compress_bytes_min: 2000, ..limits() }));
     let mut raw = connect(server.address(), "/");
     server.ask(|ctx| ctx.broadcast(&"x".repeat(1999)));
@@ -60,7 +60,7 @@ fn the_limit_of_a_short_message_can_be_set() {
 }
 
 #[test]
-fn a_remote_push_keeps_its_option() {
+fn a_push_through_remote_keeps_its_compression_option() {
     let server = serve(|server| server.limits(limits()));
     let mut raw = connect(server.address(), "/?uid=ann");
     let long = "from another thread ".repeat(50);
@@ -71,7 +71,7 @@ fn a_remote_push_keeps_its_option() {
 }
 
 #[test]
-fn slow_readers_of_both_kinds_keep_the_total_bound() {
+fn slow_readers_with_and_without_compression_keep_the_total_bound() {
     const TOTAL_MAX: usize = 1 << 20;
     let limits = Limits {
         queue_bytes_max: 1 << 20,
@@ -125,7 +125,7 @@ fn slow_readers_of_both_kinds_keep_the_total_bound() {
 }
 
 #[test]
-fn a_message_over_the_queue_bound_is_too_large_for_all() {
+fn a_message_over_the_queue_bound_is_too_large_even_if_it_deflates_to_less() {
     let limits = Limits { message_bytes_max: 1000, queue_bytes_max: 1010, ..limits() };
     let server = serve(move |server| server.limits(limits));
     let _raw = connect(server.address(), "/?uid=ann");

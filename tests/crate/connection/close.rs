@@ -114,7 +114,7 @@ fn the_servers_code_and_reason_reach_the_client() {
 }
 
 #[test]
-fn an_invalid_close_or_ping_is_refused_and_the_connection_stays_open() {
+fn a_call_for_an_invalid_close_or_ping_returns_an_error_and_the_connection_stays_open() {
     let (server, rx) = echo_server(limits_with_long_times());
     let mut client = server.connect("/");
     let fd = client.fd();
@@ -247,7 +247,7 @@ fn a_protocol_violation_is_answered_with_the_violated_rule() {
 }
 
 #[test]
-fn an_unfinished_message_ends_the_connection() {
+fn an_unfinished_message_ends_the_connection_after_message_time_max() {
     let short = std::time::Duration::from_millis(50);
     let limits = Limits { message_time_max: short, close_wait_max: short, ..limits_with_long_times() };
     let (server, rx) = echo_server(limits);
@@ -318,7 +318,7 @@ fn abort_returns_whether_the_connection_was_open() {
     assert_eq!(server.ask(move |ctx| [ctx.abort(fd), ctx.abort(fd)]), [dropped, AbortOutcome::Gone]);
     closing.end();
     assert_eq!(server.ask(move |ctx| ctx.abort(fd)), AbortOutcome::Gone);
-    // A plain HTTP connection.
+    // Here the test aborts a plain HTTP connection.
     let mut http = server.raw();
     http.send("GET / HTTP/1.1\r\n");
     server.wait_until("the connection is accepted", |ctx| ctx.stats().connections == 1);
@@ -422,7 +422,8 @@ fn a_panic_in_any_other_callback_ends_at_most_its_connection() {
     assert_eq!(open.text(), "still here");
 }
 
-/// A handler that panics at the first piece of a request body. For the path `/begun`, it has begun the response before.
+/// A handler that panics at the first piece of a request body. For the path `/begun`, the handler begins the response
+/// at the request head, before it panics.
 struct PanicsInBody;
 
 impl Handler for PanicsInBody {

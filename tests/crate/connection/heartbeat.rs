@@ -60,8 +60,8 @@ fn outlives_a_silent_client(idle_max: Duration) -> bool {
     let server = serve(move |server| server.heartbeat(Heartbeat::Off).on_close(report_close(tx)));
     let [mut reporter, _silent] = [Raw::upgraded(server.address()), Raw::upgraded(server.address())];
     let [own, other] = [1, 2].map(|number| Fd::from_u64(number).expect("the fd is valid"));
-    // Both timeouts start together. So when the server disconnects the silent client, the reporting client is still
-    // connected only because of its messages.
+    // The heartbeat timeouts of both clients start together. So when the server disconnects the silent client, the
+    // other client (`reporter`) is still connected only because it sends messages.
     server.ask(move |ctx| {
         for fd in [own, other] {
             assert_eq!(ctx.set_heartbeat(fd, Heartbeat::Client { idle_max }), Ok(Change::Done));
@@ -139,7 +139,8 @@ fn in_ping_mode_a_silent_client_is_disconnected_after_missed_max_pings() {
     expect_heartbeat_missed(&rx);
 }
 
-/// Returns whether the server gets `PINGS` pongs from an independent client, and then closes the connection.
+/// Returns whether a client that uses tungstenite answers `PINGS` pings of the server. After the last pong, the
+/// server closes the connection.
 fn gets_automatic_pongs(every: Duration) -> bool {
     let (tx, rx) = channel();
     let mut pongs = 0;
@@ -163,7 +164,7 @@ fn gets_automatic_pongs(every: Duration) -> bool {
 }
 
 #[test]
-fn in_ping_mode_an_independent_client_answers_automatically() {
+fn in_ping_mode_a_client_with_tungstenite_answers_pings_automatically() {
     assert!(succeeds_with_longer_time(gets_automatic_pongs));
 }
 

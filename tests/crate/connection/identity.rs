@@ -158,7 +158,7 @@ fn groups_can_be_joined_left_and_dissolved() {
 }
 
 #[test]
-fn a_scan_returns_the_users_and_groups_that_stay_once() {
+fn a_scan_returns_each_user_and_group_that_exists_throughout_it_once() {
     const COUNT: usize = 1000;
     let server = serve(|server| server);
     let client = server.connect("/");
@@ -186,7 +186,7 @@ fn a_scan_returns_the_users_and_groups_that_stay_once() {
 }
 
 #[test]
-fn inside_on_close_the_maps_are_cleared_and_the_uid_and_groups_are_reported() {
+fn inside_on_close_the_fd_still_has_its_uid_and_groups_but_they_no_longer_find_it() {
     let (tx, rx) = channel();
     let server = serve(move |server| {
         server.on_close(move |ctx, fd, closed| {
@@ -277,7 +277,8 @@ fn an_ambiguous_or_invalid_query_sets_no_uid() {
             }
         })
     });
-    // The queries have two names in GBK, a partial character, a partial escape, and duplicate parameters.
+    // The queries contain two uids in GBK, an incomplete UTF-8 character, an incomplete percent escape, and two `uid`
+    // parameters.
     let targets =
         ["/?uid=%D5%C5%C8%FD", "/?uid=%C0%EE%CB%C4", "/?uid=%E5%BC", "/?uid=%D", "/?uid=a&uid=b", "/?uid=%ff&uid=a"];
     let clients = targets.map(|target| server.connect(target));
@@ -372,7 +373,7 @@ fn an_invalid_uid_of_the_upgrade_gets_400() {
 }
 
 #[test]
-fn after_the_server_ended_remote_returns_closed() {
+fn commands_after_the_end_of_the_server_return_closed() {
     let server = serve(|server| server);
     let remote = server.remote.clone();
     let fd = server.connect("/?uid=ann").fd();
@@ -386,7 +387,7 @@ fn uid_of_after_end(remote: &fdpush::Remote, fd: Fd) -> Result<Option<String>, R
 }
 
 #[test]
-fn closing_takes_one_connection_of_a_uid_and_leaves_the_others() {
+fn closing_one_connection_of_a_uid_leaves_the_others_open() {
     let server = serve(|server| server);
     let first = server.connect("/?uid=ann&group=room");
     let second = server.connect("/?uid=ann&group=room");

@@ -147,7 +147,7 @@ fn on_stop_is_the_last_callback() {
 }
 
 #[test]
-fn a_session_is_lent_together_with_the_context() {
+fn a_handler_can_use_a_session_and_the_context_at_the_same_time() {
     let (sender, sessions) = channel();
     let server = serve(|server| {
         server.on_close(move |ctx, fd, _| sender.send(ctx.take_session::<String>(fd)).expect("the test waits"))

@@ -90,7 +90,7 @@ fn a_ticket_answers_no_other_request_on_its_connection() {
 fn a_ticket_begins_no_response_to_another_request() {
     let (server, mut raw, stale, ticket) = stale_and_waiting();
     let begun = server.ask(move |ctx| {
-        // A new ticket for the waiting request does not replace the ticket that the handler took.
+        // If the test takes a second ticket for the waiting request, the ticket that the handler took stays valid.
         let late = ctx.ticket(ticket.fd());
         let begun = [stale, late, ticket].map(|ticket| ctx.begin_response(ticket, &Response::new(200)));
         let begins = begun.each_ref().map(Option::is_some);

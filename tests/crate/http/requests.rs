@@ -173,7 +173,7 @@ fn pipelined_requests_wait_until_the_client_reads_the_responses() {
 }
 
 #[test]
-fn a_body_is_accepted_by_length_and_chunked_whole_and_byte_by_byte() {
+fn a_body_with_a_length_or_in_chunks_is_accepted_whole_or_byte_by_byte() {
     let server = serve(echo_requests);
     let length = "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\nhello world";
     let chunks = "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -228,7 +228,7 @@ fn without_a_handler_a_request_gets_404_and_a_failed_upgrade_426() {
     let mut raw = server.raw();
     raw.send(GET);
     assert_eq!(raw.reply().status, 404);
-    // The request of a client behind a proxy that removes `Connection: Upgrade`.
+    // This request is that of a client behind a proxy that removes `Connection: Upgrade`.
     raw.send(crate::common::raw::UPGRADE.replace("Connection: Upgrade\r\n", ""));
     let reply = raw.reply();
     assert_eq!((reply.status, reply.header("Upgrade")), (426, Some("websocket")));
@@ -337,7 +337,7 @@ fn an_absolute_form_target_sets_path_and_host() {
 }
 
 #[test]
-fn an_invalid_request_is_refused_and_later_requests_do_not_run() {
+fn an_invalid_request_is_refused_and_later_requests_are_not_handled() {
     let (server, rx) = serve_with(limits_with_long_times());
     let head = |line: &str, headers: &str| format!("{line}\r\n{headers}\r\n");
     let ok = "Host: localhost\r\n";

@@ -122,7 +122,7 @@ fn a_stream_whose_connection_has_ended_writes_nothing() {
 }
 
 #[test]
-fn another_response_within_a_stream_ends_the_connection_and_the_stream() {
+fn a_second_response_during_a_streamed_response_ends_the_connection() {
     let (tx, streams) = channel();
     let server = serve(move |server| {
         server.on_request(move |ctx, fd, _| {

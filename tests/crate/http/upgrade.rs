@@ -51,7 +51,7 @@ fn an_upgrade_is_answered_with_the_key_of_rfc_6455() {
 }
 
 #[test]
-fn upgrade_tokens_are_accepted_in_lists_and_in_any_case() {
+fn the_tokens_of_an_upgrade_are_accepted_in_lists_and_in_any_case() {
     let server = serve(|server| server);
     for (from, to) in [
         ("Connection: Upgrade", "Connection: keep-alive, UPGRADE"),
@@ -135,7 +135,7 @@ fn a_foreign_origin_gets_403() {
 }
 
 #[test]
-fn listed_origins_are_accepted_and_all_with_any() {
+fn listed_origins_are_accepted_and_with_any_all_origins() {
     let origins = Origins::list(["https://app.example.com"]).expect("the origin is valid");
     let server = serve(|server| server.origins(origins));
     let with_origin = |origin: &str| {
@@ -298,8 +298,8 @@ fn one_call_can_answer_any_number_of_upgrades() {
     // If each answer caused the next answer in a recursive call, this number of answers would overflow the stack. TLS
     // handshakes are slow in a debug build, so the test makes fewer upgrades with TLS.
     const UPGRADES: usize = if tls::IS_TLS { 200 } else { 3000 };
-    // Each client sends its request after the handshakes of all clients, and gets its answer after the requests of all
-    // clients. So the time limits are long.
+    // Each client sends its request after the TLS handshakes of all clients, and gets its answer after the requests
+    // of all clients. So the time limits are long.
     let hour = Duration::from_secs(3600);
     let limits = Limits { head_time_max: hour, answer_time_max: hour, ..limits_with_long_times() };
     let (server, waiting) = serve_deferring(limits);

@@ -137,7 +137,7 @@ fn a_stale_socket_file_is_replaced() {
 }
 
 #[test]
-fn a_socket_file_with_a_listener_is_refused() {
+fn a_socket_file_on_which_a_server_listens_is_refused() {
     let scratch = Scratch::new("live");
     let path = scratch.file("sock");
     let _server = serve_on(&unix(&path), |server| server);

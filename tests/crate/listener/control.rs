@@ -311,7 +311,7 @@ fn a_large_streamed_body_needs_bounded_memory() {
 }
 
 #[test]
-fn a_body_can_be_refused_when_its_head_arrives() {
+fn a_request_can_be_refused_before_its_body_arrives() {
     let (server, _) = server_with_control_listener(limits_with_long_times());
     let mut client = server.raw();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n");
@@ -320,7 +320,7 @@ fn a_body_can_be_refused_when_its_head_arrives() {
 }
 
 #[test]
-fn connections_over_the_rate_get_503_first() {
+fn connections_over_the_accept_rate_get_503() {
     let (server, control) =
         server_with_control_listener(Limits { accepts_per_second_max: Some(2), ..limits_with_long_times() });
     let (first, second) = (server.connect("/"), server.connect("/"));
@@ -389,8 +389,8 @@ fn completes_a_paused_body(body_time_max: Duration) -> bool {
     let mut raw = server.raw();
     raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
     assert_eq!(rx.next(), "first piece");
-    // The server closes the connection after the second response. If these bytes arrive too late, the server closes the
-    // connection earlier.
+    // The server closes the connection after the second response. If these bytes arrive after `body_time_max`, the
+    // server closes the connection earlier.
     let is_sent = raw.try_send("cdPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nConnection: close\r\n\r\ne");
     assert_eq!(rx.next(), "resumed");
     let replies = String::from_utf8(raw.try_rest()).expect("the responses are UTF-8");

@@ -1,4 +1,5 @@
-//! The spread of connections over loops, and the limits of connections.
+//! Tests that the server spreads its connections evenly over the loops, and that each limit of connections holds for
+//! all loops together.
 
 use std::env;
 use std::io::{self, Write};
@@ -31,8 +32,8 @@ fn loads(server: &TestServer) -> Vec<usize> {
     stats.into_iter().map(|stats| stats.open).collect()
 }
 
-/// Returns whether each turn took less than a second. After the first second of a turn, the loop gets no connections
-/// from other loops, so the loads can differ.
+/// Returns whether each turn of each loop took less than a second. While a turn of a loop takes longer than a second,
+/// the other loops hand no connections to this loop. So the numbers of connections of the loops can differ.
 fn was_never_stalled(server: &TestServer) -> bool {
     let stats = server.remote.stats().wait_timeout(DEADLINE).expect("the server answers");
     stats.turn_time.quantile(1.0).is_some_and(|longest| longest < Duration::from_secs(1))

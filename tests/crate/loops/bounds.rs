@@ -57,8 +57,8 @@ fn a_close_of_many_connections_is_one_post_for_each_loop() {
     assert_eq!(held.wait(), Ok(()));
     expect_empty_texts(&mut clients[1][0], sent);
 
-    // If no post is on its way, one post may exceed the bound, as the post with these fds does. The fds with even
-    // numbers belong to the second loop.
+    // If no earlier post to the same loop is waiting, one post may exceed the bound. The post with these fds exceeds
+    // it. The fds with even numbers belong to the second loop.
     let gone = (10_000..20_000_u64).filter(|number| number % 2 == 0).filter_map(Fd::from_u64);
     let fds: Vec<Fd> = gone.chain([other, other, clients[1][1].fd(), clients[0][1].fd()]).collect();
     let from = clients[0][2].fd();
@@ -72,7 +72,7 @@ fn a_close_of_many_connections_is_one_post_for_each_loop() {
     assert_eq!(server.remote.is_open(clients[1][2].fd()).wait(), Ok(true));
 }
 
-/// Runs `call` on the loop of `from` when no post to the loop of `to` is on its way.
+/// Runs `call` on the loop of `from` when no post from this loop to the loop of `to` is waiting.
 fn idle<T: Send + 'static>(
     server: &TestServer,
     from: Fd,
@@ -82,7 +82,8 @@ fn idle<T: Send + 'static>(
 ) -> T {
     assert_eq!(ask_at(server, from, move |ctx| ctx.push(to, "marker")), Outcome::Forwarded);
     assert_eq!(client.text(), "marker");
-    // When the loop of `to` answers this command, it has recorded that it has carried out the post with the marker.
+    // After the loop of `to` has answered this command, the post with the marker no longer counts towards the bound,
+    // because the loop has carried out the post.
     assert_eq!(server.remote.call_at(to, |_| ()).wait(), Ok(()));
     ask_at(server, from, call)
 }
@@ -127,7 +128,7 @@ fn excluded_connections_and_duplicates_do_not_count_as_dropped() {
 }
 
 #[test]
-fn kicks_of_racing_logins_do_not_use_up_the_bound() {
+fn kicks_of_simultaneous_logins_do_not_use_up_forward_bytes_max() {
     let limits = Limits { message_bytes_max: 1000, forward_bytes_max: 8 << 10, ..Limits::default() };
     let server = serve(move |server| server.loops(2).limits(limits).second_login(SecondLogin::KickOld));
     let mut clients = connect_each(&server, 2, 100);

@@ -10,9 +10,9 @@ use crate::common::{Client, DEADLINE, TestServer, channel};
 
 /// Connects `each` clients to each loop, and returns them by loop.
 ///
-/// While there are few connections, the server gives each new connection to a loop with the fewest connections. So the
-/// clients are spread evenly, unless the thread of a loop gets no time for a second. Then more clients connect, and the
-/// surplus disconnects.
+/// While there are few connections, the server gives each new connection to a loop with the fewest connections. So
+/// the clients are spread evenly, unless the thread of a loop gets no time for a second. In that case, this function
+/// connects more clients until each loop has `each` clients, and disconnects the surplus clients.
 pub fn connect_each(server: &TestServer, loops: usize, each: usize) -> Vec<Vec<Client>> {
     let mut clients: Vec<Vec<Client>> = (0..loops).map(|_| Vec::new()).collect();
     let mut surplus = Vec::new();

@@ -1,4 +1,5 @@
-//! The counts of other loops for the pushes of a handler, and the end of a write.
+//! Tests the counts that other loops return for the pushes of a handler, and the reply that becomes ready when these
+//! loops have written the messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,7 +93,8 @@ fn the_counts_come_when_the_messages_are_queued_or_written() {
     let (enter, entered) = channel();
     let (release_again, released_again) = std::sync::mpsc::channel::<()>();
     let released = Arc::clone(&is_released);
-    // The other loop carries out the push and the call in one turn. The call blocks this turn before its flush.
+    // The other loop carries out the push and the call in one turn. The call blocks the loop before the end of this
+    // turn, at which the loop writes the message.
     let call = ask_at(&server, own, move |ctx| {
         let (_, reply) = ctx.track_written(|ctx| ctx.push(other, "second"));
         let reply = reply.expect("the push was forwarded");
@@ -104,7 +106,7 @@ fn the_counts_come_when_the_messages_are_queued_or_written() {
             let _ = released_again.recv_timeout(crate::common::DEADLINE);
         })
     });
-    // When this call returns, the own loop has passed the earlier call on.
+    // When this call returns, the own loop has sent the earlier call to the other loop.
     ask_at(&server, own, |_| ());
     release.send(()).expect("the loop waits");
     assert_eq!(held.wait(), Ok(()));
@@ -119,7 +121,7 @@ fn the_counts_come_when_the_messages_are_queued_or_written() {
 }
 
 #[test]
-fn a_promise_makes_its_reply_ready() {
+fn a_promise_that_is_kept_makes_its_reply_ready() {
     let server = serve(|server| server.loops(2));
     let client = server.connect("/");
     let (kept, result) = ask_at(&server, client.fd(), |ctx| {

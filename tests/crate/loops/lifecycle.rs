@@ -119,7 +119,7 @@ fn a_factory_that_waits_for_its_server_gets_an_error() {
 }
 
 #[test]
-fn one_loop_is_the_same_with_a_factory() {
+fn a_server_with_one_loop_can_use_a_factory() {
     let make = |index| Counter { index, messages: 0, _local: std::rc::Rc::default() };
     let server = serve_made(|| Server::bind("127.0.0.1:0"), move |server| server.handlers(make));
     let mut client = server.connect("/");
@@ -240,7 +240,7 @@ fn a_reply_cannot_be_waited_for_on_a_thread_of_a_loop() {
 }
 
 #[test]
-fn calls_and_notices_go_to_the_loop_that_made_the_handle() {
+fn calls_and_notices_go_to_the_loop_that_made_the_remote() {
     let (notices, notice) = channel();
     let server = serve(|server| {
         server.loops(LOOPS).on_notice(move |ctx, notice| {

@@ -160,8 +160,8 @@ fn a_user_that_changes_loops_during_a_command_is_not_offline() {
     let (new, other) = (clients[0].fd(), clients[1].fd());
     assert_eq!(server.remote.bind(old, "u").wait(), Ok(Change::Done));
     assert_eq!(server.remote.join(old, "g").wait(), Ok(Change::Done));
-    // The first loop has a connection with the uid `v` and the group `h`. The commands below must also find `u` and
-    // `g`.
+    // A connection of the first loop has the uid `v` and the group `h`. The commands below go to the uids `u` and `v`
+    // and to the groups `g` and `h`, and must also find the connection that has the uid `u` and the group `g`.
     assert_eq!(server.remote.bind(other, "v").wait(), Ok(Change::Done));
     assert_eq!(server.remote.join(other, "h").wait(), Ok(Change::Done));
     let (entered, enter) = channel();

@@ -137,7 +137,7 @@ fn a_shutdown_waits_for_the_messages_that_have_arrived() {
 }
 
 #[test]
-fn a_shutdown_of_a_loop_waits_for_the_messages_that_were_sent_to_it() {
+fn a_shutdown_by_one_loop_waits_for_the_messages_in_the_inbox_of_this_loop() {
     let mut server = serve(|server| server.loops(2));
     let mut clients = connect_one_each(&server, 2);
     let (own, other) = (clients[0].fd(), clients[1].fd());
@@ -171,8 +171,8 @@ fn a_push_follows_the_bind_and_the_join_that_a_handler_has_sent_before() {
     for text in ["group", "groups", "uid", "uids", "last"] {
         assert_eq!(clients[1].text(), text);
     }
-    // After the second loop has carried out the changes, a push goes only to the loops in the directory, the shared map
-    // from names to loops.
+    // After the second loop has carried out the changes, a push to a name goes only to the loops that have this name
+    // according to the directory, the shared map from names to loops.
     server.wait_until("only loops with receivers get a push", |ctx| ctx.push_uid("nobody", "").forwarded == 0);
 }
 

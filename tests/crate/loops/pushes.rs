@@ -187,7 +187,7 @@ fn pages_of_connections_are_stable_across_loops() {
 }
 
 #[test]
-fn a_message_that_does_not_fit_is_dropped_and_counted() {
+fn a_message_over_forward_bytes_max_is_dropped_and_counted() {
     let limits = Limits { message_bytes_max: 1000, forward_bytes_max: 8 << 10, ..Limits::default() };
     let server = serve(move |server| server.loops(2).limits(limits));
     let mut clients = connect_each(&server, 2, 2);

@@ -327,7 +327,7 @@ fn a_streamed_response_to_a_slow_reader_ends() {
 }
 
 #[test]
-fn responses_have_their_own_bound() {
+fn http_responses_count_toward_a_total_bound_of_their_own() {
     const PAGE_BYTES: usize = 64 << 20;
     let limits = Limits { queue_total_bytes_max: 256 << 10, ..limits(SlowReader::Close) };
     let server =

@@ -113,7 +113,7 @@ fn a_queue_below_the_minimum_is_kept_at_the_total_bound() {
 }
 
 #[test]
-fn a_large_message_to_many_fast_readers_closes_none() {
+fn a_large_message_to_many_fast_readers_closes_no_connection() {
     const CLIENTS: usize = 200;
     const BYTES: usize = 1_000_000;
     let server = serve(|server| server.limits(limits_with_long_times()));
@@ -174,7 +174,7 @@ fn group_memberships_are_bounded_per_connection_and_in_total() {
 }
 
 #[test]
-fn a_push_to_many_and_much_other_output_in_one_turn_close_none() {
+fn a_push_to_many_and_much_other_output_in_one_turn_close_no_connection() {
     // The queues of this number of clients together exceed the total bound.
     const COUNT: usize = 400;
     let limits = Limits {

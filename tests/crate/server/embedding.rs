@@ -168,7 +168,7 @@ fn a_task_awaits_the_replies_of_commands() {
 }
 
 #[test]
-fn a_full_inbox_takes_a_shutdown_behind_its_commands() {
+fn a_full_inbox_accepts_a_shutdown_and_runs_it_after_its_commands() {
     let mut server = serve(|server| server.limits(Limits { inbox_max: 1, ..limits_with_long_times() }));
     let mut client = server.connect("/");
     let (held, release) = server.hold();

@@ -143,7 +143,7 @@ fn a_notice_reaches_on_notice() {
 }
 
 #[test]
-fn a_full_inbox_refuses_commands_and_runs_the_accepted_ones() {
+fn a_full_inbox_refuses_further_commands_and_the_accepted_ones_run() {
     let server = serve(|server| server.limits(Limits { inbox_max: 3, ..limits_with_long_times() }));
     let (busy, release) = server.hold();
     let replies: Vec<_> =
@@ -423,7 +423,7 @@ fn resume_delivers_messages_of_a_client_that_disconnected_while_paused() {
 }
 
 #[test]
-fn common_queries_have_a_method_and_call_serves_the_others() {
+fn common_queries_have_a_method_of_remote_and_call_serves_all_others() {
     let server = serve(|server| server);
     let mut client = server.connect("/?uid=ann&group=a&group=b");
     let (fd, remote) = (client.fd(), server.remote.clone());

@@ -74,7 +74,8 @@ fn server_process() {
         .limits(Limits { drain_time_max: hour, close_wait_max: hour, ..limits_with_long_times() })
         .on_message(|ctx, fd, message| {
             if message == Message::Text("both") {
-                // The loop runs this closure, so both signals are pending when the closure ends.
+                // This closure runs on the thread of the loop. So the loop handles both signals only after the
+                // closure has ended.
                 for signal in [SIGTERM, SIGINT] {
                     signal_hook::low_level::raise(signal).expect("the signal can be sent");
                 }
