@@ -47,13 +47,13 @@ fn each_case_sent_whole() {
 }
 
 #[test]
-fn each_case_sent_byte_by_byte() {
+fn each_case_sent_byte_by_byte_has_the_expected_result() {
     let (server, cases) = (LoggingServer::start(false), cases());
     check_results(&server, send_bytewise(&server, &cases, open));
 }
 
 #[test]
-fn each_case_cut_at_every_byte() {
+fn each_case_cut_into_two_parts_has_the_expected_result() {
     on_threads(
         &cases(),
         || LoggingServer::start(false),
@@ -85,7 +85,8 @@ fn assemble(parts: &[&[u8]]) -> (Vec<String>, Option<AssemblerError>) {
 
 #[test]
 fn the_assembler_returns_the_same_message_for_every_cut() {
-    // Each cut takes the whole input again. So this test cuts only the short cases and one long frame.
+    // For each cut position, the assembler parses the whole input again. So this test cuts only the short cases and
+    // one long frame.
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.bytes.len() < 1_000).collect();
     let long = frame(BINARY, &[7; 4_000]);
     for bytes in cases.iter().map(|case| &case.bytes).chain([&long]) {

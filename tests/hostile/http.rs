@@ -73,14 +73,14 @@ fn each_case_sent_whole() {
 }
 
 #[test]
-fn each_case_sent_byte_by_byte() {
+fn each_case_sent_byte_by_byte_has_the_expected_result() {
     for (server, cases) in cases_by_server() {
         check_results(&server, send_bytewise(&server, &cases, LoggingServer::connect));
     }
 }
 
 #[test]
-fn each_case_cut_at_every_byte() {
+fn each_case_cut_into_two_parts_has_the_expected_result() {
     let (bare, served): (Vec<Case>, Vec<Case>) = cases().into_iter().partition(|case| case.is_bare);
     for (is_bare, cases) in [(false, served), (true, bare)] {
         on_threads(

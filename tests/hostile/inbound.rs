@@ -58,7 +58,8 @@ fn at_the_inbound_bound_the_largest_unfinished_messages_are_closed() {
             "unfinished messages must take at most 5 MiB, not {held} bytes with {number} clients"
         );
     }
-    // A closed TLS session does not count the remaining bytes of its client, so only open connections are compared.
+    // After the server has closed a TLS connection, it does not count the further bytes of this client. So this
+    // condition looks at open connections only.
     server.wait_until("the server has read the bytes of all clients", |ctx| {
         let bytes_in = |fd| ctx.info(fd).map_or(0, |info| info.traffic.bytes_in);
         let read = ctx.connections().filter(|fd| bytes_in(*fd) > 256 << 10).count();

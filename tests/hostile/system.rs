@@ -315,7 +315,7 @@ fn colliding_names(pair: [&str; 2], count: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_hundred_thousand_colliding_names_cost_no_more_than_others() {
+fn a_hundred_thousand_names_with_colliding_hashes_take_no_more_time_than_others() {
     const NAMES: usize = 100_000;
     let limits = Limits { connection_groups_max: NAMES, ..limits_with_long_times() };
     let server = serve(|server| server.limits(limits));

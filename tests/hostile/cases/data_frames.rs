@@ -7,7 +7,8 @@ use crate::harness::{Case, MESSAGE_BYTES_MAX, shown};
 
 pub const FIN: u8 = 0x80;
 
-/// Returns a case that the server answers with a close frame with this code, after the handler calls `delivered`.
+/// Returns a case that the server answers with a close frame with this code. Before the close frame, the server makes
+/// the handler calls in `delivered`.
 pub fn invalid_case(name: impl Into<String>, bytes: impl AsRef<[u8]>, code: u16, delivered: &[&str]) -> Case {
     let ran = delivered.iter().map(|delivered| (*delivered).to_owned()).collect();
     Case {
