@@ -43,7 +43,7 @@ const MODULES: &[(&str, usize)] = &[
     ("gateway", 4),
 ];
 
-/// Names that only the layer beside the name and layer 4 may use.
+/// Names of crates and types, each with the number of a layer. Only this layer and layer 4 may use the name.
 const RESTRICTED_NAMES: &[(&str, usize)] =
     &[("mio", 2), ("rustix", 2), ("socket2", 2), ("Instant", 2), ("TcpStream", 2), ("UnixStream", 2)];
 
@@ -278,7 +278,7 @@ fn names_are_not_metaphors() {
 }
 
 #[test]
-fn the_drawing_shows_every_module() {
+fn the_drawing_of_the_layers_shows_every_module() {
     let lib = sources(&["src/lib.rs"]).next().expect("src/lib.rs is a file");
     let comment = lib.lines.iter().filter_map(|line| line.strip_prefix("//!"));
     let drawing: Vec<&str> =
@@ -350,7 +350,7 @@ fn the_checks_find_known_errors() {
 }
 
 #[test]
-fn printing_and_threads_go_through_their_modules() {
+fn only_the_modules_for_printing_and_threads_print_and_start_threads() {
     // A printing macro panics if the output is closed and blocks if the pipe is full.
     let printing =
         ["println!", "print!(", "eprintln!", "eprint!("].map(|text| (text, "print through gateway/operations/logging"));
@@ -367,7 +367,7 @@ fn printing_and_threads_go_through_their_modules() {
             for (text, instead) in printing.iter().chain(&threads) {
                 let may_start = match &*source.path {
                     "src/gateway/runtime/threads.rs" => *text == "thread::Builder",
-                    // The threads of the loops.
+                    // This file starts the threads of the loops.
                     "src/event_loop/threads.rs" => *text != "thread::spawn",
                     _ => false,
                 };

@@ -308,7 +308,7 @@ impl Client {
         }
     }
 
-    // Input of the client.
+    // The following functions read and check the output of the server.
 
     fn read(&mut self, oracle: &mut Oracle, is_server_gone: bool) {
         if self.wire.borrow().is_client_reset() {

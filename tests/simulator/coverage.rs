@@ -22,7 +22,7 @@ pub fn hit(what: &'static str) {
 /// Adds `times` to the count of a situation.
 pub fn count(what: &'static str, times: u64) {
     TALLY.with_borrow_mut(|tally| *tally.entry(what).or_default() += times);
-    // FNV-1a, a word at a time.
+    // This is the hash function FNV-1a, applied to words of 64 bits in place of bytes.
     let fold = |digest: u64, word: u64| (digest ^ word).wrapping_mul(0x0100_0000_01b3);
     DIGEST.set(what.bytes().map(u64::from).fold(fold(DIGEST.get(), times), fold));
 }

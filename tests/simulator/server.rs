@@ -48,7 +48,7 @@ pub struct Server {
     /// evicted connections that had no message to drop.
     pub evicted: BTreeSet<Fd>,
     pub undroppable: BTreeSet<Fd>,
-    /// An upper bound of the number of writes since this search began.
+    /// An upper bound of the number of writes since the current search for the largest queues began.
     pub writes: usize,
     /// Whether a connection was evicted since the last check of the total bound.
     pub has_evicted: bool,
@@ -205,7 +205,7 @@ impl Server {
         !self.ready.is_empty() || self.table.has_dirty() || self.handshakes.is_behind()
     }
 
-    // Steps of a turn.
+    // The following functions are the steps of a turn.
 
     fn handle_signals(&mut self, signalled: &[Slot]) {
         let listed = self.table.listed_len();
@@ -371,12 +371,13 @@ impl Server {
         }
     }
 
-    // Work after a transition.
+    // The following functions call a connection, and do the work that follows from the result of the call.
 
     /// Calls `transition` for a connection. Returns the result of `transition`, and the state of the connection after
     /// it.
     ///
-    /// Then the caller must update the oracle, and compare the changes of the table with [`replay`](Server::replay).
+    /// After this call, the caller must update the oracle, and must call [`replay`](Server::replay) to compare the
+    /// changes of the table with the oracle.
     pub fn step<R>(
         &mut self,
         slot: Slot,
@@ -438,7 +439,7 @@ impl Server {
         self.oracle.model(self.table.fd_of(slot))
     }
 
-    // Comparison with the oracle.
+    // The following functions compare the server with the oracle.
 
     /// Tells the model whether the output of a connection is in the journal (the output buffer of the loop) or in a
     /// queue.

@@ -117,7 +117,7 @@ fn the_lowest_version_can_be_1_3() {
 }
 
 #[test]
-fn the_name_selects_the_pair_and_the_first_is_the_default() {
+fn the_server_name_selects_the_certificate_and_the_first_certificate_is_the_default() {
     let pairs = [&["localhost", "a.test"][..], &["b.test", "*.c.test"]].map(|names| AUTHORITY.sign(names));
     let mut builder = TlsConfig::builder();
     for pair in &pairs {
@@ -335,7 +335,7 @@ fn only_https_is_the_own_origin_through_tls() {
 }
 
 #[test]
-fn invalid_certificates_and_keys_are_named() {
+fn the_error_for_an_invalid_certificate_or_key_names_it() {
     let pair = AUTHORITY.sign(&["localhost"]);
     let other = AUTHORITY.sign(&["localhost"]);
     let bad_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
@@ -359,7 +359,7 @@ fn invalid_certificates_and_keys_are_named() {
 }
 
 #[test]
-fn handshakes_over_the_rate_wait() {
+fn handshakes_over_the_handshake_rate_wait() {
     let limits = Limits { handshakes_per_second_max: Some(4), ..limits_with_long_times() };
     let server = serve_made(
         || Server::bind_tls("127.0.0.1:0", server_config()),

@@ -180,7 +180,7 @@ fn a_record_may_be_cut_at_every_byte() {
 }
 
 #[test]
-fn records_of_one_byte_and_bytes_one_a_turn() {
+fn records_of_one_byte_and_records_sent_one_byte_a_turn_are_accepted() {
     let server = echo_server();
     let mut client = Records::upgraded(&server);
     let message = b"one byte each";
@@ -421,7 +421,7 @@ fn ciphertext_that_the_socket_does_not_take_counts_as_queued() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_times_out() {
+fn a_client_that_reads_no_bytes_is_closed_after_write_time_max() {
     let (tx, closed) = channel();
     let limits = Limits { write_time_max: Duration::from_millis(100), ..limits_with_long_times() };
     let server = serve(move |server| server.limits(limits).on_close(report_close(tx)));
@@ -483,7 +483,7 @@ fn unfinished_records_count_as_unfinished_input() {
 }
 
 #[test]
-fn the_client_side_of_rustls_finds_no_fault() {
+fn rustls_as_the_client_accepts_all_records_of_the_server() {
     let server = echo_server();
     let stream = TcpStream::connect(server.address()).expect("the server listens");
     let Socket::Tls(stream) = Socket::secure(stream, AUTHORITY.client_config(), "localhost") else {
