@@ -23,7 +23,7 @@ enum Kind {
     Own,
     /// Pushes the same message to all readers.
     Shared,
-    /// Pushes each message to one reader, with its own key.
+    /// Pushes each message to one reader, with a key that no other message has.
     Keyed,
 }
 
@@ -76,7 +76,7 @@ fn measure(kind: Kind, bytes: usize, messages: usize, readers: usize) -> (usize,
     };
     let mut env = Env::new(limits, Heartbeat::Off, Origins::Same);
     let mut connections: Vec<Connection> = (0..readers as u64).map(|slot| stalled(slot, &mut env)).collect();
-    // This first message makes the shared lists grow before the measurement.
+    // This first message makes the lists that all connections share in `env` grow before the measurement.
     let payload = vec![b'x'; bytes];
     let mut warm = stalled(0, &mut env);
     push(&mut warm, &mut env, &mut outbound(Outbound::message(Opcode::Binary, &payload), true, Some("key")));
@@ -171,8 +171,8 @@ fn counted_and_allocated_memory_agree_within_a_factor_of_1_5() {
         }
     }
 
-    // After the removal, some memory without memberships may stay allocated: the remaining connection can keep a chunk
-    // of memory, and the indexes can keep free space.
+    // After the removal, some memory that contains no membership may stay allocated: the remaining connection can
+    // keep a chunk of memory alive, and the indexes can keep free space.
     for (name_bytes, bytes_max) in [(12, 180), (24, 180), (128, 300)] {
         let (full, left) = memberships(name_bytes);
         assert!(

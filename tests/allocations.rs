@@ -102,8 +102,8 @@ fn fan_out(bytes: usize, outstanding: usize, members: usize) -> usize {
     })
 }
 
-/// Runs turns of layer 1 without sockets, so there can be more connections than a process may have descriptors. Returns
-/// the number of allocations. The simulated sockets accept all bytes.
+/// Runs turns with the code of layer 1 (the connections), without real sockets. So there can be more connections than
+/// a process may have descriptors. Returns the number of allocations. The simulated sockets accept all bytes.
 fn many_recipients(bytes: usize, publishes: usize, recipients: u64) -> usize {
     let mut env = Env::new(Limits::default(), Heartbeat::Off, Origins::Same);
     let mut connections: Vec<Connection> = (1..=recipients).map(|fd| websocket(fd, &mut env)).collect();

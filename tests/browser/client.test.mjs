@@ -13,7 +13,8 @@ import { chromium } from "playwright-core";
 import WebSocket from "ws";
 
 const DEADLINE_MS = 60_000;
-// Only the tests of a restart listen on this address, so that no other server gets its port.
+// Only the tests that restart a server listen on this address, so that no other server gets the port of this server
+// before it starts again.
 const UNSHARED = "127.0.0.79:0";
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync"];
@@ -209,7 +210,7 @@ test("Node's ws negotiates compression by each of its options, and sends fragmen
       for (const data of texts) {
         const text = JSON.stringify({ type: "push", to: uid, data });
         socket.send(text);
-        // The same message in fragments, with a ping between them and an empty last fragment.
+        // The client sends the same message again in fragments, with a ping between them and an empty last fragment.
         const half = text.length >> 1;
         socket.send(text.slice(0, half), { fin: false });
         socket.ping("between");

@@ -1,5 +1,5 @@
-// Drives the demo page of `fdpush serve`, with one browser context a user.
-// Every wait is for a visible condition, with a deadline. ./run.sh runs these tests and lists the requirements.
+// Drives the demo page of `fdpush serve`, with one browser context for each user. Every wait is for a visible
+// condition, with a deadline. ./run.sh runs these tests and lists the requirements.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -13,9 +13,11 @@ import { setTimeout as pause } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
 const DEADLINE_MS = 60_000;
-// The page shows a user as offline only if the user was missing for this time: GRACE_MS of the page.
+// The page shows a user as offline only if the user had no connection for this time, in milliseconds. The script of
+// the page has the same constant.
 const GRACE_MS = 3000;
-// Only the test of a restart listens on this address, so that no other server gets its port.
+// Only the test that restarts a server listens on this address, so that no other server gets the port of this server
+// before it starts again.
 const UNSHARED = "127.0.0.78:0";
 const POLL_MS = 20;
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -162,8 +164,9 @@ function watchRoster(tab, uid) {
 
 const sightings = (tab) => tab.evaluate(() => globalThis.sightings);
 
-// Returns the absences of the watched user that began before the user was missing for GRACE_MS. On a busy machine, a page
-// can need more time for a reload.
+// Returns the records with the state "offline" or "missing" that the page showed too early: not after the state
+// "suspect", or less than GRACE_MS after the state "suspect". On a busy machine, a reload can take longer than GRACE_MS,
+// so an absence after GRACE_MS is not an error.
 async function earlyAbsences(tab) {
   const all = await sightings(tab);
   const isAbsence = ({ state }) => state === "offline" || state === "missing";
@@ -279,7 +282,8 @@ test("a message to a uid reaches both of its tabs, and the uid stays online unti
   assert.notEqual(one, two);
   await seesOnline(alice, "bob", `${one} ${two}`);
   await seesOnline(second, "bob", `${two} ${one}`);
-  // The second tab of a uid gets no `joined` frame, so it does not get a count from one.
+  // The server sends no `joined` frame for the second tab of a uid, so the tab does not get the count of members from
+  // such a frame.
   await second.locator('#groups li[data-group="lobby"]').getByText("2", { exact: true }).waitFor({ timeout: DEADLINE_MS });
 
   await write(alice, "to", "bob", "both of you");

@@ -52,7 +52,7 @@ impl Client {
         Client::over_tcp(socket.into(), address, target, &[])
     }
 
-    /// Connects over TLS, with the settings of a client, to a server named `localhost`.
+    /// Connects over TLS, with these TLS settings of the client, to a server named `localhost`.
     pub fn connect_tls(
         address: SocketAddr,
         config: rustls::ClientConfig,

@@ -27,12 +27,13 @@ pub struct CommandOutput {
 /// Returns a command that runs the binary with these arguments and only these environment variables.
 ///
 /// # Panics
-/// If `serve` would bind a default address.
+/// This function panics if the command is `serve` and would bind a default address.
 pub fn command(line: &[&str], environment: &[(&str, &str)]) -> Command {
     complete(Command::new(BINARY), line, environment)
 }
 
-/// Works like [`command`], through a shell. The script runs the command with `exec "$0" "$@"`.
+/// Works like [`command`], but starts the binary from a shell script. The script runs
+/// the command with `exec "$0" "$@"`.
 pub fn command_in_shell(script: &str, line: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", script, BINARY]);

@@ -16,7 +16,7 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
 /// Whether the tests of this test binary run with permessage-deflate.
 ///
-/// If so, the clients offer the extension, and [`Raw`] deflates and inflates messages.
+/// In such a test binary, the clients offer the extension, and [`Raw`] deflates and inflates messages.
 pub const IS_DEFLATED: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"hostile_deflate");
 
 /// Returns the limits of [`limits_with_long_times`], with compression if the tests run with permessage-deflate.

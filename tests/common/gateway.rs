@@ -132,7 +132,8 @@ impl Gateway {
 
     /// Returns the value of a sample of `/metrics`.
     ///
-    /// Only counters of API requests have no sample before the first request. Then the value is 0.
+    /// A counter of API requests has no sample before the first such request. If the sample of such a counter is
+    /// missing, this method returns 0.
     pub fn metric(&self, name: &str) -> f64 {
         let text = self.call("GET", "/metrics", &[], "").body;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -232,7 +233,7 @@ fn long_times(flags: &[&str]) -> Vec<(&'static str, &'static str)> {
         return Vec::new();
     }
     let mut times = LONG_TIMES.to_vec();
-    // These two variables are errors or cause warnings without a back end.
+    // Without a back end, the server refuses these two settings, or logs a warning about them.
     if flags.iter().any(|flag| flag.starts_with("--auth-url")) {
         times.push(("FDPUSH_AUTH_TIMEOUT", "60s"));
     }

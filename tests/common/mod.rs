@@ -277,7 +277,7 @@ pub fn echo(ctx: &mut Context<'_>, fd: Fd, message: fdpush::Message<'_>) {
     assert_eq!(ctx.push(fd, message), Outcome::Queued);
 }
 
-/// Sends a value to the test when it is dropped.
+/// When a `DropSignal` is dropped, it sends its value to the test.
 pub struct DropSignal<T: Clone>(pub Sender<T>, pub T);
 
 impl<T: Clone> Drop for DropSignal<T> {
@@ -311,7 +311,8 @@ impl Scratch {
             let path = std::env::temp_dir().join(format!("fdpush-{}-{count}-{name}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Ok(()) => return Scratch(path),
-                // A test run that was killed can have left the directory of a process with the same id.
+                // A directory with this name can exist: an earlier test process with the same process id was killed
+                // before it removed the directory.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }

@@ -223,7 +223,7 @@ impl Raw {
         }
     }
 
-    /// Works like [`rest`](Raw::rest), and also returns after an error.
+    /// Works like [`rest`](Raw::rest), but also returns the bytes if the stream ends with an error.
     pub fn try_rest(&mut self) -> Vec<u8> {
         let mut chunk = [0; 4096];
         while let Ok(count @ 1..) = self.stream.read(&mut chunk) {

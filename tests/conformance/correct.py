@@ -22,7 +22,8 @@ CORRECTIONS = [
     ),
     ("def sendOne(self):\n", "def onPing(self, payload):\n   pass\n\n\ndef sendOne(self):\n"),
 ]
-# Each of the two generators of cases has this line once.
+# The first text is a line that occurs twice in the file with the cases, once in each of its two generators of
+# cases. The second text replaces this line.
 METHOD = ('                 "onMessage": onMessage,\n', '                 "onMessage": onMessage,\n                 "onPing": onPing,\n')
 
 

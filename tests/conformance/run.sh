@@ -43,7 +43,8 @@ stop_server() {
 }
 trap stop_server EXIT
 
-# Only these servers listen on this address, so that no other server takes a port of `free_port`.
+# Only the servers of this script listen on this address, so that no other server takes a port
+# that `free_port` has found.
 host=127.0.0.80
 
 free_port() {
@@ -65,7 +66,8 @@ listens() {
     return 1
 }
 
-# run NAME CASES [OPTION…] -- [ARGUMENT…]: runs the client with these options against a server with these arguments.
+# run NAME CASES [OPTION…] -- [ARGUMENT…]: runs the client with these options against a server with these arguments
+# and checks that CASES cases ran.
 run() {
     local name=$1 cases=$2 options=() status attempt port
     shift 2

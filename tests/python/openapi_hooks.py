@@ -39,7 +39,7 @@ def with_integers(value):
     if isinstance(value, list):
         return [with_integers(item) for item in value]
     if isinstance(value, dict):
-        # `data` and `id` are sent unchanged, because they may have any number.
+        # The members `data` and `id` stay unchanged, because their numbers need not be integers.
         return {name: item if name in ("data", "id") else with_integers(item) for name, item in value.items()}
     return value
 

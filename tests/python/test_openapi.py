@@ -149,7 +149,8 @@ class Requests(OpenApiTest):
 
     def test_removals(self):
         options = [option for path in REMOVALS for option in ["--include-path", path]]
-        # The phase `stateful` follows links from lists, and this run has no lists.
+        # The phase `stateful` of Schemathesis uses the results of calls that list connections. This run has no such
+        # calls, so it omits the phase.
         self.check(self.run_schemathesis("--phases", "examples,coverage,fuzzing", *options), REMOVALS)
 
 

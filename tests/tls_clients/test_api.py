@@ -102,7 +102,8 @@ class Api(ApiTest):
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertEqual(json.loads(done.stdout)["queued"], 1)
             self.assertEqual(client.next()["data"], {"over": version})
-        # The answer shows that the WebSocket client uses TLS, too.
+        # The response contains the cipher suite of the WebSocket connection, which shows that the WebSocket client
+        # also uses TLS.
         done = self.gateway.curl("/api/users/curl", "--include")
         self.assertTrue(done.stdout.startswith("HTTP/1.1 200 "), done.stdout)
         self.assertIn('"cipher":"TLS_', done.stdout)
