@@ -200,7 +200,7 @@ fn a_client_that_does_not_answer_a_close_frame_is_disconnected() {
 }
 
 #[test]
-fn a_protocol_violation_is_answered_with_the_violated_rule() {
+fn a_protocol_violation_closes_the_connection_and_on_close_gets_the_violated_rule() {
     let limits = Limits { message_bytes_max: 1000, ..limits_with_long_times() };
     let (server, rx) = echo_server(limits);
     // The server finds each error of a header in the first bytes of the header, before the payload arrives. After an

@@ -126,7 +126,7 @@ fn a_name_has_from_1_to_128_bytes() {
 }
 
 #[test]
-fn groups_can_be_joined_left_and_dissolved() {
+fn a_connection_can_join_and_leave_groups_and_a_group_can_be_dissolved() {
     let server = serve(|server| server);
     let mut clients = [server.connect("/"), server.connect("/"), server.connect("/")];
     let [a, b, c] = [clients[0].fd(), clients[1].fd(), clients[2].fd()];
@@ -158,7 +158,7 @@ fn groups_can_be_joined_left_and_dissolved() {
 }
 
 #[test]
-fn a_scan_returns_each_user_and_group_that_exists_throughout_it_once() {
+fn a_scan_returns_each_group_that_exists_during_the_whole_scan_once() {
     const COUNT: usize = 1000;
     let server = serve(|server| server);
     let client = server.connect("/");
@@ -223,7 +223,7 @@ fn inside_on_close_the_fd_still_has_its_uid_and_groups_but_they_no_longer_find_i
 }
 
 #[test]
-fn by_default_a_uid_has_any_number_of_connections() {
+fn by_default_a_uid_can_have_any_number_of_connections() {
     let server = serve(|server| server);
     let mut tabs = [server.connect("/?uid=ann"), server.connect("/?uid=ann"), server.connect("/?uid=ann")];
     let fds: Vec<Fd> = tabs.iter().map(|tab| tab.fd()).collect();
@@ -258,7 +258,7 @@ fn with_kick_old_the_newer_connection_stays() {
 }
 
 #[test]
-fn kick_old_applies_to_a_uid_of_the_upgrade() {
+fn kick_old_also_applies_to_a_uid_that_the_upgrade_sets() {
     let server =
         serve(|server| server.second_login(SecondLogin::KickOld).on_upgrade(|_, _, _| Upgrade::accept().uid("ann")));
     let mut old = server.connect("/");

@@ -197,7 +197,7 @@ fn a_drain_answers_waiting_requests_with_503() {
 }
 
 #[test]
-fn a_closure_can_answer_some_requests_and_defer_others() {
+fn an_on_request_closure_can_answer_some_requests_and_defer_others() {
     let server = serve(|server| {
         server.on_request(|_, _, request| (request.path() == "/here").then(|| Response::text(200, "here\n")))
     });

@@ -175,7 +175,7 @@ fn the_handler_sees_the_request() {
 }
 
 #[test]
-fn the_101_has_headers_cookies_and_a_subprotocol() {
+fn the_101_response_has_the_headers_cookies_and_subprotocol_of_the_handler() {
     let server = serve(|server| {
         server.on_upgrade(|_, _, request| {
             let offered: Vec<&str> = request.subprotocols().collect();
@@ -221,7 +221,7 @@ fn an_upgrade_can_be_refused_with_any_status() {
 }
 
 #[test]
-fn a_closure_can_return_accept_response_or_upgrade() {
+fn an_on_upgrade_closure_can_return_accept_response_or_upgrade() {
     let accepts = serve(|server| server.on_upgrade(|_, _, _| Upgrade::accept().header("X-Way", "accept")));
     assert_eq!(accepts.connect("/").header("X-Way"), Some("accept"));
     let refuses = serve(|server| server.on_upgrade(|_, _, _| Response::text(402, "pay\n")));

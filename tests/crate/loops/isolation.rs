@@ -1,5 +1,5 @@
-//! A loop that is blocked, sends too much, or panics does not disturb the other loops. A post is a push or a change
-//! that a loop sends to another loop.
+//! Tests that a loop that is blocked, sends too much, or panics does not disturb the other loops. A post is a push or
+//! a change that a loop sends to another loop.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,7 @@ fn a_handler_that_waits_holds_up_only_its_own_loop() {
 }
 
 #[test]
-fn each_loop_accepts_for_itself() {
+fn each_loop_accepts_connections_while_another_loop_is_blocked() {
     let server = serve(|server| server.loops(3));
     let clients = connect_one_each(&server, 3);
     // The first loop is blocked, so it accepts no connections for the other loops.

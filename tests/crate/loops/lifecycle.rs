@@ -1,4 +1,5 @@
-//! Handlers of loops, settings, shutdown, and the end of one loop.
+//! Tests servers with several loops: the handlers of the loops, changes of the settings, the shutdown, and the end of
+//! one loop by an error or a panic.
 
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};

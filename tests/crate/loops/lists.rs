@@ -1,4 +1,4 @@
-//! The lists of users and groups with several loops.
+//! Tests the lists of users and groups of a server with several loops.
 
 use std::collections::BTreeMap;
 

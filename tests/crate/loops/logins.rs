@@ -1,4 +1,4 @@
-//! Logins of one uid on all loops at the same moment.
+//! Tests logins with the same uid on all loops at the same moment.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, mpsc};

@@ -1,4 +1,4 @@
-//! The order of messages between loops.
+//! Tests the order of the messages and commands that one loop sends to another loop.
 
 use std::sync::mpsc;
 
@@ -67,7 +67,7 @@ fn commands_of_one_thread_stay_in_order_on_all_loops() {
 }
 
 #[test]
-fn a_shutdown_of_a_handler_does_not_overtake_its_pushes() {
+fn a_shutdown_by_a_handler_does_not_overtake_the_pushes_of_the_handler() {
     for _ in 0..30 {
         let mut server = serve(|server| {
             server.loops(3).on_message(|ctx, _, _| {
@@ -86,7 +86,7 @@ fn a_shutdown_of_a_handler_does_not_overtake_its_pushes() {
 }
 
 #[test]
-fn a_shutdown_of_a_thread_does_not_overtake_its_commands() {
+fn a_shutdown_by_a_thread_does_not_overtake_the_commands_of_the_thread() {
     for round in 0..30 {
         let mut server = serve(|server| server.loops(3));
         let mut clients = connect_one_each(&server, 3);
@@ -177,7 +177,7 @@ fn a_push_follows_the_bind_and_the_join_that_a_handler_has_sent_before() {
 }
 
 #[test]
-fn commands_of_a_handler_come_after_its_pushes() {
+fn commands_of_a_handler_run_after_its_earlier_pushes() {
     let server = serve(|server| server.loops(2));
     let mut clients = connect_one_each(&server, 2);
     let (own, other) = (clients[0].fd(), clients[1].fd());
@@ -203,7 +203,7 @@ fn commands_of_a_handler_come_after_its_pushes() {
 }
 
 #[test]
-fn a_command_comes_after_the_messages_of_an_earlier_call() {
+fn a_command_runs_after_the_messages_that_an_earlier_call_sent() {
     let server = serve(|server| server.loops(2));
     let mut clients = connect_one_each(&server, 2);
     let (own, other) = (clients[0].fd(), clients[1].fd());

@@ -1,5 +1,5 @@
-//! Pushes that a loop forwards to the connections of other loops. A post is a push or a change that a loop sends to
-//! another loop.
+//! Tests pushes that a loop forwards to the connections of other loops. A post is a push or a change that a loop
+//! sends to another loop.
 
 use fdpush::{Change, CloseOutcome, Delivery, Fd, Frame, Info, IntoPush, Limits, Outcome};
 
@@ -169,7 +169,7 @@ fn a_handler_changes_a_connection_of_another_loop() {
 }
 
 #[test]
-fn pages_of_connections_are_stable_across_loops() {
+fn paged_listings_contain_the_connections_of_all_loops_once_and_in_order() {
     let server = serve(|server| server.loops(LOOPS));
     let clients = connect_each(&server, LOOPS, 7);
     let mut expected = fds(&clients);

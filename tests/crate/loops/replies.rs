@@ -1,4 +1,4 @@
-//! Commands that a handler sends through a `Remote`. The handler gets each result in a closure on its own loop.
+//! Tests commands that a handler sends through a `Remote`. The handler gets each result in a closure on its own loop.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -95,7 +95,7 @@ fn result_at<T: Send + 'static>(
 }
 
 #[test]
-fn a_handler_gets_each_error() {
+fn a_handler_gets_each_error_of_a_command() {
     let limits = Limits { inbox_max: 1, ..Limits::default() };
     let server = serve(move |server| server.loops(2).limits(limits));
     let clients = connect_one_each(&server, 2);
@@ -141,7 +141,7 @@ fn a_result_that_comes_after_the_end_of_the_loop_drops_its_closure() {
 }
 
 #[test]
-fn a_closure_can_wait_for_further_results() {
+fn the_closure_of_a_result_can_wait_for_further_results() {
     let server = serve(|server| {
         server.loops(2).on_message(|ctx, fd, _| {
             let first = ctx.remote().call_each(|ctx| ctx.loop_index());

@@ -173,7 +173,7 @@ fn all_queues_together_are_bounded() {
 }
 
 #[test]
-fn messages_pushed_in_a_turn_do_not_count_as_queued() {
+fn messages_do_not_count_as_queued_in_the_turn_that_pushes_them() {
     const READERS: usize = 50;
     const PUBLISHES: usize = 16;
     let (tx, rx) = channel();
@@ -277,12 +277,12 @@ fn check_turns_with_full_sockets(connect: impl Fn(&TestServer, usize) -> Client)
 }
 
 #[test]
-fn a_turn_whose_sockets_are_full_keeps_the_bound_and_the_queued_messages() {
+fn if_sockets_become_full_in_one_turn_the_total_bound_holds_and_each_dropped_message_is_counted() {
     check_turns_with_full_sockets(|server, _| server.connect("/"));
 }
 
 #[test]
-fn sockets_that_become_full_in_different_turns_keep_the_bound_and_the_queued_messages() {
+fn if_sockets_become_full_in_different_turns_the_total_bound_holds_and_each_dropped_message_is_counted() {
     check_turns_with_full_sockets(|server, index| {
         let connected = Client::connect_with_buffer(3_000 + 3_777 * index, server.address(), "/");
         connected.expect("the server accepts the WebSocket")
