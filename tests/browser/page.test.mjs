@@ -147,7 +147,8 @@ async function joins(tab, group) {
   await tab.locator(`#groups li[data-group="${group}"]`).waitFor({ timeout: DEADLINE_MS });
 }
 
-// Records each state of `uid` on the roster and its time, "missing" included, until the tab is closed.
+// Records each state that the roster shows for `uid`, and the time of the change, until the tab is closed. The state
+// is "missing" while the roster does not contain `uid`.
 function watchRoster(tab, uid) {
   return tab.evaluate((uid) => {
     const list = document.getElementById("roster");
@@ -266,7 +267,7 @@ test("a reload keeps uid and groups, and others see no change", async () => {
   }
   assert.deepEqual(await earlyAbsences(alice), []);
 
-  // The recorded states also contain the end of bob's last tab, which shows that the recording works.
+  // Bob closes his last tab. The recorded states must then contain his absence, which shows that the recording works.
   await bob.close();
   await roster(alice, "bob", '[data-state="offline"]').waitFor({ timeout: DEADLINE_MS });
   assert.equal((await sightings(alice)).at(-1).state, "offline");

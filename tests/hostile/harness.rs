@@ -30,7 +30,8 @@ const EVERY_SPLIT_BYTES_MAX: usize = 700;
 /// The number of bytes at the start of an input that are sent one by one, with a turn of the loop after each byte.
 const BYTE_A_TURN_MAX: usize = 700;
 
-/// The number of further bytes that are sent one by one, without a turn between them.
+/// After the first [`BYTE_A_TURN_MAX`] bytes of an input, this number of bytes is sent one by one, without a turn of
+/// the loop between them.
 const BYTE_A_WRITE_MAX: usize = 10_000;
 
 /// A row of a table: the input and the expected result.

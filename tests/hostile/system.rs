@@ -88,8 +88,8 @@ fn without_free_descriptors_clients_get_503_and_freed_ones_are_reused() {
     while since.elapsed() < Duration::from_secs(1) {
         match offer(&child) {
             (503, _) => tx += 1,
-            // One more client can be accepted. When the clients connected, the connection of the first request for
-            // stats used a descriptor, and this connection may have ended since then.
+            // The server may accept one client here. While the 400 clients connected, a request of this test for the
+            // stats could still use a descriptor, and this descriptor may be free now.
             (101, wire) => {
                 opened.push(wire);
                 late += 1;

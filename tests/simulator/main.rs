@@ -25,7 +25,7 @@
 //! |---|---|
 //! | `Table::holders` leaves out the connections that no flush has written to | 1 |
 //! | `Table::end_flush` never lowers `refused_bytes` | 8 |
-//! | `Table::push` compares with the bound of all queues without the bytes in the journal | 1 |
+//! | `Table::push` does not count the bytes in the journal when it compares the queued bytes with the total bound | 1 |
 //! | `Connection::accepts_deflated` ignores the window of the client | 3 |
 //! | `Outbound::deflated` deflates the message for each receiver | 3 |
 //! | `Connection::conflate` replaces a deflated frame by the plain one | 14 |

@@ -123,8 +123,8 @@ impl OutputModel {
         if self.is_abandoned { self.uncertain.min(self.in_flight.len()) } else { 0 }
     }
 
-    /// Handles a connection with `bytes` unwritten bytes, of which `fresh` bytes are in the journal. Bytes that are not
-    /// in the journal are in a queue.
+    /// Updates the model for a connection that has `bytes` unwritten bytes, of which `fresh` bytes are in the
+    /// journal. The other bytes are in a queue.
     pub fn observe(&mut self, bytes: usize, fresh: usize, ledger: &mut Ledger) {
         assert!(
             fresh == 0 || (fresh == bytes && !self.is_queued),

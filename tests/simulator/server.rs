@@ -349,7 +349,7 @@ impl Server {
     fn reap(&mut self) {
         self.call_on_close();
         for slot in mem::take(&mut self.over) {
-            // In one turn, `over` can contain a slot twice.
+            // The list `over` can contain a slot twice, so the connection in this slot may already be freed.
             if self.table.connection(slot).is_none() {
                 continue;
             }

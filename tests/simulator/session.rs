@@ -169,7 +169,8 @@ impl Session {
         Some(written)
     }
 
-    /// Checks that a failed write has a reason.
+    /// Checks the reason of a failed write: a reset by the client, an error of the session, or the limit of records
+    /// under one key.
     fn check_failure(&self, wire: &RefCell<Wire>, version: Option<TlsVersion>) {
         let has_no_keys =
             version == Some(TlsVersion::Tls12) && self.records + RECORDS_PER_WRITE_MAX >= TLS12_RECORDS_MAX;

@@ -25,7 +25,8 @@ pub struct Setting {
     pub pipe_bytes_max: usize,
     /// The maximum number of commands of other threads in a turn.
     pub commands_a_turn: usize,
-    /// The maximum of the usual time between two turns, in milliseconds. The next deadline can shorten this time.
+    /// The usual time between two turns is at most this number of milliseconds. If the next deadline is earlier, the
+    /// turn begins at the deadline.
     pub pace: usize,
     /// After an event, a handler makes a random call with a probability of one in this number.
     pub random_calls: usize,

@@ -25,9 +25,9 @@ struct Pipe {
 /// A simulated connection, with a pipe for each direction.
 #[derive(Debug)]
 pub struct Wire {
-    /// From client to server.
+    /// The pipe from the client to the server.
     up: Pipe,
-    /// From server to client.
+    /// The pipe from the server to the client.
     down: Pipe,
     is_reset: bool,
     /// Whether the server has closed its socket.

@@ -57,7 +57,7 @@ fn serve_tls(config: TlsConfig) -> TestServer {
 }
 
 #[test]
-fn request_and_info_tell_version_and_cipher_suite() {
+fn a_request_and_the_info_of_a_connection_contain_the_tls_version_and_cipher_suite() {
     let server = serve_tls(server_config());
     let names = [(&rustls::version::TLS13, "TLS 1.3 TLS_"), (&rustls::version::TLS12, "TLS 1.2 TLS_ECDHE_ECDSA_WITH_")];
     for (version, start) in names {
@@ -103,7 +103,7 @@ fn alpn_is_http_1_1_and_nothing_else() {
 }
 
 #[test]
-fn the_lowest_version_can_be_1_3() {
+fn the_lowest_tls_version_can_be_set_to_1_3() {
     let pair = AUTHORITY.sign(&["localhost"]);
     let builder =
         TlsConfig::builder().pair(pair.certificate.as_bytes(), pair.key.as_bytes()).expect("the pair is valid");
@@ -133,7 +133,7 @@ fn the_server_name_selects_the_certificate_and_the_first_certificate_is_the_defa
 }
 
 #[test]
-fn a_session_is_resumed_with_one_ticket_a_handshake() {
+fn a_session_is_resumed_with_one_ticket_for_each_handshake() {
     let server = serve_tls(server_config());
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let config = with_versions(&[version]);
@@ -159,7 +159,7 @@ fn a_session_is_resumed_with_one_ticket_a_handshake() {
 }
 
 #[test]
-fn a_client_certificate_of_the_authority_is_required() {
+fn a_client_must_have_a_certificate_of_the_configured_authority() {
     let authority = Authority::new();
     let pair = AUTHORITY.sign(&["localhost"]);
     let builder =
@@ -208,7 +208,7 @@ fn a_client_with_a_certificate_gets_no_ticket_and_may_send_few_intermediates() {
 }
 
 #[test]
-fn replaced_settings_hold_for_later_connections() {
+fn replaced_tls_settings_apply_to_later_connections() {
     let config = server_config();
     let server = serve_tls(config.clone());
     register(server.address());
@@ -306,7 +306,7 @@ fn a_handshake_that_does_not_end_is_closed_and_counted() {
 }
 
 #[test]
-fn a_hello_may_come_byte_by_byte() {
+fn a_client_hello_may_arrive_byte_by_byte() {
     let server = serve_tls(server_config());
     let mut raw = Raw::connect(server.address());
     for byte in hello() {
@@ -318,7 +318,7 @@ fn a_hello_may_come_byte_by_byte() {
 }
 
 #[test]
-fn only_https_is_the_own_origin_through_tls() {
+fn through_tls_only_the_origin_with_https_is_the_own_origin() {
     let server = serve_made(
         || Server::bind_tls("127.0.0.1:0", server_config()),
         |server| server.origins(Origins::Same).on_upgrade(|_, _, _| Upgrade::accept()),

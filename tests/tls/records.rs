@@ -284,7 +284,7 @@ fn a_record_that_does_not_end_closes_the_connection() {
 }
 
 #[test]
-fn a_client_may_update_its_keys_and_ask_for_new_ones() {
+fn a_client_may_update_its_keys_and_ask_the_server_to_update_the_keys_of_the_server() {
     let server = echo_server();
     let mut client = Records::upgraded(&server);
     for round in 0..20 {
@@ -356,7 +356,7 @@ fn the_server_ends_with_close_notify() {
 }
 
 #[test]
-fn close_notify_of_a_client_ends_its_stream_and_it_still_gets_its_response() {
+fn a_client_that_has_sent_close_notify_still_gets_its_response() {
     let (tx, closed) = channel();
     let server =
         serve(move |server| server.on_close(report_close(tx)).on_request(|_, _, _| Some(Response::text(200, "late"))));
@@ -378,7 +378,7 @@ fn close_notify_of_a_client_ends_its_stream_and_it_still_gets_its_response() {
 }
 
 #[test]
-fn a_half_closed_socket_still_gets_its_response() {
+fn a_client_that_has_shut_down_the_write_side_of_its_socket_still_gets_its_response() {
     let server = serve(|server| server.on_request(|_, _, _| Some(Response::text(200, "late"))));
     let mut client = Records::connect(&server);
     client.send_in(raw::GET.as_bytes(), &[usize::MAX]);
@@ -387,7 +387,7 @@ fn a_half_closed_socket_still_gets_its_response() {
 }
 
 #[test]
-fn ciphertext_that_the_socket_does_not_take_counts_as_queued() {
+fn ciphertext_that_the_socket_does_not_accept_counts_as_queued() {
     let server = serve(|server| server);
     let mut client = Records::upgraded(&server);
     let fd = server.ask(|ctx| ctx.connections().next()).expect("the client is connected");
@@ -438,7 +438,7 @@ fn a_client_that_reads_no_bytes_is_closed_after_write_time_max() {
 }
 
 #[test]
-fn an_aborted_connection_frees_all_memory() {
+fn an_aborted_tls_connection_frees_all_its_stored_bytes() {
     let server = serve(|server| server);
     let clients: Vec<Records> = (0..4).map(|_| Records::upgraded(&server)).collect();
     server.ask(|ctx| {
