@@ -49,6 +49,10 @@ impl Server {
             let kept = message.to_kept();
             return self.fan_out(slots, intended, kept, &posted, (payload.len(), deflated));
         }
+        // The push first queues the messages of earlier fan-outs for its receivers, and can deflate each such message once.
+        let awaited = slots.iter().filter_map(|slot| self.awaited.get(&self.table.fd_of(*slot))).flatten();
+        let earlier = awaited.filter(|posted| posted.encoding == Encoding::Deflated);
+        let earlier: BTreeSet<_> = earlier.map(|posted| posted.id).collect();
         let (mut reached, mut needs_deflated) = (Vec::new(), false);
         for &slot in slots {
             let fd = self.table.fd_of(slot);
@@ -60,8 +64,9 @@ impl Server {
         }
         let times = self.table.env().counts.compression.deflated - before;
         assert!(
-            times <= u64::from(needs_deflated),
-            "push {id} must be deflated at most once, and only for a receiver that negotiated it, not {times} times"
+            times <= u64::from(needs_deflated) + earlier.len() as u64,
+            "push {id} and the fan-outs {earlier:?} must each be deflated at most once, and only for a receiver that \
+             negotiated it, not {times} times"
         );
         if slots.len() > 1 {
             self.table.defer_listed(listed);

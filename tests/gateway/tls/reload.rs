@@ -50,7 +50,7 @@ fn new_handshakes_get_the_new_certificate_and_open_connections_stay() {
     fs::write(&two.key, &old[1].key).expect("the file can be written");
     gateway.signal("-HUP");
     let line = gateway.logged("settings not reloaded");
-    assert!(line.contains(&format!("tls_key {}: the key does not fit", two.key)), "{line}");
+    assert!(line.contains(&format!("tls_key {}: the key does not belong to the first certificate", two.key)), "{line}");
     assert_eq!((shown("localhost"), shown("chat.example")), (Some(der(&new[0])), Some(der(&new[1]))));
 
     // At the first SIGHUP, one file is missing. At the second SIGHUP, one certificate has expired.
