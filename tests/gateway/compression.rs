@@ -52,7 +52,7 @@ fn a_push_is_compressed_unless_the_back_end_forbids_it() {
 }
 
 #[test]
-fn clients_send_compressed_frames_and_the_metrics_count() {
+fn clients_send_compressed_frames_and_the_metrics_count_them() {
     let gateway = Gateway::start(&["--compression", "on", "--compress-bytes-min", "100"]);
     let mut ann = connect(gateway.address, "/?uid=ann");
     let text = "hello ".repeat(30);

@@ -50,14 +50,16 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
     let closes = |cause: &str| gateway.metric(&format!("fdpush_closes_total{{cause=\"{cause}\"}}"));
     until("the server closes clients with unfinished messages", || closes("inbound_overload") > 0.0);
 
-    // The back end pushes to clients that do not read. Each client gets a different message, 54 MB in total.
+    // The back end pushes to clients that do not read. Each client gets a different message.
+    // The messages have 54 MB in total.
     let readers: Vec<Raw> = (0..60).map(|number| connect(&format!("reader{number}"))).collect();
     for number in 0..readers.len() {
         gateway.done("/api/push", json!({"uid": format!("reader{number}"), "data": "x".repeat(900_000)}));
     }
     until("the server closes slow readers", || closes("slow_consumer") > 0.0);
 
-    // Back ends request lists and do not read the responses. Each response has 10,000 names of groups, 26 MB in total.
+    // Back ends request lists and do not read the responses. Each response contains 10,000 group names. The 20
+    // responses have 26 MB in total.
     let members: Vec<Raw> = (0..10).map(|number| connect(&format!("member{number}"))).collect();
     let uids: Vec<String> = (0..members.len()).map(|number| format!("member{number}")).collect();
     let names: Vec<String> = (0..MEMBERSHIPS / members.len()).map(|number| format!("{number:0>128}")).collect();

@@ -1,6 +1,7 @@
 //! Tests names from clients and back ends. Two names with different bytes are never the same uid, group or parameter.
-//! Dynamic languages write integers, empty arrays and byte order marks. These have the same meaning in tokens, in
-//! answers of back ends, in API requests and in client frames.
+//! In dynamic languages, a program can write an integer for a name, an empty array for an empty object, or a byte order
+//! mark before the JSON. The server reads each of these in the same way in tokens, in answers of back ends, in API
+//! requests and in client frames.
 
 use std::net::UdpSocket;
 
@@ -75,7 +76,7 @@ fn uids_are_compared_by_their_bytes() {
         ("/?other=%D5&b=%zz&b=1&uid=a", json!("a")),
         ("/?uids=a", json!(null)),
         ("/?u%69d=a%2Bb+c", json!("a+b c")),
-        // The server does not trim, fold or normalise names. Names can contain control characters.
+        // The server does not trim names, change their case or normalise them. Names can contain control characters.
         ("/?uid=+A+", json!(" A ")),
         ("/?uid=caf%C3%A9", json!("café")),
         ("/?uid=cafe%CC%81", json!("cafe\u{301}")),

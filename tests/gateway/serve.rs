@@ -298,7 +298,7 @@ fn a_signal_drains_and_a_second_signal_ends_the_process_at_once() {
 }
 
 #[test]
-fn with_conflate_a_slow_reader_gets_the_last_message_of_a_key() {
+fn with_conflate_a_slow_reader_gets_the_last_message_of_a_conflation_key() {
     let limits = ["--slow-reader", "conflate", "--message-bytes-max", "64KiB", "--queue-bytes-max", "256KiB"];
     let served = Served::start(&limits);
     let mut slow = served.connect("/?uid=slow");

@@ -40,7 +40,7 @@ fn join_all(readers: Vec<JoinHandle<Client>>) -> Vec<Client> {
 }
 
 #[test]
-fn a_large_push_to_many_fast_readers_closes_none() {
+fn a_large_push_to_many_fast_readers_closes_no_reader() {
     let gateway = Gateway::start(&[]);
     let (mut clients, _) = connect_many(&gateway, MANY);
     for bytes in [100_000, 1_000_000] {
@@ -157,7 +157,7 @@ fn members_get_one_notice_for_each_group_and_command() {
 }
 
 #[test]
-fn closing_many_members_sends_one_notice_to_the_others() {
+fn closing_many_members_of_a_group_sends_one_notice_to_the_others() {
     let gateway = Gateway::start(&[]);
     let (clients, fds) = connect_many(&gateway, MANY);
     gateway.done("/api/join", json!({"fds": fds, "group": "g"}));
@@ -220,7 +220,7 @@ fn a_command_with_too_many_changes_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn pages_of_connections_are_bounded_by_their_groups() {
+fn a_page_has_fewer_connections_if_each_is_in_many_groups() {
     let gateway = Gateway::start(&["--connection-groups-max", "10000"]);
     let (_clients, mut fds): (Vec<Client>, Vec<u64>) = (0..5).map(|_| gateway.open("/?uid=ann", &[])).unzip();
     // With several loops, the slots are not in the order of the connects. No slot is reused, so the fds are in the order

@@ -108,7 +108,8 @@ impl Pusher {
             let count = match self.stream.read(&mut buffer) {
                 Ok(0) => return self,
                 Ok(count) => count,
-                // A reset comes after the last bytes, so this code has already read all bytes.
+                // The kernel reports a TCP reset only after the last received byte, so this loop has read all received
+                // bytes.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return self,
                 Err(error) => panic!("expected input before the deadline: {error}"),
             };
@@ -160,8 +161,8 @@ fn after_sigkill_every_message_reported_as_queued_is_readable() {
         for pusher in &pushers {
             let prefix = format!("{} ", pusher.name);
             let of_it: Vec<usize> = came.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
-            // The reader received each number of the pusher once and in order. The pushes with the last of these
-            // numbers may have no answer.
+            // The reader must receive each number of the pusher once and in order. The server may be killed before
+            // it answers the last pushes, so the reader may receive more numbers than the pusher got answers.
             let all = (number..).step_by(SUBSCRIBERS);
             assert!(all.clone().zip(&of_it).all(|(sent, came)| sent == *came), "{of_it:?}");
             assert!(of_it.last().is_none_or(|last| *last < pusher.sent));

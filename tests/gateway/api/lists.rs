@@ -131,7 +131,7 @@ fn other_requests_are_carried_out_between_the_portions_of_a_list() {
     });
     let page = json_of(&api.reply());
     assert_eq!((&page["groups"][0]["group"], &page["next"]), (&json!("a"), &json!("a")));
-    // The answer has the number of members at the time of the answer.
+    // The count of a group in the answer is its number of members when the server sends the answer.
     let joined = page["groups"][0]["count"].as_u64().expect("the count is a number") as usize - 1;
     let joins_a_turn = READ_BYTES / joins[0].len() + 1;
     assert!(
@@ -195,7 +195,7 @@ fn the_number_of_long_lists_in_progress_is_limited() {
 }
 
 #[test]
-fn a_client_that_disconnects_during_a_list_frees_its_place() {
+fn a_client_that_disconnects_during_its_list_makes_room_for_another_list() {
     let crowd = Crowd::start(2 * PORTION, &[]);
     for _ in 0..3 {
         let mut clients: Vec<Raw> = (0..LISTS_MAX).map(|_| crowd.api()).collect();

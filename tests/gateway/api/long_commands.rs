@@ -38,8 +38,8 @@ impl Crowd {
     /// the same turn. Returns the answer to the command, and the value of `member` in each answer to the requests.
     fn probe(&self, path: &str, command: &Value, member: &str) -> (Value, Vec<usize>) {
         let (mut api, mut other) = (Raw::connect(self.gateway.api), Raw::connect(self.gateway.api));
-        // After these requests, the server has accepted both connections. SIGSTOP then stops the server until both the
-        // command and the requests have arrived.
+        // After the answers to these two requests for `/healthz`, the server has accepted both connections. Then
+        // SIGSTOP stops the server until the command and the requests for `/api/stats` have arrived.
         for raw in [&mut api, &mut other] {
             raw.send(request("GET", "/healthz", &[], ""));
             assert_eq!(raw.reply().status, 200);
@@ -55,8 +55,8 @@ impl Crowd {
     }
 }
 
-/// Checks that the values go in order from `first` towards `last`, and that a request was answered between two
-/// portions.
+/// Checks that the values are in order and between `first` and `last`. Also checks that a value is neither `first` nor
+/// `last`, which shows that the server answered a request between two portions.
 fn expect_portions(values: &[usize], first: usize, last: usize) {
     let range = first.min(last)..=first.max(last);
     assert!(values.is_sorted_by(|one, next| if first < last { one <= next } else { one >= next }), "{values:?}");

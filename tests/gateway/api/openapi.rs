@@ -21,7 +21,7 @@ fn elements(array: &Value) -> &[Value] {
     array.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Follows the `$ref` of a value.
+/// Returns the part of the document that the `$ref` of a value names, or the value itself if it has no `$ref`.
 fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     match value["$ref"].as_str() {
         Some(reference) => document.pointer(reference.trim_start_matches('#')).expect("the reference is valid"),
@@ -66,7 +66,8 @@ fn paths_in_reference() -> BTreeSet<&'static str> {
     ends_of_starts.map(|start| REFERENCE[start..].split(|letter| !is_in_path(letter)).next().unwrap_or("")).collect()
 }
 
-/// Returns whether a path belongs to a path of the document, whose placeholders match every segment.
+/// Returns whether the path of a request matches a path of the document. A placeholder, such as `{uid}`, matches any
+/// segment.
 fn is_path_of(path: &str, documented: &str) -> bool {
     let (given, wanted): (Vec<&str>, Vec<&str>) = (path.split('/').collect(), documented.split('/').collect());
     given.len() == wanted.len()

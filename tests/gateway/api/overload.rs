@@ -83,7 +83,8 @@ impl Drop for Attack<'_> {
 }
 
 /// Returns the status of an API call. Repeats the call if the server closes the connection before it reads the request.
-/// This can happen on a busy machine, where the server closes this connection to accept newer idle connections.
+/// The server closes the oldest connection without a request to accept a new one. On a busy machine, it can close the
+/// connection of this call before the request arrives.
 fn status_at_last(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> u16 {
     let request = request("GET", path, headers, "");
     let mut status = None;

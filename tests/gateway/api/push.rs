@@ -232,7 +232,8 @@ fn a_datagram_with_an_invalid_id_is_malformed() {
         udp.send_to(command.to_string().as_bytes(), to).expect("the datagram can be sent");
     }
     assert_eq!(data(&mut ann), "x".repeat(126));
-    // The server counts a datagram after it sends the message, so the count can follow the message.
+    // The server counts a datagram after it sends the message, so the client can receive the message before the
+    // metric counts the datagram.
     for (outcome, count) in [("done", 1.0), ("malformed", 4.0)] {
         let sample = format!("fdpush_datagrams_total{{outcome=\"{outcome}\"}}");
         until(outcome, || gateway.metric(&sample) == count);
@@ -318,7 +319,7 @@ fn an_id_is_returned_unchanged() {
     }
     for id in [json!(null), json!(true), json!([1]), json!({}), json!("x".repeat(127))] {
         let (status, answer) = gateway.post("/api/push", json!({"all": true, "data": 1, "id": id}));
-        // `null` counts as absent.
+        // An `id` with the value `null` has the same meaning as no `id`.
         assert_eq!(status, if id.is_null() { 200 } else { 400 }, "{id}: {answer}");
         assert_eq!(answer.get("id"), None, "{answer}");
     }
@@ -346,7 +347,7 @@ fn a_push_that_closes_a_slow_reader_is_reported_as_dropped() {
 }
 
 #[test]
-fn a_slow_reader_gets_the_last_message_of_a_key() {
+fn a_slow_reader_gets_the_last_message_of_a_conflation_key() {
     let limits = ["--slow-reader", "conflate", "--message-bytes-max", "64KiB", "--queue-bytes-max", "256KiB"];
     let gateway = Gateway::start(&limits);
     let mut slow = gateway.connect("/?uid=slow");

@@ -538,7 +538,7 @@ fn with_api_keys_a_request_needs_one() {
 }
 
 #[test]
-fn a_close_of_many_is_seen_at_once_and_causes_one_notice() {
+fn a_close_removes_many_members_at_once_and_causes_one_notice() {
     const COUNT: usize = 600;
     let gateway = Gateway::start(&[]);
     let (mut ann, ann_fd) = gateway.open("/?uid=ann", &[]);

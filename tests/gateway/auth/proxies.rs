@@ -194,7 +194,7 @@ fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
     // Headers that a client sends do not change its address.
     let forged = "X-Forwarded-For: 192.0.2.1\r\n";
     assert_eq!(connect_with_proxy_header(&gateway, "203.0.113.9", forged).reply().status, 429);
-    // With the PROXY protocol, clients of one network also count as one address.
+    // IPv6 clients of one network count as one address, also if their addresses come from a PROXY header.
     let mut v6 = connect_with_proxy_header(&gateway, "2001:db8::1", "");
     assert_eq!(v6.reply().status, 101);
     assert_eq!(connect_with_proxy_header(&gateway, "2001:db8::2", "").reply().status, 429);
@@ -207,7 +207,7 @@ fn the_client_of_a_proxy_header_is_limited_and_reported_like_any_other() {
 }
 
 #[test]
-fn a_proxy_header_can_be_expected_on_one_address_only() {
+fn one_listener_can_expect_a_proxy_header_and_another_refuse_it() {
     let gateway = Gateway::start(&["--listen", "proxy:127.0.0.1:0", "--trusted-proxy", "127.0.0.1"]);
     // In the log, the address of the listener with the PROXY protocol comes first.
     let (balanced, plain) = (gateway.address, gateway.others[0].parse().expect("the address is valid"));

@@ -74,7 +74,7 @@ fn check_identity(gateway: &Gateway, client: &mut Client) {
 }
 
 #[test]
-fn each_algorithm_verifies_with_its_key_and_after_a_key_change() {
+fn each_algorithm_verifies_tokens_before_and_after_a_key_change() {
     for (index, ((old_key, old), (new_key, new))) in ALGORITHMS.into_iter().enumerate() {
         let scratch = Scratch::new(&format!("tokens-{index}"));
         let [config, key, next_key] = ["fdpush.toml", "key.pem", "next.pem"].map(|name| scratch.file(name));

@@ -386,7 +386,7 @@ const ELSEWHERE: [(&[&str], &str, &str); 17] = [
     (
         &["jwt_key_file"],
         include_str!("../auth/tokens.rs"),
-        "each_algorithm_verifies_with_its_key_and_after_a_key_change",
+        "each_algorithm_verifies_tokens_before_and_after_a_key_change",
     ),
     (&["address_ipv6_prefix"], include_str!("../auth/proxies.rs"), "ipv6_clients_are_counted_by_their_network"),
     (
