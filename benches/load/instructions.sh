@@ -26,7 +26,8 @@ fdpush=$(built ../../Cargo.toml examples/bench_server)
 source ./measure.sh
 
 port=$((27000 + RANDOM % 2000))
-# run COMMAND OPTIONS SECONDS: runs a server under callgrind, and sets `counted` to its instructions and to the operations.
+# run COMMAND OPTIONS SECONDS: runs a server under callgrind, and sets `counted` to the number of the
+# instructions of the server and the number of the measured operations.
 run() {
     port=$((port + 1))
     start "valgrind --quiet --tool=callgrind --callgrind-out-file=$scratch/$port $1 127.0.0.1:$port" "127.0.0.1:$port"

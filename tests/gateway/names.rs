@@ -108,7 +108,7 @@ fn uids_are_compared_by_their_bytes() {
 }
 
 #[test]
-fn a_token_is_accepted_from_one_source_only() {
+fn a_request_with_two_tokens_is_refused() {
     let gateway = Gateway::start(&["--auth", "jwt", "--jwt-secret", SECRET]);
     let ann = token(r#"{"sub":"ann","exp":4102444800}"#);
     let bearer = format!("Bearer {ann}");
@@ -301,7 +301,8 @@ fn a_value_that_is_not_a_name_is_refused_everywhere() {
         let reply = gateway.call("GET", path, &[], "");
         assert_eq!((reply.status, &json_of(&reply)["error"]["message"]), (400, &json!(expected)), "{path}");
     }
-    // The API finds a uid that it has set, whatever characters the uid has, in a percent-encoded and in a raw path.
+    // `/api/bind` can set a uid with any characters. `/api/users/` then finds this uid if the path percent-encodes the
+    // characters or if it contains them raw.
     gateway.done("/api/bind", json!({"fd": fd, "uid": "张\0/?"}));
     for path in ["/api/users/%E5%BC%A0%00%2F%3F", "/api/users/张%00%2f%3f"] {
         assert_eq!(gateway.get(path)["uid"], "张\0/?", "{path}");

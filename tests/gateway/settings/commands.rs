@@ -50,7 +50,7 @@ fn a_flag_overrides_environment_file_and_default() {
 }
 
 #[test]
-fn the_output_of_config_is_a_valid_file() {
+fn the_output_of_config_is_a_valid_settings_file() {
     let scratch = Scratch::new("again");
     let flags = [
         "--listen=127.0.0.1:1,unix:/a \"b\"\\c",

@@ -399,8 +399,8 @@ const ELSEWHERE: [(&[&str], &str, &str); 17] = [
         include_str!("../tls/reload.rs"),
         "new_handshakes_get_the_new_certificate_and_open_connections_stay",
     ),
-    (&["tls_min"], include_str!("../tls/reload.rs"), "pairs_are_added_and_removed_and_the_version_changes"),
-    (&["tls_handshake_rate"], include_str!("../tls/reload.rs"), "the_handshake_rate_is_applied_and_changes"),
+    (&["tls_min"], include_str!("../tls/reload.rs"), "a_reload_changes_the_certificates_and_tls_min"),
+    (&["tls_handshake_rate"], include_str!("../tls/reload.rs"), "a_reload_changes_the_handshake_rate"),
     (
         &["api_client_ca"],
         include_str!("../tls/reload.rs"),

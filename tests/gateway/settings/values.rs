@@ -175,7 +175,7 @@ fn a_secret_has_the_same_bytes_from_every_source() {
 }
 
 #[test]
-fn a_secret_is_not_a_line_of_an_environment_file() {
+fn a_secret_file_with_a_line_of_an_environment_file_is_refused() {
     let scratch = Scratch::new("named");
     let file = scratch.file("secret");
     let path = file.display().to_string();
@@ -294,7 +294,7 @@ fn values_that_are_probably_mistakes_are_warned_of() {
 }
 
 #[test]
-fn an_origin_that_dns_cannot_name_is_an_error() {
+fn an_origin_with_a_host_too_long_for_dns_is_an_error() {
     let label = "a".repeat(64);
     for (origin, hint) in [
         (format!("https://{label}.example"), "at most 63 characters"),
@@ -308,7 +308,7 @@ fn an_origin_that_dns_cannot_name_is_an_error() {
 }
 
 #[test]
-fn a_head_must_fit_the_values_that_clients_send() {
+fn head_bytes_max_must_leave_room_for_the_values_that_clients_send() {
     let (key, name) = ("k".repeat(400), "n".repeat(200));
     let origin = format!("https://{}.example", "o".repeat(60));
     let check = |flags: &[&str], bytes: usize| {
@@ -359,7 +359,7 @@ fn a_listener_for_proxies_needs_a_proxy_that_can_connect() {
 }
 
 #[test]
-fn a_back_end_is_not_the_server_itself() {
+fn a_back_end_url_with_an_address_of_the_server_itself_is_an_error() {
     for (url, own) in [
         ("http://127.0.0.1:9502/api/push", "127.0.0.1:9502 of --api"),
         ("http://u:hush@localhost:9501", "127.0.0.1:9501 of --listen"),
@@ -434,7 +434,7 @@ fn a_variable_that_is_not_utf8_is_named() {
 }
 
 #[test]
-fn a_low_descriptor_limit_is_warned_of_with_its_reserve() {
+fn the_warning_about_a_low_descriptor_limit_has_the_reserved_descriptors() {
     let limited = |descriptors: u32, flags: &str| {
         let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
         let line: Vec<&str> = ["check"].into_iter().chain(flags.split_whitespace()).collect();

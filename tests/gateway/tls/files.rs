@@ -64,7 +64,7 @@ impl PairFiles {
     }
 }
 
-/// Returns a certificate that is valid between these times, in seconds from now.
+/// Returns a certificate that is valid between these times, and its key. The times are in seconds from now.
 pub fn valid(from: i64, to: i64) -> Pair {
     AUTHORITY.sign_with(&["localhost", "127.0.0.1"], validity(from, to))
 }

@@ -95,7 +95,7 @@ fn the_name_of_the_client_selects_the_certificate() {
 }
 
 #[test]
-fn the_lowest_version_is_a_setting() {
+fn the_lowest_tls_version_is_a_setting() {
     let files = Files::new();
     let pair = files.sign("server", &["localhost"]);
     for (min, is_accepted) in [("1.2", true), ("1.3", false)] {

@@ -76,7 +76,7 @@ fn new_handshakes_get_the_new_certificate_and_open_connections_stay() {
 }
 
 #[test]
-fn pairs_are_added_and_removed_and_the_version_changes() {
+fn a_reload_changes_the_certificates_and_tls_min() {
     let files = Files::new();
     let [one, two] = [files.sign("one", &["localhost"]), files.sign("two", &["chat.example"])];
     let settings = |pairs: &[&PairFiles], min: &str| {
@@ -218,7 +218,7 @@ fn the_first_tls_address_needs_a_restart() {
 }
 
 #[test]
-fn the_handshake_rate_is_applied_and_changes() {
+fn a_reload_changes_the_handshake_rate() {
     let files = Files::new();
     let pair = files.sign("server", &["localhost"]);
     let settings = |rate: u32, time: &str| {

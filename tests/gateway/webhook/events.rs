@@ -489,7 +489,7 @@ fn fill(gateway: &Gateway, fd: u64) {
         push(16 << 10);
         queued() >= QUEUE - (20 << 10)
     });
-    // The frame of this push has a header of four bytes. After it, the queue has room for 16 more bytes.
+    // The frame of this push has a header of four bytes. After this push, the queue has room for 16 more bytes.
     push(QUEUE - queued() - 20);
     assert_eq!(queued(), QUEUE - 16);
 }

@@ -39,7 +39,8 @@ pub fn measure(options: &Options) -> io::Result<()> {
         fill_buffers(peer)?;
     }
     drop(first);
-    // The server accepts this connection after it has processed the ends of the earlier connections.
+    // The server accepts this connection after it has processed the ends of the earlier connections. So the next
+    // measurement of its memory includes no connection.
     drop(connect(0)?);
 
     let empty = Memory::of(options)?;

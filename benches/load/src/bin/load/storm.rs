@@ -1,4 +1,4 @@
-//! Measures the delay of connected clients, first without handshakes and then during handshakes of other clients.
+//! Measures the delay of echoes to connected clients, first without handshakes and then during handshakes of other clients.
 
 use std::collections::VecDeque;
 use std::io;

@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// The time after which an idle connection is replaced. This time is shorter than the idle timeout of the server.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// A keep-alive connection to the API, which is replaced after a pause.
+/// A keep-alive connection to the API. [`Api::send`] replaces a connection that was idle for [`IDLE_TIME_MAX`].
 pub struct Api {
     address: SocketAddr,
     stream: TcpStream,
@@ -22,7 +22,7 @@ pub struct Api {
     used: Instant,
 }
 
-/// The number of the loop's turns up to each upper bound of a histogram bucket, in microseconds.
+/// The histogram of the loop's turns: for each upper bound in microseconds, the number of turns up to this duration.
 #[derive(Clone, Debug, Default)]
 pub struct Turns(BTreeMap<u64, u64>);
 
@@ -49,7 +49,7 @@ impl Api {
     /// Receives the body of a response.
     ///
     /// # Errors
-    /// The status is not 200.
+    /// Returns an error if the status is not 200.
     pub fn receive(&mut self) -> io::Result<String> {
         let head = loop {
             match self.received.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -103,7 +103,7 @@ impl Api {
 }
 
 impl Turns {
-    /// Returns the upper bound of the longest turn since `before`, in milliseconds.
+    /// Returns the upper bound, in milliseconds, of the histogram bucket that contains the longest turn since `before`.
     pub fn longest_since(&self, before: &Turns) -> f64 {
         let mut longest = 0;
         let (mut now_below, mut before_below) = (0, 0);
@@ -117,7 +117,7 @@ impl Turns {
         longest as f64 / 1000.0
     }
 
-    /// Returns the number of turns over 32.8 ms since `before`.
+    /// Returns the number of turns since `before` that took longer than 32.8 ms.
     pub fn long_since(&self, before: &Turns) -> u64 {
         let long = |turns: &Turns| {
             let all = turns.0.get(&u64::MAX).copied().unwrap_or(0);

@@ -29,7 +29,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// The first byte of the text of a broadcast. The number of the broadcast follows this byte.
 pub const BROADCAST: u8 = b'#';
-/// The first byte of the text of a message to one uid. A number follows.
+/// The first byte of the text of a message to one uid. The number of the message follows this byte.
 pub const DIRECT: u8 = b'@';
 
 const TEXT: u8 = 0x81;
@@ -42,7 +42,7 @@ const _: () = assert!(size_of::<Client>() == 16);
 /// The state of a client.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum ClientState {
-    /// The request was sent.
+    /// The client has sent its upgrade request, and the response has not arrived.
     Upgrading,
     Open,
     Ended,
@@ -70,9 +70,9 @@ pub enum Kind {
     Uid,
     /// Clients with a uid, in groups of 10, 30 and 100 members.
     Groups,
-    /// Clients of uWebSockets, without a uid.
+    /// Clients of the uWebSockets server, without a uid.
     UwsBare,
-    /// Clients of uWebSockets, with a uid.
+    /// Clients of the uWebSockets server, with a uid.
     UwsUid,
 }
 

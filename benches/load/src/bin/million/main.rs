@@ -69,7 +69,8 @@ struct Options {
     #[arg(long, default_value_t = 30)]
     drain_seconds: u64,
     /// The directory of the kernel modules for connection tracking. The settings of the host are checked only if this
-    /// option is given, because the check changes the kernel.
+    /// option is given, because the check loads these modules into the
+    /// kernel.
     #[arg(long)]
     modules: Option<PathBuf>,
     /// The smallest amount of available memory that was sampled, in bytes.

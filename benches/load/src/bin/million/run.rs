@@ -20,7 +20,7 @@ const PUSHES: usize = 1000;
 /// The number of broadcasts that are sent without a wait between them.
 const BROADCASTS_IN_FLIGHT: u16 = 3;
 
-/// One of this number of clients answers no ping.
+/// One client in every `SILENT_EVERY` clients answers no ping.
 const SILENT_EVERY: usize = 100;
 
 /// The maximum number of clients that connect again after they left.

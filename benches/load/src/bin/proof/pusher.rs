@@ -92,7 +92,7 @@ impl Pusher {
 
     /// Reads all available bytes, and calls `answered` for each answered push.
     ///
-    /// The arguments are the index of the push and the number of connections that queued it.
+    /// The arguments of `answered` are the index of the push and the number of connections that queued it.
     pub fn receive(
         &mut self,
         buffer: &mut [u8],
