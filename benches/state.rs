@@ -158,8 +158,8 @@ const PAGE: usize = 1001;
 
 /// Returns the longest CPU time of one portion of a list of all users, in milliseconds.
 ///
-/// A portion has at most `max` entries. The uids are in no order, and then in descending order. In descending order,
-/// each uid enters the page and removes another uid from it.
+/// A portion has at most `max` entries. This function measures all portions twice: first with `uids`, and then with
+/// uids in descending order. In descending order, each uid enters the page and removes another uid from it.
 fn longest_portion(uids: &[String], max: usize) -> f64 {
     let descending: Vec<String> = (0..uids.len()).map(|slot| format!("{:08}", uids.len() - slot)).collect();
     [uids, &descending].map(|uids| longest_portion_of(&bound(uids), max)).into_iter().fold(0.0, f64::max)

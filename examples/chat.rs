@@ -19,7 +19,7 @@ impl Handler for Chat {
     fn on_open(&mut self, ctx: &mut Context<'_>, fd: Fd, request: &Request<'_>) {
         let change = ctx.join(fd, request.path());
         if !change.is_ok() {
-            // For example, the path is longer than the maximum length of a group name.
+            // The join failed, for example because the path is longer than the maximum length of a group name.
             ctx.close(fd, 1008, &change.to_string());
             return;
         }

@@ -14,8 +14,8 @@ targets=(frames proxy head body upgrade extension inflate connection tls wheel r
 seconds=$(awk -v seconds="${FUZZ_SECONDS:-}" -v hours="${1:-0}" \
     'BEGIN { whole = int(seconds == "" ? hours * 3600 : seconds); print (whole > 0 ? whole : 1) }')
 jobs=${FUZZ_JOBS:-$(nproc)}
-# The targets use no sanitizer, because the code has no `unsafe`. Without a sanitizer, they run several times faster and need only
-# a stable toolchain.
+# The targets use no sanitizer, because the code has no `unsafe`. Without a sanitizer, they run several times faster and can be
+# built with stable Rust. The script uses nightly Rust if it is installed.
 toolchain=+nightly
 [[ $(rustup toolchain list 2>/dev/null) =~ (^|$'\n')nightly ]] || toolchain=+stable
 cargo "$toolchain" fuzz build --sanitizer none

@@ -58,7 +58,7 @@ json.loads(dashboard.read_text())
 alerts = pathlib.Path("packaging/prometheus/fdpush.rules.yml")
 handbook = pathlib.Path("docs/operations.md")
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
-# Labels for which a metrics page has every value from the start of the server.
+# Metrics with a label for which /metrics has a sample for every value of the label, even directly after the start of the server.
 LABEL = re.compile(r"""\b(fdpush_[a-z_]+)\{[^}]*\b(state|outcome|policy|direction|cause|reason)=~?\\?"([a-z_|]+)""")
 named = {}
 labels = {}
@@ -100,7 +100,7 @@ if metrics_at:
         if not re.search(rf'(?m)^{name}\{{.*\b{label}="{value}"', page):
             faults.append(f'{path}: {name} has no {label} "{value}"')
 
-# The handbook has a row for each alert.
+# Checks that docs/operations.md has a row for each alert.
 rows = "".join(re.findall(r"(?m)^\| (`Fdpush.*?) \|", handbook.read_text()))
 for alert in re.findall(r"(?m)^ *- alert: (\w+)$", alerts.read_text()):
     if f"`{alert}`" not in rows:

@@ -16,8 +16,9 @@ export type State = "closed" | "connecting" | "open" | "waiting";
 export type ServerErrorCode = "bad_frame" | "bad_request" | "not_allowed" | "rate_limited" | "too_large" | "unavailable";
 
 /**
- * The codes of this client. `not_connected`: the request was not sent. `connection_lost`: the request was sent, but the connection
- * ended before the answer. `closed`: the client is closed. `overloaded`: 1,000 requests have no answer yet.
+ * The codes of errors that the client itself creates. `not_connected`: the request was not sent. `connection_lost`: the request
+ * was sent, but the connection ended before the answer. `closed`: the client is closed. `overloaded`: 1,000 requests have no
+ * answer yet.
  */
 export type ClientErrorCode = "not_connected" | "connection_lost" | "closed" | "overloaded";
 
@@ -26,7 +27,10 @@ export class RequestError extends Error {
   readonly code: ServerErrorCode | ClientErrorCode;
 }
 
-/** The answer to a push, with numbers of connections. `matched` are in the target, `queued` get the message, `dropped` do not. */
+/**
+ * The answer to a push. `matched` is the number of connections in the target. `queued` is the number of these connections that
+ * get the message, and `dropped` is the number of these connections that do not get it.
+ */
 export interface PushAck {
   type: "ack";
   id: number;
@@ -89,7 +93,7 @@ export interface Events {
   text: string;
   /** A binary message of a back end (`binary` in the API). */
   binary: ArrayBuffer;
-  /** The text of each frame, for logs. */
+  /** The text of each sent (`out`) and received (`in`) frame, for logs. */
   frame: { direction: "in" | "out"; text: string };
 }
 
@@ -107,7 +111,7 @@ export type WebSocketClass = new (url: string, protocols?: string[]) => {
 export interface Options {
   /** The name of the user, for `--auth trust`. */
   uid?: Name;
-  /** The token, for `--auth jwt` and `webhook`. The client calls a function before each attempt to connect. */
+  /** The token, for `--auth jwt` and `webhook`. If `token` is a function, the client calls it before each attempt to connect. */
   token?: string | (() => string | Promise<string>);
   /** The WebSocket class. Default: the global class `WebSocket`. Node has this global class from version 22 on. */
   WebSocket?: WebSocketClass;
@@ -115,9 +119,9 @@ export interface Options {
   timeout?: number;
   /** The time without a received message until the client sends a heartbeat, in milliseconds. Default: 25,000. */
   heartbeat?: number;
-  /** The first maximum of the reconnect delay in milliseconds. Default: 1,000. */
+  /** The maximum of the delay before the first attempt to reconnect, in ms. It doubles with each attempt. Default: 1,000. */
   retryFirst?: number;
-  /** The largest maximum of the reconnect delay in milliseconds. Default: 30,000. */
+  /** The maximum of the delay before any attempt to reconnect, in milliseconds. Default: 30,000. */
   retryMax?: number;
 }
 
@@ -138,7 +142,7 @@ export class Client {
   push(target: Target, data: unknown): Promise<PushAck>;
   /** Sends data to the back end's webhook. */
   send(data: unknown): Promise<Ack>;
-  /** Joins a group, also after each reconnect. Without a connection, the promise waits for the next connection. */
+  /** Joins a group, and joins it again after each reconnect. Without a connection, the promise waits for the next connection. */
   join(group: Name): Promise<void>;
   /** Leaves a group. */
   leave(group: Name): Promise<void>;

@@ -7,7 +7,7 @@
  */
 
 const DEFAULTS = {
-  retryFirst: 1000,     // first maximum of the reconnect delay, in ms; the maximum doubles with each attempt to connect
+  retryFirst: 1000,     // maximum of the delay before the first attempt to reconnect, in ms; the maximum doubles with each attempt
   retryMax: 30_000,     // largest maximum in ms; the reconnect delay is a uniform random part of the maximum ("full jitter")
   timeout: 20_000,      // maximum time until the `welcome` frame, and until an answer, in ms
   heartbeat: 25_000,    // if no message arrives for this time, in ms, the client checks the connection
@@ -25,7 +25,7 @@ const isFinal = (code) => code === 1000 || code === 1008 || code >= 4000;
 
 const now = () => performance.now();
 
-/** The error of a request. `code` is the code of the server's error frame, or a code of this client: see README.md. */
+/** The error of a request. Its `code` is from the server's error frame, or the client itself created the error: see README.md. */
 export class RequestError extends Error {
   constructor(code, message) {
     super(message);
@@ -104,7 +104,7 @@ export class Client {
     return this.#request({ type: "send", data });
   }
 
-  /** Joins a group, also after each reconnect. Resolves when the server has answered. */
+  /** Joins a group, and joins it again after each reconnect. Resolves when the server has answered. */
   async join(group) {
     this.#groups.add(`${group}`);
     await this.#request({ type: "join", group: `${group}` });
@@ -190,7 +190,8 @@ export class Client {
     for (const group of this.#groups) {
       if (waiting.some(({ frame }) => frame.group === group)) continue;
       this.#enqueue({ type: "join", group }).catch(({ code, message }) => {
-        // If the server refused the join, `#groups` no longer has the group. After other errors, the next welcome repeats the join.
+        // If the server refused the join, `#groups` no longer has the group.
+        // After another error, the client joins the group again after the next welcome.
         if (!this.#groups.has(group)) this.#emit("error", { code, message, group });
       });
     }
@@ -308,7 +309,7 @@ export class Client {
   #handleError({ id, code, message }) {
     const frame = this.#requests.get(id)?.frame;
     if (!frame) this.#emit("error", { code, message });
-    // The server does not parse a frame above the rate limit, so this error has no id. The error is for the oldest sent request.
+    // The server does not parse a frame above the rate limit, so this error has no id. It answers the oldest sent request.
     if (code === "rate_limited") id ??= [...this.#requests].find(([, { isSent }]) => isSent)?.[0];
     else if (frame?.type === "join") this.#groups.delete(frame.group);
     this.#reject(id, code, message);

@@ -205,7 +205,8 @@ impl AnswerCounter {
     ///
     /// Returns [`Refused`] if an answer is an error.
     pub fn count(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
-        // A chunk has whole lines, and an HTTP line end never follows a brace.
+        // Each answer ends with "}\n". No chunk of the server ends inside a line, and the line ends of HTTP never follow a
+        // brace. So a brace before a line feed is the end of an answer.
         let mut answers = usize::from(self.is_behind_object && bytes.first() == Some(&b'\n'));
         answers += bytes.windows(2).filter(|pair| *pair == b"}\n").count();
         self.is_behind_object = bytes.last() == Some(&b'}');
@@ -285,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_of_the_rfc_has_its_answer() {
+    fn the_response_to_the_key_in_rfc_6455_is_that_in_rfc_6455() {
         let response = String::from_utf8(upgrade_response("dGhlIHNhbXBsZSBub25jZQ==")).expect("the response is ASCII");
         assert!(response.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     }

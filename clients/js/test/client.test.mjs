@@ -12,7 +12,7 @@ afterEach(() => {
 
 const codeOf = (promise) => promise.then(() => "resolved", (error) => (assert.ok(error instanceof RequestError), error.code));
 
-/** Connects a double whose server has sent the welcome. */
+/** Connects a client to a double of its WebSocket, and delivers the `welcome` frame to the client. */
 async function open(options, welcome = WELCOME) {
   const double = connectDouble(options);
   await settled();
