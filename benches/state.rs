@@ -100,8 +100,8 @@ fn report(_: &mut Criterion) {
     );
 }
 
-/// A heartbeat period, in ticks, for which the timer wheel moves the most deadlines at once from one of its levels to
-/// the next.
+/// A heartbeat period, in ticks, for which the timer wheel moves the most deadlines in one step from one of its levels
+/// to the next.
 ///
 /// Deadlines that are one such period away are on the third level of the wheel.
 const LONG_PERIOD: u64 = 300_000;

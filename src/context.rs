@@ -212,7 +212,7 @@ impl Context<'_> {
         self.core.close_fds(fds.into_iter(), code.into(), reason)
     }
 
-    /// Ends a connection at once, without a close frame. The queued messages of the connection are dropped.
+    /// Ends a connection immediately, without a close frame. The queued messages of the connection are dropped.
     ///
     /// The connection may be an open WebSocket, a WebSocket in its close handshake, or an HTTP connection. The result
     /// is [`AbortOutcome::Forwarded`] if the fd belongs to another loop.
@@ -498,7 +498,7 @@ impl Context<'_> {
 
     /// Requests one call of [`on_turn_end`](crate::Handler::on_turn_end) at the end of this turn of this loop.
     ///
-    /// A request from within `on_turn_end` applies to the end of the next turn, which follows at once.
+    /// A request from within `on_turn_end` applies to the end of the next turn, which follows immediately.
     pub fn request_turn_end(&mut self) {
         self.core.request_turn_end();
     }

@@ -2,9 +2,9 @@
 //!
 //! An fd is not the kernel's file descriptor.
 //!
-//! Layout: `fd = generation << 24 | (slot + 1)`. The slot is the connection's index in the slab and is reused at once.
-//! The generation counts the reuses of the slot. If an fd is used after the end of its connection, its generation is
-//! old, so the fd never identifies the connection that has the slot now.
+//! Layout: `fd = generation << 24 | (slot + 1)`. The slot is the connection's index in the slab and is reused
+//! immediately. The generation counts the reuses of the slot. If an fd is used after the end of its connection, its
+//! generation is old, so the fd never identifies the connection that has the slot now.
 //!
 //! With several loops, each loop has its own slab, and [`Numbering`] converts between the slots of fds and of slabs.
 

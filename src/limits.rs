@@ -54,15 +54,15 @@ pub struct Limits {
 
     /// The maximum number of new connections per second.
     ///
-    /// After a second without new connections, the server accepts this number of connections at once. A connection over
-    /// the limit gets status 503 with `Retry-After`, before its request is read. On a TLS listener, the connection gets
-    /// the alert `internal_error` in place of a status, before its handshake. Default `None`: no limit.
+    /// After a second without new connections, the server accepts this number of connections without delay. A
+    /// connection over the limit gets status 503 with `Retry-After`, before its request is read. On a TLS listener, the
+    /// connection gets the alert `internal_error` in place of a status, before its handshake. Default `None`: no limit.
     pub accepts_per_second_max: Option<u32>,
 
     /// The maximum number of TLS handshakes per second.
     ///
-    /// After a second without handshakes, the server makes this number of handshakes at once. A client over the limit
-    /// waits for its handshake, at most [`head_time_max`](Limits::head_time_max). Connections of [control
+    /// After a second without handshakes, the server makes this number of handshakes without delay. A client over the
+    /// limit waits for its handshake, at most [`head_time_max`](Limits::head_time_max). Connections of [control
     /// listeners](crate::Server::listen_control) wait in a queue of their own. While both queues have entries, the
     /// server takes connections from the two queues alternately. The loop also limits the handshakes of each turn, so
     /// that they do not delay the messages of other connections. Default `None`: no limit.
@@ -176,7 +176,7 @@ pub struct Limits {
     ///
     /// If a message does not fit, [`slow_reader`](Limits::slow_reader) applies. A single frame over the limit is
     /// refused with [`TooLarge`](crate::Outcome::TooLarge). The limit also applies to the messages that one turn of
-    /// the loop pushes to a connection. Bytes that the socket accepts at once are not counted.
+    /// the loop pushes to a connection. Bytes that the socket accepts immediately are not counted.
     ///
     /// Long messages to many connections and messages with a key are shared, not copied into the queue. In the queue of
     /// each receiver, a shared message counts as the number of its bytes plus the memory of its reference and its key.
@@ -201,8 +201,8 @@ pub struct Limits {
     /// shortened below [`queue_bytes_min`](Limits::queue_bytes_min).
     ///
     /// HTTP responses have a limit of their own with the same size. A connection is closed if its response exceeds that
-    /// limit and cannot be written at once. With several [loops](crate::Server::loops), each loop has an equal share of
-    /// both limits. If this share is smaller than twice `queue_bytes_max`, each limit of a loop is twice
+    /// limit and cannot be written immediately. With several [loops](crate::Server::loops), each loop has an equal
+    /// share of both limits. If this share is smaller than twice `queue_bytes_max`, each limit of a loop is twice
     /// `queue_bytes_max`. Default 64 MiB.
     pub queue_total_bytes_max: usize,
 
@@ -266,8 +266,8 @@ pub struct Limits {
 
     /// The period over which a drain (a graceful shutdown) distributes the close frames to the clients.
     ///
-    /// If all close frames were sent at once, all clients would reconnect at the same moment. The value is at most
-    /// `drain_time_max`. Default 0: all close frames are sent at once.
+    /// If all close frames were sent at the same time, all clients would reconnect at the same moment. The value is at
+    /// most `drain_time_max`. Default 0: all close frames are sent at the same time.
     pub drain_for: Duration,
 
     /// The maximum time of a drain.

@@ -31,9 +31,9 @@ use self::route::{job, send_shutdown, send_to_loop};
 /// A handle with which other threads control a server. Cloning a handle takes little time.
 ///
 /// The methods of `Remote` are the actions of [`Context`]. Each method puts a command into the server's inbox and
-/// returns a [`Reply`] at once. A thread can block until the reply is ready, an async task can await the reply, and the
-/// reply can be dropped. The loop carries out the commands of one thread in order, also commands that were sent before
-/// [`Server::run`](crate::Server::run). A message is encoded on the calling thread.
+/// returns a [`Reply`] immediately. A thread can block until the reply is ready, an async task can await the reply, and
+/// the reply can be dropped. The loop carries out the commands of one thread in order, also commands that were sent
+/// before [`Server::run`](crate::Server::run). A message is encoded on the calling thread.
 ///
 /// The inbox is bounded by [`Limits::inbox_max`](crate::Limits::inbox_max). A command that a full inbox rejects has no
 /// effect, and its reply is [`RemoteError::Full`].
@@ -356,7 +356,7 @@ impl<T> Reply<T> {
     ///
     /// The error is [`Full`](RemoteError::Full), [`Closed`](RemoteError::Closed) or
     /// [`Panicked`](RemoteError::Panicked). On the thread of a loop, `wait` returns
-    /// [`OwnThread`](RemoteError::OwnThread) at once, and the loop carries out the command later.
+    /// [`OwnThread`](RemoteError::OwnThread) immediately, and the loop carries out the command later.
     pub fn wait(self) -> Result<T, RemoteError> {
         self.check_thread()?;
         self.receiver?.recv().unwrap_or(Err(RemoteError::Closed))

@@ -27,7 +27,7 @@ use crate::tls::TlsConfig;
 
 /// A WebSocket server that is bound to its addresses and not running yet.
 ///
-/// [`bind`](Server::bind) listens at once, so that a program knows the port before the server runs: see
+/// [`bind`](Server::bind) listens immediately, so that a program knows the port before the server runs: see
 /// [`local_addr`](Server::local_addr). The `on_*` methods set closures for events. The other methods add addresses and
 /// change settings. The order of these calls matters only where the doc of a method says so. [`run`](Server::run)
 /// consumes the server and returns when the server has shut down. Clients that connect before `run` wait in the backlog
@@ -196,10 +196,10 @@ impl<H: Handler> Server<H> {
     ///   address that the server bound (`SO_REUSEPORT`). The first loop accepts the connections of unix sockets and of
     ///   sockets that were passed in, and has all control connections.
     /// - **Pushes** reach the connections of all loops. For the connections of the handler's own loop, a push is queued
-    ///   at once. Each other loop that has receivers gets the messages of a turn together, at the end of the turn: see
-    ///   [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and are
-    ///   bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the other loops. When a turn of a loop
-    ///   has taken a second, other loops send no new connections to this loop until the turn ends.
+    ///   immediately. Each other loop that has receivers gets the messages of a turn together, at the end of the turn:
+    ///   see [`Delivery::forwarded`](crate::Delivery::forwarded). Messages from one loop to another stay in order, and
+    ///   are bounded by [`Limits::forward_bytes_max`]. A slow loop does not delay the other loops. When a turn of a
+    ///   loop has taken a second, other loops send no new connections to this loop until the turn ends.
     /// - **Uids**: [`second_login`](Server::second_login) and [`Limits::uid_connections_max`] apply to the connections
     ///   of a uid on all loops together.
     /// - **Limits** hold for the server. Each loop has an equal share of the memory limits
@@ -209,7 +209,7 @@ impl<H: Handler> Server<H> {
     /// - **Shutdown**: all loops drain together, no matter which loop got the shutdown. A loop first delivers the
     ///   messages that were sent to it before the shutdown. Control connections are served until the other loops have
     ///   drained. If a loop ends by an error, or by a panic outside a handler, all other loops drain. A second signal
-    ///   ends all loops at once, unless the first loop has ended by an error.
+    ///   ends all loops immediately, unless the first loop has ended by an error.
     ///
     /// The doc of each method of [`Context`] says whether the method applies to the handler's own loop or to all loops.
     /// The methods of [`Remote`] apply to all loops, except that a [`call`](Remote::call) and a
@@ -265,7 +265,7 @@ impl<H: Handler> Server<H> {
     ///
     /// A load balancer sends a header, version 1 or 2, with the address of its client before the first byte of HTTP.
     /// [`Peer`] is then the address of this client. `trusts` returns whether the other end of a socket is a trusted
-    /// load balancer. A connection whose other end is not trusted is closed at once and counted in
+    /// load balancer. A connection whose other end is not trusted is closed immediately and counted in
     /// [`Stats::untrusted_proxies`](crate::Stats::untrusted_proxies).
     ///
     /// A trusted load balancer that sends no valid header gets status 400. The header and the head of the first request
@@ -372,7 +372,7 @@ impl<H: Handler> Server<H> {
     /// Sets whether SIGTERM and SIGINT [shut the server down](Context::shutdown). By default, these signals shut the
     /// server down.
     ///
-    /// A second signal ends the run at once with [`Error::Interrupted`].
+    /// A second signal ends the run immediately with [`Error::Interrupted`].
     pub fn catch_signals(mut self, catches: bool) -> Self {
         self.config.catches_signals = catches;
         self

@@ -6,7 +6,7 @@
 
 use std::num::NonZeroU32;
 
-/// The largest valid number of events per second, and the largest valid number of events at once.
+/// The largest valid number of events per second, and the largest valid number of events at the same time.
 ///
 /// The limit exists because a thousand times this value must fit into 32 bits.
 pub const RATE_MAX: u32 = 1_000_000;
@@ -17,7 +17,7 @@ const COST: u32 = 1000;
 const _: () = assert!(RATE_MAX as u64 * COST as u64 <= u32::MAX as u64);
 const _: () = assert!(size_of::<TokenBucket>() == 16);
 
-/// The maximum number of events per second, and the maximum number of events at once.
+/// The maximum number of events per second, and the maximum number of events at the same time.
 ///
 /// Both numbers are at most [`RATE_MAX`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -49,10 +49,10 @@ pub enum Take {
 }
 
 impl Rate {
-    /// Creates a rate of `per_second` events, with at most `burst` events at once.
+    /// Creates a rate of `per_second` events, with at most `burst` events at the same time.
     ///
-    /// If `burst` is `None`, the maximum number of events at once is twice `per_second`. A value above [`RATE_MAX`] is
-    /// reduced to [`RATE_MAX`].
+    /// If `burst` is `None`, the maximum number of events at the same time is twice `per_second`. A value above
+    /// [`RATE_MAX`] is reduced to [`RATE_MAX`].
     pub fn new(per_second: NonZeroU32, burst: Option<NonZeroU32>) -> Rate {
         let per_second = per_second.get().min(RATE_MAX);
         let burst = burst.map_or(per_second.saturating_mul(2), NonZeroU32::get).min(RATE_MAX);

@@ -84,8 +84,8 @@ pub struct Wheel {
     levels: Box<[Level; LEVELS]>,
     /// The owners whose deadlines were not after the present time when they were armed.
     ///
-    /// These deadlines expire at the next `advance`. If these deadlines expired at once, and an owner armed a deadline
-    /// for the present each time it is popped, the caller's loop over `pop_expired` would not end.
+    /// These deadlines expire at the next `advance`. If these deadlines expired immediately, and an owner armed a
+    /// deadline for the present each time it is popped, the caller's loop over `pop_expired` would not end.
     overdue: List,
     /// The owners whose deadlines have expired and were not popped, in the order of their deadlines.
     expired: List,

@@ -16,15 +16,15 @@ finish() {
 stop() {
     [[ -n $server ]] || return 0
     kill "$server" 2>/dev/null || true
-    # The load client has closed its connections, so the drain of the server ends at once.
+    # The load client has closed its connections, so the drain of the server ends immediately.
     wait "$server" 2>/dev/null || true
     server=
 }
 trap finish EXIT
 
 # start_spinners: keeps the cores of the server and of the load client busy with processes of the scheduling class SCHED_IDLE,
-# because an idle virtual processor takes milliseconds to wake up. The kernel preempts these processes at once when another
-# process can run.
+# because an idle virtual processor takes milliseconds to wake up. The kernel preempts these processes immediately when
+# another process can run.
 start_spinners() {
     local core
     for core in "$server_core" "$load_core"; do

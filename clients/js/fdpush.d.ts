@@ -132,7 +132,7 @@ export class Client {
   readonly fd: number | null;
   /** The uid of the connection. `null` for an anonymous connection, and without a connection. */
   readonly uid: string | null;
-  /** Connects at once, unless the client is open or connecting. */
+  /** Connects immediately, unless the client is open or connecting. */
   connect(): this;
   /** Closes the connection. The client does not reconnect. */
   close(code?: number, reason?: string): void;

@@ -13,7 +13,7 @@ const DEFAULTS = {
   heartbeat: 25_000,    // if no message arrives for this time, in ms, the client checks the connection
 };
 const STABLE_MS = 10_000;         // a connection that lasts this long resets the maximum of the delay
-const TIMER_MS_MAX = 2 ** 31 - 1; // JavaScript fires a timer with a longer delay at once
+const TIMER_MS_MAX = 2 ** 31 - 1; // JavaScript fires a timer with a longer delay immediately
 const LATE_MS = 1000;             // a timer that fires this late shows that the page was frozen
 const REQUESTS_MAX = 1000;        // maximum number of requests without an answer
 
@@ -70,7 +70,7 @@ export class Client {
 
   /* Use */
 
-  /** Connects at once, unless the client is open or connecting. Returns the client. */
+  /** Connects immediately, unless the client is open or connecting. Returns the client. */
   connect() {
     if (this.state === "closed") {
       this.#failures = 0;
@@ -218,7 +218,7 @@ export class Client {
     this.#request({ type: "heartbeat" }, this.#options.timeout / 2).then(done, done);
   }
 
-  /** Handles a page that becomes visible, and a network that returns. Connects at once, or checks the open connection. */
+  /** Connects immediately, or checks the open connection, when a page becomes visible or a network returns. */
   #wake = () => {
     if (globalThis.document?.visibilityState === "hidden") return;
     if (this.state === "open") this.#probe();

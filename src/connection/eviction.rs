@@ -145,7 +145,7 @@ impl Evictor {
         Some(match env.limits.slow_reader {
             SlowReader::Close => self.close(holder),
             SlowReader::DropNewest | SlowReader::Conflate => {
-                // At most half of the holder's memory is dropped at once, because the next holder may be nearly as
+                // At most half of the holder's memory is dropped in one step, because the next holder may be nearly as
                 // large.
                 let charge_max = (holder.charge / 2).max(holder.charge.saturating_sub(excess)).max(self.bytes_min);
                 Eviction::Drop { holder, charge_max }
@@ -252,7 +252,7 @@ impl Connection {
     /// Ends a connection whose unfinished input is among the largest of the loop.
     ///
     /// The caller calls this method when unfinished messages, heads and bodies together exceed their bound. The memory
-    /// of the input is freed at once.
+    /// of the input is freed immediately.
     pub fn close_overload(&mut self, env: &mut Env) -> Option<Event<'static>> {
         match self.stage {
             Stage::Open { .. } => Some(self.fail_overload("too many unfinished messages", env)),

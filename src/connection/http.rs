@@ -412,7 +412,7 @@ impl Http {
     /// Starts to receive the request body that was announced by [`Step::Head`].
     ///
     /// If `state` is `Some`, the body is passed to the handler in pieces. If it is `None`, the handler gets the whole
-    /// body at once. Returns `true` if the client waits for a `100 Continue`.
+    /// body in one call. Returns `true` if the client waits for a `100 Continue`.
     pub fn receive_body(
         &mut self,
         request: Box<Request<'static>>,

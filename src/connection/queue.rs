@@ -50,7 +50,7 @@ pub const QUEUE_BYTES: usize = size_of::<Queue>() + 4 * size_of::<Segment>();
 /// A longer queue contains only the pong for the latest ping (RFC 6455 section 5.5.3).
 pub(super) const PONG_QUEUE_BYTES_MAX: usize = 16 << 10;
 
-/// A queue of output that the socket did not accept at once.
+/// A queue of output that the socket did not accept immediately.
 ///
 /// [`Output`](crate::connection::output::Output) takes an empty queue from
 /// [`Env::take_queue`](crate::connection::Env::take_queue), and returns the queue with

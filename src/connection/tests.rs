@@ -32,7 +32,7 @@ struct Rig {
     connection: Connection,
     env: Env,
     /// The mode in which the next announced request body is received. `None` means that the handler gets the whole body
-    /// at once.
+    /// in one call.
     mode: Option<BodyMode>,
     /// The received pieces of streamed request bodies, one after the other.
     pieces: Vec<u8>,

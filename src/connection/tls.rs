@@ -20,7 +20,8 @@ const RECORD_PLAINTEXT: usize = 1 << 14;
 /// The maximum length of the unfinished input of a session, in bytes. The longest unfinished input is a handshake
 /// message in many records.
 ///
-/// A client can split a handshake message into records of one byte, and rustls needs all these records at once.
+/// A client can split a handshake message into records of one byte, and rustls needs all these records at the same
+/// time.
 const UNFINISHED_BYTES_MAX: usize = 128 << 10;
 
 /// The first byte of a TLS connection: the type of a handshake record (RFC 8446 section 5.1).

@@ -42,8 +42,8 @@ impl Context<'_> {
 
     /// Defers the response to a plain HTTP request.
     ///
-    /// `on_request` returns the [`Response`] of this call. The program then answers with the [`Ticket`], at once or in
-    /// pieces. Without an answer within [`answer_time_max`](crate::Limits::answer_time_max), the client gets a 503.
+    /// `on_request` returns the [`Response`] of this call. The program then answers with the [`Ticket`], immediately or
+    /// in pieces. Without an answer within [`answer_time_max`](crate::Limits::answer_time_max), the client gets a 503.
     #[must_use = "on_request must return the Response"]
     pub fn defer_response(&mut self, fd: Fd) -> (Response, Ticket<Response>) {
         let ticket = self.ticket(fd);

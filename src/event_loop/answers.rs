@@ -1,4 +1,4 @@
-//! Calls the handler for requests, and sends the handler's answers, at once or when a deferred answer is ready.
+//! Calls the handler for requests, and sends the handler's answers, immediately or when a deferred answer is ready.
 
 use std::any::Any;
 use std::fmt;
@@ -103,7 +103,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Sends a response at once, even if a push to many connections is still being written.
+    /// Sends a response immediately, even if a push to many connections is still being written.
     ///
     /// The caller must not use this method for a response that reports the result of a push, because the messages of a
     /// push must arrive before that response. For instance, this method sends the response to a health check.

@@ -89,7 +89,7 @@ mod tests {
     fn drain(spread: u64, count: u32) -> Drain {
         let limits = Limits { drain_for: Duration::from_millis(spread), ..Limits::default() };
         let drain = Drain::new(Tick(1000), &limits, (0..count).map(Slot).collect());
-        assert_eq!(drain.next(), Tick(1000), "the search for other connections begins at once");
+        assert_eq!(drain.next(), Tick(1000), "the search for other connections begins immediately");
         Drain { search_from: None, ..drain }
     }
 

@@ -61,7 +61,7 @@ impl<C> Fleet<C> {
         let _ = self.0.senders.set(senders);
     }
 
-    /// Sends a command with `route`, at once or when the server runs.
+    /// Sends a command with `route`, immediately or when the server runs.
     pub fn send(
         &self,
         route: impl FnOnce(&[Sender<C>]) -> Result<(), Rejected> + Send + 'static,

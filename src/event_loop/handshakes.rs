@@ -1,9 +1,9 @@
 //! The budget of TLS handshakes.
 //!
 //! The answer to a client hello needs a key exchange and a signature, which take much longer than the handling of a
-//! message. Many clients that connect at once must not delay connected clients. So a turn answers few hellos, and the
-//! other hellos wait in a queue. The budget counts only client hellos, because the other steps of a handshake take
-//! little time.
+//! message. Many clients that connect at the same time must not delay connected clients. So a turn answers few hellos,
+//! and the other hellos wait in a queue. The budget counts only client hellos, because the other steps of a handshake
+//! take little time.
 //!
 //! Control connections wait in a separate queue. While both queues have entries, connections are taken alternately from
 //! the two queues. So clients cannot use up the budget of control connections, and control connections cannot use up
@@ -110,7 +110,7 @@ impl Handshakes {
         if !self.has_waiting() {
             return None;
         }
-        // If the budget of the turn is used up, but the rate allows another hello, the next turn continues at once.
+        // If the budget of the turn is used up, but the rate allows another hello, the next turn continues immediately.
         let is_limited = self.left > 0 && !self.has_token;
         let per_second = self.per_second.filter(|_| is_limited);
         Some(per_second.map_or(Duration::ZERO, |rate| Duration::from_millis(u64::from(1000 / rate.max(1)).max(1))))
@@ -165,7 +165,7 @@ mod tests {
         for _ in 0..3 {
             handshakes.begin_turn(None);
             assert_eq!(take_all(&mut handshakes, 0, false).len(), 64);
-            assert_eq!(handshakes.delay(), Some(Duration::ZERO), "the next turn must continue at once");
+            assert_eq!(handshakes.delay(), Some(Duration::ZERO), "the next turn must continue immediately");
         }
         handshakes.begin_turn(None);
         assert_eq!(take_all(&mut handshakes, 0, false), (192..200).collect::<Vec<_>>());
@@ -234,7 +234,7 @@ mod tests {
             };
             (from..to).map(turn).sum()
         };
-        assert_eq!(answered(0, 100), 10, "a full bucket must allow the hellos of one second at once");
+        assert_eq!(answered(0, 100), 10, "a full bucket must allow the hellos of one second without delay");
         assert_eq!(answered(100, 1000), 9);
         assert_eq!(answered(1000, 3000), 20);
         assert_eq!(handshakes.delay(), Some(Duration::from_millis(100)));

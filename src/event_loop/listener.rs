@@ -21,7 +21,7 @@ use crate::tls::ListenerTls;
 
 /// The maximum number of connections that wait to be accepted.
 ///
-/// The backlog is long, because many clients can reconnect at once. The kernel limits the backlog to
+/// The backlog is long, because many clients can reconnect at the same time. The kernel limits the backlog to
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 

@@ -455,8 +455,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// Handles expired timeouts and timers, within the time limit of a [`Portion`].
     ///
-    /// The next turn handles the remaining timeouts and timers. The next turn begins at once, because these deadlines
-    /// have expired.
+    /// The next turn handles the remaining timeouts and timers. The next turn begins immediately, because these
+    /// deadlines have expired.
     fn fire_timers(&mut self) {
         self.core.advance();
         let mut portion = Portion::new();

@@ -1,9 +1,9 @@
 //! Sends commands to the inboxes of their loops.
 //!
 //! Each command has a target loop, which carries it out. A command of another thread is put into the inbox of its
-//! target loop at once. A command that a handler sends is put into the inbox of the handler's own loop. The handler's
-//! own loop sends its posts, and then sends the command to the target loop. So the commands and the posts that one loop
-//! sends to another loop arrive in order.
+//! target loop immediately. A command that a handler sends is put into the inbox of the handler's own loop. The
+//! handler's own loop sends its posts, and then sends the command to the target loop. So the commands and the posts
+//! that one loop sends to another loop arrive in order.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 

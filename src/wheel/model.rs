@@ -143,7 +143,7 @@ impl NaiveWheel {
 /// The number of owners.
 ///
 /// The number is small, so that several operations use the same owner. The indices of the owners have gaps, so that an
-/// arena grows by more than one node at once.
+/// arena grows by more than one node in one step.
 const OWNERS: u8 = 16;
 
 fn owner_of(byte: u8) -> Owner {

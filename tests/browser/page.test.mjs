@@ -302,7 +302,7 @@ test("a message to a uid reaches both of its tabs, and the uid stays online unti
   assert.deepEqual(await earlyAbsences(alice), []);
 });
 
-test("?uid= connects at once, an empty uid is anonymous, a logout survives a reload", async () => {
+test("?uid= connects immediately, an empty uid is anonymous, a logout survives a reload", async () => {
   const alice = await openTab(`${server.url}?uid=alice%20%C3%A4%2B`);
   await connected(alice);
   assert.equal(await alice.locator("#my-uid").textContent(), "alice ä+");

@@ -51,7 +51,7 @@ free_port() {
     python3 -c 'import socket, sys; s = socket.socket(); s.bind((sys.argv[1], 0)); print(s.getsockname()[1])' "$host"
 }
 
-# Returns whether the started server listens. The server exits at once if another process took the port.
+# Returns whether the started server listens. The server exits immediately if another process took the port.
 listens() {
     local tenths
     for ((tenths = 0; tenths < 600; tenths++)); do

@@ -29,7 +29,7 @@ pub struct Child {
     stdout: Option<BufReader<ChildStdout>>,
 }
 
-/// Runs the server whose name is in the environment variable, until the server has drained. Returns at once if the
+/// Runs the server whose name is in the environment variable, until the server has drained. Returns immediately if the
 /// environment variable is not set.
 pub fn run(roles: &[Role]) {
     let Ok(name) = std::env::var(ROLE) else { return };

@@ -405,7 +405,7 @@ impl ConnectionModel {
         self.shut_until.get_or_insert(until);
     }
 
-    /// Ends the connection at once.
+    /// Ends the connection immediately.
     pub fn end(&mut self, now: Tick) {
         assert!(self.is_open(), "{} must be open before it is closed", self.fd);
         self.stage = Stage::Aborted;

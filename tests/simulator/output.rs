@@ -78,7 +78,8 @@ impl Server {
 
     /// Pushes one message to the connections at `slots` as a fan-out, which must reach the `intended` connections.
     ///
-    /// The table queues the message at once for the connections that have output, and later for the other connections.
+    /// The table queues the message immediately for the connections that have output, and later for the other
+    /// connections.
     fn fan_out(
         &mut self,
         slots: &[Slot],
@@ -108,7 +109,7 @@ impl Server {
         for slot in receivers.iter() {
             let fd = self.table.fd_of(slot);
             let bytes = self.oracle.model(fd).output.bytes();
-            assert_eq!(bytes, 0, "the table must queue a message for {fd} at once, because {fd} has output");
+            assert_eq!(bytes, 0, "the table must queue a message for {fd} immediately, because {fd} has output");
             let posted = self.encode(fd, &posted, payload_bytes, deflated);
             self.awaited.entry(fd).or_default().push_back(posted);
             reached.push(fd);

@@ -368,7 +368,7 @@ fn handshakes_over_the_handshake_rate_wait() {
     register(server.address());
     let start = std::time::Instant::now();
     let mut clients: Vec<Client> = (0..8).map(|_| server.connect("/")).collect();
-    // The server makes the first 4 handshakes at once, and the other 4 in the next second.
+    // The server makes the first 4 handshakes without delay, and the other 4 in the next second.
     assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
     for client in &mut clients {
         client.send("hello");

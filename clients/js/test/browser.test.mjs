@@ -139,7 +139,7 @@ test("a page that was frozen during a restart connects when it is active again",
   await receivesInGroup(page, "again");
 });
 
-test("a page that is online again connects at once", async () => {
+test("a page that is online again connects immediately", async () => {
   const page = await openPage(NO_RETRY);
   await kill("SIGKILL");
   await hasState(page, "waiting");

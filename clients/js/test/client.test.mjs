@@ -336,7 +336,7 @@ test("in the heartbeat mode client, heartbeats do not depend on received message
 
 /* Page events */
 
-test("when a page becomes visible or a network returns, the client connects at once or checks its open connection", async () => {
+test("when a page becomes visible or a network returns, the client connects immediately or checks its connection", async () => {
   const page = new EventTarget(), document = Object.assign(new EventTarget(), { visibilityState: "visible" });
   const network = { onLine: true };
   const [addEventListener, removeEventListener] = [page.addEventListener.bind(page), page.removeEventListener.bind(page)];

@@ -147,7 +147,7 @@ final class Client
         return $this->matched('close', $target->member() + ['code' => $code, 'reason' => $reason]);
     }
 
-    /** Drops connections at once, without a close frame, and returns the number of selected connections. */
+    /** Drops connections immediately, without a close frame, and returns the number of selected connections. */
     public function abort(Target $target): int
     {
         return $this->matched('close', $target->member() + ['abort' => true]);

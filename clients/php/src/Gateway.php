@@ -428,7 +428,7 @@ class Gateway
     }
 
     /**
-     * Drops a connection at once, without a close frame. Returns whether the connection was open.
+     * Drops a connection immediately, without a close frame. Returns whether the connection was open.
      *
      * GatewayWorker has the same misspelled name.
      */

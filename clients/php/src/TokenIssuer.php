@@ -34,7 +34,7 @@ final class TokenIssuer
      *
      * @param string|int        $uid    the uid of the client
      * @param int               $ttl    the lifetime in seconds; 5 s after its end, the server closes the connection with 4003
-     * @param array<string|int> $groups the groups that the connection joins at once
+     * @param array<string|int> $groups the groups that the client joins when it connects
      * @param int|null          $now    the current time in seconds since 1970; with null, the time of the clock
      */
     public function issue(string|int $uid, int $ttl = 3600, array $groups = [], ?int $now = null): string

@@ -7,7 +7,7 @@ use crate::connection::fuzz::secure::{READ_BYTES, Secure};
 impl Rig {
     /// Passes at most `count` bytes of records to the server.
     ///
-    /// The client answers each record of the server at once, so one call can complete a handshake.
+    /// The client answers each record of the server immediately, so one call can complete a handshake.
     pub(super) fn read_session(&mut self, at: usize, count: usize) {
         let mut left = count.max(1);
         let mut buffer = [0; READ_BYTES];

@@ -2,7 +2,8 @@
 //!
 //! To queue a message for a million connections takes a tenth of a second, because the call visits each connection. So
 //! a push to very many connections is a fan-out: the table keeps the message once, with a bitmap of the receivers. The
-//! flush then queues and writes the message, for a few milliseconds in each turn. The message counts as queued at once.
+//! flush then queues and writes the message, for a few milliseconds in each turn. The message counts as queued
+//! immediately.
 //!
 //! A receiver of a fan-out has no output and is not listed for the flush, so the bounds of its queue need no check.
 //! Before a call changes the output of such a connection, the call queues the connection's part of all fan-outs:
@@ -15,7 +16,7 @@ use crate::connection::table::{Observed, Table, Transport};
 use crate::fd::Slot;
 
 impl<T: Transport> Table<T> {
-    /// Begins a fan-out, and returns the connections to which the caller must push the message at once.
+    /// Begins a fan-out, and returns the connections to which the caller must push the message immediately.
     ///
     /// These are the receivers that have output or are listed for the flush. They are removed from `receivers`, and the
     /// caller passes the other receivers to [`add_fan_out`](Table::add_fan_out). All receivers must be open WebSockets.

@@ -8,8 +8,8 @@ use crate::fd::Slot;
 
 /// The maximum memory of all fan-outs that have not ended, in bytes. The memory is the frames and the bitmaps.
 ///
-/// If a further fan-out would exceed this maximum, the oldest fan-outs end at once: their messages are queued for all
-/// their receivers. With a million connections, there may be 256 fan-outs.
+/// If a further fan-out would exceed this maximum, the oldest fan-outs end immediately: their messages are queued for
+/// all their receivers. With a million connections, there may be 256 fan-outs.
 pub const MEMORY_MAX: usize = 32 << 20;
 
 // The doc of `Limits::queue_total_bytes_max` states this maximum.

@@ -487,7 +487,7 @@ impl<T: Transport> Table<T> {
         self.ended.pop()
     }
 
-    /// Closes a slow consumer. The memory of the connection is freed at once.
+    /// Closes a slow consumer. The memory of the connection is freed immediately.
     #[cold]
     fn close_slow(&mut self, slot: Slot, kept_max: usize, charge: Option<usize>) {
         let Some((entry, env)) = self.entry_mut(slot) else { return };

@@ -6,10 +6,10 @@ use crate::fd::Slot;
 use crate::limits::SlowReader;
 use crate::message::Outcome;
 
-/// The maximum length, in bytes, of a frame to one connection that is not written at once.
+/// The maximum length, in bytes, of a frame to one connection that is not written immediately.
 ///
-/// A longer frame is written at once, so that the client receives it while the next frames are created. A frame to many
-/// connections is shared, and is written at the end of the turn.
+/// A longer frame is written immediately, so that the client receives it while the next frames are created. A frame to
+/// many connections is shared, and is written at the end of the turn.
 const EAGER_BYTES: usize = 64 << 10;
 
 impl<T: Transport> Table<T> {

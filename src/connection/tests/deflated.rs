@@ -280,7 +280,7 @@ fn messages_that_inflate_to_no_bytes_are_held_back() {
         let message = deflated_frame(true, Opcode::Binary, &payload);
         let mut rig = Rig::deflating(limits());
         let first = rig.feed(&message.repeat(3));
-        assert_eq!(first, ["binary 0"], "only the burst may be inflated at once");
+        assert_eq!(first, ["binary 0"], "only the burst may be inflated immediately");
         assert!(!rig.connection.wants_read());
         // Each of the 20,000 bytes counts as 16 bytes. At the limit of 16 MiB a second they take 19 ms, minus the time
         // for the burst of 64 KiB.

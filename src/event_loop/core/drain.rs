@@ -51,7 +51,7 @@ impl Core {
 
     /// Ends the next connections that are not open WebSockets, except for control connections.
     ///
-    /// One turn searches [`SEARCHED_PER_TURN`] slots. The next turn begins at once, because
+    /// One turn searches [`SEARCHED_PER_TURN`] slots. The next turn begins immediately, because
     /// [`next_deadline`](Core::next_deadline) has passed.
     pub fn drain_others(&mut self) {
         let Some(from) = self.drain.as_mut().and_then(|drain| drain.search_from.take()) else { return };
@@ -74,8 +74,8 @@ impl Core {
 
     /// Closes the WebSockets whose close is due, at most [`CLOSES_PER_TURN_MAX`].
     ///
-    /// The next turn closes the remaining WebSockets whose close is due. The next turn begins at once, because the time
-    /// that [`next_deadline`](Core::next_deadline) returns has passed.
+    /// The next turn closes the remaining WebSockets whose close is due. The next turn begins immediately, because the
+    /// time that [`next_deadline`](Core::next_deadline) returns has passed.
     pub fn close_due(&mut self) {
         let now = self.now();
         for _ in 0..CLOSES_PER_TURN_MAX {

@@ -289,7 +289,7 @@ impl Core {
         Some(result)
     }
 
-    /// Drops one connection at once, in any state.
+    /// Drops one connection immediately, in any state.
     ///
     /// No close frame is sent, and the queue of the connection is dropped.
     pub fn abort(&mut self, fd: Fd) -> AbortOutcome {

@@ -55,7 +55,7 @@ impl Core {
         }
     }
 
-    /// Decides whether a connection may have a uid. The decision applies to all loops at once.
+    /// Decides whether a connection may have a uid. The decision applies to all loops immediately.
     fn claim(&mut self, slot: Slot, uid: &str) -> Change {
         if !is_name(uid) {
             return Change::BadName;

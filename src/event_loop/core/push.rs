@@ -215,7 +215,7 @@ impl Core {
 
     /// Pushes to very many connections.
     ///
-    /// The table queues and writes the message in the next turns. The counts are exact at once.
+    /// The table queues and writes the message in the next turns. The counts are exact immediately.
     #[cold]
     fn fan_out(&mut self, mut receivers: SlotSet, push: Push<'_>) -> Delivery {
         self.record_slow_consumers();

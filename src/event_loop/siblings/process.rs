@@ -37,7 +37,7 @@ pub struct Process {
     drained: AtomicUsize,
     /// For each loop, whether its thread has ended.
     has_ended: Box<[AtomicBool]>,
-    /// Whether all loops end at once.
+    /// Whether all loops end immediately.
     is_interrupted: AtomicBool,
 }
 
@@ -157,7 +157,7 @@ impl Process {
         self.has_ended[index].load(Ordering::Acquire)
     }
 
-    /// Ends all loops at once.
+    /// Ends all loops immediately.
     pub fn interrupt(&self) {
         self.is_interrupted.store(true, Ordering::Release);
         self.wake_all();

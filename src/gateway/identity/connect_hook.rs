@@ -203,7 +203,7 @@ impl Hook {
         Ok(hook)
     }
 
-    /// Asks the back end about a client request, and returns at once.
+    /// Asks the back end about a client request, and returns immediately.
     ///
     /// `source` is the IPv4 address or IPv6 network of the client, or `None` for a client of a unix socket. The queue
     /// serves sources in turn.

@@ -185,7 +185,7 @@ impl Roster {
         change
     }
 
-    /// Removes all connections from a group, and notifies their clients at once. Returns the number of removed
+    /// Removes all connections from a group, and notifies their clients immediately. Returns the number of removed
     /// connections.
     ///
     /// If the server has several loops, each loop calls [`ungroup_here`](Roster::ungroup_here) instead.

@@ -448,7 +448,7 @@ pub struct Hooks {
     pub webhook_retry_time_max: Time,
 
     /// Time after which a uid without a connection causes the event `offline`, so that a page refresh causes no event.
-    /// The members of a group get `left` at once
+    /// The members of a group get `left` immediately
     #[arg(long, value_name = "TIME", env = "FDPUSH_PRESENCE_DELAY", default_value = "3s")]
     pub presence_delay: Delay,
 

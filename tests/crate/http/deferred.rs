@@ -52,12 +52,12 @@ fn stale_and_waiting() -> (TestServer, Raw, Ticket<Response>, Ticket<Response>) 
         server.on_request(move |ctx, fd, request| {
             let (later, ticket) = ctx.defer_response(fd);
             tx.send(ticket).expect("the test waits");
-            if request.target() == "/at-once" { Response::text(200, "at once") } else { later }
+            if request.target() == "/immediate" { Response::text(200, "immediately") } else { later }
         })
     });
     let mut raw = server.raw();
-    raw.send("GET /at-once HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!(raw.reply().body, "at once");
+    raw.send("GET /immediate HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(raw.reply().body, "immediately");
     let stale = tickets.next();
     raw.send("GET /later HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let ticket = tickets.next();

@@ -144,7 +144,7 @@ fn behind_a_proxy_an_ipv6_network_counts_as_one_address() {
     assert!(gateway.logged("connect hook failed").contains("queue limit of 2001:db8:: reached (256)"));
     let request: Vec<String> = (0..12).map(|_| backend.requests.next().body).collect();
     assert!(request.iter().all(|body| body.contains("2001:db8::")));
-    // The server sends a request of another network, or of an IPv4 address, to the back end at once.
+    // The server sends a request of another network, or of an IPv4 address, to the back end immediately.
     let mut others = Vec::new();
     for other in ["2001:db8:0:1::1", "198.51.100.7", "198.51.100.8", "2001:db8:1::1"] {
         others.push(ask(other));

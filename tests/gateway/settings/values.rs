@@ -1,4 +1,4 @@
-//! Tests the values of settings: the server reports all errors at once, and refuses values that can never work.
+//! Tests the values of settings: the server reports all errors in one run, and refuses values that can never work.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -166,7 +166,7 @@ fn a_reload_reads_each_file_once() {
     let flags = ["--api", "tls:127.0.0.1:0", "--api-client-ca", &ca, "--api-key-file", &keys, "--config", &config];
     let gateway = Gateway::start(&[&flags[..], &pair.flags()].concat());
     let mut watch = OpenWatch::new(&[&pair.certificate, &pair.key, &ca, &keys]);
-    // One setting changes at once, and the other needs a restart.
+    // One setting changes immediately, and the other needs a restart.
     files.write("fdpush.toml", "webhook_queue_max = 200\nheaders_max = 32\n");
     gateway.signal("-HUP");
     gateway.logged("changed settings need a restart: webhook_queue_max");

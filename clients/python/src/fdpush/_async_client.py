@@ -133,7 +133,7 @@ class AsyncClient:
         return await self._send(requests.close(target, code, reason))
 
     async def abort(self, target: Target) -> int:
-        """Drops connections at once, without a close frame, and returns the number of selected connections."""
+        """Drops connections immediately, without a close frame, and returns the number of selected connections."""
         return await self._send(requests.abort(target))
 
     async def online(self, uids: Iterable[Name]) -> OnlineResult:

@@ -129,7 +129,7 @@ class Client:
         return self._send(requests.close(target, code, reason))
 
     def abort(self, target: Target) -> int:
-        """Drops connections at once, without a close frame, and returns the number of selected connections."""
+        """Drops connections immediately, without a close frame, and returns the number of selected connections."""
         return self._send(requests.abort(target))
 
     def online(self, uids: Iterable[Name]) -> OnlineResult:

@@ -41,7 +41,7 @@ class TokenIssuer:
         Args:
             uid: The uid of the client.
             ttl: The lifetime in seconds. The server closes the connection with 4003, 5 s after the end of the lifetime.
-            groups: The groups that the connection joins at once.
+            groups: The groups that the client joins when it connects.
             now: The current time in seconds since 1970. With None, the time of the clock.
         """
         if ttl < 1:

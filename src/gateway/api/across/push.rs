@@ -1,7 +1,7 @@
 //! Pushes on a server with several loops. The answer to a push contains the sums of the counts of all loops.
 //!
-//! The first loop executes a push for its own connections at once, and forwards the push to the other loops that have
-//! receivers. Each of these loops reports its counts after it has written the message. If a push excludes uids or
+//! The first loop executes a push for its own connections immediately, and forwards the push to the other loops that
+//! have receivers. Each of these loops reports its counts after it has written the message. If a push excludes uids or
 //! groups, each loop must find the excluded connections itself, so the push is executed as a call on each loop. The
 //! other loops execute forwarded pushes and calls in the order in which the first loop sent them. But the first loop
 //! executes its own part of a call later, so the next forwarded push would overtake the call on the first loop. So

@@ -224,7 +224,7 @@ impl Webhook {
         rest
     }
 
-    /// Drops the waiting events, so that [`finish`](Webhook::finish) returns at once.
+    /// Drops the waiting events, so that [`finish`](Webhook::finish) returns immediately.
     pub fn give_up(&self) {
         self.queue.end();
     }

@@ -1,8 +1,8 @@
 //! The thread that posts events to the back end in order, one batch at a time.
 //!
 //! After the back end refuses a request, the next request has half as many events. If the back end refuses a request
-//! with a single event, this event is dropped at once and does not block later events. A request that may succeed later
-//! is repeated after a pause.
+//! with a single event, this event is dropped immediately and does not block later events. A request that may succeed
+//! later is repeated after a pause.
 
 use std::collections::{TryReserveError, VecDeque};
 use std::fmt;

@@ -216,7 +216,7 @@ fn the_watch_thread_answers_if_all_workers_hang() {
     loop {
         let (held, reached) = (Arc::clone(&held), reached.clone());
         let _pending = hook.ask(fd(1), None, None, request.clone().into_owned(), move |verdict| {
-            // On a busy machine, the watch thread may call the callback. The callback returns at once on the watch
+            // On a busy machine, the watch thread may call the callback. The callback returns immediately on the watch
             // thread, because only the worker may hang in this test.
             let is_worker = matches!(verdict, Decision::Accept(_));
             reached.send(is_worker).expect("the test waits");
@@ -373,7 +373,7 @@ fn addresses_take_turns_and_no_address_has_all_workers() {
         assert_eq!(address_in(&double), "10.0.0.1");
     }
     assert_eq!(hook.stats().waiting, 47);
-    // The back end has answered no request, and a request of another address is still sent at once.
+    // The back end has answered no request, and a request of another address is still sent immediately.
     let other = ask_from(&hook, &request, [10, 0, 0, 2]);
     assert_eq!(address_in(&double), "10.0.0.2");
     let others: Vec<Asked> = (0..2).map(|_| ask_from(&hook, &request, [10, 0, 0, 3])).collect();

@@ -516,8 +516,8 @@ function logOut() {
   $("uid").select();
 }
 
-// A URL with `#uid=alice` or `?uid=alice` connects at once. The page moves the name from the URL to the session, so a
-// user who logged out stays logged out after a reload.
+// A URL with `#uid=alice` or `?uid=alice` connects immediately. The page moves the name from the URL to the session, so
+// a user who logged out stays logged out after a reload.
 function start() {
   const named = [location.hash.slice(1), location.search].map((part) => new URLSearchParams(part).get("uid"));
   const uid = named[0] ?? named[1] ?? session.uid;

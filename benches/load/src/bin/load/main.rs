@@ -78,8 +78,8 @@ struct Options {
     /// For fanout and idle: whether the receivers negotiate permessage-deflate.
     #[arg(long)]
     deflate: bool,
-    /// For fanout: sends `depth` publishes at once, and sends the next publishes after all deliveries. Prints the times
-    /// until the first and until the last delivery.
+    /// For fanout: sends `depth` publishes one directly after the other, and sends the next publishes after all
+    /// deliveries. Prints the times until the first and until the last delivery.
     #[arg(long)]
     bursts: bool,
     /// For idle: whether each connection has a uid of 8 bytes.

@@ -235,11 +235,11 @@ impl<'a> Run<'a> {
         self.report.point("delivery of a broadcast", self.count, cpu.as_secs_f64() * 1e6 / self.count as f64);
         self.begin()?;
         self.send_broadcasts(BROADCASTS_IN_FLIGHT)?;
-        self.end("three broadcasts at once", self.count)?;
+        self.end("three broadcasts at the same time", self.count)?;
         // If a client had received a broadcast twice or in the wrong order, the program would have ended with an error.
         let expected = self.count * usize::from(BROADCASTS_IN_FLIGHT);
         let came = self.clients.counts.broadcasts;
-        let title = "deliveries of three broadcasts at once, each once and in order";
+        let title = "deliveries of three broadcasts at the same time, each once and in order";
         self.report.check(title, self.count, grouped(expected), grouped(came), expected == came);
         let dropped = memory::dropped_packets()? - dropped;
         let title = "packets that the loopback interface dropped during the broadcasts";
@@ -346,11 +346,16 @@ impl<'a> Run<'a> {
             }
         }
         let took = started.elapsed().as_secs_f64();
-        let cpu = self.end("half leaving at once", self.count)?;
+        let cpu = self.end("half leaving at the same time", self.count)?;
         self.report.point("leave", self.count, cpu.as_secs_f64() * 1e6 / leavers.len() as f64);
         let after = self.resources()?;
         let came = format!("{took:.2} s, {:.0} a second", leavers.len() as f64 / took);
-        self.report.tell(&format!("{} clients leave at once", grouped(leavers.len())), self.count, "linear", came);
+        self.report.tell(
+            &format!("{} clients leave at the same time", grouped(leavers.len())),
+            self.count,
+            "linear",
+            came,
+        );
         let returned = before.0 - after.0;
         let is_met = returned == leavers.len();
         self.report.check("… freed descriptors", self.count, grouped(leavers.len()), grouped(returned), is_met);
