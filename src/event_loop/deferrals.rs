@@ -30,7 +30,7 @@ impl Deferrals {
         self.answers.push_back((fd, ticket, answer));
     }
 
-    /// Returns whether an answer is waiting.
+    /// Returns whether an answer was queued that the loop has not taken yet.
     #[inline]
     pub fn has_answers(&self) -> bool {
         !self.answers.is_empty()

@@ -25,7 +25,7 @@ const PER_TURN_MAX: u32 = 1;
 /// A read of an incomplete hello does not count in the budget of handshakes, but takes time.
 const READS_PER_TURN_MAX: u32 = 64;
 
-/// The budget of handshakes, and the connections that wait for budget.
+/// The budget of handshakes, and the connections that wait until the budget allows their handshakes.
 ///
 /// [`begin_turn`](Handshakes::begin_turn) is called once a turn. After this call, the caller reads the waiting
 /// connections that [`take`](Handshakes::take) returns. For any other connection whose next read may answer a hello,

@@ -40,7 +40,7 @@ mod double {
             Ok(Waker::default())
         }
 
-        /// Wakes the thread that waits, or ends its next wait immediately.
+        /// Wakes the thread that waits for events, or ends its next wait for events immediately.
         pub fn wake(&self) -> io::Result<()> {
             *self.is_woken.lock().expect("no thread has panicked") = true;
             self.woken.notify_one();

@@ -24,7 +24,7 @@ const TOKEN: u64 = 1000;
 pub struct HandshakeBudget {
     handshakes: Handshakes,
     per_second: Option<u32>,
-    /// The connections that wait, in the order of their arrival.
+    /// The connections that wait until the budget allows their handshakes, in the order of their arrival.
     waiting: VecDeque<Fd>,
     /// The number of hellos that the server answered in this turn. The field `read` is the number of waiting
     /// connections that the server read in this turn.

@@ -24,7 +24,7 @@ export function mockTime() {
   return { advance, freeze };
 }
 
-/** Resolves after all promise callbacks that are pending at the time of the call. */
+/** Resolves after the promise callbacks that are queued now. */
 export const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Connects a client to doubles. `sockets` has each WebSocket of the client, in order. */

@@ -122,7 +122,7 @@ impl OtherCertificate<'_> {
     /// not need this certificate.
     pub fn warning_at(&self, now: u64) -> Option<String> {
         let (file, why) = (self.chain.file.display(), self.certificate.invalidity_at(now)?);
-        let remedy = "renew the file, or remove this certificate if no client needs it";
+        let remedy = "renew this certificate in the file, or remove it from the file if no client needs it";
         Some(format!("tls_cert {file}: {self} {why}: {remedy}"))
     }
 }

@@ -57,8 +57,8 @@ fn a_close_of_many_connections_is_one_post_for_each_loop() {
     assert_eq!(held.wait(), Ok(()));
     expect_empty_texts(&mut clients[1][0], sent);
 
-    // If no earlier post to the same loop is waiting, one post may exceed the bound. The post with these fds exceeds
-    // it. The fds with even numbers belong to the second loop.
+    // If the other loop has carried out all earlier posts, one post may exceed the bound. The post with these fds
+    // exceeds it. The fds with even numbers belong to the second loop.
     let gone = (10_000..20_000_u64).filter(|number| number % 2 == 0).filter_map(Fd::from_u64);
     let fds: Vec<Fd> = gone.chain([other, other, clients[1][1].fd(), clients[0][1].fd()]).collect();
     let from = clients[0][2].fd();
@@ -72,7 +72,7 @@ fn a_close_of_many_connections_is_one_post_for_each_loop() {
     assert_eq!(server.remote.is_open(clients[1][2].fd()).wait(), Ok(true));
 }
 
-/// Runs `call` on the loop of `from` when no post from this loop to the loop of `to` is waiting.
+/// Runs `call` on the loop of `from` when the loop of `to` has carried out all earlier posts of the loop of `from`.
 fn idle<T: Send + 'static>(
     server: &TestServer,
     from: Fd,

@@ -82,9 +82,9 @@ impl Drop for Attack<'_> {
     }
 }
 
-/// Returns the status of an API call. Repeats the call if the server closes the connection before it reads the request.
-/// The server closes the oldest connection without a request to accept a new one. On a busy machine, it can close the
-/// connection of this call before the request arrives.
+/// Returns the status of an API call. Repeats the call if the server closes the connection of the call before the
+/// server reads the request. On a busy machine, the attack can open newer connections before the request arrives. The
+/// server then closes the connection of the call, as the oldest idle connection, to accept the newer connections.
 fn status_at_last(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> u16 {
     let request = request("GET", path, headers, "");
     let mut status = None;

@@ -57,11 +57,11 @@ pub struct Config {
     pub contact: BackendConfig,
     /// The types of events that the webhook sends.
     pub kinds: Kinds,
-    /// The maximum number of events that wait or are in flight. Above this number, new `message` and `send` events are
-    /// dropped. Above twice this number, all new events are dropped.
+    /// The maximum number of events that wait in the queue or are in flight. Above this number, new `message` and
+    /// `send` events are dropped. Above twice this number, all new events are dropped.
     pub queue_max: usize,
-    /// The maximum number of bytes in events that wait or are in flight. Above this number, new `message` and `send`
-    /// events are dropped. Above twice this number, all new events are dropped.
+    /// The maximum number of bytes in events that wait in the queue or are in flight. Above this number, new `message`
+    /// and `send` events are dropped. Above twice this number, all new events are dropped.
     pub queue_bytes_max: usize,
     /// The maximum number of events in a request.
     pub batch_max: usize,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// The maximum number of events that [`EventQueue::failed`] drops before it releases the lock.
 const GIVE_UP_AT_ONCE: usize = 256;
 
-/// An event that waits or is in flight.
+/// An event that waits in the queue or is in flight.
 #[derive(Debug)]
 pub struct Entry {
     pub seq: u64,
@@ -49,7 +49,7 @@ pub struct BatchBounds {
 /// The statistics of the events of this process, since its start.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct WebhookStats {
-    /// The number of events that wait or are in flight.
+    /// The number of events that wait in the queue or are in flight.
     pub queued: usize,
     /// The number of events that the back end accepted.
     pub sent: u64,
@@ -104,7 +104,7 @@ pub struct EventQueue {
 #[derive(Debug)]
 struct QueueState {
     waiting: VecDeque<Entry>,
-    /// The number of bytes in events that wait or are in flight.
+    /// The number of bytes in events that wait in the queue or are in flight.
     bytes: usize,
     last_seq: u64,
     /// The statistics of the events. `queued` counts the events in `waiting` and the events in flight.
