@@ -1,4 +1,4 @@
-//! The output of a connection: none, a journal range, or a queue.
+//! The output of a connection: none, a range of the journal (the output buffer of the loop), or a queue.
 
 use std::io::IoSlice;
 

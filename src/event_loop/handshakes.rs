@@ -31,7 +31,7 @@ const READS_PER_TURN_MAX: u32 = 64;
 /// connections that [`take`](Handshakes::take) returns. For any other connection whose next read may answer a hello,
 /// the caller asks [`may_answer_new`](Handshakes::may_answer_new). If the result is `true`, the caller reads the
 /// connection, else the caller passes the connection to [`wait`](Handshakes::wait).
-/// [`handle_answered`](Handshakes::handle_answered) reports that a hello was answered.
+/// After the caller has answered a hello, it calls [`handle_answered`](Handshakes::handle_answered).
 #[derive(Debug, Default)]
 pub struct Handshakes {
     /// The waiting connections of clients, the oldest first.

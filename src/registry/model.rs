@@ -22,8 +22,8 @@ struct NaiveRegistry {
 
 /// The number of operations between two complete comparisons of the registry and the model.
 ///
-/// Comparisons take most of the run time. A difference that exists only between two comparisons is also found, because
-/// every prefix of a list of operations is an input, too.
+/// Comparisons take most of the run time. Each run also ends with a comparison, and every prefix of a list of operations is
+/// a run of its own. So a difference that disappears before the next comparison is found, too.
 const COMPARE_EVERY: usize = 8;
 
 /// Runs encoded operations on a registry and on the model.

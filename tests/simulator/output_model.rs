@@ -321,8 +321,8 @@ impl OutputModel {
         self.note_attempt(written.held, written.is_full, written.has_sent, now, ledger);
     }
 
-    /// Handles a read of a TLS session that wrote records to the socket, or that added records to the records that the
-    /// session holds.
+    /// Handles a read of a TLS session. During the read, the session wrote records to the socket, or stored records
+    /// that it writes later.
     pub fn handle_read(&mut self, read: SessionRead, is_http: bool, now: Tick, ledger: &mut Ledger) {
         let Some(held) = read.held else { return };
         if held == 0 && !self.is_queued {

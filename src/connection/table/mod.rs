@@ -54,10 +54,10 @@ const SLOTS_RESERVED_MAX: usize = 1 << 21;
 /// 3. **Flush.** [`begin_flush`](Table::begin_flush) takes the list of connections that were added since the last
 ///    flush. [`poll_flush`](Table::poll_flush) writes to the next connection. The caller may stop polling when its time
 ///    is used up: the next turn continues the flush. [`end_flush`](Table::end_flush) ends the flush.
-/// 4. **Timeouts.** After a transition, and after input, the caller arms its timer for [`Connection::poll_timeout`] or
-///    an earlier time. After input, the caller can skip this step if [`end_input`](Table::end_input) returns `false`
-///    and the connection was a WebSocket before the input. A flush returns the timeout if the flush may have changed
-///    it.
+/// 4. **Timeouts.** After a transition, and after input, the caller arms the timer of the connection for
+///    [`Connection::poll_timeout`] or an earlier time. After input, the caller can skip this step if
+///    [`end_input`](Table::end_input) returns `false` and the connection was a WebSocket before the input. A flush
+///    returns the timeout if the flush may have changed it.
 /// 5. **Removal.** A slot that a flush reports as [`FlushResult::Over`] or [`FlushResult::Broken`] is freed by
 ///    [`remove`](Table::remove) at the end of the turn. So no event of this turn can reach the next connection in the
 ///    slot.
@@ -416,8 +416,8 @@ impl<T: Transport> Table<T> {
     /// Reports that all input of one read was handled. The last message of the read may be unfinished.
     ///
     /// Returns whether the connection has another deadline than that of its heartbeat. If the result is `true`, the
-    /// caller arms its timer. The deadline of the heartbeat need not be checked here, because input changes it only
-    /// when a WebSocket opens.
+    /// caller arms the timer of the connection. The deadline of the heartbeat need not be checked here, because input
+    /// changes this deadline only when a WebSocket opens.
     #[inline]
     pub fn end_input(&mut self, slot: Slot) -> bool {
         if self.env.is_over_total(0) {

@@ -1,4 +1,4 @@
-//! The rosters and the agendas of all loops.
+//! For each loop: the roster (the users in its groups) and the agenda (the parts of API calls that it must do).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
