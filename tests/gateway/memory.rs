@@ -34,7 +34,8 @@ fn the_process_stays_within_the_documented_sum_when_all_bounds_are_reached() {
         "--message-bytes-max=1MiB",
         "--queue-bytes-max=4MiB",
         // The documented sum is for one loop. The allocator keeps freed memory of each further loop.
-        "--loops=1",
+        "--loops",
+        "1",
     ]);
     let connect = |uid: &str| {
         let mut raw = Raw::upgraded_at(gateway.address, &format!("/?uid={uid}"));
