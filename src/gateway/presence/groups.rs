@@ -81,14 +81,7 @@ impl GroupPresence {
     pub fn leave(&mut self, group: &str, uid: &str) -> bool {
         let GroupPresence { groups, changed, hasher } = self;
         let Some((_, entry)) = groups.find_mut(hasher.hash_one(group), |(name, _)| name == group) else { return false };
-        let hash = hasher.hash_one(uid);
-        let Some(user) = entry.users.find_mut(hash, |user| user.uid == uid) else { return false };
-        user.connections -= 1;
-        if user.connections > 0 {
-            return false;
-        }
-        let was_known = !user.is_new;
-        entry.users.remove(hash, |user| user.uid == uid, |user| hasher.hash_one(user.uid.as_str()));
+        let Some(was_known) = entry.remove_connection(uid, hasher) else { return false };
         if was_known {
             entry.changes(group, changed).left.push(uid.into());
         }
@@ -100,14 +93,7 @@ impl GroupPresence {
     pub fn leave_silently(&mut self, group: &str, uid: &str) -> bool {
         let GroupPresence { groups, hasher, .. } = self;
         let Some((_, entry)) = groups.find_mut(hasher.hash_one(group), |(name, _)| name == group) else { return false };
-        let hash = hasher.hash_one(uid);
-        let Some(user) = entry.users.find_mut(hash, |user| user.uid == uid) else { return false };
-        user.connections -= 1;
-        if user.connections > 0 {
-            return false;
-        }
-        let was_known = !user.is_new;
-        entry.users.remove(hash, |user| user.uid == uid, |user| hasher.hash_one(user.uid.as_str()));
+        let Some(was_known) = entry.remove_connection(uid, hasher) else { return false };
         if entry.users.is_empty() && entry.changes.is_none() {
             self.remove(group);
         }
@@ -174,6 +160,20 @@ impl GroupPresence {
 }
 
 impl Group {
+    /// Removes a connection of `uid`. If this was the last connection of the user, removes the user, and returns whether an
+    /// earlier notice named the user as joined.
+    fn remove_connection(&mut self, uid: &str, hasher: &RandomState) -> Option<bool> {
+        let hash = hasher.hash_one(uid);
+        let user = self.users.find_mut(hash, |user| user.uid == uid)?;
+        user.connections -= 1;
+        if user.connections > 0 {
+            return None;
+        }
+        let was_known = !user.is_new;
+        self.users.remove(hash, |user| user.uid == uid, |user| hasher.hash_one(user.uid.as_str()));
+        Some(was_known)
+    }
+
     /// Returns the pending changes of a group. The first change of a group adds the group to `changed`.
     fn changes(&mut self, name: &str, changed: &mut VecDeque<CompactString>) -> &mut Changes {
         self.changes.get_or_insert_with(|| {
