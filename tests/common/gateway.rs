@@ -226,6 +226,11 @@ fn test_loops() -> Option<&'static str> {
     LOOPS.as_deref()
 }
 
+/// Returns the number of loops of a server whose flags do not set it.
+pub fn loop_count() -> usize {
+    test_loops().map_or(1, |loops| loops.parse().expect("FDPUSH_TEST_LOOPS is a number"))
+}
+
 /// Returns the environment of a server with these flags. With a settings file, the environment is empty, because a
 /// variable overrides the file.
 fn long_times(flags: &[&str]) -> Vec<(&'static str, &'static str)> {
